@@ -1,0 +1,417 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// OperatingMode says whether a bot runs.
+// +kubebuilder:validation:Enum=Running;Suspended
+type OperatingMode string
+
+const (
+	// ModeRunning runs the bot.
+	ModeRunning OperatingMode = "Running"
+	// ModeSuspended stops the pod and keeps everything else, the volume included.
+	ModeSuspended OperatingMode = "Suspended"
+)
+
+// CredentialDelivery says how a credential reaches the bot.
+// +kubebuilder:validation:Enum=File;Env
+type CredentialDelivery string
+
+const (
+	// DeliveryFile puts the value in a file in memory, /var/run/lethe/credentials/<name>.
+	DeliveryFile CredentialDelivery = "File"
+	// DeliveryEnv puts it in an environment variable. Container runtimes write those to the node's disk.
+	DeliveryEnv CredentialDelivery = "Env"
+)
+
+// ChannelType says which messenger a channel speaks to.
+// +kubebuilder:validation:Enum=Telegram
+type ChannelType string
+
+// ChannelTelegram is the Telegram Bot API.
+const ChannelTelegram ChannelType = "Telegram"
+
+// TelegramChannel is a bot on Telegram that fetches its updates by long polling. Telegram answers one consumer at a
+// time, so at most one pod of the bot holds the token.
+type TelegramChannel struct {
+	// credential names the entry of spec.credentials that holds the bot's token. The container finds the path of the file
+	// in TELEGRAM_BOT_TOKEN_FILE.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Credential string `json:"credential,omitempty"`
+
+	// apiURL is the Bot API server to use, handed to the container as TELEGRAM_API_URL. Left out, it is Telegram's own, and
+	// Telegram's published address ranges are opened on port 443; set, nothing is opened for it (spec.egress or the
+	// Tenant's egress does that).
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	APIURL string `json:"apiURL,omitempty"`
+}
+
+// Channel is one messenger that the bot talks through.
+//
+// +kubebuilder:validation:XValidation:rule="(self.type == 'Telegram') == has(self.telegram)",message="telegram must be set when type is Telegram, and only then"
+type Channel struct {
+	// name of the channel, unique in the bot.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name,omitempty"`
+
+	// type of the channel.
+	// +required
+	Type ChannelType `json:"type,omitempty"`
+
+	// telegram is set when type is Telegram.
+	// +optional
+	Telegram *TelegramChannel `json:"telegram,omitempty"`
+}
+
+// SecretKeyRef names a key of a Secret in the bot's namespace.
+type SecretKeyRef struct {
+	// name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// key in the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key,omitempty"`
+}
+
+// Credential is one secret value that the bot needs.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.sealed) != has(self.secretKeyRef)",message="set exactly one of sealed and secretKeyRef"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealed) || self.sealed.matches('^seal[.]v1([.][A-Za-z0-9_-]+){5}$')",message="not a sealed value: run 'kubectl lethe seal' and paste its output, which begins with seal.v1 (the value is not repeated here)",fieldPath=".sealed"
+// +kubebuilder:validation:XValidation:rule="(has(self.delivery) && self.delivery == 'Env') == has(self.envName)",message="envName must be set when delivery is Env, and only then"
+type Credential struct {
+	// name of the credential: the file's name, and the key that a value is sealed for.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$`
+	Name string `json:"name,omitempty"`
+
+	// sealed is the output of `kubectl lethe seal` for this bot and this name.
+	// +optional
+	Sealed SealedValue `json:"sealed,omitempty"`
+
+	// secretKeyRef takes the value from a Secret in the bot's namespace. The plaintext then stands in etcd through that
+	// Secret, which the condition CredentialsReady says; prefer sealed.
+	// +optional
+	SecretKeyRef *SecretKeyRef `json:"secretKeyRef,omitempty"`
+
+	// delivery of the value. Defaults to File. Env is for images that read nothing else: the container runtime writes the
+	// value to the node's disk, so erasing it there cannot be claimed. It needs kubelet 1.35 or newer on every node the bot may run on.
+	// +optional
+	// +kubebuilder:default=File
+	Delivery CredentialDelivery `json:"delivery,omitempty"`
+
+	// envName is the environment variable, for delivery Env.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_]*$`
+	EnvName string `json:"envName,omitempty"`
+}
+
+// EnvVar is a plain environment variable. Secrets belong in credentials.
+type EnvVar struct {
+	// name of the variable.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_]*$`
+	Name string `json:"name,omitempty"`
+
+	// value of the variable. Defaults to the empty string. $(VAR) is not expanded.
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	Value string `json:"value,omitempty"`
+}
+
+// ContainerPort is a port the bot listens on, for probes to name.
+type ContainerPort struct {
+	// name of the port.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name,omitempty"`
+
+	// containerPort is the number.
+	// +required
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=65535
+	ContainerPort int32 `json:"containerPort,omitempty"`
+}
+
+// Probe asks the bot how it is, over HTTP on one of its ports.
+type Probe struct {
+	// path to GET. Defaults to /.
+	// +optional
+	// +kubebuilder:default=/
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^/`
+	Path string `json:"path,omitempty"`
+
+	// port is the name of an entry of spec.ports.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=15
+	Port string `json:"port,omitempty"`
+
+	// periodSeconds between two asks. Defaults to 10.
+	// +optional
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=3600
+	PeriodSeconds int32 `json:"periodSeconds,omitempty"`
+
+	// failureThreshold is how many failed asks in a row count. Defaults to 3.
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=60
+	FailureThreshold int32 `json:"failureThreshold,omitempty"`
+}
+
+// Probes of the bot.
+type Probes struct {
+	// startup holds the other two back until it has succeeded once.
+	// +optional
+	Startup *Probe `json:"startup,omitempty"`
+	// liveness restarts the container when it fails.
+	// +optional
+	Liveness *Probe `json:"liveness,omitempty"`
+	// readiness makes the bot Ready.
+	// +optional
+	Readiness *Probe `json:"readiness,omitempty"`
+}
+
+// BotStorage is a volume that outlives the pod.
+type BotStorage struct {
+	// size of the volume. Cannot be changed.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.storage.size cannot be changed"
+	Size resource.Quantity `json:"size,omitempty"`
+
+	// storageClassName. Left out, the cluster's default. Cannot be changed.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.storage.storageClassName cannot be changed"
+	StorageClassName *string `json:"storageClassName,omitempty"`
+
+	// mountPath in the container.
+	// +required
+	// +kubebuilder:validation:MinLength=2
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^/[^:]*$`
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/var/run/lethe')",message="/var/run/lethe is Lethe's own"
+	MountPath string `json:"mountPath,omitempty"`
+
+	// reclaimPolicy says what happens to the volume when the bot is deleted. Defaults to Retain.
+	// +optional
+	// +kubebuilder:default=Retain
+	// +kubebuilder:validation:Enum=Retain;Delete
+	ReclaimPolicy string `json:"reclaimPolicy,omitempty"`
+}
+
+// BotRollout says how a new revision replaces the old one. There is one pod object at a time: the old one goes first.
+type BotRollout struct {
+	// terminationGracePeriodSeconds the old pod has to end. Defaults to 30.
+	// +optional
+	// +kubebuilder:default=30
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=600
+	TerminationGracePeriodSeconds int64 `json:"terminationGracePeriodSeconds,omitempty"`
+
+	// progressDeadlineSeconds after which a revision that is not ready makes the bot Stalled. Defaults to 300.
+	// +optional
+	// +kubebuilder:default=300
+	// +kubebuilder:validation:Minimum=10
+	// +kubebuilder:validation:Maximum=3600
+	ProgressDeadlineSeconds int64 `json:"progressDeadlineSeconds,omitempty"`
+}
+
+// BotDeploymentSpec describes a bot: a restricted set of pod fields, its credentials and what it may reach.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.channels) || self.channels.all(c, !has(c.telegram) || (has(self.credentials) && self.credentials.exists(k, k.name == c.telegram.credential)))",message="spec.channels[*].telegram.credential must name an entry of spec.credentials"
+// +kubebuilder:validation:XValidation:rule="!has(self.channels) || self.channels.filter(c, c.type == 'Telegram').size() <= 1",message="spec.channels may hold one Telegram channel: a second bot token is a second BotDeployment"
+// +kubebuilder:validation:XValidation:rule="!has(self.probes) || [self.probes.?startup, self.probes.?liveness, self.probes.?readiness].all(p, !p.hasValue() || (has(self.ports) && self.ports.exists(q, q.name == p.value().port)))",message="spec.probes[*].port must name an entry of spec.ports"
+// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(e, isCIDR(e.cidr))",message="spec.egress[*].cidr must be a block of addresses such as 203.0.113.0/24"
+// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(e, !isCIDR(e.cidr) || !['10.0.0.0/8','172.16.0.0/12','192.168.0.0/16','100.64.0.0/10','127.0.0.0/8','169.254.0.0/16','168.63.129.16/32','0.0.0.0/8','224.0.0.0/4','fc00::/7','fe80::/10','::1/128','ff00::/8','64:ff9b::/96','64:ff9b:1::/48','::ffff:0:0/96'].exists(p, cidr(p).containsCIDR(cidr(e.cidr))))",message="spec.egress[*].cidr is a private address: only the Tenant's spec.egress can open one"
+// +kubebuilder:validation:XValidation:rule="has(self.storage) == has(oldSelf.storage)",message="spec.storage cannot be added or removed: make a new BotDeployment"
+type BotDeploymentSpec struct {
+	// image of the bot. It runs as a user other than root, without capabilities and with a read-only root file system.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Image string `json:"image,omitempty"`
+
+	// imagePullPolicy. Left out, Kubernetes' own default for the image's tag applies.
+	// +optional
+	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
+	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
+
+	// command replaces the image's entry point. $(VAR) is not expanded.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=1024
+	Command []string `json:"command,omitempty"`
+
+	// args replace the image's arguments. $(VAR) is not expanded. No secrets here.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=1024
+	Args []string `json:"args,omitempty"`
+
+	// env are plain variables.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	Env []EnvVar `json:"env,omitempty"`
+
+	// ports the bot listens on. Nothing outside the pod's node can reach them: they are for probes.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	Ports []ContainerPort `json:"ports,omitempty"`
+
+	// probes of the bot. Left out, a started container counts as ready.
+	// +optional
+	Probes *Probes `json:"probes,omitempty"`
+
+	// resources of the container. Left out, the namespace's LimitRange applies.
+	// +optional
+	Resources *BotResources `json:"resources,omitempty"`
+
+	// runAsUser is the numeric user. Defaults to 65532. Never 0.
+	// +optional
+	// +kubebuilder:default=65532
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=2147483647
+	RunAsUser int64 `json:"runAsUser,omitempty"`
+
+	// channels are the messengers that the bot talks through.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	Channels []Channel `json:"channels,omitempty"`
+
+	// credentials of the bot.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Credentials []Credential `json:"credentials,omitempty"`
+
+	// egress opens public addresses. Without it (and without a channel that brings its own) the bot reaches DNS and
+	// the keyserver only.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Egress []EgressRule `json:"egress,omitempty"`
+
+	// storage gives the bot a volume. Left out, it has none.
+	// +optional
+	Storage *BotStorage `json:"storage,omitempty"`
+
+	// rollout of new revisions.
+	// +optional
+	// +kubebuilder:default={}
+	Rollout BotRollout `json:"rollout,omitzero"`
+
+	// operatingMode of the bot. Defaults to Running.
+	// +optional
+	// +kubebuilder:default=Running
+	OperatingMode OperatingMode `json:"operatingMode,omitempty"`
+}
+
+// BotResources are requests and limits of the bot's container.
+type BotResources struct {
+	// requests of cpu, memory and ephemeral-storage.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=4
+	Requests corev1.ResourceList `json:"requests,omitempty"`
+	// limits of cpu, memory and ephemeral-storage.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=4
+	Limits corev1.ResourceList `json:"limits,omitempty"`
+}
+
+// BotDeploymentStatus is what was observed.
+type BotDeploymentStatus struct {
+	// observedGeneration of the spec that the conditions speak of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions: Ready, Reconciling, Stalled, IsolationReady, CredentialsReady, WorkloadReady.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// tenant that the bot's namespace belongs to.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Tenant string `json:"tenant,omitempty"`
+
+	// credentialsSecret names the encrypted Secret that the present revision uses.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	CredentialsSecret string `json:"credentialsSecret,omitempty"`
+}
+
+// BotDeployment is one bot of a tenant.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=bot;bots,categories=lethe
+// +kubebuilder:printcolumn:name="Tenant",type=string,JSONPath=`.status.tenant`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.operatingMode`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Image",type=string,priority=1,JSONPath=`.spec.image`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type BotDeployment struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata of the object.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is what is asked for.
+	// +required
+	Spec BotDeploymentSpec `json:"spec,omitzero"`
+
+	// status is what was observed.
+	// +optional
+	Status BotDeploymentStatus `json:"status,omitzero"`
+}
+
+// BotDeploymentList is a list of bots.
+//
+// +kubebuilder:object:root=true
+type BotDeploymentList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []BotDeployment `json:"items"`
+}

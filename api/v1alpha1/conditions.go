@@ -1,0 +1,57 @@
+package v1alpha1
+
+// Condition types. Ready, Reconciling and Stalled have the meaning that kstatus gives them: Ready says whether the
+// object does what its spec asks; Reconciling is True while the controller still works towards it; Stalled is True
+// when it cannot go on until a person changes something. All conditions of a kind are set on the first visit.
+const (
+	ConditionReady       = "Ready"
+	ConditionReconciling = "Reconciling"
+	ConditionStalled     = "Stalled"
+
+	// ConditionNamespacesReady (Tenant): every namespace exists, is the tenant's, and is walled in.
+	ConditionNamespacesReady = "NamespacesReady"
+	// ConditionKeysReady (Tenant): the tenant's keys exist and open; status.sealingKeys can be sealed to.
+	ConditionKeysReady = "KeysReady"
+
+	// ConditionIsolationReady (BotDeployment): ServiceAccount and NetworkPolicy are in place.
+	ConditionIsolationReady = "IsolationReady"
+	// ConditionCredentialsReady (BotDeployment, DataStore): every credential was opened and encrypted at rest.
+	ConditionCredentialsReady = "CredentialsReady"
+	// ConditionWorkloadReady (BotDeployment): the pod of the present revision is ready.
+	ConditionWorkloadReady = "WorkloadReady"
+
+	// ConditionReachable (DataStore): the last sweep or measurement talked to the store over verified TLS.
+	ConditionReachable = "Reachable"
+	// ConditionCoverageComplete (DataStore): every table of the store is named by a dataset or exempt with a reason,
+	// and every dataset is governed by a rule.
+	ConditionCoverageComplete = "CoverageComplete"
+	// ConditionApproved (DataStore): spec.approvedPlan covers what the plan could delete.
+	ConditionApproved = "Approved"
+	// ConditionCompliant (DataStore, DataRetentionPolicy): measured recently and nothing is overdue. Unknown is failing.
+	ConditionCompliant = "Compliant"
+)
+
+// Labels, annotations and finalizers. The prefix lethe.dev/ is reserved: what a user writes under it is ignored or refused.
+const (
+	// LabelTenant on a Namespace says whose it is. Only the manager, or someone allowed the verb "adopt" on
+	// tenants.lethe.dev, may set, change or remove it (admission policy lethe-namespace-label).
+	LabelTenant = "lethe.dev/tenant"
+	// LabelManagedBy with the value ManagedByLethe is on every child object; caches select by it.
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+	ManagedByLethe = "lethe"
+	// LabelBot, LabelStore name the owner on its children.
+	LabelBot   = "lethe.dev/bot"
+	LabelStore = "lethe.dev/store"
+	// LabelComponent says which part a child is: bot, sweeper, isolation, plan, credentials.
+	LabelComponent = "app.kubernetes.io/component"
+
+	// FinalizerKeys is on a Tenant, BotDeployment or DataStore whose keys the keyserver holds.
+	FinalizerKeys = "lethe.dev/keys"
+
+	// SecretTypeEncrypted is the type of a Secret whose values are ciphertext; SecretTypeWrappedKey of one in lethe-keys.
+	SecretTypeEncrypted  = "lethe.dev/encrypted"
+	SecretTypeWrappedKey = "lethe.dev/wrapped-key"
+
+	// AudienceKeyserver is the audience of the projected tokens that pods and the manager show to the keyserver.
+	AudienceKeyserver = "lethe.dev/keyserver"
+)

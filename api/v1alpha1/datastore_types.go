@@ -1,0 +1,502 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// StoreType says which engine a store is.
+// +kubebuilder:validation:Enum=Postgres
+type StoreType string
+
+// StorePostgres is PostgreSQL 13 or newer.
+const StorePostgres StoreType = "Postgres"
+
+// StoreTenancy says whose records a store holds.
+// +kubebuilder:validation:Enum=Dedicated;Shared
+type StoreTenancy string
+
+const (
+	// TenancyDedicated: every record is the tenant's whose namespace the store is in.
+	TenancyDedicated StoreTenancy = "Dedicated"
+	// TenancyShared: a column of each table names the tenant. Only in namespaces of a Platform tenant.
+	TenancyShared StoreTenancy = "Shared"
+)
+
+// PostgresStore says where a PostgreSQL database is and how to log in. TLS with a verified certificate is always used.
+//
+// +kubebuilder:validation:XValidation:rule="self.password.matches('^seal[.]v1([.][A-Za-z0-9_-]+){5}$')",message="not a sealed value: run 'kubectl lethe seal' and paste its output, which begins with seal.v1 (the value is not repeated here)",fieldPath=".password"
+type PostgresStore struct {
+	// host name or address. It must be in the server's certificate.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$`
+	Host string `json:"host,omitempty"`
+
+	// port. Defaults to 5432.
+	// +optional
+	// +kubebuilder:default=5432
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port,omitempty"`
+
+	// database name.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Database string `json:"database,omitempty"`
+
+	// caBundle holds the PEM certificates that the server's certificate must chain to. Left out, the system's own.
+	// +optional
+	// +kubebuilder:validation:MaxLength=8192
+	CABundle string `json:"caBundle,omitempty"`
+
+	// username of the role that sweeps log in as. `kubectl lethe grants` prints the SQL that makes it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Username string `json:"username,omitempty"`
+
+	// password, sealed by `kubectl lethe seal` for this store and this destination: host, port, database, username and
+	// caBundle are bound into it, so that a value sealed for one server opens for no other.
+	// +required
+	Password SealedValue `json:"password,omitempty"`
+}
+
+// AgeColumnType says how a column tells the age of its row.
+// +kubebuilder:validation:Enum=Timestamptz;Timestamp;Date
+type AgeColumnType string
+
+const (
+	// AgeTimestamptz is timestamp with time zone.
+	AgeTimestamptz AgeColumnType = "Timestamptz"
+	// AgeTimestamp is timestamp without time zone; timeZone says which one it was written in.
+	AgeTimestamp AgeColumnType = "Timestamp"
+	// AgeDate is a date; the row's age begins at the end of that day in timeZone.
+	AgeDate AgeColumnType = "Date"
+)
+
+// AgeColumn is the column that tells how old a row is.
+//
+// +kubebuilder:validation:XValidation:rule="(self.type == 'Timestamptz') != has(self.timeZone)",message="timeZone must be set for Timestamp and Date, and only then: a time without a zone has no age"
+type AgeColumn struct {
+	// name of the column.
+	// +required
+	Name Identifier `json:"name,omitempty"`
+
+	// type of the column, as the database declares it.
+	// +required
+	Type AgeColumnType `json:"type,omitempty"`
+
+	// timeZone of the IANA database that Timestamp and Date are meant in, for example Etc/UTC.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$`
+	TimeZone string `json:"timeZone,omitempty"`
+}
+
+// Identifier is the name of a schema, table or column. No quotes, no SQL: it is looked up in the catalogue as it is.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_$]*$`
+type Identifier string
+
+// Table says which table a dataset is.
+type Table struct {
+	// schema of the table. Defaults to public.
+	// +optional
+	// +kubebuilder:default=public
+	Schema Identifier `json:"schema,omitempty"`
+
+	// name of the table.
+	// +required
+	Name Identifier `json:"name,omitempty"`
+
+	// key columns: the primary key, or a unique index without NULLs.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=4
+	Key []Identifier `json:"key,omitempty"`
+
+	// ageColumn of the table.
+	// +required
+	AgeColumn AgeColumn `json:"ageColumn,omitzero"`
+
+	// tenantColumn names the tenant of each row. Required in a Shared store, refused in a Dedicated one.
+	// +optional
+	TenantColumn Identifier `json:"tenantColumn,omitempty"`
+}
+
+// Floor is a length of time that the law asks to keep a record for. Nothing deletes earlier, whatever a policy says.
+type Floor struct {
+	// retainFor at least this long.
+	// +required
+	RetainFor *Period `json:"retainFor,omitempty"`
+
+	// legalBasis in words: which law asks for it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	LegalBasis string `json:"legalBasis,omitempty"`
+}
+
+// Dataset is one table of the store and what it holds.
+type Dataset struct {
+	// name of the dataset.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name,omitempty"`
+
+	// dataClass of its records. A policy's rule with the same class governs it.
+	// +required
+	DataClass DataClass `json:"dataClass,omitempty"`
+
+	// table that holds them.
+	// +required
+	Table Table `json:"table,omitzero"`
+
+	// floor under every window. Left out, there is none.
+	// +optional
+	Floor *Floor `json:"floor,omitempty"`
+}
+
+// Exemption names a table that holds nothing to delete.
+type Exemption struct {
+	// schema of the table. Defaults to public.
+	// +optional
+	// +kubebuilder:default=public
+	Schema Identifier `json:"schema,omitempty"`
+
+	// table that is exempt.
+	// +required
+	Table Identifier `json:"table,omitempty"`
+
+	// reason in words, for the person who audits it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Reason string `json:"reason,omitempty"`
+}
+
+// ApprovedWindow approves that rows of a dataset are deleted when they are older than a window.
+type ApprovedWindow struct {
+	// dataset of the store.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Dataset string `json:"dataset,omitempty"`
+
+	// definition is the digest of the dataset's table, key, age column and tenant column, as status.plan shows it.
+	// Approving a dataset approves that table and no other.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Definition string `json:"definition,omitempty"`
+
+	// retainFor is the shortest window approved for rows of any tenant that is not named in tenants.
+	// +required
+	RetainFor *Period `json:"retainFor,omitempty"`
+
+	// tenants with a shorter window of their own.
+	// +optional
+	// +listType=map
+	// +listMapKey=tenant
+	// +kubebuilder:validation:MaxItems=256
+	Tenants []ApprovedTenantWindow `json:"tenants,omitempty"`
+
+	// backlogRows is how many rows a sweep may delete although they are more of the table than the brake allows, until
+	// backlogUntil. It is what the Audit measured. Left out, the brake alone decides.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	BacklogRows int64 `json:"backlogRows,omitempty"`
+}
+
+// ApprovedTenantWindow is a shorter window approved for one tenant.
+type ApprovedTenantWindow struct {
+	// tenant by name.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Tenant string `json:"tenant,omitempty"`
+
+	// retainFor approved for this tenant's rows.
+	// +required
+	RetainFor *Period `json:"retainFor,omitempty"`
+}
+
+// ApprovedPlan is what a person agreed may be deleted. `kubectl lethe approve` writes it from what an Audit measured;
+// in Git it is reviewed like any other change. A plan that could delete more than this waits.
+//
+// +kubebuilder:validation:XValidation:rule="self.windows.all(w, !has(w.backlogRows)) || has(self.backlogUntil)",message="backlogUntil must be set when a window has backlogRows"
+type ApprovedPlan struct {
+	// systemIdentifier of the database cluster (pg_control_system) that was audited.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	SystemIdentifier string `json:"systemIdentifier,omitempty"`
+
+	// database name that was audited.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Database string `json:"database,omitempty"`
+
+	// tenancy that was audited.
+	// +required
+	Tenancy StoreTenancy `json:"tenancy,omitempty"`
+
+	// windows that are approved.
+	// +required
+	// +listType=map
+	// +listMapKey=dataset
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Windows []ApprovedWindow `json:"windows,omitempty"`
+
+	// backlogUntil ends the permission of backlogRows.
+	// +optional
+	BacklogUntil *metav1.Time `json:"backlogUntil,omitempty"`
+}
+
+// Brake stops a sweep that would delete suspiciously much.
+type Brake struct {
+	// maxPercentOfTable that one sweep may delete from a table. Defaults to 20. A table of fewer than 1000 rows is not braked.
+	// +optional
+	// +kubebuilder:default=20
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	MaxPercentOfTable int32 `json:"maxPercentOfTable,omitempty"`
+}
+
+// DataStoreSpec says where a store is, what it holds, and what may be deleted from it.
+//
+// +kubebuilder:validation:XValidation:rule="(self.type == 'Postgres') == has(self.postgres)",message="postgres must be set when type is Postgres, and only then"
+// +kubebuilder:validation:XValidation:rule="self.datasets.all(d, (self.tenancy == 'Shared') == has(d.table.tenantColumn))",message="spec.datasets[*].table.tenantColumn is required in a Shared store and refused in a Dedicated one"
+// +kubebuilder:validation:XValidation:rule="(self.tenancy == 'Shared') == has(self.tenantIDType)",message="spec.tenantIDType is required in a Shared store and refused in a Dedicated one"
+type DataStoreSpec struct {
+	// type of the store.
+	// +required
+	Type StoreType `json:"type,omitempty"`
+
+	// postgres is set when type is Postgres.
+	// +optional
+	Postgres *PostgresStore `json:"postgres,omitempty"`
+
+	// tenancy of the store. Defaults to Dedicated. Cannot be changed.
+	// +optional
+	// +kubebuilder:default=Dedicated
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.tenancy cannot be changed: make a new DataStore"
+	Tenancy StoreTenancy `json:"tenancy,omitempty"`
+
+	// tenantIDType is the type of the Tenants' externalIDs that the tenant columns hold.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Z][A-Za-z0-9]*$`
+	TenantIDType string `json:"tenantIDType,omitempty"`
+
+	// datasets are the map of the store: which table holds which class of data.
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Datasets []Dataset `json:"datasets,omitempty"`
+
+	// exempt tables, each with a reason. A table that is neither a dataset nor exempt makes CoverageComplete False.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	Exempt []Exemption `json:"exempt,omitempty"`
+
+	// brake of the store.
+	// +optional
+	// +kubebuilder:default={}
+	Brake Brake `json:"brake,omitzero"`
+
+	// approvedPlan is what a person agreed may be deleted. Left out, nothing is.
+	// +optional
+	ApprovedPlan *ApprovedPlan `json:"approvedPlan,omitempty"`
+}
+
+// RuleMeasurement is what was measured for one rule on one dataset.
+type RuleMeasurement struct {
+	// dataset of the store.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Dataset string `json:"dataset,omitempty"`
+
+	// policy and rule that govern it.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Policy string `json:"policy,omitempty"`
+	// rule of the policy.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Rule string `json:"rule,omitempty"`
+
+	// window in ISO 8601, for example P90D; the base window where tenants have shorter ones.
+	// +required
+	// +kubebuilder:validation:MaxLength=16
+	Window string `json:"window,omitempty"`
+
+	// rows in the table, as the planner estimates them.
+	// +optional
+	Rows int64 `json:"rows,omitempty"`
+
+	// eligible rows are past their window and could be deleted now (in Audit: would be).
+	// +optional
+	Eligible int64 `json:"eligible,omitempty"`
+
+	// overdue rows are past their window and their slack, and still there.
+	// +optional
+	Overdue int64 `json:"overdue,omitempty"`
+
+	// oldestOverdueSeconds is how long the worst of them has been overdue.
+	// +optional
+	OldestOverdueSeconds int64 `json:"oldestOverdueSeconds,omitempty"`
+
+	// keptByFloor rows are past their window, and stay since a floor (their own or a child's) holds them.
+	// +optional
+	KeptByFloor int64 `json:"keptByFloor,omitempty"`
+
+	// keptByChild rows are past their window, and stay since a row that is not expired refers to them.
+	// +optional
+	KeptByChild int64 `json:"keptByChild,omitempty"`
+
+	// unknownAge rows have no age that can be believed: NULL, infinite, in the future, before 1990. They are never deleted.
+	// +optional
+	UnknownAge int64 `json:"unknownAge,omitempty"`
+
+	// unknownTenant rows name no tenant that is known. They fall under the base window.
+	// +optional
+	UnknownTenant int64 `json:"unknownTenant,omitempty"`
+
+	// deleted rows in the last sweep.
+	// +optional
+	Deleted int64 `json:"deleted,omitempty"`
+
+	// capped is set when a count stopped at its bound and the true one is larger.
+	// +optional
+	Capped bool `json:"capped,omitempty"`
+
+	// problem that kept rows of this dataset from being measured or deleted, with its remedy.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Problem string `json:"problem,omitempty"`
+}
+
+// PlanStatus is the plan that is in force.
+type PlanStatus struct {
+	// hash of the plan; its ConfigMap is named by it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Hash string `json:"hash,omitempty"`
+
+	// systemIdentifier of the database cluster, as last seen.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	SystemIdentifier string `json:"systemIdentifier,omitempty"`
+
+	// awaitingApproval lists what the plan could delete beyond spec.approvedPlan, one line each.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=256
+	AwaitingApproval []string `json:"awaitingApproval,omitempty"`
+}
+
+// DataStoreStatus is what was observed and measured.
+type DataStoreStatus struct {
+	// observedGeneration of the spec that the conditions speak of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions: Ready, Reconciling, Stalled, CredentialsReady, Reachable, CoverageComplete, Approved, Compliant.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// tenant that the store's namespace belongs to.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Tenant string `json:"tenant,omitempty"`
+
+	// credentialsSecret names the encrypted Secret that sweeps use.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	CredentialsSecret string `json:"credentialsSecret,omitempty"`
+
+	// plan in force.
+	// +optional
+	Plan PlanStatus `json:"plan,omitzero"`
+
+	// measuredAt is when rules were last measured. Two sweep intervals later they count as unknown.
+	// +optional
+	MeasuredAt *metav1.Time `json:"measuredAt,omitempty"`
+
+	// uncovered tables are neither dataset nor exempt (the first 32).
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=128
+	Uncovered []string `json:"uncovered,omitempty"`
+
+	// rules as measured, worst first.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Rules []RuleMeasurement `json:"rules,omitempty"`
+
+	// overdue rows over all rules.
+	// +optional
+	Overdue int64 `json:"overdue,omitempty"`
+
+	// oldestOverdueSeconds is how long the worst row of all rules has been overdue.
+	// +optional
+	OldestOverdueSeconds int64 `json:"oldestOverdueSeconds,omitempty"`
+}
+
+// DataStore is a database that holds records of a tenant, or of many, and the map of what lies where.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=store;stores,categories=lethe
+// +kubebuilder:printcolumn:name="Tenant",type=string,JSONPath=`.status.tenant`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Approved",type=string,JSONPath=`.status.conditions[?(@.type=="Approved")].status`
+// +kubebuilder:printcolumn:name="Compliant",type=string,JSONPath=`.status.conditions[?(@.type=="Compliant")].status`
+// +kubebuilder:printcolumn:name="Overdue",type=integer,JSONPath=`.status.overdue`
+// +kubebuilder:printcolumn:name="Measured",type=date,JSONPath=`.status.measuredAt`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type DataStore struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata of the object.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is what is asked for.
+	// +required
+	Spec DataStoreSpec `json:"spec,omitzero"`
+
+	// status is what was observed.
+	// +optional
+	Status DataStoreStatus `json:"status,omitzero"`
+}
+
+// DataStoreList is a list of stores.
+//
+// +kubebuilder:object:root=true
+type DataStoreList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []DataStore `json:"items"`
+}

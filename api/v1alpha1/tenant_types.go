@@ -1,0 +1,293 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// TenantClass says what a tenant is.
+// +kubebuilder:validation:Enum=Customer;Platform
+type TenantClass string
+
+const (
+	// TenantCustomer is a customer of the host company.
+	TenantCustomer TenantClass = "Customer"
+	// TenantPlatform is the host company itself. Only its namespaces may hold shared stores.
+	TenantPlatform TenantClass = "Platform"
+)
+
+// TenantState says whether a tenant's bots run.
+// +kubebuilder:validation:Enum=Active;Suspended
+type TenantState string
+
+const (
+	// TenantActive lets bots run.
+	TenantActive TenantState = "Active"
+	// TenantSuspended stops every bot of the tenant; data stays and retention goes on.
+	TenantSuspended TenantState = "Suspended"
+)
+
+// AccessRole is what a group may do in a tenant's namespaces.
+// +kubebuilder:validation:Enum=View;Operate
+type AccessRole string
+
+const (
+	// AccessView reads bots, stores, pods' state and events; no Secrets, no logs.
+	AccessView AccessRole = "View"
+	// AccessOperate adds writing BotDeployments and reading logs. No exec, no ephemeral containers, no tokens,
+	// no writing of pods, ConfigMaps, Secrets or DataStores.
+	AccessOperate AccessRole = "Operate"
+)
+
+// TenantNamespace is one namespace of a tenant.
+type TenantNamespace struct {
+	// name of the namespace. It is created when absent; one that exists is taken only when it already carries the
+	// protected label lethe.dev/tenant with this tenant's name.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name,omitempty"`
+}
+
+// ExternalID is what a tenant is called in a shared store.
+type ExternalID struct {
+	// type of the identifier, in the host company's words, for example AccountID. A shared store names the type it uses.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Z][A-Za-z0-9]*$`
+	Type string `json:"type,omitempty"`
+
+	// value as the store's tenant column holds it. One type and value belongs to one tenant in the whole cluster;
+	// where two claim it, neither claim is believed. Use an identifier that says nothing about a person.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Value string `json:"value,omitempty"`
+}
+
+// TenantQuota bounds what the bots of a tenant may use, in each of its namespaces. Sweeps of Lethe are not counted.
+type TenantQuota struct {
+	// pods that may exist at a time. Defaults to 50.
+	// +optional
+	// +kubebuilder:default=50
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=3000
+	Pods *int32 `json:"pods,omitempty"`
+
+	// cpu is the sum of CPU limits. Defaults to 20.
+	// +optional
+	CPU *resource.Quantity `json:"cpu,omitempty"`
+
+	// memory is the sum of memory limits. Defaults to 40Gi.
+	// +optional
+	Memory *resource.Quantity `json:"memory,omitempty"`
+
+	// storage is the sum of what PersistentVolumeClaims request. Defaults to 100Gi.
+	// +optional
+	Storage *resource.Quantity `json:"storage,omitempty"`
+}
+
+// TenantPlacement says where a tenant's pods may run.
+type TenantPlacement struct {
+	// nodeSelector that every pod of the tenant gets, for example topology.kubernetes.io/region: eu-central-1.
+	// +required
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=8
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+}
+
+// TenantAccess gives a group a role in all namespaces of the tenant.
+type TenantAccess struct {
+	// group as the API server's authentication names it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Group string `json:"group,omitempty"`
+
+	// role the group gets.
+	// +required
+	Role AccessRole `json:"role,omitempty"`
+}
+
+// RetentionOverride shortens the window of one data class for this tenant.
+type RetentionOverride struct {
+	// dataClass whose window is shortened.
+	// +required
+	DataClass DataClass `json:"dataClass,omitempty"`
+
+	// retainFor that applies instead, provably shorter than the policy's own. One that is longer, or cannot be
+	// compared (30 days against 1 month), is refused and the policy's own window stays.
+	// +required
+	RetainFor *Period `json:"retainFor,omitempty"`
+}
+
+// TenantSpec says who a customer is, and what its bots may use.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(e, isCIDR(e.cidr))",message="spec.egress[*].cidr must be a block of addresses such as 10.20.0.0/16"
+type TenantSpec struct {
+	// class of the tenant. Defaults to Customer. Cannot be changed.
+	// +optional
+	// +kubebuilder:default=Customer
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.class cannot be changed: make a new Tenant"
+	Class TenantClass `json:"class,omitempty"`
+
+	// state of the tenant. Defaults to Active.
+	// +optional
+	// +kubebuilder:default=Active
+	State TenantState `json:"state,omitempty"`
+
+	// namespaces of the tenant. Taking one off the list is refused while it holds bots or stores; it is then left as it is,
+	// without our RoleBindings.
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Namespaces []TenantNamespace `json:"namespaces,omitempty"`
+
+	// externalIDs are what this tenant is called in shared stores.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	ExternalIDs []ExternalID `json:"externalIDs,omitempty"`
+
+	// quota of each namespace. Left out, the defaults of its fields apply.
+	// +optional
+	Quota *TenantQuota `json:"quota,omitempty"`
+
+	// placement of the tenant's pods. Left out, they run on any node.
+	// +optional
+	Placement *TenantPlacement `json:"placement,omitempty"`
+
+	// egress opens addresses, private ones too, to every bot and sweep of the tenant. It is the platform's side of the door:
+	// a bot can never open a private address by itself.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Egress []EgressRule `json:"egress,omitempty"`
+
+	// access of the tenant's people.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Access []TenantAccess `json:"access,omitempty"`
+
+	// retentionOverrides shorten windows for this tenant; they can never lengthen one.
+	// +optional
+	// +listType=map
+	// +listMapKey=dataClass
+	// +kubebuilder:validation:MaxItems=32
+	RetentionOverrides []RetentionOverride `json:"retentionOverrides,omitempty"`
+}
+
+// SealingKey is a public key that credentials of this tenant are sealed to.
+type SealingKey struct {
+	// kid names the key: the first 16 hex digits of the SHA-256 of its public bytes.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	KID string `json:"kid,omitempty"`
+
+	// suite of the key: MLKEM768-X25519+HKDF-SHA256+AES-256-GCM.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	Suite string `json:"suite,omitempty"`
+
+	// public key, base64url without padding.
+	// +required
+	// +kubebuilder:validation:MaxLength=4096
+	Public string `json:"public,omitempty"`
+
+	// realm that is bound into every value sealed to this key.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Realm string `json:"realm,omitempty"`
+}
+
+// TenantNamespaceStatus is a namespace that was found to be the tenant's.
+type TenantNamespaceStatus struct {
+	// name of the namespace.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+
+	// uid of the namespace. A namespace made again under the same name has another one.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	UID string `json:"uid,omitempty"`
+
+	// created is Created when the manager made the namespace (and removes it with the Tenant), Adopted when it was there before.
+	// +required
+	// +kubebuilder:validation:Enum=Created;Adopted
+	Origin string `json:"origin,omitempty"`
+}
+
+// TenantStatus is what was observed.
+type TenantStatus struct {
+	// observedGeneration of the spec that the conditions speak of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions: Ready, Reconciling, Stalled, NamespacesReady, KeysReady.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// namespaces that are the tenant's, by UID.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	Namespaces []TenantNamespaceStatus `json:"namespaces,omitempty"`
+
+	// sealingKeys to seal credentials to; the first is the one to use.
+	// +optional
+	// +listType=map
+	// +listMapKey=kid
+	// +kubebuilder:validation:MaxItems=4
+	SealingKeys []SealingKey `json:"sealingKeys,omitempty"`
+
+	// kekGrade is Production, or Evaluation where the key-encryption key lies in a Secret of the same etcd.
+	// +optional
+	// +kubebuilder:validation:Enum=Production;Evaluation
+	KEKGrade string `json:"kekGrade,omitempty"`
+}
+
+// Tenant is one customer of the host company: its namespaces, its limits, its keys.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,categories=lethe
+// +kubebuilder:printcolumn:name="Class",type=string,JSONPath=`.spec.class`
+// +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.spec.state`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="KEK",type=string,priority=1,JSONPath=`.status.kekGrade`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63",message="metadata.name of a Tenant is used as a label value: at most 63 characters"
+type Tenant struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata of the object.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is what is asked for.
+	// +required
+	Spec TenantSpec `json:"spec,omitzero"`
+
+	// status is what was observed.
+	// +optional
+	Status TenantStatus `json:"status,omitzero"`
+}
+
+// TenantList is a list of tenants.
+//
+// +kubebuilder:object:root=true
+type TenantList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Tenant `json:"items"`
+}

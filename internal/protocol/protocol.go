@@ -1,0 +1,150 @@
+// Package protocol is what travels between the manager, the pods and the keyserver: JSON over HTTPS, POST only.
+// The caller is named by its ServiceAccount token (audience lethe.dev/keyserver) in the Authorization header, never by
+// anything in the body. Frozen in docs/design/formats.md.
+package protocol
+
+import "time"
+
+// Paths of the calls.
+const (
+	PathTenant      = "/v1/tenant"      // manager: make or find a tenant's keys
+	PathCredentials = "/v1/credentials" // manager: open, re-encrypt and store an object's credentials
+	PathRevoke      = "/v1/revoke"      // manager: destroy the keys of an object that is going away
+	PathUnseal      = "/v1/unseal"      // a bot's pod: its credentials
+	PathLease       = "/v1/lease"       // a sweeper's pod: permission to go on, and its credential
+	PathRelease     = "/v1/release"     // a sweeper's pod: the sweep has ended
+)
+
+// ObjectRef names an object. It is all that the manager may say: the keyserver reads the object itself.
+type ObjectRef struct {
+	Kind      string `json:"kind"` // Tenant, BotDeployment or DataStore
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
+}
+
+// Error is the body of every answer other than 200. Message is for people and never holds a value.
+type Error struct {
+	Reason     string `json:"reason"`
+	Message    string `json:"message"`
+	RetryAfter int    `json:"retryAfterSeconds,omitempty"` // set when trying again may help
+}
+
+// Reasons. Retryable ones come with RetryAfter.
+const (
+	ReasonUnauthenticated = "Unauthenticated" // no token, or the API server does not vouch for it
+	ReasonForbidden       = "Forbidden"       // the caller is known, and this is not its to ask
+	ReasonNotFound        = "NotFound"        // the object does not exist (any more) under that UID
+	ReasonNoTenant        = "NoTenant"        // the object's namespace belongs to no tenant
+	ReasonKeyMissing      = "KeyMissing"      // a key that once existed is gone: never made again, restore the backup
+	ReasonKEKUnavailable  = "KEKUnavailable"  // the key-encryption key cannot be used
+	ReasonPodMismatch     = "PodMismatch"     // the pod is not the one that Lethe would make
+	ReasonInUse           = "InUse"           // another live pod holds the token, or another sweep the store
+	ReasonPlanChanged     = "PlanChanged"     // the plan is no longer the one that the live objects give
+	ReasonNotReady        = "NotReady"        // the object's credentials are not stored yet
+	ReasonRevoked         = "Revoked"         // the object's keys were destroyed
+	ReasonBadRequest      = "BadRequest"
+	ReasonInternal        = "Internal"
+
+	// Of single credentials.
+	ReasonStored        = "Stored"
+	ReasonMalformed     = "Malformed"     // not a sealed value
+	ReasonWrongPlace    = "WrongPlace"    // sealed for another tenant, namespace, object, key or destination
+	ReasonUnknownKey    = "UnknownKey"    // sealed to a key that this tenant does not have
+	ReasonDoesNotOpen   = "DoesNotOpen"   // right place by its hint, yet it does not open: altered, or another realm
+	ReasonRolledBack    = "RolledBack"    // older than the one in use, which goes on being used
+	ReasonSecretMissing = "SecretMissing" // secretKeyRef points at nothing
+)
+
+// TenantRequest asks for a tenant's keys; they are made when they never existed.
+type TenantRequest struct {
+	Tenant ObjectRef `json:"tenant"`
+}
+
+// TenantResponse holds public keys only.
+type TenantResponse struct {
+	SealingKeys []SealingKey `json:"sealingKeys"`
+	KEKGrade    string       `json:"kekGrade"` // Production or Evaluation
+}
+
+// SealingKey is a public key as Tenant.status shows it.
+type SealingKey struct {
+	KID    string `json:"kid"`
+	Suite  string `json:"suite"`
+	Public string `json:"public"`
+	Realm  string `json:"realm"`
+}
+
+// CredentialsRequest asks to open and store the credentials of a BotDeployment or a DataStore.
+type CredentialsRequest struct {
+	Object ObjectRef `json:"object"`
+}
+
+// CredentialsResponse says where they are now. It is an answer of 200 also when single credentials were refused.
+type CredentialsResponse struct {
+	// Secret is the encrypted Secret to use; empty while any credential has never been stored.
+	Secret string `json:"secret"`
+	// Items in the order of the spec.
+	Items []CredentialResult `json:"items"`
+}
+
+// CredentialResult is about one credential.
+type CredentialResult struct {
+	Name      string `json:"name"`
+	Reason    string `json:"reason"` // Stored, RolledBack, or why it was refused
+	Message   string `json:"message,omitempty"`
+	Version   uint32 `json:"version,omitempty"`   // of the value in use
+	Plaintext bool   `json:"plaintext,omitempty"` // it came from a Secret: plaintext stands in etcd
+}
+
+// RevokeRequest destroys the keys of an object, or of a whole tenant. Repeating it is harmless.
+type RevokeRequest struct {
+	Object ObjectRef `json:"object"`
+}
+
+// UnsealRequest comes from a pod, which its token names.
+type UnsealRequest struct {
+	// PublicKey is a one-time HPKE public key of the caller, base64url; suite as for sealed values.
+	PublicKey string `json:"publicKey"`
+}
+
+// UnsealResponse holds the credentials sealed to that key.
+type UnsealResponse struct {
+	Sealed string `json:"sealed"` // base64url of enc || ciphertext of a JSON SecretBundle
+}
+
+// SecretBundle is what lies inside UnsealResponse.Sealed and LeaseResponse.Sealed.
+type SecretBundle struct {
+	Items []SecretItem `json:"items"`
+}
+
+// SecretItem is one credential in clear. It is never logged: see String.
+type SecretItem struct {
+	Name    string `json:"name"`
+	EnvName string `json:"envName,omitempty"` // set for delivery Env
+	Value   []byte `json:"value"`
+}
+
+// String hides the value, so that a stray %v shows nothing.
+func (s SecretItem) String() string { return s.Name + "=<hidden>" }
+
+// GoString hides the value from %#v.
+func (s SecretItem) GoString() string { return s.String() }
+
+// LeaseRequest asks to begin or to go on sweeping the store that the caller's pod belongs to.
+type LeaseRequest struct {
+	PlanHash  string `json:"planHash"`
+	PublicKey string `json:"publicKey,omitempty"` // set the first time: the answer then holds the credential
+}
+
+// LeaseResponse is permission to commit until Expires.
+type LeaseResponse struct {
+	Expires time.Time `json:"expires"`          // by the keyserver's clock
+	Seconds int       `json:"seconds"`          // the same as a length, at most 30
+	Sealed  string    `json:"sealed,omitempty"` // base64url, as in UnsealResponse
+}
+
+// ReleaseRequest ends a lease early.
+type ReleaseRequest struct {
+	PlanHash string `json:"planHash"`
+}

@@ -1,0 +1,123 @@
+// Package report is the document in which a sweep tells what it measured and did. It travels as the termination message
+// of the sweeper's container, which the kubelet cuts at 4096 bytes, so names are short and the worst line comes first.
+package report
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sort"
+)
+
+// MaxBytes is the most that a kubelet keeps of one container's termination message.
+const MaxBytes = 4096
+
+// Outcome says how a sweep ended.
+type Outcome string
+
+const (
+	// Done: everything that could be deleted is gone, and was looked for once more from the start.
+	Done Outcome = "Done"
+	// Stopped: the lease or the time budget ended first; the next sweep goes on.
+	Stopped Outcome = "Stopped"
+	// Refused: the store was measured, or could not be, and nothing was deleted for a reason that a person must mend.
+	Refused Outcome = "Refused"
+	// Failed: the sweep broke off on an error.
+	Failed Outcome = "Failed"
+)
+
+// Report is what one sweep tells. Times are Unix seconds by the store's clock.
+type Report struct {
+	Format   int     `json:"v"`    // 1
+	Plan     string  `json:"plan"` // hash of the plan that was run
+	Started  int64   `json:"start"`
+	Finished int64   `json:"end"`
+	Outcome  Outcome `json:"out"`
+	Reason   string  `json:"why,omitempty"` // CamelCase, one of the Reason constants
+	Message  string  `json:"msg,omitempty"` // for people; never a value out of the store
+	Mode     string  `json:"mode"`          // Audit or Enforce: whether any rule could delete
+
+	SystemIdentifier string `json:"sys,omitempty"` // identity of the database cluster
+	Database         string `json:"db,omitempty"`
+	SkewSeconds      int64  `json:"skew,omitempty"` // store's clock minus the pod's
+
+	Uncovered      []string `json:"unc,omitempty"`  // schema.table; the first 16
+	UncoveredCount int      `json:"uncN,omitempty"` // all of them
+	Lines          []Line   `json:"lines,omitempty"`
+	Truncated      int      `json:"cut,omitempty"` // lines left out for space; those rules are Unknown
+}
+
+// Line is what was measured for one rule on one dataset, after the sweep.
+type Line struct {
+	Dataset              string `json:"ds"`
+	Policy               string `json:"pol,omitempty"` // empty: no rule governs this dataset
+	Rule                 string `json:"rule,omitempty"`
+	Rows                 int64  `json:"n"`                // estimate of the planner
+	Eligible             int64  `json:"elig,omitempty"`   // past the window and deletable, still there
+	Overdue              int64  `json:"over,omitempty"`   // past window and slack, still there
+	OldestOverdueSeconds int64  `json:"oldest,omitempty"` // how long the worst of them has been overdue
+	KeptByFloor          int64  `json:"floor,omitempty"`
+	KeptByChild          int64  `json:"child,omitempty"`
+	UnknownAge           int64  `json:"noage,omitempty"`
+	UnknownTenant        int64  `json:"noten,omitempty"`
+	Deleted              int64  `json:"del,omitempty"`
+	OldestAgeSeconds     int64  `json:"age,omitempty"` // age of the oldest row whose age is known
+	Capped               bool   `json:"cap,omitempty"` // a count stopped at its bound
+	Reason               string `json:"why,omitempty"` // why this dataset was not measured, or not deleted from
+	Message              string `json:"msg,omitempty"` // with the remedy
+}
+
+// worse orders lines: not measured first, then by how long and how much is overdue, then what waits, then by name.
+func worse(a, b Line) bool {
+	switch {
+	case (a.Reason != "") != (b.Reason != ""):
+		return a.Reason != ""
+	case a.OldestOverdueSeconds != b.OldestOverdueSeconds:
+		return a.OldestOverdueSeconds > b.OldestOverdueSeconds
+	case a.Overdue != b.Overdue:
+		return a.Overdue > b.Overdue
+	case a.UnknownAge != b.UnknownAge:
+		return a.UnknownAge > b.UnknownAge
+	case a.Eligible != b.Eligible:
+		return a.Eligible > b.Eligible
+	case a.Dataset != b.Dataset:
+		return a.Dataset < b.Dataset
+	default:
+		return a.Policy+"/"+a.Rule < b.Policy+"/"+b.Rule
+	}
+}
+
+// Encode sorts the lines worst first and drops the last of them until the document fits MaxBytes, counting what it dropped.
+func Encode(r Report) ([]byte, error) {
+	r.Format = 1
+	lines := append([]Line(nil), r.Lines...)
+	sort.SliceStable(lines, func(i, j int) bool { return worse(lines[i], lines[j]) })
+	for keep := len(lines); ; keep-- {
+		r.Lines, r.Truncated = lines[:keep], len(lines)-keep
+		b, err := json.Marshal(r)
+		if err != nil {
+			return nil, fmt.Errorf("encode report: %w", err)
+		}
+		if len(b) <= MaxBytes {
+			return b, nil
+		}
+		if keep == 0 {
+			return nil, fmt.Errorf("encode report: %d bytes without any line, at most %d fit", len(b), MaxBytes)
+		}
+	}
+}
+
+// ErrUnreadable says that a termination message is no report: empty, cut, or of another format.
+var ErrUnreadable = errors.New("the sweep left no readable report")
+
+// Decode reads a termination message. A message that is not whole is ErrUnreadable, never a report of zeros.
+func Decode(message string) (Report, error) {
+	var r Report
+	if err := json.Unmarshal([]byte(message), &r); err != nil {
+		return Report{}, fmt.Errorf("%w: %d bytes that are not a whole document", ErrUnreadable, len(message))
+	}
+	if r.Format != 1 || r.Outcome == "" || r.Plan == "" {
+		return Report{}, fmt.Errorf("%w: format %d", ErrUnreadable, r.Format)
+	}
+	return r, nil
+}

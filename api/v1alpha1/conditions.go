@@ -13,6 +13,9 @@ const (
 	// ConditionKeysReady (Tenant): the tenant's keys exist and open; status.sealingKeys can be sealed to.
 	ConditionKeysReady = "KeysReady"
 
+	// ConditionInUse (Tenant): a BotDeployment or DataStore is in one of its namespaces; admission then refuses its deletion.
+	ConditionInUse = "InUse"
+
 	// ConditionIsolationReady (BotDeployment): ServiceAccount and NetworkPolicy are in place.
 	ConditionIsolationReady = "IsolationReady"
 	// ConditionCredentialsReady (BotDeployment, DataStore): every credential was opened and encrypted at rest.
@@ -36,6 +39,9 @@ const (
 	// LabelTenant on a Namespace says whose it is. Only the manager, or someone allowed the verb "adopt" on
 	// tenants.lethe.dev, may set, change or remove it (admission policy lethe-namespace-label).
 	LabelTenant = "lethe.dev/tenant"
+	// AnnotationCredentials on a pod template names the encrypted Secret that the pod's credentials come from, so that a new
+	// set of credentials is a new revision.
+	AnnotationCredentials = "lethe.dev/credentials"
 	// LabelManagedBy with the value ManagedByLethe is on every child object; caches select by it.
 	LabelManagedBy = "app.kubernetes.io/managed-by"
 	ManagedByLethe = "lethe"

@@ -229,7 +229,7 @@ type TenantStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions: Ready, Reconciling, Stalled, NamespacesReady, KeysReady.
+	// conditions: Ready, Reconciling, Stalled, NamespacesReady, KeysReady, InUse.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

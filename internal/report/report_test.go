@@ -1,0 +1,97 @@
+package report
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestEncodeDecode(t *testing.T) {
+	many := Report{Plan: strings.Repeat("a", 64), Outcome: Done, Mode: "Enforce"}
+	for i := range 64 {
+		many.Lines = append(many.Lines, Line{
+			Dataset: fmt.Sprintf("dataset-%02d-%s", i, strings.Repeat("x", 40)), Policy: strings.Repeat("p", 40), Rule: "rule",
+			Rows: 1 << 40, OldestOverdueSeconds: int64(i),
+		})
+	}
+	tests := map[string]struct {
+		give      Report
+		wantLines []string
+		wantCut   int
+	}{
+		"a report comes back as it went": {
+			give:      Report{Plan: "h", Outcome: Done, Mode: "Audit", Lines: []Line{{Dataset: "a", Eligible: 3}}},
+			wantLines: []string{"a"},
+		},
+		"what was not measured stands first, then the longest overdue": {
+			give: Report{Plan: "h", Outcome: Done, Mode: "Enforce", Lines: []Line{
+				{Dataset: "fine"}, {Dataset: "late", OldestOverdueSeconds: 5, Overdue: 1},
+				{Dataset: "later", OldestOverdueSeconds: 50, Overdue: 1}, {Dataset: "unknown", Reason: "Timeout"},
+			}},
+			wantLines: []string{"unknown", "later", "late", "fine"},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			b, err := Encode(tc.give)
+			if err != nil {
+				t.Fatalf("Encode: %v", err)
+			}
+			got, err := Decode(string(b))
+			if err != nil {
+				t.Fatalf("Decode: %v", err)
+			}
+			var lines []string
+			for _, l := range got.Lines {
+				lines = append(lines, l.Dataset)
+			}
+			if diff := cmp.Diff(tc.wantLines, lines); diff != "" {
+				t.Errorf("lines (-want +got):\n%s", diff)
+			}
+		})
+	}
+
+	t.Run("too many lines: the worst stay, the rest are counted", func(t *testing.T) {
+		b, err := Encode(many)
+		if err != nil {
+			t.Fatalf("Encode: %v", err)
+		}
+		if len(b) > MaxBytes {
+			t.Fatalf("%d bytes, at most %d", len(b), MaxBytes)
+		}
+		got, err := Decode(string(b))
+		if err != nil {
+			t.Fatalf("Decode: %v", err)
+		}
+		if got.Truncated == 0 || got.Truncated+len(got.Lines) != 64 {
+			t.Errorf("%d lines and %d cut, want 64 together", len(got.Lines), got.Truncated)
+		}
+		if got.Lines[0].OldestOverdueSeconds != 63 {
+			t.Errorf("first line is overdue for %d s, want the worst", got.Lines[0].OldestOverdueSeconds)
+		}
+	})
+
+	t.Run("a message that is too long even without lines is an error, not a cut document", func(t *testing.T) {
+		if _, err := Encode(Report{Plan: "h", Outcome: Failed, Message: strings.Repeat("m", MaxBytes)}); err == nil {
+			t.Error("no error")
+		}
+	})
+}
+
+func TestDecodeRefusesWhatIsNotWhole(t *testing.T) {
+	whole, err := Encode(Report{Plan: "h", Outcome: Done, Mode: "Audit"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, message := range map[string]string{
+		"empty": "", "cut": string(whole[:len(whole)-1]), "no document": "OOMKilled",
+		"another format": strings.Replace(string(whole), `"v":1`, `"v":2`, 1), "zeros": "{}",
+	} {
+		if _, err := Decode(message); !errors.Is(err, ErrUnreadable) {
+			t.Errorf("%s: error %v, want ErrUnreadable", name, err)
+		}
+	}
+}

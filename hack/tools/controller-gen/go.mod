@@ -1,4 +1,4 @@
-module github.com/lethe-dev/lethe/hack/tools
+module github.com/lethe-dev/lethe/hack/tools/controller-gen
 
 go 1.26.0
 

@@ -1,0 +1,259 @@
+// Package plan compiles what a DataStore, the policies that select it and the tenants whose rows it holds say together
+// into one document: what a sweep measures and what it may delete. The package is pure; the manager and the keyserver
+// both call it, and a sweep goes on only while both get the same hash.
+package plan
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+// Format is the version of the document that this package writes and reads.
+const Format = 1
+
+// MaxBytes is the largest plan: what fits a ConfigMap with room for its metadata.
+const MaxBytes = 900 << 10
+
+// Plan is what one sweep of one store measures and may delete. Every list is sorted by name, so that equal plans have
+// equal bytes.
+type Plan struct {
+	Format     int        `json:"format"`
+	Store      Store      `json:"store"`
+	Connection Connection `json:"connection"`
+
+	Tenancy v1alpha1.StoreTenancy `json:"tenancy"`
+	// Tenants whose rows a Shared store holds, by what its tenant column calls them. A value that is not here is an
+	// unknown tenant's. Empty for a Dedicated store.
+	Tenants []Tenant `json:"tenants,omitempty"`
+
+	// Database is the database that deletion was approved for. Empty fields: nothing is approved, and nothing is deleted.
+	Database Database `json:"database"`
+
+	Datasets []Dataset `json:"datasets"`
+	// Exempt tables hold nothing to delete.
+	Exempt []Exemption `json:"exempt,omitempty"`
+
+	// BrakePercent of a table's rows is the most that one sweep deletes from it.
+	BrakePercent int32 `json:"brakePercent"`
+	// ValidUntil ends the plan: a sweep that finds it in the past does nothing.
+	ValidUntil time.Time `json:"validUntil"`
+}
+
+// Store names the DataStore by its UID, too: one made again under the same name is another.
+type Store struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
+}
+
+// Connection says where the store is. The password is not part of a plan: the keyserver hands it out with the lease.
+type Connection struct {
+	Type     v1alpha1.StoreType `json:"type"`
+	Host     string             `json:"host"`
+	Port     int32              `json:"port"`
+	Database string             `json:"database"`
+	Username string             `json:"username"`
+	// CABundle in PEM; empty: the system's own.
+	CABundle string `json:"caBundle,omitempty"`
+}
+
+// Database is the identity of a database.
+type Database struct {
+	// SystemIdentifier of the cluster, as pg_control_system tells it.
+	SystemIdentifier string `json:"systemIdentifier,omitempty"`
+	Name             string `json:"name,omitempty"`
+}
+
+// Tenant is a tenant of a Shared store.
+type Tenant struct {
+	Name string `json:"name"`
+	// ExternalIDs are the values of the tenant column that are this tenant's, sorted; each belongs to one tenant.
+	ExternalIDs []string `json:"externalIDs"`
+}
+
+// Dataset is one table: what is measured in it and what may be deleted from it.
+type Dataset struct {
+	Name      string             `json:"name"`
+	DataClass v1alpha1.DataClass `json:"dataClass"`
+	Table     v1alpha1.Table     `json:"table"`
+	// Floor under every window; nil: none. A row younger than it never goes, nor does a row that it refers to.
+	Floor      *v1alpha1.Period `json:"floor,omitempty"`
+	LegalBasis string           `json:"legalBasis,omitempty"`
+	// Rules that govern the dataset; each is measured for itself. Empty: no rule does, which is not green.
+	Rules []Rule `json:"rules,omitempty"`
+	// Delete is what may be deleted; nil: the dataset is only measured.
+	Delete *Deletion `json:"delete,omitempty"`
+	// Problem that keeps Delete from being set although a rule asks for it, with its remedy.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Rule is one rule of one policy on one dataset, with the windows that really apply.
+type Rule struct {
+	Policy string              `json:"policy"`
+	Rule   string              `json:"rule"`
+	Mode   v1alpha1.PolicyMode `json:"mode"`
+	// RetainFor is the base window: of every row in a Dedicated store (its tenant's override already applied), in a Shared
+	// one of the rows of every tenant that Overrides does not name, and of unknown tenants.
+	RetainFor v1alpha1.Period `json:"retainFor"`
+	// DeleteWithin this much clock time after RetainFor a row is overdue.
+	DeleteWithin v1alpha1.Slack `json:"deleteWithin"`
+	Overrides    []Override     `json:"overrides,omitempty"`
+	// Problem of the rule on this dataset, with its remedy.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Override is the shorter window of one tenant in a Shared store.
+type Override struct {
+	Tenant      string          `json:"tenant"`
+	ExternalIDs []string        `json:"externalIDs"`
+	RetainFor   v1alpha1.Period `json:"retainFor"`
+}
+
+// Deletion is permission to delete what is older than a window.
+type Deletion struct {
+	// Policy and Rule whose base window it is.
+	Policy    string          `json:"policy"`
+	Rule      string          `json:"rule"`
+	RetainFor v1alpha1.Period `json:"retainFor"`
+	Overrides []Override      `json:"overrides,omitempty"`
+	// BacklogRows may be deleted beyond the brake until BacklogUntil; 0: the brake alone decides.
+	BacklogRows  int64      `json:"backlogRows,omitempty"`
+	BacklogUntil *time.Time `json:"backlogUntil,omitempty"`
+}
+
+// Exemption is a table that holds nothing to delete.
+type Exemption struct {
+	Schema v1alpha1.Identifier `json:"schema"`
+	Table  v1alpha1.Identifier `json:"table"`
+}
+
+// Deletes says whether any dataset may be deleted from.
+func (p Plan) Deletes() bool {
+	for _, d := range p.Datasets {
+		if d.Delete != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Mode of the plan as reports tell it: Enforce when a sweep by it may delete anything, else Audit.
+func (p Plan) Mode() v1alpha1.PolicyMode {
+	if p.Deletes() {
+		return v1alpha1.PolicyEnforce
+	}
+	return v1alpha1.PolicyAudit
+}
+
+// Encode gives the canonical bytes of a plan.
+func Encode(p Plan) ([]byte, error) {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("encode plan: %w", err)
+	}
+	if len(b) > MaxBytes {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d fit", ErrTooLarge, len(b), MaxBytes)
+	}
+	return b, nil
+}
+
+// ErrTooLarge says that a plan does not fit a ConfigMap.
+var ErrTooLarge = errors.New("the plan is too large")
+
+// ErrMalformed says that bytes are no plan of this format.
+var ErrMalformed = errors.New("not a plan")
+
+// Decode reads canonical bytes. A field it does not know is an error: it might be a restraint.
+func Decode(b []byte) (Plan, error) {
+	var p Plan
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&p); err != nil {
+		return Plan{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Plan{}, fmt.Errorf("%w: something follows it", ErrMalformed)
+	}
+	if p.Format != Format {
+		return Plan{}, fmt.Errorf("%w: format %d, this program reads %d", ErrMalformed, p.Format, Format)
+	}
+	return p, nil
+}
+
+// Hash names a plan: 64 hex digits of the SHA-256 of its canonical bytes. HashBytes does the same for bytes at hand.
+func Hash(p Plan) (string, error) {
+	b, err := Encode(p)
+	if err != nil {
+		return "", err
+	}
+	return HashBytes(b), nil
+}
+
+// HashBytes names the plan whose canonical bytes these are.
+func HashBytes(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// Content names what a plan says apart from how long it is valid: it stays the same when a plan is only renewed.
+func Content(p Plan) (string, error) {
+	p.ValidUntil = time.Time{}
+	return Hash(p)
+}
+
+// Definition is the digest of a table's place, key, age column and tenant column that an approval names: 32 hex digits.
+func Definition(t v1alpha1.Table) (string, error) {
+	b, err := json.Marshal(t)
+	if err != nil {
+		return "", fmt.Errorf("encode table: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16]), nil
+}
+
+const week = 7 * 24 * time.Hour
+
+// ValidUntil is the end of a plan that is compiled now: between one and two weeks ahead, and the same for a whole week,
+// so that a plan's hash changes once a week when nothing else does. The week of each store begins at another time, so
+// that not every store gets a new plan in the same minute.
+func ValidUntil(storeUID string, now time.Time) time.Time {
+	shift := offset(storeUID)
+	return now.UTC().Add(-shift).Truncate(week).Add(shift + 2*week)
+}
+
+// Candidates are the ends of the plans that are in force now: the present week's and the one before it, whose CronJob may
+// not have been rewritten yet. Each is after now.
+func Candidates(storeUID string, now time.Time) []time.Time {
+	until := ValidUntil(storeUID, now)
+	return []time.Time{until, until.Add(-week)}
+}
+
+// Accepts says whether a hash names the plan, compiled now or within the week before.
+func Accepts(p Plan, hash string, now time.Time) (bool, error) {
+	for _, until := range Candidates(p.Store.UID, now) {
+		p.ValidUntil = until
+		got, err := Hash(p)
+		if err != nil {
+			return false, err
+		}
+		if got == hash {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// offset of a store into the week, in whole minutes.
+func offset(storeUID string) time.Duration {
+	sum := sha256.Sum256([]byte(storeUID))
+	n := uint32(sum[0])<<16 | uint32(sum[1])<<8 | uint32(sum[2])
+	return time.Duration(n%uint32(week/time.Minute)) * time.Minute
+}

@@ -1,0 +1,3 @@
+module github.com/lethe-dev/lethe/hack/cluster
+
+go 1.26.0

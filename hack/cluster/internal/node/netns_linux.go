@@ -1,0 +1,145 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/lethe-dev/lethe/hack/cluster/internal/process"
+)
+
+// netnsFile is where the ip command keeps a named network namespace.
+func netnsFile(name string) string { return "/run/netns/" + name }
+
+// TakenOnHost are the networks of the host's interfaces and routes.
+func TakenOnHost() ([]netip.Prefix, error) {
+	var taken []netip.Prefix
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("read the addresses of the host: %w", err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+			taken = append(taken, p.Masked())
+		}
+	}
+	f, err := os.Open("/proc/net/route")
+	if err != nil {
+		return nil, fmt.Errorf("read the routes of the host: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	routes, err := parseRoutes(f)
+	if err != nil {
+		return nil, fmt.Errorf("read the routes of the host: %w", err)
+	}
+	return append(taken, routes...), nil
+}
+
+// NetNSPath is the file of the cluster's network namespace.
+func (n Network) NetNSPath() string { return netnsFile(n.NetNS) }
+
+// Free says whether nobody has the names yet.
+func (n Network) Free() error {
+	if n.exists() {
+		return fmt.Errorf("network namespace %s exists and belongs to no cluster in this cache; if nothing needs it: ip netns delete %s", n.NetNS, n.NetNS)
+	}
+	if linkExists(n.HostLink) {
+		return fmt.Errorf("network link %s exists and belongs to no cluster in this cache; if nothing needs it: ip link delete %s", n.HostLink, n.HostLink)
+	}
+	return nil
+}
+
+// Up makes the network namespace, the link and the rules, each where it is missing.
+func (n Network) Up() error {
+	if !n.exists() {
+		if err := run("ip", "netns", "add", n.NetNS); err != nil {
+			return err
+		}
+	}
+	if !linkExists(n.HostLink) {
+		if err := run("ip", "link", "add", n.HostLink, "type", "veth", "peer", "name", "uplink", "netns", n.NetNS); err != nil {
+			return err
+		}
+	}
+	steps := [][]string{
+		{"ip", "address", "replace", fmt.Sprintf("%s/%d", n.HostIP, linkBits), "dev", n.HostLink},
+		{"ip", "link", "set", n.HostLink, "up"},
+		{"ip", "-n", n.NetNS, "link", "set", "lo", "up"},
+		{"ip", "-n", n.NetNS, "address", "replace", fmt.Sprintf("%s/%d", n.NodeIP, linkBits), "dev", "uplink"},
+		{"ip", "-n", n.NetNS, "link", "set", "uplink", "up"},
+		{"ip", "-n", n.NetNS, "route", "replace", "default", "via", n.HostIP.String()},
+		// Forwarding is on inside the namespace only; the host's own setting stays as it is.
+		{"ip", "netns", "exec", n.NetNS, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"},
+	}
+	for _, s := range steps {
+		if err := run(s[0], s[1:]...); err != nil {
+			return err
+		}
+	}
+	// Pods leave the node under its own address: the host knows no way back to theirs.
+	return n.nft(fmt.Sprintf(`table ip lethe
+delete table ip lethe
+table ip lethe {
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr %s oifname "uplink" masquerade
+	}
+}
+`, n.PodCIDR))
+}
+
+func (n Network) nft(rules string) error {
+	argv, err := process.EnterArgs(n.NetNSPath(), "", []string{"nft", "-f", "-"})
+	if err != nil {
+		return err
+	}
+	cmd := command(argv[0], argv[1:]...)
+	cmd.Stdin = strings.NewReader(rules)
+	return output(cmd)
+}
+
+// Down removes the link and the namespace, and with it every rule, route and interface in it.
+func (n Network) Down() error {
+	var errs []error
+	if linkExists(n.HostLink) {
+		errs = append(errs, run("ip", "link", "delete", n.HostLink))
+	}
+	if n.exists() {
+		errs = append(errs, run("ip", "netns", "delete", n.NetNS))
+	}
+	return errors.Join(errs...)
+}
+
+func (n Network) exists() bool {
+	_, err := os.Stat(n.NetNSPath())
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+func linkExists(name string) bool {
+	_, err := os.Lstat("/sys/class/net/" + name)
+	return err == nil
+}
+
+// command is exec.Command with the folders of system programs on the path.
+func command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(process.LookPath(name), args...)
+	cmd.Env = append(os.Environ(), "PATH="+process.SearchPath(), "LC_ALL=C")
+	return cmd
+}
+
+func run(name string, args ...string) error { return output(command(name, args...)) }
+
+func output(cmd *exec.Cmd) error {
+	var text bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &text, &text
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(text.String()))
+	}
+	return nil
+}

@@ -411,6 +411,62 @@ type PlanStatus struct {
 	AwaitingApproval []string `json:"awaitingApproval,omitempty"`
 }
 
+// SweepOutcome says how a sweep ended.
+// +kubebuilder:validation:Enum=Done;Stopped;Refused;Failed;Lost
+type SweepOutcome string
+
+const (
+	// SweepDone deleted everything that it could.
+	SweepDone SweepOutcome = "Done"
+	// SweepStopped ended early, with its time or its lease; the next one goes on.
+	SweepStopped SweepOutcome = "Stopped"
+	// SweepRefused deleted nothing, for a reason that a person must mend.
+	SweepRefused SweepOutcome = "Refused"
+	// SweepFailed broke off on an error.
+	SweepFailed SweepOutcome = "Failed"
+	// SweepLost left no report that can be read, or one that was cut.
+	SweepLost SweepOutcome = "Lost"
+)
+
+// SweepStatus is how a sweep ended.
+type SweepStatus struct {
+	// jobUID of the Job that ran the sweep. Its report is read once.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	JobUID string `json:"jobUID,omitempty"`
+
+	// content of the plan that it ran by: its hash without the date until which it is valid.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Content string `json:"content,omitempty"`
+
+	// outcome of the sweep.
+	// +required
+	Outcome SweepOutcome `json:"outcome,omitempty"`
+
+	// reason in one word, when it did not end as it should.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
+
+	// message for people.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Message string `json:"message,omitempty"`
+
+	// finishedAt is when the Job ended.
+	// +optional
+	FinishedAt *metav1.Time `json:"finishedAt,omitempty"`
+
+	// attempt counts sweeps in a row that did not measure the store; 0 when this one did.
+	// +optional
+	Attempt int32 `json:"attempt,omitempty"`
+
+	// deleted rows.
+	// +optional
+	Deleted int64 `json:"deleted,omitempty"`
+}
+
 // DataStoreStatus is what was observed and measured.
 type DataStoreStatus struct {
 	// observedGeneration of the spec that the conditions speak of.
@@ -437,6 +493,10 @@ type DataStoreStatus struct {
 	// plan in force.
 	// +optional
 	Plan PlanStatus `json:"plan,omitzero"`
+
+	// lastSweep is how the last sweep ended.
+	// +optional
+	LastSweep *SweepStatus `json:"lastSweep,omitempty"`
 
 	// measuredAt is when rules were last measured. Two sweep intervals later they count as unknown.
 	// +optional

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -210,13 +211,25 @@ func Content(p Plan) (string, error) {
 }
 
 // Definition is the digest of a table's place, key, age column and tenant column that an approval names: 32 hex digits.
-func Definition(t v1alpha1.Table) (string, error) {
-	b, err := json.Marshal(t)
-	if err != nil {
-		return "", fmt.Errorf("encode table: %w", err)
+func Definition(t v1alpha1.Table) string {
+	parts := []string{string(schemaOf(t.Schema)), string(t.Name)}
+	for _, k := range t.Key {
+		parts = append(parts, "key "+string(k))
 	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:16]), nil
+	parts = append(parts,
+		"age "+string(t.AgeColumn.Name), "type "+string(t.AgeColumn.Type), "zone "+t.AgeColumn.TimeZone,
+		"tenant "+string(t.TenantColumn))
+	// No part can hold a line break: the schema of the kind allows none.
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))
+	return hex.EncodeToString(sum[:16])
+}
+
+// schemaOf gives the default that the API server would have filled in.
+func schemaOf(s v1alpha1.Identifier) v1alpha1.Identifier {
+	if s == "" {
+		return "public"
+	}
+	return s
 }
 
 const week = 7 * 24 * time.Hour

@@ -1,0 +1,194 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/retention"
+)
+
+// MaxAwaitingApproval is how many lines about missing approval a status holds; MaxLine is the length of one.
+const (
+	MaxAwaitingApproval = 64
+	MaxLine             = 256
+)
+
+// missing says what a deletion would take beyond spec.approvedPlan, one line for each window. None: it is approved.
+func (c *compiler) missing(d v1alpha1.Dataset, want *Deletion) []string {
+	approved := c.in.Store.Spec.ApprovedPlan
+	if approved == nil {
+		return lines(d.Name, want, "approved: nothing")
+	}
+	if approved.Database != c.in.Store.Spec.Postgres.Database {
+		return lines(d.Name, want, fmt.Sprintf("approved: database %s", approved.Database))
+	}
+	if approved.Tenancy != c.in.Store.Spec.Tenancy {
+		return lines(d.Name, want, fmt.Sprintf("approved: tenancy %s", approved.Tenancy))
+	}
+	w := windowFor(approved, d.Name)
+	switch {
+	case w == nil || w.RetainFor == nil:
+		return lines(d.Name, want, "approved: nothing")
+	case w.Definition != Definition(d.Table):
+		return lines(d.Name, want, "approved: the same dataset with another table or other columns")
+	}
+
+	// A tenant that is named in the approval needs a window at least as long as that, also when it is now under the base.
+	var out []string
+	own := map[string]bool{}
+	for _, t := range w.Tenants {
+		own[t.Tenant] = true
+		if got := c.effective(want, t.Tenant); t.RetainFor == nil || !c.ord.atMost(*t.RetainFor, got) {
+			out = append(out, line(d.Name, t.Tenant, got, "approved: "+isoOr(t.RetainFor)))
+		}
+	}
+	for _, o := range want.Overrides {
+		if !own[o.Tenant] && !c.ord.atMost(*w.RetainFor, o.RetainFor) {
+			out = append(out, line(d.Name, o.Tenant, o.RetainFor, "approved: "+retention.ISO(*w.RetainFor)))
+		}
+	}
+	// In a Dedicated store every row is one tenant's: an approval that names it has been asked already.
+	dedicated := c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared && own[c.in.StoreTenant.Name]
+	if !dedicated && !c.ord.atMost(*w.RetainFor, want.RetainFor) {
+		out = append(out, line(d.Name, "", want.RetainFor, "approved: "+retention.ISO(*w.RetainFor)))
+	}
+	return out
+}
+
+// effective is the window of one tenant under a deletion.
+func (c *compiler) effective(want *Deletion, tenant string) v1alpha1.Period {
+	for _, o := range want.Overrides {
+		if o.Tenant == tenant {
+			return o.RetainFor
+		}
+	}
+	return want.RetainFor
+}
+
+// approve gives a deletion the backlog that was approved with it.
+func (c *compiler) approve(dataset string, want *Deletion) *Deletion {
+	out := *want
+	approved := c.in.Store.Spec.ApprovedPlan
+	if w := windowFor(approved, dataset); w.BacklogRows > 0 && approved.BacklogUntil != nil {
+		until := approved.BacklogUntil.UTC()
+		out.BacklogRows, out.BacklogUntil = w.BacklogRows, &until
+	}
+	return &out
+}
+
+func windowFor(a *v1alpha1.ApprovedPlan, dataset string) *v1alpha1.ApprovedWindow {
+	for i := range a.Windows {
+		if a.Windows[i].Dataset == dataset {
+			return &a.Windows[i]
+		}
+	}
+	return nil
+}
+
+// lines says of every window of a deletion the same thing.
+func lines(dataset string, want *Deletion, approved string) []string {
+	out := []string{line(dataset, "", want.RetainFor, approved)}
+	for _, o := range want.Overrides {
+		out = append(out, line(dataset, o.Tenant, o.RetainFor, approved))
+	}
+	return out
+}
+
+func line(dataset, tenant string, window v1alpha1.Period, approved string) string {
+	rows := "rows"
+	if tenant != "" {
+		rows = "rows of " + tenant
+	}
+	s := fmt.Sprintf("%s: %s older than %s (%s)", dataset, rows, retention.ISO(window), approved)
+	if len(s) > MaxLine {
+		s = s[:MaxLine]
+	}
+	return s
+}
+
+func isoOr(p *v1alpha1.Period) string {
+	if p == nil {
+		return "nothing"
+	}
+	return retention.ISO(*p)
+}
+
+// BacklogDays is how long an approval lets sweeps go beyond the brake.
+const BacklogDays = 7
+
+// ErrNotMeasured says that there is nothing yet to approve by: a person approves what an Audit measured.
+var ErrNotMeasured = errors.New("the store has not been measured under its present plan; wait for status.measuredAt to be set and status.rules to list every rule")
+
+// ErrNothingToApprove says that no rule asks for a deletion that could be approved.
+var ErrNothingToApprove = errors.New("no rule that can be kept governs any dataset of this store; look at its conditions")
+
+// Propose writes the approval that covers everything the rules would delete, as it was last measured: the database's
+// identity, each window, and as many rows beyond the brake as are waiting now.
+func Propose(r Result, status v1alpha1.DataStoreStatus, now time.Time) (v1alpha1.ApprovedPlan, error) {
+	if status.MeasuredAt == nil || status.Plan.SystemIdentifier == "" {
+		return v1alpha1.ApprovedPlan{}, ErrNotMeasured
+	}
+	out := v1alpha1.ApprovedPlan{
+		SystemIdentifier: status.Plan.SystemIdentifier,
+		Database:         r.Plan.Connection.Database,
+		Tenancy:          r.Plan.Tenancy,
+	}
+	for _, d := range r.Plan.Datasets {
+		want := r.wanted[d.Name]
+		if want == nil {
+			continue
+		}
+		measured := measurement(status.Rules, d.Name, want)
+		if measured == nil {
+			return v1alpha1.ApprovedPlan{}, fmt.Errorf("dataset %s: %w", d.Name, ErrNotMeasured)
+		}
+		base := want.RetainFor
+		w := v1alpha1.ApprovedWindow{
+			Dataset: d.Name, Definition: Definition(d.Table), RetainFor: &base, BacklogRows: backlog(status.Rules, d.Name),
+		}
+		for _, o := range want.Overrides {
+			own := o.RetainFor
+			w.Tenants = append(w.Tenants, v1alpha1.ApprovedTenantWindow{Tenant: o.Tenant, RetainFor: &own})
+		}
+		if w.BacklogRows > 0 {
+			until := metav1.NewTime(now.UTC().Truncate(time.Second).AddDate(0, 0, BacklogDays))
+			out.BacklogUntil = &until
+		}
+		out.Windows = append(out.Windows, w)
+	}
+	if len(out.Windows) == 0 {
+		return v1alpha1.ApprovedPlan{}, ErrNothingToApprove
+	}
+	return out, nil
+}
+
+// measurement of the rule whose window a deletion has.
+func measurement(rules []v1alpha1.RuleMeasurement, dataset string, want *Deletion) *v1alpha1.RuleMeasurement {
+	for i := range rules {
+		if rules[i].Dataset == dataset && rules[i].Policy == want.Policy && rules[i].Rule == want.Rule {
+			return &rules[i]
+		}
+	}
+	return nil
+}
+
+// backlog is the most that any rule of a dataset found waiting. A count that stopped at its bound says too little: the
+// table's own size bounds it then.
+func backlog(rules []v1alpha1.RuleMeasurement, dataset string) int64 {
+	var most int64
+	for _, r := range rules {
+		if r.Dataset != dataset {
+			continue
+		}
+		n := r.Eligible
+		if r.Capped {
+			n = max(n, r.Rows)
+		}
+		most = max(most, n)
+	}
+	return most
+}

@@ -1,0 +1,425 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/retention"
+)
+
+// Input is everything that a plan is made of.
+type Input struct {
+	// Store to plan for, and the tenant that its namespace belongs to.
+	Store       *v1alpha1.DataStore
+	StoreTenant *v1alpha1.Tenant
+	// Policies of the cluster; those that do not select the store, or are being deleted, are left out here.
+	Policies []v1alpha1.DataRetentionPolicy
+	// Tenants of the cluster, for a Shared store. A Dedicated one needs none.
+	Tenants []v1alpha1.Tenant
+	Now     time.Time
+}
+
+// Problem is something that a person must mend. Its message names the field and the remedy, and never a value out of a store.
+type Problem struct {
+	Dataset string
+	Policy  string // empty when no single policy is at fault
+	Rule    string
+	Message string
+}
+
+// Result is a plan and what is to be said about it.
+type Result struct {
+	Plan     Plan
+	Problems []Problem
+	// AwaitingApproval says, one line each, what the rules would delete beyond spec.approvedPlan: of the rules that enforce,
+	// or where none does, of those in Audit, so that it can be approved before it matters.
+	AwaitingApproval []string
+	// Waiting is set when a rule that enforces is among them: deletion waits for a person.
+	Waiting bool
+	// Enforced is set when at least one rule that governs a dataset enforces.
+	Enforced bool
+	// Governed lists the policies that select the store, sorted.
+	Governed []string
+	// Ungoverned lists the datasets that no rule governs, sorted.
+	Ungoverned []string
+	// Unidentified lists tenants that a rule gives a shorter window, and whose rows cannot be told apart in a Shared store
+	// since the tenant has no externalIDs of its type. Rows of unknown tenants may be theirs.
+	Unidentified []string
+
+	// wanted is what each dataset would delete if all of it were approved.
+	wanted map[string]*Deletion
+}
+
+// Compile makes the plan of a store. It never fails: what cannot be planned is measured and named as a problem.
+func Compile(in Input) Result {
+	spec := in.Store.Spec
+	c := &compiler{in: in, ord: newOrdering(), res: Result{wanted: map[string]*Deletion{}}}
+	c.res.Plan = Plan{
+		Format: Format,
+		Store:  Store{Namespace: in.Store.Namespace, Name: in.Store.Name, UID: string(in.Store.UID)},
+		Connection: Connection{
+			Type: spec.Type, Host: spec.Postgres.Host, Port: spec.Postgres.Port, Database: spec.Postgres.Database,
+			Username: spec.Postgres.Username, CABundle: spec.Postgres.CABundle,
+		},
+		Tenancy:      spec.Tenancy,
+		Exempt:       exemptions(spec.Exempt),
+		BrakePercent: spec.Brake.MaxPercentOfTable,
+		ValidUntil:   ValidUntil(string(in.Store.UID), in.Now),
+	}
+	if spec.Tenancy == v1alpha1.TenancyShared {
+		c.res.Plan.Tenants = c.identify()
+	}
+	policies := c.selected()
+	datasets := slices.Clone(spec.Datasets)
+	slices.SortFunc(datasets, func(a, b v1alpha1.Dataset) int { return strings.Compare(a.Name, b.Name) })
+	named := tables(datasets)
+	for _, d := range datasets {
+		c.res.Plan.Datasets = append(c.res.Plan.Datasets, c.dataset(d, policies, named))
+	}
+	if c.res.Plan.Deletes() {
+		c.res.Plan.Database = Database{SystemIdentifier: spec.ApprovedPlan.SystemIdentifier, Name: spec.ApprovedPlan.Database}
+	}
+	sort.SliceStable(c.res.Problems, func(i, j int) bool { return c.res.Problems[i].Message < c.res.Problems[j].Message })
+	c.res.Problems = slices.Compact(c.res.Problems)
+	slices.Sort(c.res.Unidentified)
+	c.res.Unidentified = slices.Compact(c.res.Unidentified)
+	return c.res
+}
+
+// compiler holds one compilation.
+type compiler struct {
+	in  Input
+	ord *ordering
+	res Result
+	// ids are the external identifiers of each tenant that nobody else claims.
+	ids map[string][]string
+}
+
+// problem notes something to mend. A policy's name is empty when no single policy is at fault.
+func (c *compiler) problem(dataset, policy, rule, format string, args ...any) string {
+	p := Problem{Dataset: dataset, Policy: policy, Rule: rule, Message: fmt.Sprintf(format, args...)}
+	c.res.Problems = append(c.res.Problems, p)
+	return p.Message
+}
+
+// identify finds what each tenant is called in a Shared store. What two tenants claim is nobody's: its rows then fall
+// under the base window, which is the longest.
+func (c *compiler) identify() []Tenant {
+	claims := map[string][]string{}
+	for _, t := range c.in.Tenants {
+		for _, id := range t.Spec.ExternalIDs {
+			if id.Type == c.in.Store.Spec.TenantIDType && !slices.Contains(claims[id.Value], t.Name) {
+				claims[id.Value] = append(claims[id.Value], t.Name)
+			}
+		}
+	}
+	c.ids = map[string][]string{}
+	clashes := map[string]int{}
+	for value, names := range claims {
+		if len(names) == 1 {
+			c.ids[names[0]] = append(c.ids[names[0]], value)
+			continue
+		}
+		slices.Sort(names)
+		clashes[strings.Join(names, ", ")]++
+	}
+	for names, n := range clashes {
+		c.problem("", "", "", "Tenants %s: %d value(s) of type %s in spec.externalIDs are claimed by each of them, so their rows are "+
+			"treated as an unknown tenant's; leave each value with one Tenant", names, n, c.in.Store.Spec.TenantIDType)
+	}
+	tenants := make([]Tenant, 0, len(c.ids))
+	for name, ids := range c.ids {
+		slices.Sort(ids)
+		tenants = append(tenants, Tenant{Name: name, ExternalIDs: ids})
+	}
+	slices.SortFunc(tenants, func(a, b Tenant) int { return strings.Compare(a.Name, b.Name) })
+	return tenants
+}
+
+// selected returns the policies that select the store, sorted by name.
+func (c *compiler) selected() []v1alpha1.DataRetentionPolicy {
+	var out []v1alpha1.DataRetentionPolicy
+	for _, p := range c.in.Policies {
+		if p.DeletionTimestamp.IsZero() && Selects(&p, c.in.Store.Labels) {
+			out = append(out, p)
+			c.res.Governed = append(c.res.Governed, p.Name)
+		}
+	}
+	slices.SortFunc(out, func(a, b v1alpha1.DataRetentionPolicy) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(c.res.Governed)
+	return out
+}
+
+// Selects says whether a policy selects a store with these labels. An empty selector, and one that cannot be read, selects nothing.
+func Selects(p *v1alpha1.DataRetentionPolicy, storeLabels map[string]string) bool {
+	s := p.Spec.StoreSelector
+	if len(s.MatchLabels) == 0 && len(s.MatchExpressions) == 0 {
+		return false
+	}
+	sel, err := metav1.LabelSelectorAsSelector(&s)
+	return err == nil && sel.Matches(labels.Set(storeLabels))
+}
+
+// dataset plans one table.
+func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetentionPolicy, named map[string][]string) Dataset {
+	d.Table.Schema = schemaOf(d.Table.Schema)
+	out := Dataset{Name: d.Name, DataClass: d.DataClass, Table: d.Table}
+	if d.Floor != nil {
+		out.Floor, out.LegalBasis = d.Floor.RetainFor, d.Floor.LegalBasis
+	}
+	var enforce, audit []Rule
+	blocked := ""
+	for _, p := range policies {
+		for _, r := range p.Spec.Rules {
+			if r.DataClass != d.DataClass {
+				continue
+			}
+			rule, usable := c.rule(d, &p, r)
+			if usable {
+				out.Rules = append(out.Rules, rule)
+			}
+			switch {
+			case p.Spec.Mode != v1alpha1.PolicyEnforce:
+				if usable && rule.Problem == "" {
+					audit = append(audit, rule)
+				}
+				continue
+			case !usable || rule.Problem != "":
+				// One rule that enforces and cannot be kept blocks the table: which rows it would have spared is not known.
+				blocked = rule.Problem
+			default:
+				enforce = append(enforce, rule)
+			}
+			c.res.Enforced = true
+		}
+	}
+	if len(out.Rules) == 0 && blocked == "" {
+		c.res.Ungoverned = append(c.res.Ungoverned, d.Name)
+	}
+	if others := named[tableName(d.Table)]; len(others) > 1 {
+		blocked = c.problem(d.Name, "", "", "spec.datasets: %s are all the table %s; name it once, so that one window and one floor hold for it",
+			strings.Join(others, ", "), tableName(d.Table))
+	}
+	if blocked != "" {
+		out.Problem = blocked
+		return out
+	}
+
+	enforced := len(enforce) > 0
+	rules := enforce
+	if !enforced {
+		rules = audit
+	}
+	if len(rules) == 0 {
+		return out
+	}
+	want, why := c.combine(rules)
+	if why != "" {
+		out.Problem = c.problem(d.Name, "", "", "%s: %s", d.Name, why)
+		return out
+	}
+	c.res.wanted[d.Name] = want
+	missing := c.missing(d, want)
+	c.res.AwaitingApproval = append(c.res.AwaitingApproval, missing...)
+	switch {
+	case !enforced:
+	case len(missing) > 0:
+		c.res.Waiting = true
+	default:
+		out.Delete = c.approve(d.Name, want)
+	}
+	return out
+}
+
+// rule works out which windows one rule gives a dataset. Not usable: it has no window at all.
+func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v1alpha1.RetentionRule) (Rule, bool) {
+	at := fmt.Sprintf("DataRetentionPolicy %s: spec.rules[%s]", p.Name, r.Name)
+	out := Rule{Policy: p.Name, Rule: r.Name, Mode: p.Spec.Mode, DeleteWithin: slack(r.DeleteWithin)}
+	if out.Mode != v1alpha1.PolicyEnforce {
+		out.Mode = v1alpha1.PolicyAudit
+	}
+	if r.RetainFor == nil || retention.Validate(*r.RetainFor) != nil {
+		out.Problem = c.problem(d.Name, p.Name, r.Name, "%s.retainFor: a window in exactly one unit is needed, for example days: 90", at)
+		return out, false
+	}
+	out.RetainFor = *r.RetainFor
+	if c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared {
+		out.RetainFor = c.window(d, p.Name, r, c.in.StoreTenant)
+	} else {
+		out.Overrides = c.overrides(d, p.Name, r)
+	}
+	if d.Floor == nil || d.Floor.RetainFor == nil {
+		return out, true
+	}
+	floor := *d.Floor.RetainFor
+	if !c.ord.atMost(floor, out.RetainFor) {
+		out.Problem = c.problem(d.Name, p.Name, r.Name, "%s.retainFor (%s) is not provably as long as spec.datasets[%s].floor.retainFor (%s), so "+
+			"nothing of this dataset is deleted; lengthen the window, in the floor's unit", at, retention.ISO(out.RetainFor), d.Name, retention.ISO(floor))
+	}
+	for _, o := range out.Overrides {
+		if out.Problem == "" && !c.ord.atMost(floor, o.RetainFor) {
+			out.Problem = c.problem(d.Name, p.Name, r.Name, "%s: the window of tenant %s (%s) is not provably as long as spec.datasets[%s].floor.retainFor (%s), "+
+				"so nothing of this dataset is deleted; take the override away", at, o.Tenant, retention.ISO(o.RetainFor), d.Name, retention.ISO(floor))
+		}
+	}
+	return out, true
+}
+
+// overrides returns the shorter windows of single tenants in a Shared store, sorted by tenant.
+func (c *compiler) overrides(d v1alpha1.Dataset, policy string, r v1alpha1.RetentionRule) []Override {
+	var out []Override
+	known := map[string]bool{}
+	for i := range c.in.Tenants {
+		t := &c.in.Tenants[i]
+		known[t.Name] = true
+		w := c.window(d, policy, r, t)
+		if c.ord.atMost(*r.RetainFor, w) {
+			continue
+		}
+		ids := c.ids[t.Name]
+		if len(ids) == 0 {
+			c.res.Unidentified = append(c.res.Unidentified, t.Name)
+			continue
+		}
+		out = append(out, Override{Tenant: t.Name, ExternalIDs: ids, RetainFor: w})
+	}
+	for _, o := range r.TenantOverrides {
+		if !known[o.Tenant] {
+			c.problem(d.Name, policy, r.Name, "DataRetentionPolicy %s: spec.rules[%s].tenantOverrides[%s]: there is no Tenant of that name; correct it or take it away",
+				policy, r.Name, o.Tenant)
+		}
+	}
+	slices.SortFunc(out, func(a, b Override) int { return strings.Compare(a.Tenant, b.Tenant) })
+	return out
+}
+
+// window is the one that a rule gives the rows of one tenant: its own or a provably shorter one of that tenant.
+func (c *compiler) window(d v1alpha1.Dataset, policy string, r v1alpha1.RetentionRule, t *v1alpha1.Tenant) v1alpha1.Period {
+	base := *r.RetainFor
+	var offered []v1alpha1.Period
+	offer := func(p *v1alpha1.Period, field string) {
+		switch {
+		case p == nil:
+		case !c.ord.atMost(*p, base):
+			c.problem(d.Name, policy, r.Name, "%s: %s, so the rule's own window stays; an override can only shorten", field, retention.Incomparable(*p, base))
+		default:
+			offered = append(offered, *p)
+		}
+	}
+	for _, o := range r.TenantOverrides {
+		if o.Tenant == t.Name {
+			offer(o.RetainFor, fmt.Sprintf("DataRetentionPolicy %s: spec.rules[%s].tenantOverrides[%s].retainFor", policy, r.Name, o.Tenant))
+		}
+	}
+	for _, o := range t.Spec.RetentionOverrides {
+		if o.DataClass == r.DataClass {
+			offer(o.RetainFor, fmt.Sprintf("Tenant %s: spec.retentionOverrides[%s].retainFor", t.Name, o.DataClass))
+		}
+	}
+	if len(offered) == 0 {
+		return base
+	}
+	i := c.ord.shortest(offered)
+	if i < 0 {
+		c.problem(d.Name, policy, r.Name, "Tenant %s: spec.retentionOverrides[%s].retainFor (%s) and the override of DataRetentionPolicy %s, rule %s (%s) cannot be "+
+			"ordered, so neither holds; write both in one unit", t.Name, r.DataClass, retention.ISO(offered[1]), policy, r.Name, retention.ISO(offered[0]))
+		return base
+	}
+	return offered[i]
+}
+
+// combine takes the shortest window of several rules, for the base and for each tenant. Where two cannot be ordered it
+// says why, and nothing may be deleted.
+func (c *compiler) combine(rules []Rule) (*Deletion, string) {
+	bases := make([]v1alpha1.Period, 0, len(rules))
+	for _, r := range rules {
+		bases = append(bases, r.RetainFor)
+	}
+	i := c.ord.shortest(bases)
+	if i < 0 {
+		return nil, fmt.Sprintf("the windows of %s cannot be ordered, so nothing is deleted; write them in one unit", ruleNames(rules))
+	}
+	base := bases[i]
+	out := &Deletion{Policy: rules[i].Policy, Rule: rules[i].Rule, RetainFor: base}
+	ids := map[string][]string{}
+	for _, r := range rules {
+		for _, o := range r.Overrides {
+			ids[o.Tenant] = o.ExternalIDs
+		}
+	}
+	names := make([]string, 0, len(ids))
+	for n := range ids {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		windows := make([]v1alpha1.Period, 0, len(rules))
+		for _, r := range rules {
+			windows = append(windows, r.windowOf(n))
+		}
+		i := c.ord.shortest(windows)
+		if i < 0 {
+			return nil, fmt.Sprintf("the windows that %s give tenant %s cannot be ordered, so nothing is deleted; write them in one unit", ruleNames(rules), n)
+		}
+		if w := windows[i]; !c.ord.atMost(base, w) {
+			out.Overrides = append(out.Overrides, Override{Tenant: n, ExternalIDs: ids[n], RetainFor: w})
+		}
+	}
+	return out, ""
+}
+
+// windowOf one tenant under a rule.
+func (r Rule) windowOf(tenant string) v1alpha1.Period {
+	for _, o := range r.Overrides {
+		if o.Tenant == tenant {
+			return o.RetainFor
+		}
+	}
+	return r.RetainFor
+}
+
+func ruleNames(rules []Rule) string {
+	names := make([]string, 0, len(rules))
+	for _, r := range rules {
+		names = append(names, fmt.Sprintf("%s/%s (%s)", r.Policy, r.Rule, retention.ISO(r.RetainFor)))
+	}
+	return strings.Join(names, ", ")
+}
+
+// slack fills in the default of deleteWithin.
+func slack(s *v1alpha1.Slack) v1alpha1.Slack {
+	if s == nil {
+		day := int32(24)
+		return v1alpha1.Slack{Hours: &day}
+	}
+	return *s
+}
+
+func exemptions(in []v1alpha1.Exemption) []Exemption {
+	out := make([]Exemption, 0, len(in))
+	for _, e := range in {
+		out = append(out, Exemption{Schema: schemaOf(e.Schema), Table: e.Table})
+	}
+	slices.SortFunc(out, func(a, b Exemption) int {
+		return strings.Compare(string(a.Schema+"."+a.Table), string(b.Schema+"."+b.Table))
+	})
+	return slices.Compact(out)
+}
+
+func tableName(t v1alpha1.Table) string { return string(schemaOf(t.Schema) + "." + t.Name) }
+
+// tables lists the datasets of each table.
+func tables(datasets []v1alpha1.Dataset) map[string][]string {
+	out := map[string][]string{}
+	for _, d := range datasets {
+		out[tableName(d.Table)] = append(out[tableName(d.Table)], d.Name)
+	}
+	return out
+}

@@ -250,7 +250,7 @@ type BotRollout struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.channels) || self.channels.all(c, !has(c.telegram) || (has(self.credentials) && self.credentials.exists(k, k.name == c.telegram.credential)))",message="spec.channels[*].telegram.credential must name an entry of spec.credentials"
 // +kubebuilder:validation:XValidation:rule="!has(self.channels) || self.channels.filter(c, c.type == 'Telegram').size() <= 1",message="spec.channels may hold one Telegram channel: a second bot token is a second BotDeployment"
-// +kubebuilder:validation:XValidation:rule="!has(self.probes) || [self.probes.?startup, self.probes.?liveness, self.probes.?readiness].all(p, !p.hasValue() || (has(self.ports) && self.ports.exists(q, q.name == p.value().port)))",message="spec.probes[*].port must name an entry of spec.ports"
+// +kubebuilder:validation:XValidation:rule="!has(self.probes) || ((!has(self.probes.startup) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.startup.port))) && (!has(self.probes.liveness) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.liveness.port))) && (!has(self.probes.readiness) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.readiness.port))))",message="spec.probes[*].port must name an entry of spec.ports"
 // +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(e, isCIDR(e.cidr))",message="spec.egress[*].cidr must be a block of addresses such as 203.0.113.0/24"
 // +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(e, !isCIDR(e.cidr) || !['10.0.0.0/8','172.16.0.0/12','192.168.0.0/16','100.64.0.0/10','127.0.0.0/8','169.254.0.0/16','168.63.129.16/32','0.0.0.0/8','224.0.0.0/4','fc00::/7','fe80::/10','::1/128','ff00::/8','64:ff9b::/96','64:ff9b:1::/48','::ffff:0:0/96'].exists(p, cidr(p).containsCIDR(cidr(e.cidr))))",message="spec.egress[*].cidr is a private address: only the Tenant's spec.egress can open one"
 // +kubebuilder:validation:XValidation:rule="has(self.storage) == has(oldSelf.storage)",message="spec.storage cannot be added or removed: make a new BotDeployment"
@@ -402,8 +402,10 @@ type BotDeployment struct {
 	// +required
 	Spec BotDeploymentSpec `json:"spec,omitzero"`
 
-	// status is what was observed.
+	// status is what was observed. A bot begins with conditions that say it is being worked on, so that nothing takes it
+	// for ready, and the manager need not write them first.
 	// +optional
+	// +kubebuilder:default={conditions: {{type: Ready, status: "Unknown", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: Reconciling, status: "True", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: Stalled, status: "False", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: IsolationReady, status: "Unknown", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: CredentialsReady, status: "Unknown", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: WorkloadReady, status: "Unknown", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}}}
 	Status BotDeploymentStatus `json:"status,omitzero"`
 }
 

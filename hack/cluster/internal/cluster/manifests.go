@@ -59,36 +59,46 @@ func (c *Cluster) simulatedNodes() []object {
 	return out
 }
 
-// dns is CoreDNS as clusters have it: a Deployment in kube-system whose pods carry k8s-app=kube-dns and a Service
-// called kube-dns.
-func (c *Cluster) dns() []object {
-	labels := object{"k8s-app": "kube-dns"}
-	// What is neither of the cluster nor the host does not exist: there is no way to ask anyone.
-	corefile := fmt.Sprintf(`.:53 {
+// corefile is CoreDNS's. A zone of its own for each kind of name, because what answers for all other names would
+// otherwise come first: those do not exist, for there is no way to ask anyone about them.
+const corefile = `(common) {
     errors
+    cache 5 {
+        disable denial
+    }
+    loadbalance
+}
+%[1]s:53 in-addr.arpa:53 {
+    import common
+    kubernetes %[1]s in-addr.arpa {
+        pods insecure
+        ttl 5
+    }
+}
+%[3]s:53 {
+    import common
+    hosts {
+        %[2]s %[3]s
+    }
+}
+.:53 {
+    import common
     health :8080 {
         lameduck 2s
     }
     ready :8181
-    hosts {
-        %s %s
-        fallthrough
-    }
-    kubernetes %s in-addr.arpa {
-        pods insecure
-        fallthrough in-addr.arpa
-        ttl 5
-    }
     prometheus :9153
-    cache 5 {
-        disable denial
-    }
     template ANY ANY . {
         rcode NXDOMAIN
     }
-    loadbalance
 }
-`, c.state.Network.HostIP, HostName, clusterDomain)
+`
+
+// dns is CoreDNS as clusters have it: a Deployment in kube-system whose pods carry k8s-app=kube-dns and a Service
+// called kube-dns.
+func (c *Cluster) dns() []object {
+	labels := object{"k8s-app": "kube-dns"}
+	corefile := fmt.Sprintf(corefile, clusterDomain, c.state.Network.HostIP, HostName)
 	rbac := "rbac.authorization.k8s.io"
 	return []object{
 		{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta("coredns", "kube-system", nil)},

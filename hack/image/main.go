@@ -1,0 +1,104 @@
+// Command image wraps static binaries as a container image, without a container engine: an archive of the form that
+// "docker save" writes, which "ctr images import", "docker load" and "crane push" read. The same input gives the same bytes.
+//
+//	go run ./hack/image -o dist/lethe.tar                                  Lethe itself: /manager /keyserver /unseal /sweeper
+//	go run ./hack/image -o bot.tar --name bot:demo --binary bin/bot        any other static binary, as the entry point
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+)
+
+// programs are what Lethe's own image holds: path in the image → package.
+var programs = []struct{ path, pkg string }{
+	{"manager", "."},
+	{"keyserver", "./cmd/keyserver"},
+	{"unseal", "./cmd/unseal"},
+	{"sweeper", "./cmd/sweeper"},
+}
+
+func main() {
+	if err := run(context.Background(), os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "image:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("image", flag.ContinueOnError)
+	name := flags.String("name", "lethe:dev", "name and tag of the image")
+	binary := flags.String("binary", "", "wrap this static binary as the entry point, instead of building Lethe's own programs")
+	output := flags.String("o", "", "file to write (required)")
+	version := flags.String("version", "", "version that the programs report; left out, \"devel\"")
+	arch := flags.String("arch", runtime.GOARCH, "architecture of the image: amd64 or arm64")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	if *output == "" {
+		return errors.New("-o is required: the file to write")
+	}
+	var files []file
+	var entrypoint []string
+	if *binary != "" {
+		base := "/" + filepath.Base(*binary)
+		content, err := os.ReadFile(*binary)
+		if err != nil {
+			return fmt.Errorf("--binary: %w", err)
+		}
+		files, entrypoint = []file{{path: base[1:], mode: 0o755, content: content}}, []string{base}
+	} else {
+		var err error
+		if files, err = buildPrograms(ctx, *version, *arch); err != nil {
+			return err
+		}
+		entrypoint = []string{"/manager"}
+	}
+	for _, f := range files {
+		if err := checkStatic(f); err != nil {
+			return err
+		}
+	}
+	if err := write(*output, *name, *arch, entrypoint, files); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "wrote %s as %s\n", *name, *output)
+	return nil
+}
+
+// buildPrograms compiles Lethe's programs. -trimpath, an empty build ID and no VCS stamp make the bytes depend on the
+// source alone.
+func buildPrograms(ctx context.Context, version, arch string) ([]file, error) {
+	folder, err := os.MkdirTemp("", "lethe-image-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(folder)
+	files := make([]file, 0, len(programs))
+	for _, p := range programs {
+		fmt.Fprintln(os.Stderr, "building", "/"+p.path, "...")
+		out := filepath.Join(folder, p.path)
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
+			"-ldflags", "-s -w -buildid= -X github.com/lethe-dev/lethe/internal/version.version="+version, "-o", out, p.pkg)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
+		build.Stdout, build.Stderr = os.Stderr, os.Stderr
+		if err := build.Run(); err != nil {
+			return nil, fmt.Errorf("build /%s: %w", p.path, err)
+		}
+		content, err := os.ReadFile(out)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{path: p.path, mode: 0o755, content: content})
+	}
+	return files, nil
+}

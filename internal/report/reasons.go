@@ -1,39 +1,44 @@
 package report
 
-// Reasons of a whole sweep. Those of the first group mean that the store was not reached, so nothing about it is known.
+// Reasons of a whole sweep (Report.Reason). Message says what to do.
 const (
-	ReasonUnreachable          = "Unreachable"          // no connection: name, route, port, or the server is down
-	ReasonUntrustedCertificate = "UntrustedCertificate" // TLS is refused, or the certificate does not chain to caBundle or name the host
-	ReasonWrongPassword        = "WrongPassword"        // the server does not take the user and password
-	ReasonNoSuchDatabase       = "NoSuchDatabase"       // the server has no database of that name, or the role may not connect to it
-	ReasonUnsupportedServer    = "UnsupportedServer"    // another engine, or a version that is too old
-
-	ReasonKeyserverUnreachable = "KeyserverUnreachable" // no lease could be asked for
-	ReasonLeaseRefused         = "LeaseRefused"         // the keyserver refused the first lease
-	ReasonLeaseLost            = "LeaseLost"            // the keyserver refused to renew it: the plan has changed, or the store is going away
-	ReasonInUse                = "InUse"                // another sweep holds the store
-	ReasonPlanExpired          = "PlanExpired"          // past validUntil
-	ReasonPlanUnreadable       = "PlanUnreadable"       // no plan, or not the one that was named
-
-	ReasonDatabaseChanged = "DatabaseChanged" // not the database that deletion was approved for: measured, nothing deleted
-	ReasonClockSkew       = "ClockSkew"       // the store's clock and the pod's differ by more than 60 s: measured, nothing deleted
-	ReasonTimeBudget      = "TimeBudget"      // the time ended first; the next sweep goes on
-	ReasonInterrupted     = "Interrupted"     // the pod was told to stop
-	ReasonInternal        = "Internal"        // an error of another kind
+	ReasonUnreachable          = "Unreachable"          // no connection: host, port, network policy, or the server is down
+	ReasonWrongPassword        = "WrongPassword"        // the role or its password is not accepted
+	ReasonUntrustedCertificate = "UntrustedCertificate" // the server has no TLS, or a certificate that does not verify
+	ReasonNoSuchDatabase       = "NoSuchDatabase"       // the server is there, the database is not
+	ReasonUnsupportedServer    = "UnsupportedServer"    // too old, a standby, or without the settings that sweeping needs
+	ReasonPlanMismatch         = "PlanMismatch"         // the plan file is not the one whose hash was given
+	ReasonPlanExpired          = "PlanExpired"          // the plan's ValidUntil has passed
+	ReasonLeaseRefused         = "LeaseRefused"         // the keyserver gave no lease: nothing was touched
+	ReasonLeaseLost            = "LeaseLost"            // a lease was not renewed: stopped, nothing committed since
+	ReasonStoreBusy            = "StoreBusy"            // another sweeper holds the store's lock
+	ReasonIdentityChanged      = "IdentityChanged"      // not the database that was approved: only measured
+	ReasonClockSkew            = "ClockSkew"            // the store's and the pod's clocks differ by more than a minute
+	ReasonTimeBudget           = "TimeBudget"           // the time budget ended; the next sweep goes on
+	ReasonTerminated           = "Terminated"           // SIGTERM; the next sweep goes on
+	ReasonDatasetsRefused      = "DatasetsRefused"      // at least one dataset was measured or deleted from only in part: see the lines
+	ReasonStoreError           = "StoreError"           // the connection broke, or the store answered with an error
+	ReasonInternal             = "Internal"             // a defect of the sweeper
 )
 
-// Reached says whether a sweep that ended with this reason talked to the store; known is false when the reason does not tell.
-func Reached(reason string) (reached, known bool) {
-	switch reason {
-	case ReasonUnreachable, ReasonUntrustedCertificate, ReasonWrongPassword, ReasonNoSuchDatabase, ReasonUnsupportedServer:
-		return false, true
-	case "", ReasonDatabaseChanged, ReasonClockSkew, ReasonTimeBudget, ReasonLeaseLost, ReasonInUse:
-		return true, true
-	default:
-		return false, false
-	}
-}
-
-// ReasonBrakeTripped is the reason of a line whose dataset was measured and would have lost suspiciously much: nothing of
-// it was deleted. Other reasons of a line are the store's own words for why the dataset was refused.
-const ReasonBrakeTripped = "BrakeTripped"
+// Reasons of single lines (Line.Reason). Each keeps the dataset from being measured or deleted from.
+const (
+	LineMissingTable         = "MissingTable"
+	LineMissingColumn        = "MissingColumn"
+	LineWrongAgeType         = "WrongAgeType"         // the age column is not of the declared type
+	LineUnknownTimeZone      = "UnknownTimeZone"      // the declared zone does not exist
+	LineKeyNotUnique         = "KeyNotUnique"         // the key columns are not a primary key or a unique index without NULLs
+	LineMissingPrivilege     = "MissingPrivilege"     // the role lacks a grant
+	LineUnsupportedTable     = "UnsupportedTable"     // a view, a foreign table, row security, a rewrite rule, inheritance
+	LineUndeclaredForeignKey = "UndeclaredForeignKey" // a table that is no dataset refers to this one
+	LineUnindexedForeignKey  = "UnindexedForeignKey"  // a foreign key into this table has no index on its columns
+	LineCascade              = "Cascade"              // a CASCADE, SET NULL or SET DEFAULT reaches a table with a floor
+	LineForeignKeyCycle      = "ForeignKeyCycle"      // tables refer to each other in a circle
+	LineSideEffect           = "SideEffect"           // deleting here changed other rows; rolled back
+	LineBrakeTripped         = "BrakeTripped"         // more would go than the brake allows
+	LineTimeout              = "Timeout"              // a statement did not end in its time
+	LinePlan                 = "Plan"                 // the plan itself names a problem of this dataset or rule
+	LineUngoverned           = "Ungoverned"           // no rule governs this dataset
+	LineStoreError           = "StoreError"           // the store answered with an error
+	LineNotReached           = "NotReached"           // the sweep ended before it came to this dataset
+)

@@ -1,0 +1,107 @@
+package resources
+
+import (
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+// BotServiceAccount is who a bot's pod is to the keyserver. It has no rights and its token is not mounted.
+func BotServiceAccount(bot *v1alpha1.BotDeployment) *corev1.ServiceAccount {
+	return &corev1.ServiceAccount{
+		ObjectMeta:                   botMeta(bot),
+		AutomountServiceAccountToken: ptr(false),
+	}
+}
+
+// BotNetworkPolicy says what a bot reaches beyond what its Tenant opens to all: Telegram, unless the channel brings its own
+// address, and spec.egress without any private address. Nothing reaches the bot.
+func BotNetworkPolicy(bot *v1alpha1.BotDeployment) *networkingv1.NetworkPolicy {
+	policy := &networkingv1.NetworkPolicy{
+		ObjectMeta: botMeta(bot),
+		Spec: networkingv1.NetworkPolicySpec{
+			PodSelector: metav1.LabelSelector{MatchLabels: botSelector(bot)},
+			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
+		},
+	}
+	for _, channel := range bot.Spec.Channels {
+		if channel.Telegram != nil && channel.Telegram.APIURL == "" {
+			policy.Spec.Egress = append(policy.Spec.Egress, telegramEgress())
+		}
+	}
+	policy.Spec.Egress = append(policy.Spec.Egress, egressRules(bot.Spec.Egress, privateRanges)...)
+	return policy
+}
+
+// BotStatefulSet runs the bot: one pod object at a time, since a StatefulSet makes a new pod under the old one's name only
+// after the old one is gone. A bot or a tenant that is suspended has no pod.
+//
+// Two settings keep a revision that never becomes ready from blocking the one that repairs it: parallel pod management, and
+// for servers that count unavailable pods before they replace one (1.35 and newer, feature MaxUnavailableStatefulSet) room
+// for the broken pod beside the one to be replaced.
+func BotStatefulSet(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant, credentialsSecret string) *appsv1.StatefulSet {
+	replicas := int32(1)
+	if IsSuspended(bot, tenant) {
+		replicas = 0
+	}
+	set := &appsv1.StatefulSet{
+		ObjectMeta: botMeta(bot),
+		Spec: appsv1.StatefulSetSpec{
+			Replicas:             ptr(replicas),
+			Selector:             &metav1.LabelSelector{MatchLabels: botSelector(bot)},
+			Template:             BotPodTemplate(s, bot, tenant, credentialsSecret),
+			PodManagementPolicy:  appsv1.ParallelPodManagement,
+			RevisionHistoryLimit: ptr(int32(2)),
+			UpdateStrategy: appsv1.StatefulSetUpdateStrategy{
+				Type:          appsv1.RollingUpdateStatefulSetStrategyType,
+				RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{MaxUnavailable: ptr(intstr.FromInt32(2))},
+			},
+		},
+	}
+	if storage := bot.Spec.Storage; storage != nil {
+		whenDeleted := appsv1.RetainPersistentVolumeClaimRetentionPolicyType
+		if storage.ReclaimPolicy == "Delete" {
+			whenDeleted = appsv1.DeletePersistentVolumeClaimRetentionPolicyType
+		}
+		set.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{dataClaim(bot)}
+		set.Spec.PersistentVolumeClaimRetentionPolicy = &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{
+			WhenDeleted: whenDeleted,
+			WhenScaled:  appsv1.RetainPersistentVolumeClaimRetentionPolicyType,
+		}
+	}
+	return set
+}
+
+// IsSuspended says whether a bot must have no pod, because of itself or of its tenant.
+func IsSuspended(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) bool {
+	return bot.Spec.OperatingMode == v1alpha1.ModeSuspended || tenant.Spec.State == v1alpha1.TenantSuspended
+}
+
+func dataClaim(bot *v1alpha1.BotDeployment) corev1.PersistentVolumeClaim {
+	return corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: volumeData, Labels: BotLabels(bot.Name)},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			StorageClassName: bot.Spec.Storage.StorageClassName,
+			Resources: corev1.VolumeResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceStorage: bot.Spec.Storage.Size},
+			},
+		},
+	}
+}
+
+func botMeta(bot *v1alpha1.BotDeployment) metav1.ObjectMeta {
+	return meta(bot.Namespace, BotName(bot.Name), BotLabels(bot.Name), OwnerReference(bot, KindBotDeployment))
+}
+
+// botSelector selects the bot's pod. A StatefulSet's selector can never be changed, so it holds no more than it must.
+func botSelector(bot *v1alpha1.BotDeployment) map[string]string {
+	return map[string]string{
+		v1alpha1.LabelComponent: ComponentBot,
+		v1alpha1.LabelBot:       LabelValue(bot.Name),
+	}
+}

@@ -1,0 +1,117 @@
+// Package resources holds builders: pure functions from a spec to the objects that should exist. They read no clock, no
+// cluster and no environment; what they need is an argument. The manager makes what they return, and the keyserver
+// compares live pods with it, so that one description of a bot's pod is true for both.
+package resources
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+)
+
+// Names that are the same in every cluster and tenant namespace.
+const (
+	ServiceAccountManager   = "lethe-manager"
+	ServiceAccountKeyserver = "lethe-keyserver"
+
+	RoleManagerTenant   = "lethe-manager-tenant"
+	RoleKeyserverTenant = "lethe-keyserver-tenant"
+	RoleTenantView      = "lethe-tenant-view"
+	RoleTenantOperate   = "lethe-tenant-operate"
+
+	BindingManager   = "lethe-manager"
+	BindingKeyserver = "lethe-keyserver"
+	BindingView      = "lethe-view"
+	BindingOperate   = "lethe-operate"
+
+	QuotaName        = "lethe"
+	QuotaStorageName = "lethe-storage"
+	LimitRangeName   = "lethe"
+
+	PolicyDefaultDeny = "lethe-default-deny"
+	PolicyDNS         = "lethe-dns"
+	PolicyKeyserver   = "lethe-keyserver"
+	PolicyEgress      = "lethe-egress"
+
+	// CABundleName is the ConfigMap with the keyserver's CA certificates, in the manager's namespace (written by the
+	// keyserver) and in each tenant namespace (copied by the manager). Its key is CABundleKey, in PEM.
+	CABundleName = "lethe-keyserver-ca"
+	CABundleKey  = "ca.crt"
+
+	// PriorityClassSweeper is on the pods of sweeps, so that a tenant's quota does not count them.
+	PriorityClassSweeper = "lethe-sweeper"
+
+	// KeyserverPort is where the keyserver's pods listen.
+	KeyserverPort = 8443
+)
+
+const (
+	// workloadNameLimit keeps <name>-<hash> of a StatefulSet's revision and <name>-<time> of a CronJob's Job in 63
+	// characters: Kubernetes puts both into labels.
+	workloadNameLimit = 52
+	labelValueLimit   = 63
+	objectNameLimit   = 253
+	hashLength        = 10
+)
+
+// BotName names the ServiceAccount, the NetworkPolicy and the StatefulSet of a bot.
+func BotName(bot string) string { return childName(bot, "-bot", workloadNameLimit) }
+
+// BotPodName names the one pod of a bot.
+func BotPodName(bot string) string { return BotName(bot) + "-0" }
+
+// SweeperName names the ServiceAccount and the NetworkPolicy of a store's sweeps.
+func SweeperName(store string) string { return childName(store, "-sweeper", workloadNameLimit) }
+
+// SweepName names the CronJob of a store.
+func SweepName(store string) string { return childName(store, "-sweep", workloadNameLimit) }
+
+// PlanName names the ConfigMap of a plan, by the first ten characters of its hash.
+func PlanName(store, hash string) string { return hashedName(store, "-plan-", hash, objectNameLimit) }
+
+// CatchUpName names a Job that catches up with a missed sweep. The first ten characters of the hash say which one.
+func CatchUpName(store, hash string) string {
+	return hashedName(store, "-catchup-", hash, labelValueLimit)
+}
+
+// CredentialsName names the encrypted Secret of a bot or store, by the first ten characters of the hash of what is in it.
+func CredentialsName(owner, hash string) string {
+	return hashedName(owner, "-cred-", hash, objectNameLimit)
+}
+
+// LabelValue is a name as a label's value: itself, or cut and hashed where it is longer than a label's value may be.
+func LabelValue(name string) string {
+	if len(name) <= labelValueLimit {
+		return name
+	}
+	return cut(name, labelValueLimit-hashLength-1) + "-" + shortHash(name)
+}
+
+func hashedName(owner, infix, hash string, limit int) string {
+	if len(hash) > hashLength {
+		hash = hash[:hashLength]
+	}
+	return childName(owner, infix+hash, limit)
+}
+
+// childName appends a suffix to the owner's name. Names with dots are refused by Kubernetes as a pod's host name, and long
+// ones do not fit: those are cut, with a hash of the whole name in between, so that two owners never share a child.
+func childName(owner, suffix string, limit int) string {
+	if len(owner)+len(suffix) <= limit && !strings.Contains(owner, ".") {
+		return owner + suffix
+	}
+	room := limit - len(suffix) - hashLength - 1
+	return cut(strings.ReplaceAll(owner, ".", "-"), room) + "-" + shortHash(owner) + suffix
+}
+
+func cut(name string, length int) string {
+	if len(name) > length {
+		name = name[:length]
+	}
+	return strings.TrimRight(name, "-.")
+}
+
+func shortHash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])[:hashLength]
+}

@@ -1,0 +1,117 @@
+package resources
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net/url"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// Settings are what builders need to know about the installation. The manager makes pods with them and the keyserver
+// recognises pods with them, so both programs must be started with the same ones.
+type Settings struct {
+	// Image of Lethe, with /unseal and /sweeper in it.
+	Image string
+	// ImagePullPolicy of that image. Empty: Kubernetes' own rule (Always for :latest and no tag, else IfNotPresent).
+	ImagePullPolicy corev1.PullPolicy
+	// KeyserverURL as pods reach it, for example https://lethe-keyserver.lethe-system.svc:8443.
+	KeyserverURL string
+	// Namespace of the manager and the keyserver.
+	Namespace string
+	// DNSNamespace and DNSPodLabels say which pods answer DNS. Nothing else is reachable on port 53.
+	DNSNamespace string
+	DNSPodLabels map[string]string
+}
+
+// DefaultSettings are those of the chart, without an image.
+func DefaultSettings() Settings {
+	return Settings{
+		KeyserverURL: "https://lethe-keyserver.lethe-system.svc:8443",
+		Namespace:    "lethe-system",
+		DNSNamespace: "kube-system",
+		DNSPodLabels: map[string]string{"k8s-app": "kube-dns"},
+	}
+}
+
+// AddFlags declares the flags that the manager and the keyserver share. Fields that are empty take their defaults first.
+func (s *Settings) AddFlags(flags *flag.FlagSet) {
+	defaults := DefaultSettings()
+	if s.KeyserverURL == "" {
+		s.KeyserverURL = defaults.KeyserverURL
+	}
+	if s.Namespace == "" {
+		s.Namespace = defaults.Namespace
+	}
+	if s.DNSNamespace == "" {
+		s.DNSNamespace = defaults.DNSNamespace
+	}
+	if s.DNSPodLabels == nil {
+		s.DNSPodLabels = defaults.DNSPodLabels
+	}
+	flags.StringVar(&s.Image, "image", s.Image, "image of Lethe that init containers and sweeps run (required)")
+	flags.StringVar((*string)(&s.ImagePullPolicy), "image-pull-policy", string(s.ImagePullPolicy),
+		"Always, IfNotPresent or Never; empty for Kubernetes' own rule")
+	flags.StringVar(&s.KeyserverURL, "keyserver-url", s.KeyserverURL, "address of the keyserver as pods reach it")
+	flags.StringVar(&s.Namespace, "namespace", s.Namespace, "namespace of the manager and the keyserver")
+	flags.StringVar(&s.DNSNamespace, "dns-namespace", s.DNSNamespace, "namespace of the cluster's DNS pods")
+	flags.Var((*labelsFlag)(&s.DNSPodLabels), "dns-pod-labels", "labels of the cluster's DNS pods: key=value,key=value")
+}
+
+// Validate says what is wrong with the settings, naming the flag.
+func (s *Settings) Validate() error {
+	var problems []error
+	if s.Image == "" {
+		problems = append(problems, errors.New("--image is required"))
+	}
+	switch s.ImagePullPolicy {
+	case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
+	default:
+		problems = append(problems, fmt.Errorf("--image-pull-policy %q is none of Always, IfNotPresent, Never", s.ImagePullPolicy))
+	}
+	if u, err := url.Parse(s.KeyserverURL); err != nil || u.Scheme != "https" || u.Host == "" {
+		problems = append(problems, fmt.Errorf("--keyserver-url %q is not of the form https://host:port", s.KeyserverURL))
+	}
+	if s.Namespace == "" {
+		problems = append(problems, errors.New("--namespace is empty"))
+	}
+	if s.DNSNamespace == "" {
+		problems = append(problems, errors.New("--dns-namespace is empty"))
+	}
+	if len(s.DNSPodLabels) == 0 {
+		problems = append(problems, errors.New("--dns-pod-labels is empty: every pod of the namespace would be reachable on port 53"))
+	}
+	return errors.Join(problems...)
+}
+
+type labelsFlag map[string]string
+
+func (l *labelsFlag) String() string { return labels.Set(*l).String() }
+
+func (l *labelsFlag) Set(text string) error {
+	set, err := labels.ConvertSelectorToLabelsMap(text)
+	if err != nil {
+		return fmt.Errorf("not of the form key=value,key=value: %w", err)
+	}
+	*l = labelsFlag(set)
+	return nil
+}
+
+// pullPolicy is the one that Kubernetes would fill in, written out so that a change of it by hand is seen.
+func pullPolicy(policy corev1.PullPolicy, image string) corev1.PullPolicy {
+	if policy != "" {
+		return policy
+	}
+	name := image[strings.LastIndex(image, "/")+1:]
+	if strings.Contains(name, "@") {
+		return corev1.PullIfNotPresent
+	}
+	_, tag, _ := strings.Cut(name, ":")
+	if tag == "" || tag == "latest" {
+		return corev1.PullAlways
+	}
+	return corev1.PullIfNotPresent
+}

@@ -1,0 +1,115 @@
+package resources
+
+import (
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+const (
+	// SweepInterval is how often a store is swept and measured. A measurement older than two of them counts as unknown.
+	SweepInterval = time.Hour
+
+	// SweepTimeBudget is when a sweep stops by itself. The Job's own deadline is later: that one deletes the pod and its report.
+	SweepTimeBudget   = 45 * time.Minute
+	sweepDeadline     = 55 * time.Minute
+	sweepJobsKeptFor  = time.Hour
+	sweepStartsWithin = 30 * time.Minute
+
+	// ContainerSweeper is the one container of a sweep's pod, whose termination message is the report.
+	ContainerSweeper = "sweeper"
+
+	// PlanKey is the key of a plan's ConfigMap.
+	PlanKey = "plan.json"
+
+	sweepUser        = 65532
+	sweepPlanDir     = "/etc/lethe/plan"
+	sweepCADir       = "/etc/lethe/ca"
+	sweepTokenDir    = "/var/run/secrets/lethe"
+	sweepTerminateAt = "/dev/termination-log"
+	sweepTokenFor    = 10 * time.Minute
+)
+
+// SweepPodTemplate is the pod of one sweep of a store by the plan of that hash. The manager puts it into the CronJob and
+// into catch-up Jobs; the keyserver gives a lease and a credential only to a pod that looks like it.
+func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, planHash string) corev1.PodTemplateSpec {
+	no, yes := false, true
+	user, grace := int64(sweepUser), int64(30)
+	tokenSeconds := int64(sweepTokenFor.Seconds())
+	readable := int32(0o444)
+	var nodes map[string]string
+	if tenant.Spec.Placement != nil {
+		nodes = maps.Clone(tenant.Spec.Placement.NodeSelector)
+	}
+	return corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: StoreLabels(store.Name, ComponentSweeper)},
+		Spec: corev1.PodSpec{
+			ServiceAccountName:            SweeperName(store.Name),
+			AutomountServiceAccountToken:  &no,
+			EnableServiceLinks:            &no,
+			RestartPolicy:                 corev1.RestartPolicyNever,
+			PriorityClassName:             PriorityClassSweeper,
+			TerminationGracePeriodSeconds: &grace,
+			NodeSelector:                  nodes,
+			SecurityContext: &corev1.PodSecurityContext{
+				RunAsNonRoot: &yes, RunAsUser: &user, RunAsGroup: &user, FSGroup: &user,
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			},
+			Containers: []corev1.Container{{
+				Name:            ContainerSweeper,
+				Image:           s.Image,
+				ImagePullPolicy: pullPolicy(s.ImagePullPolicy, s.Image),
+				Command:         []string{"/sweeper"},
+				Args: []string{
+					"--url=" + s.KeyserverURL,
+					"--ca-file=" + sweepCADir + "/" + CABundleKey,
+					"--token-file=" + sweepTokenDir + "/token",
+					"--plan=" + sweepPlanDir + "/" + PlanKey,
+					"--plan-hash=" + planHash,
+					"--termination-log=" + sweepTerminateAt,
+					"--time-budget=" + SweepTimeBudget.String(),
+				},
+				TerminationMessagePath:   sweepTerminateAt,
+				TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+				Resources: corev1.ResourceRequirements{
+					Requests: corev1.ResourceList{
+						corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
+						corev1.ResourceEphemeralStorage: resource.MustParse("16Mi"),
+					},
+					Limits: corev1.ResourceList{
+						corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("256Mi"),
+						corev1.ResourceEphemeralStorage: resource.MustParse("64Mi"),
+					},
+				},
+				SecurityContext: &corev1.SecurityContext{
+					AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
+					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+				},
+				VolumeMounts: []corev1.VolumeMount{
+					{Name: "plan", MountPath: sweepPlanDir, ReadOnly: true},
+					{Name: "ca", MountPath: sweepCADir, ReadOnly: true},
+					{Name: "token", MountPath: sweepTokenDir, ReadOnly: true},
+				},
+			}},
+			Volumes: []corev1.Volume{
+				{Name: "plan", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+					LocalObjectReference: corev1.LocalObjectReference{Name: PlanName(store.Name, planHash)}, DefaultMode: &readable,
+				}}},
+				{Name: "ca", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+					LocalObjectReference: corev1.LocalObjectReference{Name: CABundleName}, DefaultMode: &readable,
+				}}},
+				{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+					DefaultMode: &readable,
+					Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+						Audience: v1alpha1.AudienceKeyserver, ExpirationSeconds: &tokenSeconds, Path: "token",
+					}}},
+				}}},
+			},
+		},
+	}
+}

@@ -19,6 +19,8 @@ const (
 	EtcdVersion       = "v3.7.3"
 	KwokVersion       = "v0.8.0"
 	CoreDNSVersion    = "v1.15.0"
+	// CoreDNSBuild changes with CoreDNSVersion and whenever coredns/main.go does.
+	CoreDNSBuild = CoreDNSVersion + "-1"
 	// PauseVersion changes whenever pause/main.go does.
 	PauseVersion = "v1.0.0"
 )
@@ -69,7 +71,7 @@ func programs() map[string]Program {
 		Name: "kwok", product: "kwok", version: KwokVersion, module: "kwok", pkg: "sigs.k8s.io/kwok/cmd/kwok",
 		stages: true,
 	})
-	add(Program{Name: "coredns", product: "coredns", version: CoreDNSVersion, module: "coredns", pkg: "."})
+	add(Program{Name: "coredns", product: "coredns", version: CoreDNSBuild, module: "coredns", pkg: "."})
 	add(Program{Name: "pause", product: "pause", version: PauseVersion, module: ".", pkg: "./pause"})
 	return all
 }

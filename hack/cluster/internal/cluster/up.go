@@ -230,49 +230,48 @@ func (c *Cluster) recover(ctx context.Context, o Options) (healthy bool, err err
 		return false, err
 	}
 	alive := map[string]bool{}
-	dead := 0
+	found := situation{
+		total: len(parts), hasNode: c.state.Spec.Mode == Node, durable: c.state.Spec.Fsync,
+		rebooted: c.state.Boot != process.BootID(),
+	}
 	for _, p := range parts {
 		r, ok, err := process.Read(c.record(p.name))
 		if err != nil {
 			return false, err
 		}
-		alive[p.name] = ok && r.Alive()
-		if !alive[p.name] {
-			dead++
+		if ok && r.Alive() {
+			alive[p.name] = true
+			found.alive++
 		}
 	}
-	if dead == 0 && c.checkAll(ctx, parts) == nil {
+	found.holderAlive = alive[holder]
+	found.portTaken = c.portsTaken(alive)
+	found.serving = found.alive == found.total && c.checkAll(ctx, parts) == nil
+
+	step := found.next()
+	if step == leave {
 		o.Progress("cluster %s (%s) is up already: %s", c.Name, c.state.Spec.Mode, c.url("kube-apiserver"))
 		return true, nil
 	}
-	rebooted := c.state.Boot != process.BootID()
-	switch {
-	case rebooted && !c.state.Spec.Fsync:
-		// etcd was told not to wait for the disk: after a loss of power its data may be torn.
-		o.Progress("cluster %s is of before the machine was restarted: beginning anew", c.Name)
+	o.Progress("cluster %s: %d of %d parts run; %s", c.Name, found.alive, found.total, step)
+	switch step {
+	case beginAnew:
 		if err := c.wipe(); err != nil {
 			return false, err
 		}
 		return false, c.begin()
-	case rebooted:
-		o.Progress("the machine was restarted: starting cluster %s again", c.Name)
-		c.state.Boot = process.BootID()
-		return false, c.save()
-	case c.state.Spec.Mode == Node && !alive[holder]:
-		// Without the holder no process can be put beside those that are left.
-		o.Progress("cluster %s has lost its node: starting all of it again", c.Name)
-		return false, c.stopAll()
-	case c.portsTaken(alive):
-		o.Progress("cluster %s has lost a port to another program: starting all of it again on other ports", c.Name)
+	case startAll:
 		if err := c.stopAll(); err != nil {
 			return false, err
 		}
-		if c.state.Ports, err = freePorts(loopbackPorts); err != nil {
-			return false, err
+		if found.portTaken {
+			if c.state.Ports, err = freePorts(loopbackPorts); err != nil {
+				return false, err
+			}
 		}
+		c.state.Boot = process.BootID()
 		return false, c.save()
 	default:
-		o.Progress("cluster %s: %d of %d parts run; starting the others", c.Name, len(parts)-dead, len(parts))
 		return false, nil
 	}
 }
@@ -429,6 +428,9 @@ func (c *Cluster) eventually(ctx context.Context, f func(context.Context) error)
 		}
 		select {
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return fmt.Errorf("interrupted: %w", last)
+			}
 			return fmt.Errorf("gave up after the time of --wait: %w", last)
 		case <-tick.C:
 		}

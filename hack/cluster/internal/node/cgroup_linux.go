@@ -127,6 +127,9 @@ func (h hierarchy) makeGroup(name string, leaves []string) error {
 	return nil
 }
 
+// kubeletControllers are those that a kubelet wants in its root group, as far as the kernel has them.
+var kubeletControllers = []string{"cpu", "cpuset", "memory", "hugetlb", "pids"}
+
 // prepare makes group in parent with what groups below it need: in version 2 the controllers have to be handed down, in
 // version 1 a new cpuset is empty and takes no process.
 func (h hierarchy) prepare(parent, group string) error {
@@ -136,6 +139,9 @@ func (h hierarchy) prepare(parent, group string) error {
 			return err
 		}
 		for _, name := range strings.Fields(string(controllers)) {
+			if !slices.Contains(kubeletControllers, name) {
+				continue
+			}
 			if err := os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+"+name), 0); err != nil {
 				return fmt.Errorf("hand down controller %s: %w", name, err)
 			}

@@ -2,7 +2,7 @@
 # Builds the tools that the Makefile uses, each from a module of its own beside this script, into a per-user cache that
 # is keyed by version. Prints the path of each binary on stdout and progress on stderr.
 #
-#   hack/tools/build.sh TOOL...     controller-gen, kustomize, helm, kubeconform, crane, golangci-lint
+#   hack/tools/build.sh TOOL...     controller-gen, kustomize, helm, crane, golangci-lint
 #
 # LETHE_CACHE changes the cache's folder (default: $XDG_CACHE_HOME/lethe or ~/.cache/lethe).
 set -euo pipefail
@@ -15,7 +15,6 @@ package_of() {
     controller-gen) echo sigs.k8s.io/controller-tools/cmd/controller-gen ;;
     kustomize) echo sigs.k8s.io/kustomize/kustomize/v5 ;;
     helm) echo helm.sh/helm/v3/cmd/helm ;;
-    kubeconform) echo github.com/yannh/kubeconform/cmd/kubeconform ;;
     crane) echo github.com/google/go-containerregistry/cmd/crane ;;
     golangci-lint) echo . ;;
     *) echo "no such tool: $1" >&2; return 1 ;;
@@ -27,25 +26,30 @@ module_of() {
     controller-gen) echo sigs.k8s.io/controller-tools ;;
     kustomize) echo sigs.k8s.io/kustomize/kustomize/v5 ;;
     helm) echo helm.sh/helm/v3 ;;
-    kubeconform) echo github.com/yannh/kubeconform ;;
     crane) echo github.com/google/go-containerregistry ;;
     golangci-lint) echo github.com/golangci/golangci-lint/v2 ;;
   esac
 }
 
 build() {
-  local tool=$1 package version folder ldflags
+  local tool=$1 package version folder ldflags kubernetes package_
   package=$(package_of "$tool")
   cd "$here/$tool"
   version=$(sed -nE "s#^(require )?[[:space:]]*$(module_of "$tool") (v[^ ]+).*#\2#p" go.mod | head -n1)
   # go.sum too: a tool of our own that is linked with another linter is another binary.
-  folder=$cache/bin/$tool-$version-$(cat go.mod go.sum ./*.go 2>/dev/null | cksum | cut -d' ' -f1)-$(go env GOOS)-$(go env GOARCH)
+  folder=$cache/bin/$tool-$version-$(cat ../build.sh go.mod go.sum ./*.go 2>/dev/null | cksum | cut -d' ' -f1)-$(go env GOOS)-$(go env GOARCH)
   if [ ! -x "$folder/$tool" ]; then
     mkdir -p "$folder"
     echo "building $tool $version (once; takes up to a few minutes) ..." >&2
     ldflags="-s -w"
     case $tool in
-      helm) ldflags="$ldflags -X helm.sh/helm/v3/internal/version.version=$version" ;;
+      helm)
+        # What `helm template` takes for the cluster's version when it cannot ask one.
+        kubernetes=$(sed -nE 's#.*k8s.io/client-go v0\.([0-9]+)\..*#\1#p' go.mod)
+        ldflags="$ldflags -X helm.sh/helm/v3/internal/version.version=$version"
+        for package_ in chartutil lint/rules; do
+          ldflags="$ldflags -X helm.sh/helm/v3/pkg/$package_.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/$package_.k8sVersionMinor=$kubernetes"
+        done ;;
       kustomize) ldflags="$ldflags -X sigs.k8s.io/kustomize/api/provenance.version=$version" ;;
     esac
     local start=$SECONDS temporary
@@ -63,5 +67,5 @@ build() {
   echo "$folder/$tool"
 }
 
-[ $# -gt 0 ] || { sed -n '2,8p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,7p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 for tool in "$@"; do (build "$tool"); done

@@ -1,0 +1,111 @@
+// Command chart copies what config/ holds as generated or hand-written YAML into the Helm chart's templates: the CRDs, the
+// roles, the admission policies and the priority classes. It puts the release's namespace where config/ says
+// lethe-system. What has values (the Deployments and what belongs to them) is written by hand in the chart; a test holds
+// both against each other.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+const header = "{{/* Copied from %s by `make manifests`. Do not edit. */}}\n"
+
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: chart CONFIG-FOLDER CHART-FOLDER")
+		os.Exit(2)
+	}
+	if err := run(os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, "chart:", err)
+		os.Exit(1)
+	}
+}
+
+func run(config, chart string) error {
+	for _, part := range []struct {
+		from, to string
+		convert  func(string) (string, error)
+	}{
+		{"crd/bases", "templates/crds", keepCRD},
+		{"rbac", "templates/rbac", withNamespaces},
+		{"admission", "templates/admission", withNamespaces},
+		{"manager/priorityclasses.yaml", "templates/priorityclasses", withNamespaces},
+	} {
+		if err := copyAll(filepath.Join(config, part.from), filepath.Join(chart, part.to), part.convert); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyAll converts the YAML files of a folder, or one file, and removes what is no longer there.
+func copyAll(from, to string, convert func(string) (string, error)) error {
+	files := []string{from}
+	if info, err := os.Stat(from); err != nil {
+		return err
+	} else if info.IsDir() {
+		if files, err = filepath.Glob(filepath.Join(from, "*.yaml")); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(os.RemoveAll(to), os.MkdirAll(to, 0o755)); err != nil {
+		return err
+	}
+	for _, file := range files {
+		if filepath.Base(file) == "kustomization.yaml" {
+			continue
+		}
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		// Braces would be read as a template.
+		if strings.Contains(string(content), "{{") {
+			return fmt.Errorf("%s holds {{, which Helm would read as a template", file)
+		}
+		converted, err := convert(string(content))
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		if err := os.WriteFile(filepath.Join(to, filepath.Base(file)), []byte(fmt.Sprintf(header, filepath.ToSlash(file))+converted), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepCRD makes an uninstall leave the CRD, and all objects of its kind, where they are.
+func keepCRD(content string) (string, error) {
+	const annotations = "\n  annotations:\n"
+	if strings.Count(content, annotations) != 1 {
+		return "", errors.New("want one block of annotations in the metadata")
+	}
+	return "{{- if .Values.crds.install }}\n" +
+		strings.Replace(content, annotations, annotations+"    helm.sh/resource-policy: keep\n", 1) +
+		"{{- end }}\n", nil
+}
+
+// namespaces that are not spelt out in a chart: the release's own, and that of the keys.
+var namespaces = regexp.MustCompile(`\blethe-(system|keys)\b`)
+
+func withNamespaces(content string) (string, error) {
+	const release, keys = "{{ .Release.Namespace }}", "{{ .Values.keysNamespace }}"
+	converted := strings.NewReplacer(
+		"namespace: lethe-system\n", "namespace: "+release+"\n",
+		"namespace: lethe-keys\n", "namespace: "+keys+"\n",
+		"system:serviceaccount:lethe-system:", "system:serviceaccount:"+release+":",
+		"== 'lethe-system'", "== '"+release+"'",
+	).Replace(content)
+	for _, line := range strings.Split(converted, "\n") {
+		// The one name that is not a namespace is that of a PriorityClass.
+		if strings.TrimSpace(line) != "name: lethe-system" && namespaces.MatchString(line) {
+			return "", fmt.Errorf("a namespace stands where it is not replaced: %q", line)
+		}
+	}
+	return converted, nil
+}

@@ -1,0 +1,249 @@
+package chart
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	psaapi "k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+)
+
+// TestChartAndKustomizeAreTheSame compares both object by object. What differs on purpose is said here and nowhere else.
+func TestChartAndKustomizeAreTheSame(t *testing.T) {
+	chart, base := byKey(mustRender(renderChart("lethe-system", needed...))(t)), byKey(mustRender(renderBase())(t))
+	onlyInBase := []string{
+		"Namespace /lethe-system", // Helm makes the release's namespace itself
+	}
+	onlyInChart := []string{
+		"Job.batch lethe-system/lethe-check-uninstall", // a hook: kustomize has none
+	}
+	for k, o := range base {
+		if slices.Contains(onlyInBase, k) {
+			continue
+		}
+		other, ok := chart[k]
+		if !ok {
+			t.Errorf("%s is missing in the chart", k)
+			continue
+		}
+		if diff := cmp.Diff(normalise(o), normalise(other)); diff != "" {
+			t.Errorf("%s differs (-kustomize +chart):\n%s", k, diff)
+		}
+	}
+	for k := range chart {
+		if _, ok := base[k]; !ok && !slices.Contains(onlyInChart, k) {
+			t.Errorf("%s is missing in config/default", k)
+		}
+	}
+}
+
+// normalise leaves out what Helm alone knows (keep on uninstall), and the realm, which has no default.
+func normalise(u *unstructured.Unstructured) map[string]any {
+	u = u.DeepCopy()
+	annotations := u.GetAnnotations()
+	delete(annotations, "helm.sh/resource-policy")
+	if len(annotations) == 0 {
+		annotations = nil
+	}
+	u.SetAnnotations(annotations)
+	if u.GetKind() == "ConfigMap" && u.GetName() == "lethe-realm" {
+		unstructured.RemoveNestedField(u.Object, "data", "realm")
+	}
+	return u.Object
+}
+
+func TestChartFollowsTheReleasesNamespace(t *testing.T) {
+	objects := mustRender(renderChart("elsewhere", append(needed, "--set", "keysNamespace=elsewhere-keys")...))(t)
+	for _, o := range objects {
+		content, err := o.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest := string(content)
+		for _, name := range []string{ // not namespaces
+			`"priorityClassName":"lethe-system"`, `"name":"lethe-system"`, "lethe-keyserver",
+		} {
+			if !strings.Contains(name, `"name"`) || o.GetKind() == "PriorityClass" {
+				rest = strings.ReplaceAll(rest, name, "")
+			}
+		}
+		for _, namespace := range []string{"lethe-system", "lethe-keys"} {
+			if strings.Contains(rest, namespace) {
+				t.Errorf("%s still speaks of %s", key(o), namespace)
+			}
+		}
+	}
+}
+
+func TestWhatMustSurviveAnUninstall(t *testing.T) {
+	for _, o := range mustRender(renderChart("lethe-system", needed...))(t) {
+		kept := o.GetAnnotations()["helm.sh/resource-policy"] == "keep"
+		precious := o.GetKind() == "CustomResourceDefinition" || o.GetKind() == "Namespace"
+		if kept != precious {
+			t.Errorf("%s: kept on uninstall: %v, want %v", key(o), kept, precious)
+		}
+	}
+	job := byKey(mustRender(renderChart("lethe-system", needed...))(t))["Job.batch lethe-system/lethe-check-uninstall"]
+	if job == nil || job.GetAnnotations()["helm.sh/hook"] != "pre-delete" {
+		t.Error("no hook asks before an uninstall")
+	}
+}
+
+func TestChartRendersNoSecret(t *testing.T) {
+	evaluation := []string{"--set", "realm=test", "--set", "kek.source=EvaluationSecret", "--set", "kek.secretName=kek", "--set", "kek.acceptEvaluationGrade=true"}
+	for _, values := range [][]string{needed, evaluation} {
+		objects := mustRender(renderChart("lethe-system", values...))(t)
+		for _, o := range objects {
+			if o.GetKind() == "Secret" {
+				t.Errorf("the chart renders %s", key(o))
+			}
+		}
+		keyserver := podOf(t, byKey(objects)["Deployment.apps lethe-system/lethe-keyserver"])
+		grade := "--kek-grade=Production"
+		if slices.Contains(values, "kek.source=EvaluationSecret") {
+			grade = "--kek-grade=Evaluation"
+			if s := keyserver.Spec.Volumes[0].Secret; s == nil || s.SecretName != "kek" {
+				t.Error("the Secret is not mounted")
+			}
+		}
+		if !slices.Contains(keyserver.Spec.Containers[0].Args, grade) {
+			t.Errorf("want %s in %q", grade, keyserver.Spec.Containers[0].Args)
+		}
+	}
+}
+
+func TestWrongValuesAreRefusedWithARemedy(t *testing.T) {
+	for name, tc := range map[string]struct {
+		values []string
+		want   string
+	}{
+		"no realm":                      {[]string{"kek.volume.persistentVolumeClaim.claimName=x"}, "realm is required"},
+		"a realm that is no name":       {[]string{"realm=Not A Name", "kek.volume.persistentVolumeClaim.claimName=x"}, "/realm"},
+		"no volume":                     {[]string{"realm=x"}, "kek.volume is required"},
+		"a Secret, not accepted":        {[]string{"realm=x", "kek.source=EvaluationSecret", "kek.secretName=s"}, "kek.acceptEvaluationGrade=true"},
+		"a Secret without its name":     {[]string{"realm=x", "kek.source=EvaluationSecret", "kek.acceptEvaluationGrade=true"}, "kek.secretName is required"},
+		"both sources":                  {[]string{"realm=x", "kek.secretName=s", "kek.volume.persistentVolumeClaim.claimName=x"}, "belong to kek.source=EvaluationSecret"},
+		"a Secret through the volume":   {[]string{"realm=x", "kek.volume.secret.secretName=s"}, "secret"},
+		"a folder of the node":          {[]string{"realm=x", "kek.volume.hostPath.path=/"}, "hostPath"},
+		"two volumes":                   {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "kek.volume.csi.driver=y"}, "/kek/volume"},
+		"a value that does not exist":   {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "manger.workers=3"}, "manger"},
+		"a key written into the values": {[]string{"realm=x", "kek.value=c2VjcmV0"}, "value"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var arguments []string
+			for _, v := range tc.values {
+				arguments = append(arguments, "--set", v)
+			}
+			_, err := renderChart("lethe-system", arguments...)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want an error with %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestOurPodsAreRestricted(t *testing.T) {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	level := psaapi.LevelVersion{Level: psaapi.LevelRestricted, Version: psaapi.LatestVersion()}
+	seen := 0
+	for _, o := range mustRender(renderChart("lethe-system", needed...))(t) {
+		if o.GetKind() != "Deployment" && o.GetKind() != "Job" {
+			continue
+		}
+		seen++
+		pod := podOf(t, o)
+		for _, result := range evaluator.EvaluatePod(level, &pod.ObjectMeta, &pod.Spec) {
+			if !result.Allowed {
+				t.Errorf("%s: %s: %s", key(o), result.ForbiddenReason, result.ForbiddenDetail)
+			}
+		}
+		for _, c := range pod.Spec.Containers {
+			if c.SecurityContext.ReadOnlyRootFilesystem == nil || !*c.SecurityContext.ReadOnlyRootFilesystem {
+				t.Errorf("%s: the root file system can be written", key(o))
+			}
+			if c.Resources.Limits.Memory().IsZero() || c.Resources.Requests.Cpu().IsZero() {
+				t.Errorf("%s: no memory limit or no CPU request", key(o))
+			}
+		}
+	}
+	if seen != 3 {
+		t.Errorf("%d pod templates, want 3", seen)
+	}
+}
+
+// TestAPIServerAcceptsEverything creates each object of the chart on a real kube-apiserver, which refuses unknown fields.
+func TestAPIServerAcceptsEverything(t *testing.T) {
+	environment := &envtest.Environment{}
+	config, err := environment.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := environment.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	c, err := client.New(config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	strict := client.WithFieldValidation(c, metav1.FieldValidationStrict)
+	if err := c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "lethe-system"}}); err != nil {
+		t.Fatal(err)
+	}
+	objects := mustRender(renderChart("lethe-system", needed...))(t)
+	slices.SortStableFunc(objects, func(a, b *unstructured.Unstructured) int { return rank(a) - rank(b) })
+	for _, o := range objects {
+		if err := strict.Create(context.WithoutCancel(t.Context()), o); err != nil {
+			t.Errorf("%s: %v", key(o), err)
+		}
+	}
+}
+
+// rank puts what others need first, as Helm does.
+func rank(u *unstructured.Unstructured) int {
+	return slices.Index([]string{"Job", "Deployment", "CustomResourceDefinition", "PriorityClass", "Namespace"}, u.GetKind()) * -1
+}
+
+func byKey(objects []*unstructured.Unstructured) map[string]*unstructured.Unstructured {
+	m := map[string]*unstructured.Unstructured{}
+	for _, o := range objects {
+		m[key(o)] = o
+	}
+	return m
+}
+
+func mustRender(objects []*unstructured.Unstructured, err error) func(*testing.T) []*unstructured.Unstructured {
+	return func(t *testing.T) []*unstructured.Unstructured {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return objects
+	}
+}
+
+func podOf(t *testing.T, u *unstructured.Unstructured) corev1.PodTemplateSpec {
+	t.Helper()
+	template, found, err := unstructured.NestedMap(u.Object, "spec", "template")
+	if err != nil || !found {
+		t.Fatalf("%s has no pod template: %v", key(u), err)
+	}
+	var pod corev1.PodTemplateSpec
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(template, &pod); err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}

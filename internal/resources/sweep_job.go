@@ -12,43 +12,38 @@ import (
 
 // SweeperServiceAccount is the identity of a store's sweeps: it gets no token for the API server.
 func SweeperServiceAccount(store *v1alpha1.DataStore) *corev1.ServiceAccount {
-	no := false
 	return &corev1.ServiceAccount{
 		ObjectMeta: meta(store.Namespace, SweeperName(store.Name), StoreLabels(store.Name, ComponentSweeper),
 			OwnerReference(store, KindDataStore)),
-		AutomountServiceAccountToken: &no,
+		AutomountServiceAccountToken: ptr(false),
 	}
 }
 
 // PlanConfigMap holds a plan's canonical bytes. It is immutable and named by their hash.
 func PlanConfigMap(store *v1alpha1.DataStore, planHash string, canonical []byte) *corev1.ConfigMap {
-	yes := true
 	return &corev1.ConfigMap{
 		ObjectMeta: meta(store.Namespace, PlanName(store.Name, planHash), StoreLabels(store.Name, ComponentPlan),
 			OwnerReference(store, KindDataStore)),
-		Immutable: &yes,
+		Immutable: ptr(true),
 		Data:      map[string]string{PlanKey: string(canonical)},
 	}
 }
 
 // SweepCronJob sweeps a store every hour, at a minute of its own.
 func SweepCronJob(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, planHash string) *batchv1.CronJob {
-	zone, no, one := "Etc/UTC", false, int32(1)
-	startsWithin := int64(sweepStartsWithin.Seconds())
-	spec := sweepJobSpec(s, store, tenant, planHash)
-	template := batchv1.JobTemplateSpec{Spec: spec}
+	template := batchv1.JobTemplateSpec{Spec: sweepJobSpec(s, store, tenant, planHash)}
 	template.Labels = StoreLabels(store.Name, ComponentSweeper)
 	return &batchv1.CronJob{
 		ObjectMeta: meta(store.Namespace, SweepName(store.Name), StoreLabels(store.Name, ComponentSweeper),
 			OwnerReference(store, KindDataStore)),
 		Spec: batchv1.CronJobSpec{
 			Schedule:                   fmt.Sprintf("%d * * * *", SweepMinute(store)),
-			TimeZone:                   &zone,
+			TimeZone:                   ptr("Etc/UTC"),
 			ConcurrencyPolicy:          batchv1.ForbidConcurrent,
-			StartingDeadlineSeconds:    &startsWithin,
-			Suspend:                    &no,
-			SuccessfulJobsHistoryLimit: &one,
-			FailedJobsHistoryLimit:     &one,
+			StartingDeadlineSeconds:    ptr(int64(sweepStartsWithin.Seconds())),
+			Suspend:                    ptr(false),
+			SuccessfulJobsHistoryLimit: ptr(int32(1)),
+			FailedJobsHistoryLimit:     ptr(int32(1)),
 			JobTemplate:                template,
 		},
 	}
@@ -63,15 +58,13 @@ func CatchUpJob(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, 
 }
 
 func sweepJobSpec(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, planHash string) batchv1.JobSpec {
-	one, none, no := int32(1), int32(0), false
-	deadline, ttl := int64(sweepDeadline.Seconds()), int32(sweepJobsKeptFor.Seconds())
 	return batchv1.JobSpec{
-		Parallelism:             &one,
-		Completions:             &one,
-		BackoffLimit:            &none,
-		Suspend:                 &no,
-		ActiveDeadlineSeconds:   &deadline,
-		TTLSecondsAfterFinished: &ttl,
+		Parallelism:             ptr(int32(1)),
+		Completions:             ptr(int32(1)),
+		BackoffLimit:            ptr(int32(0)),
+		Suspend:                 ptr(false),
+		ActiveDeadlineSeconds:   ptr(int64(sweepDeadline.Seconds())),
+		TTLSecondsAfterFinished: ptr(int32(sweepJobsKeptFor.Seconds())),
 		Template:                SweepPodTemplate(s, store, tenant, planHash),
 	}
 }

@@ -1,7 +1,6 @@
 package resources
 
 import (
-	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -38,26 +37,25 @@ const (
 // SweepPodTemplate is the pod of one sweep of a store by the plan of that hash. The manager puts it into the CronJob and
 // into catch-up Jobs; the keyserver gives a lease and a credential only to a pod that looks like it.
 func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, planHash string) corev1.PodTemplateSpec {
-	no, yes := false, true
-	user, grace := int64(sweepUser), int64(30)
-	tokenSeconds := int64(sweepTokenFor.Seconds())
-	readable := int32(0o444)
+	labels := StoreLabels(store.Name, ComponentSweeper)
+	labels[v1alpha1.LabelTenant] = LabelValue(tenant.Name)
 	var nodes map[string]string
 	if tenant.Spec.Placement != nil {
-		nodes = maps.Clone(tenant.Spec.Placement.NodeSelector)
+		nodes = tenant.Spec.Placement.NodeSelector
 	}
 	return corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{Labels: StoreLabels(store.Name, ComponentSweeper)},
+		ObjectMeta: metav1.ObjectMeta{Labels: labels},
 		Spec: corev1.PodSpec{
 			ServiceAccountName:            SweeperName(store.Name),
-			AutomountServiceAccountToken:  &no,
-			EnableServiceLinks:            &no,
+			AutomountServiceAccountToken:  ptr(false),
+			EnableServiceLinks:            ptr(false),
 			RestartPolicy:                 corev1.RestartPolicyNever,
 			PriorityClassName:             PriorityClassSweeper,
-			TerminationGracePeriodSeconds: &grace,
+			TerminationGracePeriodSeconds: ptr(int64(30)),
 			NodeSelector:                  nodes,
 			SecurityContext: &corev1.PodSecurityContext{
-				RunAsNonRoot: &yes, RunAsUser: &user, RunAsGroup: &user, FSGroup: &user,
+				RunAsNonRoot: ptr(true), RunAsUser: ptr(int64(sweepUser)), RunAsGroup: ptr(int64(sweepUser)),
+				FSGroup:        ptr(int64(sweepUser)),
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			},
 			Containers: []corev1.Container{{
@@ -86,10 +84,7 @@ func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Te
 						corev1.ResourceEphemeralStorage: resource.MustParse("64Mi"),
 					},
 				},
-				SecurityContext: &corev1.SecurityContext{
-					AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
-					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-				},
+				SecurityContext: restricted(),
 				VolumeMounts: []corev1.VolumeMount{
 					{Name: "plan", MountPath: sweepPlanDir, ReadOnly: true},
 					{Name: "ca", MountPath: sweepCADir, ReadOnly: true},
@@ -98,15 +93,15 @@ func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Te
 			}},
 			Volumes: []corev1.Volume{
 				{Name: "plan", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-					LocalObjectReference: corev1.LocalObjectReference{Name: PlanName(store.Name, planHash)}, DefaultMode: &readable,
+					LocalObjectReference: corev1.LocalObjectReference{Name: PlanName(store.Name, planHash)}, DefaultMode: ptr(int32(0o444)),
 				}}},
 				{Name: "ca", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-					LocalObjectReference: corev1.LocalObjectReference{Name: CABundleName}, DefaultMode: &readable,
+					LocalObjectReference: corev1.LocalObjectReference{Name: CABundleName}, DefaultMode: ptr(int32(0o444)),
 				}}},
 				{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
-					DefaultMode: &readable,
+					DefaultMode: ptr(int32(0o444)),
 					Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
-						Audience: v1alpha1.AudienceKeyserver, ExpirationSeconds: &tokenSeconds, Path: "token",
+						Audience: v1alpha1.AudienceKeyserver, ExpirationSeconds: ptr(int64(sweepTokenFor.Seconds())), Path: "token",
 					}}},
 				}}},
 			},

@@ -1,0 +1,317 @@
+package kube
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+type fieldOf struct {
+	parent reflect.Type
+	name   string
+}
+
+func field[T any](name string) fieldOf { return fieldOf{reflect.TypeFor[T](), name} }
+
+// defaults are what the API server fills in where a builder says nothing. Everything else that appears in a field that a
+// builder leaves empty was put there by another hand. The library's types decide what can appear: a field that a newer
+// server knows and they do not is never seen.
+var defaults = map[fieldOf][]any{
+	field[corev1.PodSpec]("RestartPolicy"):                                       {corev1.RestartPolicyAlways},
+	field[corev1.PodSpec]("DNSPolicy"):                                           {corev1.DNSClusterFirst},
+	field[corev1.PodSpec]("SchedulerName"):                                       {corev1.DefaultSchedulerName},
+	field[corev1.PodSpec]("TerminationGracePeriodSeconds"):                       {int64(corev1.DefaultTerminationGracePeriodSeconds)},
+	field[corev1.Container]("TerminationMessagePath"):                            {corev1.TerminationMessagePathDefault},
+	field[corev1.Container]("TerminationMessagePolicy"):                          {corev1.TerminationMessageReadFile},
+	field[corev1.ProjectedVolumeSource]("DefaultMode"):                           {corev1.ProjectedVolumeSourceDefaultMode},
+	field[corev1.ConfigMapVolumeSource]("DefaultMode"):                           {corev1.ConfigMapVolumeSourceDefaultMode},
+	field[corev1.ObjectFieldSelector]("APIVersion"):                              {"v1"},
+	field[corev1.PersistentVolumeClaimSpec]("VolumeMode"):                        {corev1.PersistentVolumeFilesystem},
+	field[corev1.PersistentVolumeClaim]("Kind"):                                  {"PersistentVolumeClaim"},
+	field[corev1.PersistentVolumeClaim]("APIVersion"):                            {"v1"},
+	field[corev1.PersistentVolumeClaimStatus]("Phase"):                           {corev1.ClaimPending},
+	field[appsv1.RollingUpdateStatefulSetStrategy]("Partition"):                  {int32(0)},
+	field[appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy]("WhenDeleted"): {appsv1.RetainPersistentVolumeClaimRetentionPolicyType},
+	field[appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy]("WhenScaled"):  {appsv1.RetainPersistentVolumeClaimRetentionPolicyType},
+	field[batchv1.CronJobSpec]("ConcurrencyPolicy"):                              {batchv1.AllowConcurrent},
+	field[batchv1.CronJobSpec]("Suspend"):                                        {false},
+	field[batchv1.CronJobSpec]("SuccessfulJobsHistoryLimit"):                     {int32(3)},
+	field[batchv1.CronJobSpec]("FailedJobsHistoryLimit"):                         {int32(1)},
+}
+
+// dropped are fields that some servers forget, because the feature is off there.
+var dropped = map[fieldOf]bool{
+	field[appsv1.RollingUpdateStatefulSetStrategy]("MaxUnavailable"): true,
+}
+
+// unowned are fields beside a child's metadata and status that others may fill in.
+var unowned = map[fieldOf]bool{
+	field[corev1.Namespace]("Spec"):                  true,
+	field[corev1.ServiceAccount]("Secrets"):          true,
+	field[corev1.ServiceAccount]("ImagePullSecrets"): true,
+	// A copy of serviceAccountName under its old name.
+	field[corev1.PodSpec]("DeprecatedServiceAccount"): true,
+}
+
+var (
+	typeMeta   = reflect.TypeFor[metav1.TypeMeta]()
+	objectMeta = reflect.TypeFor[metav1.ObjectMeta]()
+)
+
+// Drift names the first field in which live is not as desired says, or is empty. Of the metadata, desired's labels,
+// annotations and owners must be there, and others may be beside them; everything else must be the same, apart from the
+// status, what the API server fills in, and what is left to others.
+func Drift(desired, live client.Object) string {
+	if path := metadataDrift(desired, live); path != "" {
+		return path
+	}
+	d, l := reflect.ValueOf(desired).Elem(), reflect.ValueOf(live).Elem()
+	if d.Type() != l.Type() {
+		return fmt.Sprintf("type %s", l.Type())
+	}
+	for _, name := range ownedFields(d.Type()) {
+		if path := compare(lower(name), fieldOf{d.Type(), name}, d.FieldByName(name), l.FieldByName(name)); path != "" {
+			return path
+		}
+	}
+	return ""
+}
+
+// merge returns live with everything that desired owns put in its place.
+func merge(desired, live client.Object) (client.Object, error) {
+	merged, err := copyOf(live)
+	if err != nil {
+		return nil, err
+	}
+	source, err := copyOf(desired)
+	if err != nil {
+		return nil, err
+	}
+	merged.SetLabels(overlay(merged.GetLabels(), source.GetLabels()))
+	merged.SetAnnotations(overlay(merged.GetAnnotations(), source.GetAnnotations()))
+	if owners := source.GetOwnerReferences(); len(owners) > 0 {
+		merged.SetOwnerReferences(withOwners(merged.GetOwnerReferences(), owners))
+	}
+	m, s := reflect.ValueOf(merged).Elem(), reflect.ValueOf(source).Elem()
+	for _, name := range ownedFields(m.Type()) {
+		m.FieldByName(name).Set(s.FieldByName(name))
+	}
+	return merged, nil
+}
+
+// ownedFields are the fields at the top of a kind that a builder decides.
+func ownedFields(kind reflect.Type) []string {
+	var names []string
+	for i := range kind.NumField() {
+		f := kind.Field(i)
+		if f.Type == typeMeta || f.Type == objectMeta || f.Name == "Status" || unowned[fieldOf{kind, f.Name}] {
+			continue
+		}
+		names = append(names, f.Name)
+	}
+	return names
+}
+
+func metadataDrift(desired, live client.Object) string {
+	for _, key := range sortedKeys(desired.GetLabels()) {
+		if got, ok := live.GetLabels()[key]; !ok || got != desired.GetLabels()[key] {
+			return "metadata.labels[" + key + "]"
+		}
+	}
+	for _, key := range sortedKeys(desired.GetAnnotations()) {
+		if got, ok := live.GetAnnotations()[key]; !ok || got != desired.GetAnnotations()[key] {
+			return "metadata.annotations[" + key + "]"
+		}
+	}
+	for _, owner := range desired.GetOwnerReferences() {
+		if !containsOwner(live.GetOwnerReferences(), owner) {
+			return "metadata.ownerReferences"
+		}
+	}
+	return ""
+}
+
+func containsOwner(owners []metav1.OwnerReference, owner metav1.OwnerReference) bool {
+	for _, o := range owners {
+		if equality.Semantic.DeepEqual(o, owner) {
+			return true
+		}
+	}
+	return false
+}
+
+// withOwners replaces the references to the same objects and keeps those to others.
+func withOwners(owners, ours []metav1.OwnerReference) []metav1.OwnerReference {
+	result := ours
+	for _, owner := range owners {
+		same := false
+		for _, our := range ours {
+			same = same || our.UID == owner.UID
+		}
+		if !same {
+			result = append(result, owner)
+		}
+	}
+	return result
+}
+
+func overlay(base, over map[string]string) map[string]string {
+	if len(over) == 0 {
+		return base
+	}
+	result := maps.Clone(base)
+	if result == nil {
+		result = map[string]string{}
+	}
+	maps.Copy(result, over)
+	return result
+}
+
+// compare returns the path of the first difference.
+func compare(path string, f fieldOf, desired, live reflect.Value) string {
+	switch {
+	case isLeaf(desired):
+		return unless(equality.Semantic.DeepEqual(desired.Interface(), live.Interface()), path)
+	case isEmpty(desired):
+		return compareWithNothing(path, f, live)
+	case isEmpty(live) && desired.Kind() != reflect.Struct:
+		return unless(dropped[f], path)
+	}
+	switch desired.Kind() {
+	case reflect.Pointer:
+		return compare(path, f, desired.Elem(), live.Elem())
+	case reflect.Struct:
+		return compareStruct(path, desired, live)
+	case reflect.Slice:
+		return compareSlice(path, desired, live)
+	case reflect.Map:
+		return compareMap(path, desired, live)
+	default:
+		return unless(equality.Semantic.DeepEqual(desired.Interface(), live.Interface()), path)
+	}
+}
+
+// compareWithNothing allows in live only what the API server fills in.
+func compareWithNothing(path string, f fieldOf, live reflect.Value) string {
+	if isEmpty(live) || isDefault(f, live) {
+		return ""
+	}
+	if live.Kind() == reflect.Pointer {
+		live = live.Elem()
+	}
+	if live.Kind() == reflect.Struct && !isLeaf(live) {
+		return compareStruct(path, reflect.Zero(live.Type()), live)
+	}
+	return path
+}
+
+func unless(same bool, path string) string {
+	if same {
+		return ""
+	}
+	return path
+}
+
+func compareStruct(path string, desired, live reflect.Value) string {
+	t := desired.Type()
+	for i := range t.NumField() {
+		f := fieldOf{t, t.Field(i).Name}
+		if unowned[f] {
+			continue
+		}
+		below := path + "." + lower(f.name)
+		if t.Field(i).Anonymous {
+			below = path
+			if t.Field(i).Type == typeMeta {
+				if diff := compareTypeMeta(below, t, desired.Field(i), live.Field(i)); diff != "" {
+					return diff
+				}
+				continue
+			}
+		}
+		if diff := compare(below, f, desired.Field(i), live.Field(i)); diff != "" {
+			return diff
+		}
+	}
+	return ""
+}
+
+// compareTypeMeta looks the defaults of kind and apiVersion up under the type that embeds them.
+func compareTypeMeta(path string, parent reflect.Type, desired, live reflect.Value) string {
+	for i := range desired.NumField() {
+		name := typeMeta.Field(i).Name
+		if diff := compare(path+"."+lower(name), fieldOf{parent, name}, desired.Field(i), live.Field(i)); diff != "" {
+			return diff
+		}
+	}
+	return ""
+}
+
+func compareSlice(path string, desired, live reflect.Value) string {
+	for i := range max(desired.Len(), live.Len()) {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if i >= desired.Len() || i >= live.Len() {
+			return at
+		}
+		if diff := compare(at, fieldOf{}, desired.Index(i), live.Index(i)); diff != "" {
+			return diff
+		}
+	}
+	return ""
+}
+
+func compareMap(path string, desired, live reflect.Value) string {
+	for _, key := range desired.MapKeys() {
+		at := fmt.Sprintf("%s[%v]", path, key)
+		value := live.MapIndex(key)
+		if !value.IsValid() || !equality.Semantic.DeepEqual(desired.MapIndex(key).Interface(), value.Interface()) {
+			return at
+		}
+	}
+	for _, key := range live.MapKeys() {
+		if !desired.MapIndex(key).IsValid() {
+			return fmt.Sprintf("%s[%v]", path, key)
+		}
+	}
+	return ""
+}
+
+// isLeaf says whether a value is compared as a whole, because it means more than its fields.
+func isLeaf(value reflect.Value) bool {
+	switch value.Interface().(type) {
+	case resource.Quantity, intstr.IntOrString, metav1.Time:
+		return true
+	default:
+		return false
+	}
+}
+
+func isEmpty(value reflect.Value) bool {
+	switch value.Kind() {
+	case reflect.Slice, reflect.Map:
+		return value.Len() == 0
+	default:
+		return value.IsZero()
+	}
+}
+
+func isDefault(f fieldOf, live reflect.Value) bool {
+	if live.Kind() == reflect.Pointer {
+		live = live.Elem()
+	}
+	for _, value := range defaults[f] {
+		if equality.Semantic.DeepEqual(value, live.Interface()) {
+			return true
+		}
+	}
+	return false
+}

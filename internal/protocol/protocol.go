@@ -43,6 +43,8 @@ const (
 	ReasonPlanChanged     = "PlanChanged"     // the plan is no longer the one that the live objects give
 	ReasonNotReady        = "NotReady"        // the object's credentials are not stored yet
 	ReasonRevoked         = "Revoked"         // the object's keys were destroyed
+	ReasonSuspended       = "Suspended"       // the tenant, the bot, the CronJob or the Job is suspended
+	ReasonForeignSecret   = "ForeignSecret"   // a Secret that is not ours has the name that ours would have
 	ReasonBadRequest      = "BadRequest"
 	ReasonInternal        = "Internal"
 

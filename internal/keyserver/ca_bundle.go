@@ -1,0 +1,94 @@
+package keyserver
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// annotationNext on the bundle says which next authority is in it and since when: <fingerprint> <RFC 3339>. It is
+// written together with the bundle, so the authority cannot begin to sign before the bundle was there.
+const annotationNext = "lethe.dev/next-authority"
+
+// bundle is what clients are to trust, in PEM.
+func (d *caDoc) bundle() string {
+	var b strings.Builder
+	b.WriteString(d.Present.Certificate)
+	for _, e := range []*caEntry{d.Next, d.Previous} {
+		if e != nil {
+			b.WriteString(e.Certificate)
+		}
+	}
+	return b.String()
+}
+
+// publish makes the ConfigMap say what the document says, and returns since when the next authority is in it.
+func (a *Authority) publish(ctx context.Context, doc *caDoc, now time.Time) (time.Time, error) {
+	fingerprint := ""
+	if doc.Next != nil {
+		cert, err := parseCert(doc.Next.Certificate)
+		if err != nil {
+			return time.Time{}, err
+		}
+		fingerprint = sealing.KID(cert.Raw)
+	}
+	cm := &corev1.ConfigMap{}
+	err := a.Client.Get(ctx, client.ObjectKey{Namespace: a.Settings.Namespace, Name: resources.CABundleName}, cm)
+	if client.IgnoreNotFound(err) != nil {
+		return time.Time{}, err
+	}
+	missing := apierrors.IsNotFound(err)
+	since := nextSince(cm, fingerprint)
+	if !missing && cm.Data[resources.CABundleKey] == doc.bundle() && len(cm.Data) == 1 && (fingerprint == "" || !since.IsZero()) {
+		return since, nil
+	}
+	if fingerprint != "" && (since.IsZero() || !strings.Contains(cm.Data[resources.CABundleKey], doc.Next.Certificate)) {
+		// It was not in the bundle until now, whatever the annotation says.
+		since = now.UTC().Truncate(time.Second)
+	}
+	cm.Data = map[string]string{resources.CABundleKey: doc.bundle()}
+	if cm.Annotations == nil {
+		cm.Annotations = map[string]string{}
+	}
+	delete(cm.Annotations, annotationNext)
+	if fingerprint != "" {
+		cm.Annotations[annotationNext] = fmt.Sprintf("%s %s", fingerprint, since.Format(time.RFC3339))
+	}
+	if missing {
+		cm.ObjectMeta = metav1.ObjectMeta{Namespace: a.Settings.Namespace, Name: resources.CABundleName,
+			Labels: resources.Labels(resources.ComponentKeyserver), Annotations: cm.Annotations}
+		err = a.Client.Create(ctx, cm)
+	} else {
+		err = a.Client.Update(ctx, cm)
+	}
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		return time.Time{}, later(protocol.ReasonInternal, 1, "another replica published at the same time")
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	return since, nil
+}
+
+// nextSince reads the annotation; zero when it speaks of another authority, or is not readable.
+func nextSince(cm *corev1.ConfigMap, fingerprint string) time.Time {
+	name, at, ok := strings.Cut(cm.Annotations[annotationNext], " ")
+	if !ok || fingerprint == "" || name != fingerprint {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339, at)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}

@@ -1,0 +1,152 @@
+package keyserver
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// maxKnownCredentials bounds how many names of credentials one object may have had.
+const maxKnownCredentials = 256
+
+// credentials opens the credentials of an object and stores them again, all in one Secret that is named by what went in:
+// the same input makes no write. What cannot be opened leaves the value in use as it is, and says so.
+//
+// Requests to the API server: a new object is read, then its key and its Secret are created (3); a repeat reads the object,
+// its key and its Secret (3) and writes nothing.
+func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.CredentialsRequest) (*protocol.CredentialsResponse, error) {
+	sub, err := s.find(ctx, req.Object)
+	if err != nil {
+		return nil, err
+	}
+	if err := sub.alive(); err != nil {
+		return nil, err
+	}
+	wanted := sub.credentials()
+	if len(wanted) == 0 && sub.known == "" {
+		return &protocol.CredentialsResponse{}, nil
+	}
+	tenant, err := s.tenantOfRecently(ctx, sub.namespace())
+	if err != nil {
+		return nil, err
+	}
+	keys, err := s.keysOf(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.storeCredentials(ctx, sub, keys, wanted, sub.known == "")
+	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
+		// The object is not as new as its status says (a crash, or another replica): once more with what is stored.
+		resp, err = s.storeCredentials(ctx, sub, keys, wanted, false)
+	}
+	return resp, err
+}
+
+// storeCredentials does the work of one attempt. assumeNew skips looking for the object's key: creating it then fails
+// with AlreadyExists when there is one.
+func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *tenantKeys, wanted []wantedCredential, assumeNew bool) (*protocol.CredentialsResponse, error) {
+	var keys *objectKeys
+	var err error
+	if !assumeNew {
+		if keys, err = s.loadObjectKeys(ctx, sub, tenant); err != nil {
+			return nil, err
+		}
+	}
+	if keys == nil {
+		if sub.known != "" {
+			return nil, refuse(protocol.ReasonKeyMissing,
+				"the data key of %s %s/%s is gone (Secret %s/%s), although credentials were stored with it: restore the backup with `kubectl lethe keys restore`, or delete the object and make it again",
+				sub.kind, sub.namespace(), sub.name(), s.KeysNamespace, objectSecretName(sub.uid()))
+		}
+		if keys, err = s.newObjectKeys(sub, tenant); err != nil {
+			return nil, err
+		}
+	}
+	resolved, err := s.resolveAll(ctx, sub, tenant, keys, wanted)
+	if err != nil {
+		return nil, err
+	}
+	resp := &protocol.CredentialsResponse{}
+	complete := true
+	for _, r := range resolved {
+		resp.Items = append(resp.Items, r.result)
+		complete = complete && r.source != ""
+	}
+	if len(resolved) > 0 && complete {
+		set := newSet(sub, keys, resolved)
+		if err := s.writeSet(ctx, sub, keys, set); err != nil {
+			return nil, err
+		}
+		resp.Secret = set.name
+	}
+	if err := s.cleanSets(ctx, sub, keys, resp.Secret); err != nil {
+		// Old sets are ciphertext that nobody uses; the next call tries again.
+		s.Log.Info("Old credentials stay for now", "object", refString(sub.ref()), "cause", err)
+	}
+	return resp, nil
+}
+
+// set is one version of all credentials of an object.
+type set struct {
+	name  string // of its Secret
+	hash  string // of what went in
+	items []resolved
+}
+
+// newSet names a set by what goes into it: the object, its data key, and each credential's name, source, version and
+// variable. None of them gives a value away.
+func newSet(sub *subject, keys *objectKeys, items []resolved) set {
+	sorted := slices.Clone(items)
+	slices.SortFunc(sorted, func(a, b resolved) int { return strings.Compare(a.wanted.name, b.wanted.name) })
+	h := sha256.New()
+	write := func(parts ...string) {
+		for _, p := range parts {
+			// Length in front: no two lists of parts give the same bytes.
+			fmt.Fprintf(h, "%d:%s,", len(p), p)
+		}
+	}
+	write("lethe/set/v1", sub.uid(), keys.key.KID())
+	for _, r := range sorted {
+		write(r.wanted.name, r.source, strconv.FormatUint(uint64(r.version), 10), r.wanted.envName)
+	}
+	hash := hex.EncodeToString(h.Sum(nil))
+	return set{name: resources.CredentialsName(sub.name(), hash), hash: hash, items: sorted}
+}
+
+// record is the document with a set in it: its name before its Secret exists, and the versions that went in.
+func record(doc objectDoc, st set) (objectDoc, error) {
+	out := doc
+	out.Sets = slices.Clone(doc.Sets)
+	if !slices.Contains(out.Sets, st.name) {
+		out.Sets = append(out.Sets, st.name)
+	}
+	out.Current = st.name
+	out.Credentials = map[string]credentialDoc{}
+	for name, c := range doc.Credentials {
+		// No longer in the spec: only how far it got stays known.
+		out.Credentials[name] = credentialDoc{Highest: c.Highest}
+	}
+	for _, r := range st.items {
+		out.Credentials[r.wanted.name] = credentialDoc{
+			Highest: max(doc.Credentials[r.wanted.name].Highest, r.version), Version: r.version, Source: r.source}
+	}
+	if len(out.Credentials) > maxKnownCredentials {
+		return out, refuse(protocol.ReasonBadRequest, "the object has had more than %d names of credentials: make a new one", maxKnownCredentials)
+	}
+	return out, nil
+}
+
+// sameRecord says whether writing a document would change anything.
+func sameRecord(a, b objectDoc) bool {
+	return a.Current == b.Current && slices.Equal(a.Sets, b.Sets) && maps.Equal(a.Credentials, b.Credentials)
+}

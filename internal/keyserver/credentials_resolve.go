@@ -1,0 +1,211 @@
+package keyserver
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// resolved is one credential after it was looked at: the value to use, and what to say about it. Without a source there
+// is no value: it was refused and nothing was ever stored.
+type resolved struct {
+	wanted  wantedCredential
+	result  protocol.CredentialResult
+	source  string // names the value without giving it away
+	version uint32
+	value   func(context.Context) ([]byte, error) // called only when a new set is written
+}
+
+// resolveAll looks at every credential; a refused one keeps the value that is in use.
+func (s *Server) resolveAll(ctx context.Context, sub *subject, tenant *tenantKeys, keys *objectKeys, wanted []wantedCredential) ([]resolved, error) {
+	var out []resolved
+	for _, w := range wanted {
+		var r resolved
+		var err error
+		if w.ref != nil {
+			r, err = s.resolveRef(ctx, sub, keys, w)
+		} else {
+			r = s.resolveSealed(sub, tenant, keys, w)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if r.source == "" {
+			s.keepInUse(sub, keys, &r)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func refused(w wantedCredential, reason, format string, args ...any) resolved {
+	return resolved{wanted: w, result: protocol.CredentialResult{Name: w.name, Reason: reason, Message: fmt.Sprintf(format, args...)}}
+}
+
+func stored(w wantedCredential, source string, version uint32, value []byte) resolved {
+	return resolved{wanted: w, source: source, version: version,
+		value:  func(context.Context) ([]byte, error) { return value, nil },
+		result: protocol.CredentialResult{Name: w.name, Reason: protocol.ReasonStored, Version: version, Plaintext: w.ref != nil}}
+}
+
+// resolveSealed opens a sealed value. A value that is in use already is not opened again.
+func (s *Server) resolveSealed(sub *subject, tenant *tenantKeys, keys *objectKeys, w wantedCredential) resolved {
+	envelope, err := sealing.Parse(w.sealed)
+	if err != nil {
+		return refused(w, protocol.ReasonMalformed, "not a sealed value: run `kubectl lethe seal` and paste its whole output, which begins with seal.v1 (the value is not repeated here)")
+	}
+	place := sealing.Place{Realm: tenant.doc.Realm, Tenant: tenant.doc.Tenant, Namespace: sub.namespace(), Kind: sub.kind,
+		Name: sub.name(), Key: w.name, Destination: w.destination}
+	if err := envelope.Check(place); err != nil {
+		return refused(w, protocol.ReasonWrongPlace, "%s", err)
+	}
+	sum := sha256.Sum256([]byte(w.sealed))
+	source, version := hex.EncodeToString(sum[:]), envelope.Hint.Version
+	before := keys.doc.Credentials[w.name]
+	if before.Source == source && before.Version == version && version >= before.Highest {
+		r := stored(w, source, version, nil)
+		r.value = func(ctx context.Context) ([]byte, error) {
+			if v, err := s.valueInUse(ctx, sub, keys, w.name); err == nil {
+				return v, nil
+			}
+			return openSealed(envelope, tenant, place)
+		}
+		return r
+	}
+	if _, ok := tenant.seal[envelope.KID]; !ok {
+		return refused(w, protocol.ReasonUnknownKey, "sealed to key %s, which Tenant %s does not have (it has %s): seal it again with the Tenant's present key",
+			envelope.KID, tenant.doc.Tenant, strings.Join(kids(tenant), ", "))
+	}
+	value, err := openSealed(envelope, tenant, place)
+	if err != nil {
+		return refused(w, protocol.ReasonDoesNotOpen, "its place is right, yet it does not open: it was altered, or sealed for another realm than %s; seal it again", tenant.doc.Realm)
+	}
+	if version < before.Highest {
+		return refused(w, protocol.ReasonRolledBack, "version %d is older than version %d, which was stored before", version, before.Highest)
+	}
+	return stored(w, source, version, value)
+}
+
+func openSealed(e sealing.Envelope, tenant *tenantKeys, place sealing.Place) ([]byte, error) {
+	priv, ok := tenant.seal[e.KID]
+	if !ok {
+		return nil, sealing.ErrUnknownKey
+	}
+	return e.Open(priv, place)
+}
+
+func kids(tenant *tenantKeys) []string {
+	var out []string
+	for kid := range tenant.seal {
+		out = append(out, kid)
+	}
+	sort.Strings(out)
+	return out
+}
+
+// resolveRef reads a value out of a Secret of the object's namespace. Its source is keyed with the object's data key: the
+// same value under another label or resourceVersion is the same set, and nobody can try values against it.
+func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys, w wantedCredential) (resolved, error) {
+	var secret corev1.Secret
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: w.ref.Name}, &secret)
+	if apierrors.IsNotFound(err) {
+		return refused(w, protocol.ReasonSecretMissing, "Secret %s does not exist in namespace %s", w.ref.Name, sub.namespace()), nil
+	}
+	if err != nil {
+		return resolved{}, err
+	}
+	value, ok := secret.Data[w.ref.Key]
+	switch {
+	case !ok:
+		return refused(w, protocol.ReasonSecretMissing, "Secret %s has no key %s", w.ref.Name, w.ref.Key), nil
+	case len(value) == 0 || len(value) > sealing.MaxPlaintext:
+		return refused(w, protocol.ReasonMalformed, "key %s of Secret %s has %d bytes: a credential has 1 to %d", w.ref.Key, w.ref.Name, len(value), sealing.MaxPlaintext), nil
+	}
+	return stored(w, keys.key.MAC("secretKeyRef", w.name, string(value)), 0, value), nil
+}
+
+// keepInUse lets a refused credential go on with the value that was stored before: a mistake, or a `git revert`, must not
+// stop a bot that runs.
+func (s *Server) keepInUse(sub *subject, keys *objectKeys, r *resolved) {
+	before := keys.doc.Credentials[r.wanted.name]
+	if before.Source == "" {
+		if r.result.Reason == protocol.ReasonRolledBack {
+			r.result.Message += fmt.Sprintf("; seal the value again with a version of %d or more", before.Highest)
+		}
+		return
+	}
+	r.source, r.version = before.Source, before.Version
+	name := r.wanted.name
+	r.value = func(ctx context.Context) ([]byte, error) { return s.valueInUse(ctx, sub, keys, name) }
+	r.result.Version = before.Version
+	r.result.Message += "; the value stored before goes on being used"
+	if r.result.Reason == protocol.ReasonRolledBack {
+		r.result.Message += fmt.Sprintf(" (to go back on purpose, seal the old value again with a version of %d or more)", before.Highest)
+	}
+}
+
+// errNotInUse: the value in use cannot be read back.
+var errNotInUse = errors.New("the encrypted Secret that held the value is gone")
+
+// valueInUse reads a stored value back: from the newest set that holds it. The newest of all may have been recorded and
+// never written, after a crash; the one before it is deleted only when the newest is there.
+func (s *Server) valueInUse(ctx context.Context, sub *subject, keys *objectKeys, name string) ([]byte, error) {
+	for _, set := range slices.Backward(keys.doc.Sets) {
+		var secret corev1.Secret
+		err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: set}, &secret)
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		item, err := decryptItem(keys, name, secret.Data[name])
+		if err == nil && item.Source == keys.doc.Credentials[name].Source {
+			return item.Value, nil
+		}
+	}
+	return nil, errNotInUse
+}
+
+// storedItem is the plaintext of one value of an encrypted Secret.
+type storedItem struct {
+	protocol.SecretItem
+	Source string `json:"source"`
+}
+
+// encryptItem makes one value of an encrypted Secret.
+func (s *Server) encryptItem(keys *objectKeys, item storedItem, version uint32) ([]byte, error) {
+	b, err := json.Marshal(item)
+	if err != nil {
+		return nil, errors.New("encode a credential")
+	}
+	defer clear(b)
+	text, err := keys.key.EncryptValue(s.Random, keys.owner(), item.Name, version, b)
+	return []byte(text), err
+}
+
+func decryptItem(keys *objectKeys, name string, text []byte) (storedItem, error) {
+	var item storedItem
+	b, err := keys.key.DecryptValue(keys.owner(), name, string(text))
+	if err != nil {
+		return item, err
+	}
+	defer clear(b)
+	if err := json.Unmarshal(b, &item); err != nil || item.Name != name {
+		return storedItem{}, sealing.ErrDoesNotOpen
+	}
+	return item, nil
+}

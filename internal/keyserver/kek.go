@@ -1,0 +1,140 @@
+package keyserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// kekMemory is how long a check of the key-encryption key counts.
+const kekMemory = 30 * time.Second
+
+// canaryText is what the canary holds.
+const canaryText = "lethe kek canary"
+
+// LoadKEK reads the key-encryption key from a file: 32 random bytes in base64. The error says what to do.
+func LoadKEK(path string) (sealing.Key, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return sealing.Key{}, fmt.Errorf("read the key-encryption key: %w; give its file with --kek-file (one is made with `head -c 32 /dev/urandom | base64`; keep a copy outside the cluster)", err)
+	}
+	defer clear(b)
+	key, err := sealing.ParseKEK(b)
+	if err != nil {
+		return sealing.Key{}, fmt.Errorf("key-encryption key in %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// kekUsable refuses every use of the keys while the KEK is not the one they were wrapped with. A wrong KEK must not make
+// keys: half of the tenants would then be under another one.
+func (s *Server) kekUsable(ctx context.Context) error {
+	s.kekMu.Lock()
+	fresh := !s.kekChecked.IsZero() && s.Clock.Since(s.kekChecked) < kekMemory
+	err := s.kekErr
+	s.kekMu.Unlock()
+	if fresh {
+		return err
+	}
+	return s.checkKEK(ctx)
+}
+
+// checkKEK opens the canary, and remembers the outcome.
+func (s *Server) checkKEK(ctx context.Context) error {
+	err := s.openCanary(ctx)
+	s.kekMu.Lock()
+	defer s.kekMu.Unlock()
+	if r := (*refusal)(nil); err != nil && !errors.As(err, &r) {
+		// Not being able to ask proves nothing about the KEK: what was known stays known.
+		return fmt.Errorf("check the key-encryption key: %w", err)
+	}
+	s.kekErr, s.kekChecked = err, s.Clock.Now()
+	usable := 0.0
+	if err == nil {
+		usable = 1
+	}
+	s.Metrics.kekUsable.Set(usable)
+	return err
+}
+
+func (s *Server) openCanary(ctx context.Context) error {
+	var secret corev1.Secret
+	key := client.ObjectKey{Namespace: s.KeysNamespace, Name: canaryName}
+	err := s.Client.Get(ctx, key, &secret)
+	if apierrors.IsNotFound(err) {
+		if err := s.makeCanary(ctx); err != nil {
+			return err
+		}
+		err = s.Client.Get(ctx, key, &secret)
+	}
+	if err != nil {
+		return err
+	}
+	var doc canaryDoc
+	if err := readDocument(&secret, formatCanary, &doc); err != nil {
+		return later(protocol.ReasonKEKUnavailable, 30, "%s", err)
+	}
+	if doc.Realm != s.Realm {
+		return later(protocol.ReasonKEKUnavailable, 30, "the keys in %s are of realm %q, this keyserver runs with --realm %q", s.KeysNamespace, doc.Realm, s.Realm)
+	}
+	_, text, err := s.KEK.UnwrapBytes(doc.Canary, sealing.PurposeCanary, doc.Realm)
+	if err != nil || string(text) != canaryText {
+		return s.wrongKEK(doc.Canary)
+	}
+	return nil
+}
+
+func (s *Server) wrongKEK(wrapped string) error {
+	want, err := sealing.WrappingKID(wrapped)
+	if err != nil {
+		want = "unknown"
+	}
+	return later(protocol.ReasonKEKUnavailable, 30,
+		"the key-encryption key %s is not the one that the keys in %s were wrapped with (%s): start the keyserver with that one; no key is made with this one",
+		s.KEK.KID(), s.KeysNamespace, want)
+}
+
+// makeCanary makes the canary in a namespace that holds no keys yet. Where there are keys, the canary was lost, and the
+// KEK must first prove itself on each of them.
+func (s *Server) makeCanary(ctx context.Context) error {
+	var list corev1.SecretList
+	if err := s.Client.List(ctx, &list, client.InNamespace(s.KeysNamespace)); err != nil {
+		return err
+	}
+	for i := range list.Items {
+		secret := &list.Items[i]
+		if !strings.HasPrefix(secret.Name, "tenant-") {
+			continue
+		}
+		var doc tenantDoc
+		if err := readDocument(secret, formatTenant, &doc); err != nil {
+			return later(protocol.ReasonKEKUnavailable, 30, "%s", err)
+		}
+		if _, err := s.KEK.Unwrap(doc.Key, sealing.PurposeTenant, s.Realm, doc.Tenant, doc.UID); err != nil {
+			return s.wrongKEK(doc.Key)
+		}
+	}
+	wrapped, err := s.KEK.WrapBytes(s.Random, "canary", []byte(canaryText), sealing.PurposeCanary, s.Realm)
+	if err != nil {
+		return err
+	}
+	secret, err := newKeySecret(s.KeysNamespace, canaryName, "", canaryDoc{Format: formatCanary, Realm: s.Realm, Canary: wrapped})
+	if err != nil {
+		return err
+	}
+	// Create-only: of two replicas the second finds the first one's canary, and has to open it.
+	if err := s.Client.Create(ctx, secret); err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	return nil
+}

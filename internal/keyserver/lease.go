@@ -1,0 +1,245 @@
+package keyserver
+
+import (
+	"context"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/compile"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// Lengths of a sweep's lease.
+const (
+	leaseSeconds = 30
+	// lostAfter is how long after its end a lease is another's to take although the pod that held it is still there: the
+	// clocks of two replicas differ, and a node may be cut off.
+	lostAfter = 60 * time.Second
+)
+
+// annotationHolder on a Lease names the pod that holds it; its UID is the holderIdentity.
+const annotationHolder = "lethe.dev/holder"
+
+func leaseName(storeUID string) string { return "sweep-" + storeUID }
+
+// lease lets a sweep go on for at most 30 seconds. It compiles the plan from the live objects itself each time, so that
+// an edited plan gets nothing, and a changed policy, a suspended sweep or an Audit stops a running one.
+func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseRequest) (*protocol.LeaseResponse, error) {
+	var reply sealing.PublicKey
+	if req.PublicKey != "" {
+		var err error
+		if reply, err = sealing.ParsePublicKey(sealing.Suite, req.PublicKey); err != nil {
+			return nil, refuse(protocol.ReasonBadRequest, "publicKey is not a public key of %s in base64url", sealing.Suite)
+		}
+	}
+	pod, store, err := s.sweptStore(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	tenant, err := s.samePlan(ctx, store, req.PlanHash)
+	if err != nil {
+		return nil, err
+	}
+	if err := MatchPod(resources.SweepPodTemplate(s.Settings, store, tenant, req.PlanHash), pod); err != nil {
+		return nil, refuse(protocol.ReasonPodMismatch, "the pod is not the one that Lethe makes for this store: %s", err)
+	}
+	// The clock is read before the lease is written: writing takes time that is not the sweeper's.
+	now := s.Clock.Now()
+	if err := s.hold(ctx, store, pod, now); err != nil {
+		return nil, err
+	}
+	resp := &protocol.LeaseResponse{Expires: now.Add(leaseSeconds * time.Second).UTC(), Seconds: leaseSeconds}
+	if req.PublicKey == "" {
+		return resp, nil
+	}
+	sub := &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret}
+	keys, err := s.storedKeys(ctx, sub, tenant)
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := s.openSet(ctx, sub, keys, keys.doc.Current)
+	if err != nil {
+		return nil, err
+	}
+	resp.Sealed, err = sealBundle(reply, protocol.PathLease, who.PodUID, bundle)
+	return resp, err
+}
+
+// release ends a lease early. One that is not the caller's is left alone.
+func (s *Server) release(ctx context.Context, who caller, _ *protocol.ReleaseRequest) (*empty, error) {
+	// The pod is on its way out by now, or what it was made of has changed: that it held the lease is all that counts.
+	pod := &corev1.Pod{}
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: who.Namespace, Name: who.Pod}, pod)
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || (err == nil && string(pod.UID) != who.PodUID) {
+		return nil, refuse(protocol.ReasonForbidden, "the pod that the token was made for is gone")
+	}
+	if err != nil {
+		return nil, err
+	}
+	store, _, err := s.storeOf(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	var lease coordinationv1.Lease
+	err = s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: leaseName(string(store.UID))}, &lease)
+	if apierrors.IsNotFound(err) {
+		return &empty{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if holder(&lease) != who.PodUID {
+		return &empty{}, nil
+	}
+	none := ""
+	lease.Spec.HolderIdentity = &none
+	return &empty{}, s.Client.Update(ctx, &lease)
+}
+
+// sweptStore follows a pod to its store by UID, and refuses while anything on the way is suspended or on its way out.
+func (s *Server) sweptStore(ctx context.Context, who caller) (*corev1.Pod, *v1alpha1.DataStore, error) {
+	pod, err := s.callingPod(ctx, who)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, suspended, err := s.storeOf(ctx, pod)
+	if err != nil {
+		return nil, nil, err
+	}
+	if suspended {
+		return nil, nil, refuse(protocol.ReasonSuspended, "the sweep is suspended")
+	}
+	if !store.DeletionTimestamp.IsZero() {
+		return nil, nil, refuse(protocol.ReasonRevoked, "DataStore %s/%s is being deleted", store.Namespace, store.Name)
+	}
+	return pod, store, nil
+}
+
+// storeOf follows the owners of a sweep's pod: a Job, which the store's CronJob or the store itself controls. It also
+// says whether the Job or the CronJob is suspended.
+func (s *Server) storeOf(ctx context.Context, pod *corev1.Pod) (*v1alpha1.DataStore, bool, error) {
+	none := refuse(protocol.ReasonForbidden, "the pod belongs to no DataStore")
+	var job batchv1.Job
+	if err := s.ownerOf(ctx, pod, batchv1.SchemeGroupVersion.String(), "Job", &job); err != nil {
+		return nil, false, orNone(err, none)
+	}
+	suspended := job.Spec.Suspend != nil && *job.Spec.Suspend
+	var owned metav1.Object = &job
+	if ref := metav1.GetControllerOf(&job); ref != nil && ref.Kind == "CronJob" {
+		var cron batchv1.CronJob
+		if err := s.ownerOf(ctx, &job, batchv1.SchemeGroupVersion.String(), "CronJob", &cron); err != nil {
+			return nil, false, orNone(err, none)
+		}
+		suspended = suspended || (cron.Spec.Suspend != nil && *cron.Spec.Suspend)
+		owned = &cron
+	}
+	store := &v1alpha1.DataStore{}
+	if err := s.ownerOf(ctx, owned, v1alpha1.GroupVersion.String(), sealing.KindDataStore, store); err != nil {
+		return nil, false, orNone(err, none)
+	}
+	return store, suspended, nil
+}
+
+// samePlan compiles the store's plan and compares it with the one that the sweep runs by.
+func (s *Server) samePlan(ctx context.Context, store *v1alpha1.DataStore, hash string) (*v1alpha1.Tenant, error) {
+	compiled, err := compile.Store(ctx, s.Client, store, s.Clock.Now())
+	if r, ok := compile.IsRefusal(err); ok {
+		return nil, refuse(protocol.ReasonPlanChanged, "the store has no plan: %s", r.Message)
+	}
+	if err != nil {
+		return nil, err
+	}
+	live, err := plan.Hash(compiled.Plan)
+	if err != nil {
+		return nil, err
+	}
+	if hash == "" || live != hash {
+		return nil, refuse(protocol.ReasonPlanChanged, "the plan that the live objects give is another one: this sweep ends, the next one runs by the new plan")
+	}
+	if !compiled.Tenant.DeletionTimestamp.IsZero() {
+		return nil, refuse(protocol.ReasonRevoked, "Tenant %s is being deleted", compiled.Tenant.Name)
+	}
+	return compiled.Tenant, nil
+}
+
+// hold takes or renews the store's lease for a pod. Two sweeps of one store never hold it at a time.
+func (s *Server) hold(ctx context.Context, store *v1alpha1.DataStore, pod *corev1.Pod, now time.Time) error {
+	name := leaseName(string(store.UID))
+	var lease coordinationv1.Lease
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: name}, &lease)
+	if apierrors.IsNotFound(err) {
+		lease = coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: s.KeysNamespace, Name: name, Labels: resources.Labels(componentLease)}}
+		grant(&lease, pod, now)
+		err = s.Client.Create(ctx, &lease)
+	} else if err == nil {
+		if err := s.mayTake(ctx, &lease, pod, now); err != nil {
+			return err
+		}
+		grant(&lease, pod, now)
+		err = s.Client.Update(ctx, &lease)
+	}
+	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
+		return later(protocol.ReasonInUse, 2, "another sweep of this store was faster")
+	}
+	return err
+}
+
+func holder(lease *coordinationv1.Lease) string {
+	if lease.Spec.HolderIdentity == nil {
+		return ""
+	}
+	return *lease.Spec.HolderIdentity
+}
+
+// mayTake lets a pod have a lease that it holds, that nobody holds, or that ended: when the holder's pod is gone, at
+// once; when it is still there, only long after the end.
+func (s *Server) mayTake(ctx context.Context, lease *coordinationv1.Lease, pod *corev1.Pod, now time.Time) error {
+	held := holder(lease)
+	if held == "" || held == string(pod.UID) || lease.Spec.RenewTime == nil {
+		return nil
+	}
+	end := lease.Spec.RenewTime.Add(leaseSeconds * time.Second)
+	if now.Before(end) {
+		wait := int(end.Sub(now).Seconds()) + 1
+		return later(protocol.ReasonInUse, wait, "another sweep of this store is running")
+	}
+	if !now.Before(end.Add(lostAfter)) {
+		return nil
+	}
+	var other corev1.Pod
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: pod.Namespace, Name: lease.Annotations[annotationHolder]}, &other)
+	if client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if err == nil && string(other.UID) == held && !ended(&other) {
+		return later(protocol.ReasonInUse, int(end.Add(lostAfter).Sub(now).Seconds())+1, "pod %s held the lease and still exists", other.Name)
+	}
+	return nil
+}
+
+func grant(lease *coordinationv1.Lease, pod *corev1.Pod, now time.Time) {
+	uid, seconds, at := string(pod.UID), int32(leaseSeconds), metav1.NewMicroTime(now)
+	if holder(lease) != uid {
+		lease.Spec.AcquireTime = &at
+		var transitions int32
+		if lease.Spec.LeaseTransitions != nil {
+			transitions = *lease.Spec.LeaseTransitions + 1
+		}
+		lease.Spec.LeaseTransitions = &transitions
+	}
+	lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds, lease.Spec.RenewTime = &uid, &seconds, &at
+	if lease.Annotations == nil {
+		lease.Annotations = map[string]string{}
+	}
+	lease.Annotations[annotationHolder] = pod.Name
+}

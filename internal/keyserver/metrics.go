@@ -1,0 +1,43 @@
+package keyserver
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics of a keyserver. No label holds a name of a tenant, a pod or an object: paths and reasons are few and fixed.
+type Metrics struct {
+	requests    *prometheus.CounterVec
+	duration    *prometheus.HistogramVec
+	tenantKeys  prometheus.Gauge
+	kekUsable   prometheus.Gauge
+	certificate *prometheus.GaugeVec
+}
+
+// NewMetrics registers the metrics.
+func NewMetrics(into prometheus.Registerer) (*Metrics, error) {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lethe_keyserver_requests_total",
+			Help: "Calls answered, by path and by the reason of the answer; OK for those that were granted."}, []string{"path", "reason"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "lethe_keyserver_request_duration_seconds",
+			Help: "Time to answer, by path.", Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15}}, []string{"path"}),
+		tenantKeys: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lethe_keyserver_tenant_keys_in_memory",
+			Help: "Tenants whose keys are open in memory, for a minute at most after their last use."}),
+		kekUsable: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lethe_keyserver_kek_usable",
+			Help: "1 while the key-encryption key opens its canary."}),
+		certificate: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lethe_keyserver_certificate_expiry_timestamp_seconds",
+			Help: "When the server's certificate (leaf) and its authority (ca) end."}, []string{"certificate"}),
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.tenantKeys, m.kekUsable, m.certificate} {
+		if err := into.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *Metrics) observe(path, reason string, took time.Duration) {
+	m.requests.WithLabelValues(path, reason).Inc()
+	m.duration.WithLabelValues(path).Observe(took.Seconds())
+}

@@ -1,0 +1,123 @@
+package keyserver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// Limits of one request.
+const (
+	maxBody        = 64 << 10
+	requestTimeout = 15 * time.Second
+	maxInFlight    = 64
+)
+
+// Options of a Server. All are needed.
+type Options struct {
+	// Client reads live: one without a cache.
+	Client client.Client
+	// KEK is the key-encryption key.
+	KEK sealing.Key
+	// KEKGrade is Production or Evaluation.
+	KEKGrade string
+	// Realm is bound into everything: a DNS label chosen at installation.
+	Realm string
+	// KeysNamespace holds the keys.
+	KeysNamespace string
+	// Hosts are the names that the server's certificate is for.
+	Hosts []string
+	// Settings are those that the manager renders pods with.
+	Settings resources.Settings
+	Clock    clock.PassiveClock
+	Random   io.Reader
+	Log      *slog.Logger
+	Metrics  *Metrics
+}
+
+// Server answers the calls of package protocol.
+type Server struct {
+	Options
+	authority *Authority
+	tenants   *memo[*v1alpha1.Tenant] // by namespace
+	keys      *memo[*tenantKeys]      // by UID of the tenant
+	managers  *memo[struct{}]         // by SHA-256 of the token
+	slots     chan struct{}
+
+	kekMu      sync.Mutex
+	kekChecked time.Time
+	kekErr     error
+}
+
+// New makes a server; it asks nothing of the cluster yet.
+func New(o Options) (*Server, error) {
+	switch {
+	case o.Client == nil || o.Clock == nil || o.Random == nil || o.Log == nil || o.Metrics == nil:
+		return nil, errors.New("keyserver: client, clock, randomness, log and metrics are needed")
+	case o.KEK.KID() == "":
+		return nil, errors.New("keyserver: a key-encryption key is needed")
+	case o.KEKGrade != GradeProduction && o.KEKGrade != GradeEvaluation:
+		return nil, errors.New("keyserver: the grade of the key-encryption key must be Production or Evaluation")
+	case o.Realm == "" || len(o.Realm) > 63:
+		return nil, errors.New("keyserver: a realm of 1 to 63 characters is needed")
+	case o.KeysNamespace == "" || len(o.Hosts) == 0:
+		return nil, errors.New("keyserver: the keys' namespace and the server's names are needed")
+	}
+	if err := o.Settings.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{Options: o, slots: make(chan struct{}, maxInFlight)}
+	s.tenants = newMemo[*v1alpha1.Tenant](o.Clock, tenantMemory)
+	s.keys = newMemo[*tenantKeys](o.Clock, keyMemory)
+	s.managers = newMemo[struct{}](o.Clock, managerMemory)
+	s.authority = newAuthority(o)
+	return s, nil
+}
+
+// Authority makes the server's certificates.
+func (s *Server) Authority() *Authority { return s.authority }
+
+// Maintain checks the key-encryption key and keeps the certificates and their bundle up to date. It is called at the
+// start and every minute; when nothing is due it only reads.
+func (s *Server) Maintain(ctx context.Context) error {
+	if err := s.checkKEK(ctx); err != nil {
+		return err
+	}
+	s.keys.sweep()
+	s.tenants.sweep()
+	s.managers.sweep()
+	s.Metrics.tenantKeys.Set(float64(s.keys.len()))
+	return s.authority.Maintain(ctx)
+}
+
+// Ready says whether calls can be answered now: the key-encryption key opens its canary and there is a certificate.
+func (s *Server) Ready(ctx context.Context) error {
+	if err := s.kekUsable(ctx); err != nil {
+		return err
+	}
+	return s.authority.ready()
+}
+
+// Handler serves the calls.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST "+protocol.PathTenant, handle(s, protocol.PathTenant, s.forManager, s.tenant))
+	mux.Handle("POST "+protocol.PathCredentials, handle(s, protocol.PathCredentials, s.forManager, s.credentials))
+	mux.Handle("POST "+protocol.PathRevoke, handle(s, protocol.PathRevoke, s.forManager, s.revoke))
+	mux.Handle("POST "+protocol.PathUnseal, handle(s, protocol.PathUnseal, s.forPod, s.unseal))
+	mux.Handle("POST "+protocol.PathLease, handle(s, protocol.PathLease, s.forPod, s.lease))
+	mux.Handle("POST "+protocol.PathRelease, handle(s, protocol.PathRelease, s.forPod, s.release))
+	return mux
+}

@@ -1,0 +1,149 @@
+package keyserver
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// subject is an object with credentials: a BotDeployment or a DataStore, read live.
+type subject struct {
+	kind   string
+	object client.Object
+	bot    *v1alpha1.BotDeployment // one of the two is set
+	store  *v1alpha1.DataStore
+	known  string // the encrypted Secret that its status names; says that it had keys once
+}
+
+// wantedCredential is one credential as the spec asks for it.
+type wantedCredential struct {
+	name        string
+	sealed      string
+	ref         *v1alpha1.SecretKeyRef
+	envName     string
+	destination sealing.Destination
+}
+
+// find reads an object live. It must be there under the UID that was asked for.
+func (s *Server) find(ctx context.Context, ref protocol.ObjectRef) (*subject, error) {
+	if ref.Namespace == "" || ref.Name == "" || ref.UID == "" {
+		return nil, refuse(protocol.ReasonBadRequest, "namespace, name and UID are needed")
+	}
+	sub := &subject{kind: ref.Kind}
+	switch ref.Kind {
+	case sealing.KindBotDeployment:
+		sub.bot = &v1alpha1.BotDeployment{}
+		sub.object = sub.bot
+	case sealing.KindDataStore:
+		sub.store = &v1alpha1.DataStore{}
+		sub.object = sub.store
+	default:
+		return nil, refuse(protocol.ReasonBadRequest, "kind must be BotDeployment or DataStore")
+	}
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, sub.object)
+	if apierrors.IsNotFound(err) || (err == nil && string(sub.object.GetUID()) != ref.UID) {
+		return nil, refuse(protocol.ReasonNotFound, "%s %s/%s with that UID does not exist", ref.Kind, ref.Namespace, ref.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if sub.bot != nil {
+		sub.known = sub.bot.Status.CredentialsSecret
+	} else {
+		sub.known = sub.store.Status.CredentialsSecret
+	}
+	return sub, nil
+}
+
+func (o *subject) namespace() string { return o.object.GetNamespace() }
+func (o *subject) name() string      { return o.object.GetName() }
+func (o *subject) uid() string       { return string(o.object.GetUID()) }
+
+func (o *subject) ref() protocol.ObjectRef {
+	return protocol.ObjectRef{Kind: o.kind, Namespace: o.namespace(), Name: o.name(), UID: o.uid()}
+}
+
+// alive refuses an object that is being deleted: its credentials are revoked from that moment on.
+func (o *subject) alive() error {
+	if !o.object.GetDeletionTimestamp().IsZero() {
+		return refuse(protocol.ReasonRevoked, "%s %s/%s is being deleted", o.kind, o.namespace(), o.name())
+	}
+	return nil
+}
+
+// credentials in the order of the spec.
+func (o *subject) credentials() []wantedCredential {
+	if o.store != nil {
+		if o.store.Spec.Postgres == nil {
+			return nil
+		}
+		return []wantedCredential{{name: sealing.PasswordKey, sealed: string(o.store.Spec.Postgres.Password),
+			destination: sealing.DestinationOf(&o.store.Spec)}}
+	}
+	var out []wantedCredential
+	for _, c := range o.bot.Spec.Credentials {
+		w := wantedCredential{name: c.Name, sealed: string(c.Sealed), ref: c.SecretKeyRef}
+		if c.Delivery == v1alpha1.DeliveryEnv {
+			w.envName = c.EnvName
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+// objectKeys are an object's data key, opened, and the document it came from.
+type objectKeys struct {
+	secret *corev1.Secret // nil while it was never stored
+	doc    objectDoc
+	key    sealing.Key
+}
+
+func (k *objectKeys) owner() sealing.Owner {
+	return sealing.Owner{Realm: k.doc.Realm, Tenant: k.doc.Tenant, Namespace: k.doc.Namespace, Kind: k.doc.Kind, UID: k.doc.UID}
+}
+
+// loadObjectKeys reads and opens an object's data key; nil when there is none.
+func (s *Server) loadObjectKeys(ctx context.Context, sub *subject, tenant *tenantKeys) (*objectKeys, error) {
+	secret := &corev1.Secret{}
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: objectSecretName(sub.uid())}, secret)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	keys := &objectKeys{secret: secret}
+	if err := readDocument(secret, formatObject, &keys.doc); err != nil {
+		return nil, refuse(protocol.ReasonKeyMissing, "%s", err)
+	}
+	d := keys.doc
+	if d.UID != sub.uid() || d.Kind != sub.kind || d.Namespace != sub.namespace() || d.Tenant != tenant.doc.Tenant || d.TenantUID != tenant.doc.UID || d.Realm != tenant.doc.Realm {
+		return nil, refuse(protocol.ReasonKeyMissing,
+			"Secret %s/%s holds the key of %s %s/%s of Tenant %s, not of this object: the namespace has changed hands; delete the object and make it again",
+			secret.Namespace, secret.Name, d.Kind, d.Namespace, d.Name, d.Tenant)
+	}
+	if keys.key, err = tenant.key.Unwrap(d.Key, sealing.PurposeData, tenant.ids(d.UID)...); err != nil {
+		return nil, refuse(protocol.ReasonKeyMissing, "the data key in Secret %s/%s does not open: restore the backup", secret.Namespace, secret.Name)
+	}
+	return keys, nil
+}
+
+// newObjectKeys makes a data key, in memory only.
+func (s *Server) newObjectKeys(sub *subject, tenant *tenantKeys) (*objectKeys, error) {
+	key, err := sealing.NewKey(s.Random)
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := tenant.key.Wrap(s.Random, key, sealing.PurposeData, tenant.ids(sub.uid())...)
+	if err != nil {
+		return nil, err
+	}
+	return &objectKeys{key: key, doc: objectDoc{Format: formatObject, Realm: tenant.doc.Realm, Tenant: tenant.doc.Tenant, TenantUID: tenant.doc.UID,
+		Kind: sub.kind, Namespace: sub.namespace(), Name: sub.name(), UID: sub.uid(), Key: wrapped}}, nil
+}

@@ -1,0 +1,120 @@
+package keyserver
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// tenant makes a tenant's keys when it never had any, and returns the public ones. All keys go into one Secret, so that
+// a crash leaves either all of them or none.
+func (s *Server) tenant(ctx context.Context, _ caller, req *protocol.TenantRequest) (*protocol.TenantResponse, error) {
+	if req.Tenant.Kind != "Tenant" || req.Tenant.Name == "" || req.Tenant.UID == "" {
+		return nil, refuse(protocol.ReasonBadRequest, "kind Tenant, name and UID are needed")
+	}
+	var tenant v1alpha1.Tenant
+	err := s.Client.Get(ctx, client.ObjectKey{Name: req.Tenant.Name}, &tenant)
+	if apierrors.IsNotFound(err) || (err == nil && string(tenant.UID) != req.Tenant.UID) {
+		return nil, refuse(protocol.ReasonNotFound, "Tenant %s with that UID does not exist", req.Tenant.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !tenant.DeletionTimestamp.IsZero() {
+		return nil, refuse(protocol.ReasonRevoked, "Tenant %s is being deleted", tenant.Name)
+	}
+	keys, err := s.ensureTenantKeys(ctx, &tenant)
+	if err != nil {
+		return nil, err
+	}
+	resp := &protocol.TenantResponse{KEKGrade: s.KEKGrade}
+	for _, d := range keys.doc.Seal {
+		resp.SealingKeys = append(resp.SealingKeys, protocol.SealingKey{KID: d.KID, Suite: d.Suite, Public: d.Public, Realm: keys.doc.Realm})
+	}
+	return resp, nil
+}
+
+// ensureTenantKeys reads the keys live, not from memory: this call is how a person finds out that they are gone.
+func (s *Server) ensureTenantKeys(ctx context.Context, tenant *v1alpha1.Tenant) (*tenantKeys, error) {
+	if err := s.kekUsable(ctx); err != nil {
+		return nil, err
+	}
+	name := client.ObjectKey{Namespace: s.KeysNamespace, Name: tenantSecretName(tenant.Name)}
+	var secret corev1.Secret
+	err := s.Client.Get(ctx, name, &secret)
+	if apierrors.IsNotFound(err) {
+		if err := s.mayMakeKeys(ctx, tenant); err != nil {
+			return nil, err
+		}
+		fresh, err := s.makeTenantKeys(tenant)
+		if err != nil {
+			return nil, err
+		}
+		if err = s.Client.Create(ctx, fresh); err == nil {
+			return s.openTenantKeys(fresh, tenant)
+		}
+		if !apierrors.IsAlreadyExists(err) {
+			return nil, err
+		}
+		// Another replica was first: its keys are the keys.
+		if err := s.Client.Get(ctx, name, &secret); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	return s.openTenantKeys(&secret, tenant)
+}
+
+// mayMakeKeys refuses to make keys where there were some before. That is known from the tenant's status, and from keys of
+// objects that were wrapped under them.
+func (s *Server) mayMakeKeys(ctx context.Context, tenant *v1alpha1.Tenant) error {
+	if len(tenant.Status.SealingKeys) > 0 {
+		return s.keyMissing(tenant)
+	}
+	var left corev1.SecretList
+	if err := s.Client.List(ctx, &left, client.InNamespace(s.KeysNamespace), client.MatchingLabels{v1alpha1.LabelTenant: tenant.Name}); err != nil {
+		return err
+	}
+	for i := range left.Items {
+		var doc objectDoc
+		if err := readDocument(&left.Items[i], formatObject, &doc); err == nil && doc.TenantUID == string(tenant.UID) {
+			return s.keyMissing(tenant)
+		}
+	}
+	return nil
+}
+
+func (s *Server) makeTenantKeys(tenant *v1alpha1.Tenant) (*corev1.Secret, error) {
+	doc := tenantDoc{Format: formatTenant, Realm: s.Realm, Tenant: tenant.Name, UID: string(tenant.UID)}
+	ids := []string{doc.Realm, doc.Tenant, doc.UID}
+	key, err := sealing.NewKey(s.Random)
+	if err != nil {
+		return nil, err
+	}
+	if doc.Key, err = s.KEK.Wrap(s.Random, key, sealing.PurposeTenant, ids...); err != nil {
+		return nil, err
+	}
+	priv, err := sealing.GeneratePrivateKey(s.Random)
+	if err != nil {
+		return nil, err
+	}
+	seed, err := priv.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(seed)
+	pub := priv.Public()
+	wrapped, err := key.WrapBytes(s.Random, pub.KID(), seed, sealing.PurposeSeal, ids...)
+	if err != nil {
+		return nil, err
+	}
+	doc.Seal = []sealDoc{{KID: pub.KID(), Suite: sealing.Suite, Public: pub.String(), Key: wrapped}}
+	return newKeySecret(s.KeysNamespace, tenantSecretName(tenant.Name), tenant.Name, doc)
+}

@@ -1,0 +1,229 @@
+package keyserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// unseal gives a bot's pod its credentials, encrypted to the pod's one-time key. Everything that decides is read live: the
+// pod, its owners by UID, the bot, the namespace and the Tenant, the bot's data key.
+func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealRequest) (*protocol.UnsealResponse, error) {
+	reply, err := sealing.ParsePublicKey(sealing.Suite, req.PublicKey)
+	if err != nil {
+		return nil, refuse(protocol.ReasonBadRequest, "publicKey is not a public key of %s in base64url", sealing.Suite)
+	}
+	pod, err := s.callingPod(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	bot, err := s.botOf(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	sub := &subject{kind: sealing.KindBotDeployment, object: bot, bot: bot, known: bot.Status.CredentialsSecret}
+	if err := sub.alive(); err != nil {
+		return nil, err
+	}
+	tenant, err := s.tenantOf(ctx, sub.namespace())
+	if err != nil {
+		return nil, err
+	}
+	if resources.IsSuspended(bot, tenant) {
+		return nil, refuse(protocol.ReasonSuspended, "the bot or its Tenant is suspended")
+	}
+	keys, err := s.storedKeys(ctx, sub, tenant)
+	if err != nil {
+		return nil, err
+	}
+	// The annotation only chooses among the sets that this keyserver itself wrote for this object.
+	set := pod.Annotations[v1alpha1.AnnotationCredentials]
+	if !slices.Contains(keys.doc.Sets, set) {
+		return nil, refuse(protocol.ReasonPodMismatch, "the pod's annotation %s names no credentials of this bot", v1alpha1.AnnotationCredentials)
+	}
+	if err := MatchPod(resources.BotPodTemplate(s.Settings, bot, tenant, set), pod); err != nil {
+		return nil, refuse(protocol.ReasonPodMismatch, "the pod is not the one that Lethe makes for this bot: %s", err)
+	}
+	if polls(bot) {
+		if err := s.onlyPod(ctx, pod); err != nil {
+			return nil, err
+		}
+	}
+	bundle, err := s.openSet(ctx, sub, keys, set)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := sealBundle(reply, protocol.PathUnseal, who.PodUID, bundle)
+	if err != nil {
+		return nil, err
+	}
+	return &protocol.UnsealResponse{Sealed: sealed}, nil
+}
+
+// callingPod reads the pod that a token is bound to. The API server vouches for a token some time after its pod began to
+// go, so the pod itself is asked: it must be the same object and on no way out.
+func (s *Server) callingPod(ctx context.Context, who caller) (*corev1.Pod, error) {
+	pod := &corev1.Pod{}
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: who.Namespace, Name: who.Pod}, pod)
+	if apierrors.IsForbidden(err) {
+		// The keyserver may read pods in tenants' namespaces only.
+		return nil, refuse(protocol.ReasonNoTenant, "namespace %s belongs to no Tenant", who.Namespace)
+	}
+	if apierrors.IsNotFound(err) || (err == nil && string(pod.UID) != who.PodUID) {
+		return nil, refuse(protocol.ReasonForbidden, "the pod that the token was made for is gone")
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !pod.DeletionTimestamp.IsZero() || ended(pod):
+		return nil, refuse(protocol.ReasonForbidden, "the pod is on its way out")
+	case pod.Spec.ServiceAccountName != who.ServiceAccount:
+		return nil, refuse(protocol.ReasonForbidden, "the token is of another ServiceAccount than the pod's")
+	}
+	return pod, nil
+}
+
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// errNoBot is the one answer to a pod whose owners are not what they should be.
+func errNoBot() error {
+	return refuse(protocol.ReasonForbidden, "the pod belongs to no BotDeployment")
+}
+
+// botOf follows the owners of a pod by UID: names and labels can be made up, an object's own UID cannot.
+func (s *Server) botOf(ctx context.Context, pod *corev1.Pod) (*v1alpha1.BotDeployment, error) {
+	var sts appsv1.StatefulSet
+	if err := s.ownerOf(ctx, pod, appsv1.SchemeGroupVersion.String(), "StatefulSet", &sts); err != nil {
+		return nil, orNone(err, errNoBot())
+	}
+	bot := &v1alpha1.BotDeployment{}
+	if err := s.ownerOf(ctx, &sts, v1alpha1.GroupVersion.String(), sealing.KindBotDeployment, bot); err != nil {
+		return nil, orNone(err, errNoBot())
+	}
+	if resources.BotName(bot.Name) != sts.Name {
+		return nil, errNoBot()
+	}
+	return bot, nil
+}
+
+// errNotOwned says that an object has no controller of the kind that was looked for.
+var errNotOwned = errors.New("no such owner")
+
+func orNone(err, none error) error {
+	if errors.Is(err, errNotOwned) {
+		return none
+	}
+	return err
+}
+
+// ownerOf reads the controller of an object into owner: of that kind, of that UID, or errNotOwned.
+func (s *Server) ownerOf(ctx context.Context, obj metav1.Object, apiVersion, kind string, owner client.Object) error {
+	ref := metav1.GetControllerOf(obj)
+	if ref == nil || ref.APIVersion != apiVersion || ref.Kind != kind {
+		return errNotOwned
+	}
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: obj.GetNamespace(), Name: ref.Name}, owner)
+	if apierrors.IsNotFound(err) || (err == nil && owner.GetUID() != ref.UID) {
+		return errNotOwned
+	}
+	return err
+}
+
+// storedKeys returns the data key of an object whose credentials were stored.
+func (s *Server) storedKeys(ctx context.Context, sub *subject, tenant *v1alpha1.Tenant) (*objectKeys, error) {
+	tkeys, err := s.keysOf(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := s.loadObjectKeys(ctx, sub, tkeys)
+	switch {
+	case err != nil:
+		return nil, err
+	case keys == nil && sub.known != "":
+		return nil, refuse(protocol.ReasonRevoked, "the keys of %s %s/%s were destroyed", sub.kind, sub.namespace(), sub.name())
+	case keys == nil:
+		return nil, later(protocol.ReasonNotReady, 2, "the credentials of %s %s/%s are not stored yet", sub.kind, sub.namespace(), sub.name())
+	}
+	return keys, nil
+}
+
+// polls says whether a bot fetches its messages itself, which only one pod at a time can do.
+func polls(bot *v1alpha1.BotDeployment) bool {
+	for _, c := range bot.Spec.Channels {
+		if c.Type == v1alpha1.ChannelTelegram {
+			return true
+		}
+	}
+	return false
+}
+
+// onlyPod refuses while another pod of the same bot has not ended: that one may hold the token. Pods are found by their
+// ServiceAccount, which is the bot's own and cannot be changed in a pod, as labels can.
+func (s *Server) onlyPod(ctx context.Context, pod *corev1.Pod) error {
+	var pods corev1.PodList
+	if err := s.Client.List(ctx, &pods, client.InNamespace(pod.Namespace),
+		client.MatchingFields{"spec.serviceAccountName": pod.Spec.ServiceAccountName}); err != nil {
+		return err
+	}
+	for i := range pods.Items {
+		if other := &pods.Items[i]; other.UID != pod.UID && !ended(other) {
+			return later(protocol.ReasonInUse, 2, "pod %s of the same bot still exists, and only one may hold the token", other.Name)
+		}
+	}
+	return nil
+}
+
+// openSet reads and opens an encrypted Secret of an object.
+func (s *Server) openSet(ctx context.Context, sub *subject, keys *objectKeys, set string) (*protocol.SecretBundle, error) {
+	var secret corev1.Secret
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: set}, &secret)
+	if apierrors.IsNotFound(err) {
+		return nil, later(protocol.ReasonNotReady, 2, "Secret %s/%s is gone; the manager makes it again", sub.namespace(), set)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !isOurs(&secret, sub) {
+		return nil, refuse(protocol.ReasonForeignSecret, "Secret %s/%s is not the one that Lethe made: delete it", sub.namespace(), set)
+	}
+	bundle := &protocol.SecretBundle{}
+	for _, name := range slices.Sorted(maps.Keys(secret.Data)) {
+		item, err := decryptItem(keys, name, secret.Data[name])
+		if err != nil {
+			return nil, refuse(protocol.ReasonForeignSecret, "value %s in Secret %s/%s was altered: delete the Secret, and it is made again", name, sub.namespace(), set)
+		}
+		bundle.Items = append(bundle.Items, item.SecretItem)
+	}
+	return bundle, nil
+}
+
+// sealBundle encrypts credentials to a pod's one-time key.
+func sealBundle(to sealing.PublicKey, call, podUID string, bundle *protocol.SecretBundle) (string, error) {
+	b, err := json.Marshal(bundle)
+	if err != nil {
+		return "", errors.New("encode credentials")
+	}
+	defer clear(b)
+	text, err := sealing.SealReply(to, call, podUID, b)
+	if err != nil {
+		return "", fmt.Errorf("seal the answer: %w", err)
+	}
+	return text, nil
+}

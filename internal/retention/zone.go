@@ -61,3 +61,20 @@ func FromDate(d time.Time, loc *time.Location) time.Time {
 func wall(t time.Time) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
+
+// LocalNow returns the greatest local time (held in UTC) that any instant up to now has had in loc: what a column of local
+// times can hold at most if nothing in it lies in the future. For a moment after clocks are put back that is ahead of the clock.
+func LocalNow(now time.Time, loc *time.Location) time.Time {
+	now = now.Truncate(time.Microsecond)
+	most := wall(now.In(loc))
+	for at := now.In(loc); ; {
+		start, _ := at.ZoneBounds()
+		if start.IsZero() || now.Sub(start) > clocksGoBack {
+			return most
+		}
+		at = start.Add(-time.Microsecond).In(loc)
+		if ahead := wall(at); ahead.After(most) {
+			most = ahead
+		}
+	}
+}

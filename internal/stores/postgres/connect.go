@@ -1,0 +1,249 @@
+// Package postgres measures and deletes rows in PostgreSQL 13 or newer. Only the sweeper uses it.
+//
+// Why it deletes the way it does is written in docs/design/0002-sweeping-postgresql.md. In short: a batch is one short
+// REPEATABLE READ transaction with one DELETE that repeats every condition. The role may not lock rows, and need not:
+// under REPEATABLE READ PostgreSQL itself refuses to delete a row that changed, or to cascade to a row that appeared,
+// after the transaction's snapshot, and the snapshot is what the conditions were checked against.
+package postgres
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+// Target says where a database is and as whom to log in.
+type Target struct {
+	Host     string
+	Port     int32
+	Database string
+	Username string
+	CABundle string // PEM; empty: the system's own
+}
+
+// Error is a reason of package report with a message for people: what is wrong and what to do. It holds no value of a row.
+type Error struct {
+	Reason  string
+	Message string
+	Cause   error
+}
+
+func (e *Error) Error() string {
+	if e.Cause == nil {
+		return e.Message
+	}
+	return e.Message + ": " + e.Cause.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Session is one connection. The store's lock is held by the very session that deletes, so that whoever has lost the one
+// has lost the other.
+type Session struct {
+	conn *pgx.Conn
+	pid  uint32
+}
+
+// lockKey is the advisory lock of every sweep. Such locks belong to one database of one cluster, which is the identity of
+// a store: two DataStores that name the same database exclude each other.
+const lockKey = int64(0x6c657468655f3031) // "lethe_01"
+
+const connectTimeout = 10 * time.Second
+
+// Connect logs in over TLS with a verified certificate, and never otherwise. Errors are *Error.
+func Connect(ctx context.Context, t Target, password string) (*Session, error) {
+	// Everything is set by hand below: neither the environment nor a password file has a say.
+	cfg, err := pgx.ParseConfig("sslmode=verify-full")
+	if err != nil {
+		return nil, &Error{Reason: report.ReasonInternal, Message: "prepare the connection", Cause: err}
+	}
+	roots, err := roots(t.CABundle)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Host, cfg.Port, cfg.Database, cfg.User, cfg.Password = t.Host, uint16(t.Port), t.Database, t.Username, password
+	cfg.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.Host, RootCAs: roots}
+	cfg.Fallbacks, cfg.ConnectTimeout = nil, connectTimeout
+	cfg.DialFunc = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}).DialContext
+	cfg.RuntimeParams = map[string]string{
+		"application_name": "lethe-sweeper", "timezone": "UTC", "datestyle": "ISO", "intervalstyle": "postgres",
+		"search_path": "pg_catalog", "row_security": "off", "default_transaction_isolation": "read committed",
+		// A plan made for other cutoffs scans the whole table; planning costs a millisecond.
+		"plan_cache_mode": "force_custom_plan",
+		// A dead pod's session must not hold the store's lock for two hours.
+		"tcp_keepalives_idle": "20", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
+		"idle_in_transaction_session_timeout": "5s",
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, classifyConnect(t, err)
+	}
+	return &Session{conn: conn, pid: conn.PgConn().PID()}, nil
+}
+
+func roots(bundle string) (*x509.CertPool, error) {
+	if bundle == "" {
+		return nil, nil // nil: the system's own
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(bundle)) {
+		return nil, &Error{Reason: report.ReasonUntrustedCertificate,
+			Message: "spec.postgres.caBundle holds no PEM certificate: paste the certificate authority of the database server"}
+	}
+	return pool, nil
+}
+
+func classifyConnect(t Target, err error) error {
+	where := net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var verify *tls.CertificateVerificationError
+	var server *pgconn.PgError
+	switch {
+	case errors.As(err, &name):
+		return &Error{Reason: report.ReasonUntrustedCertificate, Message: fmt.Sprintf(
+			"the certificate of %s is for another name: put a name that it holds into spec.postgres.host, or give the server a certificate for this one", where)}
+	case errors.As(err, &unknown):
+		return &Error{Reason: report.ReasonUntrustedCertificate, Message: fmt.Sprintf(
+			"the certificate of %s chains to no authority in spec.postgres.caBundle: put the server's certificate authority there", where)}
+	case errors.As(err, &verify):
+		return &Error{Reason: report.ReasonUntrustedCertificate, Message: "the certificate of " + where + " does not verify", Cause: verify.Err}
+	case errors.As(err, &server):
+		return classifyLogin(t, where, server)
+	case err.Error() != "" && errors.Is(err, context.Canceled):
+		return &Error{Reason: report.ReasonTerminated, Message: "stopped while connecting"}
+	case refusedTLS(err):
+		return &Error{Reason: report.ReasonUntrustedCertificate, Message: fmt.Sprintf(
+			"%s offers no TLS: switch it on (ssl = on), passwords and rows are never sent in clear", where)}
+	}
+	return &Error{Reason: report.ReasonUnreachable, Cause: innermost(err), Message: fmt.Sprintf(
+		"no connection to %s: check spec.postgres.host and port, that the server runs, and that the tenant's egress and the server's firewall let the sweeper through", where)}
+}
+
+func classifyLogin(t Target, where string, server *pgconn.PgError) error {
+	switch server.Code {
+	case "28P01", "28000":
+		return &Error{Reason: report.ReasonWrongPassword, Message: fmt.Sprintf(
+			"%s does not accept role %q with this password over TLS (SQLSTATE %s): seal the right one with 'kubectl lethe seal', check that 'kubectl lethe grants' was run, and that pg_hba.conf has a hostssl line for the role",
+			where, t.Username, server.Code)}
+	case "3D000":
+		return &Error{Reason: report.ReasonNoSuchDatabase, Message: fmt.Sprintf(
+			"%s has no database %q: correct spec.postgres.database", where, t.Database)}
+	case "42501":
+		return &Error{Reason: report.ReasonWrongPassword, Message: fmt.Sprintf(
+			"role %q may not connect to database %q: run the SQL that 'kubectl lethe grants' prints", t.Username, t.Database)}
+	case "42704", "22023":
+		return &Error{Reason: report.ReasonUnsupportedServer, Message: where + " does not know a setting that sweeping needs: PostgreSQL 13 or newer is needed", Cause: server}
+	}
+	return &Error{Reason: report.ReasonUnreachable, Message: where + " answers and takes no connection", Cause: server}
+}
+
+// refusedTLS recognises a server that answers no to the request for TLS; pgx has no exported error for it.
+func refusedTLS(err error) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if err.Error() == "server refused TLS connection" {
+			return true
+		}
+	}
+	return false
+}
+
+// innermost drops what pgx wraps around an error: its text repeats role and database, which the message has.
+func innermost(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op
+	}
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return connect.Unwrap()
+	}
+	return err
+}
+
+// Close ends the session and with it the store's lock.
+func (s *Session) Close(ctx context.Context) error {
+	return s.conn.Close(ctx)
+}
+
+// Closed says that the connection is gone, and the lock with it.
+func (s *Session) Closed() bool { return s.conn.IsClosed() }
+
+// Identity of a database.
+type Identity struct {
+	SystemIdentifier string // of the cluster, made by initdb and kept by its copies and standbys
+	Database         string
+	Version          int // server_version_num
+}
+
+// Identify reads who the database is. A server that cannot be swept is an *Error with ReasonUnsupportedServer.
+func (s *Session) Identify(ctx context.Context) (Identity, error) {
+	var id Identity
+	var standby bool
+	var counts, pooled string
+	err := s.conn.QueryRow(ctx, `SELECT (SELECT system_identifier::text FROM pg_control_system()), current_database()::text,
+		current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('track_counts'), current_setting('timezone')`).
+		Scan(&id.SystemIdentifier, &id.Database, &id.Version, &standby, &counts, &pooled)
+	if code(err) == "42501" {
+		return id, &Error{Reason: report.ReasonUnsupportedServer,
+			Message: "the role may not call pg_control_system(): run the SQL that 'kubectl lethe grants' prints"}
+	}
+	if err != nil {
+		return id, fmt.Errorf("read the identity of the database: %w", err)
+	}
+	switch {
+	case id.Version < 130000:
+		return id, &Error{Reason: report.ReasonUnsupportedServer, Message: fmt.Sprintf("server version %d: PostgreSQL 13 or newer is needed", id.Version)}
+	case standby:
+		return id, &Error{Reason: report.ReasonUnsupportedServer, Message: "the server is a standby: point spec.postgres.host at the primary"}
+	case counts != "on":
+		return id, &Error{Reason: report.ReasonUnsupportedServer, Message: "track_counts is off: switch it on, the sweeper checks by it that a deletion touched nothing else"}
+	case pooled != "UTC":
+		return id, &Error{Reason: report.ReasonUnsupportedServer, Message: "the connection does not keep its settings: connect to PostgreSQL itself, not to a pooler"}
+	}
+	return id, nil
+}
+
+// Now reads the store's clock, between two looks at the caller's: skew is the store's time minus the caller's in the middle.
+func (s *Session) Now(ctx context.Context, clock func() time.Time) (now time.Time, skew time.Duration, err error) {
+	before := clock()
+	if err := s.conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
+		return now, 0, fmt.Errorf("read the store's clock: %w", err)
+	}
+	after := clock()
+	return now.UTC(), now.Sub(before.Add(after.Sub(before) / 2)), nil
+}
+
+// Lock tries to take the store's lock; false: another sweeper has it. The session holds it until it ends.
+func (s *Session) Lock(ctx context.Context) (bool, error) {
+	var got bool
+	var pid uint32
+	err := s.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1), pg_backend_pid()", lockKey).Scan(&got, &pid)
+	if err != nil {
+		return false, fmt.Errorf("take the store's lock: %w", err)
+	}
+	if pid != s.pid {
+		return false, &Error{Reason: report.ReasonUnsupportedServer,
+			Message: "a pooler stands between the sweeper and PostgreSQL: connect to PostgreSQL itself, a lock must belong to the session that deletes"}
+	}
+	return got, nil
+}
+
+// code is the SQLSTATE of an error that the server sent, else empty.
+func code(err error) string {
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		return server.Code
+	}
+	return ""
+}

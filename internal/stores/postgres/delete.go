@@ -1,0 +1,466 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+// Bounds of one batch. A transaction lasts at most statementTimeout and what the commit takes, and aims at targetBatch.
+const (
+	StatementTimeout = 400 * time.Millisecond
+	lockTimeout      = 150 * time.Millisecond
+	targetBatch      = 250 * time.Millisecond
+
+	firstBatch = 1000
+	leastBatch = 100
+	mostBatch  = 20000
+
+	// retries of a batch that ran into a writer, each with a new snapshot, before it is halved.
+	retries = 3
+
+	// walkTimeout bounds looking for the end of the next batch, which holds no locks.
+	walkTimeout = 5 * time.Second
+)
+
+// Permit is asked whether to go on. An error ends the deletion and comes back from Delete.
+type Permit struct {
+	// Begin is asked before each batch.
+	Begin func() error
+	// Commit is asked when a batch has been deleted, right before COMMIT; an error rolls it back.
+	Commit func() error
+}
+
+// Deletion is what deleting from a dataset came to.
+type Deletion struct {
+	Rows    int64
+	Batches int
+	// Longest transaction, from BEGIN to the end of COMMIT or ROLLBACK.
+	Longest time.Duration
+	// Skipped ranges of rows that others held locked, or that the server would not delete; Problem says why. The rest is gone.
+	Skipped int
+	Problem *Problem
+}
+
+// brakeTimeout bounds counting what a dataset would lose, which is exact and not capped.
+const brakeTimeout = 60 * time.Second
+
+// Planned counts the rows that Delete would take from a dataset, and the rows of its table. Children count as gone where they
+// may be deleted themselves.
+func (st *Store) Planned(ctx context.Context, i int, at time.Time) (planned, rows int64, problem *Problem, err error) {
+	d := st.datasets[i]
+	if d.Delete == nil || d.problem != nil {
+		return 0, 0, nil, nil
+	}
+	paths, ok := d.paths()
+	if !ok {
+		return 0, 0, &Problem{Reason: report.LineUnsupportedTable, Message: fmt.Sprintf("more than %d ways lead down the foreign keys from this table", maxPaths)}, nil
+	}
+	q := &query{}
+	stays := func(q *query, c *dataset, alias string) string {
+		if gone := c.deletable(q, alias, at); gone != "false" {
+			return gone + " IS NOT TRUE"
+		}
+		return "true"
+	}
+	where := all(append([]string{d.deletable(q, "a", at)}, none(d.reaches(q, "a", paths, stays))...)...)
+	if err := st.setTimeout(ctx, brakeTimeout); err != nil {
+		return 0, 0, nil, err
+	}
+	err = st.session.conn.QueryRow(ctx, "SELECT count(*) FROM "+d.name()+" a WHERE "+where, q.args...).Scan(&planned)
+	if err == nil {
+		rows, err = st.Rows(ctx, d)
+	}
+	if err != nil {
+		if reason, message := explain(err); reason != "" {
+			return 0, 0, &Problem{Reason: reason, Message: message}, nil
+		}
+		return 0, 0, nil, fmt.Errorf("count what would go from %s: %w", d.Name, err)
+	}
+	return planned, rows, nil, nil
+}
+
+// Delete deletes from a dataset what expired before at, in short transactions, again from the start until a whole pass finds
+// nothing. A row goes when it is past its window and its floor and no row of any dataset refers to it any more. The error is
+// about the connection, the context or the permit; whatever was committed until then is in Deletion.
+func (st *Store) Delete(ctx context.Context, i int, at time.Time, permit Permit) (Deletion, error) {
+	d := st.datasets[i]
+	var out Deletion
+	if d.Delete == nil || d.problem != nil {
+		return out, nil
+	}
+	w := st.walker(d, at, permit, &out)
+	for {
+		before := out.Rows
+		out.Skipped, out.Problem = 0, nil
+		err := w.pass(ctx)
+		var problem *Problem
+		if errors.As(err, &problem) {
+			out.Problem = problem
+			return out, nil
+		}
+		if err != nil {
+			return out, err
+		}
+		if out.Rows == before {
+			return out, nil
+		}
+	}
+}
+
+// walker goes over the expired rows of a dataset in an order that an index has, one range after another.
+type walker struct {
+	st     *Store
+	d      *dataset
+	at     time.Time
+	permit Permit
+	out    *Deletion
+
+	order []*column // what the walk goes by
+	desc  bool
+	size  int
+	own   []uint32 // tables that hold the dataset's rows
+	other []uint32 // every other table
+	floor []uint32 // of those, the ones with a floor
+}
+
+func (st *Store) walker(d *dataset, at time.Time, permit Permit, out *Deletion) *walker {
+	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, own: d.table.leaves}
+	if d.table.leads(d.age) {
+		w.order = append([]*column{d.age}, d.key...)
+		// Answers are younger than what they answer: the newest first, so that what refers goes before what is referred to.
+		w.desc = len(d.self()) > 0
+	} else {
+		// Without an index on the age one walk by the key reads the table once; one by age would sort it for each batch.
+		w.order = d.walkKey()
+	}
+	for oid, t := range st.cat.tables {
+		if t.kind != "p" && !slices.Contains(w.own, oid) {
+			w.other = append(w.other, oid)
+		}
+	}
+	for _, o := range st.datasets {
+		if o != d && o.table != nil && o.Floor != nil {
+			w.floor = append(w.floor, o.table.leaves...)
+		}
+	}
+	return w
+}
+
+// leads says whether an index begins with the column.
+func (t *table) leads(k *column) bool {
+	for _, x := range t.indexes {
+		if x.usable && len(x.columns) > 0 && x.columns[0] == k.number {
+			return true
+		}
+	}
+	return false
+}
+
+// walkKey is the key in the order in which an index has it.
+func (d *dataset) walkKey() []*column {
+	for _, x := range d.table.indexes {
+		if !x.unique {
+			continue
+		}
+		var out []*column
+		for _, n := range x.columns {
+			for _, k := range d.key {
+				if k.number == n {
+					out = append(out, k)
+				}
+			}
+		}
+		if len(out) == len(x.columns) {
+			return out
+		}
+	}
+	return d.key
+}
+
+// mark is a place in the walk, as text: the types are the server's own. nil is the beginning or the end.
+type mark []string
+
+// pass goes once over all expired rows.
+func (w *walker) pass(ctx context.Context) error {
+	var from mark
+	for {
+		to, err := w.next(ctx, from)
+		if err != nil {
+			return err
+		}
+		if err := w.finish(ctx, from, to); err != nil {
+			return err
+		}
+		if to == nil {
+			return nil
+		}
+		from = to
+	}
+}
+
+// next finds the end of a batch of size rows that begins after from; nil: the rest is smaller.
+func (w *walker) next(ctx context.Context, from mark) (mark, error) {
+	for {
+		if err := w.st.setTimeout(ctx, walkTimeout); err != nil {
+			return nil, err
+		}
+		to, err := w.look(ctx, from)
+		if code(err) == "57014" && ctx.Err() == nil && w.size > leastBatch {
+			w.size = max(leastBatch, w.size/2)
+			continue
+		}
+		if reason, message := explain(err); reason != "" {
+			return nil, &Problem{Reason: reason, Message: message}
+		}
+		return to, err
+	}
+}
+
+func (w *walker) look(ctx context.Context, from mark) (mark, error) {
+	q := &query{}
+	where := []string{w.d.deletable(q, "a", w.at)}
+	if from != nil {
+		where = append(where, w.beyond(q, from))
+	}
+	columns, sorted := make([]string, 0, len(w.order)), make([]string, 0, len(w.order))
+	for _, k := range w.order {
+		columns = append(columns, dotted("a", k)+"::text")
+		sorted = append(sorted, dotted("a", k)+map[bool]string{true: " DESC"}[w.desc])
+	}
+	to := make(mark, len(w.order))
+	into := make([]any, len(to))
+	for i := range to {
+		into[i] = &to[i]
+	}
+	err := w.st.session.conn.QueryRow(ctx, fmt.Sprintf("SELECT %s FROM %s a WHERE %s ORDER BY %s OFFSET %d LIMIT 1",
+		strings.Join(columns, ", "), w.d.name(), all(where...), strings.Join(sorted, ", "), w.size-1), q.args...).Scan(into...)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for the next batch of %s: %w", w.d.Name, err)
+	}
+	return to, nil
+}
+
+// beyond is true of rows after a mark, within of rows up to it.
+func (w *walker) beyond(q *query, m mark) string {
+	return w.compare(q, m, map[bool]string{false: ">", true: "<"}[w.desc])
+}
+
+func (w *walker) within(q *query, m mark) string {
+	return w.compare(q, m, map[bool]string{false: "<=", true: ">="}[w.desc])
+}
+
+func (w *walker) compare(q *query, m mark, operator string) string {
+	values := make([]string, 0, len(m))
+	for i, k := range w.order {
+		values = append(values, q.arg(m[i], "text")+"::"+k.typ)
+	}
+	return fmt.Sprintf("(%s) %s (%s)", columnList("a", w.order), operator, strings.Join(values, ", "))
+}
+
+// finish deletes a range: at once, or when that fails, in halves. What cannot be deleted even alone is skipped, so that one
+// row does not keep all others.
+func (w *walker) finish(ctx context.Context, from, to mark) error {
+	for attempt := 0; ; attempt++ {
+		rows, err := w.batch(ctx, from, to)
+		if err == nil && rows > 0 && len(w.d.self()) > 0 {
+			attempt = -1
+			continue // what referred to a row of this range may be gone now
+		}
+		if err == nil {
+			return nil
+		}
+		var problem *Problem
+		if errors.As(err, &problem) || code(err) == "" || ctx.Err() != nil {
+			return err
+		}
+		if conflict(err) && attempt < retries {
+			continue
+		}
+		if w.size > 1 {
+			return w.halve(ctx, from, to)
+		}
+		w.skip(err)
+		return nil
+	}
+}
+
+// conflict is an error that a new snapshot may cure: another session changed or referred to a row of the batch meanwhile.
+func conflict(err error) bool {
+	switch code(err) {
+	case "40001", "40P01", "23503", "23001":
+		return true
+	}
+	return false
+}
+
+// halve goes over a range again in batches of half the size.
+func (w *walker) halve(ctx context.Context, from, to mark) error {
+	w.size = max(1, w.size/2)
+	for {
+		next, err := w.next(ctx, from)
+		if err != nil {
+			return err
+		}
+		if next == nil || to != nil && w.past(ctx, next, to) {
+			return w.finish(ctx, from, to)
+		}
+		if err := w.finish(ctx, from, next); err != nil {
+			return err
+		}
+		from = next
+	}
+}
+
+// past says whether mark a lies at or after b; the server compares, since the types are its own.
+func (w *walker) past(ctx context.Context, a, b mark) bool {
+	q := &query{}
+	row := func(m mark) string {
+		values := make([]string, 0, len(m))
+		for i, k := range w.order {
+			values = append(values, q.arg(m[i], "text")+"::"+k.typ)
+		}
+		return "(" + strings.Join(values, ", ") + ")"
+	}
+	var past bool
+	statement := "SELECT " + row(a) + map[bool]string{false: " >= ", true: " <= "}[w.desc] + row(b)
+	// On an error the range is finished as a whole, where the error shows again.
+	return w.st.session.conn.QueryRow(ctx, statement, q.args...).Scan(&past) != nil || past
+}
+
+func (w *walker) skip(err error) {
+	w.out.Skipped++
+	reason, message := explain(err)
+	switch code(err) {
+	case "55P03":
+		reason, message = report.LineTimeout, "rows are locked by other sessions for long: look for transactions that stay open"
+	case "40001", "40P01", "23503", "23001":
+		message = "rows are changed or referred to again and again by other sessions"
+	}
+	w.out.Problem = &Problem{Reason: reason, Message: message}
+}
+
+// begin opens a batch. The limits are the transaction's own, and constants.
+var begin = fmt.Sprintf(`BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d;
+	SET LOCAL idle_in_transaction_session_timeout = 2000`, StatementTimeout.Milliseconds(), lockTimeout.Milliseconds())
+
+// touched counts what the transaction has deleted or changed so far: in the dataset's own table, in others, and changes in
+// tables with a floor.
+const touched = `SELECT (SELECT coalesce(sum(pg_stat_get_xact_tuples_deleted(o)), 0)::int8 FROM unnest($1::oid[]) o),
+	(SELECT coalesce(sum(pg_stat_get_xact_tuples_deleted(o)), 0)::int8 FROM unnest($2::oid[]) o),
+	(SELECT coalesce(sum(pg_stat_get_xact_tuples_updated(o)), 0)::int8 FROM unnest($3::oid[]) o)`
+
+// batch deletes one range in one transaction, and adapts the size of the next to how long it took.
+func (w *walker) batch(ctx context.Context, from, to mark) (int64, error) {
+	if err := w.permit.Begin(); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	rows, err := w.transaction(ctx, from, to)
+	took := time.Since(start)
+	w.out.Longest = max(w.out.Longest, took)
+	if err != nil {
+		return 0, err
+	}
+	w.out.Rows += rows
+	w.out.Batches++
+	factor := min(2, max(0.5, float64(targetBatch)/float64(max(took, time.Millisecond))))
+	if rows < int64(w.size)/2 {
+		factor = min(1, factor) // a small batch says nothing about a larger one
+	}
+	w.size = min(mostBatch, max(leastBatch, int(float64(w.size)*factor)))
+	return rows, nil
+}
+
+func (w *walker) transaction(ctx context.Context, from, to mark) (rows int64, err error) {
+	conn := w.st.session.conn
+	if _, err := conn.PgConn().Exec(ctx, begin).ReadAll(); err != nil {
+		return 0, fmt.Errorf("begin a batch: %w", err)
+	}
+	defer func() {
+		if err != nil && !conn.IsClosed() {
+			// The caller's context may have ended; a transaction left open would keep its locks.
+			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_, _ = conn.PgConn().Exec(bounded, "ROLLBACK").ReadAll()
+		}
+	}()
+	q := &query{}
+	where := []string{w.d.deletable(q, "a", w.at)}
+	if from != nil {
+		where = append(where, w.beyond(q, from))
+	}
+	if to != nil {
+		where = append(where, w.within(q, to))
+	}
+	for _, l := range w.d.children {
+		where = append(where, w.d.unreferred(l))
+	}
+	b := &pgx.Batch{}
+	b.Queue(touched, w.own, w.other, w.floor)
+	b.Queue("DELETE FROM "+w.d.name()+" a WHERE "+all(where...), q.args...)
+	b.Queue(touched, w.own, w.other, w.floor)
+	results := conn.SendBatch(ctx, b)
+	var before, after [3]int64
+	err = results.QueryRow().Scan(&before[0], &before[1], &before[2])
+	if err == nil {
+		tag, failed := results.Exec()
+		rows, err = tag.RowsAffected(), failed
+	}
+	if err == nil {
+		err = results.QueryRow().Scan(&after[0], &after[1], &after[2])
+	}
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return 0, fmt.Errorf("delete from %s: %w", w.d.Name, err)
+	}
+	if p := w.sideEffect(rows, before, after); p != nil {
+		return 0, p
+	}
+	if err := w.permit.Commit(); err != nil {
+		return 0, err
+	}
+	if _, err := conn.PgConn().Exec(ctx, "COMMIT").ReadAll(); err != nil {
+		return 0, fmt.Errorf("commit a batch of %s: %w", w.d.Name, err)
+	}
+	return rows, nil
+}
+
+// unreferred is true of a row that no row refers to through l. A row that refers to itself does not count.
+func (d *dataset) unreferred(l *link) string {
+	refers := equal("c", l.childColumns, "a", l.parentColumns)
+	if l.child == d {
+		refers += " AND NOT (" + equal("c", d.key, "a", d.key) + ")"
+	}
+	return fmt.Sprintf("NOT EXISTS (SELECT 1 FROM %s c WHERE %s)", qualified(l.edge.child), refers)
+}
+
+// sideEffect compares what the transaction did to what the DELETE says it did. Triggers are the users' own code: one that
+// deletes other rows, or keeps rows, or changes what a floor protects, makes this dataset unfit for sweeping.
+func (w *walker) sideEffect(rows int64, before, after [3]int64) *Problem {
+	var what string
+	switch {
+	case after[1] != before[1]:
+		what = "deleted rows of other tables"
+	case after[0]-before[0] != rows:
+		what = "deleted more rows of it than have expired"
+	case after[2] != before[2]:
+		what = "changed rows of a table that has a floor"
+	default:
+		return nil
+	}
+	return &Problem{Reason: report.LineSideEffect, Message: fmt.Sprintf(
+		"deleting expired rows of %s also %s, so it was rolled back: change the triggers (%s) or the foreign keys", w.d.table, what, strings.Join(w.d.table.deleteTriggers, ", "))}
+}

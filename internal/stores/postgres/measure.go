@@ -1,0 +1,290 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/retention"
+)
+
+// Clocks are the times that a sweep reckons with. Deleting uses the earlier of the store's and the pod's clock, accusing the later.
+type Clocks struct {
+	Early, Late time.Time
+}
+
+// Bounds of one measurement.
+const (
+	// CountCap ends a count: what is more is reported as Capped.
+	CountCap = 1_000_001
+	// MeasureTimeout ends a statement: its line is then unknown, never zero.
+	MeasureTimeout = 5 * time.Second
+)
+
+// Measure counts, for each rule of a dataset, what is past its window, overdue and kept, and why. It changes nothing. A line
+// with a Reason was not measured, or not wholly; its numbers mean nothing then. The error is about the connection only.
+func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) ([]report.Line, error) {
+	d := st.datasets[i]
+	common := report.Line{Dataset: d.Name}
+	if d.problem != nil {
+		common.Reason, common.Message = d.problem.Reason, d.problem.Message
+	}
+	if !d.unread {
+		if err := st.setTimeout(ctx, MeasureTimeout); err != nil {
+			return nil, err
+		}
+		if err := unlessLost(st.measureTable(ctx, d, clocks, &common), &common); err != nil {
+			return nil, err
+		}
+	}
+	if len(d.Rules) == 0 {
+		if common.Reason == "" {
+			common.Reason, common.Message = report.LineUngoverned, "no rule governs this dataset: add one for its dataClass to a DataRetentionPolicy that selects the store"
+		}
+		return []report.Line{common}, nil
+	}
+	var lines []report.Line
+	for _, r := range d.Rules {
+		line := common
+		line.Policy, line.Rule = r.Policy, r.Rule
+		if !d.unread {
+			if err := unlessLost(st.measureRule(ctx, d, r, clocks, &line), &line); err != nil {
+				return nil, err
+			}
+		}
+		lines = append(lines, line)
+	}
+	return lines, nil
+}
+
+func (st *Store) setTimeout(ctx context.Context, most time.Duration) error {
+	_, err := st.session.conn.Exec(ctx, fmt.Sprintf("SET statement_timeout = %d", most.Milliseconds()))
+	if err != nil {
+		return fmt.Errorf("set the statement timeout: %w", err)
+	}
+	return nil
+}
+
+// unlessLost notes in the line what the server said, and passes on only what ended the connection.
+func unlessLost(err error, line *report.Line) error {
+	if err == nil {
+		return nil
+	}
+	reason, message := explain(err)
+	if reason == "" {
+		return err
+	}
+	if line.Reason == "" {
+		line.Reason, line.Message = reason, message
+	}
+	return nil
+}
+
+// explain turns an answer of the server into a line's reason; empty: the connection is lost or the caller gave up.
+func explain(err error) (reason, message string) {
+	switch c := code(err); c {
+	case "":
+		var p *Problem
+		if errors.As(err, &p) {
+			return p.Reason, p.Message
+		}
+		return "", ""
+	case "57014":
+		return report.LineTimeout, "a statement did not end in its time: an index on the age column (and on the tenant column before it) makes it fast"
+	case "42501":
+		return report.LineMissingPrivilege, "the role lacks a privilege (SQLSTATE 42501): run the SQL that 'kubectl lethe grants' prints"
+	default:
+		// The server's own text can repeat values of a row.
+		return report.LineStoreError, "the store answered with SQLSTATE " + c + ": see the server's log"
+	}
+}
+
+func (p *Problem) Error() string { return p.Message }
+
+// measureTable reads what holds for the table as a whole.
+func (st *Store) measureTable(ctx context.Context, d *dataset, clocks Clocks, line *report.Line) error {
+	rows, err := st.Rows(ctx, d)
+	if err != nil {
+		return err
+	}
+	line.Rows = rows
+	q := &query{}
+	parts := []string{capped(d.name()+" a", d.incredible(q, "a", clocks.Late)), "0"}
+	if d.tenant != nil {
+		ids := make([]string, 0, len(d.ids))
+		for id := range d.ids {
+			ids = append(ids, id)
+		}
+		parts[1] = capped(d.name()+" a", "("+dotted("a", d.tenant)+" IS NULL OR NOT "+d.ofTenants(q, "a", ids)+")")
+	}
+	oldest := fmt.Sprintf("(SELECT min(%s) FROM %s a WHERE %s >= %s)", d.instant("a"), d.name(), dotted("a", d.age), d.plausible())
+	var age *time.Time
+	err = st.session.conn.QueryRow(ctx, "SELECT "+strings.Join(append(parts, oldest), ", "), q.args...).
+		Scan(&line.UnknownAge, &line.UnknownTenant, &age)
+	if err != nil {
+		return fmt.Errorf("measure %s: %w", d.Name, err)
+	}
+	line.Capped = line.UnknownAge >= CountCap || line.UnknownTenant >= CountCap
+	if age != nil && age.Before(clocks.Late) {
+		line.OldestAgeSeconds = int64(clocks.Late.Sub(*age) / time.Second)
+	}
+	return nil
+}
+
+// Rows counts a table that is small or that the planner has never looked at, and estimates any other.
+func (st *Store) Rows(ctx context.Context, d *dataset) (int64, error) {
+	estimate := st.cat.estimate(d.table)
+	if estimate > CountCap {
+		return estimate, nil
+	}
+	var n int64
+	err := st.session.conn.QueryRow(ctx, "SELECT "+capped(d.name()+" a", "true")).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", d.Name, err)
+	}
+	return n, nil
+}
+
+// measureRule counts in one statement, so that its numbers add up, and looks at what is overdue in a second.
+func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clocks, line *report.Line) error {
+	slack, err := retention.SlackDuration(r.DeleteWithin)
+	if err != nil {
+		return &Problem{Reason: report.LinePlan, Message: "deleteWithin: " + err.Error()}
+	}
+	paths, ok := d.paths()
+	if !ok {
+		return &Problem{Reason: report.LineUnsupportedTable, Message: fmt.Sprintf("more than %d ways lead down the foreign keys from this table", maxPaths)}
+	}
+	q := &query{}
+	past := d.past(q, "a", r.Windows, clocks.Early, false)
+	held := d.heldByFloor(q, "a", paths, clocks.Early)
+	var total, floor int64
+	statement := "SELECT " + capped(d.name()+" a", past) + ", " + d.countEligible(q, paths, r, clocks.Early) + ", " + countHeld(d.name()+" a", past, held)
+	if err := st.session.conn.QueryRow(ctx, statement, q.args...).Scan(&total, &line.Eligible, &floor); err != nil {
+		return fmt.Errorf("measure %s: %w", d.Name, err)
+	}
+	line.KeptByFloor, line.KeptByChild = floor, max(0, total-line.Eligible-floor)
+	line.Capped = line.Capped || total >= CountCap || line.Eligible >= CountCap || floor >= CountCap
+	return st.measureOverdue(ctx, d, r, paths, clocks.Late.Add(-slack), line)
+}
+
+// countEligible writes the count of rows past the rule's window that nothing keeps.
+func (d *dataset) countEligible(q *query, paths [][]*link, r Rule, at time.Time) string {
+	return capped(d.name()+" a", d.eligible(q, "a", paths, r, at))
+}
+
+// eligible is true of a row that is past the rule's window and its floor, and that no row which has not expired refers to,
+// however far down: those that have expired go first, in the same sweep.
+func (d *dataset) eligible(q *query, alias string, paths [][]*link, r Rule, at time.Time) string {
+	alive := func(q *query, c *dataset, alias string) string { return c.expired(q, alias, at) + " IS NOT TRUE" }
+	conditions := []string{d.past(q, alias, r.Windows, at, true)}
+	return all(append(conditions, none(d.reaches(q, alias, paths, alive))...)...)
+}
+
+// heldByFloor lists what makes a floor hold a row: its own, or that of a row which refers to it.
+func (d *dataset) heldByFloor(q *query, alias string, paths [][]*link, at time.Time) []string {
+	held := func(q *query, c *dataset, alias string) string {
+		if c.Floor == nil {
+			return "false"
+		}
+		cutoff := retention.FloorCutoff(at, *c.Floor)
+		return fmt.Sprintf("%s > %s", dotted(alias, c.age), q.arg(c.toColumn(cutoff), c.ageType()))
+	}
+	var out []string
+	if own := held(q, d, alias); own != "false" {
+		out = append(out, own)
+	}
+	return append(out, d.reaches(q, alias, paths, held)...)
+}
+
+func countHeld(from, past string, held []string) string {
+	if len(held) == 0 {
+		return "0"
+	}
+	return capped(from, past+" AND ("+strings.Join(held, " OR ")+")")
+}
+
+// measureOverdue counts the rows that could have gone at a time that already lies a slack in the past, and finds how long
+// the worst has been due since then. A row that others refer to is due when the last of them is.
+func (st *Store) measureOverdue(ctx context.Context, d *dataset, r Rule, paths [][]*link, at time.Time, line *report.Line) error {
+	q := &query{}
+	where := d.eligible(q, "a", paths, r, at)
+	due := []string{d.due(q, "a", []Windows{r.Windows})}
+	for _, p := range paths {
+		end := d
+		if len(p) > 0 {
+			end = p[len(p)-1].child
+		}
+		if len(end.Rules) == 0 {
+			continue
+		}
+		from, tie, last := d.chain(q, "a", p)
+		due = append(due, fmt.Sprintf("(SELECT max(%s) FROM %s WHERE %s)", end.due(q, last, end.windows()), from, tie))
+	}
+	var worst *time.Time
+	err := st.session.conn.QueryRow(ctx, fmt.Sprintf("SELECT count(*), min(due) FROM (SELECT GREATEST(%s) AS due FROM %s a WHERE %s LIMIT %d) o",
+		strings.Join(due, ", "), d.name(), where, CountCap), q.args...).Scan(&line.Overdue, &worst)
+	if err != nil {
+		return fmt.Errorf("measure what is overdue in %s: %w", d.Name, err)
+	}
+	line.Capped = line.Capped || line.Overdue >= CountCap
+	if worst != nil {
+		line.OldestOverdueSeconds = max(1, int64(at.Sub(*worst)/time.Second))
+	}
+	return nil
+}
+
+func (d *dataset) windows() []Windows {
+	out := make([]Windows, 0, len(d.Rules))
+	for _, r := range d.Rules {
+		out = append(out, r.Windows)
+	}
+	return out
+}
+
+// instant is the age of a row as a point in time.
+func (d *dataset) instant(alias string) string {
+	age := dotted(alias, d.age)
+	zone := "'" + strings.ReplaceAll(d.Table.AgeColumn.TimeZone, "'", "''") + "'"
+	switch d.ageType() {
+	case "date":
+		return "((" + age + " + 1)::timestamp AT TIME ZONE " + zone + ")"
+	case "timestamp":
+		return "(" + age + " AT TIME ZONE " + zone + ")"
+	default:
+		return age
+	}
+}
+
+// due is when a row expires under the first of its windows, not before its floor. The session's zone is UTC, in which
+// adding months to a timestamptz clamps as retention.AddClamp does.
+func (d *dataset) due(q *query, alias string, windows []Windows) string {
+	instant := d.instant(alias)
+	ends := make([]string, 0, len(windows))
+	for _, w := range windows {
+		length := q.arg(retention.ISO(w.RetainFor), "interval")
+		var cases strings.Builder
+		for _, o := range w.Overrides {
+			if ids := d.known(o.IDs); d.tenant != nil && len(ids) > 0 {
+				fmt.Fprintf(&cases, " WHEN %s THEN %s", d.ofTenants(q, alias, ids), q.arg(retention.ISO(o.RetainFor), "interval"))
+			}
+		}
+		if cases.Len() > 0 {
+			length = "CASE" + cases.String() + " ELSE " + length + " END"
+		}
+		ends = append(ends, "("+instant+" + "+length+")")
+	}
+	first := "LEAST(" + strings.Join(ends, ", ") + ")"
+	if d.Floor == nil {
+		return first
+	}
+	return fmt.Sprintf("GREATEST(%s, %s + %s)", first, instant, q.arg(retention.ISO(*d.Floor), "interval"))
+}
+
+// capped writes a count that stops at CountCap.
+func capped(from, where string) string {
+	return fmt.Sprintf("(SELECT count(*) FROM (SELECT 1 FROM %s WHERE %s LIMIT %d) c)", from, where, CountCap)
+}

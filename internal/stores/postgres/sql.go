@@ -1,0 +1,294 @@
+package postgres
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/retention"
+)
+
+// query collects the arguments of a statement. Values are always bound; identifiers come from the catalogue and are quoted.
+type query struct {
+	args  []any
+	alias int
+}
+
+func (q *query) arg(v any, typ string) string {
+	q.args = append(q.args, v)
+	return fmt.Sprintf("$%d::%s", len(q.args), typ)
+}
+
+func (q *query) newAlias() string {
+	q.alias++
+	return fmt.Sprintf("t%d", q.alias)
+}
+
+func ident(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+func qualified(t *table) string { return pgx.Identifier{t.schema, t.name}.Sanitize() }
+
+func identList(columns []*column) string { return columnList("", columns) }
+
+// columnList writes a.x, a.y or, without an alias, x, y.
+func columnList(alias string, columns []*column) string {
+	out := make([]string, 0, len(columns))
+	for _, k := range columns {
+		out = append(out, dotted(alias, k))
+	}
+	return strings.Join(out, ", ")
+}
+
+func dotted(alias string, k *column) string {
+	if alias == "" {
+		return ident(k.name)
+	}
+	return alias + "." + ident(k.name)
+}
+
+// equal writes a.x = b.u AND a.y = b.v.
+func equal(a string, as []*column, b string, bs []*column) string {
+	out := make([]string, 0, len(as))
+	for i := range as {
+		out = append(out, dotted(a, as[i])+" = "+dotted(b, bs[i]))
+	}
+	return strings.Join(out, " AND ")
+}
+
+func (d *dataset) name() string { return qualified(d.table) }
+
+// ageType is the column's type as a cast.
+func (d *dataset) ageType() string {
+	switch d.Table.AgeColumn.Type {
+	case v1alpha1.AgeDate:
+		return "date"
+	case v1alpha1.AgeTimestamp:
+		return "timestamp"
+	default:
+		return "timestamptz"
+	}
+}
+
+// toColumn translates a cutoff into the column's type, so that the comparison can use an index on it.
+func (d *dataset) toColumn(cutoff time.Time) time.Time {
+	switch d.Table.AgeColumn.Type {
+	case v1alpha1.AgeDate:
+		return retention.DateCutoff(cutoff, d.zone)
+	case v1alpha1.AgeTimestamp:
+		return retention.LocalCutoff(cutoff, d.zone)
+	default:
+		return cutoff
+	}
+}
+
+// plausible is the earliest age that is believed: before it lie zeros that were written as 1970, and -infinity.
+func (d *dataset) plausible() string {
+	switch d.ageType() {
+	case "date":
+		return "date '1990-01-01'"
+	case "timestamp":
+		return "timestamp '1990-01-01 00:00:00'"
+	default:
+		return "timestamptz '1990-01-01 00:00:00+00'"
+	}
+}
+
+// skewTolerance is how far the store's and the pod's clock may differ, and so how far ahead an age may lie that another
+// machine's clock wrote.
+const skewTolerance = time.Minute
+
+// incredible is true of rows whose age is unknown.
+func (d *dataset) incredible(q *query, alias string, now time.Time) string {
+	now = now.Add(skewTolerance)
+	if d.ageType() != "timestamptz" {
+		now = retention.LocalNow(now, d.zone)
+	}
+	age := dotted(alias, d.age)
+	return fmt.Sprintf("(%s IS NULL OR %s < %s OR %s > %s)", age, age, d.plausible(), age, q.arg(now, d.ageType()))
+}
+
+// ofTenants is true of rows whose tenant is one of ids.
+func (d *dataset) ofTenants(q *query, alias string, ids []string) string {
+	return fmt.Sprintf("%s = ANY(%s::%s[])", dotted(alias, d.tenant), q.arg(ids, "text[]"), d.tenant.typ)
+}
+
+// known keeps the ids that the tenant column can hold.
+func (d *dataset) known(ids []string) []string {
+	var out []string
+	for _, id := range ids {
+		if d.ids[id] {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// cutoff of a window at a time; with a floor the earlier of both.
+func (d *dataset) cutoff(p v1alpha1.Period, at time.Time, floor bool) time.Time {
+	c := retention.Cutoff(at, p)
+	if floor && d.Floor != nil {
+		if f := retention.FloorCutoff(at, *d.Floor); f.Before(c) {
+			return f
+		}
+	}
+	return c
+}
+
+// past is true of rows whose age is known and past their window at a time, with a floor past that, too. It is written so
+// that an index on the age column bounds what is read.
+func (d *dataset) past(q *query, alias string, w Windows, at time.Time, floor bool) string {
+	base := d.cutoff(w.RetainFor, at, floor)
+	groups := map[time.Time][]string{}
+	for _, o := range w.Overrides {
+		if ids := d.known(o.IDs); d.tenant != nil && len(ids) > 0 {
+			c := d.cutoff(o.RetainFor, at, floor)
+			groups[c] = append(groups[c], ids...)
+		}
+	}
+	age, latest := dotted(alias, d.age), base
+	var cases strings.Builder
+	for _, c := range slices.SortedFunc(maps.Keys(groups), time.Time.Compare) {
+		ids := groups[c]
+		slices.Sort(ids)
+		fmt.Fprintf(&cases, " WHEN %s THEN %s", d.ofTenants(q, alias, ids), q.arg(d.toColumn(c), d.ageType()))
+		if c.After(latest) {
+			latest = c
+		}
+	}
+	within := fmt.Sprintf("%s >= %s AND %s <= %s", age, d.plausible(), age, q.arg(d.toColumn(latest), d.ageType()))
+	if cases.Len() == 0 {
+		return "(" + within + ")"
+	}
+	return fmt.Sprintf("(%s AND %s <= CASE%s ELSE %s END)", within, age, cases.String(), q.arg(d.toColumn(base), d.ageType()))
+}
+
+// expired is past under any rule of the dataset, whether it enforces or only audits: what was promised.
+func (d *dataset) expired(q *query, alias string, at time.Time) string {
+	var any []string
+	for _, r := range d.Rules {
+		any = append(any, d.past(q, alias, r.Windows, at, true))
+	}
+	if len(any) == 0 {
+		return "false"
+	}
+	return "(" + strings.Join(any, " OR ") + ")"
+}
+
+// deletable is past under what may be deleted.
+func (d *dataset) deletable(q *query, alias string, at time.Time) string {
+	if d.Delete == nil || d.problem != nil {
+		return "false"
+	}
+	return d.past(q, alias, *d.Delete, at, true)
+}
+
+// condition on a row of a dataset.
+type condition func(q *query, d *dataset, alias string) string
+
+// self lists the foreign keys of a table into itself.
+func (d *dataset) self() []*link {
+	var out []*link
+	for _, l := range d.children {
+		if l.child == d {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// maxPaths bounds how many ways lead from a dataset down its foreign keys before measuring gives up.
+const maxPaths = 64
+
+// paths lists the ways down the foreign keys from d, each without repeating a dataset; nil, false: too many.
+func (d *dataset) paths() ([][]*link, bool) {
+	var out [][]*link
+	if len(d.self()) > 0 {
+		out = append(out, nil) // the rows that refer to a row within its own table
+	}
+	var walk func(at *dataset, path []*link, seen []*dataset)
+	walk = func(at *dataset, path []*link, seen []*dataset) {
+		for _, l := range at.children {
+			if slices.Contains(seen, l.child) || l.child.unread || len(out) > maxPaths {
+				continue
+			}
+			next := append(slices.Clone(path), l)
+			out = append(out, next)
+			walk(l.child, next, append(slices.Clone(seen), l.child))
+		}
+	}
+	walk(d, nil, []*dataset{d})
+	return out, len(out) <= maxPaths
+}
+
+// chain writes the rows that a path leads to from the row root of d: FROM items, conditions that tie them to root, and the
+// alias of the last. A table that refers to itself is followed to the end.
+func (d *dataset) chain(q *query, root string, path []*link) (from, where, last string) {
+	var items, ties []string
+	join := func(what, alias, on string) {
+		if len(items) == 0 {
+			items, ties = append(items, what+" "+alias), append(ties, on)
+			return
+		}
+		items = append(items, "JOIN "+what+" "+alias+" ON "+on)
+	}
+	at, alias := d, root
+	closure := func() {
+		links := at.self()
+		if len(links) == 0 {
+			return
+		}
+		within, next := q.newAlias(), q.newAlias()
+		refers := make([]string, 0, len(links))
+		for _, l := range links {
+			refers = append(refers, "("+equal("y", l.childColumns, "x", l.parentColumns)+")")
+		}
+		join(fmt.Sprintf("LATERAL (WITH RECURSIVE s AS (SELECT %s UNION SELECT %s FROM s JOIN %s x ON %s JOIN %s y ON %s) SELECT * FROM s)",
+			columnList(alias, at.key), columnList("y", at.key), at.name(), equal("x", at.key, "s", at.key), at.name(), strings.Join(refers, " OR ")),
+			within, "true")
+		join(at.name(), next, equal(next, at.key, within, at.key))
+		alias = next
+	}
+	closure()
+	for _, l := range path {
+		next := q.newAlias()
+		join(qualified(l.edge.child), next, equal(next, l.childColumns, alias, l.parentColumns))
+		at, alias = l.child, next
+		closure()
+	}
+	return strings.Join(items, " "), strings.Join(ties, " AND "), alias
+}
+
+// reaches writes one EXISTS for each path from root to a row that meets a condition.
+func (d *dataset) reaches(q *query, root string, paths [][]*link, cond condition) []string {
+	var out []string
+	for _, p := range paths {
+		end := d
+		if len(p) > 0 {
+			end = p[len(p)-1].child
+		}
+		from, where, last := d.chain(q, root, p)
+		c := cond(q, end, last)
+		if c == "false" {
+			continue
+		}
+		out = append(out, fmt.Sprintf("EXISTS (SELECT 1 FROM %s WHERE %s AND %s)", from, where, c))
+	}
+	return out
+}
+
+// all joins conditions that must hold together.
+func all(conditions ...string) string { return strings.Join(conditions, " AND ") }
+
+// none joins conditions of which none may hold.
+func none(conditions []string) []string {
+	out := make([]string, 0, len(conditions))
+	for _, c := range conditions {
+		out = append(out, "NOT "+c)
+	}
+	return out
+}

@@ -1,0 +1,434 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+// Dataset is a table with what is to be measured in it and what may be deleted from it.
+type Dataset struct {
+	Name  string
+	Table v1alpha1.Table
+	Floor *v1alpha1.Period
+	Rules []Rule
+	// Delete is what may be deleted; nil: nothing.
+	Delete *Windows
+}
+
+// Rule is measured for itself.
+type Rule struct {
+	Policy, Rule string
+	Windows      Windows
+	DeleteWithin v1alpha1.Slack
+}
+
+// Windows say after how long rows expire.
+type Windows struct {
+	RetainFor v1alpha1.Period // of every row that no override is for
+	Overrides []Override
+}
+
+// Override is the window of the rows whose tenant column holds one of these values.
+type Override struct {
+	IDs       []string
+	RetainFor v1alpha1.Period
+}
+
+// Config says what a store holds.
+type Config struct {
+	Datasets []Dataset
+	// Exempt tables as schema and name.
+	Exempt [][2]string
+	// Tenants are all values of the tenant columns that are known; nil: no dataset has a tenant column.
+	Tenants []string
+}
+
+// Problem keeps a dataset from being deleted from, or even measured. Reason is one of report's Line constants.
+type Problem struct {
+	Reason  string
+	Message string
+}
+
+// Store is a database whose catalogue has been held against a Config. Its datasets are indexed as in the Config.
+type Store struct {
+	session   *Session
+	cat       *catalogue
+	datasets  []*dataset
+	uncovered []string
+	order     []int // children before parents
+}
+
+// dataset is a Dataset found in the catalogue.
+type dataset struct {
+	Dataset
+	table    *table
+	key      []*column // as declared
+	age      *column
+	tenant   *column // nil in a Dedicated store
+	zone     *time.Location
+	ids      map[string]bool // known tenants that the tenant column's type can hold
+	children []*link         // foreign keys into this table
+	problem  *Problem        // keeps rows from being deleted
+	unread   bool            // problem keeps even measuring from being possible
+}
+
+// link is a foreign key between two datasets; both may be the same.
+type link struct {
+	*edge
+	child *dataset
+}
+
+// Open reads the catalogue and holds the datasets against it.
+func Open(ctx context.Context, s *Session, c Config) (*Store, error) {
+	cat, err := load(ctx, s.conn)
+	if err != nil {
+		return nil, err
+	}
+	st := &Store{session: s, cat: cat}
+	for i := range c.Datasets {
+		st.datasets = append(st.datasets, st.find(c.Datasets[i]))
+	}
+	st.checkRepeated()
+	st.checkEdges()
+	st.order = st.sortChildrenFirst()
+	st.uncovered = st.findUncovered(c.Exempt)
+	if err := st.readTenants(ctx, c.Tenants); err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// Order lists the datasets children first: the order to delete in.
+func (st *Store) Order() []int { return slices.Clone(st.order) }
+
+// Problem of a dataset that keeps rows from being deleted; nil: none.
+func (st *Store) Problem(i int) *Problem { return st.datasets[i].problem }
+
+// Measurable says whether a dataset can be measured in spite of its problem.
+func (st *Store) Measurable(i int) bool { return !st.datasets[i].unread }
+
+// Notice tells what is worth knowing about a dataset and stops nothing: triggers that run for each row deleted.
+func (st *Store) Notice(i int) string {
+	d := st.datasets[i]
+	if d.table == nil || len(d.table.deleteTriggers) == 0 {
+		return ""
+	}
+	return "triggers run when a row is deleted: " + strings.Join(d.table.deleteTriggers, ", ")
+}
+
+// Uncovered lists the tables that are neither a dataset nor exempt, as schema.table, sorted.
+func (st *Store) Uncovered() []string { return slices.Clone(st.uncovered) }
+
+// refuse keeps the first problem: the ones that follow from it say less.
+func (d *dataset) refuse(reason, format string, args ...any) {
+	if d.problem == nil {
+		d.problem = &Problem{Reason: reason, Message: fmt.Sprintf(format, args...)}
+	}
+}
+
+// cannotRead is refuse for what makes measuring impossible, too.
+func (d *dataset) cannotRead(reason, format string, args ...any) {
+	d.unread = true
+	d.problem = &Problem{Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// find looks a dataset up in the catalogue.
+func (st *Store) find(in Dataset) *dataset {
+	d := &dataset{Dataset: in, zone: time.UTC}
+	schema := string(in.Table.Schema)
+	if schema == "" {
+		schema = "public"
+	}
+	t := st.cat.byName[[2]string{schema, string(in.Table.Name)}]
+	if t == nil {
+		d.cannotRead(report.LineMissingTable, "there is no table %s.%s: correct table.schema and table.name (upper and lower case count)", schema, in.Table.Name)
+		return d
+	}
+	d.table = t
+	switch {
+	case t.kind == "m", t.kind == "f":
+		d.cannotRead(report.LineUnsupportedTable, "%s is not an ordinary table: map the tables that it draws from, and exempt it with a reason", t)
+	case t.root != t.oid:
+		d.cannotRead(report.LineUnsupportedTable, "%s is a partition: map %s as a whole", t, st.cat.tables[t.root])
+	case !t.mayUse:
+		d.cannotRead(report.LineMissingPrivilege, "the role may not use schema %s: run the SQL that 'kubectl lethe grants' prints", t.schema)
+	case t.rowSecurity:
+		d.cannotRead(report.LineUnsupportedTable, "row security hides rows of %s from the role, so that rows would be kept unseen: ALTER ROLE … BYPASSRLS", t)
+	default:
+		d.findColumns()
+	}
+	if d.problem != nil {
+		return d
+	}
+	switch {
+	case t.rules:
+		d.refuse(report.LineUnsupportedTable, "%s has rewrite rules, which can turn a DELETE into something else: drop them", t)
+	case t.inherits:
+		d.refuse(report.LineUnsupportedTable, "%s takes part in table inheritance, which keys and foreign keys do not reach across: use declarative partitions", t)
+	case !t.mayDelete:
+		d.refuse(report.LineMissingPrivilege, "the role may not delete from %s: run the SQL that 'kubectl lethe grants' prints", t)
+	}
+	return d
+}
+
+// Types of pg_type.oid that never change.
+const (
+	dateOID        = 1082
+	timestampOID   = 1114
+	timestamptzOID = 1184
+)
+
+func (d *dataset) findColumns() {
+	t := d.table
+	column := func(field string, name v1alpha1.Identifier) *column {
+		k := t.columns[string(name)]
+		switch {
+		case d.problem != nil:
+		case k == nil:
+			d.cannotRead(report.LineMissingColumn, "%s has no column %s: correct table.%s (upper and lower case count)", t, name, field)
+		case !k.readable:
+			d.cannotRead(report.LineMissingPrivilege, "the role may not read column %s of %s: run the SQL that 'kubectl lethe grants' prints", name, t)
+		}
+		return k
+	}
+	for _, name := range d.Table.Key {
+		d.key = append(d.key, column("key", name))
+	}
+	d.age = column("ageColumn.name", d.Table.AgeColumn.Name)
+	if d.Table.TenantColumn != "" {
+		d.tenant = column("tenantColumn", d.Table.TenantColumn)
+	}
+	if d.problem != nil {
+		return
+	}
+	want := map[v1alpha1.AgeColumnType]uint32{
+		v1alpha1.AgeTimestamptz: timestamptzOID, v1alpha1.AgeTimestamp: timestampOID, v1alpha1.AgeDate: dateOID,
+	}[d.Table.AgeColumn.Type]
+	if d.age.typOID != want {
+		d.cannotRead(report.LineWrongAgeType, "column %s of %s is %s, ageColumn.type says %s: declare what the database says (only timestamptz, timestamp and date tell an age)",
+			d.age.name, t, d.age.typ, d.Table.AgeColumn.Type)
+		return
+	}
+	if d.Table.AgeColumn.Type != v1alpha1.AgeTimestamptz {
+		loc, err := time.LoadLocation(d.Table.AgeColumn.TimeZone)
+		if d.Table.AgeColumn.TimeZone == "" || d.Table.AgeColumn.TimeZone == "Local" || err != nil {
+			d.cannotRead(report.LineUnknownTimeZone, "ageColumn.timeZone %q is no zone of the IANA database: use for example Etc/UTC or Europe/Berlin", d.Table.AgeColumn.TimeZone)
+			return
+		}
+		d.zone = loc
+	}
+	d.checkKey()
+}
+
+// checkKey asks that no two rows can have the same key.
+func (d *dataset) checkKey() {
+	key := map[int16]bool{}
+	for _, k := range d.key {
+		if !k.notNull {
+			d.cannotRead(report.LineKeyNotUnique, "key column %s of %s may be NULL: ALTER TABLE %s ALTER COLUMN %s SET NOT NULL, or name the primary key",
+				k.name, d.table, d.name(), ident(k.name))
+			return
+		}
+		key[k.number] = true
+	}
+	for _, x := range d.table.indexes {
+		inside := x.unique
+		for _, n := range x.columns {
+			inside = inside && key[n]
+		}
+		if inside {
+			return
+		}
+	}
+	d.cannotRead(report.LineKeyNotUnique, "no unique index of %s lies within the key columns: name the primary key in table.key, or CREATE UNIQUE INDEX", d.table)
+}
+
+// checkRepeated refuses a table that two datasets name: their windows would contradict each other.
+func (st *Store) checkRepeated() {
+	first := map[*table]*dataset{}
+	for _, d := range st.datasets {
+		if d.table == nil {
+			continue
+		}
+		if other := first[d.table]; other != nil {
+			for _, each := range []*dataset{other, d} {
+				each.refuse(report.LineUnsupportedTable, "datasets %s and %s name the same table %s: a table is one dataset", other.Name, d.Name, d.table)
+			}
+			continue
+		}
+		first[d.table] = d
+	}
+}
+
+// checkEdges walks the foreign keys into each dataset. Whatever refers to it must be a dataset itself, indexed, readable,
+// and nothing that the database would change on its own may lie under a floor.
+func (st *Store) checkEdges() {
+	byTable := map[*table]*dataset{}
+	for _, d := range st.datasets {
+		if d.table != nil {
+			byTable[d.table] = d
+		}
+	}
+	for _, d := range st.datasets {
+		if d.table == nil || d.key == nil {
+			continue
+		}
+		for _, e := range st.cat.into(d.table) {
+			child := byTable[e.child]
+			switch {
+			case child == nil:
+				d.refuse(report.LineUndeclaredForeignKey, "%s refers to %s (foreign key %s) and is no dataset: add a dataset for it to spec.datasets, or drop the foreign key", e.child, d.table, e.name)
+				continue
+			case !e.child.indexed(e.childColumns):
+				d.refuse(report.LineUnindexedForeignKey, "foreign key %s of %s has no index, each deletion would read all of it: CREATE INDEX CONCURRENTLY ON %s (%s)",
+					e.name, e.child, qualified(e.child), identList(e.childColumns))
+			}
+			for _, k := range slices.Concat(e.childColumns, e.parentColumns) {
+				if !k.readable {
+					d.cannotRead(report.LineMissingPrivilege, "the role may not read column %s, which foreign key %s uses: run the SQL that 'kubectl lethe grants' prints again", k.name, e.name)
+				}
+			}
+			d.children = append(d.children, &link{edge: e, child: child})
+		}
+		st.checkCascades(d, d.table, nil, byTable)
+	}
+}
+
+// checkCascades follows CASCADE, SET NULL and SET DEFAULT as far as the database would carry them.
+func (st *Store) checkCascades(d *dataset, from *table, seen []*table, byTable map[*table]*dataset) {
+	for _, e := range st.cat.into(from) {
+		if !e.cascades() || slices.Contains(seen, e.child) {
+			continue
+		}
+		child := byTable[e.child]
+		action := map[string]string{"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}[e.onDelete]
+		switch {
+		case child == nil:
+			d.refuse(report.LineUndeclaredForeignKey, "deleting from %s reaches %s through foreign key %s (ON DELETE %s), which is no dataset: add a dataset for it to spec.datasets",
+				d.table, e.child, e.name, action)
+		case child.Floor != nil:
+			d.refuse(report.LineCascade, "foreign key %s (ON DELETE %s) changes rows of %s, which have a floor, when rows of %s go: ALTER TABLE %s DROP CONSTRAINT %s, and add it again with ON DELETE RESTRICT",
+				e.name, action, e.child, from, qualified(e.child), ident(e.name))
+		}
+		if e.onDelete == "c" {
+			st.checkCascades(d, e.child, append(seen, from), byTable)
+		}
+	}
+}
+
+// sortChildrenFirst puts a dataset after everything that refers to it, and refuses circles. A table that refers to itself is
+// no circle: its batches are repeated until they are empty.
+func (st *Store) sortChildrenFirst() []int {
+	const visiting, done = 1, 2
+	state := map[*dataset]int{}
+	place := map[*dataset]int{}
+	for i, d := range st.datasets {
+		place[d] = i
+	}
+	var order []int
+	var visit func(d *dataset, path []*dataset)
+	visit = func(d *dataset, path []*dataset) {
+		if state[d] == done {
+			return
+		}
+		if state[d] == visiting {
+			circle := path[slices.Index(path, d):]
+			names := make([]string, 0, len(circle))
+			for _, c := range circle {
+				names = append(names, c.table.String())
+			}
+			for _, c := range circle {
+				c.refuse(report.LineForeignKeyCycle, "foreign keys run in a circle through %s, so that no row can go first: drop one of them", strings.Join(names, ", "))
+			}
+			return
+		}
+		state[d] = visiting
+		for _, l := range d.children {
+			if l.child != d {
+				visit(l.child, append(slices.Clone(path), d))
+			}
+		}
+		state[d] = done
+		order = append(order, place[d])
+	}
+	for _, d := range st.datasets {
+		visit(d, nil)
+	}
+	return order
+}
+
+func (st *Store) findUncovered(exempt [][2]string) []string {
+	covered := map[*table]bool{}
+	for _, e := range exempt {
+		if e[0] == "" {
+			e[0] = "public"
+		}
+		if t := st.cat.byName[e]; t != nil {
+			covered[t] = true
+		}
+	}
+	for _, d := range st.datasets {
+		if d.table != nil {
+			covered[d.table] = true
+		}
+	}
+	var out []string
+	for _, t := range st.cat.roots() {
+		if !covered[t] {
+			out = append(out, t.String())
+		}
+	}
+	return out
+}
+
+// readTenants finds out which of the known tenants the type of each tenant column can hold: "acme" is no uuid, so no row
+// of a uuid column is its.
+func (st *Store) readTenants(ctx context.Context, all []string) error {
+	possible := map[string]map[string]bool{}
+	for _, d := range st.datasets {
+		if d.tenant == nil || d.unread {
+			continue
+		}
+		ids, ok := possible[d.tenant.typ]
+		if !ok {
+			var err error
+			if ids, err = st.castable(ctx, d.tenant.typ, all); err != nil {
+				return err
+			}
+			possible[d.tenant.typ] = ids
+		}
+		d.ids = ids
+	}
+	return nil
+}
+
+func (st *Store) castable(ctx context.Context, typ string, ids []string) (map[string]bool, error) {
+	ok := map[string]bool{}
+	// typ comes from format_type, which quotes what needs it.
+	_, err := st.session.conn.Exec(ctx, "SELECT $1::text[]::"+typ+"[]", ids)
+	if err == nil {
+		for _, id := range ids {
+			ok[id] = true
+		}
+		return ok, nil
+	}
+	if code(err) == "" {
+		return nil, fmt.Errorf("read the tenants' identifiers: %w", err)
+	}
+	for _, id := range ids {
+		_, err := st.session.conn.Exec(ctx, "SELECT $1::text::"+typ, id)
+		switch {
+		case err == nil:
+			ok[id] = true
+		case code(err) == "":
+			return nil, fmt.Errorf("read the tenants' identifiers: %w", err)
+		}
+	}
+	return ok, nil
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/compile"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// tenantKey is the key that a tenant's credentials are sealed to, with what is bound into every value beside the place.
+type tenantKey struct {
+	tenant, realm string
+	public        sealing.PublicKey
+}
+
+// fingerprint is the SHA-256 of the key's bytes; its first 16 digits are the key's name.
+func (k tenantKey) fingerprint() string {
+	sum := sha256.Sum256(k.public.Bytes())
+	return "SHA256:" + hex.EncodeToString(sum[:])
+}
+
+// keyFileFormat names the form of a key file.
+const keyFileFormat = "lethe.dev/tenant-key/v1"
+
+// keyFile is a tenant's public key for sealing without a cluster.
+type keyFile struct {
+	Format string `json:"format"`
+	Tenant string `json:"tenant"`
+	Realm  string `json:"realm"`
+	KID    string `json:"kid"`
+	Suite  string `json:"suite"`
+	Public string `json:"public"`
+}
+
+func newKey(s *shell) *cobra.Command {
+	return &cobra.Command{
+		Use:   "key [TENANT]",
+		Short: "Print a tenant's public key, to seal without a cluster",
+		Long: `Print the public key that credentials of a tenant are sealed to, as a file that can be committed and given to
+"kubectl lethe seal --key-file". Without a name it is the key of the tenant that the present namespace belongs to.
+Compare the fingerprint, which goes to standard error, over another way before trusting a file that somebody sent.`,
+		Example: `  kubectl lethe key acme > tenant-key.yaml
+  kubectl lethe key -n acme-bots > tenant-key.yaml`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := s.client()
+			if err != nil {
+				return err
+			}
+			var key tenantKey
+			if len(args) == 1 {
+				key, err = s.keyOfTenant(cmd.Context(), c, args[0])
+			} else {
+				var ns string
+				if ns, err = s.namespace(); err == nil {
+					key, err = s.keyOfNamespace(cmd.Context(), c, ns)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			s.note("Tenant %s, realm %s, key %s", key.tenant, key.realm, key.fingerprint())
+			return writeKeyFile(s.Out, key)
+		},
+	}
+}
+
+func writeKeyFile(w io.Writer, key tenantKey) error {
+	b, err := yaml.Marshal(keyFile{Format: keyFileFormat, Tenant: key.tenant, Realm: key.realm,
+		KID: key.public.KID(), Suite: sealing.Suite, Public: key.public.String()})
+	if err != nil {
+		return fmt.Errorf("encode the key: %w", err)
+	}
+	_, err = fmt.Fprintf(w, "# Public key of Tenant %s. It seals and opens nothing, and may be committed.\n%s", key.tenant, b)
+	return err
+}
+
+func readKeyFile(path string) (tenantKey, error) {
+	b, err := readFile("--key-file", path)
+	if err != nil {
+		return tenantKey{}, err
+	}
+	var f keyFile
+	dec := json.NewDecoder(bytes.NewReader(nil))
+	if j, err := yaml.YAMLToJSON(b); err == nil {
+		dec = json.NewDecoder(bytes.NewReader(j))
+	}
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&f); err != nil || f.Format != keyFileFormat {
+		return tenantKey{}, fmt.Errorf("--key-file: not a key file (format: %s); make one with `kubectl lethe key`", keyFileFormat)
+	}
+	return newTenantKey(f.Tenant, v1alpha1.SealingKey{KID: f.KID, Suite: f.Suite, Public: f.Public, Realm: f.Realm})
+}
+
+// newTenantKey checks that a key is what its name says.
+func newTenantKey(tenant string, k v1alpha1.SealingKey) (tenantKey, error) {
+	public, err := sealing.ParsePublicKey(k.Suite, k.Public)
+	if err != nil {
+		return tenantKey{}, fmt.Errorf("sealing key %s of Tenant %s: %w", k.KID, tenant, err)
+	}
+	if public.KID() != k.KID {
+		return tenantKey{}, fmt.Errorf("sealing key %s of Tenant %s is really key %s: it was altered, do not seal to it", k.KID, tenant, public.KID())
+	}
+	if tenant == "" || k.Realm == "" {
+		return tenantKey{}, fmt.Errorf("sealing key %s: tenant and realm must be set", k.KID)
+	}
+	return tenantKey{tenant: tenant, realm: k.Realm, public: public}, nil
+}
+
+// keyOfTenant reads a tenant by name.
+func (s *shell) keyOfTenant(ctx context.Context, c client.Client, name string) (tenantKey, error) {
+	if !objectName.MatchString(name) {
+		return tenantKey{}, errors.New("that cannot be the name of a Tenant")
+	}
+	var tenant v1alpha1.Tenant
+	if err := c.Get(ctx, client.ObjectKey{Name: name}, &tenant); err != nil {
+		return tenantKey{}, readError("Tenant "+name, err)
+	}
+	return s.firstKey(&tenant)
+}
+
+// keyOfNamespace reads the tenant that a namespace belongs to, which the namespace and the tenant must both say.
+func (s *shell) keyOfNamespace(ctx context.Context, c client.Client, namespace string) (tenantKey, error) {
+	tenant, err := compile.TenantOf(ctx, c, namespace)
+	if _, refused := compile.IsRefusal(err); refused {
+		return tenantKey{}, err
+	}
+	if err != nil {
+		return tenantKey{}, readError("the tenant of namespace "+namespace, err)
+	}
+	return s.firstKey(tenant)
+}
+
+func (s *shell) firstKey(tenant *v1alpha1.Tenant) (tenantKey, error) {
+	if len(tenant.Status.SealingKeys) == 0 {
+		why := "the manager has not seen it yet"
+		if c := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionKeysReady); c != nil {
+			why = fmt.Sprintf("its condition KeysReady is %s: %s", c.Status, c.Message)
+		}
+		return tenantKey{}, fmt.Errorf("there is no key to seal to in the status of Tenant %s; %s", tenant.Name, why)
+	}
+	if tenant.Status.KEKGrade == "Evaluation" {
+		s.note("warning: the cluster's key-encryption key lies in a Secret of the same etcd: a snapshot of it opens everything that is sealed to this key")
+	}
+	return newTenantKey(tenant.Name, tenant.Status.SealingKeys[0])
+}
+
+// readError says what the caller's rights lack and what to do without them.
+func readError(what string, err error) error {
+	if apierrors.IsForbidden(err) {
+		return fmt.Errorf("you may not read %s; ask whoever may for a key file (`kubectl lethe key`) and use --key-file: %w", what, err)
+	}
+	return fmt.Errorf("read %s: %w", what, err)
+}
+
+// readFile names the flag and not the file: the name may be a value that was put in the wrong place.
+func readFile(flag, path string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		var pathErr *os.PathError
+		if errors.As(err, &pathErr) {
+			err = pathErr.Err
+		}
+		return nil, fmt.Errorf("%s: read the file (its name is not repeated here): %w", flag, err)
+	}
+	return b, nil
+}

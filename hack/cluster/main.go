@@ -56,14 +56,19 @@ var commands = map[string]command{
 var inner = map[string]func(args []string) error{
 	process.HelperCommand: process.Helper,
 	provisioner.Command:   provisioner.Run,
-	node.HoldCommand:      func(args []string) error { return node.Hold(args[0]) },
+	node.HoldCommand: func(args []string) error {
+		if len(args) != 1 {
+			return errors.New("hold a node: one folder is needed")
+		}
+		return node.Hold(args[0])
+	},
 }
 
 func main() {
 	if err := run(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) && exit.ExitCode() > 0 {
-			os.Exit(exit.ExitCode())
+		var said alreadySaid
+		if errors.As(err, &said) {
+			os.Exit(said.code)
 		}
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		os.Exit(1)
@@ -337,8 +342,18 @@ func ctr(ctx context.Context, root string, args []string) error {
 		return err
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	return cmd.Run()
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return alreadySaid{exit.ExitCode()}
+	}
+	return err
 }
+
+// alreadySaid is the failure of a program that has told the user about it itself.
+type alreadySaid struct{ code int }
+
+func (a alreadySaid) Error() string { return fmt.Sprintf("ended with %d", a.code) }
 
 func buildAssets(_ context.Context, root string, args []string) error {
 	flags := flag.NewFlagSet("assets", flag.ContinueOnError)

@@ -283,6 +283,47 @@ func TestControlPlane(t *testing.T) {
 	}
 }
 
+// After a restart of the machine a cluster goes on with its data if etcd has waited for the disk, else it begins anew.
+func TestMachineRestarts(t *testing.T) {
+	c := newTool(t)
+	for name, args := range map[string][]string{"torn": nil, "durable": {"--fsync"}} {
+		c.downAfter(t, name)
+		c.run(t, append([]string{"up", "--name", name, "--mode", "control-plane", "--no-controllers"}, args...)...)
+		i := c.info(t, name)
+		i.run(t, "create", "configmap", "kept")
+		for _, pid := range i.Pids {
+			kill(t, pid)
+		}
+		file := filepath.Join(i.Dir, "state.json")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var state map[string]any
+		if err := json.Unmarshal(text, &state); err != nil {
+			t.Fatal(err)
+		}
+		state["boot"] = "an earlier one"
+		if text, err = json.Marshal(state); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out := c.run(t, "up", "--name", name)
+		if anew := strings.Contains(out, "beginning anew"); anew != (name == "torn") {
+			t.Errorf("%s: began anew: %t", name, anew)
+		}
+		_, err = c.info(t, name).try("get", "configmap", "kept")
+		if kept := err == nil; kept != (name == "durable") {
+			t.Errorf("%s: data kept: %t (%v)", name, kept, err)
+		}
+		c.run(t, "status", "--name", name)
+		c.run(t, "down", "--name", name)
+		c.gone(t, i)
+	}
+}
+
 // Whenever up is killed, the next up makes the cluster whole and down finds everything that was started.
 func TestUpIsKilled(t *testing.T) {
 	c := newTool(t)

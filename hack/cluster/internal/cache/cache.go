@@ -87,6 +87,9 @@ func LockDir(path string, waiting func()) (*Lock, error) {
 // Unlock lets go. A lock on a removed folder may be let go of too.
 func (l *Lock) Unlock() { _ = l.f.Close() }
 
+// File is the locked file. A process that inherits it holds the lock too, until it closes it or ends.
+func (l *Lock) File() *os.File { return l.f }
+
 func take(f *os.File, waiting func()) error {
 	fd := int(f.Fd())
 	err := syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB)

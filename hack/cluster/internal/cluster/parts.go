@@ -258,6 +258,7 @@ func writeJSON(path string, value any) error {
 func (c *Cluster) spec(p part, cgroups []string) (process.Spec, error) {
 	s := process.Spec{
 		Program: p.program, Args: p.args, Log: c.log(p.name), Record: c.record(p.name), Cgroups: cgroups, OwnMounts: p.own,
+		Lock: c.lock.File(),
 	}
 	if c.state.Network == nil || p.host || p.own {
 		return s, nil

@@ -108,6 +108,8 @@ type Cluster struct {
 	// Cache is the cache's root, Dir the cluster's own folder in it.
 	Cache, Dir string
 	state      state
+	// lock is held while the cluster is brought up.
+	lock *cache.Lock
 }
 
 // clustersDir is where the folders of all clusters are.

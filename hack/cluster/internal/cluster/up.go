@@ -56,11 +56,11 @@ func Up(ctx context.Context, cacheRoot, name string, o Options) (*Cluster, error
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the cluster's folder: %w", err)
 	}
-	lock, err := cache.LockDir(c.Dir, func() { o.Progress("%s: waiting for another command", name) })
+	c.lock, err = cache.LockDir(c.Dir, func() { o.Progress("%s: waiting for another command", name) })
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Unlock()
+	defer c.lock.Unlock()
 	// What another command has done meanwhile counts, not what was there before the wait.
 	wanted := c.state
 	if known, err = c.load(); err != nil {

@@ -9,13 +9,15 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/lethe-dev/lethe/hack/cluster/internal/process"
 )
 
-// netnsFile is where the ip command keeps a named network namespace.
-func netnsFile(name string) string { return "/run/netns/" + name }
+// netnsDir is where the ip command looks for network namespaces by name.
+const netnsDir = "/run/netns"
 
 // TakenOnHost are the networks of the host's interfaces and routes.
 func TakenOnHost() ([]netip.Prefix, error) {
@@ -42,7 +44,7 @@ func TakenOnHost() ([]netip.Prefix, error) {
 }
 
 // NetNSPath is the file of the cluster's network namespace.
-func (n Network) NetNSPath() string { return netnsFile(n.NetNS) }
+func (n Network) NetNSPath() string { return filepath.Join(netnsDir, n.NetNS) }
 
 // Free says whether nobody has the names yet.
 func (n Network) Free() error {
@@ -57,9 +59,13 @@ func (n Network) Free() error {
 
 // Up makes the network namespace, the link and the rules, each where it is missing.
 func (n Network) Up() error {
-	if !n.exists() {
-		if err := run("ip", "netns", "add", n.NetNS); err != nil {
+	if !isNamespace(n.NetNSPath()) {
+		// A link that is there leads into a namespace that is no more. The kernel is about to remove it, unless we do first.
+		if err := n.removeLink(); err != nil {
 			return err
+		}
+		if err := n.makeNamespace(); err != nil {
+			return fmt.Errorf("make network namespace %s: %w", n.NetNS, err)
 		}
 	}
 	if !linkExists(n.HostLink) {
@@ -106,19 +112,62 @@ func (n Network) nft(rules string) error {
 
 // Down removes the link and the namespace, and with it every rule, route and interface in it.
 func (n Network) Down() error {
-	var errs []error
-	if linkExists(n.HostLink) {
-		errs = append(errs, run("ip", "link", "delete", n.HostLink))
-	}
-	if n.exists() {
-		errs = append(errs, run("ip", "netns", "delete", n.NetNS))
+	errs := []error{n.removeLink()}
+	if err := n.removeNamespace(); err != nil {
+		errs = append(errs, fmt.Errorf("remove network namespace %s: %w", n.NetNS, err))
 	}
 	return errors.Join(errs...)
 }
 
 func (n Network) exists() bool {
-	_, err := os.Stat(n.NetNSPath())
+	_, err := os.Lstat(n.NetNSPath())
 	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// removeLink removes the link, which takes both its ends.
+func (n Network) removeLink() error {
+	if !linkExists(n.HostLink) {
+		return nil
+	}
+	if err := run("ip", "link", "delete", n.HostLink); err != nil && linkExists(n.HostLink) {
+		return err
+	}
+	return nil
+}
+
+// makeNamespace does what "ip netns add" does, except that it leaves the folder of the namespaces as it is: that
+// command makes a mount of it, which nobody ever removes.
+func (n Network) makeNamespace() error {
+	path := n.NetNSPath()
+	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, nil, 0o444); err != nil {
+		return err
+	}
+	return run("unshare", "--net="+path, "true")
+}
+
+func (n Network) removeNamespace() error {
+	path := n.NetNSPath()
+	if isNamespace(path) {
+		if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// It goes if it is empty and no mount; then it was probably ours, and whoever needs it makes it anew.
+	_ = syscall.Rmdir(netnsDir)
+	return nil
+}
+
+// isNamespace says whether a file is a namespace, and not the empty file that a namespace is to be mounted on.
+func isNamespace(path string) bool {
+	var fs syscall.Statfs_t
+	const nsfsMagic = 0x6e736673
+	return syscall.Statfs(path, &fs) == nil && int64(fs.Type) == nsfsMagic
 }
 
 func linkExists(name string) bool {

@@ -17,6 +17,7 @@ var needed = []struct{ program, debian string }{
 	{"ip", "iproute2"},
 	{"nft", "nftables"},
 	{"nsenter", "util-linux"},
+	{"unshare", "util-linux"},
 	{"mount", "mount"},
 	{"containerd", "containerd"},
 	{"containerd-shim-runc-v2", "containerd"},

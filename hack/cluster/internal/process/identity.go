@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -66,9 +65,6 @@ func Read(path string) (r Record, ok bool, err error) {
 func (r Record) write(path string) error {
 	data, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("write process record: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("write process record: %w", err)
 	}
 	if err := os.WriteFile(path+".new", append(data, '\n'), 0o644); err != nil {

@@ -136,3 +136,43 @@ func TestTail(t *testing.T) {
 		}
 	}
 }
+
+// Between the start of a process and its record a caller may be killed. The process then holds the caller's lock until
+// its record is there, and not a moment longer.
+func TestStartedProcessLetsGoOfLock(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	s := Spec{
+		Program: LookPath("sleep"), Args: []string{"600"}, Lock: lock,
+		Log: filepath.Join(dir, "log"), Record: filepath.Join(dir, "record"),
+	}
+	r, err := Start(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	free := Poll(5*time.Second, 10*time.Millisecond, func() bool {
+		return syscall.Flock(int(other.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
+	})
+	if !free || !r.Alive() {
+		t.Errorf("the program that was started keeps the lock: free=%t alive=%t", free, r.Alive())
+	}
+}

@@ -29,6 +29,9 @@ type Spec struct {
 	// Record is where the process writes who it is, before it becomes the program. So there is no moment at which the
 	// program runs and nothing says which process it is.
 	Record string
+	// Lock, if any, is a file whose lock the caller holds. The new process holds it too until it has written its record:
+	// whoever waits for the lock to clean up after a caller that was killed finds the record.
+	Lock *os.File
 	// Cgroups are cgroup.procs files that the process joins first.
 	Cgroups []string
 	// NetNS and MountNS are namespace files to enter; empty means the ones of the caller. Entering needs nsenter and root.
@@ -62,6 +65,9 @@ func Start(ctx context.Context, s Spec) (Record, error) {
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=" + SearchPath(), "HOME=" + os.Getenv("HOME")}, s.Env...)
 	cmd.SysProcAttr = attributes(s)
+	if s.Lock != nil {
+		cmd.ExtraFiles = []*os.File{s.Lock}
+	}
 	if err := cmd.Start(); err != nil {
 		return Record{}, fmt.Errorf("start %s: %w", filepath.Base(s.Program), err)
 	}
@@ -105,6 +111,9 @@ func SearchPath() string {
 
 func helperArgs(s Spec) []string {
 	args := []string{HelperCommand, "-record", s.Record}
+	if s.Lock != nil {
+		args = append(args, "-locked")
+	}
 	for _, c := range s.Cgroups {
 		args = append(args, "-cgroup", c)
 	}
@@ -117,11 +126,15 @@ func helperArgs(s Spec) []string {
 	return append(append(args, "--", s.Program), s.Args...)
 }
 
+// firstExtraFile is the number under which a process finds the first file that was handed to it.
+const firstExtraFile = 3
+
 // Helper is the part of Start that runs in the new process: join the cgroups, write the record, become the program. It
 // returns only on failure.
 func Helper(args []string) error {
 	flags := flag.NewFlagSet(HelperCommand, flag.ContinueOnError)
 	record := flags.String("record", "", "where to write who this process is")
+	locked := flags.Bool("locked", false, "whether a lock was handed over as the first extra file")
 	netNS := flags.String("net", "", "network namespace to enter")
 	mountNS := flags.String("mount", "", "mount namespace to enter")
 	var cgroups []string
@@ -131,6 +144,9 @@ func Helper(args []string) error {
 	})
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("start component: %w", err)
+	}
+	if *locked {
+		syscall.CloseOnExec(firstExtraFile)
 	}
 	argv := flags.Args()
 	if len(argv) == 0 || *record == "" {

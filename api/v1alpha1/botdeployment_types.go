@@ -207,7 +207,7 @@ type BotStorage struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.storage.size cannot be changed"
 	Size resource.Quantity `json:"size,omitempty"`
 
-	// storageClassName. Left out, the cluster's default. Cannot be changed.
+	// storageClassName of the volume. Left out, the cluster's default. Cannot be changed.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -261,7 +261,7 @@ type BotDeploymentSpec struct {
 	// +kubebuilder:validation:MaxLength=512
 	Image string `json:"image,omitempty"`
 
-	// imagePullPolicy. Left out, Kubernetes' own default for the image's tag applies.
+	// imagePullPolicy of the image. Left out, Kubernetes' own default for the image's tag applies.
 	// +optional
 	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
@@ -363,7 +363,7 @@ type BotDeploymentStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions: Ready, Reconciling, Stalled, IsolationReady, CredentialsReady, WorkloadReady.
+	// conditions are Ready, Reconciling, Stalled, IsolationReady, CredentialsReady, WorkloadReady.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

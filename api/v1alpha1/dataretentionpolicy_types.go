@@ -97,7 +97,7 @@ type DataRetentionPolicySpec struct {
 	// +kubebuilder:default=Audit
 	Mode PolicyMode `json:"mode,omitempty"`
 
-	// rules, one for each data class.
+	// rules of the promise, one for each data class.
 	// +required
 	// +listType=map
 	// +listMapKey=name
@@ -113,7 +113,7 @@ type DataRetentionPolicyStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions: Ready, Reconciling, Stalled, Compliant.
+	// conditions are Ready, Reconciling, Stalled, Compliant.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -33,7 +33,7 @@ type PostgresStore struct {
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$`
 	Host string `json:"host,omitempty"`
 
-	// port. Defaults to 5432.
+	// port of the server. Defaults to 5432.
 	// +optional
 	// +kubebuilder:default=5432
 	// +kubebuilder:validation:Minimum=1
@@ -57,7 +57,7 @@ type PostgresStore struct {
 	// +kubebuilder:validation:MaxLength=63
 	Username string `json:"username,omitempty"`
 
-	// password, sealed by `kubectl lethe seal` for this store and this destination: host, port, database, username and
+	// password of the role, sealed by `kubectl lethe seal` for this store and this destination: host, port, database, username and
 	// caBundle are bound into it, so that a value sealed for one server opens for no other.
 	// +required
 	Password SealedValue `json:"password,omitempty"`
@@ -473,7 +473,7 @@ type DataStoreStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions: Ready, Reconciling, Stalled, CredentialsReady, Reachable, CoverageComplete, Approved, Compliant.
+	// conditions are Ready, Reconciling, Stalled, CredentialsReady, Reachable, CoverageComplete, Approved, Compliant.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -217,7 +217,7 @@ type TenantNamespaceStatus struct {
 	// +kubebuilder:validation:MaxLength=63
 	UID string `json:"uid,omitempty"`
 
-	// created is Created when the manager made the namespace (and removes it with the Tenant), Adopted when it was there before.
+	// origin is Created when the manager made the namespace (and removes it with the Tenant), Adopted when it was there before.
 	// +required
 	// +kubebuilder:validation:Enum=Created;Adopted
 	Origin string `json:"origin,omitempty"`
@@ -229,7 +229,7 @@ type TenantStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions: Ready, Reconciling, Stalled, NamespacesReady, KeysReady, InUse.
+	// conditions are Ready, Reconciling, Stalled, NamespacesReady, KeysReady, InUse.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -39,12 +39,12 @@ type file struct {
 
 // write writes the image. Its lower layer holds what a static program needs from a system: certificates, time zones and
 // a user; its upper one the files.
-func write(output, imageName, arch string, entrypoint []string, files []file) error {
+func write(ctx context.Context, output, imageName, arch string, entrypoint []string, files []file) error {
 	tag, err := name.NewTag(imageName)
 	if err != nil {
 		return fmt.Errorf("--name: %w", err)
 	}
-	system, err := systemFiles(context.Background())
+	system, err := systemFiles(ctx)
 	if err != nil {
 		return err
 	}
@@ -85,6 +85,24 @@ func write(output, imageName, arch string, entrypoint []string, files []file) er
 		return fmt.Errorf("write %s: %w", output, err)
 	}
 	return os.Rename(temporary, output)
+}
+
+// writeFolder writes the same files as an image holds into a folder.
+func writeFolder(ctx context.Context, folder string, files []file) error {
+	system, err := systemFiles(ctx)
+	if err != nil {
+		return err
+	}
+	for _, f := range append(system, files...) {
+		target := filepath.Join(folder, filepath.FromSlash(f.path))
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(target, f.content, os.FileMode(f.mode)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func layerOf(files []file) (v1.Layer, error) {

@@ -90,6 +90,18 @@ func TestImageOfABinary(t *testing.T) {
 	}
 }
 
+func TestFolderHoldsTheSameFiles(t *testing.T) {
+	program, folder := binary(t), filepath.Join(t.TempDir(), "rootfs")
+	if err := run(t.Context(), []string{"--binary", program, "--rootfs", folder}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"hello", "etc/ssl/certs/ca-certificates.crt", "usr/share/zoneinfo/Etc/UTC"} {
+		if info, err := os.Stat(filepath.Join(folder, name)); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestImageRefuses(t *testing.T) {
 	dynamic := filepath.Join(t.TempDir(), "script")
 	if err := os.WriteFile(dynamic, []byte("#!/bin/sh\n"), 0o600); err != nil {
@@ -99,7 +111,7 @@ func TestImageRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no file to write":     {[]string{"--binary", dynamic}, "-o is required"},
+		"no file to write":     {[]string{"--binary", dynamic}, "either -o FILE or --rootfs FOLDER"},
 		"what is no program":   {[]string{"--binary", dynamic, "-o", filepath.Join(t.TempDir(), "x.tar")}, "no Linux program"},
 		"a binary that is not": {[]string{"--binary", "/absent", "-o", "x.tar"}, "--binary"},
 	} {

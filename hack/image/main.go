@@ -35,7 +35,8 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	name := flags.String("name", "lethe:dev", "name and tag of the image")
 	binary := flags.String("binary", "", "wrap this static binary as the entry point, instead of building Lethe's own programs")
-	output := flags.String("o", "", "file to write (required)")
+	output := flags.String("o", "", "file to write (this or --rootfs is required)")
+	rootfs := flags.String("rootfs", "", "write the image's files into this new folder instead, for a Dockerfile")
 	version := flags.String("version", "", "version that the programs report; left out, \"devel\"")
 	arch := flags.String("arch", runtime.GOARCH, "architecture of the image: amd64 or arm64")
 	if err := flags.Parse(args); err != nil {
@@ -44,8 +45,8 @@ func run(ctx context.Context, args []string) error {
 		}
 		return err
 	}
-	if *output == "" {
-		return errors.New("-o is required: the file to write")
+	if (*output == "") == (*rootfs == "") {
+		return errors.New("say what to write: either -o FILE or --rootfs FOLDER")
 	}
 	var files []file
 	var entrypoint []string
@@ -68,7 +69,10 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	if err := write(*output, *name, *arch, entrypoint, files); err != nil {
+	if *rootfs != "" {
+		return writeFolder(ctx, *rootfs, files)
+	}
+	if err := write(ctx, *output, *name, *arch, entrypoint, files); err != nil {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "wrote %s as %s\n", *name, *output)

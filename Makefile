@@ -1,0 +1,111 @@
+# Everything that is done to this repository is a target here. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+IMAGE ?= lethe:dev
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+N ?= 1000
+ROWS ?= 1000000
+
+tool = $$(hack/tools/build.sh $(1))
+# kube-apiserver, etcd and kubectl, for tests without a node. A folder that you have already is taken instead.
+assets = export KUBEBUILDER_ASSETS="$${KUBEBUILDER_ASSETS:-$$(hack/cluster/cluster.sh assets)}"
+# Packages whose tests start no server: what can be run while thinking.
+unit_packages = $$(go list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... \
+	| grep -Ev 'lethe/test/(env|pg|walls|chart|e2e|bench)|controller-runtime/pkg/envtest|lethe/hack/demo ' | cut -d' ' -f1)
+
+##@ Daily
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the programs and kubectl-lethe into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags "-X github.com/lethe-dev/lethe/internal/version.version=$(VERSION)" \
+		-o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -ldflags "-X github.com/lethe-dev/lethe/internal/version.version=$(VERSION)" \
+		-o bin/manager .
+
+.PHONY: fmt
+fmt: ## Format the code
+	@gofmt -w $$(git ls-files '*.go')
+
+.PHONY: lint
+lint: ## Lint: the code, the API's conventions, the cluster tool
+	@linter=$(call tool,golangci-lint); \
+	"$$linter" run ./... && \
+	"$$linter" run --config .golangci-kal.yml ./api/... && \
+	(cd hack/cluster && GOFLAGS= "$$linter" run --config ../../.golangci-tools.yml ./...)
+
+.PHONY: test-unit
+test-unit: ## Tests that start no server (under a minute)
+	@go test $(unit_packages)
+
+##@ Everything
+
+.PHONY: test
+test: prepare ## All tests: unit, a real API server, a real PostgreSQL, the whole path on a real node (as root)
+	@$(assets); \
+	go -C hack/cluster test ./... ; \
+	go test -timeout 40m -p 2 ./...
+
+.PHONY: test-e2e
+test-e2e: prepare ## Only the end-to-end run on a real node (as root)
+	@$(assets); go test -count=1 -timeout 40m -v ./test/e2e/...
+
+.PHONY: prepare
+prepare: ## Install PostgreSQL where it is missing, build kube-apiserver and etcd
+	@hack/postgres.sh
+	@hack/cluster/cluster.sh assets >/dev/null
+
+.PHONY: verify
+verify: ## Regenerate everything, and fail on any difference or untracked file
+	@$(MAKE) generate manifests fmt
+	@for module in . hack/cluster $$(ls -d hack/tools/*/); do go -C "$$module" mod tidy -diff; done
+	@if [ -n "$$(git status --porcelain)" ]; then \
+		git status --short; git --no-pager diff --stat; \
+		echo "generated files, formatting or the tree differ from what is committed" >&2; exit 1; fi
+
+.PHONY: demo
+demo: ## The whole thing on this machine: a cluster, two tenants, a bot, a database that forgets (as root)
+	@go run ./hack/demo up
+
+.PHONY: demo-down
+demo-down: ## Remove every trace of the demo
+	@go run ./hack/demo down
+
+.PHONY: bench-scale
+bench-scale: ## N bots on simulated nodes, against a bare client in the same run (N=1000)
+	@$(assets); go run ./test/bench/scale -n $(N)
+
+.PHONY: bench-sweep
+bench-sweep: prepare ## A sweep of ROWS rows, against one raw DELETE in the same run (ROWS=1000000)
+	@go run ./test/bench/sweep -rows $(ROWS)
+
+##@ Generated and packed
+
+.PHONY: generate
+generate: ## Deep copies of the API's types
+	@"$(call tool,controller-gen)" object paths=./api/...
+
+.PHONY: manifests
+manifests: ## CRDs, roles, and their copies in the chart
+	@"$(call tool,controller-gen)" crd:generateEmbeddedObjectMeta=false paths=./api/... output:crd:dir=config/crd/bases
+	@"$(call tool,controller-gen)" rbac:roleName=lethe-manager paths=./controllers/... output:rbac:dir=config/rbac
+	@go run ./hack/chart config charts/lethe
+
+.PHONY: image
+image: ## The image as dist/lethe.tar, without a container engine (IMAGE=lethe:dev)
+	@go run ./hack/image --name "$(IMAGE)" --version "$(VERSION)" -o dist/lethe.tar
+
+.PHONY: image-push
+image-push: image ## Push dist/lethe.tar to the registry that IMAGE names
+	@"$(call tool,crane)" push dist/lethe.tar "$(IMAGE)"
+
+.PHONY: assets
+assets: ## Build kube-apiserver, etcd and kubectl, and print their folder
+	@hack/cluster/cluster.sh assets

@@ -1,0 +1,241 @@
+// Command keyserver owns the keys: see package keyserver.
+//
+// Exit codes: 0 stopped by a signal, 1 failed while running, 2 wrong flags or no key-encryption key.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/version"
+)
+
+const (
+	exitFailed = 1
+	exitUsage  = 2
+
+	maintainEvery = time.Minute
+	stopWithin    = 20 * time.Second
+)
+
+type options struct {
+	settings      resources.Settings
+	keysNamespace string
+	realm         string
+	kekFile       string
+	kekGrade      string
+	listen        string
+	metrics       string
+	health        string
+	verbosity     int
+}
+
+func main() {
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	o, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		log.Error("Not started", "cause", err)
+		os.Exit(exitUsage)
+	}
+	level := slog.LevelInfo
+	if o.verbosity > 0 {
+		level = slog.LevelDebug
+	}
+	log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+	kek, err := keyserver.LoadKEK(o.kekFile)
+	if err != nil {
+		log.Error("Not started", "cause", err)
+		os.Exit(exitUsage)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	registry := prometheus.NewRegistry()
+	metrics, err := keyserver.NewMetrics(registry)
+	if err == nil {
+		err = errors.Join(registry.Register(collectors.NewGoCollector()),
+			registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
+	}
+	if err != nil {
+		fail(log, err)
+	}
+	kube, err := newClient()
+	if err != nil {
+		fail(log, err)
+	}
+	server, err := keyserver.New(keyserver.Options{Client: kube, KEK: kek, KEKGrade: o.kekGrade, Realm: o.realm, KeysNamespace: o.keysNamespace,
+		Hosts: hosts(o.settings), Settings: o.settings, Clock: clock.RealClock{}, Random: rand.Reader, Log: log, Metrics: metrics})
+	if err != nil {
+		fail(log, err)
+	}
+	log.Info("Started", "version", version.String(), "realm", o.realm, "kek", kek.KID(), "kekGrade", o.kekGrade)
+	if err := serve(ctx, log, o, server, registry); err != nil {
+		fail(log, err)
+	}
+	log.Info("Stopped")
+}
+
+func fail(log *slog.Logger, err error) {
+	log.Error("Failed", "cause", err)
+	os.Exit(exitFailed)
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("keyserver", flag.ContinueOnError)
+	o.settings.AddFlags(flags)
+	flags.StringVar(&o.keysNamespace, "keys-namespace", "lethe-keys", "namespace that holds the wrapped keys")
+	flags.StringVar(&o.realm, "realm", "", "name that is bound into every sealed value and every key; never change it (required)")
+	flags.StringVar(&o.kekFile, "kek-file", "", "file with the key-encryption key: 32 random bytes in base64 (required)")
+	flags.StringVar(&o.kekGrade, "kek-grade", keyserver.GradeProduction,
+		"Production, or Evaluation where that file comes from a Secret of the same cluster: a copy of etcd then opens everything")
+	flags.StringVar(&o.listen, "listen", ":8443", "address to answer on, TLS")
+	flags.StringVar(&o.metrics, "metrics-bind-address", ":8080", "address of the metrics, plain HTTP; 0 for none")
+	flags.StringVar(&o.health, "health-probe-bind-address", ":8081", "address of /healthz and /readyz, plain HTTP")
+	flags.IntVar(&o.verbosity, "v", 0, "1 for debug messages")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	problems := []error{o.settings.Validate()}
+	if flags.NArg() > 0 {
+		problems = append(problems, fmt.Errorf("unexpected argument %q", flags.Arg(0)))
+	}
+	if o.realm == "" || len(o.realm) > 63 {
+		problems = append(problems, errors.New("--realm of 1 to 63 characters is required"))
+	}
+	if o.kekFile == "" {
+		problems = append(problems, errors.New("--kek-file is required: without a key-encryption key nothing is started, and none is ever made up"))
+	}
+	if o.kekGrade != keyserver.GradeProduction && o.kekGrade != keyserver.GradeEvaluation {
+		problems = append(problems, fmt.Errorf("--kek-grade %q is neither Production nor Evaluation", o.kekGrade))
+	}
+	return o, errors.Join(problems...)
+}
+
+// newClient reads live: it has no cache. The API server's own priority and fairness bounds it, not a limit of ours.
+func newClient() (client.Client, error) {
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, fmt.Errorf("find the API server: %w", err)
+	}
+	config.QPS = -1
+	config.UserAgent = "lethe-keyserver/" + version.String()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, err
+	}
+	return client.New(config, client.Options{Scheme: scheme})
+}
+
+// hosts are the names that pods and the manager may call the server by.
+func hosts(s resources.Settings) []string {
+	service := "lethe-keyserver." + s.Namespace + ".svc"
+	names := []string{service, service + ".cluster.local"}
+	if u, err := url.Parse(s.KeyserverURL); err == nil && u.Hostname() != "" && u.Hostname() != service {
+		names = append(names, u.Hostname())
+	}
+	return names
+}
+
+// serve answers until the context ends, and then ends what it is answering.
+func serve(ctx context.Context, log *slog.Logger, o options, server *keyserver.Server, registry *prometheus.Registry) error {
+	health := http.NewServeMux()
+	health.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	health.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := server.Ready(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
+	})
+	servers := map[*http.Server]func(*http.Server, net.Listener) error{}
+	plain := func(s *http.Server, l net.Listener) error { return s.Serve(l) }
+	calls := newHTTPServer(o.listen, server.Handler(), log)
+	calls.TLSConfig = server.Authority().TLSConfig()
+	servers[calls] = func(s *http.Server, l net.Listener) error { return s.ServeTLS(l, "", "") }
+	servers[newHTTPServer(o.health, health, log)] = plain
+	if o.metrics != "0" {
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+		servers[newHTTPServer(o.metrics, mux, log)] = plain
+	}
+	ended := make(chan error, len(servers))
+	running := 0
+	for s, start := range servers {
+		listener, err := net.Listen("tcp", s.Addr)
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		running++
+		go func() { ended <- start(s, listener) }()
+	}
+	go maintain(ctx, log, server)
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-ended:
+		running--
+	}
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	defer cancel()
+	for s := range servers {
+		failed = errors.Join(failed, s.Shutdown(stopping))
+	}
+	for ; running > 0; running-- {
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			failed = errors.Join(failed, err)
+		}
+	}
+	return failed
+}
+
+func newHTTPServer(address string, handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{Addr: address, Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+}
+
+// maintain keeps keys and certificates in order. Until the first time has succeeded it tries every few seconds: there is
+// no certificate before.
+func maintain(ctx context.Context, log *slog.Logger, server *keyserver.Server) {
+	const tryAgain = 3 * time.Second
+	for {
+		wait := maintainEvery
+		if err := server.Maintain(ctx); err != nil && ctx.Err() == nil {
+			log.Error("Not maintained", "cause", err)
+			if server.Ready(ctx) != nil {
+				wait = tryAgain
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}

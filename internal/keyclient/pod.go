@@ -1,0 +1,110 @@
+package keyclient
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// Unseal returns the credentials of the pod that calls. They are encrypted to a key that lives for this call only.
+func (c *Client) Unseal(ctx context.Context) (protocol.SecretBundle, error) {
+	key, err := sealing.GeneratePrivateKey(rand.Reader)
+	if err != nil {
+		return protocol.SecretBundle{}, fmt.Errorf("make a one-time key: %w", err)
+	}
+	var resp protocol.UnsealResponse
+	token, err := c.callAs(ctx, protocol.PathUnseal, protocol.UnsealRequest{PublicKey: key.Public().String()}, &resp)
+	if err != nil {
+		return protocol.SecretBundle{}, err
+	}
+	return openBundle(key, protocol.PathUnseal, token, resp.Sealed)
+}
+
+// Lease is permission to commit.
+type Lease struct {
+	Expires time.Time     // by the keyserver's clock
+	For     time.Duration // the same as a length, from before the call on: use this one
+	Items   []protocol.SecretItem
+}
+
+// Lease asks to begin (withSecret) or to go on sweeping by a plan. The length counts from before the call.
+func (c *Client) Lease(ctx context.Context, planHash string, withSecret bool) (Lease, error) {
+	req := protocol.LeaseRequest{PlanHash: planHash}
+	var key sealing.PrivateKey
+	if withSecret {
+		var err error
+		if key, err = sealing.GeneratePrivateKey(rand.Reader); err != nil {
+			return Lease{}, fmt.Errorf("make a one-time key: %w", err)
+		}
+		req.PublicKey = key.Public().String()
+	}
+	var resp protocol.LeaseResponse
+	token, err := c.callAs(ctx, protocol.PathLease, req, &resp)
+	if err != nil {
+		return Lease{}, err
+	}
+	lease := Lease{Expires: resp.Expires, For: time.Duration(resp.Seconds) * time.Second}
+	if withSecret {
+		bundle, err := openBundle(key, protocol.PathLease, token, resp.Sealed)
+		if err != nil {
+			return Lease{}, err
+		}
+		lease.Items = bundle.Items
+	}
+	return lease, nil
+}
+
+// Release ends a lease early.
+func (c *Client) Release(ctx context.Context, planHash string) error {
+	return c.call(ctx, protocol.PathRelease, protocol.ReleaseRequest{PlanHash: planHash}, &struct{}{})
+}
+
+// openBundle opens an answer, which is bound to the call and to the pod that the token was made for.
+func openBundle(key sealing.PrivateKey, call, token, sealed string) (protocol.SecretBundle, error) {
+	uid, err := podUID(token)
+	if err != nil {
+		return protocol.SecretBundle{}, err
+	}
+	b, err := sealing.OpenReply(key, call, uid, sealed)
+	if err != nil {
+		return protocol.SecretBundle{}, fmt.Errorf("open the keyserver's answer: %w", err)
+	}
+	defer clear(b)
+	var bundle protocol.SecretBundle
+	if err := json.Unmarshal(b, &bundle); err != nil {
+		return protocol.SecretBundle{}, errors.New("the keyserver's answer is not readable")
+	}
+	return bundle, nil
+}
+
+// podUID reads the pod's UID out of the pod's own token. It is not checked here, and need not be: with a wrong one the
+// answer does not open.
+func podUID(token string) (string, error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return "", fmt.Errorf("the token is no ServiceAccount token: %w", errNeverHelps)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return "", fmt.Errorf("the token is not readable: %w", errNeverHelps)
+	}
+	var claims struct {
+		Kubernetes struct {
+			Pod struct {
+				UID string `json:"uid"`
+			} `json:"pod"`
+		} `json:"kubernetes.io"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil || claims.Kubernetes.Pod.UID == "" {
+		return "", fmt.Errorf("the token is not bound to a pod: %w", errNeverHelps)
+	}
+	return claims.Kubernetes.Pod.UID, nil
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+)
+
+// gitOwners are labels and annotations that GitOps tools leave on what they apply.
+var gitOwners = []string{
+	"argocd.argoproj.io/instance", "argocd.argoproj.io/tracking-id",
+	"kustomize.toolkit.fluxcd.io/name", "helm.toolkit.fluxcd.io/name",
+}
+
+func newApprove(s *shell) *cobra.Command {
+	var yes bool
+	var output string
+	cmd := &cobra.Command{
+		Use:   "approve [NAMESPACE/]STORE",
+		Short: "Agree to what a store's plan would delete",
+		Long: `Show what the rules that govern a store would delete, as it was last measured, and write it as spec.approvedPlan: these
+windows, of these tables, of this database. Whatever would delete more later waits for approval again.
+
+It asks on a terminal; elsewhere --yes is needed. -o yaml prints the approval for a review in Git and changes nothing.`,
+		Example: `  kubectl lethe approve platform-data/chat
+  kubectl lethe approve platform-data/chat -o yaml > approval.yaml`,
+		Args: oneArgument("the store"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if output != "" && output != "yaml" {
+				return errors.New("-o: say yaml, or leave it out")
+			}
+			if output != "" && yes {
+				return errors.New("--yes writes to the cluster and -o yaml does not: give one of them")
+			}
+			return s.approve(cmd.Context(), args[0], output, yes)
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "write the approval without asking")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "yaml: print the approval for Git instead of writing it")
+	return cmd
+}
+
+func (s *shell) approve(ctx context.Context, name, output string, yes bool) error {
+	st, err := s.compileStore(ctx, name, nil)
+	if err != nil {
+		return err
+	}
+	ref := st.store.Namespace + "/" + st.store.Name
+	approved, err := plan.Propose(st.compiled.Result, st.store.Status, s.now())
+	if err != nil {
+		return fmt.Errorf("DataStore %s: %w", ref, err)
+	}
+	if err := printApproval(s.ErrOut, st, approved); err != nil {
+		return err
+	}
+	if output == "yaml" {
+		return printPatch(s.Out, st.store, approved)
+	}
+	if !yes {
+		if !s.terminal() {
+			return errors.New("nothing was changed: --yes approves this, -o yaml prints it for Git")
+		}
+		if err := s.confirm(ref); err != nil {
+			return err
+		}
+	}
+	c, err := s.client()
+	if err != nil {
+		return err
+	}
+	if err := writeApproval(ctx, c, st.store, approved); err != nil {
+		return err
+	}
+	s.note("Approved.")
+	for _, owner := range gitOwners {
+		if st.store.Labels[owner] != "" || st.store.Annotations[owner] != "" {
+			s.note("warning: Git owns this store (%s): put the output of -o yaml there too, or the next sync takes the approval back", owner)
+			break
+		}
+	}
+	return nil
+}
+
+// confirm wants the store's name typed: a key pressed too often approves nothing.
+func (s *shell) confirm(ref string) error {
+	fmt.Fprintf(s.ErrOut, "Type %s to approve: ", ref)
+	line, err := bufio.NewReader(s.In).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if strings.TrimSpace(line) != ref {
+		return errors.New("nothing was changed: the answer was another")
+	}
+	return nil
+}
+
+// writeApproval writes what was shown, and only while the spec is still the one it was shown for.
+func writeApproval(ctx context.Context, c client.Client, store *v1alpha1.DataStore, approved v1alpha1.ApprovedPlan) error {
+	patch, err := json.Marshal([]map[string]any{
+		{"op": "test", "path": "/metadata/uid", "value": store.UID},
+		{"op": "test", "path": "/metadata/generation", "value": store.Generation},
+		{"op": "add", "path": "/spec/approvedPlan", "value": approved}, // replaces all of one that is there
+	})
+	if err != nil {
+		return fmt.Errorf("encode the approval: %w", err)
+	}
+	err = c.Patch(ctx, store, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner("kubectl-lethe"))
+	if apierrors.IsInvalid(err) && strings.Contains(err.Error(), "the server rejected our request due to an error in our request") {
+		return errors.New("nothing was changed: the store's spec was changed meanwhile; look at it and approve again")
+	}
+	if err != nil {
+		return fmt.Errorf("write spec.approvedPlan: %w", err)
+	}
+	return nil
+}
+
+// printApproval shows what is agreed to.
+func printApproval(out io.Writer, st *compiledStore, approved v1alpha1.ApprovedPlan) error {
+	fmt.Fprintf(out, "DataStore %s/%s, database %s of system %s, %s\n",
+		st.store.Namespace, st.store.Name, approved.Database, approved.SystemIdentifier, approved.Tenancy)
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "DATASET\tTABLE\tTENANT\tROWS OLDER THAN\tWAITING NOW")
+	for _, window := range approved.Windows {
+		name := ""
+		for _, d := range st.compiled.Plan.Datasets {
+			if d.Name == window.Dataset {
+				name = tableName(d.Table)
+			}
+		}
+		waiting := strconv.FormatInt(window.BacklogRows, 10)
+		fmt.Fprintf(w, "%s\t%s\t*\t%s\t%s\n", window.Dataset, name, pointerWords(window.RetainFor), waiting)
+		for _, t := range window.Tenants {
+			fmt.Fprintf(w, "\t\t%s\t%s\t\n", t.Tenant, pointerWords(t.RetainFor))
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("write the approval: %w", err)
+	}
+	if approved.BacklogUntil != nil {
+		fmt.Fprintf(out, "What waits now may go beyond the brake until %s.\n", approved.BacklogUntil.UTC().Format("2006-01-02 15:04 MST"))
+	}
+	return nil
+}
+
+func pointerWords(p *v1alpha1.Period) string {
+	if p == nil {
+		return "-"
+	}
+	return periodWords(*p)
+}
+
+// printPatch writes the part of the manifest that changes.
+func printPatch(out io.Writer, store *v1alpha1.DataStore, approved v1alpha1.ApprovedPlan) error {
+	b, err := yaml.Marshal(map[string]any{
+		"apiVersion": v1alpha1.GroupVersion.String(),
+		"kind":       "DataStore",
+		"metadata":   map[string]string{"namespace": store.Namespace, "name": store.Name},
+		"spec":       map[string]any{"approvedPlan": approved},
+	})
+	if err != nil {
+		return fmt.Errorf("encode the approval: %w", err)
+	}
+	_, err = out.Write(b)
+	return err
+}

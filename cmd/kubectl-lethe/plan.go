@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/retention"
+)
+
+func newPlan(s *shell) *cobra.Command {
+	var files []string
+	var output string
+	cmd := &cobra.Command{
+		Use:   "plan [NAMESPACE/]STORE",
+		Short: "Compile a store's plan here and show what it would delete",
+		Long: `Compile the plan of a store as the manager and the keyserver do, from what the cluster holds now, and show each
+window, how many rows it concerned at the last measurement, and whether it deletes. With -f, stores, policies and
+tenants out of files take the place of those in the cluster: that shows what a change would do before it is merged.`,
+		Example: `  kubectl lethe plan platform-data/chat
+  kubectl lethe plan platform-data/chat -f changed-policy.yaml`,
+		Args: oneArgument("the store"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if output != "table" && output != "json" {
+				return errors.New("-o: say table or json")
+			}
+			st, err := s.compileStore(cmd.Context(), args[0], files)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				b, err := plan.Encode(st.compiled.Plan)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(s.Out, string(b))
+				return err
+			}
+			return s.printPlan(st)
+		},
+	}
+	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "manifests of stores, policies and tenants to use in place of those in the cluster")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, or json: the plan itself, as a sweep gets it")
+	return cmd
+}
+
+func (s *shell) printPlan(st *compiledStore) error {
+	hash, err := plan.Hash(st.compiled.Plan)
+	if err != nil {
+		return err
+	}
+	// What changes from run to run goes to standard error: the table is what a review compares.
+	s.note("plan %s, valid until %s", hash, st.compiled.Plan.ValidUntil.Format(time.RFC3339))
+	if at := st.store.Status.MeasuredAt; at != nil {
+		s.note("rows as measured at %s", at.UTC().Format(time.RFC3339))
+	} else {
+		s.note("not measured yet")
+	}
+	if err := planTable(s.Out, st); err != nil {
+		return err
+	}
+	for _, section := range []struct {
+		title string
+		lines []string
+	}{
+		{"Problems:", problemLines(st.compiled.Result)},
+		{"Not governed by any rule, so never deleted and never compliant:", st.compiled.Ungoverned},
+		{"Beyond what is approved (kubectl lethe approve):", st.compiled.AwaitingApproval},
+	} {
+		if len(section.lines) == 0 {
+			continue
+		}
+		if _, err := fmt.Fprintf(s.Out, "\n%s\n  %s\n", section.title, strings.Join(section.lines, "\n  ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func planTable(out io.Writer, st *compiledStore) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	row := func(cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
+	row("DATASET", "TABLE", "RULE", "MODE", "WINDOW", "TENANT", "ROWS", "DELETES")
+	for _, d := range st.compiled.Plan.Datasets {
+		if len(d.Rules) == 0 {
+			why := "no: no rule governs it"
+			if d.Problem != "" {
+				why = "no: see problems"
+			}
+			row(d.Name, tableName(d.Table), "-", "-", "-", "-", "-", why)
+		}
+		for _, r := range d.Rules {
+			row(d.Name, tableName(d.Table), r.Policy+"/"+r.Rule, string(r.Mode), retention.ISO(r.RetainFor), "*", st.eligible(d.Name, r), fate(d, r))
+			for _, o := range r.Overrides {
+				row("", "", "", "", retention.ISO(o.RetainFor), o.Tenant, "", "")
+			}
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("write the plan: %w", err)
+	}
+	return nil
+}
+
+// eligible rows of a rule as last measured. A plan out of files has not been measured.
+func (s *compiledStore) eligible(dataset string, r plan.Rule) string {
+	m := s.measured(dataset, r.Policy, r.Rule)
+	switch {
+	case m == nil || m.Problem != "" || m.Window != retention.ISO(r.RetainFor):
+		return "unknown"
+	case m.Capped:
+		return strconv.FormatInt(m.Eligible, 10) + "+"
+	default:
+		return strconv.FormatInt(m.Eligible, 10)
+	}
+}

@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/compile"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// compiledStore is a store, as it is in the cluster or as a file would make it, and its plan.
+type compiledStore struct {
+	store    *v1alpha1.DataStore
+	compiled compile.Compiled
+	changed  bool // by a file: it is not what the cluster holds
+}
+
+// manifests are the objects of files that stand in for those in the cluster.
+type manifests struct {
+	stores   []v1alpha1.DataStore
+	policies []v1alpha1.DataRetentionPolicy
+	tenants  []v1alpha1.Tenant
+}
+
+func readManifests(paths []string) (*manifests, error) {
+	m := &manifests{}
+	for _, path := range paths {
+		docs, err := readManifest("-f", path)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range docs {
+			if err := m.add(d); err != nil {
+				return nil, fmt.Errorf("-f: %w", err)
+			}
+		}
+	}
+	return m, nil
+}
+
+func (m *manifests) add(d document) error {
+	switch d.kind {
+	case resources.KindDataStore:
+		var s v1alpha1.DataStore
+		if err := d.decode(&s); err != nil {
+			return err
+		}
+		defaultStore(&s)
+		m.stores = append(m.stores, s)
+	case resources.KindDataRetentionPolicy:
+		var p v1alpha1.DataRetentionPolicy
+		if err := d.decode(&p); err != nil {
+			return err
+		}
+		defaultPolicy(&p)
+		m.policies = append(m.policies, p)
+	case resources.KindTenant:
+		var t v1alpha1.Tenant
+		if err := d.decode(&t); err != nil {
+			return err
+		}
+		if t.Spec.Class == "" {
+			t.Spec.Class = v1alpha1.TenantCustomer
+		}
+		m.tenants = append(m.tenants, t)
+	}
+	return nil
+}
+
+// defaultStore fills in what the API server would: a file has not been there.
+func defaultStore(s *v1alpha1.DataStore) {
+	if s.Spec.Tenancy == "" {
+		s.Spec.Tenancy = v1alpha1.TenancyDedicated
+	}
+	if s.Spec.Postgres != nil && s.Spec.Postgres.Port == 0 {
+		s.Spec.Postgres.Port = 5432
+	}
+	if s.Spec.Brake.MaxPercentOfTable == 0 {
+		s.Spec.Brake.MaxPercentOfTable = 20
+	}
+	for i := range s.Spec.Datasets {
+		if t := &s.Spec.Datasets[i].Table; t.Schema == "" {
+			t.Schema = "public"
+		}
+	}
+	for i := range s.Spec.Exempt {
+		if e := &s.Spec.Exempt[i]; e.Schema == "" {
+			e.Schema = "public"
+		}
+	}
+}
+
+func defaultPolicy(p *v1alpha1.DataRetentionPolicy) {
+	if p.Spec.Mode == "" {
+		p.Spec.Mode = v1alpha1.PolicyAudit
+	}
+	for i := range p.Spec.Rules {
+		r := &p.Spec.Rules[i]
+		if r.Basis == "" {
+			r.Basis = v1alpha1.BasisRecordAge
+		}
+		if r.Action == "" {
+			r.Action = v1alpha1.ActionDelete
+		}
+		if r.DeleteWithin == nil {
+			day := int32(24)
+			r.DeleteWithin = &v1alpha1.Slack{Hours: &day}
+		}
+	}
+}
+
+// compileStore compiles the plan of one store here, as the manager and the keyserver do, from what the cluster holds.
+// Objects in files take the place of those in the cluster, so that a change can be looked at before it is made.
+func (s *shell) compileStore(ctx context.Context, name string, files []string) (*compiledStore, error) {
+	key, err := s.reference("the store", name)
+	if err != nil {
+		return nil, err
+	}
+	m, err := readManifests(files)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.client()
+	if err != nil {
+		return nil, err
+	}
+	store, err := storeFrom(ctx, c, key, m.stores)
+	if err != nil {
+		return nil, err
+	}
+	if store.Spec.Postgres == nil {
+		return nil, fmt.Errorf("DataStore %s has no spec.postgres", key)
+	}
+	compiled, err := compile.Store(ctx, &overlay{Reader: c, manifests: m}, store, s.now())
+	if err != nil {
+		return nil, fmt.Errorf("plan of DataStore %s: %w", key, err)
+	}
+	return &compiledStore{store: store, compiled: compiled, changed: len(files) > 0}, nil
+}
+
+// storeFrom prefers the file's spec and labels, and keeps who the object is and what was measured.
+func storeFrom(ctx context.Context, r client.Reader, key client.ObjectKey, files []v1alpha1.DataStore) (*v1alpha1.DataStore, error) {
+	var live v1alpha1.DataStore
+	err := r.Get(ctx, key, &live)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("read DataStore %s: %w", key, err)
+	}
+	for i := range files {
+		f := &files[i]
+		if f.Name != key.Name || (f.Namespace != key.Namespace && f.Namespace != "") {
+			continue
+		}
+		live.Name, live.Namespace = key.Name, key.Namespace
+		live.Spec, live.Labels = f.Spec, f.Labels
+		return &live, nil
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("DataStore %s does not exist; to look at one before it does give its manifest with -f", key)
+	}
+	return &live, nil
+}
+
+// overlay answers with objects out of files in place of those of the same name, which keep their identity and status.
+type overlay struct {
+	client.Reader
+	*manifests
+}
+
+func (o *overlay) Get(ctx context.Context, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+	if err := o.Reader.Get(ctx, key, obj, opts...); err != nil {
+		return err
+	}
+	if t, ok := obj.(*v1alpha1.Tenant); ok {
+		for _, f := range o.tenants {
+			if f.Name == t.Name {
+				t.Spec, t.Labels = f.Spec, f.Labels
+			}
+		}
+	}
+	return nil
+}
+
+func (o *overlay) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	if err := o.Reader.List(ctx, list, opts...); err != nil {
+		return err
+	}
+	switch l := list.(type) {
+	case *v1alpha1.DataRetentionPolicyList:
+		for _, f := range o.policies {
+			i := slices.IndexFunc(l.Items, func(p v1alpha1.DataRetentionPolicy) bool { return p.Name == f.Name })
+			if i < 0 {
+				l.Items = append(l.Items, f)
+				continue
+			}
+			l.Items[i].Spec, l.Items[i].Labels = f.Spec, f.Labels
+		}
+	case *v1alpha1.TenantList:
+		for _, f := range o.tenants {
+			i := slices.IndexFunc(l.Items, func(t v1alpha1.Tenant) bool { return t.Name == f.Name })
+			if i < 0 {
+				l.Items = append(l.Items, f)
+				continue
+			}
+			l.Items[i].Spec, l.Items[i].Labels = f.Spec, f.Labels
+		}
+	}
+	return nil
+}
+
+// measured is what the last measurement said about a rule on a dataset; nil when it said nothing.
+func (s *compiledStore) measured(dataset, policy, rule string) *v1alpha1.RuleMeasurement {
+	for i := range s.store.Status.Rules {
+		m := &s.store.Status.Rules[i]
+		if m.Dataset == dataset && m.Policy == policy && m.Rule == rule {
+			return m
+		}
+	}
+	return nil
+}
+
+// fate says in a few words whether a rule deletes now.
+func fate(d plan.Dataset, r plan.Rule) string {
+	switch {
+	case r.Problem != "" || d.Problem != "":
+		return "no: see problems"
+	case r.Mode != v1alpha1.PolicyEnforce:
+		return "no: Audit"
+	case d.Delete == nil:
+		return "no: awaits approval"
+	case d.Delete.Policy != r.Policy || d.Delete.Rule != r.Rule:
+		return "yes, by " + d.Delete.Policy + "/" + d.Delete.Rule
+	default:
+		return "yes"
+	}
+}
+
+func tableName(t v1alpha1.Table) string {
+	if t.Schema == "" {
+		return "public." + string(t.Name)
+	}
+	return string(t.Schema) + "." + string(t.Name)
+}
+
+// periodWords writes a period as a person says it.
+func periodWords(p v1alpha1.Period) string {
+	return firstUnit([]unit{{p.Hours, "hour"}, {p.Days, "day"}, {p.Weeks, "week"}, {p.Months, "month"}, {p.Years, "year"}})
+}
+
+func slackWords(s v1alpha1.Slack) string {
+	return firstUnit([]unit{{s.Minutes, "minute"}, {s.Hours, "hour"}, {s.Days, "day"}})
+}
+
+type unit struct {
+	n    *int32
+	name string
+}
+
+func firstUnit(units []unit) string {
+	for _, u := range units {
+		if u.n == nil {
+			continue
+		}
+		if *u.n == 1 {
+			return "1 " + u.name
+		}
+		return fmt.Sprintf("%d %ss", *u.n, u.name)
+	}
+	return "a time that is not stated"
+}
+
+// problemLines says what a person must mend.
+func problemLines(result plan.Result) []string {
+	var out []string
+	for _, p := range result.Problems {
+		if p.Dataset != "" && !strings.Contains(p.Message, p.Dataset) {
+			out = append(out, p.Dataset+": "+p.Message)
+			continue
+		}
+		out = append(out, p.Message)
+	}
+	return out
+}

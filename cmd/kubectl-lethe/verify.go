@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// verifyOptions say which stores are meant.
+type verifyOptions struct {
+	names    []string
+	all      bool
+	selector string
+	policy   string
+	maxAge   time.Duration
+}
+
+func newVerify(s *shell) *cobra.Command {
+	o := &verifyOptions{maxAge: 2 * resources.SweepInterval}
+	cmd := &cobra.Command{
+		Use:   "verify [[NAMESPACE/]STORE...]",
+		Short: "Ask whether the published promises hold now",
+		Long: `Look at the DataStores that are named, or at those of the present namespace, of all namespaces (-A) or of one policy
+(--policy), and print whether each is compliant: measured recently, under the spec that it has now, with nothing overdue.
+
+It ends with 0 only when there is at least one and all are compliant. Unknown is failing.`,
+		Example: `  kubectl lethe verify -A
+  kubectl lethe verify --policy published-promise`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.names = args
+			return s.verify(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&o.all, "all-namespaces", "A", false, "look at all namespaces")
+	f.StringVarP(&o.selector, "selector", "l", "", "look at stores with these labels only")
+	f.StringVar(&o.policy, "policy", "", "look at the stores that a DataRetentionPolicy selects, in all namespaces")
+	f.DurationVar(&o.maxAge, "max-age", o.maxAge, "a measurement older than this counts as none")
+	return cmd
+}
+
+func (s *shell) verify(ctx context.Context, o *verifyOptions) error {
+	if o.maxAge <= 0 {
+		return errors.New("--max-age: say a length of time such as 2h")
+	}
+	if len(o.names) > 0 && (o.all || o.selector != "" || o.policy != "") {
+		return errors.New("name stores, or say -A, -l or --policy: not both")
+	}
+	c, err := s.client()
+	if err != nil {
+		return err
+	}
+	stores, err := s.storesToVerify(ctx, c, o)
+	if err != nil {
+		return err
+	}
+	if len(stores) == 0 {
+		s.note("no DataStore was found: nothing is measured, so no promise is known to hold")
+		return errFailing
+	}
+	now, failing := s.now(), 0
+	w := tabwriter.NewWriter(s.Out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "NAMESPACE\tNAME\tVERDICT\tOVERDUE\tOLDEST\tMEASURED\tREASON")
+	for i := range stores {
+		st := &stores[i]
+		ok, reason := verdict(st, now, o.maxAge)
+		word := "compliant"
+		if !ok {
+			word = "FAILING"
+			failing++
+		}
+		measured := "never"
+		if at := st.Status.MeasuredAt; at != nil {
+			measured = age(now.Sub(at.Time)) + " ago"
+		}
+		oldest := "-"
+		if sec := st.Status.OldestOverdueSeconds; sec > 0 {
+			oldest = age(time.Duration(sec) * time.Second)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", st.Namespace, st.Name, word, st.Status.Overdue, oldest, measured, reason)
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("write the table: %w", err)
+	}
+	if failing > 0 {
+		s.note("%d of %d stores are failing", failing, len(stores))
+		return errFailing
+	}
+	return nil
+}
+
+// age in whole minutes, or in days where it is more than two.
+func age(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return "under 1m"
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours())/24)
+	}
+}
+
+func (s *shell) storesToVerify(ctx context.Context, c client.Client, o *verifyOptions) ([]v1alpha1.DataStore, error) {
+	if len(o.names) > 0 {
+		stores := make([]v1alpha1.DataStore, len(o.names))
+		for i, name := range o.names {
+			key, err := s.reference("the store", name)
+			if err != nil {
+				return nil, err
+			}
+			if err := c.Get(ctx, client.ObjectKey(key), &stores[i]); err != nil {
+				return nil, fmt.Errorf("read DataStore %s: %w", key, err)
+			}
+		}
+		return stores, nil
+	}
+	var opts []client.ListOption
+	if o.selector != "" {
+		sel, err := labels.Parse(o.selector)
+		if err != nil {
+			return nil, errors.New("-l: not a label selector; say key=value,key=value")
+		}
+		opts = append(opts, client.MatchingLabelsSelector{Selector: sel})
+	}
+	if !o.all && o.policy == "" {
+		ns, err := s.namespace()
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, client.InNamespace(ns))
+	}
+	var list v1alpha1.DataStoreList
+	if err := c.List(ctx, &list, opts...); err != nil {
+		return nil, fmt.Errorf("list DataStores: %w", err)
+	}
+	stores := list.Items
+	if o.policy != "" {
+		var policy v1alpha1.DataRetentionPolicy
+		if err := c.Get(ctx, client.ObjectKey{Name: o.policy}, &policy); err != nil {
+			return nil, fmt.Errorf("--policy: read DataRetentionPolicy: %w", err)
+		}
+		stores = slices.DeleteFunc(stores, func(st v1alpha1.DataStore) bool { return !plan.Selects(&policy, st.Labels) })
+	}
+	slices.SortFunc(stores, func(a, b v1alpha1.DataStore) int {
+		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+	})
+	return stores, nil
+}
+
+// verdict does not believe a condition alone: it must be of the spec as it is, and the measurement fresh.
+func verdict(s *v1alpha1.DataStore, now time.Time, maxAge time.Duration) (ok bool, reason string) {
+	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionCompliant)
+	switch {
+	case c == nil:
+		return false, "NotLookedAt: the manager has not looked at it yet"
+	case c.ObservedGeneration != s.Generation:
+		return false, "SpecChanged: the condition is about an earlier spec"
+	case c.Status != metav1.ConditionTrue:
+		return false, c.Reason + ": " + c.Message
+	case s.Status.MeasuredAt == nil:
+		return false, "NotMeasured: it was never measured"
+	case now.Sub(s.Status.MeasuredAt.Time) > maxAge:
+		return false, "Stale: the last measurement is too old to count"
+	case s.Status.Overdue > 0:
+		return false, "Overdue: records are overdue"
+	}
+	return true, c.Reason
+}

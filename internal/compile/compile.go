@@ -29,6 +29,8 @@ func (r *Refusal) Error() string { return r.Message }
 const (
 	// ReasonNoTenant: the store's namespace belongs to no tenant.
 	ReasonNoTenant = protocol.ReasonNoTenant
+	// ReasonTenantNotReady: the namespace's Tenant has not walled it in yet.
+	ReasonTenantNotReady = "TenantNotReady"
 	// ReasonSharedRefused: a Shared store outside the namespaces of a Platform tenant.
 	ReasonSharedRefused = "SharedRefused"
 	// ReasonDeleting: the store, or its namespace, is being deleted.
@@ -66,13 +68,13 @@ func Store(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now 
 				store.Namespace, tenant.Name, tenant.Spec.Class)}
 		}
 		var tenants v1alpha1.TenantList
-		if err := r.List(ctx, &tenants); err != nil {
+		if err := r.List(ctx, &tenants, client.UnsafeDisableDeepCopy); err != nil {
 			return Compiled{}, fmt.Errorf("list tenants: %w", err)
 		}
 		in.Tenants = tenants.Items
 	}
 	var policies v1alpha1.DataRetentionPolicyList
-	if err := r.List(ctx, &policies); err != nil {
+	if err := r.List(ctx, &policies, client.UnsafeDisableDeepCopy); err != nil {
 		return Compiled{}, fmt.Errorf("list policies: %w", err)
 	}
 	in.Policies = policies.Items
@@ -111,5 +113,10 @@ func TenantOf(ctx context.Context, r client.Reader, namespace string) (*v1alpha1
 			return &tenant, nil
 		}
 	}
-	return none("namespace %s carries the label of Tenant %s, which has not taken it; list it in that Tenant's spec.namespaces, or wait until its NamespacesReady is True", namespace, name)
+	for _, n := range tenant.Spec.Namespaces {
+		if n.Name == namespace {
+			return nil, &Refusal{Reason: ReasonTenantNotReady, Message: fmt.Sprintf("Tenant %s has not walled in namespace %s yet: see the Tenant's conditions", name, namespace)}
+		}
+	}
+	return none("namespace %s carries the label of Tenant %s, which does not list it; put it into that Tenant's spec.namespaces", namespace, name)
 }

@@ -159,12 +159,20 @@ func (c *compiler) selected() []v1alpha1.DataRetentionPolicy {
 
 // Selects says whether a policy selects a store with these labels. An empty selector, and one that cannot be read, selects nothing.
 func Selects(p *v1alpha1.DataRetentionPolicy, storeLabels map[string]string) bool {
+	return Selector(p).Matches(labels.Set(storeLabels))
+}
+
+// Selector of a policy's stores: Nothing where Selects could never be true.
+func Selector(p *v1alpha1.DataRetentionPolicy) labels.Selector {
 	s := p.Spec.StoreSelector
 	if len(s.MatchLabels) == 0 && len(s.MatchExpressions) == 0 {
-		return false
+		return labels.Nothing()
 	}
 	sel, err := metav1.LabelSelectorAsSelector(&s)
-	return err == nil && sel.Matches(labels.Set(storeLabels))
+	if err != nil {
+		return labels.Nothing()
+	}
+	return sel
 }
 
 // dataset plans one table.

@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,6 +27,7 @@ const (
 	// PlanKey is the key of a plan's ConfigMap.
 	PlanKey = "plan.json"
 
+	planHashFlag     = "--plan-hash="
 	sweepUser        = 65532
 	sweepPlanDir     = "/etc/lethe/plan"
 	sweepCADir       = "/etc/lethe/ca"
@@ -68,7 +70,7 @@ func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Te
 					"--ca-file=" + sweepCADir + "/" + CABundleKey,
 					"--token-file=" + sweepTokenDir + "/token",
 					"--plan=" + sweepPlanDir + "/" + PlanKey,
-					"--plan-hash=" + planHash,
+					planHashFlag + planHash,
 					"--termination-log=" + sweepTerminateAt,
 					"--time-budget=" + SweepTimeBudget.String(),
 				},
@@ -107,4 +109,16 @@ func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Te
 			},
 		},
 	}
+}
+
+// PlanHashOf is the hash of the plan that a sweep's pod was made to run; empty when it names none.
+func PlanHashOf(pod corev1.PodSpec) string {
+	for _, c := range pod.Containers {
+		for _, arg := range c.Args {
+			if hash, ok := strings.CutPrefix(arg, planHashFlag); ok && c.Name == ContainerSweeper {
+				return hash
+			}
+		}
+	}
+	return ""
 }

@@ -1,0 +1,137 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// +kubebuilder:rbac:groups=lethe.dev,resources=dataretentionpolicies;datastores,verbs=list;watch
+// +kubebuilder:rbac:groups=lethe.dev,resources=dataretentionpolicies/status,verbs=patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// gatherFor is how long a policy waits for more of its stores to be measured before it sums them up: a thousand stores that
+// are measured in one minute are not a thousand sums.
+const gatherFor = time.Second
+
+// DataRetentionPolicyReconciler says whether a promise is kept in all the stores that it is about. It writes nothing but
+// the policy's status: plans and sweeps are the stores' own.
+type DataRetentionPolicyReconciler struct {
+	Writer   kube.Writer
+	Recorder events.EventRecorder
+	Clock    clock.PassiveClock
+}
+
+// Reconcile sums up one policy.
+func (r *DataRetentionPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	policy := &v1alpha1.DataRetentionPolicy{}
+	if err := r.Writer.Client.Get(ctx, req.NamespacedName, policy); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !policy.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, nil
+	}
+	stores, err := r.selected(ctx, policy)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	after := policy.DeepCopy()
+	sums, conditions := status.Policy(status.PolicyObserved{Policy: policy.Name, Stores: stores, Problems: plan.Check(policy, stores)})
+	sums.Conditions = after.Status.Conditions
+	sums.ObservedGeneration = policy.Generation
+	after.Status = sums
+	status.Apply(&after.Status.Conditions, conditions, policy.Generation, metav1.NewTime(r.Clock.Now()))
+	wrote, err := writeStatus(ctx, r.Writer.Client, policy, after, sameStatus(policy.Status, after.Status))
+	if wrote {
+		tell(r.Recorder, after, policy.Status.Conditions, after.Status.Conditions)
+	}
+	return ctrl.Result{}, err
+}
+
+// selected returns the stores that a policy selects and that are not going away. They are the cache's own: read only.
+func (r *DataRetentionPolicyReconciler) selected(ctx context.Context, policy *v1alpha1.DataRetentionPolicy) ([]*v1alpha1.DataStore, error) {
+	var list v1alpha1.DataStoreList
+	if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list stores: %w", err)
+	}
+	selector := plan.Selector(policy)
+	var out []*v1alpha1.DataStore
+	for i := range list.Items {
+		s := &list.Items[i]
+		if s.DeletionTimestamp.IsZero() && selector.Matches(labels.Set(s.Labels)) {
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+// SetupWithManager wakes a policy for its own changes and for those of the stores that it selects or selected.
+func (r *DataRetentionPolicyReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
+	err := ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.DataRetentionPolicy{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.DataStore{}, r.wakePolicies(), builder.WithPredicates(storeMoved())).
+		WithOptions(options).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("set up the DataRetentionPolicy controller: %w", err)
+	}
+	return nil
+}
+
+// storeMoved lets a store through when something that a policy sums up, or judges by, has changed.
+func storeMoved() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		old, okOld := e.ObjectOld.(*v1alpha1.DataStore)
+		now, okNow := e.ObjectNew.(*v1alpha1.DataStore)
+		if !okOld || !okNow {
+			return true
+		}
+		return old.Generation != now.Generation || !equality.Semantic.DeepEqual(old.Labels, now.Labels) ||
+			!equality.Semantic.DeepEqual(old.Status.Conditions, now.Status.Conditions) ||
+			!equality.Semantic.DeepEqual(old.Status.Rules, now.Status.Rules)
+	}}
+}
+
+func (r *DataRetentionPolicyReconciler) wakePolicies() handler.EventHandler {
+	wake := func(ctx context.Context, q queue, objects ...client.Object) {
+		var list v1alpha1.DataRetentionPolicyList
+		if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+			log.FromContext(ctx).Error(err, "Listing DataRetentionPolicies")
+			return
+		}
+		for i := range list.Items {
+			selector := plan.Selector(&list.Items[i])
+			for _, store := range objects {
+				if selector.Matches(labels.Set(store.GetLabels())) {
+					q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])}, gatherFor)
+					break
+				}
+			}
+		}
+	}
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { wake(ctx, q, e.Object) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) { wake(ctx, q, e.ObjectOld, e.ObjectNew) },
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { wake(ctx, q, e.Object) },
+	}
+}

@@ -1,0 +1,197 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/compile"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// +kubebuilder:rbac:groups=lethe.dev,resources=datastores,verbs=list;watch;patch
+// +kubebuilder:rbac:groups=lethe.dev,resources=datastores/status,verbs=patch
+// +kubebuilder:rbac:groups=lethe.dev,resources=dataretentionpolicies;tenants,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces;serviceaccounts;configmaps,verbs=list;watch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
+// +kubebuilder:rbac:groups=batch,resources=cronjobs;jobs,verbs=list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups="",namespace=tenant,resources=serviceaccounts,verbs=get;create;update
+// +kubebuilder:rbac:groups="",namespace=tenant,resources=configmaps,verbs=get;create;update;delete
+// +kubebuilder:rbac:groups="",namespace=tenant,resources=pods,verbs=list
+// +kubebuilder:rbac:groups=networking.k8s.io,namespace=tenant,resources=networkpolicies,verbs=get;create;update
+// +kubebuilder:rbac:groups=batch,namespace=tenant,resources=cronjobs,verbs=get;create;update
+// +kubebuilder:rbac:groups=batch,namespace=tenant,resources=jobs,verbs=get;create
+
+// DataStoreReconciler plans a store's sweeps, makes them run, and says what they measured.
+type DataStoreReconciler struct {
+	Writer   kube.Writer
+	Keys     Keys
+	Settings resources.Settings
+	Recorder events.EventRecorder
+	Clock    clock.PassiveClock
+
+	stored answers[struct{}]
+}
+
+// storeScope is what one pass knows.
+type storeScope struct {
+	store  *v1alpha1.DataStore      // as read
+	status v1alpha1.DataStoreStatus // as it will be written
+	now    time.Time
+
+	tenant  *v1alpha1.Tenant
+	refusal *status.Problem
+	result  *plan.Result
+	hash    string
+	content string
+	encoded []byte
+
+	credentials status.Verdict
+	jobs        []batchv1.Job // of this store, oldest first
+	swept       []sweptJob    // whose reports this pass has read
+}
+
+// Reconcile brings one DataStore to what its spec, the policies and the tenants ask.
+func (r *DataStoreReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	store := &v1alpha1.DataStore{}
+	if err := r.Writer.Client.Get(ctx, req.NamespacedName, store); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			forgetStoreMetrics(req.Namespace, req.Name)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !store.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, r.finalize(ctx, store)
+	}
+
+	s := &storeScope{store: store, status: *store.Status.DeepCopy(), now: r.Clock.Now(), credentials: storedBefore(store)}
+	wait, err := runPhases(ctx, s, []phase[*storeScope]{
+		r.compile, r.ensureFinalizer, r.ensureCredentials, r.ensureIsolation, r.ensurePlan, r.readReports, r.ensureCatchUp, r.cleanPlans,
+	})
+	wait = sooner(wait, s.nextLook())
+	return finish(wait, errors.Join(err, r.writeStatus(ctx, s, err)))
+}
+
+// finalize ends what only we can end. Garbage collection takes the children, and with the keys destroyed no sweep gets
+// another lease: one that runs now stops within 30 seconds. It reads nothing in the namespace, which may be going away too.
+func (r *DataStoreReconciler) finalize(ctx context.Context, store *v1alpha1.DataStore) error {
+	if !controllerutil.ContainsFinalizer(store, v1alpha1.FinalizerKeys) {
+		return nil
+	}
+	if err := revoke(ctx, r.Keys, refTo(resources.KindDataStore, store)); err != nil {
+		return err
+	}
+	r.stored.forget(store.UID)
+	forgetStoreMetrics(store.Namespace, store.Name)
+	return dropFinalizer(ctx, r.Writer.Client, store)
+}
+
+// compile makes the plan out of the live objects.
+func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.Duration, error) {
+	compiled, err := compile.Store(ctx, r.Writer.Client, s.store, s.now)
+	if refusal, ok := compile.IsRefusal(err); ok {
+		s.refuse(refusal.Reason, refusal.Message, refusal.Reason != compile.ReasonTenantNotReady && refusal.Reason != compile.ReasonDeleting)
+		return 0, s.refused()
+	}
+	if err != nil {
+		return 0, explain(v1alpha1.ConditionReady, err)
+	}
+	s.tenant, s.result = compiled.Tenant, &compiled.Result
+	s.status.Tenant = s.tenant.Name
+	if s.encoded, err = plan.Encode(s.result.Plan); err != nil {
+		s.refuse(ReasonPlanTooLarge, err.Error()+"; split the store's tenants or datasets over several DataStores", true)
+		return 0, s.refused()
+	}
+	s.hash = plan.HashBytes(s.encoded)
+	if s.content, err = plan.Content(s.result.Plan); err != nil {
+		return 0, fmt.Errorf("hash the plan: %w", err)
+	}
+	s.status.Plan.Hash = s.hash
+	s.status.Plan.AwaitingApproval = boundedLines(s.result.AwaitingApproval)
+	return 0, nil
+}
+
+// ReasonPlanTooLarge: the plan does not fit a ConfigMap.
+const ReasonPlanTooLarge = "PlanTooLarge"
+
+func (s *storeScope) refuse(reason, message string, stalled bool) {
+	s.refusal = &status.Problem{Condition: v1alpha1.ConditionReady, Reason: reason, Message: message, Stalled: stalled}
+}
+
+// refused ends the phases: nothing can be done without a plan, and a watch tells when that changes.
+func (s *storeScope) refused() error { return &problem{Problem: *s.refusal} }
+
+// ensureFinalizer comes before the keyserver holds anything for the store.
+func (r *DataStoreReconciler) ensureFinalizer(ctx context.Context, s *storeScope) (time.Duration, error) {
+	if controllerutil.ContainsFinalizer(s.store, v1alpha1.FinalizerKeys) {
+		return 0, nil
+	}
+	return 0, explain(v1alpha1.ConditionReady, ensureFinalizer(ctx, r.Writer.Client, s.store))
+}
+
+// ensureIsolation makes the sweeps' identity and walls, before anything runs.
+func (r *DataStoreReconciler) ensureIsolation(ctx context.Context, s *storeScope) (time.Duration, error) {
+	for _, child := range []client.Object{
+		resources.SweeperServiceAccount(s.store),
+		resources.SweeperNetworkPolicy(s.store, s.tenant),
+	} {
+		if _, _, err := kube.Ensure(ctx, r.Writer, child); err != nil {
+			return 0, explain(v1alpha1.ConditionReady, err)
+		}
+	}
+	return 0, nil
+}
+
+// ensurePlan writes the plan and the CronJob that runs it, once there is a credential to run it with.
+func (r *DataStoreReconciler) ensurePlan(ctx context.Context, s *storeScope) (time.Duration, error) {
+	if s.status.CredentialsSecret == "" {
+		return 0, &problem{Problem: status.Problem{
+			Condition: v1alpha1.ConditionCredentialsReady, Reason: s.credentials.Reason, Message: s.credentials.Message, Stalled: true,
+		}}
+	}
+	for _, child := range []client.Object{
+		resources.PlanConfigMap(s.store, s.hash, s.encoded),
+		resources.SweepCronJob(r.Settings, s.store, s.tenant, s.hash),
+	} {
+		if _, _, err := kube.Ensure(ctx, r.Writer, child); err != nil {
+			return 0, explain(v1alpha1.ConditionReady, err)
+		}
+	}
+	return 0, nil
+}
+
+// nextLook is when time alone changes something: the plan is renewed, or the measurement becomes stale.
+func (s *storeScope) nextLook() time.Duration {
+	var wait time.Duration
+	if s.result != nil {
+		wait = plan.ValidUntil(string(s.store.UID), s.now).Sub(s.now) - 7*24*time.Hour
+	}
+	if at := s.status.MeasuredAt; at != nil {
+		if left := at.Add(staleAfter).Sub(s.now); left > 0 {
+			wait = sooner(wait, left)
+		}
+	}
+	return wait
+}
+
+// boundedLines keeps what fits a status and counts the rest.
+func boundedLines(lines []string) []string {
+	if len(lines) <= plan.MaxAwaitingApproval {
+		return lines
+	}
+	kept := append([]string(nil), lines[:plan.MaxAwaitingApproval-1]...)
+	return append(kept, fmt.Sprintf("and %d more", len(lines)-len(kept)))
+}

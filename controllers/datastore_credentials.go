@@ -1,0 +1,80 @@
+package controllers
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// storedBefore is what the status says about the credential.
+func storedBefore(store *v1alpha1.DataStore) status.Verdict {
+	c := meta.FindStatusCondition(store.Status.Conditions, v1alpha1.ConditionCredentialsReady)
+	if c == nil {
+		return status.Verdict{Status: metav1.ConditionUnknown, Reason: status.ReasonWaiting, Message: "An earlier step comes first."}
+	}
+	return status.Verdict{Status: c.Status, Reason: c.Reason, Message: c.Message}
+}
+
+// ensureCredentials asks the keyserver to open the password and to encrypt it for this store. It is asked again when the
+// spec has changed, when it did not succeed, when a sweep was refused its lease (the Secret may be gone), and every hour.
+func (r *DataStoreReconciler) ensureCredentials(ctx context.Context, s *storeScope) (time.Duration, error) {
+	before, known := r.stored.get(s.store.UID)
+	if !known {
+		before = answer[struct{}]{generation: generationOf(s.status.Conditions), at: s.now.Add(spread(s.store.UID, verifyEvery) - verifyEvery)}
+	}
+	last := s.status.LastSweep
+	turnedAway := last != nil && last.Reason == report.ReasonLeaseRefused && last.FinishedAt != nil && before.at.Before(last.FinishedAt.Time)
+	due := before.at.Add(verifyEvery)
+	if s.status.CredentialsSecret != "" && s.credentials.Status == metav1.ConditionTrue && before.generation == s.store.Generation && !turnedAway && s.now.Before(due) {
+		return due.Sub(s.now), nil
+	}
+	got, err := r.Keys.Credentials(ctx, refTo(resources.KindDataStore, s.store))
+	if err != nil {
+		p := problemIn(keyProblem(v1alpha1.ConditionCredentialsReady, err))
+		s.credentials = status.Verdict{Status: metav1.ConditionFalse, Reason: p.Reason, Message: p.Message}
+		if s.status.CredentialsSecret != "" {
+			// Sweeps go on with the credential that is stored: nothing is gained by stopping them.
+			return p.after, nil
+		}
+		return p.after, p
+	}
+	r.stored.put(s.store.UID, s.store.Generation, s.now, struct{}{})
+	if got.Secret != "" {
+		s.status.CredentialsSecret = got.Secret
+	}
+	s.credentials = verdictOn(got)
+	return verifyEvery, nil
+}
+
+// generationOf the spec that the credential was last stored for, as the status remembers it over a restart.
+func generationOf(conditions []metav1.Condition) int64 {
+	if c := meta.FindStatusCondition(conditions, v1alpha1.ConditionCredentialsReady); c != nil && c.Status == metav1.ConditionTrue {
+		return c.ObservedGeneration
+	}
+	return 0
+}
+
+// verdictOn the store's one credential.
+func verdictOn(answer protocol.CredentialsResponse) status.Verdict {
+	for _, item := range answer.Items {
+		switch item.Reason {
+		case protocol.ReasonStored:
+		case protocol.ReasonRolledBack:
+			return status.Verdict{Status: metav1.ConditionTrue, Reason: item.Reason, Message: item.Message}
+		default:
+			return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: "spec.postgres.password: " + item.Message}
+		}
+	}
+	if answer.Secret == "" {
+		return status.Verdict{Status: metav1.ConditionFalse, Reason: protocol.ReasonNotReady, Message: "The keyserver has stored no credential yet."}
+	}
+	return status.Verdict{Status: metav1.ConditionTrue, Reason: protocol.ReasonStored, Message: "The password was opened and is encrypted at rest."}
+}

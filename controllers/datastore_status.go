@@ -1,0 +1,78 @@
+package controllers
+
+import (
+	"context"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// writeStatus computes the conditions out of what the pass saw, writes the status if it differs, and then, once, tells
+// about it.
+func (r *DataStoreReconciler) writeStatus(ctx context.Context, s *storeScope, stopped error) error {
+	observed := status.StoreObserved{
+		Now: s.now, Refusal: s.refusal, Credentials: s.credentials, Result: s.result, Content: s.content,
+		Measured: s.status, StaleAfter: staleAfter,
+	}
+	if p := problemIn(stopped); p != nil && s.refusal == nil {
+		if p.quiet {
+			return nil
+		}
+		observed.Problem = &p.Problem
+	}
+	if s.result == nil && s.refusal == nil {
+		return nil // the plan could not be made for want of an answer: what the status says still stands
+	}
+	after := s.store.DeepCopy()
+	after.Status = s.status
+	after.Status.ObservedGeneration = s.store.Generation
+	status.Apply(&after.Status.Conditions, status.Store(observed), s.store.Generation, metav1.NewTime(s.now))
+	wrote, err := writeStatus(ctx, r.Writer.Client, s.store, after, sameStatus(s.store.Status, after.Status))
+	if err != nil {
+		return err
+	}
+	showStoreMetrics(after, len(s.status.Plan.AwaitingApproval) > 0)
+	if !wrote {
+		return nil
+	}
+	tell(r.Recorder, after, s.store.Status.Conditions, after.Status.Conditions)
+	r.tellSweeps(s, after)
+	return nil
+}
+
+// tellSweeps sends what the conditions do not say: rows that were deleted, a brake that has tripped, and that a store which
+// was compliant no longer shows that it is.
+func (r *DataStoreReconciler) tellSweeps(s *storeScope, after *v1alpha1.DataStore) {
+	for _, swept := range s.swept {
+		countDeleted(s.store, swept.report)
+		if n := status.Deleted(swept.report); n > 0 {
+			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, "SweepFinished", "Sweep", "deleted %d row(s) that were past their window", n)
+		}
+	}
+	if names := braked(after.Status.Rules); names != "" && names != braked(s.store.Status.Rules) {
+		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, report.LineBrakeTripped, "Sweep",
+			"more would be deleted than spec.brake allows, so nothing of this is: %s", names)
+	}
+	was := meta.FindStatusCondition(s.store.Status.Conditions, v1alpha1.ConditionCompliant)
+	now := meta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionCompliant)
+	if was != nil && was.Status == metav1.ConditionTrue && now.Status == metav1.ConditionUnknown {
+		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, now.Reason, "Measure", "%s", now.Message)
+	}
+}
+
+// braked names the datasets whose brake has tripped, in the order of the status.
+func braked(rules []v1alpha1.RuleMeasurement) string {
+	var names []string
+	for _, m := range rules {
+		if strings.HasPrefix(m.Problem, report.LineBrakeTripped) {
+			names = append(names, m.Dataset)
+		}
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,147 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+
+// SetupWithManager wakes a store for its own changes, for those of its children, of the policies that select or selected it,
+// and of the tenants that its plan is made of.
+func (r *DataStoreReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
+	own := builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}))
+	err := ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.DataStore{}, own).
+		Owns(&corev1.ServiceAccount{}).
+		Owns(&corev1.ConfigMap{}).
+		Owns(&networkingv1.NetworkPolicy{}).
+		Owns(&batchv1.CronJob{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}))).
+		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(r.storeOfJob), builder.WithPredicates(jobMoved())).
+		Watches(&v1alpha1.DataRetentionPolicy{}, r.wakeSelected(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.Tenant{}, handler.EnqueueRequestsFromMapFunc(r.storesOfTenant), builder.WithPredicates(tenantMoved())).
+		WithOptions(options).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("set up the DataStore controller: %w", err)
+	}
+	return nil
+}
+
+// jobMoved lets a Job through when it appears, ends, is suspended or goes away.
+func jobMoved() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		old, okOld := e.ObjectOld.(*batchv1.Job)
+		now, okNow := e.ObjectNew.(*batchv1.Job)
+		if !okOld || !okNow {
+			return true
+		}
+		_, ended := finishedAt(old)
+		_, ends := finishedAt(now)
+		return ended != ends || isActive(old) != isActive(now)
+	}}
+}
+
+// storeOfJob is the store that owns a Job, itself or through its CronJob.
+func (r *DataStoreReconciler) storeOfJob(ctx context.Context, job client.Object) []reconcile.Request {
+	owner := metav1.GetControllerOf(job)
+	if owner != nil && owner.Kind == "CronJob" {
+		var cron batchv1.CronJob
+		if err := r.Writer.Client.Get(ctx, client.ObjectKey{Namespace: job.GetNamespace(), Name: owner.Name}, &cron); err != nil {
+			return nil
+		}
+		owner = metav1.GetControllerOf(&cron)
+	}
+	if owner == nil || owner.Kind != resources.KindDataStore {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: job.GetNamespace(), Name: owner.Name}}}
+}
+
+// tenantMoved lets a Tenant through when something that a plan is made of has changed.
+func tenantMoved() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		old, okOld := e.ObjectOld.(*v1alpha1.Tenant)
+		now, okNow := e.ObjectNew.(*v1alpha1.Tenant)
+		if !okOld || !okNow {
+			return true
+		}
+		return old.Generation != now.Generation || !equality.Semantic.DeepEqual(old.Status.Namespaces, now.Status.Namespaces)
+	}}
+}
+
+// storesOfTenant are the stores in a tenant's namespaces and every Shared one: its rows may be in any of those.
+func (r *DataStoreReconciler) storesOfTenant(ctx context.Context, object client.Object) []reconcile.Request {
+	tenant, ok := object.(*v1alpha1.Tenant)
+	if !ok {
+		return nil
+	}
+	return r.storesWhere(ctx, func(s *v1alpha1.DataStore) bool {
+		return s.Spec.Tenancy == v1alpha1.TenancyShared || s.Status.Tenant == tenant.Name ||
+			listsNamespace(tenant, s.Namespace) || hasNamespace(tenant, s.Namespace, "")
+	})
+}
+
+// wakeSelected wakes the stores that a policy selects, and those that it selected until now.
+func (r *DataStoreReconciler) wakeSelected() handler.EventHandler {
+	wake := func(ctx context.Context, q queue, objects ...client.Object) {
+		var selectors []labels.Selector
+		for _, object := range objects {
+			if p, ok := object.(*v1alpha1.DataRetentionPolicy); ok {
+				selectors = append(selectors, plan.Selector(p))
+			}
+		}
+		for _, request := range r.storesWhere(ctx, func(s *v1alpha1.DataStore) bool {
+			for _, selector := range selectors {
+				if selector.Matches(labels.Set(s.Labels)) {
+					return true
+				}
+			}
+			return false
+		}) {
+			q.Add(request)
+		}
+	}
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { wake(ctx, q, e.Object) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) { wake(ctx, q, e.ObjectOld, e.ObjectNew) },
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { wake(ctx, q, e.Object) },
+	}
+}
+
+func (r *DataStoreReconciler) storesWhere(ctx context.Context, wanted func(*v1alpha1.DataStore) bool) []reconcile.Request {
+	var list v1alpha1.DataStoreList
+	if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		log.FromContext(ctx).Error(err, "Listing DataStores")
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		if wanted(&list.Items[i]) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return requests
+}

@@ -1,0 +1,332 @@
+package status
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+// Reasons of a DataStore's conditions. Those of Reachable are, beside these, the reasons of package report.
+const (
+	ReasonCompliant        = "Compliant"
+	ReasonOverdue          = "Overdue"
+	ReasonUnknownAge       = "UnknownAge"
+	ReasonUnknownTenant    = "UnknownTenant"
+	ReasonNotMeasured      = "NotMeasured"
+	ReasonReportLost       = "ReportLost"
+	ReasonSweepFailed      = "SweepFailed"
+	ReasonPlanChanged      = "PlanChanged"
+	ReasonStale            = "Stale"
+	ReasonUngoverned       = "Ungoverned"
+	ReasonUncoveredTable   = "UncoveredTable"
+	ReasonComplete         = "Complete"
+	ReasonConnected        = "Connected"
+	ReasonApproved         = "Approved"
+	ReasonNothingToApprove = "NothingToApprove"
+	ReasonAwaitingApproval = "AwaitingApproval"
+	ReasonPlanProblem      = "PlanProblem"
+	ReasonNotPlanned       = "NotPlanned"
+)
+
+// Verdict is the state of one condition.
+type Verdict struct {
+	Status  metav1.ConditionStatus
+	Reason  string
+	Message string
+}
+
+func yes(reason, format string, args ...any) Verdict {
+	return Verdict{metav1.ConditionTrue, reason, fmt.Sprintf(format, args...)}
+}
+
+func no(reason, format string, args ...any) Verdict {
+	return Verdict{metav1.ConditionFalse, reason, fmt.Sprintf(format, args...)}
+}
+
+func unknown(reason, format string, args ...any) Verdict {
+	return Verdict{metav1.ConditionUnknown, reason, fmt.Sprintf(format, args...)}
+}
+
+// StoreObserved is what one pass saw of a DataStore.
+type StoreObserved struct {
+	Now time.Time
+	// Refusal says why there is no plan; nil when there is one.
+	Refusal *Problem
+	// Problem is what stopped this pass; nil when nothing did.
+	Problem *Problem
+	// Credentials is the verdict about the store's password.
+	Credentials Verdict
+	// Result and Content of the plan in force; nil with a Refusal.
+	Result  *plan.Result
+	Content string
+	// Measured is the status with the measurement that is known so far.
+	Measured v1alpha1.DataStoreStatus
+	// StaleAfter is how old a measurement may be.
+	StaleAfter time.Duration
+}
+
+// Store computes a DataStore's conditions. Unknown is failing: Ready is True only when every other condition is.
+func Store(o StoreObserved) []metav1.Condition {
+	v := map[string]Verdict{v1alpha1.ConditionCredentialsReady: o.Credentials}
+	if o.Refusal != nil {
+		for _, c := range []string{v1alpha1.ConditionReachable, v1alpha1.ConditionCoverageComplete, v1alpha1.ConditionApproved, v1alpha1.ConditionCompliant} {
+			v[c] = unknown(ReasonNotPlanned, "the store has no plan: %s", o.Refusal.Message)
+		}
+		summaryOf(v, o.Refusal)
+		return conditions(v)
+	}
+	v[v1alpha1.ConditionReachable] = storeReachable(o)
+	v[v1alpha1.ConditionCoverageComplete] = storeCoverage(o)
+	v[v1alpha1.ConditionApproved] = storeApproved(o)
+	v[v1alpha1.ConditionCompliant] = storeCompliant(o)
+	if o.Problem != nil {
+		summaryOf(v, o.Problem)
+		return conditions(v)
+	}
+	summarise(o, v)
+	return conditions(v)
+}
+
+// summaryOf lets one problem name Ready, Reconciling and Stalled.
+func summaryOf(v map[string]Verdict, p *Problem) {
+	for _, c := range Summary(p, false, "") {
+		v[c.Type] = Verdict{c.Status, c.Reason, c.Message}
+	}
+}
+
+// conditions in the order of their names.
+func conditions(v map[string]Verdict) []metav1.Condition {
+	var out []metav1.Condition
+	for _, kind := range slices.Sorted(maps.Keys(v)) {
+		out = append(out, condition(kind, v[kind].Status, v[kind].Reason, v[kind].Message))
+	}
+	return out
+}
+
+// reached says whether a sweep that ended with this reason talked to the store; known is false when the reason does not tell.
+func reached(reason string) (talked, known bool) {
+	switch reason {
+	case report.ReasonUnreachable, report.ReasonUntrustedCertificate, report.ReasonWrongPassword, report.ReasonNoSuchDatabase, report.ReasonUnsupportedServer:
+		return false, true
+	case "", report.ReasonIdentityChanged, report.ReasonClockSkew, report.ReasonTimeBudget, report.ReasonLeaseLost, report.ReasonDatasetsRefused:
+		return true, true
+	default:
+		return false, false
+	}
+}
+
+// summarise sets Ready, Reconciling and Stalled out of the others.
+func summarise(o StoreObserved, v map[string]Verdict) {
+	problems := messages(o.Result.Problems)
+	approved := v[v1alpha1.ConditionApproved]
+	// Approval holds a store back only where a rule enforces, or where the database is another than the one approved.
+	waiting := approved.Status != metav1.ConditionTrue && (o.Result.Waiting || approved.Reason == report.ReasonIdentityChanged)
+	type step struct {
+		failing bool
+		verdict Verdict
+		stuck   bool // until a person changes something
+	}
+	credentials, reachable := v[v1alpha1.ConditionCredentialsReady], v[v1alpha1.ConditionReachable]
+	coverage, compliant := v[v1alpha1.ConditionCoverageComplete], v[v1alpha1.ConditionCompliant]
+	steps := []step{
+		{credentials.Status != metav1.ConditionTrue, credentials, credentials.Status == metav1.ConditionFalse},
+		{reachable.Status == metav1.ConditionFalse, reachable, reachable.Reason != report.ReasonUnreachable},
+		{len(problems) > 0, no(ReasonPlanProblem, "%s", strings.Join(problems, "; ")), true},
+		{coverage.Status == metav1.ConditionFalse, coverage, true},
+		{waiting, approved, true},
+		{compliant.Status != metav1.ConditionTrue, compliant, compliantIsStuck(compliant.Reason)},
+		{reachable.Status != metav1.ConditionTrue, reachable, false},
+		{coverage.Status != metav1.ConditionTrue, coverage, false},
+	}
+	v[v1alpha1.ConditionReady] = yes(ReasonReady, "every table is covered, every rule was measured, and nothing is overdue")
+	v[v1alpha1.ConditionReconciling] = no(ReasonSettled, "the next sweep measures again")
+	v[v1alpha1.ConditionStalled] = no(ReasonNotStalled, "")
+	i := slices.IndexFunc(steps, func(s step) bool { return s.failing })
+	if i < 0 {
+		return
+	}
+	// The first step that fails names Ready; the first that waits for a person names Stalled.
+	first := steps[i].verdict
+	v[v1alpha1.ConditionReady] = no(first.Reason, "%s", first.Message)
+	if j := slices.IndexFunc(steps, func(s step) bool { return s.failing && s.stuck }); j >= 0 {
+		v[v1alpha1.ConditionStalled] = yes(steps[j].verdict.Reason, "%s", steps[j].verdict.Message)
+		return
+	}
+	v[v1alpha1.ConditionReconciling] = yes(first.Reason, "%s", first.Message)
+}
+
+// compliantIsStuck says whether only a person can make a store compliant.
+func compliantIsStuck(reason string) bool {
+	return reason == ReasonUnknownAge || reason == ReasonUnknownTenant || reason == ReasonUngoverned
+}
+
+func storeReachable(o StoreObserved) Verdict {
+	last := o.Measured.LastSweep
+	if last == nil {
+		return unknown(ReasonNotMeasured, "no sweep has ended yet")
+	}
+	if last.Outcome == v1alpha1.SweepLost {
+		return unknown(ReasonReportLost, "%s", last.Message)
+	}
+	talked, known := reached(last.Reason)
+	switch {
+	case !known:
+		return unknown(last.Reason, "the last sweep did not come as far as the store: %s", last.Message)
+	case talked:
+		return yes(ReasonConnected, "the last sweep talked to the store over verified TLS")
+	default:
+		return no(last.Reason, "%s", last.Message)
+	}
+}
+
+func storeCoverage(o StoreObserved) Verdict {
+	if names := o.Result.Ungoverned; len(names) > 0 {
+		return no(ReasonUngoverned, "no rule governs the dataset(s) %s: let a DataRetentionPolicy select the store and name their dataClass", list(names))
+	}
+	if names := o.Measured.Uncovered; len(names) > 0 {
+		return no(ReasonUncoveredTable, "neither a dataset nor exempt: %s; name each table in spec.datasets, or in spec.exempt with a reason", list(names))
+	}
+	if o.Measured.MeasuredAt == nil {
+		return unknown(ReasonNotMeasured, "the store's tables have not been looked at yet")
+	}
+	return yes(ReasonComplete, "every table is a dataset that a rule governs, or exempt")
+}
+
+func storeApproved(o StoreObserved) Verdict {
+	if last := o.Measured.LastSweep; last != nil && last.Reason == report.ReasonIdentityChanged && last.Content == o.Content {
+		return no(report.ReasonIdentityChanged, "%s", last.Message)
+	}
+	switch waiting := o.Result.AwaitingApproval; {
+	case len(waiting) > 0 && o.Result.Waiting:
+		return no(ReasonAwaitingApproval, "nothing of this is deleted until it is approved: %s; look at it with 'kubectl lethe plan', then run 'kubectl lethe approve'",
+			strings.Join(waiting, "; "))
+	case len(waiting) > 0:
+		return no(ReasonAwaitingApproval, "in Audit; before Enforce deletes anything, approve: %s", strings.Join(waiting, "; "))
+	case o.Result.Plan.Deletes():
+		return yes(ReasonApproved, "spec.approvedPlan covers everything that sweeps may delete")
+	default:
+		return yes(ReasonNothingToApprove, "nothing waits for approval")
+	}
+}
+
+func storeCompliant(o StoreObserved) Verdict {
+	s := o.Measured
+	switch {
+	case allUngoverned(o.Result.Plan):
+		return unknown(ReasonUngoverned, "no rule governs this store, so nothing is promised about it: let a DataRetentionPolicy select it")
+	case s.LastSweep == nil || s.MeasuredAt == nil && s.LastSweep.Attempt == 0:
+		return unknown(ReasonNotMeasured, "no sweep has ended yet")
+	case s.LastSweep.Outcome == v1alpha1.SweepLost:
+		return unknown(ReasonReportLost, "%s", s.LastSweep.Message)
+	case s.LastSweep.Attempt > 0:
+		return unknown(orElse(s.LastSweep.Reason, ReasonSweepFailed), "the last sweep measured nothing: %s", s.LastSweep.Message)
+	case s.LastSweep.Content != o.Content:
+		return unknown(ReasonPlanChanged, "the rules have changed since the last measurement; the next one is under way")
+	case !o.Now.Before(s.MeasuredAt.Add(o.StaleAfter)):
+		return unknown(ReasonStale, "the last measurement is older than two sweep intervals; look at the store's Jobs")
+	}
+	var late, missing, unaged []string
+	for _, d := range o.Result.Plan.Datasets {
+		for _, r := range d.Rules {
+			name := fmt.Sprintf("%s (%s/%s)", d.Name, r.Policy, r.Rule)
+			m := measurementOf(s.Rules, d.Name, r)
+			switch {
+			case m == nil:
+				missing = append(missing, name)
+			case m.Overdue > 0:
+				late = append(late, fmt.Sprintf("%s: %s%d row(s)%s", name, atLeast(m.Capped), m.Overdue, colon(m.Problem)))
+			case m.Problem != "":
+				missing = append(missing, name+colon(m.Problem))
+			case m.UnknownAge > 0:
+				unaged = append(unaged, fmt.Sprintf("%s: %d row(s)", name, m.UnknownAge))
+			}
+		}
+	}
+	switch {
+	case len(late) > 0:
+		return no(ReasonOverdue, "past window and slack, and still there: %s%s", list(late), auditHint(o.Result))
+	case len(missing) > 0:
+		return unknown(ReasonNotMeasured, "not measured, or not to be deleted from: %s", list(missing))
+	case len(unaged) > 0:
+		return unknown(ReasonUnknownAge, "rows without an age that can be believed are never deleted; correct them in the store: %s", list(unaged))
+	case len(o.Result.Unidentified) > 0 && unknownTenants(s.Rules) > 0:
+		return unknown(ReasonUnknownTenant, "rows of tenants that are not known may be rows of %s, which have shorter windows and no externalIDs of the store's type", list(o.Result.Unidentified))
+	default:
+		return yes(ReasonCompliant, "measured, and nothing is overdue")
+	}
+}
+
+func auditHint(r *plan.Result) string {
+	if !r.Enforced {
+		return "; no policy enforces (spec.mode: Enforce)"
+	}
+	return ""
+}
+
+func allUngoverned(p plan.Plan) bool {
+	return !slices.ContainsFunc(p.Datasets, func(d plan.Dataset) bool { return len(d.Rules) > 0 })
+}
+
+func measurementOf(rules []v1alpha1.RuleMeasurement, dataset string, r plan.Rule) *v1alpha1.RuleMeasurement {
+	for i := range rules {
+		if rules[i].Dataset == dataset && rules[i].Policy == r.Policy && rules[i].Rule == r.Rule {
+			return &rules[i]
+		}
+	}
+	return nil
+}
+
+func unknownTenants(rules []v1alpha1.RuleMeasurement) int64 {
+	var n int64
+	for _, r := range rules {
+		n += r.UnknownTenant
+	}
+	return n
+}
+
+func messages(problems []plan.Problem) []string {
+	var out []string
+	for _, p := range problems {
+		out = append(out, p.Message)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func atLeast(capped bool) string {
+	if capped {
+		return "at least "
+	}
+	return ""
+}
+
+func colon(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + text
+}
+
+func orElse(text, fallback string) string {
+	if text == "" {
+		return fallback
+	}
+	return text
+}
+
+// list names the first eight and counts the rest.
+func list(names []string) string {
+	const most = 8
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}

@@ -1,0 +1,165 @@
+package status
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/retention"
+)
+
+// Bounds of a DataStore's status, as its schema has them.
+const (
+	maxRules     = 64
+	maxUncovered = 32
+	maxProblem   = 512
+	maxReason    = 64
+)
+
+// Sweep is one Job that has ended and what it left behind.
+type Sweep struct {
+	JobUID     string
+	FinishedAt time.Time
+	// Message is the termination message of its container; empty when there is no pod or no message.
+	Message string
+	// PlanHash is the plan that the Job was made to run, and Current whether that is the plan in force.
+	PlanHash string
+	Current  bool
+	// Overlapped is set when another sweep of the store ran at the same time: of two, one is turned away.
+	Overlapped bool
+}
+
+// Measure puts into a status what a sweep reported. A report that cannot be read changes no measurement: it is kept with
+// its time, and the sweep counts as lost.
+func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content string) v1alpha1.DataStoreStatus {
+	out := *s.DeepCopy()
+	attempt := int32(0)
+	if s.LastSweep != nil {
+		attempt = s.LastSweep.Attempt
+	}
+	last := &v1alpha1.SweepStatus{JobUID: sweep.JobUID, FinishedAt: at(sweep.FinishedAt)}
+	out.LastSweep = last
+
+	r, err := report.Decode(sweep.Message)
+	if err == nil && r.Plan != sweep.PlanHash {
+		err = fmt.Errorf("%w: it is about another plan", report.ErrUnreadable)
+	}
+	turnedAway := err == nil && sweep.Overlapped && (r.Reason == report.ReasonStoreBusy || r.Reason == report.ReasonLeaseRefused)
+	if s.LastSweep != nil && (!sweep.Current || turnedAway) {
+		// It says nothing about the plan in force; what is known about that stays.
+		kept := *s.LastSweep
+		kept.JobUID, kept.FinishedAt = last.JobUID, last.FinishedAt
+		out.LastSweep = &kept
+		return out
+	}
+	if sweep.Current {
+		last.Content = content
+	}
+	if err != nil {
+		last.Outcome, last.Attempt = v1alpha1.SweepLost, attempt+1
+		last.Message = fmt.Sprintf("%s; it is repeated, and if that goes on look at the Jobs of the store and their pods", err)
+		return out
+	}
+	last.Outcome = outcomeOf(r.Outcome)
+	last.Reason, last.Message = cut(r.Reason, maxReason), cut(r.Message, maxProblem)
+	last.Deleted = Deleted(r)
+	if r.SystemIdentifier != "" {
+		out.Plan.SystemIdentifier = cut(r.SystemIdentifier, 64)
+	}
+	if !sweep.Current {
+		return out
+	}
+	if !measured(r) {
+		last.Attempt = attempt + 1
+		return out
+	}
+
+	out.MeasuredAt = at(sweep.FinishedAt)
+	out.Uncovered = nil
+	for _, name := range r.Uncovered[:min(len(r.Uncovered), maxUncovered)] {
+		out.Uncovered = append(out.Uncovered, cut(name, 128))
+	}
+	out.Rules, out.Overdue, out.OldestOverdueSeconds = nil, 0, 0
+	for _, l := range r.Lines {
+		window, ok := windowOf(p, l)
+		if !ok {
+			continue // no rule of the plan: a dataset that none governs, which the plan itself tells
+		}
+		out.Overdue += l.Overdue
+		out.OldestOverdueSeconds = max(out.OldestOverdueSeconds, l.OldestOverdueSeconds)
+		if len(out.Rules) < maxRules {
+			out.Rules = append(out.Rules, ruleMeasurement(l, window))
+		}
+	}
+	return out
+}
+
+// Deleted counts the rows that a sweep deleted.
+func Deleted(r report.Report) int64 {
+	var n int64
+	for _, l := range r.Lines {
+		n += l.Deleted
+	}
+	return n
+}
+
+// measured says whether a sweep came to its measurement: one that failed, or never reached the store, did not.
+func measured(r report.Report) bool {
+	if r.Outcome == report.Failed || r.SystemIdentifier == "" || len(r.Lines) == 0 {
+		return false
+	}
+	talked, known := reached(r.Reason)
+	return talked || !known
+}
+
+func ruleMeasurement(l report.Line, window string) v1alpha1.RuleMeasurement {
+	return v1alpha1.RuleMeasurement{
+		Dataset: l.Dataset, Policy: l.Policy, Rule: l.Rule, Window: window,
+		Rows: l.Rows, Eligible: l.Eligible, Overdue: l.Overdue, OldestOverdueSeconds: l.OldestOverdueSeconds,
+		KeptByFloor: l.KeptByFloor, KeptByChild: l.KeptByChild,
+		UnknownAge: l.UnknownAge, UnknownTenant: l.UnknownTenant, Deleted: l.Deleted, Capped: l.Capped,
+		Problem: cut(strings.TrimSuffix(l.Reason+colon(l.Message), ": "), maxProblem),
+	}
+}
+
+// windowOf the rule that a line is about; not ok when the plan has no such rule.
+func windowOf(p plan.Plan, l report.Line) (string, bool) {
+	for _, d := range p.Datasets {
+		for _, r := range d.Rules {
+			if d.Name == l.Dataset && r.Policy == l.Policy && r.Rule == l.Rule {
+				return retention.ISO(r.RetainFor), true
+			}
+		}
+	}
+	return "", false
+}
+
+func outcomeOf(o report.Outcome) v1alpha1.SweepOutcome {
+	switch o {
+	case report.Done:
+		return v1alpha1.SweepDone
+	case report.Stopped:
+		return v1alpha1.SweepStopped
+	case report.Refused:
+		return v1alpha1.SweepRefused
+	default:
+		return v1alpha1.SweepFailed
+	}
+}
+
+func at(t time.Time) *metav1.Time {
+	out := metav1.NewTime(t.UTC().Truncate(time.Second))
+	return &out
+}
+
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most-3], "") + "..."
+}

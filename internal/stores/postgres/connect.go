@@ -50,8 +50,9 @@ func (e *Error) Unwrap() error { return e.Cause }
 // Session is one connection. The store's lock is held by the very session that deletes, so that whoever has lost the one
 // has lost the other.
 type Session struct {
-	conn *pgx.Conn
-	pid  uint32
+	conn  *pgx.Conn
+	pid   uint32
+	clock func() time.Time
 }
 
 // lockKey is the advisory lock of every sweep. Such locks belong to one database of one cluster, which is the identity of
@@ -60,8 +61,9 @@ const lockKey = int64(0x6c657468655f3031) // "lethe_01"
 
 const connectTimeout = 10 * time.Second
 
-// Connect logs in over TLS with a verified certificate, and never otherwise. Errors are *Error.
-func Connect(ctx context.Context, t Target, password string) (*Session, error) {
+// Connect logs in over TLS with a verified certificate, and never otherwise. clock is the caller's, to compare with the store's
+// and to measure how long things take. Errors are *Error.
+func Connect(ctx context.Context, t Target, password string, clock func() time.Time) (*Session, error) {
 	// Everything is set by hand below: neither the environment nor a password file has a say.
 	cfg, err := pgx.ParseConfig("sslmode=verify-full")
 	if err != nil {
@@ -88,7 +90,7 @@ func Connect(ctx context.Context, t Target, password string) (*Session, error) {
 	if err != nil {
 		return nil, classifyConnect(t, err)
 	}
-	return &Session{conn: conn, pid: conn.PgConn().PID()}, nil
+	return &Session{conn: conn, pid: conn.PgConn().PID(), clock: clock}, nil
 }
 
 func roots(bundle string) (*x509.CertPool, error) {
@@ -215,12 +217,12 @@ func (s *Session) Identify(ctx context.Context) (Identity, error) {
 }
 
 // Now reads the store's clock, between two looks at the caller's: skew is the store's time minus the caller's in the middle.
-func (s *Session) Now(ctx context.Context, clock func() time.Time) (now time.Time, skew time.Duration, err error) {
-	before := clock()
+func (s *Session) Now(ctx context.Context) (now time.Time, skew time.Duration, err error) {
+	before := s.clock()
 	if err := s.conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
 		return now, 0, fmt.Errorf("read the store's clock: %w", err)
 	}
-	after := clock()
+	after := s.clock()
 	return now.UTC(), now.Sub(before.Add(after.Sub(before) / 2)), nil
 }
 

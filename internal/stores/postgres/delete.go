@@ -365,9 +365,9 @@ func (w *walker) batch(ctx context.Context, from, to mark) (int64, error) {
 	if err := w.permit.Begin(); err != nil {
 		return 0, err
 	}
-	start := time.Now()
+	start := w.st.session.clock()
 	rows, err := w.transaction(ctx, from, to)
-	took := time.Since(start)
+	took := w.st.session.clock().Sub(start)
 	w.out.Longest = max(w.out.Longest, took)
 	if err != nil {
 		return 0, err

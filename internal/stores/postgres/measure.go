@@ -288,3 +288,14 @@ func (d *dataset) due(q *query, alias string, windows []Windows) string {
 func capped(from, where string) string {
 	return fmt.Sprintf("(SELECT count(*) FROM (SELECT 1 FROM %s WHERE %s LIMIT %d) c)", from, where, CountCap)
 }
+
+// Describe tells an error without what the server's text may repeat of a row: its SQLSTATE, or what broke.
+func Describe(err error) string {
+	if reason, message := explain(err); reason != "" {
+		return message
+	}
+	if err == nil {
+		return ""
+	}
+	return "the connection to the store broke: " + innermost(err).Error()
+}

@@ -131,7 +131,7 @@ func (w *world) target() Target {
 
 func (w *world) connect() *Session {
 	w.t.Helper()
-	s, err := Connect(w.t.Context(), w.target(), rolePassword)
+	s, err := Connect(w.t.Context(), w.target(), rolePassword, time.Now)
 	if err != nil {
 		w.t.Fatalf("connect: %v", err)
 	}

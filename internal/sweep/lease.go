@@ -1,0 +1,178 @@
+package sweep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lethe-dev/lethe/internal/keyclient"
+	"github.com/lethe-dev/lethe/internal/stores/postgres"
+)
+
+// Leaser gives permission to go on. keyclient.Client is one.
+type Leaser interface {
+	Lease(ctx context.Context, planHash string, withSecret bool) (keyclient.Lease, error)
+	Release(ctx context.Context, planHash string) error
+}
+
+const (
+	// leaseMargin is what must be left of a lease at a COMMIT: the commit itself, on a slow disk, and then some. The statement
+	// before it has ended by then.
+	leaseMargin = postgres.StatementTimeout + time.Second
+	// renewEvery is how often a lease is renewed, renewAgain how soon again when the keyserver did not answer.
+	renewEvery = 10 * time.Second
+	renewAgain = time.Second
+	// firstLeaseWithin bounds waiting for the first lease, for example while another sweep of the store ends.
+	firstLeaseWithin = time.Minute
+)
+
+// errLeaseLost says that there is no permission to commit any more.
+var errLeaseLost = errors.New("the lease was lost")
+
+// keeper keeps a lease alive in the background, and knows at any time how long it lasts.
+type keeper struct {
+	leaser Leaser
+	hash   string
+	clock  func() time.Time
+
+	mu    sync.Mutex
+	until time.Time
+	lost  error
+	news  chan struct{} // closed and replaced whenever until or lost changes
+
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// acquire gets the first lease and with it the store's password.
+func acquire(ctx context.Context, leaser Leaser, hash string, clock func() time.Time) (*keeper, []byte, error) {
+	k := &keeper{leaser: leaser, hash: hash, clock: clock, news: make(chan struct{}), done: make(chan struct{})}
+	give := clock().Add(firstLeaseWithin)
+	for {
+		before := clock()
+		lease, err := leaser.Lease(ctx, hash, true)
+		if err == nil {
+			if len(lease.Items) != 1 {
+				return nil, nil, fmt.Errorf("the lease came with %d credentials, a store has one", len(lease.Items))
+			}
+			k.until = before.Add(lease.For)
+			return k, lease.Items[0].Value, nil
+		}
+		wait := keyclient.RetryAfter(err, renewAgain)
+		if !keyclient.IsRetryable(err) || clock().Add(wait).After(give) {
+			return nil, nil, err
+		}
+		if !pause(ctx, wait) {
+			return nil, nil, context.Cause(ctx)
+		}
+	}
+}
+
+// keep renews the lease until the context ends. A refusal ends the lease at once and calls lost; silence ends it when it
+// runs out.
+func (k *keeper) keep(ctx context.Context, lost func(error)) {
+	ctx, k.stop = context.WithCancel(ctx)
+	go func() {
+		defer close(k.done)
+		wait := renewEvery
+		for pause(ctx, wait) {
+			before := k.clock()
+			call, cancel := context.WithDeadline(ctx, k.expires())
+			lease, err := k.leaser.Lease(call, k.hash, false)
+			cancel()
+			switch {
+			case err == nil:
+				k.set(before.Add(lease.For), nil)
+				wait = min(renewEvery, max(renewAgain, lease.For/3))
+			case ctx.Err() != nil:
+				return
+			case !keyclient.IsRetryable(err), !k.clock().Before(k.expires()):
+				err = fmt.Errorf("%w: %w", errLeaseLost, err)
+				k.set(k.expires(), err)
+				lost(err)
+				return
+			default:
+				wait = renewAgain
+			}
+		}
+	}()
+}
+
+func (k *keeper) set(until time.Time, lost error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.until, k.lost = until, lost
+	close(k.news)
+	k.news = make(chan struct{})
+}
+
+func (k *keeper) expires() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.until
+}
+
+// valid says whether a commit that begins now is covered.
+func (k *keeper) valid() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.lost != nil:
+		return k.lost
+	case k.until.Sub(k.clock()) < leaseMargin:
+		return fmt.Errorf("%w: less than %s of it is left and it was not renewed", errLeaseLost, leaseMargin)
+	}
+	return nil
+}
+
+// await waits until a commit is covered: a renewal may be under way.
+func (k *keeper) await(ctx context.Context) error {
+	for {
+		k.mu.Lock()
+		news, until, lost := k.news, k.until, k.lost
+		k.mu.Unlock()
+		if lost != nil {
+			return lost
+		}
+		left := until.Sub(k.clock())
+		if left >= leaseMargin {
+			return nil
+		}
+		timer := time.NewTimer(max(left, 0) + time.Second)
+		select {
+		case <-news:
+			timer.Stop()
+		case <-timer.C:
+			return k.valid()
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// release ends the lease, so that the next sweep need not wait for it to run out.
+func (k *keeper) release(ctx context.Context) {
+	if k.stop != nil {
+		k.stop()
+		<-k.done
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	// It runs out by itself when this does not arrive.
+	_ = k.leaser.Release(ctx, k.hash)
+}
+
+// pause waits, and says whether the context is still alive then.
+func pause(ctx context.Context, length time.Duration) bool {
+	timer := time.NewTimer(length)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,443 @@
+// Package sweep runs one sweep over one store: lease, lock, identity, catalogue, brake, deletion, verification, measurement,
+// report. However it ends, there is a report.
+package sweep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyclient"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/stores/postgres"
+)
+
+// Options of one sweep.
+type Options struct {
+	Plan   plan.Plan
+	Hash   string
+	Leaser Leaser
+	// Budget of time after which no batch begins any more. What was deleted by then is measured and reported.
+	Budget time.Duration
+	// Stop, when closed, ends the sweep after the current batch.
+	Stop  <-chan struct{}
+	Clock func() time.Time
+	Log   *slog.Logger
+}
+
+const (
+	maxSkew = time.Minute
+	// measureWithin bounds the last measurement after the budget has ended, measureTerminated after SIGTERM: a pod has half a
+	// minute then.
+	measureWithin     = 5 * time.Minute
+	measureTerminated = 10 * time.Second
+
+	maxUncovered = 16
+	maxMessage   = 400
+)
+
+var (
+	errTerminated = errors.New("terminated")
+	errBudget     = errors.New("the time budget has ended")
+)
+
+// run is the state of one sweep.
+type run struct {
+	Options
+	r       report.Report
+	started time.Time
+	session *postgres.Session
+	store   *postgres.Store
+	clocks  postgres.Clocks
+	keeper  *keeper
+
+	deleting bool                // the database is the one that deletion was approved for
+	deleted  []postgres.Deletion // by dataset
+	refused  []*postgres.Problem // by dataset: the brake, or what came up while deleting
+}
+
+// Run sweeps and reports. It returns a report whatever happens, a panic included.
+func Run(ctx context.Context, o Options) (result report.Report) {
+	s := &run{Options: o, started: o.Clock()}
+	s.r = report.Report{Plan: o.Hash, Mode: string(o.Plan.Mode()), Started: s.started.Unix(), Outcome: report.Done}
+	defer func() {
+		if p := recover(); p != nil {
+			o.Log.Error("Sweep panicked", "stack", string(debug.Stack()))
+			s.end(report.Failed, report.ReasonInternal, "a defect of the sweeper: its log has the place")
+		}
+		// By the store's clock, as far as it is known.
+		s.r.Started, s.r.Finished = s.r.Started+s.r.SkewSeconds, o.Clock().Unix()+s.r.SkewSeconds
+		result = s.r
+	}()
+	s.sweep(ctx)
+	return s.r
+}
+
+// end notes how the sweep ends; what ended it first counts.
+func (s *run) end(outcome report.Outcome, reason, format string, args ...any) {
+	if s.r.Outcome != report.Done {
+		return
+	}
+	s.r.Outcome, s.r.Reason, s.r.Message = outcome, reason, cut(fmt.Sprintf(format, args...), maxMessage)
+}
+
+// fail is end for an error, by what kind of error it is.
+func (s *run) fail(err error) {
+	var known *postgres.Error
+	switch {
+	case errors.Is(err, errTerminated):
+		s.end(report.Stopped, report.ReasonTerminated, "the pod was asked to end; the next sweep goes on")
+	case errors.Is(err, errBudget):
+		s.end(report.Stopped, report.ReasonTimeBudget, "%s were not enough; the next sweep goes on", s.Budget)
+	case errors.Is(err, errLeaseLost):
+		s.end(report.Stopped, report.ReasonLeaseLost, "%s", err)
+	case errors.As(err, &known) && known.Reason == report.ReasonUnreachable:
+		s.end(report.Failed, known.Reason, "%s", known)
+	case errors.As(err, &known):
+		s.end(report.Refused, known.Reason, "%s", known)
+	default:
+		s.end(report.Failed, report.ReasonStoreError, "%s", postgres.Describe(err))
+	}
+}
+
+func (s *run) sweep(ctx context.Context) {
+	if !s.started.Before(s.Plan.ValidUntil) {
+		s.end(report.Refused, report.ReasonPlanExpired, "the plan was valid until %s: is the manager running?", s.Plan.ValidUntil.UTC().Format(time.RFC3339))
+		return
+	}
+	// What is asked of the store ends with the lease: losing it cuts the connection, and with it whatever is not committed.
+	ctx, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
+	password, err := s.lease(ctx)
+	if err != nil {
+		return
+	}
+	defer s.keeper.release(ctx)
+	s.keeper.keep(ctx, cut)
+
+	err = s.connect(ctx, string(password))
+	clear(password)
+	if err != nil {
+		s.fail(s.cause(ctx, err))
+		return
+	}
+	defer s.disconnect(ctx)
+	if s.deleting {
+		if err := s.delete(ctx); err != nil {
+			s.fail(s.cause(ctx, err))
+		}
+	}
+	if err := s.measure(ctx); err != nil {
+		s.fail(s.cause(ctx, err))
+	}
+	s.judge()
+}
+
+// cause prefers why the context was cut over the error that cutting it made.
+func (s *run) cause(ctx context.Context, err error) error {
+	if why := context.Cause(ctx); why != nil && errors.Is(why, errLeaseLost) {
+		return why
+	}
+	return err
+}
+
+func (s *run) lease(ctx context.Context) ([]byte, error) {
+	k, password, err := acquire(ctx, s.Leaser, s.Hash, s.Clock)
+	if err != nil {
+		outcome := report.Refused
+		if keyclient.ReasonOf(err) == "" {
+			outcome = report.Failed
+		}
+		s.end(outcome, report.ReasonLeaseRefused, "the keyserver gives no lease: %s", err)
+		return nil, err
+	}
+	s.keeper = k
+	s.Log.Info("Got lease")
+	return password, nil
+}
+
+// connect opens the store: connection, lock, identity, clocks, catalogue.
+func (s *run) connect(ctx context.Context, password string) error {
+	c := s.Plan.Connection
+	session, err := postgres.Connect(ctx, postgres.Target{
+		Host: c.Host, Port: c.Port, Database: c.Database, Username: c.Username, CABundle: c.CABundle,
+	}, password, s.Clock)
+	if err != nil {
+		return err
+	}
+	s.session = session
+	if err := s.open(ctx); err != nil {
+		s.disconnect(ctx)
+		return err
+	}
+	return nil
+}
+
+func (s *run) open(ctx context.Context) error {
+	id, err := s.session.Identify(ctx)
+	if err != nil {
+		return err
+	}
+	s.r.SystemIdentifier, s.r.Database = id.SystemIdentifier, id.Database
+	locked, err := s.session.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	if !locked {
+		return &postgres.Error{Reason: report.ReasonStoreBusy, Message: "another sweep of this database is under way, perhaps from another DataStore or cluster"}
+	}
+	if err := s.readClocks(ctx); err != nil {
+		return err
+	}
+	if s.store, err = postgres.Open(ctx, s.session, config(s.Plan)); err != nil {
+		return err
+	}
+	uncovered := s.store.Uncovered()
+	s.r.UncoveredCount, s.r.Uncovered = len(uncovered), uncovered[:min(len(uncovered), maxUncovered)]
+	s.refused = make([]*postgres.Problem, len(s.Plan.Datasets))
+	s.deleted = make([]postgres.Deletion, len(s.Plan.Datasets))
+
+	approved := s.Plan.Database
+	s.deleting = s.Plan.Deletes() && id.SystemIdentifier == approved.SystemIdentifier && id.Database == approved.Name
+	if s.Plan.Deletes() && !s.deleting {
+		s.end(report.Refused, report.ReasonIdentityChanged, "deletion was approved for database %q of cluster %s, this is %q of %s: it was only measured; if it is the right one, approve it",
+			approved.Name, approved.SystemIdentifier, id.Database, id.SystemIdentifier)
+	}
+	s.Log.Info("Opened store", "systemIdentifier", id.SystemIdentifier, "serverVersion", id.Version, "skew", s.r.SkewSeconds,
+		"uncovered", s.r.UncoveredCount, "deleting", s.deleting)
+	return nil
+}
+
+func (s *run) readClocks(ctx context.Context) error {
+	now, skew, err := s.session.Now(ctx)
+	if err != nil {
+		return err
+	}
+	s.r.SkewSeconds = int64(skew / time.Second)
+	if skew > maxSkew || skew < -maxSkew {
+		return &postgres.Error{Reason: report.ReasonClockSkew, Message: fmt.Sprintf(
+			"the store's clock and the pod's differ by %s, more than %s, so no age can be believed: set both by NTP", skew.Round(time.Second), maxSkew)}
+	}
+	s.clocks = postgres.Clocks{Early: now, Late: now}
+	if skew > 0 {
+		s.clocks.Early = now.Add(-skew)
+	} else {
+		s.clocks.Late = now.Add(-skew)
+	}
+	return nil
+}
+
+// delete brakes, and deletes children first.
+func (s *run) delete(ctx context.Context) error {
+	order := s.store.Order()
+	for _, i := range order {
+		if err := s.goOn(); err != nil {
+			return err
+		}
+		if err := s.brake(ctx, i); err != nil {
+			return err
+		}
+	}
+	permit := postgres.Permit{Commit: s.keeper.valid, Begin: func() error {
+		if err := s.goOn(); err != nil {
+			return err
+		}
+		return s.keeper.await(ctx)
+	}}
+	for _, i := range order {
+		if s.refused[i] != nil {
+			continue
+		}
+		before := s.Clock()
+		d, err := s.store.Delete(ctx, i, s.clocks.Early, permit)
+		s.deleted[i], s.refused[i] = d, d.Problem
+		if d.Batches > 0 || d.Problem != nil {
+			s.Log.Info("Deleted", "dataset", s.Plan.Datasets[i].Name, "rows", d.Rows, "batches", d.Batches, "skipped", d.Skipped,
+				"longestTransaction", d.Longest.String(), "took", s.Clock().Sub(before).String())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// goOn says whether another batch may begin as far as time and the pod's life are concerned.
+func (s *run) goOn() error {
+	select {
+	case <-s.Stop:
+		return errTerminated
+	default:
+	}
+	if s.Clock().Sub(s.started) >= s.Budget {
+		return errBudget
+	}
+	return nil
+}
+
+// measuredRows is how many rows a table must have for the brake to mean anything.
+const measuredRows = 1000
+
+// brake refuses a dataset that would lose suspiciously much, unless that much was approved as its backlog.
+func (s *run) brake(ctx context.Context, i int) error {
+	d := s.Plan.Datasets[i]
+	if d.Delete == nil || s.store.Problem(i) != nil {
+		return nil
+	}
+	planned, rows, problem, err := s.store.Planned(ctx, i, s.clocks.Early)
+	if err != nil {
+		return err
+	}
+	if problem != nil {
+		s.refused[i] = problem
+		return nil
+	}
+	most := rows * int64(s.Plan.BrakePercent) / 100
+	backlog := d.Delete.BacklogUntil != nil && s.clocks.Late.Before(*d.Delete.BacklogUntil) && planned <= d.Delete.BacklogRows
+	s.Log.Info("Planned", "dataset", d.Name, "rows", planned, "ofRows", rows, "brake", most, "backlogApproved", backlog)
+	if rows >= measuredRows && planned > most && !backlog {
+		s.refused[i] = &postgres.Problem{Reason: report.LineBrakeTripped, Message: fmt.Sprintf(
+			"%d of about %d rows would go, the brake allows %d%%: if that is right, approve it as a backlog with 'kubectl lethe approve', or raise spec.brake.maxPercentOfTable",
+			planned, rows, s.Plan.BrakePercent)}
+	}
+	return nil
+}
+
+// measure fills the lines of the report. What there was no time for says so.
+func (s *run) measure(ctx context.Context) error {
+	most := s.Budget - s.Clock().Sub(s.started) + measureWithin
+	if s.r.Reason == report.ReasonTerminated {
+		most = measureTerminated
+	}
+	bounded, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	late := s.clocks
+	// Deleting reckoned with the time at the start; accusing reckons with now.
+	late.Late = late.Late.Add(s.Clock().Sub(s.started))
+	var broken error
+	for i, d := range s.Plan.Datasets {
+		var lines []report.Line
+		if broken == nil {
+			lines, broken = s.store.Measure(bounded, i, late)
+		}
+		if broken != nil {
+			lines = notReached(d)
+		}
+		for n := range lines {
+			s.complete(&lines[n], i, n == 0)
+		}
+		s.r.Lines = append(s.r.Lines, lines...)
+	}
+	if broken != nil && ctx.Err() == nil && bounded.Err() != nil {
+		s.end(report.Stopped, report.ReasonTimeBudget, "the measurement did not end in time")
+		return nil
+	}
+	return broken
+}
+
+func notReached(d plan.Dataset) []report.Line {
+	line := report.Line{Dataset: d.Name, Reason: report.LineNotReached, Message: "the sweep ended before this was measured"}
+	if len(d.Rules) == 0 {
+		return []report.Line{line}
+	}
+	var lines []report.Line
+	for _, r := range d.Rules {
+		line.Policy, line.Rule = r.Policy, r.Rule
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// complete adds to a line what is not measured: what was deleted, what was refused, what the plan itself complains of.
+func (s *run) complete(line *report.Line, i int, first bool) {
+	d := s.Plan.Datasets[i]
+	if first {
+		line.Deleted = s.deleted[i].Rows
+	}
+	if p := s.refused[i]; p != nil && line.Reason == "" {
+		line.Reason, line.Message = p.Reason, p.Message
+	}
+	problem := d.Problem
+	for _, r := range d.Rules {
+		if r.Policy == line.Policy && r.Rule == line.Rule && r.Problem != "" {
+			problem = r.Problem
+		}
+	}
+	if problem != "" && line.Reason == "" {
+		line.Reason, line.Message = report.LinePlan, problem
+	}
+	if line.Reason == "" {
+		line.Message = s.store.Notice(i)
+	}
+	line.Message = cut(line.Message, maxMessage)
+}
+
+// judge turns what single datasets ran into to the outcome of the whole.
+func (s *run) judge() {
+	var names []string
+	seen := map[string]bool{}
+	for _, l := range s.r.Lines {
+		switch l.Reason {
+		case "", report.LineUngoverned, report.LinePlan, report.LineNotReached:
+			continue
+		}
+		if !seen[l.Dataset] {
+			seen[l.Dataset] = true
+			names = append(names, l.Dataset)
+		}
+	}
+	if len(names) > 0 {
+		s.end(report.Refused, report.ReasonDatasetsRefused, "%d of %d datasets were not wholly measured or deleted from, first %s: see their lines",
+			len(names), len(s.Plan.Datasets), names[0])
+	}
+}
+
+func (s *run) disconnect(ctx context.Context) {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	_ = s.session.Close(bounded) // the server ends the session with the connection
+}
+
+// config is the plan in the store's words.
+func config(p plan.Plan) postgres.Config {
+	var c postgres.Config
+	for _, d := range p.Datasets {
+		out := postgres.Dataset{Name: d.Name, Table: d.Table, Floor: d.Floor}
+		for _, r := range d.Rules {
+			out.Rules = append(out.Rules, postgres.Rule{Policy: r.Policy, Rule: r.Rule, DeleteWithin: r.DeleteWithin, Windows: windows(r.RetainFor, r.Overrides)})
+		}
+		if d.Delete != nil {
+			w := windows(d.Delete.RetainFor, d.Delete.Overrides)
+			out.Delete = &w
+		}
+		c.Datasets = append(c.Datasets, out)
+	}
+	for _, e := range p.Exempt {
+		c.Exempt = append(c.Exempt, [2]string{string(e.Schema), string(e.Table)})
+	}
+	for _, t := range p.Tenants {
+		c.Tenants = append(c.Tenants, t.ExternalIDs...)
+	}
+	return c
+}
+
+func windows(base v1alpha1.Period, overrides []plan.Override) postgres.Windows {
+	w := postgres.Windows{RetainFor: base}
+	for _, o := range overrides {
+		w.Overrides = append(w.Overrides, postgres.Override{IDs: o.ExternalIDs, RetainFor: o.RetainFor})
+	}
+	return w
+}
+
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most-len("…")], "") + "…"
+}

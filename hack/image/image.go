@@ -48,7 +48,7 @@ func write(ctx context.Context, output, imageName, arch string, entrypoint []str
 	if err != nil {
 		return err
 	}
-	image := v1.Image(empty.Image)
+	image := empty.Image
 	for _, content := range [][]file{system, files} {
 		layer, err := layerOf(content)
 		if err != nil {

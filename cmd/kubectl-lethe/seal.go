@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -178,9 +179,15 @@ func (s *shell) sealTarget(o *sealOptions) (*target, error) {
 	if o.host != "" || o.database != "" || o.username != "" || o.caFile != "" {
 		return nil, errors.New("--host, --database, --username and --ca-file are for --store: a bot's credential has no destination")
 	}
+	if !credentialName.MatchString(o.credential) {
+		return nil, errors.New("--credential: a name has 1 to 63 of a-z, 0-9, minus, dot and underscore (it is not repeated here)")
+	}
 	t.place.Key = o.credential
 	return t, nil
 }
+
+// credentialName is what the API takes as the name of a credential.
+var credentialName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?$`)
 
 // fromManifest finds the object in the manifest, and what is sealed in it already.
 func (s *shell) fromManifest(o *sealOptions, t *target, kind string, name types.NamespacedName) (types.NamespacedName, error) {

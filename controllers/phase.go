@@ -41,6 +41,8 @@ type problem struct {
 	status.Problem
 	// after this long it is worth looking again; 0 when a watch will tell.
 	after time.Duration
+	// quiet problems pass by themselves and are not worth a status.
+	quiet bool
 	// cause is set when trying again at once may help: it is retried with backoff.
 	cause error
 }

@@ -87,15 +87,8 @@ func Drift(desired, live client.Object) string {
 }
 
 // merge returns live with everything that desired owns put in its place.
-func merge(desired, live client.Object) (client.Object, error) {
-	merged, err := copyOf(live)
-	if err != nil {
-		return nil, err
-	}
-	source, err := copyOf(desired)
-	if err != nil {
-		return nil, err
-	}
+func merge[T client.Object](desired, live T) T {
+	merged, source := copyOf(live), copyOf(desired)
 	merged.SetLabels(overlay(merged.GetLabels(), source.GetLabels()))
 	merged.SetAnnotations(overlay(merged.GetAnnotations(), source.GetAnnotations()))
 	if owners := source.GetOwnerReferences(); len(owners) > 0 {
@@ -105,7 +98,7 @@ func merge(desired, live client.Object) (client.Object, error) {
 	for _, name := range ownedFields(m.Type()) {
 		m.FieldByName(name).Set(s.FieldByName(name))
 	}
-	return merged, nil
+	return merged
 }
 
 // ownedFields are the fields at the top of a kind that a builder decides.

@@ -10,12 +10,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
@@ -65,91 +66,82 @@ type Writer struct {
 	Live client.Reader
 }
 
-// Ensure makes the child of an owner be as desired says. The child must name the owner as its controller.
-func (w Writer) Ensure(ctx context.Context, desired client.Object) (Outcome, error) {
+// Ensure makes the child of an owner be as desired says, and returns it as it is then. The child must name the owner as its
+// controller.
+func Ensure[T client.Object](ctx context.Context, w Writer, desired T) (T, Outcome, error) {
 	owner := metav1.GetControllerOf(desired)
 	if owner == nil {
-		return Unchanged, fmt.Errorf("ensure %T %s: it names no controller", desired, desired.GetName())
+		return desired, Unchanged, fmt.Errorf("ensure %T %s: it names no controller", desired, desired.GetName())
 	}
-	mine := func(live client.Object) bool {
+	return EnsureWhere(ctx, w, desired, func(live T) bool {
 		controller := metav1.GetControllerOf(live)
 		return controller != nil && controller.UID == owner.UID
-	}
-	return w.ensure(ctx, desired, mine)
+	})
 }
 
-// EnsureNamespace makes a namespace carry the labels and annotations that desired says. mine decides whether one that
-// exists may be written.
-func (w Writer) EnsureNamespace(ctx context.Context, desired *corev1.Namespace, mine func(client.Object) bool) (Outcome, error) {
-	return w.ensure(ctx, desired, mine)
-}
-
-func (w Writer) ensure(ctx context.Context, desired client.Object, mine func(client.Object) bool) (Outcome, error) {
+// EnsureWhere is Ensure for an object that has no controller: mine decides whether one that exists may be written.
+func EnsureWhere[T client.Object](ctx context.Context, w Writer, desired T, mine func(T) bool) (T, Outcome, error) {
 	kind, err := w.kindOf(desired)
 	if err != nil {
-		return Unchanged, err
+		return desired, Unchanged, err
 	}
-	live, err := w.read(ctx, w.Client, desired)
+	live, found, err := read(ctx, w.Client, desired)
 	if err != nil {
-		return Unchanged, fmt.Errorf("read %s %s: %w", kind, desired.GetName(), err)
+		return desired, Unchanged, fmt.Errorf("read %s %s: %w", kind, desired.GetName(), err)
 	}
-	if live == nil {
-		err := w.create(ctx, kind, desired)
+	if !found {
+		created, err := create(ctx, w, kind, desired)
 		if !apierrors.IsAlreadyExists(err) {
-			return Created, err
+			return created, Created, err
 		}
 		// The cache holds only what carries our label, so this is a stranger, or a child that lost its label.
-		live, err = w.read(ctx, w.Live, desired)
+		live, found, err = read(ctx, w.Live, desired)
 		if err != nil {
-			return Unchanged, fmt.Errorf("read %s %s: %w", kind, desired.GetName(), err)
+			return desired, Unchanged, fmt.Errorf("read %s %s: %w", kind, desired.GetName(), err)
 		}
-		if live == nil {
-			return Unchanged, apierrors.NewConflict(w.resource(kind), desired.GetName(), errors.New("it appeared and went away"))
+		if !found {
+			gone := apierrors.NewConflict(schema.GroupResource{Resource: kind}, desired.GetName(), errors.New("it appeared and went away"))
+			return desired, Unchanged, gone
 		}
 	}
 	key := client.ObjectKeyFromObject(desired)
 	if !mine(live) {
-		return Unchanged, &ForeignError{Kind: kind, Key: key}
+		return live, Unchanged, &ForeignError{Kind: kind, Key: key}
 	}
 	if live.GetDeletionTimestamp() != nil {
-		return Unchanged, &TerminatingError{Kind: kind, Key: key}
+		return live, Unchanged, &TerminatingError{Kind: kind, Key: key}
 	}
-	return w.repair(ctx, kind, desired, live)
+	return repair(ctx, w, kind, desired, live)
 }
 
-func (w Writer) repair(ctx context.Context, kind string, desired, live client.Object) (Outcome, error) {
+func repair[T client.Object](ctx context.Context, w Writer, kind string, desired, live T) (T, Outcome, error) {
 	field := Drift(desired, live)
 	if field == "" {
-		return Unchanged, nil
+		return live, Unchanged, nil
 	}
-	if _, isBinding := desired.(*rbacv1.RoleBinding); isBinding && strings.HasPrefix(field, "roleRef") {
+	if _, isBinding := any(desired).(*rbacv1.RoleBinding); isBinding && strings.HasPrefix(field, "roleRef") {
 		// A binding's role can never be changed, so this one was made anew by another hand.
 		if err := w.Delete(ctx, live); err != nil {
-			return Unchanged, err
+			return live, Unchanged, err
 		}
-		return Created, w.create(ctx, kind, desired)
+		created, err := create(ctx, w, kind, desired)
+		return created, Created, err
 	}
-	merged, err := merge(desired, live)
-	if err != nil {
-		return Unchanged, err
-	}
+	merged := merge(desired, live)
 	if err := w.Client.Update(ctx, merged, FieldOwner); err != nil {
-		return Unchanged, fmt.Errorf("update %s %s: %w", kind, desired.GetName(), err)
+		return live, Unchanged, fmt.Errorf("update %s %s: %w", kind, desired.GetName(), err)
 	}
 	log.FromContext(ctx).Info("Updated "+kind, "object", client.ObjectKeyFromObject(desired), "field", field)
-	return Updated, nil
+	return merged, Updated, nil
 }
 
-func (w Writer) create(ctx context.Context, kind string, desired client.Object) error {
-	object, err := copyOf(desired)
-	if err != nil {
-		return err
-	}
+func create[T client.Object](ctx context.Context, w Writer, kind string, desired T) (T, error) {
+	object := copyOf(desired)
 	if err := w.Client.Create(ctx, object, FieldOwner); err != nil {
-		return fmt.Errorf("create %s %s: %w", kind, desired.GetName(), err)
+		return object, fmt.Errorf("create %s %s: %w", kind, desired.GetName(), err)
 	}
 	log.FromContext(ctx).Info("Created "+kind, "object", client.ObjectKeyFromObject(desired))
-	return nil
+	return object, nil
 }
 
 // Delete removes an object as it was read: not one that was made anew under its name, and not one that has changed since.
@@ -174,31 +166,28 @@ func (w Writer) Delete(ctx context.Context, read client.Object) error {
 // DeleteOwned removes the object of desired's kind and name where it exists and the same controller owns it.
 func (w Writer) DeleteOwned(ctx context.Context, desired client.Object) error {
 	owner := metav1.GetControllerOf(desired)
-	live, err := w.read(ctx, w.Client, desired)
-	if err != nil || live == nil || owner == nil {
-		return err
+	if owner == nil {
+		return fmt.Errorf("delete %T %s: it names no controller", desired, desired.GetName())
+	}
+	live, found, err := read(ctx, w.Client, desired)
+	if err != nil {
+		return fmt.Errorf("read %T %s: %w", desired, desired.GetName(), err)
 	}
 	controller := metav1.GetControllerOf(live)
-	if controller == nil || controller.UID != owner.UID || live.GetDeletionTimestamp() != nil {
+	if !found || controller == nil || controller.UID != owner.UID || live.GetDeletionTimestamp() != nil {
 		return nil
 	}
 	return w.Delete(ctx, live)
 }
 
-// read returns nil when there is no such object. Any other failure is an error, never "absent".
-func (w Writer) read(ctx context.Context, from client.Reader, like client.Object) (client.Object, error) {
-	object, err := copyOf(like)
-	if err != nil {
-		return nil, err
-	}
-	err = from.Get(ctx, client.ObjectKeyFromObject(like), object)
+// read says whether the object exists. Any failure but "not found" is an error, never "absent".
+func read[T client.Object](ctx context.Context, from client.Reader, like T) (T, bool, error) {
+	object := emptyLike(like)
+	err := from.Get(ctx, client.ObjectKeyFromObject(like), object)
 	if apierrors.IsNotFound(err) {
-		return nil, nil //nolint:nilnil // absent is an answer here
+		return object, false, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return object, nil
+	return object, err == nil, err
 }
 
 func (w Writer) kindOf(object client.Object) (string, error) {
@@ -209,10 +198,10 @@ func (w Writer) kindOf(object client.Object) (string, error) {
 	return gvk.Kind, nil
 }
 
-func copyOf(object client.Object) (client.Object, error) {
-	duplicate, ok := object.DeepCopyObject().(client.Object)
-	if !ok {
-		return nil, fmt.Errorf("copy %T: the copy is of another type", object)
-	}
-	return duplicate, nil
+// copyOf relies on what generated code promises: a deep copy has the type of its original.
+func copyOf[T client.Object](object T) T { return object.DeepCopyObject().(T) } //nolint:forcetypeassert // see above
+
+// emptyLike is a new object of the same type: reading into a used one would leave what the answer does not mention.
+func emptyLike[T client.Object](object T) T {
+	return reflect.New(reflect.TypeOf(object).Elem()).Interface().(T) //nolint:forcetypeassert // of the type it was made from
 }

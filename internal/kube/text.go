@@ -4,8 +4,6 @@ import (
 	"maps"
 	"slices"
 	"unicode"
-
-	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
@@ -20,8 +18,4 @@ func lower(name string) string {
 		letters[i] = unicode.ToLower(letter)
 	}
 	return string(letters)
-}
-
-func (w Writer) resource(kind string) schema.GroupResource {
-	return schema.GroupResource{Resource: kind}
 }

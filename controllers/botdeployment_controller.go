@@ -1,0 +1,184 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// +kubebuilder:rbac:groups=lethe.dev,resources=botdeployments,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=lethe.dev,resources=botdeployments/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=list;watch
+// +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=list;watch
+// +kubebuilder:rbac:groups="",namespace=tenant,resources=serviceaccounts,verbs=get;create;update
+// +kubebuilder:rbac:groups=apps,namespace=tenant,resources=statefulsets,verbs=get;create;update
+// +kubebuilder:rbac:groups="",namespace=tenant,resources=pods,verbs=get
+
+// BotDeploymentReconciler turns a BotDeployment into one isolated pod.
+type BotDeploymentReconciler struct {
+	Writer   kube.Writer
+	Keys     Keys
+	Settings resources.Settings
+	Recorder events.EventRecorder
+	Clock    clock.PassiveClock
+	// Settle is how long a new generation may take before a status says that it is on its way. Until then the status
+	// that the object was made with, or the generation that it speaks of, says so: one write saved for each bot that comes up.
+	Settle time.Duration
+
+	stored answers[storedCredentials]
+	begun  answers[struct{}]
+}
+
+// botScope is one pass over a BotDeployment.
+type botScope struct {
+	bot, before *v1alpha1.BotDeployment
+	now         time.Time
+	observed    status.BotObserved
+	tenant      *v1alpha1.Tenant
+	// running is the StatefulSet before this pass, or nil.
+	running *appsv1.StatefulSet
+	// secret names the encrypted Secret that the pod is to use.
+	secret string
+	// begun is when this generation was first worked on.
+	begun time.Time
+	// quiet says that the pass was cut short by something that passes by itself, gone that the bot was let go.
+	quiet, gone bool
+}
+
+// Reconcile does one pass.
+func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Result, err error) {
+	bot := &v1alpha1.BotDeployment{}
+	if err := r.Writer.Client.Get(ctx, req.NamespacedName, bot); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	phases := []phase[*botScope]{r.findTenant, r.ensureFinalizer, r.ensureIsolation, r.ensureCredentials, r.ensureWorkload}
+	if !bot.DeletionTimestamp.IsZero() {
+		if !hasFinalizer(bot) {
+			return ctrl.Result{}, nil
+		}
+		phases = []phase[*botScope]{r.revokeKeys, r.letGo}
+	}
+	s := &botScope{bot: bot, before: bot.DeepCopy(), now: r.Clock.Now()}
+	s.begun = r.beginning(s)
+	defer func() { err = errors.Join(err, r.report(ctx, s)) }()
+
+	wait, err := runPhases(ctx, s, phases)
+	s.note(err)
+	return finish(wait, err)
+}
+
+func (r *BotDeploymentReconciler) findTenant(ctx context.Context, s *botScope) (time.Duration, error) {
+	s.bot.Status.Tenant = ""
+	tenant, err := tenantOf(ctx, r.Writer.Client, s.bot.Namespace)
+	if err != nil {
+		return 0, err
+	}
+	s.tenant = tenant
+	s.bot.Status.Tenant = tenant.Name
+	return 0, nil
+}
+
+// ensureFinalizer makes sure that the keyserver is told when a bot goes that it holds keys for.
+func (r *BotDeploymentReconciler) ensureFinalizer(ctx context.Context, s *botScope) (time.Duration, error) {
+	if len(s.bot.Spec.Credentials) == 0 || hasFinalizer(s.bot) {
+		return 0, nil
+	}
+	if err := ensureFinalizer(ctx, r.Writer.Client, s.bot); err != nil {
+		return 0, explain(v1alpha1.ConditionCredentialsReady, err)
+	}
+	s.before = s.bot.DeepCopy() // the answer to the patch
+	s.bot.Status.Tenant = s.tenant.Name
+	return 0, nil
+}
+
+// ensureIsolation comes before anything runs.
+func (r *BotDeploymentReconciler) ensureIsolation(ctx context.Context, s *botScope) (time.Duration, error) {
+	for _, child := range []client.Object{resources.BotNetworkPolicy(s.bot), resources.BotServiceAccount(s.bot)} {
+		if err := ensureChild(ctx, r.Writer, child); err != nil {
+			return 0, explain(v1alpha1.ConditionIsolationReady, err)
+		}
+	}
+	s.observed.Isolated = true
+	return 0, nil
+}
+
+// revokeKeys comes before anything slower: without its keys the bot's pod cannot start again.
+func (r *BotDeploymentReconciler) revokeKeys(ctx context.Context, s *botScope) (time.Duration, error) {
+	s.observed.Deleting = "Destroying the bot's keys."
+	if err := revoke(ctx, r.Keys, refTo(resources.KindBotDeployment, s.bot)); err != nil {
+		return 0, keyProblem(v1alpha1.ConditionCredentialsReady, err)
+	}
+	return 0, nil
+}
+
+// letGo drops the finalizer. Garbage collection removes the children, which the bot owns.
+func (r *BotDeploymentReconciler) letGo(ctx context.Context, s *botScope) (time.Duration, error) {
+	if err := dropFinalizer(ctx, r.Writer.Client, s.bot); err != nil {
+		return 0, explain(v1alpha1.ConditionReady, err)
+	}
+	r.stored.forget(s.bot.UID)
+	r.begun.forget(s.bot.UID)
+	s.gone = true
+	return 0, nil
+}
+
+// beginning is when this process first saw the present generation.
+func (r *BotDeploymentReconciler) beginning(s *botScope) time.Time {
+	known, ok := r.begun.get(s.bot.UID)
+	if ok && known.generation == s.bot.Generation {
+		return known.at
+	}
+	r.begun.put(s.bot.UID, s.bot.Generation, s.now, struct{}{})
+	return s.now
+}
+
+// report computes the conditions and writes the status, if it differs and is worth it.
+func (r *BotDeploymentReconciler) report(ctx context.Context, s *botScope) error {
+	if s.gone || s.quiet || r.isSettling(s) {
+		return nil
+	}
+	st := &s.bot.Status
+	status.Apply(&st.Conditions, status.Bot(s.observed), s.bot.Generation, metav1.NewTime(s.now))
+	st.ObservedGeneration = s.bot.Generation
+	written, err := writeStatus(ctx, r.Writer.Client, s.before, s.bot, sameStatus(s.before.Status, *st))
+	if written {
+		tell(r.Recorder, s.bot, s.before.Status.Conditions, st.Conditions)
+	}
+	return err
+}
+
+// isSettling says that a new generation is on its way and nothing is wrong with it so far.
+func (r *BotDeploymentReconciler) isSettling(s *botScope) bool {
+	o := s.observed
+	return o.Deleting == "" && isNew(s.bot) && s.now.Sub(s.begun) < r.Settle &&
+		(o.Problem == nil || !o.Problem.Stalled) && (o.Workload == nil || !o.Workload.Done)
+}
+
+// isNew says that no status speaks of the present generation yet.
+func isNew(bot *v1alpha1.BotDeployment) bool { return bot.Status.ObservedGeneration != bot.Generation }
+
+// note keeps the first problem for the status.
+func (s *botScope) note(err error) {
+	p := problemIn(err)
+	if p == nil {
+		s.quiet = s.quiet || err != nil // a read failed: nothing was learnt that a status could tell
+		return
+	}
+	s.quiet = s.quiet || p.quiet
+	if s.observed.Problem == nil {
+		s.observed.Problem = &p.Problem
+	}
+}

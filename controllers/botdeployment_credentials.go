@@ -1,0 +1,125 @@
+package controllers
+
+import (
+	"context"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// storedCredentials is what the keyserver last said about a bot's credentials.
+type storedCredentials struct {
+	secret    string
+	condition metav1.Condition
+	problem   *status.Problem
+}
+
+// ensureCredentials has the bot's credentials opened, encrypted and stored. The keyserver is asked when the spec has
+// changed, and otherwise once in a while.
+func (r *BotDeploymentReconciler) ensureCredentials(ctx context.Context, s *botScope) (time.Duration, error) {
+	if err := r.findRunning(ctx, s); err != nil {
+		return 0, err
+	}
+	if len(s.bot.Spec.Credentials) == 0 {
+		s.observed.Credentials = status.NoCredentials()
+		s.bot.Status.CredentialsSecret = ""
+		return 0, nil
+	}
+	known, wait, err := r.credentials(ctx, s)
+	if err != nil {
+		// Stopping a bot needs nobody's leave.
+		running := runningSecret(s.running)
+		if running == "" || !resources.IsSuspended(s.bot, s.tenant) {
+			return 0, err
+		}
+		s.note(err)
+		s.secret = running
+		return keyserverWait, nil
+	}
+	s.observed.Credentials = &known.condition
+	s.secret = known.secret
+	s.bot.Status.CredentialsSecret = known.secret
+	switch {
+	case known.problem != nil && known.secret == "":
+		return wait, &problem{Problem: *known.problem, after: wait}
+	case known.problem != nil:
+		s.observed.Problem = known.problem
+	}
+	return wait, nil
+}
+
+// credentials returns what the keyserver says, or said not too long ago, and when it must be asked again.
+func (r *BotDeploymentReconciler) credentials(ctx context.Context, s *botScope) (storedCredentials, time.Duration, error) {
+	last, ok := r.stored.get(s.bot.UID)
+	every := askEvery(s.bot, last.value)
+	if !ok {
+		// After a restart the status of a bot that was well is believed for a while, a different one for each bot.
+		if before := meta.FindStatusCondition(s.bot.Status.Conditions, v1alpha1.ConditionCredentialsReady); isCurrent(before, s) {
+			last = answer[storedCredentials]{generation: s.bot.Generation, at: s.now.Add(-spread(s.bot.UID, every))}
+			last.value = storedCredentials{secret: s.bot.Status.CredentialsSecret, condition: *before}
+			r.stored.put(s.bot.UID, last.generation, last.at, last.value)
+			ok = true
+		}
+	}
+	if due := last.at.Add(every); ok && last.generation == s.bot.Generation && s.now.Before(due) {
+		return last.value, due.Sub(s.now), nil
+	}
+	said, err := r.Keys.Credentials(ctx, refTo(resources.KindBotDeployment, s.bot))
+	if err != nil {
+		return storedCredentials{}, 0, keyProblem(v1alpha1.ConditionCredentialsReady, err)
+	}
+	condition, refused := status.Credentials(said)
+	now := storedCredentials{secret: said.Secret, condition: *condition, problem: refused}
+	r.stored.put(s.bot.UID, s.bot.Generation, s.now, now)
+	return now, askEvery(s.bot, now), nil
+}
+
+// isCurrent says whether a condition of an earlier pass still speaks of what runs.
+func isCurrent(c *metav1.Condition, s *botScope) bool {
+	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == s.bot.Generation &&
+		s.bot.Status.CredentialsSecret != "" && s.bot.Status.CredentialsSecret == runningSecret(s.running)
+}
+
+// askEvery is how long an answer of the keyserver is good for.
+func askEvery(bot *v1alpha1.BotDeployment, last storedCredentials) time.Duration {
+	if last.problem != nil && last.problem.Reason == protocol.ReasonSecretMissing {
+		return strangerWait
+	}
+	for _, credential := range bot.Spec.Credentials {
+		if credential.SecretKeyRef != nil {
+			return rereadEvery
+		}
+	}
+	if last.problem != nil {
+		return rereadEvery
+	}
+	return verifyEvery
+}
+
+// findRunning reads the bot's StatefulSet as it is.
+func (r *BotDeploymentReconciler) findRunning(ctx context.Context, s *botScope) error {
+	set := &appsv1.StatefulSet{}
+	err := r.Writer.Client.Get(ctx, client.ObjectKey{Namespace: s.bot.Namespace, Name: resources.BotName(s.bot.Name)}, set)
+	if client.IgnoreNotFound(err) != nil {
+		return explain(v1alpha1.ConditionWorkloadReady, err)
+	}
+	if err == nil && metav1.IsControlledBy(set, s.bot) {
+		s.running = set
+	}
+	return nil
+}
+
+func runningSecret(set *appsv1.StatefulSet) string {
+	if set == nil {
+		return ""
+	}
+	return set.Spec.Template.Annotations[v1alpha1.AnnotationCredentials]
+}

@@ -1,0 +1,100 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// SetupWithManager wakes a bot for its own changes, for those of its children, and for what its Tenant decides for it.
+func (r *BotDeploymentReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
+	m := botMapper{cache: mgr.GetCache()}
+	err := ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.BotDeployment{}, builder.WithPredicates(ownChange())).
+		Owns(&corev1.ServiceAccount{}, builder.WithPredicates(childChange())).
+		Owns(&networkingv1.NetworkPolicy{}, builder.WithPredicates(childChange())).
+		Owns(&appsv1.StatefulSet{}, builder.WithPredicates(setChange())).
+		Watches(&v1alpha1.Tenant{}, handler.EnqueueRequestsFromMapFunc(m.ofTenant), builder.WithPredicates(decisionsChange())).
+		WithOptions(options).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("set up the BotDeployment controller: %w", err)
+	}
+	return nil
+}
+
+// setChange lets a StatefulSet through when its spec has changed, or whether it is done. What its controller counts on the
+// way there is no news.
+func setChange() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			old, okOld := e.ObjectOld.(*appsv1.StatefulSet)
+			now, okNow := e.ObjectNew.(*appsv1.StatefulSet)
+			if !okOld || !okNow {
+				return true
+			}
+			return !isResync(e) && (status.IsSetDone(old) != status.IsSetDone(now) || old.Generation != now.Generation ||
+				!sameMetadata(old, now))
+		},
+	}
+}
+
+// decisionsChange lets a Tenant through when something has changed that a bot depends on.
+func decisionsChange() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		old, okOld := e.ObjectOld.(*v1alpha1.Tenant)
+		now, okNow := e.ObjectNew.(*v1alpha1.Tenant)
+		if !okOld || !okNow {
+			return true
+		}
+		return old.Spec.State != now.Spec.State || !equality.Semantic.DeepEqual(old.Spec.Placement, now.Spec.Placement) ||
+			!equality.Semantic.DeepEqual(old.Status.Namespaces, now.Status.Namespaces)
+	}}
+}
+
+// botMapper finds the bots that an event concerns, in the cache as it is.
+type botMapper struct{ cache cache.Cache }
+
+func (m botMapper) ofTenant(ctx context.Context, object client.Object) []reconcile.Request {
+	tenant, ok := object.(*v1alpha1.Tenant)
+	if !ok {
+		return nil
+	}
+	names := map[string]bool{}
+	for _, namespace := range tenant.Spec.Namespaces {
+		names[namespace.Name] = true
+	}
+	for _, namespace := range tenant.Status.Namespaces {
+		names[namespace.Name] = true
+	}
+	var requests []reconcile.Request
+	for name := range names {
+		bots := &v1alpha1.BotDeploymentList{}
+		if err := m.cache.List(ctx, bots, client.InNamespace(name), client.UnsafeDisableDeepCopy); err != nil {
+			log.FromContext(ctx).Error(err, "Listing BotDeployments")
+			return nil
+		}
+		for i := range bots.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&bots.Items[i])})
+		}
+	}
+	return requests
+}

@@ -1,0 +1,94 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+const (
+	// lookEvery is between two looks at a pod that does not become ready, for a message that is true.
+	lookEvery = time.Minute
+	// stalledLookEvery is the same once the bot is stalled.
+	stalledLookEvery = 5 * time.Minute
+)
+
+// ensureWorkload runs the bot, and finds out how it is.
+func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScope) (time.Duration, error) {
+	s.observed.Suspended = suspension(s.bot, s.tenant)
+	set, _, err := kube.Ensure(ctx, r.Writer, resources.BotStatefulSet(r.Settings, s.bot, s.tenant, s.secret))
+	if err != nil {
+		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+	}
+	if status.IsSetDone(set) {
+		s.observed.Workload = &status.Workload{Done: true}
+		r.begun.forget(s.bot.UID)
+		return 0, nil
+	}
+	return r.observeUnready(ctx, s, set)
+}
+
+// observeUnready says what a pod waits for. Within the time that a new generation has to settle nobody asks.
+func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScope, set *appsv1.StatefulSet) (time.Duration, error) {
+	if age := s.now.Sub(s.begun); isNew(s.bot) && age < r.Settle {
+		s.observed.Workload = &status.Workload{Reason: status.ReasonProgressing, Message: "Waiting for the pod of the present revision."}
+		return r.Settle - age, nil
+	}
+	pod := &corev1.Pod{}
+	err := r.Writer.Live.Get(ctx, client.ObjectKey{Namespace: s.bot.Namespace, Name: resources.BotPodName(s.bot.Name)}, pod)
+	switch {
+	case apierrors.IsNotFound(err):
+		pod = nil
+	case err != nil:
+		return 0, explain(v1alpha1.ConditionWorkloadReady, fmt.Errorf("read the bot's pod: %w", err))
+	case pod.Labels[appsv1.ControllerRevisionHashLabelKey] == set.Status.UpdateRevision && pod.CreationTimestamp.Time.Before(s.begun):
+		s.begun = pod.CreationTimestamp.Time // it began before this process did
+	}
+	quota := &corev1.ResourceQuota{}
+	key := client.ObjectKey{Namespace: s.bot.Namespace, Name: resources.QuotaName}
+	if err := r.Writer.Client.Get(ctx, key, quota); client.IgnoreNotFound(err) != nil {
+		return 0, explain(v1alpha1.ConditionWorkloadReady, fmt.Errorf("read the quota: %w", err))
+	}
+	w := status.Unready(set, pod, quota)
+	left := time.Duration(s.bot.Spec.Rollout.ProgressDeadlineSeconds)*time.Second - s.now.Sub(s.begun)
+	w.Overdue = left <= 0 || wasOverdue(s.bot)
+	s.observed.Workload = &w
+	if w.Reason == status.ReasonCredentialsNotFetched {
+		r.stored.forget(s.bot.UID) // what the keyserver stored may be gone: the next look asks it
+	}
+	if w.Overdue {
+		return stalledLookEvery, nil
+	}
+	return min(lookEvery, left), nil
+}
+
+// wasOverdue remembers, in the status itself, that the deadline of this generation has passed.
+func wasOverdue(bot *v1alpha1.BotDeployment) bool {
+	stalled := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionStalled)
+	workload := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionWorkloadReady)
+	return stalled != nil && stalled.Status == metav1.ConditionTrue && stalled.ObservedGeneration == bot.Generation &&
+		workload != nil && workload.Status == metav1.ConditionFalse && workload.Reason == stalled.Reason
+}
+
+func suspension(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) status.Suspension {
+	switch {
+	case tenant.Spec.State == v1alpha1.TenantSuspended:
+		return status.SuspendedByTenant
+	case bot.Spec.OperatingMode == v1alpha1.ModeSuspended:
+		return status.SuspendedBySpec
+	default:
+		return status.NotSuspended
+	}
+}

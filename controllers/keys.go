@@ -1,0 +1,121 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// Keys is what reconcilers ask of the keyserver. They say which object they mean; the keyserver reads it itself. An error
+// that the keyserver answered with has a method Reason; any other means that it could not be reached.
+type Keys interface {
+	// Tenant makes or finds a tenant's keys.
+	Tenant(ctx context.Context, tenant protocol.ObjectRef) (protocol.TenantResponse, error)
+	// Credentials opens, encrypts and stores an object's credentials. Single ones may be refused without an error.
+	Credentials(ctx context.Context, object protocol.ObjectRef) (protocol.CredentialsResponse, error)
+	// Revoke destroys the keys of an object that is going away. Repeating it is harmless.
+	Revoke(ctx context.Context, object protocol.ObjectRef) error
+}
+
+// ReasonKeyserverUnavailable: the keyserver could not be reached.
+const ReasonKeyserverUnavailable = "KeyserverUnavailable"
+
+const (
+	// keyserverWait is between two tries to reach a keyserver that does not answer, or cannot answer yet.
+	keyserverWait = 15 * time.Second
+	// verifyEvery is how often the keyserver is asked whether what it stored is still there.
+	verifyEvery = time.Hour
+	// rereadEvery is how often a credential that comes from a Secret is read again: the manager cannot watch Secrets.
+	rereadEvery = 5 * time.Minute
+)
+
+func refTo(kind string, object client.Object) protocol.ObjectRef {
+	return protocol.ObjectRef{Kind: kind, Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID())}
+}
+
+// keyProblem turns a refusal of the keyserver, or its absence, into a problem of a condition.
+func keyProblem(condition string, err error) error {
+	p := &problem{Problem: status.Problem{Condition: condition}, after: keyserverWait}
+	reason := reasonOf(err)
+	switch reason {
+	case "":
+		p.Reason = ReasonKeyserverUnavailable
+		p.Message = "The keyserver cannot be reached; it is asked again. What runs already goes on running."
+	case protocol.ReasonKeyMissing, protocol.ReasonRevoked, protocol.ReasonForbidden, protocol.ReasonBadRequest:
+		p.Reason, p.Message, p.Stalled, p.after = reason, err.Error(), true, strangerWait
+	default:
+		p.Reason, p.Message = reason, err.Error()
+	}
+	return p
+}
+
+// reasonOf is the keyserver's reason, or empty when it was not the keyserver that failed.
+func reasonOf(err error) string {
+	var answered interface{ Reason() string }
+	if errors.As(err, &answered) {
+		return answered.Reason()
+	}
+	return ""
+}
+
+// revoke destroys an object's keys. An object that the keyserver does not know has none.
+func revoke(ctx context.Context, keys Keys, ref protocol.ObjectRef) error {
+	err := keys.Revoke(ctx, ref)
+	if err == nil || reasonOf(err) == protocol.ReasonNotFound {
+		return nil
+	}
+	return fmt.Errorf("revoke the keys of %s %s: %w", ref.Kind, ref.Name, err)
+}
+
+// answers remembers what the keyserver last said about an object, so that it is not asked on every pass. It is lost on a
+// restart, and nothing depends on it but the number of questions.
+type answers[A any] struct {
+	mutex sync.Mutex
+	known map[types.UID]answer[A]
+}
+
+type answer[A any] struct {
+	generation int64
+	at         time.Time
+	value      A
+}
+
+func (a *answers[A]) get(uid types.UID) (answer[A], bool) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	known, ok := a.known[uid]
+	return known, ok
+}
+
+func (a *answers[A]) put(uid types.UID, generation int64, at time.Time, value A) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	if a.known == nil {
+		a.known = map[types.UID]answer[A]{}
+	}
+	a.known[uid] = answer[A]{generation: generation, at: at, value: value}
+}
+
+func (a *answers[A]) forget(uid types.UID) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	delete(a.known, uid)
+}
+
+// spread is a share of a period that is the same for an object on every start, so that a restart does not ask for all
+// objects at once.
+func spread(uid types.UID, period time.Duration) time.Duration {
+	var sum uint32 = 2166136261
+	for _, b := range []byte(uid) {
+		sum = (sum ^ uint32(b)) * 16777619
+	}
+	return time.Duration(float64(period) * float64(sum%1000) / 1000)
+}

@@ -1,0 +1,134 @@
+package controllers
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// unlocked is for reads that need not wait until the cache has seen our own writes: none of those could change them.
+const unlocked = client.DisableReadYourWritesConsistency
+
+// passTimeout ends a pass that hangs, for example because a watch is broken.
+const passTimeout = time.Minute
+
+// Options of the reconcilers.
+type Options struct {
+	// Settings that pods are made with.
+	Settings resources.Settings
+	// Keys is the keyserver.
+	Keys Keys
+	// Clock. Defaults to the real one.
+	Clock clock.PassiveClock
+	// Settle is how long a new generation of a bot may take before a status says that it is on its way. Defaults to a minute.
+	Settle time.Duration
+}
+
+// Setup adds every reconciler to a manager that was made with ManagerOptions.
+func Setup(mgr ctrl.Manager, o Options) error {
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	if o.Settle == 0 {
+		o.Settle = time.Minute
+	}
+	if err := addIndexes(mgr); err != nil {
+		return err
+	}
+	writer := kube.Writer{Client: mgr.GetClient(), Live: mgr.GetAPIReader()}
+	recorder := mgr.GetEventRecorder("lethe")
+	reconcilers := []interface {
+		SetupWithManager(ctrl.Manager, controller.Options) error
+	}{
+		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock},
+		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle},
+		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock},
+		&DataRetentionPolicyReconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
+	}
+	for _, r := range reconcilers {
+		if err := r.SetupWithManager(mgr, controller.Options{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ManagerOptions are the parts of a manager's options that the reconcilers rely on: what is cached, and how fast they work.
+// Few workers without a limit of their own beat many: on a small control plane more only cause conflicts and repeats, and
+// the API server has its own way of dividing itself fairly.
+func ManagerOptions(cfg *rest.Config, workers int) (ctrl.Options, error) {
+	watches, err := separateClient(cfg)
+	if err != nil {
+		return ctrl.Options{}, err
+	}
+	yes := true
+	return ctrl.Options{
+		Cache: cache.Options{
+			HTTPClient:       watches,
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject:         cachedObjects(),
+			// A kind that nobody watches must not be cached by an oversight.
+			ReaderFailOnMissingInformer: true,
+		},
+		Client: client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: &yes}},
+		Controller: config.Controller{
+			MaxConcurrentReconciles: workers,
+			ReconciliationTimeout:   passTimeout,
+			EnableWarmup:            &yes,
+		},
+	}, nil
+}
+
+// cachedObjects keeps out of memory what is not ours: a tenant, or anybody else in the cluster, must not be able to fill it.
+func cachedObjects() map[client.Object]cache.ByObject {
+	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedByLethe})}
+	objects := map[client.Object]cache.ByObject{&corev1.Namespace{}: {Label: tenantNamespaces()}}
+	for _, child := range []client.Object{
+		&corev1.ServiceAccount{}, &corev1.ConfigMap{}, &corev1.ResourceQuota{}, &corev1.LimitRange{},
+		&networkingv1.NetworkPolicy{}, &rbacv1.RoleBinding{}, &appsv1.StatefulSet{}, &batchv1.CronJob{}, &batchv1.Job{},
+	} {
+		objects[child] = ours
+	}
+	return objects
+}
+
+func tenantNamespaces() labels.Selector {
+	labelled, err := labels.NewRequirement(v1alpha1.LabelTenant, selection.Exists, nil)
+	if err != nil {
+		return labels.Nothing() // only a malformed key is an error
+	}
+	return labels.NewSelector().Add(*labelled)
+}
+
+// separateClient gives watches a connection of their own, so that events do not queue behind writes.
+func separateClient(cfg *rest.Config) (*http.Client, error) {
+	own := rest.CopyConfig(cfg)
+	if own.Dial == nil {
+		own.Dial = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	}
+	watches, err := rest.HTTPClientFor(own)
+	if err != nil {
+		return nil, fmt.Errorf("make the client for watches: %w", err)
+	}
+	return watches, nil
+}

@@ -1,0 +1,216 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+const (
+	// conflictWait lets the cache catch up with another hand's write.
+	conflictWait = 200 * time.Millisecond
+	// strangerWait is how often we look whether a stranger's object is gone: it does not carry our label, so no watch tells.
+	strangerWait = time.Minute
+	// terminatingWait is for objects that the cache may not hold.
+	terminatingWait = 15 * time.Second
+)
+
+// Reasons of problems that every kind can have.
+const (
+	// ReasonNameTaken: an object of a name that Lethe needs belongs to somebody else.
+	ReasonNameTaken = "NameTaken"
+	// ReasonRefused: the API server refuses a child that the spec leads to.
+	ReasonRefused = "Refused"
+	// ReasonForbidden: the manager lacks a right.
+	ReasonForbidden = "Forbidden"
+	// ReasonTerminating: something of the same name is still being deleted.
+	ReasonTerminating = "Terminating"
+	// ReasonRetrying: the API server could not be asked.
+	ReasonRetrying = "Retrying"
+	// ReasonNoTenant: the namespace belongs to no Tenant.
+	ReasonNoTenant = "NoTenant"
+	// ReasonTenantNotReady: the namespace's Tenant has not walled it in yet.
+	ReasonTenantNotReady = "TenantNotReady"
+)
+
+// explain turns the error of a write into a problem of a condition. Messages are the same as long as the problem is.
+func explain(kind string, err error) error {
+	if err == nil || problemIn(err) != nil {
+		return err
+	}
+	p := &problem{Problem: status.Problem{Condition: kind, Message: err.Error()}}
+	var foreign *kube.ForeignError
+	var terminating *kube.TerminatingError
+	switch {
+	case errors.As(err, &foreign):
+		p.Reason, p.Stalled, p.after = ReasonNameTaken, true, strangerWait
+	case errors.As(err, &terminating), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		p.Reason, p.after = ReasonTerminating, terminatingWait
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
+		p.Reason, p.Message, p.after, p.quiet = ReasonRetrying, "Another hand wrote at the same time.", conflictWait, true
+	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+		p.Reason, p.Stalled = ReasonRefused, true
+	case apierrors.IsForbidden(err):
+		p.Reason, p.cause = ReasonForbidden, err
+	default:
+		p.Reason, p.Message, p.cause = ReasonRetrying, "The API server did not answer as it should; it is asked again.", err
+	}
+	return p
+}
+
+// finish turns what stopped the phases into what controller-runtime understands.
+func finish(wait time.Duration, err error) (ctrl.Result, error) {
+	p := problemIn(err)
+	switch {
+	case err == nil:
+		return ctrl.Result{RequeueAfter: wait}, nil
+	case p == nil || p.cause != nil:
+		return ctrl.Result{}, err
+	default:
+		return ctrl.Result{RequeueAfter: sooner(wait, p.after)}, nil
+	}
+}
+
+// tenantOf returns the Tenant that a namespace belongs to: its protected label names it, and the Tenant's status holds the
+// namespace's UID, which it does only once the namespace is walled in. Otherwise the error is a *problem.
+func tenantOf(ctx context.Context, c client.Reader, name string) (*v1alpha1.Tenant, error) {
+	namespace := &corev1.Namespace{}
+	if err := c.Get(ctx, client.ObjectKey{Name: name}, namespace); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil, noTenant(name)
+		}
+		return nil, fmt.Errorf("read namespace %s: %w", name, err)
+	}
+	tenant := &v1alpha1.Tenant{}
+	err := c.Get(ctx, client.ObjectKey{Name: namespace.Labels[v1alpha1.LabelTenant]}, tenant)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, noTenant(name)
+	case err != nil:
+		return nil, fmt.Errorf("read the Tenant of namespace %s: %w", name, err)
+	case !listsNamespace(tenant, name) && !hasNamespace(tenant, name, ""):
+		return nil, noTenant(name)
+	case !hasNamespace(tenant, name, string(namespace.UID)):
+		return nil, &problem{Problem: status.Problem{
+			Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonTenantNotReady,
+			Message: fmt.Sprintf("Tenant %s has not walled in namespace %s yet: see the Tenant's conditions.", tenant.Name, name),
+		}}
+	}
+	return tenant, nil
+}
+
+func noTenant(namespace string) error {
+	return &problem{Problem: status.Problem{
+		Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonNoTenant, Stalled: true,
+		Message: fmt.Sprintf("Namespace %s belongs to no Tenant: put it into spec.namespaces of one.", namespace),
+	}}
+}
+
+func listsNamespace(tenant *v1alpha1.Tenant, name string) bool {
+	for _, namespace := range tenant.Spec.Namespaces {
+		if namespace.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// hasNamespace says whether a namespace was found to be the tenant's, under a UID if one is given.
+func hasNamespace(tenant *v1alpha1.Tenant, name, uid string) bool {
+	for _, namespace := range tenant.Status.Namespaces {
+		if namespace.Name == name {
+			return uid == "" || namespace.UID == uid
+		}
+	}
+	return false
+}
+
+// ensureFinalizer adds the finalizer in a write of its own, before any status is set in memory.
+func ensureFinalizer(ctx context.Context, c client.Client, object client.Object) error {
+	return patchFinalizers(ctx, c, object, controllerutil.AddFinalizer)
+}
+
+// dropFinalizer lets the object go.
+func dropFinalizer(ctx context.Context, c client.Client, object client.Object) error {
+	return client.IgnoreNotFound(patchFinalizers(ctx, c, object, controllerutil.RemoveFinalizer))
+}
+
+func patchFinalizers(ctx context.Context, c client.Client, object client.Object, change func(client.Object, string) bool) error {
+	before, ok := object.DeepCopyObject().(client.Object)
+	if !ok {
+		return fmt.Errorf("copy %T", object)
+	}
+	if !change(object, v1alpha1.FinalizerKeys) {
+		return nil
+	}
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := c.Patch(ctx, object, patch, kube.FieldOwner); err != nil {
+		return fmt.Errorf("patch the finalizers of %s: %w", object.GetName(), err)
+	}
+	return nil
+}
+
+// writeStatus sends the status if it differs from what was read, and says whether it did. Both objects are the same but for
+// their status. One controller writes one status, so no lock is needed: a newer spec only makes observedGeneration old.
+func writeStatus(ctx context.Context, c client.Client, before, after client.Object, same bool) (bool, error) {
+	if same {
+		return false, nil
+	}
+	err := c.Status().Patch(ctx, after, client.MergeFrom(before), kube.FieldOwner)
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("write the status of %s: %w", after.GetName(), err)
+	}
+	return err == nil, nil
+}
+
+func sameStatus[S any](before, after S) bool { return equality.Semantic.DeepEqual(before, after) }
+
+// tell sends an event for each condition that went wrong or came right, once, after the status says so. A condition that is
+// right from the start is no news.
+func tell(recorder events.EventRecorder, object client.Object, before, after []metav1.Condition) {
+	told := map[string]bool{}
+	for _, now := range after {
+		was := meta.FindStatusCondition(before, now.Type)
+		if was != nil && was.Status == now.Status && was.Reason == now.Reason {
+			continue
+		}
+		kind := corev1.EventTypeNormal
+		switch {
+		case isBad(now):
+			kind = corev1.EventTypeWarning
+		case now.Type != v1alpha1.ConditionReady || now.Status != metav1.ConditionTrue || was == nil || was.Status == metav1.ConditionUnknown:
+			continue
+		}
+		if !told[now.Reason] {
+			told[now.Reason] = true
+			recorder.Eventf(object, nil, kind, now.Reason, "Reconcile", "%s", now.Message)
+		}
+	}
+}
+
+// isBad says whether a condition tells of something that a person should look at.
+func isBad(c metav1.Condition) bool {
+	switch c.Type {
+	case v1alpha1.ConditionStalled:
+		return c.Status == metav1.ConditionTrue
+	case v1alpha1.ConditionReconciling, v1alpha1.ConditionReady, v1alpha1.ConditionInUse:
+		return false
+	default:
+		return c.Status == metav1.ConditionFalse && c.Reason != status.ReasonProgressing
+	}
+}

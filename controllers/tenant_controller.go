@@ -1,0 +1,170 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// +kubebuilder:rbac:groups=lethe.dev,resources=tenants,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=lethe.dev,resources=tenants/status,verbs=patch
+// +kubebuilder:rbac:groups=lethe.dev,resources=botdeployments;datastores,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=rolebindings,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterroles,verbs=bind,resourceNames=lethe-manager-tenant;lethe-keyserver-tenant;lethe-tenant-view;lethe-tenant-operate
+// +kubebuilder:rbac:groups="",resources=resourcequotas;limitranges;configmaps,verbs=list;watch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups="",namespace=tenant,resources=resourcequotas;limitranges;configmaps,verbs=get;create;update;delete
+// +kubebuilder:rbac:groups=networking.k8s.io,namespace=tenant,resources=networkpolicies,verbs=get;create;update;delete
+
+// TenantReconciler makes a Tenant's namespaces exist, walls them in, and has its keys made.
+type TenantReconciler struct {
+	Writer   kube.Writer
+	Keys     Keys
+	Settings resources.Settings
+	Recorder events.EventRecorder
+	Clock    clock.PassiveClock
+
+	verified answers[struct{}]
+}
+
+// tenantScope is one pass over a Tenant.
+type tenantScope struct {
+	tenant, before *v1alpha1.Tenant
+	now            time.Time
+	observed       status.TenantObserved
+	// owned are the namespaces of the spec that are the tenant's, and dropped those that are no longer in the spec.
+	owned, dropped []*corev1.Namespace
+	// walled are the owned ones with everything in place.
+	walled map[string]bool
+	// waiting is what a deletion waits for.
+	waiting string
+	// quiet says that the pass was cut short by something that passes by itself, gone that the Tenant was let go: neither
+	// is worth a status.
+	quiet, gone bool
+}
+
+// newTenantScope begins with what was last known of the steps that a pass may not come to.
+func newTenantScope(tenant *v1alpha1.Tenant, now time.Time) *tenantScope {
+	s := &tenantScope{tenant: tenant, before: tenant.DeepCopy(), now: now, walled: map[string]bool{}}
+	s.observed.InUse = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionInUse)
+	s.observed.KeysOpen = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionKeysReady)
+	s.observed.KEKGrade = tenant.Status.KEKGrade
+	return s
+}
+
+// Reconcile does one pass.
+func (r *TenantReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Result, err error) {
+	tenant := &v1alpha1.Tenant{}
+	if err := r.Writer.Client.Get(ctx, req.NamespacedName, tenant); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	phases := []phase[*tenantScope]{
+		r.ensureFinalizer, r.observeUse, r.observeClaims, r.ensureNamespaces, r.ensureBindings, r.ensureIsolation, r.releaseDropped, r.ensureKeys,
+	}
+	if !tenant.DeletionTimestamp.IsZero() {
+		if !hasFinalizer(tenant) {
+			return ctrl.Result{}, nil
+		}
+		phases = []phase[*tenantScope]{r.observeUse, r.revokeKeys, r.removeNamespaces, r.letGo}
+	}
+	s := newTenantScope(tenant, r.Clock.Now())
+	defer func() { err = errors.Join(err, r.report(ctx, s)) }()
+
+	wait, err := runPhases(ctx, s, phases)
+	s.note(err)
+	return finish(wait, err)
+}
+
+func (r *TenantReconciler) ensureFinalizer(ctx context.Context, s *tenantScope) (time.Duration, error) {
+	if err := ensureFinalizer(ctx, r.Writer.Client, s.tenant); err != nil {
+		return 0, explain(v1alpha1.ConditionReady, err)
+	}
+	s.before = s.tenant.DeepCopy()
+	return 0, nil
+}
+
+// ensureKeys copies the keyserver's CA bundle to where pods mount it, and has the tenant's keys made or found.
+func (r *TenantReconciler) ensureKeys(ctx context.Context, s *tenantScope) (time.Duration, error) {
+	const condition = v1alpha1.ConditionKeysReady
+	open := s.observed.KeysOpen
+	s.observed.KeysOpen = false
+	bundle := &corev1.ConfigMap{}
+	key := client.ObjectKey{Namespace: r.Settings.Namespace, Name: resources.CABundleName}
+	if err := r.Writer.Client.Get(ctx, key, bundle); client.IgnoreNotFound(err) != nil {
+		return 0, fmt.Errorf("read the keyserver's CA bundle: %w", err)
+	}
+	if bundle.Data[resources.CABundleKey] == "" {
+		return 0, &problem{Problem: status.Problem{Condition: condition, Reason: ReasonKeyserverUnavailable,
+			Message: fmt.Sprintf("ConfigMap %s is not there yet: the keyserver writes it when it starts.", key)}}
+	}
+	for _, namespace := range s.owned {
+		copied := resources.TenantCABundle(s.tenant, namespace.Name, bundle.Data[resources.CABundleKey])
+		if _, _, err := kube.Ensure(ctx, r.Writer, copied); err != nil {
+			return 0, explain(condition, err)
+		}
+	}
+	verified, known := r.verified.get(s.tenant.UID)
+	if !known && open {
+		verified.at = s.now.Add(-spread(s.tenant.UID, verifyEvery))
+		r.verified.put(s.tenant.UID, s.tenant.Generation, verified.at, struct{}{})
+	}
+	if due := verified.at.Add(verifyEvery); open && s.now.Before(due) {
+		s.observed.KeysOpen = true
+		return due.Sub(s.now), nil
+	}
+	answer, err := r.Keys.Tenant(ctx, refTo(resources.KindTenant, s.tenant))
+	if err != nil {
+		return 0, keyProblem(condition, err)
+	}
+	s.tenant.Status.SealingKeys = nil
+	for _, k := range answer.SealingKeys {
+		s.tenant.Status.SealingKeys = append(s.tenant.Status.SealingKeys, v1alpha1.SealingKey(k))
+	}
+	s.tenant.Status.KEKGrade = answer.KEKGrade
+	s.observed.KeysOpen, s.observed.KEKGrade = true, answer.KEKGrade
+	r.verified.put(s.tenant.UID, s.tenant.Generation, s.now, struct{}{})
+	return verifyEvery, nil
+}
+
+// report computes the conditions and writes the status, if it differs.
+func (r *TenantReconciler) report(ctx context.Context, s *tenantScope) error {
+	if s.gone || s.quiet {
+		return nil
+	}
+	s.observed.WalledIn = len(s.walled) == len(s.tenant.Spec.Namespaces)
+	st := &s.tenant.Status
+	status.Apply(&st.Conditions, status.Tenant(s.observed), s.tenant.Generation, metav1.NewTime(s.now))
+	st.ObservedGeneration = s.tenant.Generation
+	written, err := writeStatus(ctx, r.Writer.Client, s.before, s.tenant, sameStatus(s.before.Status, *st))
+	if written {
+		tell(r.Recorder, s.tenant, s.before.Status.Conditions, st.Conditions)
+	}
+	return err
+}
+
+// note keeps a problem for the status. Quiet ones pass by themselves.
+func (s *tenantScope) note(err error) {
+	p := problemIn(err)
+	if p == nil {
+		s.quiet = s.quiet || err != nil // a read failed: nothing was learnt that a status could tell
+		return
+	}
+	s.observed.Problems = append(s.observed.Problems, p.Problem)
+	s.quiet = s.quiet || p.quiet
+}

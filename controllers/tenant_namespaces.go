@@ -1,0 +1,282 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// Reasons of NamespacesReady.
+const (
+	// ReasonNamespaceTaken: the namespace exists, and its label names nobody or another Tenant.
+	ReasonNamespaceTaken = "NamespaceTaken"
+	// ReasonNamespaceInUse: a namespace that was taken off the list holds bots or stores.
+	ReasonNamespaceInUse = "NamespaceInUse"
+	// ReasonExternalIDTaken: two Tenants claim one external identifier.
+	ReasonExternalIDTaken = "ExternalIDTaken"
+)
+
+// rightsWait lets the API server notice a RoleBinding that was just made.
+const rightsWait = 250 * time.Millisecond
+
+// Values of TenantNamespaceStatus.Origin.
+const (
+	originCreated = "Created"
+	originAdopted = "Adopted"
+)
+
+// ensureNamespaces finds or makes each namespace of the spec. One that is somebody else's keeps none of the others back.
+func (r *TenantReconciler) ensureNamespaces(ctx context.Context, s *tenantScope) (time.Duration, error) {
+	var wait time.Duration
+	for _, wanted := range s.tenant.Spec.Namespaces {
+		namespace, err := r.ensureNamespace(ctx, s.tenant, wanted.Name)
+		if p := problemIn(err); p != nil && p.cause == nil {
+			s.note(err)
+			wait = sooner(wait, p.after)
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		s.owned = append(s.owned, namespace)
+	}
+	return wait, r.findDropped(ctx, s)
+}
+
+func (r *TenantReconciler) ensureNamespace(ctx context.Context, tenant *v1alpha1.Tenant, name string) (*corev1.Namespace, error) {
+	live := &corev1.Namespace{}
+	key := client.ObjectKey{Name: name}
+	err := r.Writer.Client.Get(ctx, key, live)
+	if apierrors.IsNotFound(err) {
+		// The cache holds namespaces with the label only.
+		err = r.Writer.Live.Get(ctx, key, live)
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("read namespace %s: %w", name, err)
+	}
+	if err == nil && live.Labels[v1alpha1.LabelTenant] != tenant.Name {
+		return nil, &problem{after: strangerWait, Problem: status.Problem{
+			Condition: v1alpha1.ConditionNamespacesReady, Reason: ReasonNamespaceTaken, Stalled: true,
+			Message: fmt.Sprintf("Namespace %s exists and is not this Tenant's: someone allowed the verb adopt on the Tenant must set its label %s to %s, or the Tenant must name another.",
+				name, v1alpha1.LabelTenant, tenant.Name),
+		}}
+	}
+	desired := resources.Namespace(tenant, name, apierrors.IsNotFound(err) || wasCreatedFor(live, tenant))
+	namespace, _, err := kube.EnsureWhere(ctx, r.Writer, desired, func(n *corev1.Namespace) bool {
+		return n.Labels[v1alpha1.LabelTenant] == tenant.Name
+	})
+	return namespace, explain(v1alpha1.ConditionNamespacesReady, err)
+}
+
+func wasCreatedFor(namespace *corev1.Namespace, tenant *v1alpha1.Tenant) bool {
+	return namespace.Annotations[resources.AnnotationCreatedFor] == string(tenant.UID)
+}
+
+// findDropped finds the namespaces that carry the tenant's label and are not in its spec.
+func (r *TenantReconciler) findDropped(ctx context.Context, s *tenantScope) error {
+	namespaces, err := r.namespacesOf(ctx, s.tenant)
+	if err != nil {
+		return err
+	}
+	for i := range namespaces {
+		if n := &namespaces[i]; !listsNamespace(s.tenant, n.Name) && n.DeletionTimestamp.IsZero() {
+			s.dropped = append(s.dropped, n)
+		}
+	}
+	return nil
+}
+
+// ensureBindings gives the manager its rights in each namespace before anything that needs them.
+func (r *TenantReconciler) ensureBindings(ctx context.Context, s *tenantScope) (time.Duration, error) {
+	var fresh bool
+	for _, namespace := range s.owned {
+		for _, binding := range resources.TenantRoleBindings(r.Settings, s.tenant, namespace.Name) {
+			_, outcome, err := kube.Ensure(ctx, r.Writer, binding)
+			if err != nil {
+				return 0, explain(v1alpha1.ConditionNamespacesReady, err)
+			}
+			fresh = fresh || (outcome == kube.Created && binding.Name == resources.BindingManager)
+		}
+	}
+	if fresh {
+		return 0, &problem{quiet: true, after: rightsWait, Problem: status.Problem{Condition: v1alpha1.ConditionNamespacesReady,
+			Reason: status.ReasonProgressing, Message: "The rights in a new namespace take a moment."}}
+	}
+	return 0, nil
+}
+
+// ensureIsolation walls each namespace in. Only then does the status name it, and only then may anything run in it.
+func (r *TenantReconciler) ensureIsolation(ctx context.Context, s *tenantScope) (time.Duration, error) {
+	for _, namespace := range s.owned {
+		for _, child := range isolation(r.Settings, s.tenant, namespace.Name) {
+			if err := ensureChild(ctx, r.Writer, child); err != nil {
+				return 0, explain(v1alpha1.ConditionNamespacesReady, err)
+			}
+		}
+		s.walled[namespace.Name] = true
+		s.record(namespace)
+	}
+	return 0, nil
+}
+
+// record puts a namespace into the status, by UID.
+func (s *tenantScope) record(namespace *corev1.Namespace) {
+	entry := v1alpha1.TenantNamespaceStatus{Name: namespace.Name, UID: string(namespace.UID), Origin: originAdopted}
+	if wasCreatedFor(namespace, s.tenant) {
+		entry.Origin = originCreated
+	}
+	s.forget(namespace.Name)
+	s.tenant.Status.Namespaces = append(s.tenant.Status.Namespaces, entry)
+	slices.SortFunc(s.tenant.Status.Namespaces, func(a, b v1alpha1.TenantNamespaceStatus) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func (s *tenantScope) forget(name string) {
+	s.tenant.Status.Namespaces = slices.DeleteFunc(slices.Clone(s.tenant.Status.Namespaces),
+		func(n v1alpha1.TenantNamespaceStatus) bool { return n.Name == name })
+}
+
+// releaseDropped leaves the namespaces that were taken off the list, unless something of ours is still in them.
+func (r *TenantReconciler) releaseDropped(ctx context.Context, s *tenantScope) (time.Duration, error) {
+	live := map[string]types.UID{}
+	for _, namespace := range append(slices.Clone(s.owned), s.dropped...) {
+		live[namespace.Name] = namespace.UID
+	}
+	for _, known := range s.tenant.Status.Namespaces {
+		if live[known.Name] != types.UID(known.UID) {
+			s.forget(known.Name) // it is gone, or another namespace has its name
+		}
+	}
+	for _, namespace := range s.dropped {
+		used, err := r.isUsed(ctx, namespace.Name)
+		if err != nil {
+			return 0, err
+		}
+		if used {
+			s.note(&problem{Problem: status.Problem{
+				Condition: v1alpha1.ConditionNamespacesReady, Reason: ReasonNamespaceInUse, Stalled: true,
+				Message: fmt.Sprintf("Namespace %s was taken off spec.namespaces and still holds BotDeployments or DataStores: delete them, or put it back.", namespace.Name),
+			}})
+			continue
+		}
+		if err := r.leave(ctx, s.tenant, namespace.Name); err != nil {
+			return 0, explain(v1alpha1.ConditionNamespacesReady, err)
+		}
+		s.forget(namespace.Name)
+	}
+	return 0, nil
+}
+
+// leave removes what we made in a namespace, the manager's own rights last.
+func (r *TenantReconciler) leave(ctx context.Context, tenant *v1alpha1.Tenant, namespace string) error {
+	children := isolation(r.Settings, tenant, namespace)
+	children = append(children, resources.TenantCABundle(tenant, namespace, ""))
+	bindings := resources.TenantRoleBindings(r.Settings, tenant, namespace)
+	slices.Reverse(bindings)
+	for _, binding := range bindings {
+		children = append(children, binding)
+	}
+	for _, child := range children {
+		if err := r.Writer.DeleteOwned(ctx, child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isolation is what walls a namespace in, the closed door first.
+func isolation(s resources.Settings, tenant *v1alpha1.Tenant, namespace string) []client.Object {
+	var children []client.Object
+	for _, policy := range resources.TenantNetworkPolicies(s, tenant, namespace) {
+		children = append(children, policy)
+	}
+	for _, quota := range resources.TenantResourceQuotas(tenant, namespace) {
+		children = append(children, quota)
+	}
+	return append(children, resources.TenantLimitRange(tenant, namespace))
+}
+
+func ensureChild(ctx context.Context, w kube.Writer, child client.Object) error {
+	_, _, err := kube.Ensure(ctx, w, child)
+	return err
+}
+
+// observeClaims looks for other Tenants that claim an external identifier of this one.
+func (r *TenantReconciler) observeClaims(ctx context.Context, s *tenantScope) (time.Duration, error) {
+	for _, id := range s.tenant.Spec.ExternalIDs {
+		claimants := &v1alpha1.TenantList{}
+		if err := r.Writer.Client.List(ctx, claimants, client.MatchingFields{indexExternalID: externalIDKey(id)}, unlocked); err != nil {
+			return 0, fmt.Errorf("list the Tenants that claim an external identifier: %w", err)
+		}
+		var others []string
+		for i := range claimants.Items {
+			if claimants.Items[i].UID != s.tenant.UID {
+				others = append(others, claimants.Items[i].Name)
+			}
+		}
+		if len(others) > 0 {
+			slices.Sort(others)
+			s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionReady, Reason: ReasonExternalIDTaken, Stalled: true,
+				Message: fmt.Sprintf("The external identifier %s %s is also claimed by %s: neither claim is believed until one is removed.",
+					id.Type, id.Value, strings.Join(others, ", "))}})
+		}
+	}
+	return 0, nil
+}
+
+// observeUse finds out whether bots or stores are in the tenant's namespaces. Admission refuses to delete a Tenant that
+// says so.
+func (r *TenantReconciler) observeUse(ctx context.Context, s *tenantScope) (time.Duration, error) {
+	namespaces, err := r.namespacesOf(ctx, s.tenant)
+	if err != nil {
+		return 0, err
+	}
+	var inUse bool
+	for i := range namespaces {
+		used, err := r.isUsed(ctx, namespaces[i].Name)
+		if err != nil {
+			return 0, err
+		}
+		inUse = inUse || used
+	}
+	s.observed.InUse = inUse
+	return 0, nil
+}
+
+// namespacesOf are all namespaces with the tenant's label, in its spec or not.
+func (r *TenantReconciler) namespacesOf(ctx context.Context, tenant *v1alpha1.Tenant) ([]corev1.Namespace, error) {
+	namespaces := &corev1.NamespaceList{}
+	if err := r.Writer.Client.List(ctx, namespaces, client.MatchingFields{indexTenantLabel: tenant.Name}); err != nil {
+		return nil, fmt.Errorf("list the Tenant's namespaces: %w", err)
+	}
+	return namespaces.Items, nil
+}
+
+func (r *TenantReconciler) isUsed(ctx context.Context, namespace string) (bool, error) {
+	return holdsOurs(ctx, r.Writer.Client, namespace)
+}
+
+// holdsOurs says whether a namespace holds bots or stores.
+func holdsOurs(ctx context.Context, c client.Reader, namespace string) (bool, error) {
+	for _, list := range []client.ObjectList{&v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}} {
+		if err := c.List(ctx, list, client.InNamespace(namespace), client.Limit(1), unlocked); err != nil {
+			return false, fmt.Errorf("look into namespace %s: %w", namespace, err)
+		}
+		if meta.LenList(list) > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}

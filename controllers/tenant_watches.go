@@ -1,0 +1,164 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// SetupWithManager wakes a Tenant for its own changes, for those of its children and namespaces, for a new CA bundle of the
+// keyserver, for the first bot or store in it and the last one out, and for a Tenant that claims the same identifiers.
+func (r *TenantReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
+	m := tenantMapper{cache: mgr.GetCache(), bundle: client.ObjectKey{Namespace: r.Settings.Namespace, Name: resources.CABundleName}}
+	comesOrGoes := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(event.UpdateEvent) bool { return false }})
+	err := ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.Tenant{}, builder.WithPredicates(ownChange())).
+		Owns(&rbacv1.RoleBinding{}, builder.WithPredicates(childChange())).
+		Owns(&networkingv1.NetworkPolicy{}, builder.WithPredicates(childChange())).
+		Owns(&corev1.ResourceQuota{}, builder.WithPredicates(childChange())).
+		Owns(&corev1.LimitRange{}, builder.WithPredicates(childChange())).
+		Owns(&corev1.ConfigMap{}, builder.WithPredicates(childChange())).
+		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(m.ofBundle)).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.ofNamespace)).
+		Watches(&v1alpha1.BotDeployment{}, handler.EnqueueRequestsFromMapFunc(m.ofUse), comesOrGoes).
+		Watches(&v1alpha1.DataStore{}, handler.EnqueueRequestsFromMapFunc(m.ofUse), comesOrGoes).
+		Watches(&v1alpha1.Tenant{}, handler.EnqueueRequestsFromMapFunc(m.ofClaims), builder.WithPredicates(claimsChange())).
+		WithOptions(options).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("set up the Tenant controller: %w", err)
+	}
+	return nil
+}
+
+// ownChange lets an object of ours through when its spec has changed (which a deletion counts as), when a hand took our
+// finalizer off it, and on a resync.
+func ownChange() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || isResync(e) ||
+			(hasFinalizer(e.ObjectOld) && !hasFinalizer(e.ObjectNew))
+	}}
+}
+
+func isResync(e event.UpdateEvent) bool {
+	return e.ObjectOld.GetResourceVersion() == e.ObjectNew.GetResourceVersion()
+}
+
+// childChange lets a child through when anything but its status has changed, or when it is gone. That it was made is no
+// news: we made it. A resync of the owner covers its children.
+func childChange() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool { return !isResync(e) && !sameButStatus(e.ObjectOld, e.ObjectNew) },
+	}
+}
+
+// sameButStatus compares what a builder decides.
+func sameButStatus(a, b client.Object) bool {
+	if !sameMetadata(a, b) {
+		return false
+	}
+	quotaA, okA := a.(*corev1.ResourceQuota)
+	quotaB, okB := b.(*corev1.ResourceQuota)
+	if okA && okB {
+		return equality.Semantic.DeepEqual(quotaA.Spec, quotaB.Spec) // its status changes with every pod
+	}
+	return false
+}
+
+func sameMetadata(a, b client.Object) bool {
+	return equality.Semantic.DeepEqual(a.GetLabels(), b.GetLabels()) && equality.Semantic.DeepEqual(a.GetAnnotations(), b.GetAnnotations()) &&
+		equality.Semantic.DeepEqual(a.GetOwnerReferences(), b.GetOwnerReferences()) && a.GetDeletionTimestamp().Equal(b.GetDeletionTimestamp())
+}
+
+// tenantMapper finds the Tenants that an event concerns. It reads the cache as it is: an event must never wait for another.
+type tenantMapper struct {
+	cache  cache.Cache
+	bundle client.ObjectKey
+}
+
+func (m tenantMapper) ofBundle(ctx context.Context, object client.Object) []reconcile.Request {
+	if client.ObjectKeyFromObject(object) != m.bundle {
+		return nil
+	}
+	return m.list(ctx)
+}
+
+// ofNamespace wakes the Tenant that the label names, and those that list the namespace.
+func (m tenantMapper) ofNamespace(ctx context.Context, object client.Object) []reconcile.Request {
+	requests := m.list(ctx, client.MatchingFields{indexNamespace: object.GetName()})
+	return append(requests, request(object.GetLabels()[v1alpha1.LabelTenant]))
+}
+
+// ofUse wakes a Tenant when what it says about being in use is no longer so: not for each of a thousand bots.
+func (m tenantMapper) ofUse(ctx context.Context, object client.Object) []reconcile.Request {
+	namespace := &corev1.Namespace{}
+	if err := m.cache.Get(ctx, client.ObjectKey{Name: object.GetNamespace()}, namespace, client.UnsafeDisableDeepCopy); err != nil {
+		return nil // not a tenant's
+	}
+	tenant := &v1alpha1.Tenant{}
+	name := namespace.Labels[v1alpha1.LabelTenant]
+	if err := m.cache.Get(ctx, client.ObjectKey{Name: name}, tenant, client.UnsafeDisableDeepCopy); err != nil {
+		return nil
+	}
+	used, err := holdsOurs(ctx, m.cache, object.GetNamespace())
+	if err == nil && used == meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionInUse) && tenant.DeletionTimestamp.IsZero() {
+		return nil
+	}
+	return []reconcile.Request{request(name)}
+}
+
+// ofClaims wakes the other Tenants that claim an identifier of this one.
+func (m tenantMapper) ofClaims(ctx context.Context, object client.Object) []reconcile.Request {
+	var requests []reconcile.Request
+	for _, key := range externalIDsOf(object) {
+		for _, other := range m.list(ctx, client.MatchingFields{indexExternalID: key}) {
+			if other.Name != object.GetName() {
+				requests = append(requests, other)
+			}
+		}
+	}
+	return requests
+}
+
+func (m tenantMapper) list(ctx context.Context, options ...client.ListOption) []reconcile.Request {
+	tenants := &v1alpha1.TenantList{}
+	if err := m.cache.List(ctx, tenants, append(options, client.UnsafeDisableDeepCopy)...); err != nil {
+		log.FromContext(ctx).Error(err, "Listing Tenants")
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range tenants.Items {
+		requests = append(requests, request(tenants.Items[i].Name))
+	}
+	return requests
+}
+
+func request(name string) reconcile.Request {
+	return reconcile.Request{NamespacedName: types.NamespacedName{Name: name}}
+}
+
+func claimsChange() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return !equality.Semantic.DeepEqual(externalIDsOf(e.ObjectOld), externalIDsOf(e.ObjectNew))
+	}}
+}

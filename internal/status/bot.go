@@ -1,0 +1,114 @@
+package status
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+// Reasons of a BotDeployment's conditions.
+const (
+	ReasonIsolated      = "Isolated"
+	ReasonStored        = "Stored"
+	ReasonNoCredentials = "NoCredentials"
+	ReasonPlaintext     = "PlaintextInSecret"
+	ReasonRunning       = "Running"
+	ReasonSuspended     = "Suspended"
+)
+
+// Suspension says who stopped a bot.
+type Suspension string
+
+const (
+	// NotSuspended: the bot is to run.
+	NotSuspended Suspension = ""
+	// SuspendedBySpec: spec.operatingMode says so.
+	SuspendedBySpec Suspension = "Spec"
+	// SuspendedByTenant: the Tenant is suspended.
+	SuspendedByTenant Suspension = "Tenant"
+)
+
+// BotObserved is what one pass over a BotDeployment found.
+type BotObserved struct {
+	// Problem that stopped the pass, or that lets it go on with what was there before.
+	Problem *Problem
+	// Isolated says that ServiceAccount and NetworkPolicy are in place.
+	Isolated bool
+	// Credentials is the condition CredentialsReady as the keyserver's answer makes it; nil when it was not asked.
+	Credentials *metav1.Condition
+	// Workload is nil when the pass did not come that far.
+	Workload *Workload
+	// Suspended says who stopped the bot.
+	Suspended Suspension
+	// Deleting is what a deletion waits for; empty when the bot is not being deleted.
+	Deleting string
+}
+
+// Workload is how the pod is.
+type Workload struct {
+	// Done: the pod of the present revision is ready, or gone where the bot is suspended.
+	Done bool
+	// Overdue: it was not done within spec.rollout.progressDeadlineSeconds.
+	Overdue bool
+	// Reason and Message say what it waits for.
+	Reason  string
+	Message string
+}
+
+// Bot computes all conditions of a BotDeployment.
+func Bot(o BotObserved) []metav1.Condition {
+	if o.Deleting != "" {
+		var problems []Problem
+		if o.Problem != nil {
+			problems = append(problems, *o.Problem)
+		}
+		return deleting(problems, o.Deleting)
+	}
+	conditions := botSummary(o)
+	conditions = append(conditions, Step(v1alpha1.ConditionIsolationReady, o.Problem, o.Isolated, ReasonIsolated,
+		"ServiceAccount and NetworkPolicy are in place."))
+	if o.Credentials != nil {
+		conditions = append(conditions, *o.Credentials)
+	} else {
+		conditions = append(conditions, Step(v1alpha1.ConditionCredentialsReady, o.Problem, false, "", ""))
+	}
+	return append(conditions, workload(o))
+}
+
+func botSummary(o BotObserved) []metav1.Condition {
+	w := o.Workload
+	switch {
+	case o.Problem != nil:
+		return Summary(o.Problem, true, "")
+	case w == nil:
+		return Summary(nil, true, "Waiting for the first visit to end.")
+	case !w.Done && w.Overdue:
+		return Summary(&Problem{Reason: w.Reason, Message: w.Message, Stalled: true}, true, "")
+	case !w.Done:
+		return Summary(&Problem{Reason: w.Reason, Message: w.Message}, true, "")
+	case o.Suspended == SuspendedByTenant:
+		conditions := Summary(nil, false, "")
+		conditions[0] = condition(v1alpha1.ConditionReady, metav1.ConditionFalse, "TenantSuspended",
+			"The Tenant is suspended, and all its bots with it.")
+		return conditions
+	case o.Suspended == SuspendedBySpec:
+		return Summary(nil, false, "The bot is suspended: it has no pod, and keeps everything else.")
+	default:
+		return Summary(nil, false, "The pod of the present revision is ready.")
+	}
+}
+
+func workload(o BotObserved) metav1.Condition {
+	const kind = v1alpha1.ConditionWorkloadReady
+	w := o.Workload
+	switch {
+	case w == nil:
+		return Step(kind, o.Problem, false, "", "")
+	case !w.Done:
+		return condition(kind, metav1.ConditionFalse, w.Reason, w.Message)
+	case o.Suspended != NotSuspended:
+		return condition(kind, metav1.ConditionFalse, ReasonSuspended, "The bot has no pod because it is suspended.")
+	default:
+		return condition(kind, metav1.ConditionTrue, ReasonRunning, "The pod of the present revision is ready.")
+	}
+}

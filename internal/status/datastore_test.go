@@ -1,0 +1,436 @@
+package status
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+var storeNow = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+
+func storeDays(n int32) v1alpha1.Period { return v1alpha1.Period{Days: &n} }
+
+// makeObserved is a store with two datasets under one rule each, measured half an hour ago and fine.
+func makeObserved() StoreObserved {
+	rule := func(name string) []plan.Rule {
+		return []plan.Rule{{Policy: "privacy", Rule: name, Mode: v1alpha1.PolicyEnforce, RetainFor: storeDays(90)}}
+	}
+	measuredAt := metav1.NewTime(storeNow.Add(-30 * time.Minute))
+	return StoreObserved{
+		Now: storeNow, StaleAfter: 2 * time.Hour, Content: "content",
+		Credentials: yes("Stored", "stored"),
+		Result: &plan.Result{Enforced: true, Plan: plan.Plan{
+			Datasets: []plan.Dataset{
+				{Name: "contacts", Rules: rule("contacts"), Delete: &plan.Deletion{RetainFor: storeDays(90)}},
+				{Name: "messages", Rules: rule("conversations"), Delete: &plan.Deletion{RetainFor: storeDays(90)}},
+			},
+		}},
+		Measured: v1alpha1.DataStoreStatus{
+			MeasuredAt: &measuredAt,
+			LastSweep:  &v1alpha1.SweepStatus{JobUID: "j1", Content: "content", Outcome: v1alpha1.SweepDone, FinishedAt: &measuredAt},
+			Rules: []v1alpha1.RuleMeasurement{
+				{Dataset: "messages", Policy: "privacy", Rule: "conversations", Rows: 10},
+				{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Rows: 5},
+			},
+		},
+	}
+}
+
+// states writes conditions as "True Reason", by type.
+func states(conditions []metav1.Condition) map[string]string {
+	out := map[string]string{}
+	for _, c := range conditions {
+		out[c.Type] = string(c.Status) + " " + c.Reason
+	}
+	return out
+}
+
+func TestStore(t *testing.T) {
+	fine := map[string]string{
+		"Ready": "True Ready", "Reconciling": "False Settled", "Stalled": "False NotStalled", "CredentialsReady": "True Stored",
+		"Reachable": "True Connected", "CoverageComplete": "True Complete", "Approved": "True Approved", "Compliant": "True Compliant",
+	}
+	tests := map[string]struct {
+		change func(*StoreObserved)
+		want   map[string]string // what differs from fine
+		says   string            // in Ready's message
+	}{
+		"measured, covered, approved, nothing overdue": {change: func(*StoreObserved) {}},
+		"no sweep has ended yet": {
+			change: func(o *StoreObserved) { o.Measured = v1alpha1.DataStoreStatus{} },
+			want: map[string]string{"Ready": "False NotMeasured", "Reconciling": "True NotMeasured", "Reachable": "Unknown NotMeasured",
+				"CoverageComplete": "Unknown NotMeasured", "Compliant": "Unknown NotMeasured"},
+		},
+		"a lost report is unknown, not the old figures": {
+			change: func(o *StoreObserved) {
+				o.Measured.LastSweep.Outcome, o.Measured.LastSweep.Attempt, o.Measured.LastSweep.Message = v1alpha1.SweepLost, 1, "lost"
+			},
+			want: map[string]string{"Ready": "False ReportLost", "Reconciling": "True ReportLost", "Reachable": "Unknown ReportLost", "Compliant": "Unknown ReportLost"},
+		},
+		"an unreachable store is unknown and goes on being tried": {
+			change: func(o *StoreObserved) { failed(o, report.ReasonUnreachable) },
+			want: map[string]string{"Ready": "False Unreachable", "Reconciling": "True Unreachable", "Reachable": "False Unreachable",
+				"Compliant": "Unknown Unreachable"},
+		},
+		"a wrong password waits for a person": {
+			change: func(o *StoreObserved) { failed(o, report.ReasonWrongPassword) },
+			want: map[string]string{"Ready": "False WrongPassword", "Stalled": "True WrongPassword", "Reachable": "False WrongPassword",
+				"Compliant": "Unknown WrongPassword"},
+			says: "mend it",
+		},
+		"a refused lease says nothing about the store": {
+			change: func(o *StoreObserved) { failed(o, report.ReasonLeaseRefused) },
+			want: map[string]string{"Ready": "False LeaseRefused", "Reconciling": "True LeaseRefused", "Reachable": "Unknown LeaseRefused",
+				"Compliant": "Unknown LeaseRefused"},
+		},
+		"a changed plan makes the measurement unknown": {
+			change: func(o *StoreObserved) { o.Content = "another" },
+			want:   map[string]string{"Ready": "False PlanChanged", "Reconciling": "True PlanChanged", "Compliant": "Unknown PlanChanged"},
+		},
+		"a measurement is good until two intervals have passed": {
+			change: func(o *StoreObserved) { o.Now = o.Measured.MeasuredAt.Add(o.StaleAfter - time.Second) },
+		},
+		"and then it is unknown": {
+			change: func(o *StoreObserved) { o.Now = o.Measured.MeasuredAt.Add(o.StaleAfter) },
+			want:   map[string]string{"Ready": "False Stale", "Reconciling": "True Stale", "Compliant": "Unknown Stale"},
+		},
+		"overdue rows": {
+			change: func(o *StoreObserved) { o.Measured.Rules[0].Overdue = 3 },
+			want:   map[string]string{"Ready": "False Overdue", "Reconciling": "True Overdue", "Compliant": "False Overdue"},
+			says:   "messages (privacy/conversations): 3 row(s)",
+		},
+		"a rule without a measurement is unknown, also when all others are fine": {
+			change: func(o *StoreObserved) { o.Measured.Rules = o.Measured.Rules[:1] },
+			want:   map[string]string{"Ready": "False NotMeasured", "Reconciling": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
+			says:   "contacts (privacy/contacts)",
+		},
+		"a dataset that could not be measured is unknown": {
+			change: func(o *StoreObserved) { o.Measured.Rules[1].Problem = "MissingColumn: created_at" },
+			want:   map[string]string{"Ready": "False NotMeasured", "Reconciling": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
+			says:   "MissingColumn: created_at",
+		},
+		"rows without an age are not green": {
+			change: func(o *StoreObserved) { o.Measured.Rules[1].UnknownAge = 4 },
+			want:   map[string]string{"Ready": "False UnknownAge", "Stalled": "True UnknownAge", "Compliant": "Unknown UnknownAge"},
+			says:   "contacts (privacy/contacts): 4 row(s)",
+		},
+		"rows of unknown tenants are counted, and no fault by themselves": {
+			change: func(o *StoreObserved) { o.Measured.Rules[1].UnknownTenant = 4 },
+		},
+		"but they are when a tenant with a shorter window cannot be told apart": {
+			change: func(o *StoreObserved) {
+				o.Measured.Rules[1].UnknownTenant, o.Result.Unidentified = 4, []string{"acme"}
+			},
+			want: map[string]string{"Ready": "False UnknownTenant", "Stalled": "True UnknownTenant", "Compliant": "Unknown UnknownTenant"},
+			says: "acme",
+		},
+		"a dataset that no rule governs": {
+			change: func(o *StoreObserved) { o.Result.Ungoverned = []string{"files"} },
+			want:   map[string]string{"Ready": "False Ungoverned", "Stalled": "True Ungoverned", "CoverageComplete": "False Ungoverned"},
+			says:   "files",
+		},
+		"a store that no policy governs": {
+			change: func(o *StoreObserved) {
+				for i := range o.Result.Plan.Datasets {
+					o.Result.Plan.Datasets[i].Rules, o.Result.Plan.Datasets[i].Delete = nil, nil
+				}
+				o.Result.Ungoverned = []string{"contacts", "messages"}
+			},
+			want: map[string]string{"Ready": "False Ungoverned", "Stalled": "True Ungoverned", "CoverageComplete": "False Ungoverned",
+				"Compliant": "Unknown Ungoverned", "Approved": "True NothingToApprove"},
+		},
+		"a table that is neither dataset nor exempt": {
+			change: func(o *StoreObserved) { o.Measured.Uncovered = []string{"public.drafts"} },
+			want:   map[string]string{"Ready": "False UncoveredTable", "Stalled": "True UncoveredTable", "CoverageComplete": "False UncoveredTable"},
+			says:   "public.drafts",
+		},
+		"a deletion that waits for approval": {
+			change: func(o *StoreObserved) {
+				o.Result.Waiting, o.Result.AwaitingApproval = true, []string{"messages: rows older than P30D (approved: P90D)"}
+			},
+			want: map[string]string{"Ready": "False AwaitingApproval", "Stalled": "True AwaitingApproval", "Approved": "False AwaitingApproval"},
+			says: "kubectl lethe approve",
+		},
+		"in Audit, approval does not hold a store back": {
+			change: func(o *StoreObserved) {
+				o.Result.Enforced, o.Result.AwaitingApproval = false, []string{"messages: rows older than P30D (approved: nothing)"}
+			},
+			want: map[string]string{"Approved": "False AwaitingApproval"},
+		},
+		"another database than the one that was approved": {
+			change: func(o *StoreObserved) {
+				o.Measured.LastSweep.Outcome, o.Measured.LastSweep.Reason, o.Measured.LastSweep.Message = v1alpha1.SweepRefused, report.ReasonIdentityChanged, "approve again"
+			},
+			want: map[string]string{"Ready": "False IdentityChanged", "Stalled": "True IdentityChanged", "Approved": "False IdentityChanged"},
+			says: "approve again",
+		},
+		"a rule that cannot be kept": {
+			change: func(o *StoreObserved) { o.Result.Problems = []plan.Problem{{Message: "the window is under the floor"}} },
+			want:   map[string]string{"Ready": "False PlanProblem", "Stalled": "True PlanProblem"},
+			says:   "the window is under the floor",
+		},
+		"a password that does not open": {
+			change: func(o *StoreObserved) { o.Credentials = no("DoesNotOpen", "seal it again") },
+			want:   map[string]string{"Ready": "False DoesNotOpen", "Stalled": "True DoesNotOpen", "CredentialsReady": "False DoesNotOpen"},
+			says:   "seal it again",
+		},
+		"what waits for a person is said, also when something else comes first": {
+			change: func(o *StoreObserved) {
+				failed(o, report.ReasonUnreachable)
+				o.Result.Ungoverned = []string{"files"}
+			},
+			want: map[string]string{"Ready": "False Unreachable", "Stalled": "True Ungoverned", "Reachable": "False Unreachable",
+				"CoverageComplete": "False Ungoverned", "Compliant": "Unknown Unreachable"},
+		},
+		"a store without a plan": {
+			change: func(o *StoreObserved) {
+				o.Refusal, o.Result = &Problem{Reason: "NoTenant", Message: "put it into a Tenant", Stalled: true}, nil
+			},
+			want: map[string]string{"Ready": "False NoTenant", "Stalled": "True NoTenant", "Reachable": "Unknown NotPlanned",
+				"CoverageComplete": "Unknown NotPlanned", "Approved": "Unknown NotPlanned", "Compliant": "Unknown NotPlanned"},
+			says: "put it into a Tenant",
+		},
+		"a child that belongs to somebody else": {
+			change: func(o *StoreObserved) { o.Problem = &Problem{Reason: "NameTaken", Message: "rename it", Stalled: true} },
+			want:   map[string]string{"Ready": "False NameTaken", "Stalled": "True NameTaken"},
+			says:   "rename it",
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			o := makeObserved()
+			tc.change(&o)
+			got := Store(o)
+			want := map[string]string{}
+			for k, v := range fine {
+				want[k] = v
+			}
+			for k, v := range tc.want {
+				want[k] = v
+			}
+			if diff := cmp.Diff(want, states(got)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			ready := ""
+			for _, c := range got {
+				if c.Type == v1alpha1.ConditionReady {
+					ready = c.Message
+				}
+			}
+			if !strings.Contains(ready, tc.says) {
+				t.Errorf("Ready says %q, want %q in it", ready, tc.says)
+			}
+			if diff := cmp.Diff(got, Store(o)); diff != "" {
+				t.Errorf("the same observation gives other conditions:\n%s", diff)
+			}
+		})
+	}
+}
+
+// failed makes the last sweep one that measured nothing.
+func failed(o *StoreObserved, reason string) {
+	o.Measured.LastSweep.Outcome, o.Measured.LastSweep.Reason, o.Measured.LastSweep.Attempt = v1alpha1.SweepRefused, reason, 1
+	o.Measured.LastSweep.Message = "mend it"
+}
+
+func TestMeasure(t *testing.T) {
+	const hash = "0123"
+	whole := report.Report{
+		Plan: hash, Outcome: report.Done, Mode: "Enforce", SystemIdentifier: "7300", Uncovered: []string{"public.drafts"}, UncoveredCount: 1,
+		Lines: []report.Line{
+			{Dataset: "messages", Policy: "privacy", Rule: "conversations", Rows: 10, Overdue: 3, OldestOverdueSeconds: 60, Deleted: 7},
+			{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Rows: 5, Reason: "MissingColumn", Message: "no column created_at"},
+			{Dataset: "files", Reason: report.LineUngoverned},
+		},
+	}
+	encode := func(change func(*report.Report)) string {
+		r := whole
+		if change != nil {
+			change(&r)
+		}
+		b, err := report.Encode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	ended := storeNow
+	sweep := func(message string) Sweep {
+		return Sweep{JobUID: "j2", FinishedAt: ended, Message: message, PlanHash: hash, Current: true}
+	}
+	before := makeObserved().Measured
+	tests := map[string]struct {
+		sweep Sweep
+		want  func(*v1alpha1.DataStoreStatus) // what differs from before
+	}{
+		"a report is taken over, worst first, and unknown rules are left out": {
+			sweep: sweep(encode(nil)),
+			want: func(s *v1alpha1.DataStoreStatus) {
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepDone, FinishedAt: at(ended), Deleted: 7}
+				s.MeasuredAt, s.Plan.SystemIdentifier = at(ended), "7300"
+				s.Uncovered, s.Overdue, s.OldestOverdueSeconds = []string{"public.drafts"}, 3, 60
+				s.Rules = []v1alpha1.RuleMeasurement{
+					{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Window: "P90D", Rows: 5, Problem: "MissingColumn: no column created_at"},
+					{Dataset: "messages", Policy: "privacy", Rule: "conversations", Window: "P90D", Rows: 10, Overdue: 3, OldestOverdueSeconds: 60, Deleted: 7},
+				}
+			},
+		},
+		"no message: lost, and the old figures keep their time": {
+			sweep: sweep(""),
+			want: func(s *v1alpha1.DataStoreStatus) {
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepLost, FinishedAt: at(ended), Attempt: 1,
+					Message: "the sweep left no readable report: 0 bytes that are not a whole document; it is repeated, and if that goes on look at the Jobs of the store and their pods"}
+			},
+		},
+		"a cut message: lost": {
+			sweep: sweep(encode(nil)[:100]),
+			want: func(s *v1alpha1.DataStoreStatus) {
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepLost, FinishedAt: at(ended), Attempt: 1,
+					Message: "the sweep left no readable report: 100 bytes that are not a whole document; it is repeated, and if that goes on look at the Jobs of the store and their pods"}
+			},
+		},
+		"a report about another plan than the Job's: lost": {
+			sweep: sweep(encode(func(r *report.Report) { r.Plan = "4567" })),
+			want: func(s *v1alpha1.DataStoreStatus) {
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepLost, FinishedAt: at(ended), Attempt: 1,
+					Message: "the sweep left no readable report: it is about another plan; it is repeated, and if that goes on look at the Jobs of the store and their pods"}
+			},
+		},
+		"a store that was not reached: nothing is measured": {
+			sweep: sweep(encode(func(r *report.Report) {
+				*r = report.Report{Plan: hash, Outcome: report.Refused, Reason: report.ReasonWrongPassword, Message: "seal the right one", Mode: "Audit"}
+			})),
+			want: func(s *v1alpha1.DataStoreStatus) {
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepRefused, Reason: "WrongPassword",
+					Message: "seal the right one", FinishedAt: at(ended), Attempt: 1}
+			},
+		},
+		"a sweep that failed measured nothing, but what it deleted is told": {
+			sweep: sweep(encode(func(r *report.Report) { r.Outcome, r.Reason = report.Failed, report.ReasonStoreError })),
+			want: func(s *v1alpha1.DataStoreStatus) {
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepFailed, Reason: "StoreError",
+					FinishedAt: at(ended), Attempt: 1, Deleted: 7}
+				s.Plan.SystemIdentifier = "7300"
+			},
+		},
+		"a Job of an older plan says nothing about the present one": {
+			sweep: func() Sweep {
+				s := sweep(encode(nil))
+				s.Current = false
+				return s
+			}(),
+			want: func(s *v1alpha1.DataStoreStatus) { s.LastSweep.JobUID, s.LastSweep.FinishedAt = "j2", at(ended) },
+		},
+		"of two sweeps at once one is turned away, and that is no failure": {
+			sweep: func() Sweep {
+				s := sweep(encode(func(r *report.Report) {
+					*r = report.Report{Plan: hash, Outcome: report.Refused, Reason: report.ReasonStoreBusy, Mode: "Audit"}
+				}))
+				s.Overlapped = true
+				return s
+			}(),
+			want: func(s *v1alpha1.DataStoreStatus) { s.LastSweep.JobUID, s.LastSweep.FinishedAt = "j2", at(ended) },
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			want := *before.DeepCopy()
+			tc.want(&want)
+			given := *before.DeepCopy()
+			got := Measure(given, tc.sweep, makeObserved().Result.Plan, "content")
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(before, given); diff != "" {
+				t.Errorf("the status that was given has changed:\n%s", diff)
+			}
+		})
+	}
+	t.Run("attempts are counted, and a measurement ends the count", func(t *testing.T) {
+		s := Measure(before, sweep(""), makeObserved().Result.Plan, "content")
+		s = Measure(s, sweep(""), makeObserved().Result.Plan, "content")
+		if s.LastSweep.Attempt != 2 {
+			t.Errorf("attempt %d, want 2", s.LastSweep.Attempt)
+		}
+		if s = Measure(s, sweep(encode(nil)), makeObserved().Result.Plan, "content"); s.LastSweep.Attempt != 0 {
+			t.Errorf("attempt %d after a measurement, want 0", s.LastSweep.Attempt)
+		}
+	})
+}
+
+func TestPolicy(t *testing.T) {
+	store := func(name string, compliant metav1.ConditionStatus, reason string, rules ...v1alpha1.RuleMeasurement) *v1alpha1.DataStore {
+		return &v1alpha1.DataStore{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name},
+			Status: v1alpha1.DataStoreStatus{
+				Rules:      rules,
+				Conditions: []metav1.Condition{{Type: v1alpha1.ConditionCompliant, Status: compliant, Reason: reason}},
+			},
+		}
+	}
+	rule := func(policy string, overdue, oldest int64) v1alpha1.RuleMeasurement {
+		return v1alpha1.RuleMeasurement{Dataset: "messages", Policy: policy, Rule: "r", Overdue: overdue, OldestOverdueSeconds: oldest}
+	}
+	tests := map[string]struct {
+		stores   []*v1alpha1.DataStore
+		problems []plan.Problem
+		want     v1alpha1.DataRetentionPolicyStatus
+		states   map[string]string
+	}{
+		"no store is not green": {
+			states: map[string]string{"Compliant": "Unknown NoStore", "Ready": "False NoStore", "Reconciling": "True NoStore", "Stalled": "False NotStalled"},
+		},
+		"kept everywhere": {
+			stores: []*v1alpha1.DataStore{store("a", metav1.ConditionTrue, "Compliant", rule("p", 0, 0)), store("b", metav1.ConditionTrue, "Compliant", rule("p", 0, 0))},
+			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 2, Compliant: 2},
+			states: map[string]string{"Compliant": "True Compliant", "Ready": "True Ready", "Reconciling": "False Settled", "Stalled": "False NotStalled"},
+		},
+		"the worst store is the one that is overdue longest": {
+			stores: []*v1alpha1.DataStore{
+				store("a", metav1.ConditionTrue, "Compliant", rule("p", 0, 0)), store("b", metav1.ConditionFalse, "Overdue", rule("p", 9, 60)),
+				store("c", metav1.ConditionFalse, "Overdue", rule("p", 2, 3600)), store("d", metav1.ConditionUnknown, "Stale", rule("p", 0, 0)),
+			},
+			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 4, Compliant: 1, Overdue: 11, OldestOverdueSeconds: 3600, WorstStore: "ns/c"},
+			states: map[string]string{"Compliant": "False Overdue", "Ready": "False Overdue", "Reconciling": "True Overdue", "Stalled": "False NotStalled"},
+		},
+		"a store that was not measured is not green": {
+			stores: []*v1alpha1.DataStore{store("a", metav1.ConditionTrue, "Compliant", rule("p", 0, 0)), store("b", metav1.ConditionUnknown, "Stale", rule("p", 0, 0))},
+			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 2, Compliant: 1, WorstStore: "ns/b"},
+			states: map[string]string{"Compliant": "Unknown Unproven", "Ready": "False Unproven", "Reconciling": "True Unproven", "Stalled": "False NotStalled"},
+		},
+		"another policy's overdue rows are not this one's": {
+			stores: []*v1alpha1.DataStore{store("a", metav1.ConditionFalse, "Overdue", rule("other", 9, 60), rule("p", 0, 0))},
+			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 1, Compliant: 1},
+			states: map[string]string{"Compliant": "True Compliant", "Ready": "True Ready", "Reconciling": "False Settled", "Stalled": "False NotStalled"},
+		},
+		"a store without data of its classes proves nothing": {
+			stores: []*v1alpha1.DataStore{store("a", metav1.ConditionTrue, "Compliant", rule("other", 0, 0))},
+			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 1, WorstStore: "ns/a"},
+			states: map[string]string{"Compliant": "Unknown Unproven", "Ready": "False Unproven", "Reconciling": "True Unproven", "Stalled": "False NotStalled"},
+		},
+		"a refused rule waits for a person": {
+			stores:   []*v1alpha1.DataStore{store("a", metav1.ConditionTrue, "Compliant", rule("p", 0, 0))},
+			problems: []plan.Problem{{Message: "longer"}},
+			want:     v1alpha1.DataRetentionPolicyStatus{Matched: 1, Compliant: 1},
+			states:   map[string]string{"Compliant": "True Compliant", "Ready": "False RuleRefused", "Reconciling": "False Settled", "Stalled": "True RuleRefused"},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, conditions := Policy(PolicyObserved{Policy: "p", Stores: tc.stores, Problems: tc.problems})
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("sums (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tc.states, states(conditions)); diff != "" {
+				t.Errorf("conditions (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,102 @@
+package status
+
+import (
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+// Reasons of a Tenant's conditions.
+const (
+	ReasonWalledIn  = "WalledIn"
+	ReasonKeysOpen  = "KeysOpen"
+	ReasonHoldsBots = "HoldsBotsOrStores"
+	ReasonEmpty     = "Empty"
+)
+
+// TenantObserved is what one pass over a Tenant found.
+type TenantObserved struct {
+	// Problems in the order they were met. The first that stalls, or else the first, speaks for the Tenant.
+	Problems []Problem
+	// WalledIn says that every namespace of the spec is the tenant's and isolated.
+	WalledIn bool
+	// KeysOpen says that the keyserver has the tenant's keys.
+	KeysOpen bool
+	// KEKGrade is Production or Evaluation, once the keys are open.
+	KEKGrade string
+	// InUse says that bots or stores are in the tenant's namespaces.
+	InUse bool
+	// Deleting is what a deletion waits for; empty when the Tenant is not being deleted.
+	Deleting string
+}
+
+// Tenant computes all conditions of a Tenant.
+func Tenant(o TenantObserved) []metav1.Condition {
+	if o.Deleting != "" {
+		return append(deleting(o.Problems, o.Deleting), inUse(o.InUse))
+	}
+	worst := Worst(o.Problems)
+	progressing := !o.WalledIn || !o.KeysOpen
+	message := "The namespaces are walled in and the keys are open."
+	if progressing {
+		message = "Setting up namespaces and keys."
+	}
+	conditions := Summary(worst, progressing, message)
+	conditions = append(conditions,
+		Step(v1alpha1.ConditionNamespacesReady, first(o.Problems, v1alpha1.ConditionNamespacesReady), o.WalledIn, ReasonWalledIn,
+			"Every namespace is the tenant's and walled in."),
+		Step(v1alpha1.ConditionKeysReady, first(o.Problems, v1alpha1.ConditionKeysReady), o.KeysOpen, ReasonKeysOpen, keysMessage(o.KEKGrade)),
+		inUse(o.InUse))
+	return conditions
+}
+
+func keysMessage(grade string) string {
+	if grade == "Evaluation" {
+		return "The keys are open. Their key-encryption key is of evaluation grade: it lies in the cluster's own etcd, so a snapshot opens everything."
+	}
+	return "The keys are open."
+}
+
+func inUse(used bool) metav1.Condition {
+	if used {
+		return condition(v1alpha1.ConditionInUse, metav1.ConditionTrue, ReasonHoldsBots,
+			"There are BotDeployments or DataStores in the namespaces; delete them before the Tenant.")
+	}
+	return condition(v1alpha1.ConditionInUse, metav1.ConditionFalse, ReasonEmpty, "No BotDeployment and no DataStore is in the namespaces.")
+}
+
+// deleting are Ready, Reconciling and Stalled of an object on its way out.
+func deleting(problems []Problem, message string) []metav1.Condition {
+	if worst := Worst(problems); worst != nil {
+		message = fmt.Sprintf("%s %s", message, worst.Message)
+	}
+	return []metav1.Condition{
+		condition(v1alpha1.ConditionReady, metav1.ConditionFalse, ReasonDeleting, message),
+		condition(v1alpha1.ConditionReconciling, metav1.ConditionTrue, ReasonDeleting, message),
+		condition(v1alpha1.ConditionStalled, metav1.ConditionFalse, ReasonNotStalled, ""),
+	}
+}
+
+// Worst is the first problem that stalls, or else the first, or nil.
+func Worst(problems []Problem) *Problem {
+	for i := range problems {
+		if problems[i].Stalled {
+			return &problems[i]
+		}
+	}
+	if len(problems) > 0 {
+		return &problems[0]
+	}
+	return nil
+}
+
+func first(problems []Problem, kind string) *Problem {
+	for i := range problems {
+		if problems[i].Condition == kind {
+			return &problems[i]
+		}
+	}
+	return nil
+}

@@ -165,6 +165,29 @@ func makeTenant(t *testing.T, name string, change func(*v1alpha1.Tenant)) sealin
 	return priv
 }
 
+// makePlatform makes the Tenant of the host company, which stays until all tests have ended.
+func makePlatform(t *testing.T) sealing.PrivateKey {
+	t.Helper()
+	ctx := t.Context()
+	priv, err := sealing.GeneratePrivateKey(random('p'))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "platform", Labels: map[string]string{v1alpha1.LabelTenant: "platform"}}}
+	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "platform"},
+		Spec: v1alpha1.TenantSpec{Class: v1alpha1.TenantPlatform, Namespaces: []v1alpha1.TenantNamespace{{Name: "platform"}}}}
+	for _, o := range []client.Object{ns, tenant} {
+		if err := testEnv.Client.Create(ctx, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tenant.Status.Namespaces = []v1alpha1.TenantNamespaceStatus{{Name: "platform", UID: string(ns.UID), Origin: "Adopted"}}
+	if err := testEnv.Client.Status().Update(ctx, tenant); err != nil {
+		t.Fatal(err)
+	}
+	return priv
+}
+
 // create makes objects, and removes them after the test (namespaces stay: nothing here would finish removing them).
 func create(t *testing.T, objects ...client.Object) {
 	t.Helper()

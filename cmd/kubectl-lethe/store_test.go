@@ -1,0 +1,233 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// makeWorld is a shared store of two customers, one policy in Audit, and a measurement that is ten minutes old.
+func makeWorld(t *testing.T) *v1alpha1.DataStore {
+	t.Helper()
+	priv := ensurePlatform(t)
+	m, err := readManifests([]string{"testdata/store-world.yaml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, policy := &m.stores[0], &m.policies[0]
+	sealed, err := sealing.Seal(priv.Public(), sealing.Place{Realm: testRealm, Tenant: "platform", Namespace: "platform", Kind: sealing.KindDataStore,
+		Name: "chat", Key: sealing.PasswordKey, Version: 1, Destination: sealing.DestinationOf(&store.Spec)}, []byte(canary))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.Spec.Postgres.Password = v1alpha1.SealedValue(sealed)
+	for _, name := range []string{"acme", "globex"} {
+		create(t, &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.TenantSpec{
+			Namespaces:  []v1alpha1.TenantNamespace{{Name: name}},
+			ExternalIDs: []v1alpha1.ExternalID{{Type: "AccountID", Value: "account-of-" + name}}}})
+	}
+	create(t, store, policy)
+	setStatus(t, store, "chat measured", func(s *v1alpha1.DataStoreStatus) {})
+	return store
+}
+
+// ensurePlatform makes the Platform tenant once: its namespace cannot be made again where nothing finishes removing it.
+func ensurePlatform(t *testing.T) sealing.PrivateKey {
+	t.Helper()
+	var tenant v1alpha1.Tenant
+	if err := testEnv.Client.Get(t.Context(), clientKey("", "platform"), &tenant); err == nil {
+		priv, err := sealing.GeneratePrivateKey(random('p'))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return priv
+	}
+	return makePlatform(t)
+}
+
+// setStatus writes what a sweep that ended ten minutes ago would have left, changed as a test wants it.
+func setStatus(t *testing.T, store *v1alpha1.DataStore, message string, change func(*v1alpha1.DataStoreStatus)) {
+	t.Helper()
+	measured := metav1.NewTime(day0.Add(-10 * time.Minute))
+	store.Status = v1alpha1.DataStoreStatus{
+		ObservedGeneration: store.Generation,
+		MeasuredAt:         &measured,
+		Plan:               v1alpha1.PlanStatus{SystemIdentifier: "7301"},
+		Rules: []v1alpha1.RuleMeasurement{
+			{Dataset: "messages", Policy: "published-promise", Rule: "conversations", Window: "P90D", Rows: 300000, Eligible: 75000, KeptByChild: 12, UnknownAge: 3, UnknownTenant: 7},
+			{Dataset: "payments", Policy: "published-promise", Rule: "payments", Window: "P2Y", Rows: 900, KeptByFloor: 40},
+		},
+		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionCompliant, Status: metav1.ConditionTrue, Reason: "Measured", Message: message,
+			ObservedGeneration: store.Generation, LastTransitionTime: metav1.NewTime(day0)}},
+	}
+	change(&store.Status)
+	if err := testEnv.Client.Status().Update(t.Context(), store); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	makeWorld(t)
+	c := newCaller(t)
+	golden(t, "explain.txt", c.ok("", "explain", "platform/chat").out)
+	golden(t, "explain-changed.txt", c.ok("", "explain", "platform/chat", "-f", "testdata/policy-enforce.yaml").out)
+	c.fails("", []string{"explain", "platform/other"}, "DataStore platform/other does not exist", "-f")
+	c.fails("", []string{"explain"}, "takes one argument, the store")
+	if o := c.ok("", "explain", "platform/chat", "-f", "testdata/store-world.yaml"); strings.Contains(o.out, "SEALED") {
+		t.Error("a field that may hold a plaintext is shown")
+	}
+}
+
+func TestPlan(t *testing.T) {
+	store := makeWorld(t)
+	c := newCaller(t)
+	golden(t, "plan.txt", c.ok("", "plan", "platform/chat").out)
+	golden(t, "plan-changed.txt", c.ok("", "plan", "platform/chat", "-f", "testdata/policy-enforce.yaml").out)
+	o := c.ok("", "plan", "platform/chat", "-o", "json")
+	if !strings.HasPrefix(o.out, `{"format":1,`) || strings.Contains(o.out, string(store.Spec.Postgres.Password)) {
+		t.Errorf("not a plan, or one with the password:\n%s", o.out)
+	}
+	c.fails("", []string{"plan", "platform/chat", "-o", "xml"}, "-o: say table or json")
+}
+
+func TestApprove(t *testing.T) {
+	store := makeWorld(t)
+	c := newCaller(t)
+	reload := func() *v1alpha1.ApprovedPlan {
+		t.Helper()
+		if err := testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(store), store); err != nil {
+			t.Fatal(err)
+		}
+		return store.Spec.ApprovedPlan
+	}
+	c.fails("", []string{"approve", "platform/chat"}, "nothing was changed", "--yes", "-o yaml")
+	c.terminal = true
+	c.fails("yes\n", []string{"approve", "platform/chat"}, "nothing was changed: the answer was another")
+	if reload() != nil {
+		t.Fatal("something was approved")
+	}
+	c.terminal = false
+	patch := c.ok("", "approve", "platform/chat", "-o", "yaml")
+	golden(t, "approve.yaml", patch.out)
+	golden(t, "approve.txt", patch.errOut)
+	if reload() != nil {
+		t.Fatal("-o yaml changed the store")
+	}
+
+	c.terminal = true
+	c.ok("platform/chat\n", "approve", "platform/chat")
+	approved := reload()
+	if approved == nil || approved.SystemIdentifier != "7301" || len(approved.Windows) != 1 || approved.Windows[0].BacklogRows != 75000 {
+		t.Fatalf("what was approved: %+v", approved)
+	}
+	// A second approval takes the place of the whole first one, also of what it no longer has.
+	setStatus(t, store, "nothing waits", func(s *v1alpha1.DataStoreStatus) { s.Rules[0].Eligible = 0 })
+	c.ok("", "approve", "platform/chat", "--yes")
+	if again := reload(); again.BacklogUntil != nil || again.Windows[0].BacklogRows != 0 {
+		t.Errorf("the old backlog is still approved: %+v", again)
+	}
+	c.fails("", []string{"approve", "platform/chat", "--yes", "-o", "yaml"}, "give one of them")
+}
+
+func TestApproveNeedsAMeasurement(t *testing.T) {
+	store := makeWorld(t)
+	setStatus(t, store, "", func(s *v1alpha1.DataStoreStatus) { s.MeasuredAt = nil })
+	newCaller(t).fails("", []string{"approve", "platform/chat", "--yes"}, "has not been measured")
+}
+
+func TestApproveRefusesASpecThatChangedMeanwhile(t *testing.T) {
+	store := makeWorld(t)
+	stale := store.DeepCopy()
+	store.Spec.Brake.MaxPercentOfTable = 30
+	if err := testEnv.Client.Update(t.Context(), store); err != nil {
+		t.Fatal(err)
+	}
+	ninety := int32(90)
+	err := writeApproval(t.Context(), testEnv.Client, stale, v1alpha1.ApprovedPlan{SystemIdentifier: "1", Database: "chat", Tenancy: v1alpha1.TenancyShared,
+		Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: "d", RetainFor: &v1alpha1.Period{Days: &ninety}}}})
+	if err == nil || !strings.Contains(err.Error(), "changed meanwhile") {
+		t.Fatalf("err = %v", err)
+	}
+}
+
+func TestApproveWarnsWhereGitOwnsTheStore(t *testing.T) {
+	store := makeWorld(t)
+	store.Annotations = map[string]string{"argocd.argoproj.io/tracking-id": "chat"}
+	if err := testEnv.Client.Update(t.Context(), store); err != nil {
+		t.Fatal(err)
+	}
+	if o := newCaller(t).ok("", "approve", "platform/chat", "--yes"); !strings.Contains(o.errOut, "Git owns this store") {
+		t.Errorf("no warning:\n%s", o.errOut)
+	}
+}
+
+func TestGrants(t *testing.T) {
+	makeWorld(t)
+	c := newCaller(t)
+	live := c.ok("", "grants", "platform/chat").out
+	if !strings.Contains(live, `GRANT DELETE, SELECT ("id", "paid_on", "account_id") ON "public"."payments" TO "lethe";`) {
+		t.Errorf("no grants:\n%s", live)
+	}
+	c.kubeconfig = write(t, "none", "")
+	if file := c.ok("", "grants", "-f", "testdata/store-world.yaml").out; file != live {
+		t.Errorf("the manifest gives other grants (-live +file):\n%s", cmp.Diff(live, file))
+	}
+	c.fails("", []string{"grants"}, "name one store, or give its manifest")
+	c.fails("", []string{"grants", "a/b", "-f", "testdata/store-world.yaml"}, "name one store, or give its manifest")
+}
+
+func TestVerify(t *testing.T) {
+	store := makeWorld(t)
+	for name, tc := range map[string]struct {
+		change func(*v1alpha1.DataStoreStatus)
+		says   string // empty: compliant
+	}{
+		"measured, and nothing is overdue": {func(*v1alpha1.DataStoreStatus) {}, ""},
+		"never looked at":                  {func(s *v1alpha1.DataStoreStatus) { s.Conditions = nil }, "NotLookedAt"},
+		"not compliant":                    {func(s *v1alpha1.DataStoreStatus) { s.Conditions[0].Status = metav1.ConditionFalse }, "Measured: message"},
+		"unknown":                          {func(s *v1alpha1.DataStoreStatus) { s.Conditions[0].Status = metav1.ConditionUnknown }, "Measured: message"},
+		"a condition of an earlier spec":   {func(s *v1alpha1.DataStoreStatus) { s.Conditions[0].ObservedGeneration-- }, "SpecChanged"},
+		"no measurement":                   {func(s *v1alpha1.DataStoreStatus) { s.MeasuredAt = nil }, "NotMeasured"},
+		"a measurement that is too old": {func(s *v1alpha1.DataStoreStatus) {
+			old := metav1.NewTime(day0.Add(-121 * time.Minute))
+			s.MeasuredAt = &old
+		}, "Stale"},
+		"compliant by its condition, and overdue": {func(s *v1alpha1.DataStoreStatus) { s.Overdue, s.OldestOverdueSeconds = 3, 200000 }, "Overdue"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			setStatus(t, store, "message", tc.change)
+			o := newCaller(t).run("", "verify", "platform/chat")
+			if (o.code == 0) != (tc.says == "") || !strings.Contains(o.out, tc.says) {
+				t.Errorf("exit code %d:\n%s%s", o.code, o.out, o.errOut)
+			}
+			if strings.Contains(o.out, "FAILING") != (tc.says != "") {
+				t.Errorf("the table says something else than the exit code:\n%s", o.out)
+			}
+		})
+	}
+	c := newCaller(t)
+	setStatus(t, store, "message", func(*v1alpha1.DataStoreStatus) {})
+	golden(t, "verify.txt", c.ok("", "verify", "-n", "platform").out)
+	c.ok("", "verify", "-A", "-l", "data=chat")
+	c.ok("", "verify", "--policy", "published-promise")
+	c.fails("", []string{"verify", "-n", "default"}, "no DataStore was found")
+	c.fails("", []string{"verify", "-A", "-l", "data=other"}, "no DataStore was found")
+	c.fails("", []string{"verify", "platform/chat", "--max-age", "5m"}, "1 of 1 stores are failing")
+	c.fails("", []string{"verify", "platform/chat", "-A"}, "not both")
+	c.fails("", []string{"verify", "--policy", "none"}, "--policy")
+	c.as = "nobody"
+	c.fails("", []string{"verify", "-A"}, "forbidden")
+}
+
+func TestVersion(t *testing.T) {
+	if o := newCaller(t).ok("", "version"); strings.TrimSpace(o.out) == "" {
+		t.Error("no version")
+	}
+}

@@ -59,20 +59,17 @@ func (c *Cluster) Ctr(ctx context.Context, args ...string) (*exec.Cmd, error) {
 // LoadImages imports image archives into the node.
 func (c *Cluster) LoadImages(ctx context.Context, archives ...string) error {
 	for _, a := range archives {
-		abs, err := filepath.Abs(a)
-		if err != nil {
-			return fmt.Errorf("load image: %w", err)
-		}
-		f, err := os.Open(abs)
-		if err != nil {
-			return fmt.Errorf("load image: %w", err)
-		}
 		// Read from standard input: the node has /run and a few other folders of its own, the archive may be there.
 		cmd, err := c.Ctr(ctx, "images", "import", "--digests=false", "-")
-		if err == nil {
-			cmd.Stdin = f
-			err = quiet(cmd)
+		if err != nil {
+			return err
 		}
+		f, err := os.Open(a)
+		if err != nil {
+			return fmt.Errorf("load image: %w", err)
+		}
+		cmd.Stdin = f
+		err = quiet(cmd)
 		_ = f.Close()
 		if err != nil {
 			return fmt.Errorf("load image %s: %w", a, err)

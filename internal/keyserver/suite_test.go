@@ -1,0 +1,463 @@
+package keyserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/sealing"
+	"github.com/lethe-dev/lethe/test/env"
+)
+
+var testEnv *env.Env
+
+func TestMain(m *testing.M) { os.Exit(env.Main(m, func(e *env.Env) { testEnv = e })) }
+
+// sharedKEK is the one of the keys' namespace that all tests share, as one installation would.
+var sharedKEK = sync.OnceValue(newKEK)
+
+func newKEK() sealing.Key {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b)
+	k, err := sealing.ParseKEK([]byte(base64.StdEncoding.EncodeToString(b)))
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
+const testRealm = "test"
+
+// canaries are every secret that a test used: none may show up in a log, an answer or an object.
+type canaries struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (c *canaries) add(secret string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.list = append(c.list, secret)
+	return secret
+}
+
+// found returns what of the canaries stands in a text: raw, base64 or hex.
+func (c *canaries) found(text string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []string
+	for _, s := range c.list {
+		for form, v := range map[string]string{"raw": s, "base64": strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(s)), "="),
+			"base64url": base64.RawURLEncoding.EncodeToString([]byte(s)), "hex": hex.EncodeToString([]byte(s))} {
+			if strings.Contains(text, v) {
+				out = append(out, form+" of canary "+s[:8])
+			}
+		}
+	}
+	return out
+}
+
+// lockedBuffer is a log that many write to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// world is a tenant with a namespace, and a keyserver with the rights it has in a cluster.
+type world struct {
+	*testing.T
+	clock    *clocktesting.FakePassiveClock
+	writes   *writeHook
+	opts     Options
+	server   *Server
+	http     *httptest.Server
+	log      *lockedBuffer
+	canaries *canaries
+	manager  string // its token
+	tenant   *v1alpha1.Tenant
+	ns       string
+	cluster  client.Client
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	return newWorldAs(t, testEnv.AsServiceAccount(t, "lethe-system", "lethe-keyserver"), "lethe-keys", sharedKEK())
+}
+
+func newWorldAs(t *testing.T, c client.Client, keysNamespace string, kek sealing.Key) *world {
+	t.Helper()
+	w := &world{T: t, clock: clocktesting.NewFakePassiveClock(time.Now()), log: &lockedBuffer{}, canaries: &canaries{}, cluster: testEnv.AsCluster(t)}
+	w.writes = &writeHook{Client: c}
+	settings := resources.DefaultSettings()
+	settings.Image = "lethe.example/lethe:test"
+	metrics, err := NewMetrics(prometheus.NewRegistry())
+	w.must(err)
+	w.opts = Options{Client: w.writes, KEK: kek, KEKGrade: GradeProduction, Realm: testRealm, KeysNamespace: keysNamespace,
+		Hosts: []string{"lethe-keyserver.lethe-system.svc", "127.0.0.1"}, Settings: settings, Clock: w.clock, Random: rand.Reader, Metrics: metrics,
+		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	w.restart()
+	w.manager = w.token("lethe-system", "lethe-manager", v1alpha1.AudienceKeyserver, nil)
+	w.tenant, w.ns = w.newTenant(v1alpha1.TenantCustomer)
+	t.Cleanup(func() {
+		if found := w.canaries.found(w.log.String()); len(found) > 0 {
+			t.Errorf("the log holds secrets: %v", found)
+		}
+	})
+	return w
+}
+
+// restart is a new process: nothing is left in memory.
+func (w *world) restart() {
+	w.Helper()
+	s, err := New(w.opts)
+	w.must(err)
+	w.server = s
+	if w.http != nil {
+		w.http.Close()
+	}
+	w.http = httptest.NewServer(s.Handler())
+	w.Cleanup(w.http.Close)
+}
+
+func (w *world) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// newTenant makes a tenant that has taken one namespace, as the manager would.
+func (w *world) newTenant(class v1alpha1.TenantClass) (*v1alpha1.Tenant, string) {
+	w.Helper()
+	name := fmt.Sprintf("t%d", time.Now().UnixNano())
+	ns := testEnv.Namespace(w, "ks", map[string]string{v1alpha1.LabelTenant: name})
+	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: v1alpha1.TenantSpec{Class: class, State: v1alpha1.TenantActive, Namespaces: []v1alpha1.TenantNamespace{{Name: ns.Name}}}}
+	w.must(testEnv.Client.Create(w.Context(), tenant))
+	tenant.Status.Namespaces = []v1alpha1.TenantNamespaceStatus{{Name: ns.Name, UID: string(ns.UID), Origin: "Adopted"}}
+	w.must(testEnv.Client.Status().Update(w.Context(), tenant))
+	for _, b := range resources.TenantRoleBindings(w.opts.Settings, tenant, ns.Name) {
+		if b.Name == resources.BindingKeyserver {
+			w.must(testEnv.Client.Create(w.Context(), b.DeepCopy()))
+		}
+	}
+	w.waitAllowed(ns.Name)
+	return tenant, ns.Name
+}
+
+// waitAllowed waits until the API server's authorizer has seen the new RoleBinding.
+func (w *world) waitAllowed(ns string) {
+	w.Helper()
+	w.eventually(func() bool {
+		var list rbacv1.RoleBindingList
+		w.must(testEnv.Client.List(w.Context(), &list, client.InNamespace(ns)))
+		err := testEnv.AsServiceAccount(w, "lethe-system", "lethe-keyserver").Get(w.Context(), client.ObjectKey{Namespace: ns, Name: "none"}, &corev1.Secret{})
+		return client.IgnoreNotFound(err) == nil
+	})
+}
+
+// eventually polls with a bounded wait.
+func (w *world) eventually(ok func() bool) {
+	w.Helper()
+	deadline := time.After(10 * time.Second)
+	for !ok() {
+		select {
+		case <-deadline:
+			w.Fatal("not within ten seconds")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// token is one that a kubelet would project; only nodes may ask for tokens in a tenant's namespaces.
+func (w *world) token(ns, sa, audience string, bound *authenticationv1.BoundObjectReference) string {
+	w.Helper()
+	req := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}, BoundObjectRef: bound}}
+	c := testEnv.As(w, "kubelet", "system:nodes", "system:masters")
+	w.must(c.SubResource("token").Create(w.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: sa}}, req))
+	return w.canaries.add(req.Status.Token)
+}
+
+func (w *world) podToken(pod *corev1.Pod) string {
+	w.Helper()
+	return w.token(pod.Namespace, pod.Spec.ServiceAccountName, v1alpha1.AudienceKeyserver,
+		&authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID})
+}
+
+// call posts a request. A refusal comes back as it was sent; the whole answer is searched for canaries.
+func (w *world) call(path, token string, req, into any) *protocol.Error {
+	w.Helper()
+	body, err := json.Marshal(req)
+	w.must(err)
+	r, err := http.NewRequestWithContext(w.Context(), http.MethodPost, w.http.URL+path, bytes.NewReader(body))
+	w.must(err)
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	w.must(err)
+	defer resp.Body.Close()
+	var answer bytes.Buffer
+	_, err = answer.ReadFrom(resp.Body)
+	w.must(err)
+	if found := w.canaries.found(answer.String()); len(found) > 0 {
+		w.Errorf("the answer of %s holds secrets: %v", path, found)
+	}
+	if resp.StatusCode == http.StatusOK {
+		if into != nil {
+			w.must(json.Unmarshal(answer.Bytes(), into))
+		}
+		return nil
+	}
+	var e protocol.Error
+	w.must(json.Unmarshal(answer.Bytes(), &e))
+	return &e
+}
+
+func (w *world) wantRefusal(got *protocol.Error, reason string) {
+	w.Helper()
+	if got == nil {
+		w.Fatalf("was granted, want %s", reason)
+	}
+	if got.Reason != reason {
+		w.Fatalf("refused with %s (%s), want %s", got.Reason, got.Message, reason)
+	}
+}
+
+func (w *world) granted(got *protocol.Error) {
+	w.Helper()
+	if got != nil {
+		w.Fatalf("refused: %s: %s\n%s", got.Reason, got.Message, w.log.String())
+	}
+}
+
+func refTo(kind string, o client.Object) protocol.ObjectRef {
+	return protocol.ObjectRef{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: string(o.GetUID())}
+}
+
+// tenantKeys asks for the tenant's keys, as the manager would, and puts them into its status.
+func (w *world) tenantKeys() protocol.TenantResponse {
+	w.Helper()
+	var resp protocol.TenantResponse
+	w.granted(w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{Tenant: refTo("Tenant", w.tenant)}, &resp))
+	w.tenant.Status.SealingKeys = nil
+	for _, k := range resp.SealingKeys {
+		w.tenant.Status.SealingKeys = append(w.tenant.Status.SealingKeys, v1alpha1.SealingKey{KID: k.KID, Suite: k.Suite, Public: k.Public, Realm: k.Realm})
+	}
+	w.must(testEnv.Client.Status().Update(w.Context(), w.tenant))
+	return resp
+}
+
+// secret makes a secret that is looked for everywhere.
+func (w *world) secret() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b)
+	return w.canaries.add("4711:" + hex.EncodeToString(b))
+}
+
+func (w *world) place(kind, name, key string, version uint32) sealing.Place {
+	return sealing.Place{Realm: testRealm, Tenant: w.tenant.Name, Namespace: w.ns, Kind: kind, Name: name, Key: key, Version: version}
+}
+
+func (w *world) seal(place sealing.Place, secret string) v1alpha1.SealedValue {
+	w.Helper()
+	k := w.tenant.Status.SealingKeys[0]
+	pub, err := sealing.ParsePublicKey(k.Suite, k.Public)
+	w.must(err)
+	text, err := sealing.Seal(pub, place, []byte(secret))
+	w.must(err)
+	return v1alpha1.SealedValue(text)
+}
+
+// newBot makes a bot with one sealed credential, telegram.
+func (w *world) newBot(name string, change ...func(*v1alpha1.BotDeployment)) (*v1alpha1.BotDeployment, string) {
+	w.Helper()
+	secret := w.secret()
+	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: name},
+		Spec: v1alpha1.BotDeploymentSpec{Image: "bot.example/bot:1",
+			Credentials: []v1alpha1.Credential{{Name: "telegram", Sealed: w.seal(w.place(sealing.KindBotDeployment, name, "telegram", 1), secret)}}}}
+	for _, f := range change {
+		f(bot)
+	}
+	w.must(testEnv.Client.Create(w.Context(), bot))
+	return bot, secret
+}
+
+func telegram(bot *v1alpha1.BotDeployment) {
+	bot.Spec.Channels = []v1alpha1.Channel{{Name: "tg", Type: v1alpha1.ChannelTelegram, Telegram: &v1alpha1.TelegramChannel{Credential: "telegram"}}}
+}
+
+func (w *world) store(bot *v1alpha1.BotDeployment) protocol.CredentialsResponse {
+	w.Helper()
+	var resp protocol.CredentialsResponse
+	w.granted(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, &resp))
+	return resp
+}
+
+// storeAndRecord also puts the name into the bot's status, as the manager would.
+func (w *world) storeAndRecord(bot *v1alpha1.BotDeployment) protocol.CredentialsResponse {
+	w.Helper()
+	resp := w.store(bot)
+	bot.Status.CredentialsSecret = resp.Secret
+	w.must(testEnv.Client.Status().Update(w.Context(), bot))
+	return resp
+}
+
+// update changes a bot's spec.
+func (w *world) update(bot *v1alpha1.BotDeployment, change func(*v1alpha1.BotDeployment)) {
+	w.Helper()
+	w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(bot), bot))
+	change(bot)
+	w.must(testEnv.Client.Update(w.Context(), bot))
+}
+
+// startPod makes the bot's StatefulSet when it is not there, and a pod as the StatefulSet's controller would.
+func (w *world) startPod(bot *v1alpha1.BotDeployment, set string, change ...func(*corev1.Pod)) *corev1.Pod {
+	w.Helper()
+	want := resources.BotStatefulSet(w.opts.Settings, bot, w.tenant, set)
+	sts := &appsv1.StatefulSet{}
+	err := testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(want), sts)
+	if client.IgnoreNotFound(err) != nil {
+		w.Fatal(err)
+	}
+	if err != nil {
+		sts = want.DeepCopy()
+		w.must(w.cluster.Create(w.Context(), sts))
+		sa := resources.BotServiceAccount(bot)
+		w.must(w.cluster.Create(w.Context(), sa.DeepCopy()))
+	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: resources.BotPodName(bot.Name), Labels: map[string]string{},
+		Annotations: want.Spec.Template.Annotations}, Spec: *want.Spec.Template.Spec.DeepCopy()}
+	for k, v := range want.Spec.Template.Labels {
+		pod.Labels[k] = v
+	}
+	pod.Labels["statefulset.kubernetes.io/pod-name"] = pod.Name
+	yes := true
+	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: sts.Name, UID: sts.UID, Controller: &yes}}
+	pod.Spec.Hostname, pod.Spec.Subdomain = pod.Name, sts.Spec.ServiceName
+	for _, c := range sts.Spec.VolumeClaimTemplates {
+		pod.Spec.Volumes = append([]corev1.Volume{{Name: c.Name, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{
+			ClaimName: c.Name + "-" + pod.Name}}}}, pod.Spec.Volumes...)
+	}
+	for _, f := range change {
+		f(pod)
+	}
+	w.must(w.cluster.Create(w.Context(), pod))
+	return pod
+}
+
+// unseal asks as a pod, and opens the answer.
+func (w *world) unseal(token, podUID string) (map[string]protocol.SecretItem, *protocol.Error) {
+	w.Helper()
+	key, err := sealing.GeneratePrivateKey(rand.Reader)
+	w.must(err)
+	var resp protocol.UnsealResponse
+	if e := w.call(protocol.PathUnseal, token, protocol.UnsealRequest{PublicKey: key.Public().String()}, &resp); e != nil {
+		return nil, e
+	}
+	b, err := sealing.OpenReply(key, protocol.PathUnseal, podUID, resp.Sealed)
+	w.must(err)
+	var bundle protocol.SecretBundle
+	w.must(json.Unmarshal(b, &bundle))
+	out := map[string]protocol.SecretItem{}
+	for _, i := range bundle.Items {
+		out[i.Name] = i
+	}
+	return out, nil
+}
+
+// writeHook counts writes and can make one fail, before or after it lands.
+type writeHook struct {
+	client.Client
+	mu     sync.Mutex
+	count  int
+	failAt int // 1 is the next write; 0 never
+	after  bool
+	dead   bool // after a crash nothing more is written
+	seen   []string
+}
+
+func (h *writeHook) reset(failAt int, after bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.count, h.failAt, h.after, h.dead, h.seen = 0, failAt, after, false, nil
+}
+
+func (h *writeHook) writes() (int, []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.count, h.seen
+}
+
+var errCrash = fmt.Errorf("the process died here")
+
+func (h *writeHook) do(what string, obj client.Object, write func() error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, review := obj.(*authenticationv1.TokenReview); review {
+		return write()
+	}
+	if h.dead {
+		return errCrash
+	}
+	h.count++
+	h.seen = append(h.seen, fmt.Sprintf("%s %T %s", what, obj, obj.GetName()))
+	if h.count != h.failAt {
+		return write()
+	}
+	h.dead = true
+	if h.after {
+		if err := write(); err != nil {
+			return err
+		}
+	}
+	return errCrash
+}
+
+func (h *writeHook) Create(ctx context.Context, obj client.Object, opts ...client.CreateOption) error {
+	return h.do("create", obj, func() error { return h.Client.Create(ctx, obj, opts...) })
+}
+
+func (h *writeHook) Update(ctx context.Context, obj client.Object, opts ...client.UpdateOption) error {
+	return h.do("update", obj, func() error { return h.Client.Update(ctx, obj, opts...) })
+}
+
+func (h *writeHook) Delete(ctx context.Context, obj client.Object, opts ...client.DeleteOption) error {
+	return h.do("delete", obj, func() error { return h.Client.Delete(ctx, obj, opts...) })
+}

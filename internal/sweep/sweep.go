@@ -33,10 +33,11 @@ type Options struct {
 
 const (
 	maxSkew = time.Minute
-	// measureWithin bounds the last measurement after the budget has ended, measureTerminated after SIGTERM: a pod has half a
-	// minute then.
+	// measureWithin bounds the last measurement after the budget has ended, measureTerminated after SIGTERM, and stopWithin
+	// everything after it: a pod has half a minute then.
 	measureWithin     = 5 * time.Minute
 	measureTerminated = 10 * time.Second
+	stopWithin        = 15 * time.Second
 
 	maxUncovered = 16
 	maxMessage   = 400
@@ -114,6 +115,7 @@ func (s *run) sweep(ctx context.Context) {
 	// What is asked of the store ends with the lease: losing it cuts the connection, and with it whatever is not committed.
 	ctx, cut := context.WithCancelCause(ctx)
 	defer cut(nil)
+	go s.awaitStop(ctx, cut)
 	password, err := s.lease(ctx)
 	if err != nil {
 		return
@@ -139,16 +141,42 @@ func (s *run) sweep(ctx context.Context) {
 	s.judge()
 }
 
+// awaitStop cuts short what does not end by itself in time after the pod was asked to: the kubelet waits half a minute.
+func (s *run) awaitStop(ctx context.Context, cut context.CancelCauseFunc) {
+	select {
+	case <-s.Stop:
+	case <-ctx.Done():
+		return
+	}
+	if pause(ctx, stopWithin) {
+		cut(errTerminated)
+	}
+}
+
 // cause prefers why the context was cut over the error that cutting it made.
 func (s *run) cause(ctx context.Context, err error) error {
-	if why := context.Cause(ctx); why != nil && errors.Is(why, errLeaseLost) {
+	if why := context.Cause(ctx); why != nil && (errors.Is(why, errLeaseLost) || errors.Is(why, errTerminated)) {
 		return why
 	}
 	return err
 }
 
 func (s *run) lease(ctx context.Context) ([]byte, error) {
+	// Nothing has been begun: a pod that is asked to end need not wait for a lease.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-s.Stop:
+			cancel(errTerminated)
+		case <-ctx.Done():
+		}
+	}()
 	k, password, err := acquire(ctx, s.Leaser, s.Hash, s.Clock)
+	if errors.Is(context.Cause(ctx), errTerminated) {
+		s.fail(errTerminated)
+		return nil, errTerminated
+	}
 	if err != nil {
 		outcome := report.Refused
 		if keyclient.ReasonOf(err) == "" {

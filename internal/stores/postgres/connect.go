@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -122,7 +123,7 @@ func classifyConnect(t Target, err error) error {
 		return &Error{Reason: report.ReasonUntrustedCertificate, Message: "the certificate of " + where + " does not verify", Cause: verify.Err}
 	case errors.As(err, &server):
 		return classifyLogin(t, where, server)
-	case err.Error() != "" && errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled):
 		return &Error{Reason: report.ReasonTerminated, Message: "stopped while connecting"}
 	case refusedTLS(err):
 		return &Error{Reason: report.ReasonUntrustedCertificate, Message: fmt.Sprintf(
@@ -152,12 +153,7 @@ func classifyLogin(t Target, where string, server *pgconn.PgError) error {
 
 // refusedTLS recognises a server that answers no to the request for TLS; pgx has no exported error for it.
 func refusedTLS(err error) bool {
-	for ; err != nil; err = errors.Unwrap(err) {
-		if err.Error() == "server refused TLS connection" {
-			return true
-		}
-	}
-	return false
+	return strings.Contains(err.Error(), "server refused TLS connection")
 }
 
 // innermost drops what pgx wraps around an error: its text repeats role and database, which the message has.

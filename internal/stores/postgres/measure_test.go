@@ -1,0 +1,154 @@
+package postgres
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+func TestMeasure(t *testing.T) {
+	const h = 3600
+	tests := map[string]struct {
+		config Config
+		sql    string
+		want   map[string]report.Line // without names, and rounded to hours
+	}{
+		"past the window, past the slack, and nobody knows": {
+			config: Config{Datasets: []Dataset{after(90, aTable("log"))}},
+			sql: `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
+				INSERT INTO log SELECT n, now() - interval '100 days' FROM generate_series(1, 4) n;
+				INSERT INTO log VALUES (11, now() - interval '90 days 2 hours'), (12, now()), (13, NULL), (14, '1970-01-01'), (15, 'infinity'), (16, '-infinity'), (17, now() + interval '1 hour')`,
+			want: map[string]report.Line{"log": {Rows: 11, Eligible: 5, Overdue: 4, OldestOverdueSeconds: 9 * 24 * h, UnknownAge: 5, OldestAgeSeconds: 100 * 24 * h}},
+		},
+		"an audit measures the same": {
+			config: Config{Datasets: []Dataset{in(after(90, aTable("log")), func(d *Dataset) { d.Delete = nil })}},
+			sql: `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz);
+				INSERT INTO log VALUES (1, now() - interval '90 days 2 hours'), (2, now() - interval '92 days')`,
+			want: map[string]report.Line{"log": {Rows: 2, Eligible: 2, Overdue: 1, OldestOverdueSeconds: 24 * h, OldestAgeSeconds: 92 * 24 * h}},
+		},
+		"another clock that runs half a minute ahead is no future": {
+			config: Config{Datasets: []Dataset{after(90, aTable("log"))}},
+			sql:    `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); INSERT INTO log VALUES (1, now() + interval '30 seconds'), (2, now() + interval '10 minutes')`,
+			want:   map[string]report.Line{"log": {Rows: 2, UnknownAge: 1}},
+		},
+		"an empty table": {
+			config: Config{Datasets: []Dataset{after(90, aTable("log"))}},
+			sql:    `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz)`,
+			want:   map[string]report.Line{"log": {}},
+		},
+		"tenants with their own windows, and strangers": {
+			config: Config{Tenants: []string{"acme", "globex"}, Datasets: []Dataset{
+				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"acme"}, RetainFor: days(30)}))}},
+			sql: `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text);
+				INSERT INTO log SELECT i, now() - a * interval '1 day', t FROM (VALUES
+				(1, 40, 'acme'), (2, 29, 'acme'), (3, 40, 'globex'), (4, 95, 'globex'), (5, 40, 'stranger'), (6, 95, NULL)) v (i, a, t)`,
+			want: map[string]report.Line{"log": {Rows: 6, Eligible: 3, Overdue: 3, OldestOverdueSeconds: 9 * 24 * h, UnknownTenant: 2, OldestAgeSeconds: 95 * 24 * h}},
+		},
+		"floors hold, children hold, and a parent is due when its last child is": {
+			config: Config{Datasets: []Dataset{after(90, aTable("parent")), after(90, aTable("child")), in(after(365, aTable("payment")), withFloor(years(7)))}},
+			sql: `CREATE TABLE parent (id bigint PRIMARY KEY, at timestamptz);
+				CREATE TABLE child (id bigint PRIMARY KEY, at timestamptz, parent bigint REFERENCES parent); CREATE INDEX ON child (parent);
+				CREATE TABLE payment (id bigint PRIMARY KEY, at timestamptz, child bigint REFERENCES child); CREATE INDEX ON payment (child);
+				INSERT INTO parent SELECT n, now() - interval '200 days' FROM generate_series(1, 5) n;
+				-- 1 free; 2 child expired two days ago; 3 young child; 4 expired child under a payment; 5 child of unknown age
+				INSERT INTO child VALUES (2, now() - interval '92 days', 2), (3, now(), 3), (4, now() - interval '95 days', 4), (5, NULL, 5);
+				INSERT INTO payment VALUES (1, now() - interval '400 days', 4)`,
+			want: map[string]report.Line{
+				"parent":  {Rows: 5, Eligible: 2, Overdue: 2, OldestOverdueSeconds: 109 * 24 * h, KeptByFloor: 1, KeptByChild: 2, OldestAgeSeconds: 200 * 24 * h},
+				"child":   {Rows: 4, Eligible: 1, Overdue: 1, OldestOverdueSeconds: 24 * h, KeptByFloor: 1, UnknownAge: 1, OldestAgeSeconds: 95 * 24 * h},
+				"payment": {Rows: 1, KeptByFloor: 1, OldestAgeSeconds: 400 * 24 * h},
+			},
+		},
+		"a parent that is due only since its child is": {
+			config: Config{Datasets: []Dataset{after(90, aTable("parent")), after(90, aTable("child"))}},
+			sql: `CREATE TABLE parent (id bigint PRIMARY KEY, at timestamptz);
+				CREATE TABLE child (id bigint PRIMARY KEY, at timestamptz, parent bigint REFERENCES parent); CREATE INDEX ON child (parent);
+				INSERT INTO parent VALUES (1, now() - interval '200 days'), (2, now() - interval '200 days');
+				INSERT INTO child VALUES (1, now() - interval '93 days', 1), (2, now() - interval '90 days 1 hour', 2)`,
+			want: map[string]report.Line{
+				"parent": {Rows: 2, Eligible: 2, Overdue: 1, OldestOverdueSeconds: 2 * 24 * h, OldestAgeSeconds: 200 * 24 * h},
+				"child":  {Rows: 2, Eligible: 2, Overdue: 1, OldestOverdueSeconds: 2 * 24 * h, OldestAgeSeconds: 93 * 24 * h},
+			},
+		},
+		"answers to answers hold what they answer": {
+			config: Config{Datasets: []Dataset{after(90, aTable("thread")), after(90, aTable("post"))}},
+			sql: `CREATE TABLE thread (id bigint PRIMARY KEY, at timestamptz);
+				CREATE TABLE post (id bigint PRIMARY KEY, at timestamptz, thread bigint REFERENCES thread, answers bigint REFERENCES post); CREATE INDEX ON post (thread); CREATE INDEX ON post (answers);
+				INSERT INTO thread VALUES (1, now() - interval '100 days'), (2, now() - interval '100 days');
+				INSERT INTO post VALUES (1, now() - interval '99 days', 1, NULL), (2, now() - interval '98 days', NULL, 1), (3, now() - interval '1 day', NULL, 2),
+				(4, now() - interval '99 days', 2, NULL), (5, now() - interval '98 days', NULL, 4)`,
+			want: map[string]report.Line{
+				"thread": {Rows: 2, Eligible: 1, Overdue: 1, OldestOverdueSeconds: 7 * 24 * h, KeptByChild: 1, OldestAgeSeconds: 100 * 24 * h},
+				"post":   {Rows: 5, Eligible: 2, Overdue: 2, OldestOverdueSeconds: 7 * 24 * h, KeptByChild: 2, OldestAgeSeconds: 99 * 24 * h},
+			},
+		},
+		"a dataset that no rule governs": {
+			config: Config{Datasets: []Dataset{in(after(90, aTable("log")), func(d *Dataset) { d.Rules, d.Delete = nil, nil })}},
+			sql:    `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); INSERT INTO log VALUES (1, now() - interval '99 days')`,
+			want:   map[string]report.Line{"log": {Rows: 1, OldestAgeSeconds: 99 * 24 * h, Reason: report.LineUngoverned}},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, tc.config, tc.sql)
+			got := w.measure()
+			for name, line := range got {
+				line.Dataset, line.Policy, line.Rule, line.Message = "", "", "", ""
+				line.OldestOverdueSeconds = (line.OldestOverdueSeconds + h/2) / h * h
+				line.OldestAgeSeconds = (line.OldestAgeSeconds + h/2) / h * h
+				got[name] = line
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPlannedIsWhatThenGoes(t *testing.T) {
+	w := newWorld(t, Config{Datasets: []Dataset{after(90, aTable("parent")), after(90, aTable("child")), in(after(90, aTable("held")), func(d *Dataset) { d.Delete = nil })}},
+		`CREATE TABLE parent (id bigint PRIMARY KEY, at timestamptz);
+		CREATE TABLE child (id bigint PRIMARY KEY, at timestamptz, parent bigint REFERENCES parent); CREATE INDEX ON child (parent);
+		CREATE TABLE held (id bigint PRIMARY KEY, at timestamptz, parent bigint REFERENCES parent); CREATE INDEX ON held (parent);
+		INSERT INTO parent SELECT n, now() - interval '100 days' FROM generate_series(1, 10) n;
+		INSERT INTO child SELECT n, now() - interval '99 days', n FROM generate_series(1, 6) n; INSERT INTO child VALUES (7, now(), 7);
+		INSERT INTO held VALUES (1, now() - interval '99 days', 1)`)
+	st := w.open()
+	want := map[string][2]int64{"parent": {8, 10}, "child": {6, 7}, "held": {0, 0}}
+	got := map[string][2]int64{}
+	for i, d := range w.config.Datasets {
+		planned, rows, problem, err := st.Planned(t.Context(), i, w.now)
+		if err != nil || problem != nil {
+			t.Fatalf("%v, %v", problem, err)
+		}
+		got[d.Name] = [2]int64{planned, rows}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("planned, rows (-want +got):\n%s", diff)
+	}
+	for name, d := range w.sweep() {
+		if d.Rows != want[name][0] {
+			t.Errorf("%s: %d rows went, %d were planned", name, d.Rows, want[name][0])
+		}
+	}
+}
+
+func TestATimeoutIsUnknownAndNotZero(t *testing.T) {
+	w := newWorld(t, Config{Datasets: []Dataset{after(90, aTable("log"))}}, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); INSERT INTO log VALUES (1, now() - interval '91 days')`)
+	st := w.open()
+	locker, err := server.Admin(t, w.database).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = locker.Rollback(t.Context()) }()
+	if _, err := locker.Exec(t.Context(), `LOCK TABLE log`); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := st.Measure(t.Context(), 0, Clocks{Early: w.now, Late: w.now.Add(time.Second)})
+	if err != nil || lines[0].Reason != report.LineTimeout {
+		t.Errorf("%+v, %v", lines, err)
+	}
+}

@@ -1,0 +1,197 @@
+// Package docs holds the pages in docs/ against the code: every field, condition and reason is explained, every example is
+// valid, and every link leads somewhere.
+package docs
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+var root = filepath.Join("..", "..")
+
+// pages of the kinds, by the file of their CRD.
+var pages = map[string]string{
+	"lethe.dev_tenants.yaml":               "tenant.md",
+	"lethe.dev_botdeployments.yaml":        "botdeployment.md",
+	"lethe.dev_datastores.yaml":            "datastore.md",
+	"lethe.dev_dataretentionpolicies.yaml": "dataretentionpolicy.md",
+}
+
+func read(t *testing.T, path ...string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(append([]string{root}, path...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func TestEveryFieldIsExplained(t *testing.T) {
+	for file, page := range pages {
+		text := read(t, "docs", page)
+		var crd apiextensionsv1.CustomResourceDefinition
+		if err := yaml.Unmarshal([]byte(read(t, "config", "crd", "bases", file)), &crd); err != nil {
+			t.Fatal(err)
+		}
+		schema := crd.Spec.Versions[0].Schema.OpenAPIV3Schema
+		fields := map[string]bool{}
+		for _, part := range []string{"spec", "status"} {
+			collect(schema.Properties[part], fields)
+		}
+		for name := range fields {
+			if !regexp.MustCompile(`[.\x60\[]`+name+`\b`).MatchString(text) && !strings.Contains(text, name+":") {
+				t.Errorf("%s does not explain the field %s", page, name)
+			}
+		}
+	}
+}
+
+// collect gathers the names of all fields but those of Kubernetes' own types.
+func collect(schema apiextensionsv1.JSONSchemaProps, fields map[string]bool) {
+	for name, property := range schema.Properties {
+		fields[name] = true
+		if name != "conditions" && name != "storeSelector" {
+			collect(property, fields)
+		}
+	}
+	if schema.Items != nil && schema.Items.Schema != nil {
+		collect(*schema.Items.Schema, fields)
+	}
+}
+
+func TestEveryConditionAndReasonIsExplained(t *testing.T) {
+	var all strings.Builder
+	for _, page := range pages {
+		all.WriteString(read(t, "docs", page))
+	}
+	for _, source := range []struct{ folder, prefix string }{
+		{"api/v1alpha1", "Condition"}, {"internal/status", "Reason"}, {"internal/report", "Reason"},
+		{"internal/report", "Line"}, {"internal/compile", "Reason"}, {"controllers", "Reason"},
+	} {
+		names := constants(t, source.folder, source.prefix)
+		if len(names) == 0 && source.folder != "internal/compile" {
+			t.Errorf("no constants %s* in %s", source.prefix, source.folder)
+		}
+		for _, name := range names {
+			if !strings.Contains(all.String(), "`"+name+"`") {
+				t.Errorf("no page explains %s of %s", name, source.folder)
+			}
+		}
+	}
+}
+
+// constants are the values of string constants whose name begins with a prefix.
+func constants(t *testing.T, folder, prefix string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(folder), "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values []string
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, declaration := range parsed.Decls {
+			generic, ok := declaration.(*ast.GenDecl)
+			if !ok || generic.Tok != token.CONST {
+				continue
+			}
+			for _, spec := range generic.Specs {
+				value := spec.(*ast.ValueSpec)
+				for i, name := range value.Names {
+					if !strings.HasPrefix(name.Name, prefix) || i >= len(value.Values) {
+						continue
+					}
+					if literal, ok := value.Values[i].(*ast.BasicLit); ok && literal.Kind == token.STRING {
+						text, err := strconv.Unquote(literal.Value)
+						if err != nil {
+							t.Fatal(err)
+						}
+						values = append(values, text)
+					}
+				}
+			}
+		}
+	}
+	return values
+}
+
+var fence = regexp.MustCompile("(?s)```yaml\n(.*?)```")
+
+func TestExamplesAreValid(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, file := range files {
+		for _, block := range fence.FindAllStringSubmatch(read(t, "docs", filepath.Base(file)), -1) {
+			for _, document := range strings.Split(block[1], "\n---\n") {
+				var meta metav1.TypeMeta
+				if err := yaml.Unmarshal([]byte(document), &meta); err != nil {
+					t.Errorf("%s: %v", filepath.Base(file), err)
+				}
+				kinds := map[string]any{
+					"Tenant": &v1alpha1.Tenant{}, "BotDeployment": &v1alpha1.BotDeployment{}, "DataStore": &v1alpha1.DataStore{},
+					"DataRetentionPolicy": &v1alpha1.DataRetentionPolicy{}, "Namespace": &corev1.Namespace{}, "ClusterRole": &rbacv1.ClusterRole{},
+				}
+				into, ok := kinds[meta.Kind]
+				if !ok {
+					continue // values of the chart, a kustomization
+				}
+				seen++
+				if err := yaml.UnmarshalStrict([]byte(document), into); err != nil {
+					t.Errorf("%s: %s: %v", filepath.Base(file), meta.Kind, err)
+				}
+			}
+		}
+	}
+	if seen < 6 {
+		t.Errorf("found %d examples only", seen)
+	}
+}
+
+var link = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+
+func TestLinksLeadSomewhere(t *testing.T) {
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/design/*.md"} {
+		files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(pattern)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(files)
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, match := range link.FindAllSubmatch(bytes.ReplaceAll(content, []byte("`"), nil), -1) {
+				if _, err := os.Stat(filepath.Join(filepath.Dir(file), filepath.FromSlash(string(match[1])))); err != nil {
+					t.Errorf("%s links to %s, which does not exist", filepath.Base(file), match[1])
+				}
+			}
+		}
+	}
+}

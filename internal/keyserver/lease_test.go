@@ -1,0 +1,256 @@
+package keyserver
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/compile"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// sweepWorld is a store with a CronJob, as the manager would make it.
+type sweepWorld struct {
+	*world
+	store *v1alpha1.DataStore
+	cron  *batchv1.CronJob
+	hash  string
+}
+
+func newSweep(t *testing.T) *sweepWorld {
+	t.Helper()
+	w := &sweepWorld{world: newWorld(t)}
+	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: resources.PriorityClassSweeper}, Value: 1000}
+	if err := testEnv.Client.Create(t.Context(), class); err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+	w.tenantKeys()
+	w.store = w.newStore("chat", "")
+	w.granted(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil))
+	w.hash = w.planHash()
+	w.cron = resources.SweepCronJob(w.opts.Settings, w.store, w.tenant, w.hash).DeepCopy()
+	w.must(w.cluster.Create(t.Context(), w.cron))
+	w.must(w.cluster.Create(t.Context(), resources.SweeperServiceAccount(w.store).DeepCopy()))
+	return w
+}
+
+func (w *sweepWorld) planHash() string {
+	w.Helper()
+	compiled, err := compile.Store(w.Context(), testEnv.Client, w.store, w.clock.Now())
+	w.must(err)
+	hash, err := plan.Hash(compiled.Plan)
+	w.must(err)
+	return hash
+}
+
+// sweep makes a Job of the CronJob and its pod, as their controllers would.
+func (w *sweepWorld) sweep(name string, change ...func(*corev1.Pod)) *corev1.Pod {
+	w.Helper()
+	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: name,
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(w.cron, batchv1.SchemeGroupVersion.WithKind("CronJob"))}}, Spec: *w.cron.Spec.JobTemplate.Spec.DeepCopy()}
+	w.must(w.cluster.Create(w.Context(), job))
+	return w.podOf(job, change...)
+}
+
+func (w *sweepWorld) podOf(job *batchv1.Job, change ...func(*corev1.Pod)) *corev1.Pod {
+	w.Helper()
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: job.Name + "-abcde", Labels: job.Spec.Template.Labels,
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job"))}}, Spec: *job.Spec.Template.Spec.DeepCopy()}
+	for _, f := range change {
+		f(pod)
+	}
+	w.must(w.cluster.Create(w.Context(), pod))
+	return pod
+}
+
+func (w *sweepWorld) lease(pod *corev1.Pod) (protocol.LeaseResponse, *protocol.Error) {
+	w.Helper()
+	var resp protocol.LeaseResponse
+	e := w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash}, &resp)
+	return resp, e
+}
+
+func (w *sweepWorld) refused(pod *corev1.Pod, reason string) {
+	w.Helper()
+	_, e := w.lease(pod)
+	w.wantRefusal(e, reason)
+}
+
+func TestLease(t *testing.T) {
+	w := newSweep(t)
+	pod := w.sweep("chat-sweep-1")
+	key, err := sealing.GeneratePrivateKey(rand.Reader)
+	w.must(err)
+	var resp protocol.LeaseResponse
+	w.granted(w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, &resp))
+	if resp.Seconds != 30 || !resp.Expires.Equal(w.clock.Now().Add(30*time.Second)) {
+		t.Errorf("for %d seconds, until %s", resp.Seconds, resp.Expires)
+	}
+	b, err := sealing.OpenReply(key, protocol.PathLease, string(pod.UID), resp.Sealed)
+	w.must(err)
+	var bundle protocol.SecretBundle
+	w.must(json.Unmarshal(b, &bundle))
+	if len(bundle.Items) != 1 || bundle.Items[0].Name != sealing.PasswordKey || len(w.canaries.found(string(bundle.Items[0].Value))) == 0 {
+		t.Error("the store's password was not in the answer")
+	}
+	again, e := w.lease(pod)
+	w.granted(e)
+	if again.Sealed != "" {
+		t.Error("the password is given again although nobody asked")
+	}
+	w.refused(pod2(w), protocol.ReasonInUse)
+}
+
+func pod2(w *sweepWorld) *corev1.Pod { return w.sweep("chat-sweep-2") }
+
+func TestLeaseIsHeldByOne(t *testing.T) {
+	w := newSweep(t)
+	first, second := w.sweep("chat-sweep-1"), w.sweep("chat-sweep-2")
+	_, e := w.lease(first)
+	w.granted(e)
+	w.clock.SetTime(w.clock.Now().Add(29 * time.Second))
+	w.refused(second, protocol.ReasonInUse)
+	// Its end alone is not enough while its pod is there: the clocks of replicas differ.
+	w.clock.SetTime(w.clock.Now().Add(2 * time.Second))
+	w.refused(second, protocol.ReasonInUse)
+	// The holder may go on itself.
+	_, e = w.lease(first)
+	w.granted(e)
+	// The pod gone is not enough while the lease runs: its last transaction may.
+	w.must(w.cluster.Delete(t.Context(), first))
+	w.refused(second, protocol.ReasonInUse)
+	w.clock.SetTime(w.clock.Now().Add(31 * time.Second))
+	_, e = w.lease(second)
+	w.granted(e)
+	// A pod that stays for ever, on a node that is cut off, holds a store up for a minute and no longer.
+	third := w.sweep("chat-sweep-3")
+	w.clock.SetTime(w.clock.Now().Add(30*time.Second + lostAfter))
+	_, e = w.lease(third)
+	w.granted(e)
+	// Given back, it is free at once; somebody else cannot give it back.
+	w.granted(w.call(protocol.PathRelease, w.podToken(second), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
+	w.refused(second, protocol.ReasonInUse)
+	w.granted(w.call(protocol.PathRelease, w.podToken(third), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
+	_, e = w.lease(second)
+	w.granted(e)
+	var lease coordinationv1.Lease
+	w.must(testEnv.Client.Get(t.Context(), client.ObjectKey{Namespace: "lethe-keys", Name: leaseName(string(w.store.UID))}, &lease))
+	if *lease.Spec.HolderIdentity != string(second.UID) || *lease.Spec.LeaseDurationSeconds != 30 {
+		t.Errorf("the Lease says %+v", lease.Spec)
+	}
+}
+
+func TestLeaseEndsWithItsPlan(t *testing.T) {
+	w := newSweep(t)
+	pod := w.sweep("chat-sweep-1")
+	_, e := w.lease(pod)
+	w.granted(e)
+	for _, hash := range []string{"", w.hash[:63] + "0" + "0", "0000000000000000000000000000000000000000000000000000000000000000"} {
+		if got := w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: hash}, nil); got == nil || got.Reason != protocol.ReasonPlanChanged {
+			t.Errorf("hash %q: %+v", hash, got)
+		}
+	}
+	// The store changes while the sweep runs.
+	w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.store), w.store))
+	w.store.Spec.Brake.MaxPercentOfTable = 7
+	w.must(testEnv.Client.Update(t.Context(), w.store))
+	w.refused(pod, protocol.ReasonPlanChanged)
+}
+
+func TestLeaseRefusesSuspendedSweeps(t *testing.T) {
+	w := newSweep(t)
+	pod := w.sweep("chat-sweep-1")
+	_, e := w.lease(pod)
+	w.granted(e)
+	yes, no := true, false
+	w.cron.Spec.Suspend = &yes
+	w.must(w.cluster.Update(t.Context(), w.cron))
+	w.refused(pod, protocol.ReasonSuspended)
+	// Giving back goes on working.
+	w.granted(w.call(protocol.PathRelease, w.podToken(pod), protocol.ReleaseRequest{}, nil))
+	w.cron.Spec.Suspend = &no
+	w.must(w.cluster.Update(t.Context(), w.cron))
+	_, e = w.lease(pod)
+	w.granted(e)
+	job := &batchv1.Job{}
+	w.must(testEnv.Client.Get(t.Context(), client.ObjectKey{Namespace: w.ns, Name: "chat-sweep-1"}, job))
+	job.Spec.Suspend = &yes
+	w.must(w.cluster.Update(t.Context(), job))
+	w.refused(pod, protocol.ReasonSuspended)
+}
+
+func TestLeaseOfACatchUpJob(t *testing.T) {
+	w := newSweep(t)
+	job := resources.CatchUpJob(w.opts.Settings, w.store, w.tenant, w.hash, "chat-catchup-1").DeepCopy()
+	w.must(w.cluster.Create(t.Context(), job))
+	_, e := w.lease(w.podOf(job))
+	w.granted(e)
+}
+
+func TestLeaseRefusesStrangers(t *testing.T) {
+	w := newSweep(t)
+	for name, tc := range map[string]struct {
+		change func(*corev1.Pod)
+		want   string
+	}{
+		"no owner":            {func(p *corev1.Pod) { p.OwnerReferences = nil }, protocol.ReasonForbidden},
+		"a made-up UID":       {func(p *corev1.Pod) { p.OwnerReferences[0].UID = "5d1f6d2e-0000-4000-8000-000000000001" }, protocol.ReasonForbidden},
+		"another image":       {func(p *corev1.Pod) { p.Spec.Containers[0].Image = "evil:1" }, protocol.ReasonPodMismatch},
+		"another plan's file": {func(p *corev1.Pod) { p.Spec.Volumes[0].ConfigMap.Name = "mine" }, protocol.ReasonPodMismatch},
+		"a variable":          {func(p *corev1.Pod) { p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "PGHOST", Value: "evil"}} }, protocol.ReasonPodMismatch},
+		"a container beside it": {func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "evil", Image: "evil:1"})
+		}, protocol.ReasonPodMismatch},
+	} {
+		t.Run(name, func(t *testing.T) {
+			job := &batchv1.Job{}
+			w.must(client.IgnoreNotFound(testEnv.Client.Get(t.Context(), client.ObjectKey{Namespace: w.ns, Name: "chat-sweep-x"}, job)))
+			if job.Name == "" {
+				w.must(w.cluster.Delete(t.Context(), w.sweep("chat-sweep-x")))
+				w.must(testEnv.Client.Get(t.Context(), client.ObjectKey{Namespace: w.ns, Name: "chat-sweep-x"}, job))
+			}
+			pod := w.podOf(job, tc.change)
+			w.refused(pod, tc.want)
+			w.must(w.cluster.Delete(t.Context(), pod))
+		})
+	}
+	// A bot's pod has no store, and a sweep's pod no bot.
+	bot, _ := w.newBot("support")
+	botPod := w.startPod(bot, w.storeAndRecord(bot).Secret)
+	w.refused(botPod, protocol.ReasonForbidden)
+	pod := w.sweep("chat-sweep-9")
+	_, e := w.unseal(w.podToken(pod), string(pod.UID))
+	w.wantRefusal(e, protocol.ReasonForbidden)
+}
+
+func TestRevokingAStoreEndsItsLease(t *testing.T) {
+	w := newSweep(t)
+	pod := w.sweep("chat-sweep-1")
+	_, e := w.lease(pod)
+	w.granted(e)
+	w.store.Finalizers = []string{v1alpha1.FinalizerKeys}
+	w.must(testEnv.Client.Update(t.Context(), w.store))
+	w.must(testEnv.Client.Delete(t.Context(), w.store))
+	_, e = w.lease(pod)
+	if e == nil || (e.Reason != protocol.ReasonRevoked && e.Reason != protocol.ReasonPlanChanged) {
+		t.Errorf("while being deleted: %+v", e)
+	}
+	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil))
+	err := testEnv.Client.Get(t.Context(), client.ObjectKey{Namespace: "lethe-keys", Name: leaseName(string(w.store.UID))}, &coordinationv1.Lease{})
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("the Lease is still there: %v", err)
+	}
+}

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+// benchAgent begins the user agent of everything that the bench itself sends.
+const benchAgent = "lethe-bench"
+
+// labelFloor marks what the bare client made, to find it again.
+const labelFloor = "lethe-bench/floor"
+
+// template is one child of a real bot, as the API server stored it, without what the API server gave it.
+type template struct {
+	object client.Object
+	body   []byte
+	keys   bool // by the keyserver
+}
+
+// floor makes what a bot consists of, without any of the work that leads to it.
+type floor struct {
+	bench         *bench
+	name, uid     string // of the bot that was taken as a pattern
+	namespace     string
+	templates     []template
+	manager, keys client.Client
+	rounds        int
+}
+
+// newFloor takes one real bot as a pattern.
+func (b *bench) newFloor(ctx context.Context) (*floor, error) {
+	t := b.world.tenants[0]
+	bot, err := b.bot(t, "pattern-bot-x")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.calm(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.admin.Create(ctx, bot); err != nil {
+		return nil, fmt.Errorf("make a bot: %w", err)
+	}
+	if err := b.waitReady(ctx, 1); err != nil {
+		return nil, err
+	}
+	requests, err := b.calm(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f := &floor{bench: b, name: bot.Name, uid: string(bot.UID), namespace: t.namespace}
+	for _, r := range requests {
+		if !r.child() {
+			continue
+		}
+		if err := f.take(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	if len(f.templates) == 0 {
+		return nil, errNoChildren
+	}
+	for account, to := range map[string]*client.Client{managerAccount: &f.manager, keysAccount: &f.keys} {
+		token, err := b.token(ctx, account, "")
+		if err != nil {
+			return nil, err
+		}
+		config, err := b.cluster.config(token, benchAgent+"-floor")
+		if err != nil {
+			return nil, err
+		}
+		if *to, err = client.New(config, client.Options{Scheme: b.scheme, Mapper: b.admin.RESTMapper()}); err != nil {
+			return nil, fmt.Errorf("make a bare client: %w", err)
+		}
+	}
+	return f, nil
+}
+
+func (f *floor) take(ctx context.Context, r request) error {
+	gvk, err := f.bench.admin.RESTMapper().KindFor(groupOf(r.resource))
+	if err != nil {
+		return fmt.Errorf("find the kind of %s: %w", r.resource, err)
+	}
+	made, err := f.bench.scheme.New(gvk)
+	if err != nil {
+		return fmt.Errorf("make a %s: %w", gvk.Kind, err)
+	}
+	object, ok := made.(client.Object)
+	if !ok {
+		return fmt.Errorf("a %s is no object", gvk.Kind)
+	}
+	if err := f.bench.admin.Get(ctx, client.ObjectKey{Namespace: r.namespace, Name: r.name}, object); err != nil {
+		return fmt.Errorf("read a child: %w", err)
+	}
+	object.SetUID("")
+	object.SetResourceVersion("")
+	object.SetCreationTimestamp(metav1.Time{})
+	object.SetGeneration(0)
+	object.SetManagedFields(nil)
+	object.SetOwnerReferences(nil) // the owner of the clones does not exist: garbage collection would take them
+	labels := object.GetLabels()
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[labelFloor] = "true"
+	object.SetLabels(labels)
+	body, err := json.Marshal(object)
+	if err != nil {
+		return fmt.Errorf("encode a child: %w", err)
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return fmt.Errorf("decode a child: %w", err)
+	}
+	delete(fields, "status")
+	if body, err = json.Marshal(fields); err != nil {
+		return fmt.Errorf("encode a child: %w", err)
+	}
+	f.templates = append(f.templates, template{object: object, body: body, keys: r.user == keysUser})
+	return nil
+}
+
+// groupOf the resources that a bot's children are of.
+func groupOf(resource string) schema.GroupVersionResource {
+	group := map[string]string{"networkpolicies": "networking.k8s.io", "statefulsets": "apps"}[resource]
+	return schema.GroupVersionResource{Group: group, Resource: resource}
+}
+
+// kinds of the children, for people.
+func (f *floor) kinds() string {
+	var names []string
+	for _, t := range f.templates {
+		gvk, err := f.bench.admin.GroupVersionKindFor(t.object)
+		if err != nil {
+			return err.Error()
+		}
+		names = append(names, gvk.Kind)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// run creates the children of as many bots as there are, and returns how many a second.
+func (f *floor) run(ctx context.Context) (perSecond float64, err error) {
+	f.rounds++
+	clones := make([][]client.Object, f.bench.bots)
+	for i := range clones {
+		if clones[i], err = f.clone(i); err != nil {
+			return 0, err
+		}
+	}
+	if _, err := f.bench.calm(ctx); err != nil {
+		return 0, err
+	}
+	err = parallel(ctx, f.bench.workers, len(clones), func(ctx context.Context, i int) error {
+		for j, object := range clones[i] {
+			c := f.manager
+			if f.templates[j].keys {
+				c = f.keys
+			}
+			if err := c.Create(ctx, object); err != nil {
+				return fmt.Errorf("floor: create a %T: %w", object, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	requests, err := f.bench.calm(ctx)
+	if err != nil {
+		return 0, err
+	}
+	made := func(r request) bool {
+		return strings.HasPrefix(r.agent, benchAgent+"-floor") && r.verb == "create" && r.code == 201
+	}
+	took, n := span(requests, made, made)
+	if n != f.bench.bots*len(f.templates) || took <= 0 {
+		return 0, fmt.Errorf("floor: the audit log shows %d objects instead of %d", n, f.bench.bots*len(f.templates))
+	}
+	f.bench.step("floor %d: %d objects in %.1fs (%s)", f.rounds, n, took.Seconds(), latencies(requests, made))
+	return float64(n) / took.Seconds(), nil
+}
+
+// clone gives the children of the pattern the names of another bot.
+func (f *floor) clone(i int) ([]client.Object, error) {
+	t := f.bench.world.tenants[i%len(f.bench.world.tenants)]
+	names := strings.NewReplacer(
+		f.name, fmt.Sprintf("floor%d-bot-%05d", f.rounds, i),
+		f.uid, uuid.NewString(),
+		`"namespace":"`+f.namespace+`"`, `"namespace":"`+t.namespace+`"`)
+	var out []client.Object
+	for _, tm := range f.templates {
+		object, ok := tm.object.DeepCopyObject().(client.Object)
+		if !ok {
+			return nil, fmt.Errorf("a %T is no object", tm.object)
+		}
+		fresh, err := f.bench.scheme.New(mustKind(f.bench, object))
+		if err != nil {
+			return nil, fmt.Errorf("clone a %T: %w", object, err)
+		}
+		dec := json.NewDecoder(bytes.NewReader([]byte(names.Replace(string(tm.body)))))
+		if err := dec.Decode(fresh); err != nil {
+			return nil, fmt.Errorf("clone a %T: %w", object, err)
+		}
+		clone, ok := fresh.(client.Object)
+		if !ok {
+			return nil, fmt.Errorf("a %T is no object", fresh)
+		}
+		out = append(out, clone)
+	}
+	return out, nil
+}
+
+func mustKind(b *bench, object client.Object) schema.GroupVersionKind {
+	gvk, err := b.admin.GroupVersionKindFor(object)
+	if err != nil {
+		return schema.GroupVersionKind{} // scheme.New then says so
+	}
+	return gvk
+}
+
+// remove takes away what the floor made, so that the bots find the cluster as the floor found it.
+func (f *floor) remove(ctx context.Context) error {
+	for _, t := range append(f.bench.world.tenants, worldTenant{namespace: keysNamespace}) {
+		for _, tm := range f.templates {
+			if (tm.object.GetNamespace() == keysNamespace) != (t.namespace == keysNamespace) {
+				continue
+			}
+			if err := f.bench.admin.DeleteAllOf(ctx, tm.object, client.InNamespace(t.namespace), client.MatchingLabels{labelFloor: "true"},
+				client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
+				return fmt.Errorf("remove what the floor made: %w", err)
+			}
+		}
+	}
+	_, err := f.bench.calm(ctx)
+	return err
+}
+
+// waitReady waits until as many bots are ready.
+func (b *bench) waitReady(ctx context.Context, n int) error {
+	return waitFor(ctx, fmt.Sprintf("%d ready bots", n), 15*time.Minute, time.Second, func(ctx context.Context) (bool, string, error) {
+		ready, sample, err := b.botsReady(ctx)
+		return ready >= n, fmt.Sprintf("%d ready; %s", ready, sample), err
+	})
+}
+
+var _ client.Object = &v1alpha1.BotDeployment{}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/controllers"
+	"github.com/lethe-dev/lethe/internal/keyclient"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// harnessCommand runs the manager's controllers with two things that the manager has no flag for: a short time between
+// two resyncs, and profiles.
+const harnessCommand = "harness"
+
+func harness(ctx context.Context, args []string) error {
+	var settings resources.Settings
+	flags := flag.NewFlagSet(harnessCommand, flag.ContinueOnError)
+	settings.AddFlags(flags)
+	tokenFile := flags.String("token-file", "", "")
+	keysNamespace := flags.String("keys-namespace", keysNamespace, "")
+	workers := flags.Int("workers", 10, "")
+	metricsAddress := flags.String("metrics-bind-address", "", "")
+	health := flags.String("health-probe-bind-address", "", "")
+	resync := flags.Duration("resync", 10*time.Hour, "")
+	flags.Bool("leader-elect", false, "")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	cfg, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the API server: %w", err)
+	}
+	cfg.QPS, cfg.UserAgent = -1, "lethe-manager/harness"
+	o, err := controllers.ManagerOptions(cfg, *workers)
+	if err != nil {
+		return err
+	}
+	o.Scheme = runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(o.Scheme), v1alpha1.AddToScheme(o.Scheme)); err != nil {
+		return fmt.Errorf("register kinds: %w", err)
+	}
+	o.Cache.SyncPeriod = resync
+	o.HealthProbeBindAddress = *health
+	o.Metrics = metricsserver.Options{BindAddress: *metricsAddress, ExtraHandlers: map[string]http.Handler{
+		"/debug/pprof/profile": http.HandlerFunc(pprof.Profile), "/debug/pprof/heap": pprof.Handler("heap")}}
+	mgr, err := ctrl.NewManager(cfg, o)
+	if err != nil {
+		return fmt.Errorf("make the manager: %w", err)
+	}
+	keys, err := keyclient.New(keyclient.Options{URL: settings.KeyserverURL, TokenFile: *tokenFile,
+		CA: func(ctx context.Context) ([]byte, error) {
+			bundle := &corev1.ConfigMap{}
+			err := mgr.GetClient().Get(ctx, client.ObjectKey{Namespace: settings.Namespace, Name: resources.CABundleName}, bundle)
+			return []byte(bundle.Data[resources.CABundleKey]), err
+		}})
+	if err != nil {
+		return err
+	}
+	if err := controllers.Setup(mgr, controllers.Options{Settings: settings, Keys: keys, KeysNamespace: *keysNamespace, Metrics: metrics.Registry}); err != nil {
+		return err
+	}
+	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
+		return fmt.Errorf("add a health check: %w", err)
+	}
+	return mgr.Start(ctx)
+}
+
+// startHarness runs this program as the manager.
+func (b *bench) startHarness(ctx context.Context, p *program, resync time.Duration) error {
+	return b.start(ctx, p, managerAccount, harnessCommand,
+		"--token-file="+filepath.Join(b.work, "token"), fmt.Sprintf("--workers=%d", b.workers), "--resync="+resync.String())
+}
+
+// startProfiles begins a CPU profile of the manager, when a folder was given and the manager has profiles.
+func (b *bench) startProfiles(ctx context.Context) (done func()) {
+	if b.profile == "" {
+		return func() {}
+	}
+	ended := make(chan error, 1)
+	go func() {
+		body, err := get(ctx, b.manager.metrics[:len(b.manager.metrics)-len("/metrics")]+"/debug/pprof/profile?seconds=30")
+		if err == nil {
+			err = os.WriteFile(filepath.Join(b.profile, "manager.pprof"), body, 0o644)
+		}
+		ended <- err
+	}()
+	return func() {
+		if err := <-ended; err != nil {
+			b.step("no profile: %v", err)
+		}
+	}
+}

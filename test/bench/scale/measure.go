@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// results are what is printed at the end.
+type results struct {
+	floors                     []float64 // objects a second
+	rate                       float64   // the same, of Lethe
+	writes, children, statuses float64   // for each bot
+	finalizers, events, reads  float64   // for each bot
+	failed                     float64   // writes that were refused, for each bot
+	reconciles                 float64
+	childrenSeconds, readySecs float64
+	steady, restart            int
+	resyncs                    int
+	restartDrain               float64
+	managerPeak, managerIdle   int64 // KiB
+	keysPeak                   int64
+	managerCPU, keysCPU        float64 // seconds
+	apiserverCPU               float64
+	bots                       int
+}
+
+func (r *results) print(w io.Writer) {
+	line := func(name, format string, value any) { fmt.Fprintf(w, "%s="+format+"\n", name, value) }
+	mean := 0.0
+	for _, f := range r.floors {
+		mean += f / float64(len(r.floors))
+	}
+	line("bots", "%d", r.bots)
+	for i, f := range r.floors {
+		line(fmt.Sprintf("floor_%d_per_s", i+1), "%.1f", f)
+	}
+	line("floor_noise", "%.2f", slices.Max(r.floors)/slices.Min(r.floors))
+	line("lethe_per_s", "%.1f", r.rate)
+	line("children_s", "%.1f", r.childrenSeconds)
+	line("all_ready_s", "%.1f", r.readySecs)
+	line("finalizer_writes_per_bot", "%.2f", r.finalizers)
+	line("event_writes_per_bot", "%.2f", r.events)
+	line("failed_writes_per_bot", "%.2f", r.failed)
+	line("reads_per_bot", "%.2f", r.reads)
+	line("manager_cpu_s", "%.1f", r.managerCPU)
+	line("keyserver_cpu_s", "%.1f", r.keysCPU)
+	line("apiserver_cpu_s", "%.1f", r.apiserverCPU)
+	line("resyncs", "%d", r.resyncs)
+	line("manager_rss_idle_mib", "%.1f", float64(r.managerIdle)/1024)
+	line("keyserver_rss_mib", "%.1f", float64(r.keysPeak)/1024)
+	line("scale_ratio", "%.2f", r.rate/mean)
+	line("writes_per_bot", "%.2f", r.writes)
+	line("children_per_bot", "%.2f", r.children)
+	line("status_writes_per_bot", "%.2f", r.statuses)
+	line("reconciles_per_bot", "%.2f", r.reconciles)
+	line("steady_writes", "%d", r.steady)
+	line("restart_writes", "%d", r.restart)
+	line("restart_drain_s", "%.2f", r.restartDrain)
+	line("manager_rss_mib", "%.1f", float64(r.managerPeak)/1024)
+}
+
+// measure is the floor, the bots, the floor again, and then the quiet.
+func (b *bench) measure(ctx context.Context) error {
+	b.results.bots = b.bots
+	b.step("one bot, as a pattern for the floor")
+	f, err := b.newFloor(ctx)
+	if err != nil {
+		return err
+	}
+	b.step("a bot has %d children: %s", len(f.templates), f.kinds())
+	if err := b.floor(ctx, f); err != nil {
+		return err
+	}
+	b.step("removing what the floor made")
+	if err := f.remove(ctx); err != nil {
+		return err
+	}
+	if err := b.startManager(ctx); err != nil {
+		return err
+	}
+	if err := b.comeUp(ctx); err != nil {
+		return err
+	}
+	if err := b.floor(ctx, f); err != nil {
+		return err
+	}
+	if err := f.remove(ctx); err != nil {
+		return err
+	}
+	if err := b.restartManager(ctx); err != nil {
+		return err
+	}
+	return b.resync(ctx)
+}
+
+// floor runs the bare client without a manager beside it.
+func (b *bench) floor(ctx context.Context, f *floor) error {
+	if err := b.manager.stop(); err != nil {
+		return err
+	}
+	rate, err := f.run(ctx)
+	b.results.floors = append(b.results.floors, rate)
+	return err
+}
+
+// comeUp creates all bots at once and counts until nothing is left to do.
+func (b *bench) comeUp(ctx context.Context) error {
+	b.step("sealing %d credentials", b.bots)
+	bots, err := b.allBots()
+	if err != nil {
+		return err
+	}
+	if _, _, err := b.drained(ctx, b.manager, 3*time.Second, 1); err != nil {
+		return err
+	}
+	if _, err := b.calm(ctx); err != nil {
+		return err
+	}
+	before, err := b.manager.queues(ctx)
+	if err != nil {
+		return err
+	}
+	managerCPU, keysCPU, apiCPU := b.manager.cpu(), b.keyserver.cpu(), cpuOf(b.cluster.Pids["kube-apiserver"])
+	b.step("%d bots", b.bots)
+	profiled := b.startProfiles(ctx)
+	err = parallel(ctx, b.workers, len(bots), func(ctx context.Context, i int) error { return b.admin.Create(ctx, bots[i]) })
+	if err != nil {
+		return fmt.Errorf("make the bots: %w", err)
+	}
+	_, after, err := b.drained(ctx, b.manager, 5*time.Second, 1)
+	if err != nil {
+		return err
+	}
+	if err := b.waitReady(ctx, b.bots+1); err != nil {
+		return err
+	}
+	requests, err := b.calm(ctx)
+	if err != nil {
+		return err
+	}
+	profiled()
+	b.results.managerCPU = (b.manager.cpu() - managerCPU).Seconds()
+	b.results.keysCPU = (b.keyserver.cpu() - keysCPU).Seconds()
+	b.results.apiserverCPU = (cpuOf(b.cluster.Pids["kube-apiserver"]) - apiCPU).Seconds()
+	b.results.reconciles = (after.bots - before.bots) / float64(b.bots)
+	return b.count(requests)
+}
+
+// count reads out of the audit log what the bots cost.
+func (b *bench) count(requests []request) error {
+	created := func(r request) bool {
+		return r.verb == "create" && r.resource == "botdeployments" && r.sub == "" && strings.HasPrefix(r.agent, benchAgent)
+	}
+	status := func(r request) bool {
+		return r.lethe() && r.resource == "botdeployments" && r.sub == "status" && r.write()
+	}
+	took, children := span(requests, created, request.child)
+	ready, statuses := span(requests, created, status)
+	if took <= 0 || children == 0 {
+		return fmt.Errorf("the audit log shows no children")
+	}
+	res := &b.results
+	n := float64(b.bots)
+	res.childrenSeconds, res.readySecs = took.Seconds(), ready.Seconds()
+	res.rate = float64(children) / took.Seconds()
+	res.children, res.statuses = float64(children)/n, float64(statuses)/n
+	kinds := map[string]int{}
+	for _, r := range requests {
+		if !r.lethe() {
+			continue
+		}
+		kinds[r.kind()]++
+		switch {
+		case r.review() || !r.write():
+			res.reads += 1 / n
+			continue
+		case r.event():
+			res.events += 1 / n
+		case r.verb == "patch" && r.resource == "botdeployments" && r.sub == "":
+			res.finalizers += 1 / n
+		}
+		res.writes += 1 / n
+		if r.code >= 300 {
+			res.failed += 1 / n
+		}
+	}
+	b.step("%d children in %.1fs, all ready after %.1fs", children, took.Seconds(), ready.Seconds())
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		is := func(r request) bool { return r.lethe() && r.kind() == kind }
+		b.step("    %6d  %s (%s)", kinds[kind], kind, latencies(requests, is))
+	}
+	return nil
+}
+
+// latencies are the median and the 99th percentile of some requests, as the API server saw them.
+func latencies(requests []request, of func(request) bool) string {
+	var all []time.Duration
+	for _, r := range requests {
+		if of(r) {
+			all = append(all, r.done.Sub(r.sent))
+		}
+	}
+	if len(all) == 0 {
+		return "none"
+	}
+	slices.Sort(all)
+	at := func(q float64) time.Duration { return all[int(q*float64(len(all)-1))].Round(100 * time.Microsecond) }
+	return fmt.Sprintf("p50 %s p99 %s", at(0.5), at(0.99))
+}
+
+// writesOf counts what both identities wrote, leases left out.
+func writesOf(requests []request) (n int, first string) {
+	for _, r := range requests {
+		if r.lethe() && r.write() && !r.review() {
+			if n++; n == 1 {
+				first = r.kind() + " " + r.namespace + "/" + r.name
+			}
+		}
+	}
+	return n, first
+}
+
+// restartManager starts the manager again and looks how long it works, and whether it writes.
+func (b *bench) restartManager(ctx context.Context) error {
+	b.step("restarting the manager")
+	if err := b.manager.stop(); err != nil {
+		return err
+	}
+	if _, err := b.calm(ctx); err != nil {
+		return err
+	}
+	if err := b.startManager(ctx); err != nil {
+		return err
+	}
+	// Every bot and every tenant is looked at once.
+	changed, _, err := b.drained(ctx, b.manager, 5*time.Second, float64(b.bots+b.tenants))
+	if err != nil {
+		return err
+	}
+	requests, err := b.calm(ctx)
+	if err != nil {
+		return err
+	}
+	var first string
+	b.results.restartDrain = changed.Sub(b.manager.started).Seconds()
+	b.results.restart, first = writesOf(requests)
+	if b.results.restart > 0 {
+		b.step("    written after the restart: %s", first)
+	}
+	if _, b.results.managerIdle, err = b.manager.memory(); err != nil {
+		return err
+	}
+	b.step("drained after %.2fs", b.results.restartDrain)
+	return nil
+}
+
+// resync has the manager look at everything again and again, while nothing changes.
+func (b *bench) resync(ctx context.Context) error {
+	if err := b.manager.stop(); err != nil { // notes its peak
+		return err
+	}
+	b.results.managerPeak = b.manager.peak
+	every := max(10*time.Second, time.Duration(b.bots)*10*time.Millisecond)
+	b.step("%d resyncs, one every %s", b.resyncs, every)
+	p := &program{name: "harness"}
+	b.undo = append(b.undo, p.stop)
+	if err := b.startHarness(ctx, p, every); err != nil {
+		return err
+	}
+	_, before, err := b.drained(ctx, p, 2*time.Second, float64(b.bots+b.tenants))
+	if err != nil {
+		return err
+	}
+	if _, err := b.calm(ctx); err != nil {
+		return err
+	}
+	var after queues
+	limit := time.Duration(b.resyncs+5) * every * 2
+	err = waitFor(ctx, "the resyncs", limit, time.Second, func(ctx context.Context) (bool, string, error) {
+		var err error
+		after, err = p.queues(ctx)
+		rounds := (after.bots - before.bots) / float64(b.bots)
+		return rounds >= float64(b.resyncs), fmt.Sprintf("%.1f rounds", rounds), err
+	})
+	if err != nil {
+		return err
+	}
+	requests, err := b.calm(ctx)
+	if err != nil {
+		return err
+	}
+	b.results.resyncs = int((after.bots - before.bots) / float64(b.bots))
+	var first string
+	b.results.steady, first = writesOf(requests)
+	if b.results.steady > 0 {
+		b.step("    written although nothing had changed: %s", first)
+	}
+	if hwm, _, err := b.keyserver.memory(); err == nil {
+		b.results.keysPeak = hwm
+	}
+	return nil
+}

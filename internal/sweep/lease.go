@@ -76,7 +76,7 @@ func (k *keeper) keep(ctx context.Context, lost func(error)) {
 	ctx, k.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(k.done)
-		wait := renewEvery
+		wait := renewal(k.expires().Sub(k.clock()))
 		for pause(ctx, wait) {
 			before := k.clock()
 			call, cancel := context.WithDeadline(ctx, k.expires())
@@ -85,7 +85,7 @@ func (k *keeper) keep(ctx context.Context, lost func(error)) {
 			switch {
 			case err == nil:
 				k.set(before.Add(lease.For), nil)
-				wait = min(renewEvery, max(renewAgain, lease.For/3))
+				wait = renewal(lease.For)
 			case ctx.Err() != nil:
 				return
 			case !keyclient.IsRetryable(err), !k.clock().Before(k.expires()):
@@ -99,6 +99,9 @@ func (k *keeper) keep(ctx context.Context, lost func(error)) {
 		}
 	}()
 }
+
+// renewal is when to renew a lease that lasts so long: a third in, and at least every ten seconds.
+func renewal(length time.Duration) time.Duration { return min(renewEvery, max(renewAgain, length/3)) }
 
 func (k *keeper) set(until time.Time, lost error) {
 	k.mu.Lock()

@@ -39,6 +39,9 @@ const (
 	measureTerminated = 10 * time.Second
 	stopWithin        = 15 * time.Second
 
+	lockWithin = 3 * time.Second
+	lockAgain  = 50 * time.Millisecond
+
 	maxUncovered = 16
 	maxMessage   = 400
 )
@@ -214,6 +217,10 @@ func (s *run) open(ctx context.Context) error {
 	}
 	s.r.SystemIdentifier, s.r.Database = id.SystemIdentifier, id.Database
 	locked, err := s.session.Lock(ctx)
+	// The server may still be busy ending the session of a sweep that was killed.
+	for end := s.Clock().Add(lockWithin); err == nil && !locked && s.Clock().Before(end) && s.goOn() == nil && pause(ctx, lockAgain); {
+		locked, err = s.session.Lock(ctx)
+	}
 	if err != nil {
 		return err
 	}

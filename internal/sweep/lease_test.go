@@ -1,0 +1,152 @@
+package sweep
+
+import (
+	"testing"
+	"time"
+
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+// slowRows makes each deletion take a while, so that a sweep of 5000 rows lasts long enough to be interrupted.
+const slowRows = `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.002); RETURN OLD; END';
+	CREATE TRIGGER slow BEFORE DELETE ON log FOR EACH ROW EXECUTE FUNCTION slow();`
+
+// watch waits until some rows are gone, calls then, and returns how many were gone by then at the latest.
+func (w *world) watch(then func()) <-chan int64 {
+	gone := make(chan int64, 1)
+	admin := server.Admin(w.t, w.database)
+	go func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for range tick.C {
+			var n int64
+			if err := admin.QueryRow(w.t.Context(), `SELECT 10000 - count(*) FROM log`).Scan(&n); err != nil {
+				gone <- -1
+				return
+			}
+			if n > 0 {
+				then()
+				gone <- n
+				return
+			}
+		}
+	}()
+	return gone
+}
+
+func TestALeaseThatIsRefusedStopsTheSweep(t *testing.T) {
+	w := newWorld(t, logTable+slowRows, dataset("log", 90))
+	k := newKeyserver(t)
+	k.seconds = 6 // renewed every two seconds
+	refused := make(chan time.Time, 1)
+	k.answer = func(first bool) *protocol.Error {
+		if first {
+			return nil
+		}
+		select {
+		case refused <- time.Now():
+		default:
+		}
+		return refusal(protocol.ReasonPlanChanged)
+	}
+	r := w.run(Options{Leaser: k.client(t)})
+	ended := time.Now()
+	if r.Outcome != report.Stopped || r.Reason != report.ReasonLeaseLost {
+		t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
+	}
+	at := <-refused
+	if took := ended.Sub(at); took > 5*time.Second {
+		t.Errorf("the sweep ended %s after the refusal", took)
+	}
+	left := w.count(`SELECT count(*) FROM log`)
+	if left <= 5000 {
+		t.Fatalf("%d rows left: the sweep had ended before", left)
+	}
+	// Nothing of it is still under way in the database.
+	if n := w.count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lethe-sweeper' AND datname = current_database() AND state <> 'idle' AND query ILIKE 'commit%'`); n != 0 {
+		t.Errorf("%d sessions still commit", n)
+	}
+	w.awaitNoSweeper()
+	if now := w.count(`SELECT count(*) FROM log`); now != left {
+		t.Errorf("%d more rows went after the sweep had ended", left-now)
+	}
+}
+
+func TestAKeyserverThatFallsSilentStopsTheSweepWhenTheLeaseRunsOut(t *testing.T) {
+	w := newWorld(t, logTable+slowRows, dataset("log", 90))
+	k := newKeyserver(t)
+	k.seconds = 3
+	k.answer = func(first bool) *protocol.Error {
+		if first {
+			return nil
+		}
+		return &protocol.Error{Reason: protocol.ReasonInternal, RetryAfter: 1}
+	}
+	began := time.Now()
+	r := w.run(Options{Leaser: k.client(t)})
+	if r.Outcome != report.Stopped || r.Reason != report.ReasonLeaseLost || time.Since(began) > 8*time.Second {
+		t.Errorf("%s, %s: %s, after %s", r.Outcome, r.Reason, r.Message, time.Since(began))
+	}
+	if left := w.count(`SELECT count(*) FROM log`); left <= 5000 {
+		t.Errorf("%d rows left: the sweep had ended before", left)
+	}
+}
+
+func TestASignalStopsTheSweepAfterTheBatch(t *testing.T) {
+	w := newWorld(t, logTable+slowRows, dataset("log", 90))
+	stop := make(chan struct{})
+	gone := w.watch(func() { close(stop) })
+	r := w.run(Options{Stop: stop})
+	if r.Outcome != report.Stopped || r.Reason != report.ReasonTerminated {
+		t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
+	}
+	left := w.count(`SELECT count(*) FROM log`)
+	if n := <-gone; n <= 0 || left <= 5000 {
+		t.Fatalf("%d rows gone at the signal, %d left at the end", n, left)
+	}
+	if len(r.Lines) != 1 || r.Lines[0].Deleted != 10000-left || r.Lines[0].Overdue != left-5000 {
+		t.Errorf("%d rows left, the report says %+v", left, r.Lines)
+	}
+	// The next one goes on from the start, and ends.
+	w.exec(`DROP TRIGGER slow ON log`)
+	if r := w.run(Options{}); r.Outcome != report.Done || w.count(`SELECT count(*) FROM log`) != 5000 {
+		t.Errorf("the next sweep: %+v", r)
+	}
+}
+
+func TestAKilledSessionStopsTheSweep(t *testing.T) {
+	w := newWorld(t, logTable+slowRows, dataset("log", 90))
+	admin := server.Admin(t, w.database)
+	gone := w.watch(func() {
+		if _, err := admin.Exec(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lethe-sweeper' AND datname = current_database()`); err != nil {
+			t.Errorf("end the sweeper's session: %v", err)
+		}
+	})
+	r := w.run(Options{})
+	if r.Outcome != report.Failed || r.Reason != report.ReasonStoreError {
+		t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
+	}
+	if n := <-gone; n <= 0 {
+		t.Fatalf("%d rows were gone", n)
+	}
+	if len(r.Lines) != 1 || r.Lines[0].Reason != report.LineNotReached {
+		t.Errorf("lines %+v", r.Lines)
+	}
+}
+
+// awaitNoSweeper waits until the server has ended the sweep's session.
+func (w *world) awaitNoSweeper() {
+	w.t.Helper()
+	end := time.Now().Add(10 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		if w.count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lethe-sweeper' AND datname = current_database()`) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Fatal("the sweep's session does not end")
+		}
+	}
+}

@@ -1,0 +1,222 @@
+package sweep
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyclient"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/sealing"
+	"github.com/lethe-dev/lethe/internal/stores/postgres"
+	"github.com/lethe-dev/lethe/test/pg"
+)
+
+var server *pg.Server
+
+func TestMain(m *testing.M) {
+	os.Exit(pg.Main(m, pg.Options{}, func(s *pg.Server) { server = s }))
+}
+
+const password = "only-for-tests"
+
+func ptr[T any](v T) *T { return &v }
+
+func days(n int32) v1alpha1.Period { return v1alpha1.Period{Days: &n} }
+
+// dataset of a table with the key "id" and the age "at", deleted from after some days.
+func dataset(name string, after int32) plan.Dataset {
+	return plan.Dataset{
+		Name: name, DataClass: "Conversations",
+		Table: v1alpha1.Table{Schema: "public", Name: v1alpha1.Identifier(name), Key: []v1alpha1.Identifier{"id"},
+			AgeColumn: v1alpha1.AgeColumn{Name: "at", Type: v1alpha1.AgeTimestamptz}},
+		Rules:  []plan.Rule{{Policy: "promise", Rule: name, Mode: v1alpha1.PolicyEnforce, RetainFor: days(after), DeleteWithin: v1alpha1.Slack{Hours: ptr(int32(24))}}},
+		Delete: &plan.Deletion{Policy: "promise", Rule: name, RetainFor: days(after)},
+	}
+}
+
+// world is a database with the shipped role and a plan for it.
+type world struct {
+	t        testing.TB
+	database string
+	admin    *pgx.Conn
+	plan     plan.Plan
+}
+
+func newWorld(t testing.TB, sql string, datasets ...plan.Dataset) *world {
+	t.Helper()
+	w := &world{t: t, database: server.Database(t, sql)}
+	w.admin = server.Admin(t, w.database)
+	role := "sweeper_" + w.database
+	ca, err := os.ReadFile(server.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var system string
+	if err := w.admin.QueryRow(t.Context(), "SELECT system_identifier::text FROM pg_control_system()").Scan(&system); err != nil {
+		t.Fatal(err)
+	}
+	w.plan = plan.Plan{
+		Format: plan.Format, Store: plan.Store{Namespace: "acme", Name: "chat", UID: "store-uid"},
+		Connection: plan.Connection{Type: v1alpha1.StorePostgres, Host: server.Host, Port: int32(server.Port), Database: w.database, Username: role, CABundle: string(ca)},
+		Tenancy:    v1alpha1.TenancyDedicated, Database: plan.Database{SystemIdentifier: system, Name: w.database},
+		Datasets: datasets, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
+	}
+	spec := v1alpha1.DataStoreSpec{Postgres: &v1alpha1.PostgresStore{Database: w.database, Username: role}}
+	for _, d := range datasets {
+		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: d.Table})
+	}
+	w.exec(postgres.Grants(spec))
+	w.exec(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", role, password))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := server.Exec(ctx, w.database, "DROP OWNED BY "+role+"; DROP ROLE "+role); err != nil {
+			t.Errorf("drop the role: %v", err)
+		}
+	})
+	return w
+}
+
+func (w *world) exec(sql string) {
+	w.t.Helper()
+	if _, err := w.admin.PgConn().Exec(w.t.Context(), sql).ReadAll(); err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func (w *world) count(sql string) int64 {
+	w.t.Helper()
+	var n int64
+	if err := w.admin.QueryRow(w.t.Context(), sql).Scan(&n); err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+	return n
+}
+
+// run sweeps with what the tests do not care about filled in.
+func (w *world) run(o Options) report.Report {
+	w.t.Helper()
+	o.Plan, o.Hash = w.plan, "hash"
+	if o.Leaser == nil {
+		o.Leaser = newKeyserver(w.t).client(w.t)
+	}
+	if o.Budget == 0 {
+		o.Budget = time.Minute
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	r := Run(w.t.Context(), o)
+	if _, err := report.Encode(r); err != nil {
+		w.t.Errorf("the report does not encode: %v", err)
+	}
+	return r
+}
+
+// keyserver is a stand-in that speaks the real protocol over TLS. It gives leases until it is told otherwise.
+type keyserver struct {
+	password string
+	seconds  int
+	answer   func(first bool) *protocol.Error // nil: yes
+
+	mu              sync.Mutex
+	asked, released int
+
+	http  *httptest.Server
+	files string // ca.crt and token
+}
+
+const podUID = "pod-uid"
+
+func newKeyserver(t testing.TB) *keyserver {
+	t.Helper()
+	k := &keyserver{password: password, seconds: 30, files: t.TempDir()}
+	k.http = httptest.NewTLSServer(http.HandlerFunc(k.serve))
+	t.Cleanup(k.http.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: k.http.Certificate().Raw})
+	claims := base64.RawURLEncoding.EncodeToString([]byte(`{"kubernetes.io":{"pod":{"uid":"` + podUID + `"}}}`))
+	for name, b := range map[string][]byte{"ca.crt": ca, "token": []byte("e30." + claims + ".c2ln")} {
+		if err := os.WriteFile(filepath.Join(k.files, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return k
+}
+
+func (k *keyserver) client(t testing.TB) *keyclient.Client {
+	t.Helper()
+	c, err := keyclient.New(keyclient.Options{URL: k.http.URL, CAFile: filepath.Join(k.files, "ca.crt"), TokenFile: filepath.Join(k.files, "token")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (k *keyserver) serve(w http.ResponseWriter, r *http.Request) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	reply := func(status int, v any) {
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(v)
+	}
+	if r.URL.Path == protocol.PathRelease {
+		k.released++
+		reply(http.StatusOK, struct{}{})
+		return
+	}
+	var req protocol.LeaseRequest
+	if err := json.NewDecoder(r.Body).Decode(&req); err != nil || r.URL.Path != protocol.PathLease {
+		reply(http.StatusBadRequest, protocol.Error{Reason: protocol.ReasonBadRequest})
+		return
+	}
+	k.asked++
+	if k.answer != nil {
+		if no := k.answer(req.PublicKey != ""); no != nil {
+			reply(http.StatusForbidden, no)
+			return
+		}
+	}
+	resp := protocol.LeaseResponse{Expires: time.Now().Add(time.Duration(k.seconds) * time.Second), Seconds: k.seconds}
+	if req.PublicKey != "" {
+		pub, err := sealing.ParsePublicKey(sealing.Suite, req.PublicKey)
+		if err == nil {
+			var b []byte
+			if b, err = json.Marshal(protocol.SecretBundle{Items: []protocol.SecretItem{{Name: sealing.PasswordKey, Value: []byte(k.password)}}}); err == nil {
+				resp.Sealed, err = sealing.SealReply(pub, protocol.PathLease, podUID, b)
+			}
+		}
+		if err != nil {
+			reply(http.StatusBadRequest, protocol.Error{Reason: protocol.ReasonBadRequest, Message: err.Error()})
+			return
+		}
+	}
+	reply(http.StatusOK, resp)
+}
+
+func (k *keyserver) count() (asked, released int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.asked, k.released
+}
+
+func refusal(reason string) *protocol.Error {
+	return &protocol.Error{Reason: reason, Message: "the answer is no: " + reason}
+}

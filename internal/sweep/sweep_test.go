@@ -1,0 +1,282 @@
+package sweep
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyclient"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+const logTable = `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
+	INSERT INTO log SELECT n, now() - interval '100 days' FROM generate_series(1, 5000) n; INSERT INTO log SELECT n, now() FROM generate_series(5001, 10000) n;`
+
+func TestSweep(t *testing.T) {
+	w := newWorld(t, logTable+`CREATE TABLE forgotten (id int); CREATE TABLE known (id int)`, dataset("log", 90))
+	w.plan.Exempt = []plan.Exemption{{Schema: "public", Table: "known"}}
+	k := newKeyserver(t)
+	got := w.run(Options{Leaser: k.client(t)})
+	want := report.Report{Plan: "hash", Mode: "Enforce", Outcome: report.Done, SystemIdentifier: w.plan.Database.SystemIdentifier, Database: w.database,
+		Uncovered: []string{"public.forgotten"}, UncoveredCount: 1,
+		Lines: []report.Line{{Dataset: "log", Policy: "promise", Rule: "log", Rows: 5000, Deleted: 5000}}}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(report.Report{}, "Started", "Finished"), cmpopts.IgnoreFields(report.Line{}, "OldestAgeSeconds")); diff != "" {
+		t.Errorf("report (-want +got):\n%s", diff)
+	}
+	if now := time.Now().Unix(); got.Started < now-60 || got.Finished < got.Started || got.Finished > now+1 {
+		t.Errorf("from %d to %d, now %d", got.Started, got.Finished, now)
+	}
+	if n := w.count(`SELECT count(*) FROM log`); n != 5000 {
+		t.Errorf("%d rows left", n)
+	}
+	if _, released := k.count(); released != 1 {
+		t.Errorf("the lease was released %d times", released)
+	}
+	second := w.run(Options{})
+	if second.Outcome != report.Done || second.Lines[0].Deleted != 0 {
+		t.Errorf("a second sweep: %+v", second)
+	}
+}
+
+// broken is a Leaser with a defect.
+type broken struct{ Leaser }
+
+func (broken) Lease(context.Context, string, bool) (keyclient.Lease, error) { panic("a defect") }
+
+func TestWhatKeepsASweepFromDeleting(t *testing.T) {
+	tests := map[string]struct {
+		change   func(*world, *keyserver, *Options)
+		outcome  report.Outcome
+		reason   string
+		measured bool // with 5000 eligible rows
+		says     string
+	}{
+		"a plan that only audits": {
+			func(w *world, _ *keyserver, _ *Options) { w.plan.Datasets[0].Delete = nil }, report.Done, "", true, "",
+		},
+		"a plan that has expired": {
+			func(w *world, _ *keyserver, _ *Options) { w.plan.ValidUntil = time.Now().Add(-time.Second) }, report.Refused, report.ReasonPlanExpired, false, "manager",
+		},
+		"no lease: the plan changed": {
+			func(_ *world, k *keyserver, _ *Options) {
+				k.answer = func(bool) *protocol.Error { return refusal(protocol.ReasonPlanChanged) }
+			},
+			report.Refused, report.ReasonLeaseRefused, false, protocol.ReasonPlanChanged,
+		},
+		"another database than the one that was approved": {
+			func(w *world, _ *keyserver, _ *Options) { w.plan.Database.SystemIdentifier = "7000000000000000000" }, report.Refused, report.ReasonIdentityChanged, true, "7000000000000000000",
+		},
+		"another name than the one that was approved": {
+			func(w *world, _ *keyserver, _ *Options) { w.plan.Database.Name = "other" }, report.Refused, report.ReasonIdentityChanged, true, "approve",
+		},
+		"a wrong password": {
+			func(_ *world, k *keyserver, _ *Options) { k.password = "wrong-secret" }, report.Refused, report.ReasonWrongPassword, false, "kubectl lethe seal",
+		},
+		"a store that is not there": {
+			func(w *world, _ *keyserver, _ *Options) { w.plan.Connection.Port = 1 }, report.Failed, report.ReasonUnreachable, false, "spec.postgres.host",
+		},
+		"an untrusted certificate": {
+			func(w *world, _ *keyserver, _ *Options) { w.plan.Connection.CABundle = "" }, report.Refused, report.ReasonUntrustedCertificate, false, "caBundle",
+		},
+		"a database that is not there": {
+			func(w *world, _ *keyserver, _ *Options) { w.plan.Connection.Database = "nowhere" }, report.Refused, report.ReasonNoSuchDatabase, false, "spec.postgres.database",
+		},
+		"a clock that is ahead": {
+			func(_ *world, _ *keyserver, o *Options) {
+				o.Clock = func() time.Time { return time.Now().Add(61 * time.Second) }
+			}, report.Refused, report.ReasonClockSkew, false, "NTP",
+		},
+		"a clock that is behind": {
+			func(_ *world, _ *keyserver, o *Options) {
+				o.Clock = func() time.Time { return time.Now().Add(-61 * time.Second) }
+			}, report.Refused, report.ReasonClockSkew, false, "NTP",
+		},
+		"the brake": {
+			func(w *world, _ *keyserver, _ *Options) { w.plan.BrakePercent = 49 }, report.Refused, report.ReasonDatasetsRefused, true, "",
+		},
+		"the brake, and a backlog that is too small": {
+			func(w *world, _ *keyserver, _ *Options) {
+				w.plan.BrakePercent = 49
+				w.plan.Datasets[0].Delete.BacklogRows, w.plan.Datasets[0].Delete.BacklogUntil = 4999, ptr(time.Now().Add(time.Hour))
+			}, report.Refused, report.ReasonDatasetsRefused, true, "",
+		},
+		"the brake, and a backlog whose time is over": {
+			func(w *world, _ *keyserver, _ *Options) {
+				w.plan.BrakePercent = 49
+				w.plan.Datasets[0].Delete.BacklogRows, w.plan.Datasets[0].Delete.BacklogUntil = 5000, ptr(time.Now().Add(-time.Hour))
+			}, report.Refused, report.ReasonDatasetsRefused, true, "",
+		},
+		"a budget that is over before the first batch": {
+			func(_ *world, _ *keyserver, o *Options) { o.Budget = time.Nanosecond }, report.Stopped, report.ReasonTimeBudget, true, "",
+		},
+		"a signal before the first batch": {
+			func(_ *world, k *keyserver, o *Options) {
+				stop := make(chan struct{})
+				var once sync.Once
+				o.Stop, k.answer = stop, func(bool) *protocol.Error {
+					once.Do(func() { close(stop) })
+					return &protocol.Error{Reason: protocol.ReasonInUse, RetryAfter: 30}
+				}
+			}, report.Stopped, report.ReasonTerminated, false, "",
+		},
+		"another sweep that holds the store": {
+			func(w *world, _ *keyserver, _ *Options) {
+				var got bool
+				if err := server.Admin(w.t, w.database).QueryRow(w.t.Context(), `SELECT pg_try_advisory_lock(x'6c657468655f3031'::bigint)`).Scan(&got); err != nil || !got {
+					w.t.Fatalf("take the lock: %v, %v", got, err)
+				}
+			}, report.Refused, report.ReasonStoreBusy, false, "another sweep",
+		},
+		"a panic": {
+			func(_ *world, _ *keyserver, o *Options) { o.Leaser = broken{} }, report.Failed, report.ReasonInternal, false, "log",
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, logTable, dataset("log", 90))
+			k := newKeyserver(t)
+			o := Options{Leaser: k.client(t)}
+			tc.change(w, k, &o)
+			r := w.run(o)
+			if r.Outcome != tc.outcome || r.Reason != tc.reason || !strings.Contains(r.Message, tc.says) {
+				t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
+			}
+			if n := w.count(`SELECT count(*) FROM log`); n != 10000 {
+				t.Errorf("%d rows are gone", 10000-n)
+			}
+			if measured := len(r.Lines) == 1 && r.Lines[0].Eligible == 5000 && r.Lines[0].Overdue == 5000; measured != tc.measured {
+				t.Errorf("measured %v: %+v", measured, r.Lines)
+			}
+			if strings.Contains(fmt.Sprintf("%+v", r), "wrong-secret") {
+				t.Error("the report holds the password")
+			}
+		})
+	}
+}
+
+func TestBrake(t *testing.T) {
+	tests := map[string]struct {
+		percent int32
+		backlog int64
+		rows    string // more SQL
+		deleted int64
+	}{
+		"exactly what the brake allows":   {50, 0, ``, 5000},
+		"more, and approved as a backlog": {20, 5000, ``, 5000},
+		"more, and not approved":          {49, 0, ``, 0},
+		"a small table is not braked":     {1, 0, `DELETE FROM log WHERE id > 999`, 999},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, logTable+tc.rows, dataset("log", 90))
+			w.plan.BrakePercent = tc.percent
+			if tc.backlog > 0 {
+				w.plan.Datasets[0].Delete.BacklogRows, w.plan.Datasets[0].Delete.BacklogUntil = tc.backlog, ptr(time.Now().Add(time.Hour))
+			}
+			r := w.run(Options{})
+			if r.Lines[0].Deleted != tc.deleted {
+				t.Errorf("%d rows deleted, want %d: %+v", r.Lines[0].Deleted, tc.deleted, r)
+			}
+			if tripped := r.Lines[0].Reason == report.LineBrakeTripped; tripped != (tc.deleted == 0) || tripped && r.Lines[0].Overdue != 5000 {
+				t.Errorf("line %+v", r.Lines[0])
+			}
+		})
+	}
+}
+
+func TestTheClocksAreReadToTheirDisadvantage(t *testing.T) {
+	// The pod is 50 s ahead: what expired only by its clock stays. 50 s behind: the store's is the later one, the pod's deletes.
+	for name, tc := range map[string]struct {
+		ahead time.Duration
+		left  int64
+	}{"the pod is ahead": {50 * time.Second, 2}, "the pod is behind": {-50 * time.Second, 3}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz);
+				INSERT INTO log VALUES (1, now() - interval '90 days' + interval '30 seconds'), (2, now() - interval '90 days' - interval '20 seconds'), (3, now() - interval '91 days'), (4, now())`, dataset("log", 90))
+			r := w.run(Options{Clock: func() time.Time { return time.Now().Add(tc.ahead) }})
+			if n := w.count(`SELECT count(*) FROM log`); n != tc.left || r.Outcome != report.Done {
+				t.Errorf("%d rows left, want %d: %+v", n, tc.left, r)
+			}
+			if want := -int64(tc.ahead / time.Second); r.SkewSeconds < want-1 || r.SkewSeconds > want+1 {
+				t.Errorf("skew %d", r.SkewSeconds)
+			}
+		})
+	}
+}
+
+func TestOneDatasetRefusedDoesNotKeepTheOthers(t *testing.T) {
+	broken := dataset("gone", 90)
+	broken.Table.Name = "log"
+	w := newWorld(t, logTable, dataset("log", 90), broken)
+	w.plan.Datasets[1].Table.Name = "gone"
+	w.plan.Datasets[0].Rules[0].Problem = ""
+	r := w.run(Options{})
+	if r.Outcome != report.Refused || r.Reason != report.ReasonDatasetsRefused || r.Lines[0].Deleted != 5000 || r.Lines[1].Reason != report.LineMissingTable {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestThePlansOwnProblemsAreInTheLines(t *testing.T) {
+	w := newWorld(t, logTable, dataset("log", 90))
+	w.plan.Datasets[0].Delete, w.plan.Datasets[0].Problem = nil, "the rules cannot be ordered"
+	r := w.run(Options{})
+	if r.Outcome != report.Done || r.Lines[0].Reason != report.LinePlan || r.Lines[0].Message != "the rules cannot be ordered" || r.Lines[0].Overdue != 5000 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestSharedStore(t *testing.T) {
+	d := dataset("log", 90)
+	d.Table.TenantColumn = "tenant"
+	acme := []plan.Override{{Tenant: "acme", ExternalIDs: []string{"1", "2"}, RetainFor: days(30)}}
+	d.Rules[0].Overrides, d.Delete.Overrides = acme, acme
+	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant int);
+		INSERT INTO log SELECT n, now() - interval '40 days', n % 4 + 1 FROM generate_series(1, 400) n`, d)
+	w.plan.Tenancy = v1alpha1.TenancyShared
+	w.plan.Tenants = []plan.Tenant{{Name: "acme", ExternalIDs: []string{"1", "2"}}, {Name: "globex", ExternalIDs: []string{"3"}}}
+	r := w.run(Options{})
+	if r.Outcome != report.Done || r.Lines[0].Deleted != 200 || r.Lines[0].UnknownTenant != 100 {
+		t.Errorf("%+v", r)
+	}
+	if n := w.count(`SELECT count(*) FROM log WHERE tenant IN (1, 2)`); n != 0 {
+		t.Errorf("%d rows of acme left", n)
+	}
+}
+
+func TestTwoSweepersAtOnce(t *testing.T) {
+	w := newWorld(t, logTable, dataset("log", 90))
+	// Two whole sweeps: one of them finds the store busy, or comes after the other.
+	reports := make(chan report.Report, 2)
+	for range 2 {
+		client := newKeyserver(t).client(t)
+		go func() {
+			reports <- Run(context.WithoutCancel(t.Context()), Options{Plan: w.plan, Hash: "hash", Leaser: client, Budget: time.Minute, Clock: time.Now,
+				Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		}()
+	}
+	var deleted int64
+	for range 2 {
+		r := <-reports
+		if r.Reason == report.ReasonStoreBusy {
+			continue
+		}
+		if r.Outcome != report.Done {
+			t.Errorf("%+v", r)
+		}
+		deleted += r.Lines[0].Deleted
+	}
+	if deleted != 5000 || w.count(`SELECT count(*) FROM log`) != 5000 {
+		t.Errorf("%d rows deleted", deleted)
+	}
+}

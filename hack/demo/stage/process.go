@@ -21,14 +21,15 @@ type record struct {
 }
 
 // startDetached starts a program that outlives this one, with its output in a log of the stage, and notes its number.
-func (s *Stage) startDetached(name, program string, args ...string) (err error) {
+// env is added to the stage's own, and wins over it.
+func (s *Stage) startDetached(name string, env []string, program string, args ...string) (err error) {
 	log, err := os.OpenFile(s.Path("logs", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("open the log of %s: %w", name, err)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	cmd := exec.Command(program, args...)
-	cmd.Dir, cmd.Env = s.Dir, s.environment()
+	cmd.Dir, cmd.Env = s.Dir, append(s.environment(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -42,7 +42,7 @@ func (s *Stage) StartTelegram(ctx context.Context, address string) (*Telegram, e
 	if err := os.WriteFile(tokenFile, []byte(Random()), 0o600); err != nil {
 		return nil, fmt.Errorf("start the stand-in for Telegram: %w", err)
 	}
-	err := s.startDetached("telegram", s.Path("bin", "telegram"),
+	err := s.startDetached("telegram", nil, s.Path("bin", "telegram"),
 		"--listen", net.JoinHostPort(address, "0"), "--control-listen", "127.0.0.1:0", "--control-token-file", tokenFile, "--ready-file", ready)
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func Random() string {
 // Down removes every trace: processes, the cluster with its mounts and links, and the stage's folder. What cannot be removed is in
 // the error, and the rest goes all the same.
 func (s *Stage) Down(ctx context.Context) error {
-	err := errors.Join(s.stopProcess(ctx, "telegram"), s.stopPostgres())
+	err := errors.Join(s.StopOnHost(ctx), s.stopProcess(ctx, "telegram"), s.stopPostgres())
 	if _, downErr := s.cluster(ctx, "down", "--name", s.Cluster); downErr != nil {
 		return errors.Join(err, fmt.Errorf("take the cluster down: %w", downErr))
 	}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/hack/demo/stage"
+)
+
+const (
+	botNamespace = "acme-bots"
+	chatter      = 7001 // the user of Telegram who writes to the bot
+)
+
+// door starts the stand-in and lets acme's tenant, and nobody else, to it.
+func (d *demo) door(ctx context.Context) error {
+	address, err := netip.ParseAddr(d.info.Network.HostIP)
+	if err != nil || !address.IsPrivate() {
+		return fmt.Errorf("this machine's address for pods is %q: want a private one", d.info.Network.HostIP)
+	}
+	if d.telegram, err = d.StartTelegram(ctx, address.String()); err != nil {
+		return err
+	}
+	if err := d.openDoor(ctx, "acme", d.telegram.Host, d.telegram.Port); err != nil {
+		return err
+	}
+	opened, err := d.opens(ctx, botNamespace)
+	if err != nil {
+		return err
+	}
+	if !opened {
+		return fmt.Errorf("no NetworkPolicy of %s opens %s", botNamespace, d.telegram.API)
+	}
+	if opened, err = d.opens(ctx, "globex-bots"); err != nil {
+		return err
+	}
+	if opened {
+		return errors.New("globex's namespace opens acme's address")
+	}
+	// A bot cannot open it by itself.
+	bots, err := quickstart[v1alpha1.BotDeployment](d, "bot.yaml")
+	if err != nil {
+		return err
+	}
+	own := bots[0]
+	own.Spec.Egress = []v1alpha1.EgressRule{{CIDR: d.telegram.Host + "/32", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: d.telegram.Port}}}}
+	err = d.client.Create(ctx, own, client.DryRunAll)
+	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "is a private address") {
+		return fmt.Errorf("a bot that opens a private address by itself is not refused as such: %w", err)
+	}
+	d.note("%s: acme's NetworkPolicy opens it, globex's does not, and a bot that tries is refused", d.telegram.API)
+	d.note("This cluster's network plugin enforces no NetworkPolicy: here they are objects, checked as such, not walls.")
+	return nil
+}
+
+// opens says whether a NetworkPolicy of a namespace lets pods to the stand-in.
+func (d *demo) opens(ctx context.Context, namespace string) (bool, error) {
+	var policies networkingv1.NetworkPolicyList
+	if err := d.client.List(ctx, &policies, client.InNamespace(namespace)); err != nil {
+		return false, fmt.Errorf("read network policies: %w", err)
+	}
+	if len(policies.Items) == 0 {
+		return false, fmt.Errorf("namespace %s has no NetworkPolicy at all", namespace)
+	}
+	for _, p := range policies.Items {
+		for _, rule := range p.Spec.Egress {
+			for _, to := range rule.To {
+				for _, port := range rule.Ports {
+					if to.IPBlock != nil && to.IPBlock.CIDR == d.telegram.Host+"/32" && port.Port != nil && port.Port.IntVal == d.telegram.Port {
+						return true, nil
+					}
+				}
+			}
+		}
+	}
+	return false, nil
+}
+
+// bot seals a token and applies the bot that carries it.
+func (d *demo) bot(ctx context.Context) error {
+	d.token = "4242001:AA" + stage.Random()
+	d.control = "control-" + stage.Random()
+	bots, err := quickstart[v1alpha1.BotDeployment](d, "bot.yaml")
+	if err != nil {
+		return err
+	}
+	bot := bots[0]
+	bot.Spec.Image, bot.Spec.ImagePullPolicy = stage.BotImage, corev1.PullNever
+	// Not a secret: it stands where secrets must not, so that the search of step 4 is known to find things.
+	bot.Spec.Env = append(bot.Spec.Env, v1alpha1.EnvVar{Name: "DEMO_CONTROL", Value: d.control})
+	if d.telegram != nil {
+		bot.Spec.Channels[0].Telegram.APIURL = d.telegram.API
+		if d.botID, err = d.telegram.Control.AddBot(ctx, d.token, "acme_support_bot"); err != nil {
+			return err
+		}
+	}
+	path, err := d.write("bot.yaml", bot)
+	if err != nil {
+		return err
+	}
+	sealed, err := d.Lethe(ctx, d.token, "seal", "-f", path, "--credential", "telegram-token")
+	if err != nil {
+		return err
+	}
+	bot.Spec.Credentials[0].Sealed = v1alpha1.SealedValue(strings.TrimSpace(sealed))
+	if strings.Contains(sealed, d.token) || !strings.HasPrefix(sealed, "seal.v1.") {
+		return errors.New("what kubectl lethe seal printed is no sealed value")
+	}
+	d.note("kubectl lethe seal → %.60s… (%d characters)", strings.TrimSpace(sealed), len(sealed))
+	if err := d.apply(ctx, "bot.yaml", bot); err != nil {
+		return err
+	}
+	if err := d.await(ctx, bot, v1alpha1.ConditionReady, 2*time.Minute); err != nil {
+		return err
+	}
+	out, err := d.Kubectl(ctx, "", "get", "bots,statefulsets,pods,secrets", "-n", botNamespace)
+	if err != nil {
+		return err
+	}
+	d.printed(out)
+	return nil
+}
+
+// talk writes to the bot and wants its answer.
+func (d *demo) talk(ctx context.Context) error {
+	id, err := d.telegram.Control.UserSays(ctx, d.botID, chatter, "Is anybody there?")
+	if err != nil {
+		return err
+	}
+	m, err := d.telegram.Control.AwaitReply(ctx, d.botID, chatter, id, 30*time.Second)
+	if err != nil {
+		return err
+	}
+	if want := "You said: Is anybody there?"; m.Text != want {
+		return fmt.Errorf("the bot answered %q, want %q", m.Text, want)
+	}
+	d.note("user: Is anybody there?")
+	d.note("bot:  %s", m.Text)
+	st, err := d.telegram.Control.Stats(ctx, d.botID)
+	if err != nil {
+		return err
+	}
+	if st.Conflicts != 0 || len(st.Peers) != 1 {
+		return fmt.Errorf("the token was polled from %v with %d conflicts, want one consumer and none", st.Peers, st.Conflicts)
+	}
+	d.note("one consumer polls, from the pod's address %s; conflicts: none", st.Peers[0])
+	return nil
+}

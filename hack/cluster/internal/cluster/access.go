@@ -155,16 +155,18 @@ func probe(ctx context.Context, client *http.Client, url string) error {
 
 // kubectl runs kubectl as the administrator with input, and returns what it prints.
 func (c *Cluster) kubectl(ctx context.Context, input string, args ...string) ([]byte, error) {
-	args = append([]string{"--kubeconfig", c.Kubeconfig(), "--cache-dir", c.path("kubectl-cache")}, args...)
+	verb := args[0]
+	args = append([]string{"--kubeconfig", c.Kubeconfig(), "--cache-dir", c.path("kubectl-cache"), "--request-timeout=30s"}, args...)
 	cmd := exec.CommandContext(ctx, c.binary("kubectl"), args...)
 	cmd.Stdin = strings.NewReader(input)
+	c.tie(cmd)
 	// Nothing of the user's own settings may steer it.
 	cmd.Env = []string{"HOME=" + c.Dir, "PATH=" + os.Getenv("PATH")}
 	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
-			return nil, fmt.Errorf("kubectl %s: %w: %s", args[4], err, strings.TrimSpace(string(exit.Stderr)))
+			return nil, fmt.Errorf("kubectl %s: %w: %s", verb, err, strings.TrimSpace(string(exit.Stderr)))
 		}
 		return nil, fmt.Errorf("kubectl: %w", err)
 	}

@@ -231,7 +231,7 @@ func (c *Cluster) settled(ctx context.Context) error {
 	if c.state.Spec.Mode != Node {
 		return nil
 	}
-	out, err = c.kubectl(ctx, "", "-n", "kube-system", "get", "deployment", "coredns", "-o", "jsonpath={.status.readyReplicas}")
+	out, err = c.kubectl(ctx, "", "get", "deployment", "coredns", "-n", "kube-system", "-o", "jsonpath={.status.readyReplicas}")
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,18 @@ func (c *Cluster) Ctr(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	if argv, err = process.EnterArgs("", mounts, argv); err != nil {
 		return nil, err
 	}
-	return exec.CommandContext(ctx, argv[0], argv[1:]...), nil
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	c.tie(cmd)
+	return cmd, nil
+}
+
+// tie makes a command part of the caller's work on the cluster: it ends with the caller, and while it has not, it holds
+// the caller's lock, so that nobody removes the cluster while it still writes.
+func (c *Cluster) tie(cmd *exec.Cmd) {
+	cmd.SysProcAttr = process.Child()
+	if c.lock != nil {
+		cmd.ExtraFiles = []*os.File{c.lock.File()}
+	}
 }
 
 // LoadImages imports image archives into the node.

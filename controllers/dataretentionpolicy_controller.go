@@ -71,7 +71,7 @@ func (r *DataRetentionPolicyReconciler) Reconcile(ctx context.Context, req ctrl.
 // selected returns the stores that a policy selects and that are not going away. They are the cache's own: read only.
 func (r *DataRetentionPolicyReconciler) selected(ctx context.Context, policy *v1alpha1.DataRetentionPolicy) ([]*v1alpha1.DataStore, error) {
 	var list v1alpha1.DataStoreList
-	if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, unlocked); err != nil {
 		return nil, fmt.Errorf("list stores: %w", err)
 	}
 	selector := plan.Selector(policy)
@@ -115,7 +115,7 @@ func storeMoved() predicate.Predicate {
 func (r *DataRetentionPolicyReconciler) wakePolicies() handler.EventHandler {
 	wake := func(ctx context.Context, q queue, objects ...client.Object) {
 		var list v1alpha1.DataRetentionPolicyList
-		if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, unlocked); err != nil {
 			log.FromContext(ctx).Error(err, "Listing DataRetentionPolicies")
 			return
 		}

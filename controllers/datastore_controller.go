@@ -28,12 +28,12 @@ import (
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
 // +kubebuilder:rbac:groups=batch,resources=cronjobs;jobs,verbs=list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
-// +kubebuilder:rbac:groups="",namespace=tenant,resources=serviceaccounts,verbs=get;create;update
-// +kubebuilder:rbac:groups="",namespace=tenant,resources=configmaps,verbs=get;create;update;delete
-// +kubebuilder:rbac:groups="",namespace=tenant,resources=pods,verbs=list
-// +kubebuilder:rbac:groups=networking.k8s.io,namespace=tenant,resources=networkpolicies,verbs=get;create;update
-// +kubebuilder:rbac:groups=batch,namespace=tenant,resources=cronjobs,verbs=get;create;update
-// +kubebuilder:rbac:groups=batch,namespace=tenant,resources=jobs,verbs=get;create
+// +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=serviceaccounts,verbs=get;create;update
+// +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=configmaps,verbs=get;create;update;delete
+// +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=pods,verbs=list
+// +kubebuilder:rbac:groups=networking.k8s.io,roleName=lethe-manager-tenant,resources=networkpolicies,verbs=get;create;update
+// +kubebuilder:rbac:groups=batch,roleName=lethe-manager-tenant,resources=cronjobs,verbs=get;create;update
+// +kubebuilder:rbac:groups=batch,roleName=lethe-manager-tenant,resources=jobs,verbs=get;create
 
 // DataStoreReconciler plans a store's sweeps, makes them run, and says what they measured.
 type DataStoreReconciler struct {

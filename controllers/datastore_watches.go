@@ -69,7 +69,7 @@ func (r *DataStoreReconciler) storeOfJob(ctx context.Context, job client.Object)
 	owner := metav1.GetControllerOf(job)
 	if owner != nil && owner.Kind == "CronJob" {
 		var cron batchv1.CronJob
-		if err := r.Writer.Client.Get(ctx, client.ObjectKey{Namespace: job.GetNamespace(), Name: owner.Name}, &cron); err != nil {
+		if err := r.Writer.Client.Get(ctx, client.ObjectKey{Namespace: job.GetNamespace(), Name: owner.Name}, &cron, unlocked); err != nil {
 			return nil
 		}
 		owner = metav1.GetControllerOf(&cron)
@@ -133,7 +133,7 @@ func (r *DataStoreReconciler) wakeSelected() handler.EventHandler {
 
 func (r *DataStoreReconciler) storesWhere(ctx context.Context, wanted func(*v1alpha1.DataStore) bool) []reconcile.Request {
 	var list v1alpha1.DataStoreList
-	if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, unlocked); err != nil {
 		log.FromContext(ctx).Error(err, "Listing DataStores")
 		return nil
 	}

@@ -68,18 +68,20 @@ func Store(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now 
 				store.Namespace, tenant.Name, tenant.Spec.Class)}
 		}
 		var tenants v1alpha1.TenantList
-		if err := r.List(ctx, &tenants, client.UnsafeDisableDeepCopy); err != nil {
+		if err := r.List(ctx, &tenants, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
 			return Compiled{}, fmt.Errorf("list tenants: %w", err)
 		}
 		in.Tenants = tenants.Items
 	}
 	var policies v1alpha1.DataRetentionPolicyList
-	if err := r.List(ctx, &policies, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.List(ctx, &policies, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
 		return Compiled{}, fmt.Errorf("list policies: %w", err)
 	}
 	in.Policies = policies.Items
 	return Compiled{Result: plan.Compile(in), Tenant: tenant}, nil
 }
+
+const notListed = "namespace %s belongs to no Tenant; list it in a Tenant's spec.namespaces"
 
 // TenantOf returns the tenant that a namespace belongs to: the one that its protected label names and whose status lists
 // the namespace by UID. Neither alone is believed. The error is a *Refusal when there is none.
@@ -90,7 +92,8 @@ func TenantOf(ctx context.Context, r client.Reader, namespace string) (*v1alpha1
 	var ns corev1.Namespace
 	if err := r.Get(ctx, client.ObjectKey{Name: namespace}, &ns); err != nil {
 		if apierrors.IsNotFound(err) {
-			return none("namespace %s does not exist", namespace)
+			// A cache of tenants' namespaces knows no other.
+			return none(notListed, namespace)
 		}
 		return nil, fmt.Errorf("get namespace %s: %w", namespace, err)
 	}
@@ -99,7 +102,7 @@ func TenantOf(ctx context.Context, r client.Reader, namespace string) (*v1alpha1
 	}
 	name := ns.Labels[v1alpha1.LabelTenant]
 	if name == "" {
-		return none("namespace %s belongs to no Tenant; list it in a Tenant's spec.namespaces", namespace)
+		return none(notListed, namespace)
 	}
 	var tenant v1alpha1.Tenant
 	if err := r.Get(ctx, client.ObjectKey{Name: name}, &tenant); err != nil {

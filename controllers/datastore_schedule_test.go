@@ -1,0 +1,92 @@
+package controllers
+
+import (
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+func TestDecideCatchUp(t *testing.T) {
+	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	ago := func(d time.Duration) *metav1.Time {
+		at := metav1.NewTime(now.Add(-d))
+		return &at
+	}
+	// swept is a store that was measured ten minutes ago, by the plan in force.
+	swept := func(change func(*v1alpha1.DataStoreStatus)) v1alpha1.DataStoreStatus {
+		s := v1alpha1.DataStoreStatus{
+			MeasuredAt: ago(10 * time.Minute),
+			LastSweep:  &v1alpha1.SweepStatus{JobUID: "j", Content: "plan", Outcome: v1alpha1.SweepDone, FinishedAt: ago(10 * time.Minute)},
+		}
+		if change != nil {
+			change(&s)
+		}
+		return s
+	}
+	attempt := func(n int32) v1alpha1.DataStoreStatus {
+		return swept(func(s *v1alpha1.DataStoreStatus) {
+			s.LastSweep.Outcome, s.LastSweep.Attempt, s.LastSweep.FinishedAt = v1alpha1.SweepLost, n, ago(0)
+		})
+	}
+	tests := map[string]struct {
+		status  v1alpha1.DataStoreStatus
+		deletes bool
+		want    time.Duration // 0: now
+	}{
+		"never swept: now":                               {status: v1alpha1.DataStoreStatus{}},
+		"measured: when two sweeps have been missed":     {status: swept(nil), want: 110 * time.Minute},
+		"another plan: now":                              {status: swept(func(s *v1alpha1.DataStoreStatus) { s.LastSweep.Content = "old" })},
+		"stale: now":                                     {status: swept(func(s *v1alpha1.DataStoreStatus) { s.MeasuredAt = ago(2 * time.Hour) })},
+		"nothing measured, once: after a minute":         {status: attempt(1), want: time.Minute},
+		"twice: after four":                              {status: attempt(2), want: 4 * time.Minute},
+		"three times: after sixteen":                     {status: attempt(3), want: 16 * time.Minute},
+		"four times: after an hour":                      {status: attempt(4), want: time.Hour},
+		"very often: after an hour":                      {status: attempt(1 << 30), want: time.Hour},
+		"a changed plan does not wait for a failing one": {status: swept(func(s *v1alpha1.DataStoreStatus) { s.LastSweep.Attempt, s.LastSweep.Content = 4, "old" })},
+		"its time was up: go on at once": {status: swept(func(s *v1alpha1.DataStoreStatus) {
+			s.LastSweep.Outcome, s.LastSweep.Reason = v1alpha1.SweepStopped, report.ReasonTimeBudget
+		})},
+		"stopped for another reason: after a minute, is now": {status: swept(func(s *v1alpha1.DataStoreStatus) {
+			s.LastSweep.Outcome, s.LastSweep.Reason = v1alpha1.SweepStopped, report.ReasonTerminated
+		})},
+		"overdue rows that may be deleted: a quarter of an hour after the last sweep": {
+			status: swept(func(s *v1alpha1.DataStoreStatus) { s.Overdue = 1 }), deletes: true, want: 5 * time.Minute},
+		"overdue rows in Audit: another sweep would not help": {
+			status: swept(func(s *v1alpha1.DataStoreStatus) { s.Overdue = 1 }), want: 110 * time.Minute},
+		"overdue rows that a sweep refused to delete: neither": {
+			status: swept(func(s *v1alpha1.DataStoreStatus) { s.Overdue, s.LastSweep.Outcome = 1, v1alpha1.SweepRefused }), deletes: true, want: 110 * time.Minute},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			wait, due := decideCatchUp(now, tc.status, "plan", tc.deletes)
+			if due != (tc.want == 0) || wait != tc.want {
+				t.Errorf("wait %s, due %v; want %s", wait, due, tc.want)
+			}
+			if due {
+				return
+			}
+			// Both answers are of one reading of the clock: when the wait is over, it is due.
+			if again, dueThen := decideCatchUp(now.Add(wait), tc.status, "plan", tc.deletes); !dueThen {
+				t.Errorf("after %s still to wait: %s", wait, again)
+			}
+		})
+	}
+}
+
+func TestCatchUpName(t *testing.T) {
+	store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Name: "chat", UID: "u"}}
+	name := catchUpName(store, "plan", &v1alpha1.SweepStatus{JobUID: "j"})
+	if again := catchUpName(store, "plan", &v1alpha1.SweepStatus{JobUID: "j", Attempt: 3}); again != name {
+		t.Errorf("asked twice after the same sweep: %s and %s", name, again)
+	}
+	if other := catchUpName(store, "plan", &v1alpha1.SweepStatus{JobUID: "k"}); other == name {
+		t.Error("after another sweep the name is the same")
+	}
+	if other := catchUpName(store, "changed", &v1alpha1.SweepStatus{JobUID: "j"}); other == name {
+		t.Error("for another plan the name is the same")
+	}
+}

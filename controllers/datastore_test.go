@@ -1,0 +1,546 @@
+package controllers
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/retention"
+)
+
+const (
+	audit   = v1alpha1.PolicyAudit
+	enforce = v1alpha1.PolicyEnforce
+)
+
+func TestAStoreIsPlannedAndMeasuredAtOnce(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	p := b.policy("privacy", audit, rule("Conversations", period(90)))
+	s := b.store("chat", nil)
+	b.settle(s)
+
+	job := b.job()
+	want := []string{
+		"*v1.ConfigMap/" + resources.PlanName("chat", s.Status.Plan.Hash), "*v1.CronJob/chat-sweep", "*v1.Job/" + job.Name,
+		"*v1.NetworkPolicy/chat-sweeper", "*v1.ServiceAccount/chat-sweeper",
+	}
+	if diff := cmp.Diff(want, b.children(s)); diff != "" {
+		t.Errorf("children (-want +got):\n%s", diff)
+	}
+	if planHashOf(job) != s.Status.Plan.Hash {
+		t.Errorf("the Job runs plan %s, in force is %s", planHashOf(job), s.Status.Plan.Hash)
+	}
+	b.want(s, map[string]string{"Ready": "False NotMeasured", "Reconciling": "True NotMeasured", "Stalled": "False NotStalled",
+		"CredentialsReady": "True Stored", "Reachable": "Unknown NotMeasured", "Compliant": "Unknown NotMeasured", "Approved": "False AwaitingApproval"})
+	if s.Status.Tenant != b.tenant {
+		t.Errorf("tenant %q, want %q", s.Status.Tenant, b.tenant)
+	}
+
+	b.sweep(s, func(r *report.Report) {
+		r.Lines[0].Rows, r.Lines[0].Eligible, r.Lines[0].KeptByChild = 300, 40, 2
+	})
+	wantRules := []v1alpha1.RuleMeasurement{{Dataset: "messages", Policy: p.Name, Rule: "conversations", Window: "P90D", Rows: 300, Eligible: 40, KeptByChild: 2}}
+	if diff := cmp.Diff(wantRules, s.Status.Rules); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+	b.want(s, map[string]string{"Ready": "True Ready", "Reconciling": "False Settled", "Stalled": "False NotStalled",
+		"Reachable": "True Connected", "CoverageComplete": "True Complete", "Compliant": "True Compliant", "Approved": "False AwaitingApproval"})
+	if n := len(b.active()); n != 0 {
+		t.Errorf("%d Jobs are active after the store was measured, want none", n)
+	}
+	if s.Status.Plan.SystemIdentifier != "7300" {
+		t.Errorf("systemIdentifier %q", s.Status.Plan.SystemIdentifier)
+	}
+}
+
+func TestEnforceWaitsForApprovalAndThenDeletes(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	p := b.policy("privacy", enforce, rule("Conversations", period(90)))
+	s := b.store("chat", nil)
+	b.settle(s)
+	b.sweep(s, func(r *report.Report) {
+		r.Lines[0].Eligible, r.Lines[0].Overdue, r.Lines[0].OldestOverdueSeconds = 40, 30, 3600
+	})
+	b.want(s, map[string]string{"Ready": "False AwaitingApproval", "Stalled": "True AwaitingApproval", "Approved": "False AwaitingApproval", "Compliant": "False Overdue"})
+	b.says(s, "Approved", "messages: rows older than P90D (approved: nothing)")
+	if diff := cmp.Diff([]string{"messages: rows older than P90D (approved: nothing)"}, s.Status.Plan.AwaitingApproval); diff != "" {
+		t.Errorf("awaiting approval (-want +got):\n%s", diff)
+	}
+	if events := strings.Join(b.eventsSeen(), "\n"); !strings.Contains(events, "AwaitingApproval") || !strings.Contains(events, "Overdue") {
+		t.Errorf("events:\n%s\nwant AwaitingApproval and Overdue", events)
+	}
+
+	approved, err := plan.Propose(plan.Compile(plan.Input{Store: s, StoreTenant: &v1alpha1.Tenant{}, Policies: []v1alpha1.DataRetentionPolicy{*p}, Now: b.clock.Now()}), s.Status, b.clock.Now())
+	b.must(err)
+	amend(b, s, func(s *v1alpha1.DataStore) { s.Spec.ApprovedPlan = &approved })
+	b.settle(s)
+	job := b.job()
+	if !b.plan(job).Deletes() {
+		t.Fatal("the plan deletes nothing although it is approved")
+	}
+	b.want(s, map[string]string{"Approved": "True Approved", "Compliant": "Unknown PlanChanged"})
+	b.sweep(s, func(r *report.Report) { r.Lines[0].Deleted = 40 })
+	b.want(s, map[string]string{"Ready": "True Ready", "Compliant": "True Compliant"})
+	if events := strings.Join(b.eventsSeen(), "\n"); !strings.Contains(events, "SweepFinished deleted 40 row(s)") {
+		t.Errorf("events:\n%s\nwant SweepFinished with the count", events)
+	}
+
+	t.Run("a shorter window waits again, and nothing is deleted meanwhile", func(t *testing.T) {
+		amend(b, p, func(p *v1alpha1.DataRetentionPolicy) { p.Spec.Rules[0].RetainFor = period(30) })
+		b.settle(s)
+		if b.plan(b.job()).Deletes() {
+			t.Error("the plan deletes what was not approved")
+		}
+		b.sweep(s, nil)
+		b.want(s, map[string]string{"Approved": "False AwaitingApproval", "Ready": "False AwaitingApproval"})
+		b.says(s, "Approved", "messages: rows older than P30D (approved: P90D)")
+	})
+	t.Run("put back to Audit, nothing is deleted", func(t *testing.T) {
+		amend(b, p, func(p *v1alpha1.DataRetentionPolicy) { p.Spec.Rules[0].RetainFor, p.Spec.Mode = period(90), audit })
+		b.settle(s)
+		if b.plan(b.job()).Deletes() {
+			t.Error("the plan deletes in Audit")
+		}
+	})
+}
+
+func TestAChangedPlanIsSweptAtOnceAndTheOldOneGoes(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	p := b.policy("privacy", audit, rule("Conversations", period(90)))
+	s := b.store("chat", nil)
+	b.settle(s)
+	running := b.job()
+	first := s.Status.Plan.Hash
+
+	amend(b, p, func(p *v1alpha1.DataRetentionPolicy) { p.Spec.Rules[0].RetainFor = period(60) })
+	b.clock.SetTime(b.clock.Now().Add(10 * time.Minute))
+	b.settle(s)
+	second := s.Status.Plan.Hash
+	if second == first {
+		t.Fatal("another window has the same plan")
+	}
+	if got := b.job(); got.UID != running.UID {
+		t.Fatal("a second Job was made while the first was active")
+	}
+	var cron batchv1.CronJob
+	b.must(b.env.Client.Get(t.Context(), client.ObjectKey{Namespace: b.namespace, Name: "chat-sweep"}, &cron))
+	if got := resources.PlanHashOf(cron.Spec.JobTemplate.Spec.Template.Spec); got != second {
+		t.Errorf("the CronJob runs plan %s, want %s", got, second)
+	}
+	plans := func() (names []string) {
+		for _, c := range b.children(s) {
+			if strings.HasPrefix(c, "*v1.ConfigMap/") {
+				names = append(names, strings.TrimPrefix(c, "*v1.ConfigMap/"))
+			}
+		}
+		return names
+	}
+	both := []string{resources.PlanName("chat", first), resources.PlanName("chat", second)}
+	slices.Sort(both)
+	if diff := cmp.Diff(both, plans()); diff != "" {
+		t.Errorf("the plan of a Job that runs must stay (-want +got):\n%s", diff)
+	}
+
+	// The old sweep loses its lease and ends; the new plan is swept at once.
+	b.clock.SetTime(time.Now().Truncate(time.Second))
+	b.finish(running, b.told(running, nil))
+	b.settle(s)
+	b.want(s, map[string]string{"Compliant": "Unknown NotMeasured"})
+	if got := planHashOf(b.job()); got != second {
+		t.Errorf("the sweep out of turn runs plan %s, want %s", got, second)
+	}
+	b.sweep(s, nil)
+	b.want(s, map[string]string{"Compliant": "True Compliant"})
+
+	// The CronJob's controller may still be making a Job of the old plan: it stays for a moment.
+	if diff := cmp.Diff(both, plans()); diff != "" {
+		t.Errorf("just replaced (-want +got):\n%s", diff)
+	}
+	b.clock.SetTime(time.Now().Add(oldPlanGrace + 2*time.Second))
+	b.settle(s)
+	if diff := cmp.Diff([]string{resources.PlanName("chat", second)}, plans()); diff != "" {
+		t.Errorf("after the grace (-want +got):\n%s", diff)
+	}
+}
+
+func TestWhatASweepSaysAboutTheStore(t *testing.T) {
+	broken := func(reason string) func(*report.Report) {
+		return func(r *report.Report) {
+			*r = report.Report{Plan: r.Plan, Outcome: report.Refused, Reason: reason, Message: "do something about " + reason, Mode: r.Mode}
+		}
+	}
+	tests := map[string]struct {
+		edit   func(*report.Report)
+		raw    func(string) string // what really arrives
+		want   map[string]string
+		says   string // Ready
+		within time.Duration
+	}{
+		"unreachable": {edit: broken(report.ReasonUnreachable), says: "do something about Unreachable", within: time.Minute,
+			want: map[string]string{"Ready": "False Unreachable", "Reconciling": "True Unreachable", "Reachable": "False Unreachable", "Compliant": "Unknown Unreachable"}},
+		"wrong password": {edit: broken(report.ReasonWrongPassword), within: time.Minute,
+			want: map[string]string{"Ready": "False WrongPassword", "Stalled": "True WrongPassword", "Reachable": "False WrongPassword", "Compliant": "Unknown WrongPassword"}},
+		"untrusted certificate": {edit: broken(report.ReasonUntrustedCertificate), within: time.Minute,
+			want: map[string]string{"Ready": "False UntrustedCertificate", "Reachable": "False UntrustedCertificate", "Compliant": "Unknown UntrustedCertificate"}},
+		"no such database": {edit: broken(report.ReasonNoSuchDatabase), within: time.Minute,
+			want: map[string]string{"Reachable": "False NoSuchDatabase"}},
+		"no lease": {edit: broken(report.ReasonLeaseRefused), within: time.Minute,
+			want: map[string]string{"Ready": "False LeaseRefused", "Reachable": "Unknown LeaseRefused", "Compliant": "Unknown LeaseRefused"}},
+		"no message": {raw: func(string) string { return "" }, within: time.Minute,
+			want: map[string]string{"Ready": "False ReportLost", "Reachable": "Unknown ReportLost", "Compliant": "Unknown ReportLost"}},
+		"a cut message": {raw: func(s string) string { return s[:len(s)/2] }, within: time.Minute,
+			want: map[string]string{"Ready": "False ReportLost", "Compliant": "Unknown ReportLost"}},
+		"not a message of ours": {raw: func(string) string { return "OOMKilled" }, within: time.Minute,
+			want: map[string]string{"Compliant": "Unknown ReportLost"}},
+		"another plan than the Job's": {edit: func(r *report.Report) { r.Plan = strings.Repeat("0", 64) }, within: time.Minute,
+			want: map[string]string{"Compliant": "Unknown ReportLost"}},
+		"a missing column": {edit: func(r *report.Report) {
+			r.Reason, r.Outcome = report.ReasonDatasetsRefused, report.Refused
+			r.Lines[0].Reason, r.Lines[0].Message = report.LineMissingColumn, "public.messages has no column created_at"
+		}, says: "public.messages has no column created_at",
+			want: map[string]string{"Ready": "False NotMeasured", "Reachable": "True Connected", "Compliant": "Unknown NotMeasured"}},
+		"a line that did not fit": {edit: func(r *report.Report) { r.Lines = []report.Line{{Dataset: "other"}}; r.Truncated = 1 },
+			want: map[string]string{"Ready": "False NotMeasured", "Compliant": "Unknown NotMeasured"}},
+		"uncovered tables": {edit: func(r *report.Report) { r.Uncovered, r.UncoveredCount = []string{"public.drafts"}, 1 }, says: "public.drafts",
+			want: map[string]string{"Ready": "False UncoveredTable", "Stalled": "True UncoveredTable", "CoverageComplete": "False UncoveredTable", "Compliant": "True Compliant"}},
+		"rows without an age": {edit: func(r *report.Report) { r.Lines[0].UnknownAge = 3 }, says: "3 row(s)",
+			want: map[string]string{"Ready": "False UnknownAge", "Compliant": "Unknown UnknownAge"}},
+		"a brake that has tripped": {edit: func(r *report.Report) {
+			r.Reason, r.Outcome = report.ReasonDatasetsRefused, report.Refused
+			r.Lines[0].Reason, r.Lines[0].Message, r.Lines[0].Overdue = report.LineBrakeTripped, "45 % of the table", 9
+		}, says: "45 % of the table", want: map[string]string{"Ready": "False Overdue", "Compliant": "False Overdue"}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newStoreBench(t, v1alpha1.TenantCustomer)
+			b.policy("privacy", audit, rule("Conversations", period(90)))
+			s := b.store("chat", nil)
+			b.settle(s)
+			job := b.job()
+			text := b.told(job, tc.edit)
+			if tc.raw != nil {
+				text = tc.raw(text)
+			}
+			b.clock.SetTime(b.clock.Now().Add(2 * time.Second))
+			b.finish(job, text)
+			b.settle(s)
+			b.want(s, tc.want)
+			b.says(s, v1alpha1.ConditionReady, tc.says)
+			if tc.within == 0 {
+				return
+			}
+			if n := len(b.active()); n != 0 {
+				t.Fatalf("%d Jobs at once after a sweep that measured nothing, want to wait", n)
+			}
+			b.clock.SetTime(b.clock.Now().Add(tc.within))
+			b.settle(s)
+			again := b.job()
+			if again.Name == job.Name {
+				t.Error("the repetition has the name of the first")
+			}
+			b.sweep(s, nil)
+			b.want(s, map[string]string{"Ready": "True Ready", "Reachable": "True Connected", "Compliant": "True Compliant"})
+		})
+	}
+}
+
+func TestAReportIsReadOnce(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	b.policy("privacy", audit, rule("Conversations", period(90)))
+	s := b.store("chat", nil)
+	b.settle(s)
+	b.sweep(s, nil)
+	b.want(s, map[string]string{"Ready": "True Ready"})
+
+	// The pod goes with its time; the measurement stays, also for a manager that has just started.
+	b.must(b.cluster.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(b.namespace), client.GracePeriodSeconds(0)))
+	b.use(nil)
+	before := time.Now()
+	b.settle(s)
+	b.want(s, map[string]string{"Ready": "True Ready"})
+	if writes := b.writes(before); len(writes) > 0 {
+		t.Errorf("writes: %v", writes)
+	}
+}
+
+func TestAMeasurementGrowsStaleAndIsRepeated(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	b.policy("privacy", audit, rule("Conversations", period(90)))
+	s := b.store("chat", nil)
+	b.settle(s)
+	b.sweep(s, nil)
+	result := b.settle(s)
+	if left := s.Status.MeasuredAt.Add(staleAfter).Sub(b.clock.Now()); result.RequeueAfter <= 0 || result.RequeueAfter > left {
+		t.Fatalf("looks again after %s, the measurement is stale in %s", result.RequeueAfter, left)
+	}
+	b.clock.SetTime(s.Status.MeasuredAt.Add(staleAfter - time.Second))
+	b.settle(s)
+	b.want(s, map[string]string{"Compliant": "True Compliant"})
+	b.clock.SetTime(s.Status.MeasuredAt.Add(staleAfter))
+	b.eventsSeen()
+	b.settle(s)
+	b.want(s, map[string]string{"Ready": "False Stale", "Compliant": "Unknown Stale"})
+	if events := strings.Join(b.eventsSeen(), "\n"); !strings.Contains(events, "Warning Stale") {
+		t.Errorf("events:\n%s\nwant a warning", events)
+	}
+	job := b.job()
+	for range 5 {
+		b.clock.SetTime(b.clock.Now().Add(time.Hour))
+		b.settle(s)
+		if got := b.job(); got.UID != job.UID {
+			t.Fatal("another Job was made while one is active")
+		}
+	}
+	// A hand that suspends it does not stop measuring for good.
+	amend(b, job, func(j *batchv1.Job) { j.Spec.Suspend = new(true) })
+	b.must(b.cluster.Delete(t.Context(), job, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+	b.settle(s)
+	if b.job().UID == job.UID {
+		t.Error("no other Job was made")
+	}
+}
+
+func TestAStoreThatMayHaveNoPlan(t *testing.T) {
+	t.Run("a namespace that is no tenant's", func(t *testing.T) {
+		b := newStoreBench(t, v1alpha1.TenantCustomer)
+		b.namespace = b.env.Namespace(t, "nobodys", nil).Name
+		s := b.store("chat", nil)
+		b.settle(s)
+		b.want(s, map[string]string{"Ready": "False NoTenant", "Stalled": "True NoTenant", "Compliant": "Unknown NotPlanned"})
+		b.says(s, v1alpha1.ConditionReady, "spec.namespaces")
+		if got := b.children(s); len(got) > 0 || len(s.Finalizers) > 0 {
+			t.Errorf("children %v, finalizers %v, want none", got, s.Finalizers)
+		}
+	})
+	t.Run("a namespace that only says it is a tenant's", func(t *testing.T) {
+		b := newStoreBench(t, v1alpha1.TenantCustomer)
+		b.namespace = b.env.Namespace(t, "claimed", map[string]string{v1alpha1.LabelTenant: b.tenant}).Name
+		s := b.store("chat", nil)
+		b.settle(s)
+		b.want(s, map[string]string{"Ready": "False NoTenant"})
+		if got := b.children(s); len(got) > 0 {
+			t.Errorf("children %v, want none", got)
+		}
+	})
+	t.Run("a Shared store in a Customer's namespace", func(t *testing.T) {
+		b := newStoreBench(t, v1alpha1.TenantCustomer)
+		b.policy("privacy", enforce, rule("Conversations", period(90)))
+		s := b.store("chat", makeShared)
+		b.settle(s)
+		b.want(s, map[string]string{"Ready": "False SharedRefused", "Stalled": "True SharedRefused"})
+		b.says(s, v1alpha1.ConditionReady, "class Platform")
+		if got := b.children(s); len(got) > 0 {
+			t.Errorf("children %v, want none", got)
+		}
+	})
+	t.Run("in a Platform's it is planned, with every tenant's rows", func(t *testing.T) {
+		b := newStoreBench(t, v1alpha1.TenantPlatform)
+		b.policy("privacy", audit, rule("Conversations", period(90)))
+		acme := b.tenantWith("acme-"+b.namespace, v1alpha1.TenantCustomer)
+		amend(b, acme, func(x *v1alpha1.Tenant) {
+			x.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: "42"}}
+			x.Spec.RetentionOverrides = []v1alpha1.RetentionOverride{{DataClass: "Conversations", RetainFor: period(30)}}
+		})
+		s := b.store("chat", makeShared)
+		b.settle(s)
+		got := b.plan(b.job()).Datasets[0].Rules[0].Overrides
+		if diff := cmp.Diff([]plan.Override{{Tenant: acme.Name, ExternalIDs: []string{"42"}, RetainFor: *period(30)}}, got); diff != "" {
+			t.Errorf("overrides (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func makeShared(s *v1alpha1.DataStore) {
+	s.Spec.Tenancy, s.Spec.TenantIDType = v1alpha1.TenancyShared, "AccountID"
+	for i := range s.Spec.Datasets {
+		s.Spec.Datasets[i].Table.TenantColumn = "account_id"
+	}
+}
+
+func TestRulesThatCannotBeKept(t *testing.T) {
+	tests := map[string]struct {
+		rule    v1alpha1.RetentionRule
+		own     *v1alpha1.Period // the tenant's override
+		floor   *v1alpha1.Period
+		says    []string
+		deletes string // window, empty: nothing
+	}{
+		"a window shorter than the floor": {rule: rule("Conversations", period(90)), floor: period(365),
+			says: []string{"retainFor (P90D)", "spec.datasets[messages].floor.retainFor (P365D)"}},
+		"a window that cannot be compared with the floor": {rule: rule("Conversations", period(365)), floor: &v1alpha1.Period{Years: new(int32(1))},
+			says: []string{"floor.retainFor (P1Y)"}},
+		"an override that is longer": {rule: rule("Conversations", period(90)), own: period(120),
+			says: []string{"spec.retentionOverrides[Conversations].retainFor", "P120D is longer than P90D"}, deletes: "P90D"},
+		"an override that cannot be compared": {rule: rule("Conversations", &v1alpha1.Period{Months: new(int32(1))}), own: period(30),
+			says: []string{"P30D is not provably shorter than P1M", "use the same unit"}, deletes: "P1M"},
+		"an override under the floor": {rule: rule("Conversations", period(90)), own: period(30), floor: period(60),
+			says: []string{"retainFor (P30D)", "P60D"}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newStoreBench(t, v1alpha1.TenantCustomer)
+			b.policy("privacy", enforce, tc.rule)
+			tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: b.tenant}}
+			if tc.own != nil {
+				amend(b, tenant, func(x *v1alpha1.Tenant) {
+					x.Spec.RetentionOverrides = []v1alpha1.RetentionOverride{{DataClass: "Conversations", RetainFor: tc.own}}
+				})
+			}
+			s := b.store("chat", func(s *v1alpha1.DataStore) {
+				if tc.floor != nil {
+					s.Spec.Datasets[0].Floor = &v1alpha1.Floor{RetainFor: tc.floor, LegalBasis: "law"}
+				}
+				window := tc.rule.RetainFor
+				if tc.own != nil && tc.floor != nil {
+					window = tc.own
+				}
+				s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyDedicated,
+					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.Definition(s.Spec.Datasets[0].Table), RetainFor: window}}}
+			})
+			b.settle(s)
+			got := ""
+			if d := b.plan(b.job()).Datasets[0].Delete; d != nil {
+				got = retention.ISO(d.RetainFor)
+			}
+			if got != tc.deletes {
+				t.Errorf("deletes after %q, want %q", got, tc.deletes)
+			}
+			b.sweep(s, nil)
+			b.want(s, map[string]string{"Ready": "False PlanProblem", "Stalled": "True PlanProblem"})
+			for _, text := range tc.says {
+				b.says(s, v1alpha1.ConditionReady, text)
+			}
+		})
+	}
+}
+
+func TestAPasswordThatDoesNotOpen(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	b.policy("privacy", audit, rule("Conversations", period(90)))
+	b.keys.answer = &protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Name: "password", Reason: protocol.ReasonWrongPlace, Message: "sealed for another host"}}}
+	s := b.store("chat", nil)
+	b.settle(s)
+	b.want(s, map[string]string{"Ready": "False WrongPlace", "Stalled": "True WrongPlace", "CredentialsReady": "False WrongPlace"})
+	b.says(s, v1alpha1.ConditionReady, "spec.postgres.password: sealed for another host")
+	if diff := cmp.Diff([]string{"*v1.NetworkPolicy/chat-sweeper", "*v1.ServiceAccount/chat-sweeper"}, b.children(s)); diff != "" {
+		t.Errorf("children (-want +got):\n%s", diff)
+	}
+
+	b.keys.answer = nil
+	b.settle(s)
+	b.sweep(s, nil)
+	b.want(s, map[string]string{"Ready": "True Ready", "CredentialsReady": "True Stored"})
+
+	t.Run("a lower version keeps the newer one in use and says so", func(t *testing.T) {
+		b.keys.answer = &protocol.CredentialsResponse{Secret: s.Status.CredentialsSecret,
+			Items: []protocol.CredentialResult{{Name: "password", Reason: protocol.ReasonRolledBack, Message: "version 1 is older than 2, which stays in use", Version: 2}}}
+		amend(b, s, func(s *v1alpha1.DataStore) { s.Spec.Postgres.Password = "seal.v1.a.b.c.d.older" })
+		b.settle(s)
+		b.want(s, map[string]string{"CredentialsReady": "True RolledBack", "Ready": "True Ready"})
+	})
+	t.Run("a keyserver that is gone stops no sweep of what is stored", func(t *testing.T) {
+		b.keys.err = errors.New("connection refused")
+		amend(b, s, func(s *v1alpha1.DataStore) { s.Spec.Brake.MaxPercentOfTable = 30 })
+		result := b.settle(s)
+		b.want(s, map[string]string{"CredentialsReady": "False KeyserverUnavailable"})
+		if result.RequeueAfter <= 0 || result.RequeueAfter > time.Minute {
+			t.Errorf("asks again after %s", result.RequeueAfter)
+		}
+		if got := planHashOf(b.job()); got != s.Status.Plan.Hash {
+			t.Error("the changed plan is not swept")
+		}
+		b.keys.err = nil
+	})
+}
+
+func TestAStoreGoesAway(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	b.policy("privacy", audit, rule("Conversations", period(90)))
+	s := b.store("chat", nil)
+	b.settle(s)
+	if !slices.Contains(s.Finalizers, v1alpha1.FinalizerKeys) {
+		t.Fatalf("finalizers %v", s.Finalizers)
+	}
+	b.keys.err = errors.New("connection refused")
+	b.must(b.env.Client.Delete(t.Context(), s))
+	if _, err := b.pass(s); err == nil {
+		t.Error("no error although the keys could not be destroyed")
+	}
+	b.read(s)
+	b.keys.err = nil
+	if _, err := b.pass(s); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{string(s.UID)}, b.keys.revoked); diff != "" {
+		t.Errorf("revoked (-want +got):\n%s", diff)
+	}
+	if err := b.env.Client.Get(t.Context(), client.ObjectKeyFromObject(s), s); client.IgnoreNotFound(err) != nil || err == nil {
+		t.Errorf("the store is still there: %v", err)
+	}
+	if _, err := b.pass(s); err != nil {
+		t.Errorf("a pass over what is gone: %v", err)
+	}
+	if got := len(storeSeries(b.namespace)); got != 0 {
+		t.Errorf("%d series of the store are left", got)
+	}
+}
+
+func TestStrangersAreRefusedAloud(t *testing.T) {
+	for name, stranger := range map[string]client.Object{
+		"ServiceAccount": &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "chat-sweeper"}},
+		"NetworkPolicy":  &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "chat-sweeper"}},
+		"CronJob": &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Name: "chat-sweep"}, Spec: batchv1.CronJobSpec{
+			Schedule: "0 0 1 1 *", JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+				RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newStoreBench(t, v1alpha1.TenantCustomer)
+			b.policy("privacy", audit, rule("Conversations", period(90)))
+			stranger.SetNamespace(b.namespace)
+			b.must(b.cluster.Create(t.Context(), stranger))
+			s := b.store("chat", nil)
+			b.settle(s)
+			b.want(s, map[string]string{"Ready": "False NameTaken", "Stalled": "True NameTaken"})
+			b.says(s, v1alpha1.ConditionReady, stranger.GetName())
+			version := stranger.GetResourceVersion()
+			b.read(stranger)
+			if stranger.GetResourceVersion() != version {
+				t.Error("the stranger's object was written")
+			}
+			if n := len(b.active()); n != 0 {
+				t.Errorf("%d Jobs run", n)
+			}
+			b.must(b.cluster.Delete(t.Context(), stranger))
+			b.settle(s)
+			b.want(s, map[string]string{"Ready": "False NotMeasured"})
+		})
+	}
+	t.Run("a Job that looks like ours", func(t *testing.T) {
+		b := newStoreBench(t, v1alpha1.TenantCustomer)
+		b.policy("privacy", audit, rule("Conversations", period(90)))
+		s := b.store("chat", nil)
+		b.settle(s)
+		fake := b.job().DeepCopy()
+		b.must(b.cluster.Delete(t.Context(), b.job(), client.PropagationPolicy(metav1.DeletePropagationBackground)))
+		fake.ObjectMeta = metav1.ObjectMeta{Namespace: b.namespace, Name: "forged", Labels: resources.StoreLabels("chat", resources.ComponentSweeper)}
+		fake.Spec.Selector, fake.Spec.Template.Labels, fake.Status = nil, nil, batchv1.JobStatus{}
+		b.must(b.cluster.Create(t.Context(), fake))
+		b.finish(fake, b.told(fake, nil))
+		b.settle(s)
+		b.want(s, map[string]string{"Compliant": "Unknown NotMeasured"})
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -32,12 +33,22 @@ const unlocked = client.DisableReadYourWritesConsistency
 // passTimeout ends a pass that hangs, for example because a watch is broken.
 const passTimeout = time.Minute
 
+// The leader's lease and the events about it, and the CA that the keyserver publishes:
+//
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=lethe-system,resources=leases,verbs=get;create;update
+// +kubebuilder:rbac:groups="",namespace=lethe-system,resources=configmaps,resourceNames=lethe-keyserver-ca,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",namespace=lethe-system,resources=events,verbs=create
+
 // Options of the reconcilers.
 type Options struct {
 	// Settings that pods are made with.
 	Settings resources.Settings
 	// Keys is the keyserver.
 	Keys Keys
+	// KeysNamespace holds the wrapped keys. Like the manager's own namespace it can be no Tenant's.
+	KeysNamespace string
+	// Metrics registers the gauges of what the cache holds. Left out, there are none.
+	Metrics prometheus.Registerer
 	// Clock. Defaults to the real one.
 	Clock clock.PassiveClock
 	// Settle is how long a new generation of a bot may take before a status says that it is on its way. Defaults to a minute.
@@ -60,10 +71,15 @@ func Setup(mgr ctrl.Manager, o Options) error {
 	reconcilers := []interface {
 		SetupWithManager(ctrl.Manager, controller.Options) error
 	}{
-		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock},
+		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, KeysNamespace: o.KeysNamespace},
 		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle},
 		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock},
 		&DataRetentionPolicyReconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
+	}
+	if o.Metrics != nil {
+		if err := o.Metrics.Register(stateCollector{mgr.GetCache()}); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
 	}
 	for _, r := range reconcilers {
 		if err := r.SetupWithManager(mgr, controller.Options{}); err != nil {

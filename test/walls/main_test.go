@@ -4,13 +4,9 @@
 package walls
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -18,16 +14,12 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apimachinery/pkg/util/yaml"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	lethev1 "github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/test/env"
 )
 
 const (
@@ -48,113 +40,44 @@ const (
 )
 
 var (
-	config *rest.Config
-	scheme = runtime.NewScheme()
+	server *env.Env
 	admin  identity
+	// prepared is why the tests cannot begin, if they cannot.
+	prepared error
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
+	os.Exit(env.Main(m, func(e *env.Env) {
+		server, admin = e, identity{Client: e.Client, config: e.Config}
+		prepared = prepare()
+	}))
 }
 
-func run(m *testing.M) int {
-	environment := &envtest.Environment{
-		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "config", "crd", "bases")},
-		ErrorIfCRDPathMissing: true,
-	}
-	var err error
-	if config, err = environment.Start(); err != nil {
-		fmt.Fprintln(os.Stderr, "start kube-apiserver:", err)
-		return 1
-	}
-	code := 1
-	if err := prepare(); err != nil {
-		fmt.Fprintln(os.Stderr, "prepare:", err)
-	} else {
-		code = m.Run()
-	}
-	if err := environment.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "stop kube-apiserver:", err)
-		return 1
-	}
-	return code
-}
-
-// prepare installs the roles and policies as shipped, one tenant with a namespace, and the identities of the tests.
+// prepare makes one tenant with a namespace, and the identities of the tests.
 func prepare() error {
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), lethev1.AddToScheme(scheme)); err != nil {
-		return err
-	}
-	c, err := client.New(config, client.Options{Scheme: scheme})
-	if err != nil {
-		return err
-	}
-	admin = identity{Client: c, config: config}
 	ctx := context.Background()
 	objects := []client.Object{
-		namespace("lethe-system", nil), namespace("lethe-keys", nil), namespace(otherNS, nil),
-		namespace(tenantNS, map[string]string{lethev1.LabelTenant: tenant}),
+		namespace(otherNS, nil), namespace(tenantNS, map[string]string{lethev1.LabelTenant: tenant}),
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "default"}},
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: otherNS, Name: "default"}},
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "default"}},
 		role(groupMost,
 			rbacv1.PolicyRule{APIGroups: []string{"", "apps", "batch", "rbac.authorization.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"*"}},
 			rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"*"}, Verbs: []string{"get", "list", "create", "update", "patch", "delete"}}),
 		role(groupAdopt, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, ResourceNames: []string{tenant}, Verbs: []string{"adopt"}}),
 		role(groupDebug, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, ResourceNames: []string{tenant}, Verbs: []string{"debug"}}),
 		bindCluster(groupMost), bindCluster(groupAdopt), bindCluster(groupDebug),
+		binding(tenantNS, "lethe-manager", "lethe-manager-tenant", serviceAccount("lethe-system", "lethe-manager")),
+		binding(tenantNS, "lethe-keyserver", "lethe-keyserver-tenant", serviceAccount("lethe-system", "lethe-keyserver")),
+		binding(tenantNS, "lethe-operate", "lethe-tenant-operate", group(groupOperate)),
+		binding(tenantNS, "lethe-view", "lethe-tenant-view", group(groupView)),
 	}
 	for _, o := range objects {
 		if err := admin.Create(ctx, o); err != nil {
 			return fmt.Errorf("create %s: %w", o.GetName(), err)
 		}
 	}
-	for _, folder := range []string{"rbac", "admission"} {
-		if err := install(ctx, filepath.Join("..", "..", "config", folder)); err != nil {
-			return err
-		}
-	}
-	for _, b := range []*rbacv1.RoleBinding{
-		binding(tenantNS, "lethe-manager", "lethe-manager-tenant", serviceAccount("lethe-system", "lethe-manager")),
-		binding(tenantNS, "lethe-keyserver", "lethe-keyserver-tenant", serviceAccount("lethe-system", "lethe-keyserver")),
-		binding(tenantNS, "lethe-operate", "lethe-tenant-operate", group(groupOperate)),
-		binding(tenantNS, "lethe-view", "lethe-tenant-view", group(groupView)),
-	} {
-		if err := admin.Create(ctx, b); err != nil {
-			return err
-		}
-	}
 	return waitForPolicies(ctx)
-}
-
-// install creates every object of the YAML files in a folder.
-func install(ctx context.Context, folder string) error {
-	files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
-		if filepath.Base(file) == "kustomization.yaml" {
-			continue
-		}
-		content, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(content), 4096)
-		for {
-			var u unstructured.Unstructured
-			if err := decoder.Decode(&u.Object); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				return fmt.Errorf("%s: %w", file, err)
-			}
-			if u.Object == nil {
-				continue
-			}
-			if err := admin.Create(ctx, &u); err != nil {
-				return fmt.Errorf("%s: %w", file, err)
-			}
-		}
-	}
-	return nil
 }
 
 // waitForPolicies waits until the API server enforces the policies: it compiles them in the background. The binding of
@@ -176,15 +99,14 @@ func waitForPolicies(ctx context.Context) error {
 	})
 }
 
-// as is a client that impersonates a user with groups, as the API server's authentication would name them.
+// as acts as a user with groups, as the API server's authentication would name them.
 func as(user string, groups ...string) identity {
-	c := rest.CopyConfig(config)
-	c.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: append([]string{"system:authenticated"}, groups...)}
-	impersonated, err := client.New(c, client.Options{Scheme: scheme, Mapper: admin.RESTMapper()})
+	config := server.ConfigFor(user, groups...)
+	impersonated, err := client.New(config, client.Options{Scheme: server.Scheme, Mapper: admin.RESTMapper()})
 	if err != nil {
 		panic(err)
 	}
-	return identity{Client: impersonated, config: c}
+	return identity{Client: impersonated, config: config}
 }
 
 // identity is a client together with what it was made of, for calls that a client does not offer.

@@ -29,6 +29,9 @@ type attempt struct {
 // climb runs the attempts. A denied one must be denied by that policy and by nothing else.
 func climb(t *testing.T, policy string, attempts []attempt) {
 	t.Helper()
+	if prepared != nil {
+		t.Fatal(prepared)
+	}
 	for _, tc := range attempts {
 		t.Run(tc.name, func(t *testing.T) {
 			err := tc.try(t.Context(), tc.as)
@@ -278,7 +281,7 @@ func connect(ctx context.Context, c identity, ns, pod, subresource string) error
 		return err
 	}
 	request := clientset.CoreV1().RESTClient().Post()
-	if subresource == "proxy" {
+	if subresource == "proxy" || subresource == "log" {
 		request = clientset.CoreV1().RESTClient().Get()
 	}
 	return request.Namespace(ns).Resource("pods").Name(pod).SubResource(subresource).Param("command", "id").Param("container", "bot").Do(ctx).Error()

@@ -23,9 +23,9 @@ import (
 // +kubebuilder:rbac:groups=lethe.dev,resources=botdeployments/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=list;watch
 // +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=list;watch
-// +kubebuilder:rbac:groups="",namespace=tenant,resources=serviceaccounts,verbs=get;create;update
-// +kubebuilder:rbac:groups=apps,namespace=tenant,resources=statefulsets,verbs=get;create;update
-// +kubebuilder:rbac:groups="",namespace=tenant,resources=pods,verbs=get
+// +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=serviceaccounts,verbs=get;create;update
+// +kubebuilder:rbac:groups=apps,roleName=lethe-manager-tenant,resources=statefulsets,verbs=get;create;update
+// +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=pods,verbs=get
 
 // BotDeploymentReconciler turns a BotDeployment into one isolated pod.
 type BotDeploymentReconciler struct {

@@ -29,8 +29,8 @@ import (
 // +kubebuilder:rbac:groups="",resources=resourcequotas;limitranges;configmaps,verbs=list;watch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
-// +kubebuilder:rbac:groups="",namespace=tenant,resources=resourcequotas;limitranges;configmaps,verbs=get;create;update;delete
-// +kubebuilder:rbac:groups=networking.k8s.io,namespace=tenant,resources=networkpolicies,verbs=get;create;update;delete
+// +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=resourcequotas;limitranges;configmaps,verbs=get;create;update;delete
+// +kubebuilder:rbac:groups=networking.k8s.io,roleName=lethe-manager-tenant,resources=networkpolicies,verbs=get;create;update;delete
 
 // TenantReconciler makes a Tenant's namespaces exist, walls them in, and has its keys made.
 type TenantReconciler struct {
@@ -39,6 +39,8 @@ type TenantReconciler struct {
 	Settings resources.Settings
 	Recorder events.EventRecorder
 	Clock    clock.PassiveClock
+	// KeysNamespace can be no Tenant's, and the manager's own neither.
+	KeysNamespace string
 
 	verified answers[struct{}]
 }

@@ -23,6 +23,8 @@ import (
 const (
 	// ReasonNamespaceTaken: the namespace exists, and its label names nobody or another Tenant.
 	ReasonNamespaceTaken = "NamespaceTaken"
+	// ReasonNamespaceReserved: the namespace is the cluster's or Lethe's own.
+	ReasonNamespaceReserved = "NamespaceReserved"
 	// ReasonNamespaceInUse: a namespace that was taken off the list holds bots or stores.
 	ReasonNamespaceInUse = "NamespaceInUse"
 	// ReasonExternalIDTaken: two Tenants claim one external identifier.
@@ -57,6 +59,12 @@ func (r *TenantReconciler) ensureNamespaces(ctx context.Context, s *tenantScope)
 }
 
 func (r *TenantReconciler) ensureNamespace(ctx context.Context, tenant *v1alpha1.Tenant, name string) (*corev1.Namespace, error) {
+	if name == r.Settings.Namespace || name == r.KeysNamespace || strings.HasPrefix(name, "kube-") {
+		return nil, &problem{Problem: status.Problem{
+			Condition: v1alpha1.ConditionNamespacesReady, Reason: ReasonNamespaceReserved, Stalled: true,
+			Message: fmt.Sprintf("Namespace %s is the cluster's or Lethe's own: take it off spec.namespaces.", name),
+		}}
+	}
 	live := &corev1.Namespace{}
 	key := client.ObjectKey{Name: name}
 	err := r.Writer.Client.Get(ctx, key, live)
@@ -81,8 +89,15 @@ func (r *TenantReconciler) ensureNamespace(ctx context.Context, tenant *v1alpha1
 	return namespace, explain(v1alpha1.ConditionNamespacesReady, err)
 }
 
+// wasCreatedFor says whether the manager made a namespace for a Tenant. The namespace itself says so from its first moment;
+// the status remembers it, should a hand take that away.
 func wasCreatedFor(namespace *corev1.Namespace, tenant *v1alpha1.Tenant) bool {
-	return namespace.Annotations[resources.AnnotationCreatedFor] == string(tenant.UID)
+	if namespace.Annotations[resources.AnnotationCreatedFor] == string(tenant.UID) {
+		return true
+	}
+	return slices.Contains(tenant.Status.Namespaces, v1alpha1.TenantNamespaceStatus{
+		Name: namespace.Name, UID: string(namespace.UID), Origin: originCreated,
+	})
 }
 
 // findDropped finds the namespaces that carry the tenant's label and are not in its spec.

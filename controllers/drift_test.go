@@ -1,0 +1,284 @@
+package controllers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// TestEveryOwnedFieldIsRepaired changes each field of each child by hand, and adds to each list and map, wherever the API
+// server allows it; the world must come back to what it was.
+func TestEveryOwnedFieldIsRepaired(t *testing.T) {
+	w := newWorld(t)
+	tenant := richTenant("drift", "drift-a")
+	w.create(tenant)
+	w.becomes(tenant, "Ready=True")
+	bot := richBot("drift-a", "rich")
+	w.create(bot)
+	w.becomes(bot, "Ready=True")
+	w.becomes(tenant, "InUse=True")
+	w.calm()
+
+	for _, child := range childrenOf(tenant, bot) {
+		t.Run(fmt.Sprintf("%T/%s", child, child.GetName()), func(t *testing.T) {
+			w := w.in(t)
+			was := w.raw(child)
+			var accepted []string
+			for _, hand := range hands(was.Object) {
+				if w.tamper(was, hand) {
+					accepted = append(accepted, hand.what)
+				}
+			}
+			t.Logf("%d changes were possible, and repaired", len(accepted))
+			if len(accepted) == 0 {
+				t.Error("the test changed nothing")
+			}
+			if _, isNamespace := child.(*corev1.Namespace); isNamespace {
+				return
+			}
+			w.delete(child)
+			w.soon("made again", func() error { return w.isAsBefore(was) })
+		})
+	}
+}
+
+func childrenOf(tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment) []client.Object {
+	namespace := bot.Namespace
+	children := []client.Object{
+		resources.Namespace(tenant, namespace, true), resources.TenantCABundle(tenant, namespace, ""),
+		resources.BotNetworkPolicy(bot), resources.BotServiceAccount(bot), resources.BotStatefulSet(testSettings(), bot, tenant, "x"),
+	}
+	children = append(children, isolation(testSettings(), tenant, namespace)...)
+	for _, binding := range resources.TenantRoleBindings(testSettings(), tenant, namespace) {
+		children = append(children, binding)
+	}
+	return children
+}
+
+// hand is one change of an object.
+type hand struct {
+	what string
+	do   func(object map[string]any)
+}
+
+// hands are all changes of the fields that we own: each leaf, each list, each map.
+func hands(object map[string]any) []hand {
+	var all []hand
+	for _, key := range slices.Sorted(mapKeys(object)) {
+		switch key {
+		case "apiVersion", "kind", "status":
+		case "metadata":
+			all = append(all, metadataHands(object)...)
+		case "secrets", "imagePullSecrets":
+		case "spec":
+			if object["kind"] == "Namespace" {
+				continue
+			}
+			fallthrough
+		default:
+			all = append(all, walk([]any{key}, object[key])...)
+		}
+	}
+	return all
+}
+
+func metadataHands(object map[string]any) []hand {
+	var all []hand
+	meta, _ := object["metadata"].(map[string]any)
+	for _, kind := range []string{"labels", "annotations"} {
+		set, _ := meta[kind].(map[string]any)
+		for _, key := range slices.Sorted(mapKeys(set)) {
+			if key == corev1.LabelMetadataName || key == v1alpha1.LabelTenant {
+				continue // the API server's own; and the one that says whose a namespace is
+			}
+			all = append(all,
+				hand{"remove " + key, func(o map[string]any) { delete(at(o, []any{"metadata", kind}).(map[string]any), key) }},
+				hand{"change " + key, func(o map[string]any) { at(o, []any{"metadata", kind}).(map[string]any)[key] = "other" }})
+		}
+	}
+	if owners, ok := meta["ownerReferences"].([]any); ok && len(owners) == 1 {
+		all = append(all, hand{"change ownerReferences[0].name", func(o map[string]any) {
+			at(o, []any{"metadata", "ownerReferences", 0}).(map[string]any)["name"] = "other"
+		}})
+	}
+	return all
+}
+
+func walk(path []any, value any) []hand {
+	name := fmt.Sprint(path)
+	switch v := value.(type) {
+	case map[string]any:
+		var all []hand
+		for _, key := range slices.Sorted(mapKeys(v)) {
+			all = append(all, walk(append(slices.Clone(path), key), v[key])...)
+			all = append(all, hand{"remove " + name + key, func(o map[string]any) { delete(at(o, path).(map[string]any), key) }})
+		}
+		return append(all, hand{"add to " + name, func(o map[string]any) { at(o, path).(map[string]any)["example.com-x"] = "x" }})
+	case []any:
+		var all []hand
+		for i := range v {
+			all = append(all, walk(append(slices.Clone(path), i), v[i])...)
+		}
+		return append(all,
+			hand{"empty " + name, func(o map[string]any) { put(o, path, []any{}) }},
+			hand{"append to " + name, func(o map[string]any) {
+				list := at(o, path).([]any)
+				put(o, path, append(list, renamed(list[len(list)-1])))
+			}})
+	case string:
+		return []hand{
+			{"change " + name, func(o map[string]any) { put(o, path, other(v)) }},
+		}
+	case bool:
+		return []hand{{"flip " + name, func(o map[string]any) { put(o, path, !v) }}}
+	case int64:
+		return []hand{{"increase " + name, func(o map[string]any) { put(o, path, v+1) }}}
+	default:
+		return nil
+	}
+}
+
+// other is a different value that has a chance to be valid.
+func other(v string) string {
+	for _, pair := range [][2]string{{"Ingress", "Egress"}, {"TCP", "UDP"}, {"Always", "IfNotPresent"}, {"IfNotPresent", "Always"}, {"ClusterFirst", "Default"},
+		{"Retain", "Delete"}, {"RollingUpdate", "OnDelete"}, {"File", "FallbackToLogsOnError"}, {"OnRootMismatch", "Always"}, {"In", "NotIn"}, {"restricted", "privileged"}} {
+		if v == pair[0] {
+			return pair[1]
+		}
+	}
+	if strings.HasSuffix(v, "Mi") || strings.HasSuffix(v, "Gi") || strings.HasSuffix(v, "m") {
+		return "1" + v
+	}
+	if strings.Contains(v, "/") && strings.Count(v, ".") == 3 {
+		return "198.51.100.0/24"
+	}
+	return v + "x"
+}
+
+func renamed(value any) any {
+	encoded, _ := json.Marshal(value)
+	var copied any
+	_ = json.Unmarshal(encoded, &copied)
+	switch c := copied.(type) {
+	case map[string]any:
+		for _, key := range []string{"name", "mountPath"} {
+			if name, ok := c[key].(string); ok {
+				c[key] = name + "x"
+			}
+		}
+		if port, ok := c["containerPort"].(float64); ok {
+			c["containerPort"] = port + 1
+		}
+	case string:
+		return other(c)
+	}
+	return copied
+}
+
+func at(value any, path []any) any {
+	for _, step := range path {
+		switch s := step.(type) {
+		case string:
+			value = value.(map[string]any)[s]
+		case int:
+			value = value.([]any)[s]
+		}
+	}
+	return value
+}
+
+func put(object map[string]any, path []any, value any) {
+	parent := at(object, path[:len(path)-1])
+	switch s := path[len(path)-1].(type) {
+	case string:
+		parent.(map[string]any)[s] = value
+	case int:
+		parent.([]any)[s] = value
+	}
+}
+
+// tamper changes the object as a hand that the admission policies let through, and waits until it is as before. It says
+// whether the API server allowed the change, and the change was one.
+func (w *world) tamper(was *unstructured.Unstructured, h hand) bool {
+	w.t.Helper()
+	now := &unstructured.Unstructured{}
+	now.SetGroupVersionKind(was.GroupVersionKind())
+	if err := w.cluster.Get(context.Background(), client.ObjectKeyFromObject(was), now); err != nil {
+		w.t.Fatal(err)
+	}
+	version := now.GetResourceVersion()
+	h.do(now.Object)
+	if err := w.cluster.Update(context.Background(), now); err != nil || now.GetResourceVersion() == version {
+		return false
+	}
+	w.soon(h.what, func() error { return w.isAsBefore(was) })
+	return true
+}
+
+func (w *world) raw(object client.Object) *unstructured.Unstructured {
+	w.t.Helper()
+	gvk, err := apiutil.GVKForObject(object, testEnv.Scheme)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	raw := &unstructured.Unstructured{}
+	raw.SetGroupVersionKind(gvk)
+	if err := w.cluster.Get(context.Background(), client.ObjectKeyFromObject(object), raw); err != nil {
+		w.t.Fatal(err)
+	}
+	return raw
+}
+
+func (w *world) isAsBefore(was *unstructured.Unstructured) error {
+	now := &unstructured.Unstructured{}
+	now.SetGroupVersionKind(was.GroupVersionKind())
+	if err := w.cluster.Get(context.Background(), client.ObjectKeyFromObject(was), now); err != nil {
+		return err
+	}
+	a, b := content(was), content(now)
+	if !reflect.DeepEqual(a, b) {
+		left, _ := json.Marshal(a)
+		right, _ := json.Marshal(b)
+		return fmt.Errorf("was %s\nis %s", left, right)
+	}
+	return nil
+}
+
+// content leaves out what changes with every write.
+func content(object *unstructured.Unstructured) map[string]any {
+	c := object.DeepCopy()
+	for _, field := range []string{"resourceVersion", "generation", "managedFields", "uid", "creationTimestamp"} {
+		unstructured.RemoveNestedField(c.Object, "metadata", field)
+	}
+	unstructured.RemoveNestedField(c.Object, "status")
+	return c.Object
+}
+
+func mapKeys[V any](m map[string]V) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for key := range m {
+			if !yield(key) {
+				return
+			}
+		}
+	}
+}
+
+// in is the same world in a subtest.
+func (w *world) in(t *testing.T) *world {
+	copied := *w
+	copied.t = t
+	return &copied
+}

@@ -1,0 +1,252 @@
+package controllers
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// keyserverDouble behaves like the keyserver: it reads objects live, answers for single credentials, and writes one immutable
+// Secret, named by what went into it.
+type keyserverDouble struct {
+	asKeyserver, live client.Client
+
+	mutex   sync.Mutex
+	down    error
+	refuse  map[string]protocol.CredentialResult // by name of the credential
+	stored  map[types.UID]string
+	revoked map[string]bool
+	calls   map[string]int
+}
+
+type refusedError struct{ reason, message string }
+
+func (e *refusedError) Error() string  { return e.message }
+func (e *refusedError) Reason() string { return e.reason }
+
+func newKeyserverDouble(asKeyserver, live client.Client) *keyserverDouble {
+	return &keyserverDouble{asKeyserver: asKeyserver, live: live, refuse: map[string]protocol.CredentialResult{},
+		stored: map[types.UID]string{}, revoked: map[string]bool{}, calls: map[string]int{}}
+}
+
+func (k *keyserverDouble) set(change func(k *keyserverDouble)) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	change(k)
+}
+
+func (k *keyserverDouble) callsTo(kind string) int {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	return k.calls[kind]
+}
+
+func (k *keyserverDouble) isRevoked(uid types.UID) bool {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	return k.revoked[string(uid)]
+}
+
+func (k *keyserverDouble) Tenant(_ context.Context, ref protocol.ObjectRef) (protocol.TenantResponse, error) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	k.calls[resources.KindTenant]++
+	if k.down != nil {
+		return protocol.TenantResponse{}, k.down
+	}
+	return protocol.TenantResponse{KEKGrade: "Production", SealingKeys: []protocol.SealingKey{
+		{KID: "0123456789abcdef", Suite: "MLKEM768-X25519+HKDF-SHA256+AES-256-GCM", Public: "cHVibGlj-" + ref.Name, Realm: "test"},
+	}}, nil
+}
+
+func (k *keyserverDouble) Revoke(_ context.Context, ref protocol.ObjectRef) error {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	k.calls["Revoke"]++
+	if k.down != nil {
+		return k.down
+	}
+	k.revoked[ref.UID] = true
+	return nil
+}
+
+func (k *keyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRef) (protocol.CredentialsResponse, error) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	k.calls[ref.Kind]++
+	if k.down != nil {
+		return protocol.CredentialsResponse{}, k.down
+	}
+	bot := &v1alpha1.BotDeployment{}
+	if err := k.live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, bot); err != nil || string(bot.UID) != ref.UID {
+		return protocol.CredentialsResponse{}, &refusedError{protocol.ReasonNotFound, "no such object"}
+	}
+	var answer protocol.CredentialsResponse
+	var in strings.Builder
+	whole := true
+	for _, credential := range bot.Spec.Credentials {
+		item, bad := k.refuse[credential.Name]
+		if !bad {
+			item = protocol.CredentialResult{Name: credential.Name, Reason: protocol.ReasonStored, Version: 1, Plaintext: credential.SecretKeyRef != nil}
+			fmt.Fprintf(&in, "%s=%s;", credential.Name, credential.Sealed)
+		}
+		whole = whole && (!bad || item.Reason == protocol.ReasonRolledBack)
+		answer.Items = append(answer.Items, item)
+	}
+	if answer.Secret = k.stored[bot.UID]; !whole {
+		return answer, nil
+	}
+	sum := sha256.Sum256([]byte(in.String()))
+	name := resources.CredentialsName(bot.Name, hex.EncodeToString(sum[:]))
+	err := k.asKeyserver.Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: bot.Namespace, Name: name, Labels: resources.BotLabels(bot.Name),
+			OwnerReferences: resources.OwnerReference(bot, resources.KindBotDeployment)},
+		Type: v1alpha1.SecretTypeEncrypted, Data: map[string][]byte{"ciphertext": sum[:]},
+	})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return protocol.CredentialsResponse{}, err
+	}
+	k.stored[bot.UID], answer.Secret = name, name
+	return answer, nil
+}
+
+// clusterDouble plays the StatefulSet controller, garbage collection and the namespace controller, a step at a time.
+type clusterDouble struct {
+	c client.Client
+	// broken says of an image that its pod never becomes ready.
+	broken func(image string) bool
+}
+
+func childLists() []client.ObjectList {
+	return []client.ObjectList{
+		&corev1.ServiceAccountList{}, &corev1.SecretList{}, &corev1.ConfigMapList{}, &corev1.ResourceQuotaList{}, &corev1.LimitRangeList{},
+		&networkingv1.NetworkPolicyList{}, &rbacv1.RoleBindingList{}, &appsv1.StatefulSetList{}, &batchv1.CronJobList{}, &batchv1.JobList{},
+	}
+}
+
+func ownLists() []client.ObjectList {
+	return []client.ObjectList{&v1alpha1.TenantList{}, &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}}
+}
+
+func (f *clusterDouble) tick(t *testing.T) {
+	t.Helper()
+	if err := errors.Join(f.runSets(), f.collect(), f.endNamespaces()); err != nil {
+		t.Logf("playing Kubernetes' controllers: %v", err)
+	}
+}
+
+// runSets reports every pod ready whose image is not broken.
+func (f *clusterDouble) runSets() error {
+	sets := &appsv1.StatefulSetList{}
+	if err := f.c.List(context.Background(), sets, client.MatchingLabels(resources.Labels(resources.ComponentBot))); err != nil {
+		return err
+	}
+	for i := range sets.Items {
+		set := &sets.Items[i]
+		ready := *set.Spec.Replicas
+		if f.broken != nil && f.broken(set.Spec.Template.Spec.Containers[0].Image) {
+			ready = 0
+		}
+		want := appsv1.StatefulSetStatus{
+			ObservedGeneration: set.Generation, Replicas: *set.Spec.Replicas, UpdatedReplicas: *set.Spec.Replicas,
+			CurrentReplicas: *set.Spec.Replicas, ReadyReplicas: ready, AvailableReplicas: ready,
+			UpdateRevision: "revision", CurrentRevision: "revision",
+		}
+		if set.Status.ObservedGeneration == want.ObservedGeneration && set.Status.ReadyReplicas == want.ReadyReplicas {
+			continue
+		}
+		set.Status = want
+		if err := f.c.Status().Update(context.Background(), set); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// collect removes what is owned by nobody any more.
+func (f *clusterDouble) collect() error {
+	alive := map[types.UID]bool{}
+	for _, list := range ownLists() {
+		if err := f.each(list, func(o client.Object) error { alive[o.GetUID()] = true; return nil }); err != nil {
+			return err
+		}
+	}
+	for _, list := range childLists() {
+		err := f.each(list, func(o client.Object) error {
+			owner := metav1.GetControllerOf(o)
+			if owner == nil || owner.APIVersion != v1alpha1.GroupVersion.String() || alive[owner.UID] || o.GetDeletionTimestamp() != nil {
+				return nil
+			}
+			return client.IgnoreNotFound(f.c.Delete(context.Background(), o))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endNamespaces empties the namespaces that are being deleted, and lets the empty ones go.
+func (f *clusterDouble) endNamespaces() error {
+	return f.each(&corev1.NamespaceList{}, func(namespace client.Object) error {
+		n, ok := namespace.(*corev1.Namespace)
+		if !ok || n.DeletionTimestamp == nil {
+			return nil
+		}
+		left := 0
+		for _, list := range append(childLists(), &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}) {
+			err := f.each(list, func(o client.Object) error {
+				left++
+				if o.GetDeletionTimestamp() != nil {
+					return nil
+				}
+				return client.IgnoreNotFound(f.c.Delete(context.Background(), o))
+			}, client.InNamespace(n.Name))
+			if err != nil {
+				return err
+			}
+		}
+		if left > 0 {
+			return nil
+		}
+		n.Spec.Finalizers = nil
+		err := f.c.SubResource("finalize").Update(context.Background(), n)
+		if apierrors.IsConflict(err) {
+			return nil
+		}
+		return client.IgnoreNotFound(err)
+	})
+}
+
+func (f *clusterDouble) each(list client.ObjectList, do func(client.Object) error, options ...client.ListOption) error {
+	if err := f.c.List(context.Background(), list, options...); err != nil {
+		return err
+	}
+	return meta.EachListItem(list, func(item runtimeObject) error {
+		object, ok := item.(client.Object)
+		if !ok {
+			return fmt.Errorf("%T is no object", item)
+		}
+		return do(object)
+	})
+}

@@ -1,0 +1,217 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/env"
+)
+
+type runtimeObject = runtime.Object
+
+const sealedValue = v1alpha1.SealedValue("seal.v1.a.b.c.d.e")
+
+func makeTenant(name string, namespaces ...string) *v1alpha1.Tenant {
+	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	for _, namespace := range namespaces {
+		tenant.Spec.Namespaces = append(tenant.Spec.Namespaces, v1alpha1.TenantNamespace{Name: namespace})
+	}
+	return tenant
+}
+
+func makeBot(namespace, name string) *v1alpha1.BotDeployment {
+	return &v1alpha1.BotDeployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: v1alpha1.BotDeploymentSpec{
+			Image:       "registry.example/bot:v1",
+			Credentials: []v1alpha1.Credential{{Name: "telegram", Sealed: sealedValue}},
+			Channels: []v1alpha1.Channel{{Name: "main", Type: v1alpha1.ChannelTelegram,
+				Telegram: &v1alpha1.TelegramChannel{Credential: "telegram"}}},
+		},
+	}
+}
+
+func (w *world) create(objects ...client.Object) {
+	w.t.Helper()
+	for _, object := range objects {
+		if err := w.admin.Create(context.Background(), object); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// edit changes the present version of an object as the administrator.
+func edit[T client.Object](w *world, object T, how func(T)) {
+	w.t.Helper()
+	editAs(w, w.admin, object, how)
+}
+
+func editAs[T client.Object](w *world, c client.Client, object T, how func(T)) {
+	w.t.Helper()
+	w.eventually("edit "+object.GetName(), func() error {
+		if err := c.Get(context.Background(), client.ObjectKeyFromObject(object), object); err != nil {
+			return err
+		}
+		how(object)
+		return c.Update(context.Background(), object)
+	})
+}
+
+func (w *world) delete(object client.Object) {
+	w.t.Helper()
+	if err := w.cluster.Delete(context.Background(), object); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// get reads an object again; an absent one is an error.
+func (w *world) get(object client.Object) error {
+	return w.admin.Get(context.Background(), client.ObjectKeyFromObject(object), object)
+}
+
+func conditionsOf(object client.Object) (conditions []metav1.Condition, observed int64) {
+	switch o := object.(type) {
+	case *v1alpha1.Tenant:
+		return o.Status.Conditions, o.Status.ObservedGeneration
+	case *v1alpha1.BotDeployment:
+		return o.Status.Conditions, o.Status.ObservedGeneration
+	default:
+		return nil, 0
+	}
+}
+
+// isNow says what is missing until a condition of the present generation is as wanted: "Ready=True", or
+// "Stalled=True/NoTenant" with a reason.
+func (w *world) isNow(object client.Object, wanted string) error {
+	if err := w.get(object); err != nil {
+		return err
+	}
+	conditions, observed := conditionsOf(object)
+	kind, rest, _ := strings.Cut(wanted, "=")
+	value, reason, _ := strings.Cut(rest, "/")
+	c := meta.FindStatusCondition(conditions, kind)
+	if c == nil || string(c.Status) != value || (reason != "" && c.Reason != reason) || c.ObservedGeneration != object.GetGeneration() ||
+		observed != object.GetGeneration() {
+		return fmt.Errorf("%s of %s is %+v (observed %d of %d)", wanted, object.GetName(), conditions, observed, object.GetGeneration())
+	}
+	return nil
+}
+
+// becomes waits until a condition is as wanted, and checks what must hold of conditions at any time.
+func (w *world) becomes(object client.Object, wanted string) {
+	w.t.Helper()
+	w.eventually(wanted, func() error { return w.isNow(object, wanted) })
+	w.checkConditions(object)
+}
+
+func (w *world) checkConditions(object client.Object) {
+	w.t.Helper()
+	kinds := []string{v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled}
+	switch object.(type) {
+	case *v1alpha1.Tenant:
+		kinds = append(kinds, v1alpha1.ConditionNamespacesReady, v1alpha1.ConditionKeysReady, v1alpha1.ConditionInUse)
+	case *v1alpha1.BotDeployment:
+		kinds = append(kinds, v1alpha1.ConditionIsolationReady, v1alpha1.ConditionCredentialsReady, v1alpha1.ConditionWorkloadReady)
+	}
+	conditions, _ := conditionsOf(object)
+	for _, kind := range kinds {
+		c := meta.FindStatusCondition(conditions, kind)
+		switch {
+		case c == nil:
+			w.t.Errorf("%s has no condition %s", object.GetName(), kind)
+		case c.ObservedGeneration > object.GetGeneration():
+			w.t.Errorf("%s speaks of a generation to come", kind)
+		case c.Status != metav1.ConditionTrue && c.Message == "" && kind != v1alpha1.ConditionStalled:
+			w.t.Errorf("%s=%s says nothing", kind, c.Status)
+		}
+	}
+	if meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReady) &&
+		(meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled) || meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReconciling)) {
+		w.t.Errorf("%s is Ready and not at rest: %+v", object.GetName(), conditions)
+	}
+}
+
+// gone waits until an object does not exist.
+func (w *world) gone(object client.Object) {
+	w.t.Helper()
+	w.eventually("gone: "+object.GetName(), func() error {
+		switch err := w.get(object); {
+		case apierrors.IsNotFound(err):
+			return nil
+		case err != nil:
+			return err
+		default:
+			return errors.New("it is still there")
+		}
+	})
+}
+
+// publishCA is what the keyserver does when it starts and when it rotates its CA.
+func (w *world) publishCA(bundle string) {
+	w.t.Helper()
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: env.SystemNamespace, Name: resources.CABundleName}}
+	err := w.admin.Get(context.Background(), client.ObjectKeyFromObject(cm), cm)
+	cm.Labels = resources.Labels(resources.ComponentKeyserver)
+	cm.Data = map[string]string{resources.CABundleKey: bundle}
+	if apierrors.IsNotFound(err) {
+		err = w.admin.Create(context.Background(), cm)
+	} else if err == nil {
+		err = w.admin.Update(context.Background(), cm)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// clean removes what a test left, whatever state it is in.
+func (w *world) clean() {
+	w.stop()
+	for range 200 {
+		left := 0
+		for _, list := range ownLists() {
+			_ = w.kcm.each(list, func(o client.Object) error {
+				left++
+				if tenant, ok := o.(*v1alpha1.Tenant); ok && len(tenant.Status.Conditions) > 0 {
+					tenant.Status.Conditions = nil // admission asks the status whether a Tenant may go
+					_ = w.cluster.Status().Update(context.Background(), tenant)
+				}
+				if len(o.GetFinalizers()) > 0 {
+					o.SetFinalizers(nil)
+					_ = w.cluster.Update(context.Background(), o)
+				}
+				return w.ignoreRefusal(w.cluster.Delete(context.Background(), o))
+			})
+		}
+		_ = w.kcm.each(&corev1.NamespaceList{}, func(o client.Object) error {
+			if o.GetLabels()[v1alpha1.LabelTenant] == "" {
+				return nil
+			}
+			left++
+			return client.IgnoreNotFound(w.cluster.Delete(context.Background(), o))
+		})
+		w.kcm.tick(w.t)
+		if left == 0 {
+			return
+		}
+	}
+	w.t.Error("the test left something behind")
+}
+
+// ignoreRefusal: a Tenant in use cannot be deleted by anyone until its status says otherwise.
+func (w *world) ignoreRefusal(err error) error {
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,55 @@
+package controllers
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+// richTenant uses every field.
+func richTenant(name string, namespaces ...string) *v1alpha1.Tenant {
+	tenant := makeTenant(name, namespaces...)
+	pods := int32(7)
+	tenant.Spec.Class = v1alpha1.TenantCustomer
+	tenant.Spec.State = v1alpha1.TenantActive
+	tenant.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: name + "-1"}}
+	tenant.Spec.Quota = &v1alpha1.TenantQuota{Pods: &pods, CPU: quantityOf("3"), Memory: quantityOf("5Gi"), Storage: quantityOf("20Gi")}
+	tenant.Spec.Placement = &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"topology.kubernetes.io/region": "eu"}}
+	tenant.Spec.Egress = []v1alpha1.EgressRule{{CIDR: "10.20.0.0/16", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: 5432}, {Protocol: "UDP", Port: 53}}}}
+	tenant.Spec.Access = []v1alpha1.TenantAccess{{Group: name + ":readers", Role: v1alpha1.AccessView}, {Group: name + ":makers", Role: v1alpha1.AccessOperate}}
+	return tenant
+}
+
+// richBot uses every field.
+func richBot(namespace, name string) *v1alpha1.BotDeployment {
+	bot := makeBot(namespace, name)
+	class := "fast"
+	bot.Spec.ImagePullPolicy = corev1.PullIfNotPresent
+	bot.Spec.Command = []string{"/bot", "$(HOME)"}
+	bot.Spec.Args = []string{"--name", "$$x"}
+	bot.Spec.Env = []v1alpha1.EnvVar{{Name: "GREETING", Value: "hello $(USER)"}}
+	bot.Spec.Ports = []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}}
+	probe := func(path string) *v1alpha1.Probe {
+		return &v1alpha1.Probe{Path: path, Port: "health", PeriodSeconds: 7, FailureThreshold: 4}
+	}
+	bot.Spec.Probes = &v1alpha1.Probes{Startup: probe("/startup"), Liveness: probe("/live"), Readiness: probe("/ready")}
+	bot.Spec.Resources = &v1alpha1.BotResources{
+		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m")},
+		Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("128Mi")},
+	}
+	bot.Spec.RunAsUser = 1234
+	bot.Spec.Credentials = append(bot.Spec.Credentials,
+		v1alpha1.Credential{Name: "model.key", Sealed: sealedValue, Delivery: v1alpha1.DeliveryEnv, EnvName: "MODEL_KEY"},
+		v1alpha1.Credential{Name: "legacy", SecretKeyRef: &v1alpha1.SecretKeyRef{Name: "legacy", Key: "token"}})
+	bot.Spec.Egress = []v1alpha1.EgressRule{{CIDR: "0.0.0.0/0", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: 443}}},
+		{CIDR: "::/0", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: 443}}}}
+	bot.Spec.Storage = &v1alpha1.BotStorage{Size: resource.MustParse("1Gi"), StorageClassName: &class, MountPath: "/data", ReclaimPolicy: "Delete"}
+	bot.Spec.Rollout = v1alpha1.BotRollout{TerminationGracePeriodSeconds: 45, ProgressDeadlineSeconds: 60}
+	return bot
+}
+
+func quantityOf(text string) *resource.Quantity {
+	quantity := resource.MustParse(text)
+	return &quantity
+}

@@ -1,0 +1,216 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/env"
+)
+
+var testEnv *env.Env
+
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(klog.Background())
+	klog.SetOutput(logSink())
+	klog.LogToStderr(false)
+	os.Exit(env.Main(m, func(e *env.Env) { testEnv = e }))
+}
+
+// managerUser is who the manager is to the API server: tests run with the rights and behind the walls that are shipped.
+const managerUser = "system:serviceaccount:lethe-system:lethe-manager"
+
+const testImage = "registry.example/lethe:v1"
+
+func testSettings() resources.Settings {
+	s := resources.DefaultSettings()
+	s.Image = testImage
+	return s
+}
+
+// world is a cluster with a running manager, a keyserver that behaves, and a hand that plays Kubernetes' own controllers.
+type world struct {
+	t       *testing.T
+	admin   client.Client
+	cluster client.Client
+	keys    *keyserverDouble
+	kcm     *clusterDouble
+	settle  time.Duration
+
+	wire *wire
+	stop func()
+}
+
+// newWorld starts a manager. Everything that the test leaves behind is removed at its end.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond}
+	w.keys = newKeyserverDouble(testEnv.AsServiceAccount(t, env.SystemNamespace, resources.ServiceAccountKeyserver), testEnv.Client)
+	w.kcm = &clusterDouble{c: w.cluster}
+	w.publishCA("first")
+	t.Cleanup(w.clean)
+	w.start(&wire{})
+	return w
+}
+
+// start runs a manager whose requests go over a wire that may be cut.
+func (w *world) start(cut *wire) {
+	w.t.Helper()
+	cfg := rest.CopyConfig(testEnv.ServiceAccountConfig(env.SystemNamespace, resources.ServiceAccountManager))
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return cut.over(next) })
+	options, err := ManagerOptions(cfg, 10)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	again := true
+	options.Scheme = testEnv.Scheme
+	options.Metrics = metricsserver.Options{BindAddress: "0"}
+	options.Controller.SkipNameValidation = &again
+	mgr, err := ctrl.NewManager(cfg, options)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := Setup(mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle}); err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	var once sync.Once
+	w.wire = cut
+	w.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; err != nil && !cut.isDead() {
+				w.t.Errorf("the manager ended with: %v", err)
+			}
+		})
+	}
+	w.t.Cleanup(w.stop)
+}
+
+// restart is a new process: nothing in memory outlives it.
+func (w *world) restart() {
+	w.t.Helper()
+	w.stop()
+	w.start(&wire{})
+}
+
+// wire counts a manager's writes, and can be cut at one of them: before it is sent, or after it has landed.
+type wire struct {
+	cutAt int64 // the number of the write; 0: never
+	after bool
+
+	writes atomic.Int64
+	dead   atomic.Bool
+	mutex  sync.Mutex
+	log    []string
+}
+
+type wireTripper struct {
+	w    *wire
+	next http.RoundTripper
+}
+
+func (w *wire) over(next http.RoundTripper) http.RoundTripper { return wireTripper{w, next} }
+
+func (w *wire) isDead() bool { return w.dead.Load() }
+
+func (w *wire) written() []string {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return append([]string(nil), w.log...)
+}
+
+func (t wireTripper) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := t.w
+	if w.dead.Load() {
+		return nil, fmt.Errorf("the wire is cut")
+	}
+	if r.Method == http.MethodGet || strings.Contains(r.URL.Path, "/events") || strings.Contains(r.URL.Path, "/leases") {
+		return t.next.RoundTrip(r)
+	}
+	number := w.writes.Add(1)
+	w.mutex.Lock()
+	w.log = append(w.log, r.Method+" "+r.URL.Path)
+	w.mutex.Unlock()
+	if number != w.cutAt {
+		return t.next.RoundTrip(r)
+	}
+	if w.after {
+		answer, err := t.next.RoundTrip(r)
+		if err == nil {
+			_ = answer.Body.Close()
+		}
+	}
+	w.dead.Store(true)
+	return nil, fmt.Errorf("the wire was cut")
+}
+
+// eventually plays Kubernetes' controllers until a condition holds. The condition's error says what is still missing.
+func (w *world) eventually(what string, condition func() error) {
+	w.t.Helper()
+	w.poll(25*time.Millisecond, what, func() error {
+		w.kcm.tick(w.t)
+		return condition()
+	})
+}
+
+// soon waits for what the manager does alone.
+func (w *world) soon(what string, condition func() error) {
+	w.t.Helper()
+	w.poll(3*time.Millisecond, what, condition)
+}
+
+func (w *world) poll(every time.Duration, what string, condition func() error) {
+	w.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%s: %v\nwrites: %s", what, err, strings.Join(w.wire.written(), "\n  "))
+		}
+		<-tick.C
+	}
+}
+
+// calm waits until the manager has written nothing for a while.
+func (w *world) calm() {
+	w.t.Helper()
+	last, since := w.wire.writes.Load(), time.Now()
+	w.eventually("calm", func() error {
+		if now := w.wire.writes.Load(); now != last {
+			last, since = now, time.Now()
+		}
+		if time.Since(since) < 3*w.settle {
+			return fmt.Errorf("the last write was %s ago", time.Since(since))
+		}
+		return nil
+	})
+}
+
+func logSink() *os.File {
+	file, err := os.OpenFile(os.Getenv("LETHE_TEST_LOG"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		file, _ = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	}
+	return file
+}

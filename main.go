@@ -1,0 +1,207 @@
+// Command manager is the operator: it turns Tenants, BotDeployments, DataStores and DataRetentionPolicies into what they
+// ask for. It holds no right on Secrets and no key.
+//
+//	manager [flags]            run
+//	manager check-uninstall    fail while Tenants exist: without the manager nothing could take them down in order
+//
+// Exit codes: 0 stopped by a signal (or nothing to check), 1 failed while running (or Tenants exist), 2 wrong flags.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/controllers"
+	"github.com/lethe-dev/lethe/internal/keyclient"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/version"
+)
+
+const (
+	exitFailed = 1
+	exitUsage  = 2
+
+	leaseName = "lethe-manager"
+)
+
+type options struct {
+	settings      resources.Settings
+	keysNamespace string
+	tokenFile     string
+	leaderElect   bool
+	workers       int
+	metrics       string
+	health        string
+	verbosity     int
+}
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	ctx := ctrl.SetupSignalHandler()
+	if len(args) > 0 && args[0] == "check-uninstall" {
+		ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+		if err := checkUninstall(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return exitFailed
+		}
+		return 0
+	}
+	o, err := parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		log.Error("Not started", "cause", err)
+		return exitUsage
+	}
+	log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.Level(-o.verbosity)}))
+	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+	mgr, err := newManager(o)
+	if err != nil {
+		log.Error("Not started", "cause", err)
+		return exitFailed
+	}
+	log.Info("Starting", "version", version.String())
+	if err := mgr.Start(ctx); err != nil {
+		log.Error("Failed", "cause", err)
+		return exitFailed
+	}
+	return 0
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("manager", flag.ContinueOnError)
+	o.settings.AddFlags(flags)
+	flags.StringVar(&o.keysNamespace, "keys-namespace", "lethe-keys", "namespace of the wrapped keys, which no Tenant may have")
+	flags.StringVar(&o.tokenFile, "token-file", "/var/run/secrets/lethe.dev/token", "file with the manager's token for the keyserver")
+	flags.BoolVar(&o.leaderElect, "leader-elect", true, "work only while holding the lease, so that replicas take turns")
+	flags.IntVar(&o.workers, "workers", 10, "objects of one kind that are worked on at a time")
+	flags.StringVar(&o.metrics, "metrics-bind-address", ":8080", "address of the metrics, plain HTTP; 0 for none")
+	flags.StringVar(&o.health, "health-probe-bind-address", ":8081", "address of /healthz and /readyz, plain HTTP")
+	flags.IntVar(&o.verbosity, "v", 0, "4 for what was looked at and left as it is")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	problems := []error{o.settings.Validate()}
+	if flags.NArg() > 0 {
+		problems = append(problems, fmt.Errorf("unexpected argument %q", flags.Arg(0)))
+	}
+	if o.workers < 1 {
+		problems = append(problems, fmt.Errorf("--workers %d is less than 1", o.workers))
+	}
+	if o.tokenFile == "" {
+		problems = append(problems, errors.New("--token-file is empty"))
+	}
+	if o.keysNamespace == "" || o.keysNamespace == o.settings.Namespace {
+		problems = append(problems, errors.New("--keys-namespace must name a namespace other than --namespace"))
+	}
+	return o, errors.Join(problems...)
+}
+
+func newManager(o options) (ctrl.Manager, error) {
+	cfg, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, fmt.Errorf("find the API server: %w", err)
+	}
+	cfg.QPS = -1
+	cfg.UserAgent = "lethe-manager/" + version.String()
+	managerOptions, err := controllers.ManagerOptions(cfg, o.workers)
+	if err != nil {
+		return nil, err
+	}
+	managerOptions.Scheme, err = newScheme()
+	if err != nil {
+		return nil, err
+	}
+	managerOptions.Metrics = metricsserver.Options{BindAddress: o.metrics}
+	managerOptions.HealthProbeBindAddress = o.health
+	managerOptions.LeaderElection = o.leaderElect
+	managerOptions.LeaderElectionID = leaseName
+	managerOptions.LeaderElectionNamespace = o.settings.Namespace
+	// The process ends with the manager, so the next leader need not wait for the lease to run out.
+	managerOptions.LeaderElectionReleaseOnCancel = true
+	mgr, err := ctrl.NewManager(cfg, managerOptions)
+	if err != nil {
+		return nil, fmt.Errorf("make the manager: %w", err)
+	}
+	keys, err := keyclient.New(keyclient.Options{URL: o.settings.KeyserverURL, CA: caBundle(mgr.GetClient(), o.settings.Namespace), TokenFile: o.tokenFile})
+	if err != nil {
+		return nil, fmt.Errorf("make the keyserver's client: %w", err)
+	}
+	err = controllers.Setup(mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, Metrics: metrics.Registry})
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
+		return nil, fmt.Errorf("add health checks: %w", err)
+	}
+	return mgr, nil
+}
+
+// caBundle reads the certificates that the keyserver's must chain to, as the keyserver publishes them.
+func caBundle(c client.Reader, namespace string) func(context.Context) ([]byte, error) {
+	return func(ctx context.Context) ([]byte, error) {
+		bundle := &corev1.ConfigMap{}
+		if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: resources.CABundleName}, bundle); err != nil {
+			return nil, fmt.Errorf("read the keyserver's CA bundle: %w", err)
+		}
+		return []byte(bundle.Data[resources.CABundleKey]), nil
+	}
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("register kinds: %w", err)
+	}
+	return scheme, nil
+}
+
+// checkUninstall names the Tenants that would be left without anybody to take them down.
+func checkUninstall(ctx context.Context) error {
+	cfg, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the API server: %w", err)
+	}
+	scheme, err := newScheme()
+	if err != nil {
+		return err
+	}
+	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	if err != nil {
+		return fmt.Errorf("make a client: %w", err)
+	}
+	tenants := &v1alpha1.TenantList{}
+	if err := c.List(ctx, tenants); err != nil {
+		return fmt.Errorf("list Tenants: %w", err)
+	}
+	var names []string
+	for i := range tenants.Items {
+		names = append(names, tenants.Items[i].Name)
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("Tenants exist, and only a running manager can take them down in order: %s. Delete them first: kubectl delete tenant NAME", strings.Join(names, ", "))
+	}
+	return nil
+}

@@ -185,7 +185,7 @@ func TestOurPodsAreRestricted(t *testing.T) {
 
 // TestAPIServerAcceptsEverything creates each object of the chart on a real kube-apiserver, which refuses unknown fields.
 func TestAPIServerAcceptsEverything(t *testing.T) {
-	environment := &envtest.Environment{}
+	environment := &envtest.Environment{BinaryAssetsDirectory: assets}
 	config, err := environment.Start()
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 var (
 	root            = filepath.Join("..", "..")
 	helm, kustomize string
+	assets          string // folder of kube-apiserver and etcd
 )
 
 // needed are the values without defaults, as the kustomize base has them.
@@ -31,16 +32,29 @@ var needed = []string{
 }
 
 func TestMain(m *testing.M) {
-	build := exec.Command("bash", filepath.Join(root, "hack", "tools", "build.sh"), "helm", "kustomize")
-	build.Stderr = os.Stderr
-	out, err := build.Output()
-	paths := strings.Fields(string(out))
+	paths, err := ask(filepath.Join("hack", "tools", "build.sh"), "helm", "kustomize")
 	if err != nil || len(paths) != 2 {
 		fmt.Fprintln(os.Stderr, "build helm and kustomize:", err)
 		os.Exit(1)
 	}
 	helm, kustomize = paths[0], paths[1]
+	if assets = os.Getenv("KUBEBUILDER_ASSETS"); assets == "" {
+		paths, err := ask(filepath.Join("hack", "cluster", "cluster.sh"), "assets")
+		if err != nil || len(paths) != 1 {
+			fmt.Fprintln(os.Stderr, "build kube-apiserver and etcd:", err)
+			os.Exit(1)
+		}
+		assets = paths[0]
+	}
 	os.Exit(m.Run())
+}
+
+// ask runs a script of this repository that prints paths.
+func ask(script string, arguments ...string) ([]string, error) {
+	command := exec.Command(filepath.Join(root, script), arguments...)
+	command.Stderr = os.Stderr
+	out, err := command.Output()
+	return strings.Fields(string(out)), err
 }
 
 // renderChart is what helm would install in the namespace.

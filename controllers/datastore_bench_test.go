@@ -472,3 +472,7 @@ func storeSeries(namespace string) []string {
 	}
 	return out
 }
+
+func reconcileRequest(o client.Object) ctrl.Request {
+	return ctrl.Request{NamespacedName: client.ObjectKeyFromObject(o)}
+}

@@ -1,0 +1,200 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/yaml"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+func TestAPolicySumsUp(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	p := b.policy("privacy", audit, rule("Conversations", period(90)))
+	b.sum(p)
+	b.want(p, map[string]string{"Ready": "False NoStore", "Compliant": "Unknown NoStore", "Reconciling": "True NoStore", "Stalled": "False NotStalled"})
+
+	good, late := b.store("good", nil), b.store("late", nil)
+	other := b.store("other", func(s *v1alpha1.DataStore) { s.Labels = map[string]string{"bench": "another"} })
+	for _, s := range []*v1alpha1.DataStore{good, late, other} {
+		b.settle(s)
+	}
+	b.sum(p)
+	b.want(p, map[string]string{"Ready": "False Unproven", "Compliant": "Unknown Unproven"})
+
+	jobs := map[string]func(*report.Report){
+		"good": nil, "other": nil,
+		"late": func(r *report.Report) { r.Lines[0].Overdue, r.Lines[0].OldestOverdueSeconds = 12, 7200 },
+	}
+	b.clock.SetTime(b.clock.Now().Add(2 * time.Second))
+	for _, job := range b.active() {
+		b.finish(&job, b.told(&job, jobs[job.Labels[v1alpha1.LabelStore]]))
+	}
+	for _, s := range []*v1alpha1.DataStore{good, late, other} {
+		b.settle(s)
+	}
+	b.sum(p)
+	b.want(p, map[string]string{"Ready": "False Overdue", "Compliant": "False Overdue"})
+	got := p.Status
+	got.Conditions = nil
+	want := v1alpha1.DataRetentionPolicyStatus{ObservedGeneration: p.Generation, Matched: 2, Compliant: 1, Overdue: 12, OldestOverdueSeconds: 7200, WorstStore: b.namespace + "/late"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+
+	t.Run("an override that is longer stalls it, with field and remedy", func(t *testing.T) {
+		amend(b, p, func(p *v1alpha1.DataRetentionPolicy) {
+			p.Spec.Rules[0].TenantOverrides = []v1alpha1.TenantOverride{{Tenant: "acme", RetainFor: period(120)}}
+		})
+		b.sum(p)
+		b.want(p, map[string]string{"Ready": "False RuleRefused", "Stalled": "True RuleRefused", "Compliant": "False Overdue"})
+		if text := mustMessage(p.Status.Conditions, "Stalled"); !strings.Contains(text, "spec.rules[conversations].tenantOverrides[acme].retainFor: P120D is longer than P90D") {
+			t.Errorf("says %q", text)
+		}
+	})
+	t.Run("so does a window under a floor", func(t *testing.T) {
+		amend(b, p, func(p *v1alpha1.DataRetentionPolicy) { p.Spec.Rules[0].TenantOverrides = nil })
+		amend(b, good, func(s *v1alpha1.DataStore) {
+			s.Spec.Datasets[0].Floor = &v1alpha1.Floor{RetainFor: period(365), LegalBasis: "law"}
+		})
+		b.sum(p)
+		b.want(p, map[string]string{"Stalled": "True RuleRefused"})
+		if text := mustMessage(p.Status.Conditions, "Stalled"); !strings.Contains(text, "spec.datasets[messages].floor.retainFor (P365D) of DataStore "+b.namespace+"/good") {
+			t.Errorf("says %q", text)
+		}
+	})
+	t.Run("a policy that is deleted while its store is swept takes the permission with it", func(t *testing.T) {
+		hash := late.Status.Plan.Hash
+		b.must(b.env.Client.Delete(t.Context(), p))
+		b.settle(late)
+		if late.Status.Plan.Hash == hash {
+			t.Error("the plan is still the one with the policy: its lease would be renewed")
+		}
+		b.want(late, map[string]string{"Compliant": "Unknown Ungoverned", "CoverageComplete": "False Ungoverned"})
+	})
+}
+
+func mustMessage(conditions []metav1.Condition, kind string) string {
+	for _, c := range conditions {
+		if c.Type == kind {
+			return c.Message
+		}
+	}
+	return ""
+}
+
+// TestAPolicyWakesItsStoresAndNoOther asks the event handler itself: what is queued for an edit of a policy.
+func TestAPolicyWakesItsStoresAndNoOther(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	label := func(team string) func(*v1alpha1.DataStore) {
+		return func(s *v1alpha1.DataStore) { s.Labels = map[string]string{"bench": b.namespace, "team": team} }
+	}
+	b.store("a1", label("a"))
+	b.store("a2", label("a"))
+	b.store("b1", label("b"))
+	b.store("none", label("c"))
+	selecting := func(team string) *v1alpha1.DataRetentionPolicy {
+		p := &v1alpha1.DataRetentionPolicy{}
+		if team != "" {
+			p.Spec.StoreSelector.MatchLabels = map[string]string{"bench": b.namespace, "team": team}
+		}
+		return p
+	}
+	tests := map[string]struct {
+		old, now string
+		want     []string
+	}{
+		"the stores that it selects":              {"a", "a", []string{"a1", "a2"}},
+		"those that it selected until now, too":   {"a", "b", []string{"a1", "a2", "b1"}},
+		"an empty selector wakes only the others": {"b", "", []string{"b1"}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			q := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
+			t.Cleanup(q.ShutDown)
+			b.stores.wakeSelected().Update(context.Background(), event.UpdateEvent{ObjectOld: selecting(tc.old), ObjectNew: selecting(tc.now)}, q)
+			got := map[string]bool{}
+			for q.Len() > 0 {
+				item, _ := q.Get()
+				got[item.Name] = true
+			}
+			want := map[string]bool{}
+			for _, n := range tc.want {
+				want[n] = true
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestWindowsThatTheAPIServerRefuses sends what a person might write, as GitOps tools send it: with strict validation.
+func TestWindowsThatTheAPIServerRefuses(t *testing.T) {
+	const policy = `{apiVersion: lethe.dev/v1alpha1, kind: DataRetentionPolicy, metadata: {name: bad}, spec: {storeSelector: {matchLabels: {a: b}}, rules: [{name: r, dataClass: Conversations, %s}]}}`
+	const store = `{apiVersion: lethe.dev/v1alpha1, kind: DataStore, metadata: {name: bad, namespace: %s}, spec: {type: Postgres,
+  postgres: {host: db.example, database: chat, username: lethe, password: %s}, %s
+  datasets: [{name: messages, dataClass: Conversations, table: {name: %s, key: [id], ageColumn: {name: created_at, type: %s}%s}}]}}`
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	ds := func(password, more, table, age, tenant string) string {
+		return fmt.Sprintf(store, b.namespace, password, more, table, age, tenant)
+	}
+	const sealed = "seal.v1.a.b.c.d.e"
+	tests := map[string]struct {
+		give string
+		says []string // empty: it is accepted
+		not  string   // must not be repeated
+	}{
+		"a window":                   {give: fmt.Sprintf(policy, "retainFor: {days: 90}")},
+		"no window":                  {give: fmt.Sprintf(policy, "deleteWithin: {hours: 1}"), says: []string{"retainFor is required"}},
+		"an empty window":            {give: fmt.Sprintf(policy, "retainFor: {}"), says: []string{"retainFor"}},
+		"a window of zero":           {give: fmt.Sprintf(policy, "retainFor: {days: 0}"), says: []string{"retainFor.days", "greater than or equal to 1"}},
+		"a negative window":          {give: fmt.Sprintf(policy, "retainFor: {days: -1}"), says: []string{"retainFor.days"}},
+		"a window in two units":      {give: fmt.Sprintf(policy, "retainFor: {months: 1, days: 2}"), says: []string{"retainFor"}},
+		"a unit that is misspelt":    {give: fmt.Sprintf(policy, "retainFor: {day: 90}"), says: []string{`unknown field "spec.rules[0].retainFor.day"`}},
+		"a field that is misspelt":   {give: fmt.Sprintf(policy, "retainfor: {days: 90}"), says: []string{`unknown field "spec.rules[0].retainfor"`}},
+		"a window in words":          {give: fmt.Sprintf(policy, "retainFor: 90d"), says: []string{"retainFor"}},
+		"slack in months":            {give: fmt.Sprintf(policy, "retainFor: {days: 90}, deleteWithin: {months: 1}"), says: []string{`unknown field "spec.rules[0].deleteWithin.months"`}},
+		"an override without one":    {give: fmt.Sprintf(policy, "retainFor: {days: 90}, tenantOverrides: [{tenant: acme}]"), says: []string{"tenantOverrides[0].retainFor"}},
+		"a store":                    {give: ds(sealed, "", "messages", "Timestamptz", "")},
+		"SQL in a table's name":      {give: ds(sealed, "", `"messages; drop table x"`, "Timestamptz", ""), says: []string{"table.name"}},
+		"quotes in a table's name":   {give: ds(sealed, "", `"a\"b"`, "Timestamptz", ""), says: []string{"table.name"}},
+		"a timestamp without a zone": {give: ds(sealed, "", "messages", "Timestamp", ""), says: []string{"timeZone must be set"}},
+		"a plaintext password":       {give: ds("hunter2-plain", "", "messages", "Timestamptz", ""), says: []string{"spec.postgres", "kubectl lethe seal"}, not: "hunter2"},
+		"Shared without a column":    {give: ds(sealed, "tenancy: Shared, tenantIDType: AccountID,", "messages", "Timestamptz", ""), says: []string{"tenantColumn is required in a Shared store"}},
+		"Dedicated with a column":    {give: ds(sealed, "", "messages", "Timestamptz", ", tenantColumn: account_id"), says: []string{"refused in a Dedicated one"}},
+		"Shared without an id type":  {give: ds(sealed, "tenancy: Shared,", "messages", "Timestamptz", ", tenantColumn: account_id"), says: []string{"tenantIDType is required"}},
+		"two rules for one class": {give: `{apiVersion: lethe.dev/v1alpha1, kind: DataRetentionPolicy, metadata: {name: bad}, spec: {storeSelector: {matchLabels: {a: b}},
+  rules: [{name: r, dataClass: Conversations, retainFor: {days: 1}}, {name: s, dataClass: Conversations, retainFor: {days: 2}}]}}`, says: []string{"names a dataClass twice"}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			object := &unstructured.Unstructured{}
+			b.must(yaml.Unmarshal([]byte(tc.give), &object.Object))
+			err := b.env.Client.Create(t.Context(), object, client.FieldValidation("Strict"), client.DryRunAll)
+			if (err != nil) != (len(tc.says) > 0) {
+				t.Fatalf("error %v", err)
+			}
+			for _, text := range tc.says {
+				if !strings.Contains(err.Error(), text) {
+					t.Errorf("says %q, want %q in it", err, text)
+				}
+			}
+			if tc.not != "" && strings.Contains(err.Error(), tc.not) {
+				t.Errorf("repeats the value: %v", err)
+			}
+		})
+	}
+}

@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -31,6 +32,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyserver"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/internal/version"
 )
 
@@ -77,6 +79,15 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	if err := run(ctx, log, o, kek); err != nil {
+		log.Error("Failed", "cause", err)
+		os.Exit(exitFailed)
+	}
+	log.Info("Stopped")
+}
+
+// run builds the server and serves until the context ends.
+func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key) error {
 	registry := prometheus.NewRegistry()
 	metrics, err := keyserver.NewMetrics(registry)
 	if err == nil {
@@ -84,27 +95,27 @@ func main() {
 			registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
 	}
 	if err != nil {
-		fail(log, err)
+		return fmt.Errorf("register metrics: %w", err)
 	}
-	kube, err := newClient()
+	config, err := ctrl.GetConfig()
 	if err != nil {
-		fail(log, err)
+		return fmt.Errorf("find the API server: %w", err)
+	}
+	kube, err := newClient(config)
+	if err != nil {
+		return fmt.Errorf("make a client of the API server: %w", err)
 	}
 	server, err := keyserver.New(keyserver.Options{Client: kube, KEK: kek, KEKGrade: o.kekGrade, Realm: o.realm, KeysNamespace: o.keysNamespace,
 		Hosts: hosts(o.settings), Settings: o.settings, Clock: clock.RealClock{}, Random: rand.Reader, Log: log, Metrics: metrics})
 	if err != nil {
-		fail(log, err)
+		return err
+	}
+	d, err := listen(o)
+	if err != nil {
+		return err
 	}
 	log.Info("Started", "version", version.String(), "realm", o.realm, "kek", kek.KID(), "kekGrade", o.kekGrade)
-	if err := serve(ctx, log, o, server, registry); err != nil {
-		fail(log, err)
-	}
-	log.Info("Stopped")
-}
-
-func fail(log *slog.Logger, err error) {
-	log.Error("Failed", "cause", err)
-	os.Exit(exitFailed)
+	return serve(ctx, log, d, server, registry)
 }
 
 func parse(args []string) (options, error) {
@@ -140,11 +151,8 @@ func parse(args []string) (options, error) {
 }
 
 // newClient reads live: it has no cache. The API server's own priority and fairness bounds it, not a limit of ours.
-func newClient() (client.Client, error) {
-	config, err := ctrl.GetConfig()
-	if err != nil {
-		return nil, fmt.Errorf("find the API server: %w", err)
-	}
+func newClient(config *rest.Config) (client.Client, error) {
+	config = rest.CopyConfig(config)
 	config.QPS = -1
 	config.UserAgent = "lethe-keyserver/" + version.String()
 	scheme := runtime.NewScheme()
@@ -164,8 +172,31 @@ func hosts(s resources.Settings) []string {
 	return names
 }
 
+// doors are the addresses that the program answers on.
+type doors struct {
+	calls, health, metrics net.Listener // metrics may be nil
+}
+
+func listen(o options) (doors, error) {
+	var d doors
+	var err error
+	if d.calls, err = net.Listen("tcp", o.listen); err != nil {
+		return d, fmt.Errorf("listen for calls: %w", err)
+	}
+	if d.health, err = net.Listen("tcp", o.health); err != nil {
+		return d, fmt.Errorf("listen for probes: %w", err)
+	}
+	if o.metrics == "0" {
+		return d, nil
+	}
+	if d.metrics, err = net.Listen("tcp", o.metrics); err != nil {
+		return d, fmt.Errorf("listen for metrics: %w", err)
+	}
+	return d, nil
+}
+
 // serve answers until the context ends, and then ends what it is answering.
-func serve(ctx context.Context, log *slog.Logger, o options, server *keyserver.Server, registry *prometheus.Registry) error {
+func serve(ctx context.Context, log *slog.Logger, d doors, server *keyserver.Server, registry *prometheus.Registry) error {
 	health := http.NewServeMux()
 	health.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	health.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -173,28 +204,24 @@ func serve(ctx context.Context, log *slog.Logger, o options, server *keyserver.S
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		}
 	})
-	servers := map[*http.Server]func(*http.Server, net.Listener) error{}
-	plain := func(s *http.Server, l net.Listener) error { return s.Serve(l) }
-	calls := newHTTPServer(o.listen, server.Handler(), log)
+	calls := newHTTPServer(server.Handler(), log)
 	calls.TLSConfig = server.Authority().TLSConfig()
-	servers[calls] = func(s *http.Server, l net.Listener) error { return s.ServeTLS(l, "", "") }
-	servers[newHTTPServer(o.health, health, log)] = plain
-	if o.metrics != "0" {
+	probes := newHTTPServer(health, log)
+	servers := []*http.Server{calls, probes}
+	starts := []func() error{func() error { return calls.ServeTLS(d.calls, "", "") }, func() error { return probes.Serve(d.health) }}
+	if d.metrics != nil {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-		servers[newHTTPServer(o.metrics, mux, log)] = plain
+		metrics := newHTTPServer(mux, log)
+		servers = append(servers, metrics)
+		starts = append(starts, func() error { return metrics.Serve(d.metrics) })
 	}
-	ended := make(chan error, len(servers))
-	running := 0
-	for s, start := range servers {
-		listener, err := net.Listen("tcp", s.Addr)
-		if err != nil {
-			return fmt.Errorf("listen: %w", err)
-		}
-		running++
-		go func() { ended <- start(s, listener) }()
+	ended := make(chan error, len(starts))
+	for _, start := range starts {
+		go func() { ended <- start() }()
 	}
 	go maintain(ctx, log, server)
+	running := len(starts)
 	var failed error
 	select {
 	case <-ctx.Done():
@@ -203,7 +230,7 @@ func serve(ctx context.Context, log *slog.Logger, o options, server *keyserver.S
 	}
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
 	defer cancel()
-	for s := range servers {
+	for _, s := range servers {
 		failed = errors.Join(failed, s.Shutdown(stopping))
 	}
 	for ; running > 0; running-- {
@@ -214,8 +241,8 @@ func serve(ctx context.Context, log *slog.Logger, o options, server *keyserver.S
 	return failed
 }
 
-func newHTTPServer(address string, handler http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{Addr: address, Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
+func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 }

@@ -110,6 +110,20 @@ func (w *world) count(sql string) int64 {
 	return n
 }
 
+// list reads one text column.
+func (w *world) list(sql string) []string {
+	w.t.Helper()
+	rows, err := w.admin.Query(w.t.Context(), sql)
+	if err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+	return out
+}
+
 // run sweeps with what the tests do not care about filled in.
 func (w *world) run(o Options) report.Report {
 	w.t.Helper()

@@ -14,10 +14,9 @@ import (
 
 // Reasons of a DataRetentionPolicy's conditions.
 const (
-	ReasonNoStore      = "NoStore"
-	ReasonUnproven     = "Unproven"
-	ReasonRuleRefused  = "RuleRefused"
-	ReasonNotCompliant = "NotCompliant"
+	ReasonNoStore     = "NoStore"
+	ReasonUnproven    = "Unproven"
+	ReasonRuleRefused = "RuleRefused"
 )
 
 // PolicyObserved is what one pass saw of a DataRetentionPolicy.

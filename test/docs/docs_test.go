@@ -195,3 +195,25 @@ func TestLinksLeadSomewhere(t *testing.T) {
 		}
 	}
 }
+
+var uses = regexp.MustCompile(`uses: (\S+)`)
+var pinned = regexp.MustCompile(`^[\w.-]+/[\w./-]+@[0-9a-f]{40}$`)
+
+// TestWorkflowsArePinned: an action by tag is whatever its tag points to tomorrow, and a token that can write is a way in.
+func TestWorkflowsArePinned(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, ".github", "workflows", "*.yml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no workflows: %v", err)
+	}
+	for _, file := range files {
+		content := read(t, ".github", "workflows", filepath.Base(file))
+		if !strings.Contains(content, "\npermissions: {}\n") || regexp.MustCompile(`:\s*write\b`).MatchString(content) {
+			t.Errorf("%s: want no permissions at the top, and none to write", filepath.Base(file))
+		}
+		for _, match := range uses.FindAllStringSubmatch(content, -1) {
+			if !pinned.MatchString(match[1]) {
+				t.Errorf("%s: %s is not pinned to a commit", filepath.Base(file), match[1])
+			}
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -75,7 +74,7 @@ func (s *shell) approve(ctx context.Context, name, output string, yes bool) erro
 		if !s.terminal() {
 			return errors.New("nothing was changed: --yes approves this, -o yaml prints it for Git")
 		}
-		if err := s.confirm(ref); err != nil {
+		if err := s.confirmTyped(ref, "approve"); err != nil {
 			return err
 		}
 	}
@@ -92,19 +91,6 @@ func (s *shell) approve(ctx context.Context, name, output string, yes bool) erro
 			s.note("warning: Git owns this store (%s): put the output of -o yaml there too, or the next sync takes the approval back", owner)
 			break
 		}
-	}
-	return nil
-}
-
-// confirm wants the store's name typed: a key pressed too often approves nothing.
-func (s *shell) confirm(ref string) error {
-	fmt.Fprintf(s.ErrOut, "Type %s to approve: ", ref)
-	line, err := bufio.NewReader(s.In).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	if strings.TrimSpace(line) != ref {
-		return errors.New("nothing was changed: the answer was another")
 	}
 	return nil
 }

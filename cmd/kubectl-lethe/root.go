@@ -50,7 +50,7 @@ need, verify that promises hold, and back up keys.`,
 	root.SetErr(s.ErrOut)
 	root.SetFlagErrorFunc(flagError)
 	s.config.AddFlags(root.PersistentFlags())
-	root.AddCommand(newSeal(s), newKey(s), newKEK(s), newExplain(s), newPlan(s), newApprove(s), newGrants(s), newVerify(s), newVersion(s))
+	root.AddCommand(newSeal(s), newKey(s), newKEK(s), newExplain(s), newPlan(s), newApprove(s), newGrants(s), newVerify(s), newKeys(s), newVersion(s))
 	return root
 }
 

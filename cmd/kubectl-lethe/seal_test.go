@@ -208,7 +208,7 @@ func TestErrorsHoldNoValue(t *testing.T) {
 		"too long, from a file":             {append(bot, "--from-file", write(t, "long", canary+strings.Repeat("x", 20000))), "", "1 to 8192 bytes"},
 		"empty":                             {bot, "\n", "empty"},
 		"a namespace without a tenant":      {[]string{"seal", "--bot", bare + "/support", "--credential", "t"}, canary, "belongs to no Tenant"},
-		"a namespace that does not exist":   {[]string{"seal", "--bot", "nowhere/support", "--credential", "t"}, canary, "does not exist"},
+		"a namespace that does not exist":   {[]string{"seal", "--bot", "nowhere/support", "--credential", "t"}, canary, "namespace nowhere"},
 		"no credential":                     {[]string{"seal", "--bot", ns + "/support"}, canary, "--credential is needed"},
 		"version 0":                         {append(bot, "--version", "0"), canary, "--version"},
 		"bot and store":                     {append(bot, "--store", "a/b"), canary, "cannot both"},

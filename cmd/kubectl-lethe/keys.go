@@ -1,0 +1,330 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+func newKeys(s *shell) *cobra.Command {
+	cmd := group("keys", "Back up, verify and restore the wrapped keys", newKeysBackup(s), newKeysVerify(s), newKeysRestore(s))
+	cmd.PersistentFlags().String("keys-namespace", "lethe-keys", "namespace that holds the wrapped keys")
+	return cmd
+}
+
+func newKeysBackup(s *shell) *cobra.Command {
+	return &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Write the wrapped keys to a new file",
+		Long: `Write every wrapped key of the cluster to a new file that only its owner can read. Without the key-encryption key the
+file opens nothing; together they open everything that was sealed: keep them apart. A backup keeps keys alive that are
+destroyed later, so note where backups are, and end them in time.`,
+		Example: "  kubectl lethe keys backup keys-2026-03-02.json",
+		Args:    oneArgument("the file to write"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ns, err := cmd.Flags().GetString("keys-namespace")
+			if err != nil {
+				return err
+			}
+			return s.backupKeys(cmd.Context(), ns, args[0])
+		},
+	}
+}
+
+func (s *shell) backupKeys(ctx context.Context, namespace, path string) error {
+	c, err := s.client()
+	if err != nil {
+		return err
+	}
+	var list corev1.SecretList
+	if err := c.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+		return fmt.Errorf("list the keys in %s: %w", namespace, err)
+	}
+	backup, err := keyserver.NewBackup(list.Items, s.now())
+	if err != nil {
+		return fmt.Errorf("namespace %s: %w", namespace, err)
+	}
+	b, err := backup.Encode()
+	if err != nil {
+		return err
+	}
+	if err := writeNew(path, b); err != nil {
+		return err
+	}
+	items, err := backup.List()
+	if err != nil {
+		return err
+	}
+	s.note("Wrote %s to %s. Realm %s. It opens with key-encryption key %s.", countKinds(items), path, backup.Realm, backup.KEK)
+	s.note("Try it: kubectl lethe keys verify %s --kek-file KEK", path)
+	return nil
+}
+
+// countKinds says of how many of each kind there are keys.
+func countKinds(items []keyserver.BackupItem) string {
+	counts := map[string]int{}
+	for _, i := range items {
+		counts[i.Kind]++
+	}
+	var parts []string
+	for _, k := range []struct{ kind, word string }{
+		{"Tenant", "tenant"}, {sealing.KindBotDeployment, "bot"}, {sealing.KindDataStore, "data store"},
+	} {
+		parts = append(parts, many(counts[k.kind], k.word))
+	}
+	return "the keys of " + strings.Join(parts, ", ")
+}
+
+func newKeysVerify(s *shell) *cobra.Command {
+	var kekFile string
+	cmd := &cobra.Command{
+		Use:     "verify FILE --kek-file KEK",
+		Short:   "Open every key of a backup, to know that it can be restored",
+		Example: "  kubectl lethe keys verify keys-2026-03-02.json --kek-file kek.b64",
+		Args:    oneArgument("the backup"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if kekFile == "" {
+				return errors.New("--kek-file is needed: only the key-encryption key can tell whether the keys open")
+			}
+			backup, _, err := openBackup(args[0], kekFile)
+			if err != nil {
+				return err
+			}
+			items, err := backup.List()
+			if err != nil {
+				return err
+			}
+			for _, i := range items {
+				fmt.Fprintln(s.Out, describeItem(i))
+			}
+			s.note("Every key opens: %s, of %s.", countKinds(items), backup.Created.Format("2006-01-02 15:04 MST"))
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&kekFile, "kek-file", "", "file with the key-encryption key")
+	return cmd
+}
+
+func describeItem(i keyserver.BackupItem) string {
+	line := i.Kind
+	if i.Name != "" {
+		line += " " + i.Name
+	}
+	if len(i.Keys) > 0 {
+		line += ": sealing keys " + strings.Join(i.Keys, ", ")
+	}
+	return line
+}
+
+// openBackup reads a backup and, when a key-encryption key is given, opens all of it.
+func openBackup(path, kekFile string) (keyserver.Backup, *sealing.Key, error) {
+	b, err := readFile("the backup", path)
+	if err != nil {
+		return keyserver.Backup{}, nil, err
+	}
+	backup, err := keyserver.ReadBackup(b)
+	if err != nil || kekFile == "" {
+		return backup, nil, err
+	}
+	text, err := readFile("--kek-file", kekFile)
+	if err != nil {
+		return backup, nil, err
+	}
+	defer clear(text)
+	kek, err := sealing.ParseKEK(text)
+	if err != nil {
+		return backup, nil, fmt.Errorf("--kek-file: %w", err)
+	}
+	return backup, &kek, backup.Verify(kek)
+}
+
+func newKeysRestore(s *shell) *cobra.Command {
+	var o restoreOptions
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Bring the keys of a backup back",
+		Long: `Write the keys of a backup that are missing from the cluster. What is there stays as it is, and keys under another
+key-encryption key, of another realm or of another Tenant are never mixed: then nothing is written, and the reasons
+are said.
+
+Tenants, bots and stores that were made again under their names (out of Git, after the cluster was lost) have new UIDs.
+--adopt binds the keys to the new ones; it needs --kek-file. Apply Tenants, bots and stores first, then adopt.`,
+		Example: `  kubectl lethe keys restore keys-2026-03-02.json
+  kubectl lethe keys restore keys-2026-03-02.json --adopt --kek-file kek.b64`,
+		Args: oneArgument("the backup"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if o.namespace, err = cmd.Flags().GetString("keys-namespace"); err != nil {
+				return err
+			}
+			if o.adopt && o.kekFile == "" {
+				return errors.New("--adopt needs --kek-file: the keys are wrapped anew for the new UIDs")
+			}
+			o.path = args[0]
+			return s.restoreKeys(cmd.Context(), o)
+		},
+	}
+	cmd.Flags().StringVar(&o.kekFile, "kek-file", "", "file with the key-encryption key: everything is opened before anything is written")
+	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "bind the keys to Tenants and objects that were made again")
+	cmd.Flags().BoolVar(&o.yes, "yes", false, "write without asking")
+	return cmd
+}
+
+type restoreOptions struct {
+	path, namespace, kekFile string
+	adopt, yes               bool
+}
+
+func (s *shell) restoreKeys(ctx context.Context, o restoreOptions) error {
+	backup, kek, err := openBackup(o.path, o.kekFile)
+	if err != nil {
+		return err
+	}
+	if !o.adopt {
+		kek = nil
+	}
+	c, err := s.client()
+	if err != nil {
+		return err
+	}
+	live, err := readLive(ctx, c, o.namespace, o.adopt)
+	if err != nil {
+		return err
+	}
+	plan, err := backup.Restore(o.namespace, live, kek, s.random)
+	if err != nil {
+		return err
+	}
+	s.describeRestoration(plan)
+	switch {
+	case len(plan.Problems) > 0:
+		return errors.New("nothing was written")
+	case len(plan.Create)+len(plan.Replace) == 0:
+		s.note("Nothing is missing.")
+		return nil
+	case o.yes:
+	case !s.terminal():
+		return errors.New("nothing was written: --yes writes this")
+	default:
+		if err := s.confirmTyped(o.namespace, "restore into it"); err != nil {
+			return err
+		}
+	}
+	if err := writeKeys(ctx, c, plan); err != nil {
+		return err
+	}
+	s.note("Restored. Restart the keyserver, so that it forgets what it remembers: kubectl -n lethe-system rollout restart deployment/lethe-keyserver")
+	return nil
+}
+
+// readLive reads what keys could belong to. Objects are read only to adopt: otherwise no right on them is needed.
+func readLive(ctx context.Context, c client.Client, namespace string, adopt bool) (keyserver.Live, error) {
+	live := keyserver.Live{Tenants: map[string]string{}}
+	var secrets corev1.SecretList
+	if err := c.List(ctx, &secrets, client.InNamespace(namespace)); err != nil {
+		return live, fmt.Errorf("list the keys in %s: %w", namespace, err)
+	}
+	live.Secrets = secrets.Items
+	var tenants v1alpha1.TenantList
+	if err := c.List(ctx, &tenants); err != nil {
+		return live, fmt.Errorf("list Tenants: %w", err)
+	}
+	for i := range tenants.Items {
+		live.Tenants[tenants.Items[i].Name] = string(tenants.Items[i].UID)
+	}
+	if !adopt {
+		return live, nil
+	}
+	var bots v1alpha1.BotDeploymentList
+	if err := c.List(ctx, &bots); err != nil {
+		return live, fmt.Errorf("list BotDeployments: %w", err)
+	}
+	for i := range bots.Items {
+		live.Objects = append(live.Objects, refOf(sealing.KindBotDeployment, &bots.Items[i]))
+	}
+	var stores v1alpha1.DataStoreList
+	if err := c.List(ctx, &stores); err != nil {
+		return live, fmt.Errorf("list DataStores: %w", err)
+	}
+	for i := range stores.Items {
+		live.Objects = append(live.Objects, refOf(sealing.KindDataStore, &stores.Items[i]))
+	}
+	return live, nil
+}
+
+func refOf(kind string, o client.Object) protocol.ObjectRef {
+	return protocol.ObjectRef{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: string(o.GetUID())}
+}
+
+func (s *shell) describeRestoration(plan keyserver.Restoration) {
+	list := func(what string, secrets []*corev1.Secret) {
+		for _, secret := range secrets {
+			s.note("%s %s/%s", what, secret.Namespace, secret.Name)
+		}
+	}
+	list("make    ", plan.Create)
+	list("replace ", plan.Replace)
+	slices.Sort(plan.Kept)
+	for _, name := range plan.Kept {
+		s.note("keep     %s", name)
+	}
+	for _, line := range plan.Skipped {
+		s.note("leave    %s", line)
+	}
+	for _, line := range plan.Problems {
+		s.note("problem  %s", line)
+	}
+}
+
+// writeKeys only makes what does not exist, and replaces only what is still as it was read. Broken off, it is run again.
+func writeKeys(ctx context.Context, c client.Client, plan keyserver.Restoration) error {
+	for _, secret := range plan.Create {
+		if err := c.Create(ctx, secret); err != nil {
+			if apierrors.IsAlreadyExists(err) {
+				return fmt.Errorf("secret %s appeared meanwhile: look at it and restore again", secret.Name)
+			}
+			return fmt.Errorf("write the key %s: %w", secret.Name, hide(err))
+		}
+	}
+	for _, secret := range plan.Replace {
+		if err := c.Update(ctx, secret); err != nil {
+			return fmt.Errorf("replace the key %s: %w", secret.Name, hide(err))
+		}
+	}
+	return nil
+}
+
+// hide keeps the reason of a refusal and leaves out its details, which may repeat fields of a Secret.
+func hide(err error) error {
+	if reason := apierrors.ReasonForError(err); reason != "" && !apierrors.IsForbidden(err) {
+		return fmt.Errorf("the API server says %s", reason)
+	}
+	return err
+}
+
+// confirmTyped wants a name typed: a key pressed too often does nothing.
+func (s *shell) confirmTyped(name, toDo string) error {
+	fmt.Fprintf(s.ErrOut, "Type %s to %s: ", name, toDo)
+	line, err := bufio.NewReader(s.In).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if strings.TrimSpace(line) != name {
+		return errors.New("nothing was changed: the answer was another")
+	}
+	return nil
+}

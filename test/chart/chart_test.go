@@ -2,6 +2,9 @@ package chart
 
 import (
 	"context"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -246,4 +249,28 @@ func podOf(t *testing.T, u *unstructured.Unstructured) corev1.PodTemplateSpec {
 		t.Fatal(err)
 	}
 	return pod
+}
+
+// TestPodsAreStartedWithFlagsThatExist asks the programs themselves.
+func TestPodsAreStartedWithFlagsThatExist(t *testing.T) {
+	objects := byKey(mustRender(renderChart("lethe-system", needed...))(t))
+	for name, source := range map[string]string{"lethe-manager": ".", "lethe-keyserver": "./cmd/keyserver"} {
+		binary := filepath.Join(t.TempDir(), name)
+		build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, source)
+		build.Dir = root
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		help, _ := exec.CommandContext(t.Context(), binary, "-h").CombinedOutput()
+		args := podOf(t, objects["Deployment.apps lethe-system/"+name]).Spec.Containers[0].Args
+		if len(args) < 8 {
+			t.Errorf("%s is started with %d arguments", name, len(args))
+		}
+		for _, arg := range args {
+			flag, _, found := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+			if !found || !regexp.MustCompile(`(?m)^\s+-+`+regexp.QuoteMeta(flag)+`\b`).Match(help) {
+				t.Errorf("%s has no flag %s", name, arg)
+			}
+		}
+	}
 }

@@ -219,7 +219,7 @@ func newProgram(t *testing.T, w *world) *program {
 	if err := os.WriteFile(filepath.Join(p.dir, "plan.json"), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.args = []string{"--url=" + k.http.URL, "--ca-file=" + filepath.Join(k.files, "ca.crt"), "--token-file=" + filepath.Join(k.files, "token"),
+	p.args = []string{"--url=" + k.URL, "--ca-file=" + k.CAFile, "--token-file=" + k.TokenFile,
 		"--plan=" + filepath.Join(p.dir, "plan.json"), "--plan-hash=" + plan.HashBytes(b), "--termination-log=" + filepath.Join(p.dir, "report"), "--time-budget=1m"}
 	return p
 }

@@ -38,9 +38,9 @@ func (w *world) watch(then func()) <-chan int64 {
 func TestALeaseThatIsRefusedStopsTheSweep(t *testing.T) {
 	w := newWorld(t, logTable+slowRows, dataset("log", 90))
 	k := newKeyserver(t)
-	k.seconds = 6 // renewed every two seconds
+	k.Seconds = 6 // renewed every two seconds
 	refused := make(chan time.Time, 1)
-	k.answer = func(first bool) *protocol.Error {
+	k.Answer = func(first bool) *protocol.Error {
 		if first {
 			return nil
 		}
@@ -50,7 +50,7 @@ func TestALeaseThatIsRefusedStopsTheSweep(t *testing.T) {
 		}
 		return refusal(protocol.ReasonPlanChanged)
 	}
-	r := w.run(Options{Leaser: k.client(t)})
+	r := w.run(Options{Leaser: client(t, k)})
 	ended := time.Now()
 	if r.Outcome != report.Stopped || r.Reason != report.ReasonLeaseLost {
 		t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
@@ -76,15 +76,15 @@ func TestALeaseThatIsRefusedStopsTheSweep(t *testing.T) {
 func TestAKeyserverThatFallsSilentStopsTheSweepWhenTheLeaseRunsOut(t *testing.T) {
 	w := newWorld(t, logTable+slowRows, dataset("log", 90))
 	k := newKeyserver(t)
-	k.seconds = 3
-	k.answer = func(first bool) *protocol.Error {
+	k.Seconds = 3
+	k.Answer = func(first bool) *protocol.Error {
 		if first {
 			return nil
 		}
 		return &protocol.Error{Reason: protocol.ReasonInternal, RetryAfter: 1}
 	}
 	began := time.Now()
-	r := w.run(Options{Leaser: k.client(t)})
+	r := w.run(Options{Leaser: client(t, k)})
 	if r.Outcome != report.Stopped || r.Reason != report.ReasonLeaseLost || time.Since(began) > 8*time.Second {
 		t.Errorf("%s, %s: %s, after %s", r.Outcome, r.Reason, r.Message, time.Since(began))
 	}

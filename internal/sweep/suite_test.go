@@ -2,17 +2,10 @@ package sweep
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"os"
-	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,8 +16,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
-	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
+	"github.com/lethe-dev/lethe/test/lease"
 	"github.com/lethe-dev/lethe/test/pg"
 )
 
@@ -129,7 +122,7 @@ func (w *world) run(o Options) report.Report {
 	w.t.Helper()
 	o.Plan, o.Hash = w.plan, "hash"
 	if o.Leaser == nil {
-		o.Leaser = newKeyserver(w.t).client(w.t)
+		o.Leaser = client(w.t, newKeyserver(w.t))
 	}
 	if o.Budget == 0 {
 		o.Budget = time.Minute
@@ -145,90 +138,23 @@ func (w *world) run(o Options) report.Report {
 	return r
 }
 
-// keyserver is a stand-in that speaks the real protocol over TLS. It gives leases until it is told otherwise.
-type keyserver struct {
-	password string
-	seconds  int
-	answer   func(first bool) *protocol.Error // nil: yes
-
-	mu              sync.Mutex
-	asked, released int
-
-	http  *httptest.Server
-	files string // ca.crt and token
-}
-
-const podUID = "pod-uid"
-
-func newKeyserver(t testing.TB) *keyserver {
+func newKeyserver(t testing.TB) *lease.Server {
 	t.Helper()
-	k := &keyserver{password: password, seconds: 30, files: t.TempDir()}
-	k.http = httptest.NewTLSServer(http.HandlerFunc(k.serve))
-	t.Cleanup(k.http.Close)
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: k.http.Certificate().Raw})
-	claims := base64.RawURLEncoding.EncodeToString([]byte(`{"kubernetes.io":{"pod":{"uid":"` + podUID + `"}}}`))
-	for name, b := range map[string][]byte{"ca.crt": ca, "token": []byte("e30." + claims + ".c2ln")} {
-		if err := os.WriteFile(filepath.Join(k.files, name), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	k, err := lease.Start(t.TempDir(), password)
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(k.Close)
 	return k
 }
 
-func (k *keyserver) client(t testing.TB) *keyclient.Client {
+func client(t testing.TB, k *lease.Server) *keyclient.Client {
 	t.Helper()
-	c, err := keyclient.New(keyclient.Options{URL: k.http.URL, CAFile: filepath.Join(k.files, "ca.crt"), TokenFile: filepath.Join(k.files, "token")})
+	c, err := k.Client()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
-}
-
-func (k *keyserver) serve(w http.ResponseWriter, r *http.Request) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	reply := func(status int, v any) {
-		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(v)
-	}
-	if r.URL.Path == protocol.PathRelease {
-		k.released++
-		reply(http.StatusOK, struct{}{})
-		return
-	}
-	var req protocol.LeaseRequest
-	if err := json.NewDecoder(r.Body).Decode(&req); err != nil || r.URL.Path != protocol.PathLease {
-		reply(http.StatusBadRequest, protocol.Error{Reason: protocol.ReasonBadRequest})
-		return
-	}
-	k.asked++
-	if k.answer != nil {
-		if no := k.answer(req.PublicKey != ""); no != nil {
-			reply(http.StatusForbidden, no)
-			return
-		}
-	}
-	resp := protocol.LeaseResponse{Expires: time.Now().Add(time.Duration(k.seconds) * time.Second), Seconds: k.seconds}
-	if req.PublicKey != "" {
-		pub, err := sealing.ParsePublicKey(sealing.Suite, req.PublicKey)
-		if err == nil {
-			var b []byte
-			if b, err = json.Marshal(protocol.SecretBundle{Items: []protocol.SecretItem{{Name: sealing.PasswordKey, Value: []byte(k.password)}}}); err == nil {
-				resp.Sealed, err = sealing.SealReply(pub, protocol.PathLease, podUID, b)
-			}
-		}
-		if err != nil {
-			reply(http.StatusBadRequest, protocol.Error{Reason: protocol.ReasonBadRequest, Message: err.Error()})
-			return
-		}
-	}
-	reply(http.StatusOK, resp)
-}
-
-func (k *keyserver) count() (asked, released int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.asked, k.released
 }
 
 func refusal(reason string) *protocol.Error {

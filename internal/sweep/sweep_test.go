@@ -18,6 +18,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/test/lease"
 )
 
 const logTable = `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
@@ -27,7 +28,7 @@ func TestSweep(t *testing.T) {
 	w := newWorld(t, logTable+`CREATE TABLE forgotten (id int); CREATE TABLE known (id int)`, dataset("log", 90))
 	w.plan.Exempt = []plan.Exemption{{Schema: "public", Table: "known"}}
 	k := newKeyserver(t)
-	got := w.run(Options{Leaser: k.client(t)})
+	got := w.run(Options{Leaser: client(t, k)})
 	want := report.Report{Plan: "hash", Mode: "Enforce", Outcome: report.Done, SystemIdentifier: w.plan.Database.SystemIdentifier, Database: w.database,
 		Uncovered: []string{"public.forgotten"}, UncoveredCount: 1,
 		Lines: []report.Line{{Dataset: "log", Policy: "promise", Rule: "log", Rows: 5000, Deleted: 5000}}}
@@ -40,7 +41,7 @@ func TestSweep(t *testing.T) {
 	if n := w.count(`SELECT count(*) FROM log`); n != 5000 {
 		t.Errorf("%d rows left", n)
 	}
-	if _, released := k.count(); released != 1 {
+	if _, released := k.Count(); released != 1 {
 		t.Errorf("the lease was released %d times", released)
 	}
 	second := w.run(Options{})
@@ -56,82 +57,82 @@ func (broken) Lease(context.Context, string, bool) (keyclient.Lease, error) { pa
 
 func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 	tests := map[string]struct {
-		change   func(*world, *keyserver, *Options)
+		change   func(*world, *lease.Server, *Options)
 		outcome  report.Outcome
 		reason   string
 		measured bool // with 5000 eligible rows
 		says     string
 	}{
 		"a plan that only audits": {
-			func(w *world, _ *keyserver, _ *Options) { w.plan.Datasets[0].Delete = nil }, report.Done, "", true, "",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Datasets[0].Delete = nil }, report.Done, "", true, "",
 		},
 		"a plan that has expired": {
-			func(w *world, _ *keyserver, _ *Options) { w.plan.ValidUntil = time.Now().Add(-time.Second) }, report.Refused, report.ReasonPlanExpired, false, "manager",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.ValidUntil = time.Now().Add(-time.Second) }, report.Refused, report.ReasonPlanExpired, false, "manager",
 		},
 		"no lease: the plan changed": {
-			func(_ *world, k *keyserver, _ *Options) {
-				k.answer = func(bool) *protocol.Error { return refusal(protocol.ReasonPlanChanged) }
+			func(_ *world, k *lease.Server, _ *Options) {
+				k.Answer = func(bool) *protocol.Error { return refusal(protocol.ReasonPlanChanged) }
 			},
 			report.Refused, report.ReasonLeaseRefused, false, protocol.ReasonPlanChanged,
 		},
 		"another database than the one that was approved": {
-			func(w *world, _ *keyserver, _ *Options) { w.plan.Database.SystemIdentifier = "7000000000000000000" }, report.Refused, report.ReasonIdentityChanged, true, "7000000000000000000",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Database.SystemIdentifier = "7000000000000000000" }, report.Refused, report.ReasonIdentityChanged, true, "7000000000000000000",
 		},
 		"another name than the one that was approved": {
-			func(w *world, _ *keyserver, _ *Options) { w.plan.Database.Name = "other" }, report.Refused, report.ReasonIdentityChanged, true, "approve",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Database.Name = "other" }, report.Refused, report.ReasonIdentityChanged, true, "approve",
 		},
 		"a wrong password": {
-			func(_ *world, k *keyserver, _ *Options) { k.password = "wrong-secret" }, report.Refused, report.ReasonWrongPassword, false, "kubectl lethe seal",
+			func(_ *world, k *lease.Server, _ *Options) { k.Password = "wrong-secret" }, report.Refused, report.ReasonWrongPassword, false, "kubectl lethe seal",
 		},
 		"a store that is not there": {
-			func(w *world, _ *keyserver, _ *Options) { w.plan.Connection.Port = 1 }, report.Failed, report.ReasonUnreachable, false, "spec.postgres.host",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.Port = 1 }, report.Failed, report.ReasonUnreachable, false, "spec.postgres.host",
 		},
 		"an untrusted certificate": {
-			func(w *world, _ *keyserver, _ *Options) { w.plan.Connection.CABundle = "" }, report.Refused, report.ReasonUntrustedCertificate, false, "caBundle",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.CABundle = "" }, report.Refused, report.ReasonUntrustedCertificate, false, "caBundle",
 		},
 		"a database that is not there": {
-			func(w *world, _ *keyserver, _ *Options) { w.plan.Connection.Database = "nowhere" }, report.Refused, report.ReasonNoSuchDatabase, false, "spec.postgres.database",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.Database = "nowhere" }, report.Refused, report.ReasonNoSuchDatabase, false, "spec.postgres.database",
 		},
 		"a clock that is ahead": {
-			func(_ *world, _ *keyserver, o *Options) {
+			func(_ *world, _ *lease.Server, o *Options) {
 				o.Clock = func() time.Time { return time.Now().Add(61 * time.Second) }
 			}, report.Refused, report.ReasonClockSkew, false, "NTP",
 		},
 		"a clock that is behind": {
-			func(_ *world, _ *keyserver, o *Options) {
+			func(_ *world, _ *lease.Server, o *Options) {
 				o.Clock = func() time.Time { return time.Now().Add(-61 * time.Second) }
 			}, report.Refused, report.ReasonClockSkew, false, "NTP",
 		},
 		"the brake": {
-			func(w *world, _ *keyserver, _ *Options) { w.plan.BrakePercent = 49 }, report.Refused, report.ReasonDatasetsRefused, true, "",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.BrakePercent = 49 }, report.Refused, report.ReasonDatasetsRefused, true, "",
 		},
 		"the brake, and a backlog that is too small": {
-			func(w *world, _ *keyserver, _ *Options) {
+			func(w *world, _ *lease.Server, _ *Options) {
 				w.plan.BrakePercent = 49
 				w.plan.Datasets[0].Delete.BacklogRows, w.plan.Datasets[0].Delete.BacklogUntil = 4999, ptr(time.Now().Add(time.Hour))
 			}, report.Refused, report.ReasonDatasetsRefused, true, "",
 		},
 		"the brake, and a backlog whose time is over": {
-			func(w *world, _ *keyserver, _ *Options) {
+			func(w *world, _ *lease.Server, _ *Options) {
 				w.plan.BrakePercent = 49
 				w.plan.Datasets[0].Delete.BacklogRows, w.plan.Datasets[0].Delete.BacklogUntil = 5000, ptr(time.Now().Add(-time.Hour))
 			}, report.Refused, report.ReasonDatasetsRefused, true, "",
 		},
 		"a budget that is over before the first batch": {
-			func(_ *world, _ *keyserver, o *Options) { o.Budget = time.Nanosecond }, report.Stopped, report.ReasonTimeBudget, true, "",
+			func(_ *world, _ *lease.Server, o *Options) { o.Budget = time.Nanosecond }, report.Stopped, report.ReasonTimeBudget, true, "",
 		},
 		"a signal before the first batch": {
-			func(_ *world, k *keyserver, o *Options) {
+			func(_ *world, k *lease.Server, o *Options) {
 				stop := make(chan struct{})
 				var once sync.Once
-				o.Stop, k.answer = stop, func(bool) *protocol.Error {
+				o.Stop, k.Answer = stop, func(bool) *protocol.Error {
 					once.Do(func() { close(stop) })
 					return &protocol.Error{Reason: protocol.ReasonInUse, RetryAfter: 30}
 				}
 			}, report.Stopped, report.ReasonTerminated, false, "",
 		},
 		"another sweep that holds the store": {
-			func(w *world, _ *keyserver, _ *Options) {
+			func(w *world, _ *lease.Server, _ *Options) {
 				var got bool
 				if err := server.Admin(w.t, w.database).QueryRow(w.t.Context(), `SELECT pg_try_advisory_lock(x'6c657468655f3031'::bigint)`).Scan(&got); err != nil || !got {
 					w.t.Fatalf("take the lock: %v, %v", got, err)
@@ -139,14 +140,14 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 			}, report.Refused, report.ReasonStoreBusy, false, "another sweep",
 		},
 		"a panic": {
-			func(_ *world, _ *keyserver, o *Options) { o.Leaser = broken{} }, report.Failed, report.ReasonInternal, false, "log",
+			func(_ *world, _ *lease.Server, o *Options) { o.Leaser = broken{} }, report.Failed, report.ReasonInternal, false, "log",
 		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, logTable, dataset("log", 90))
 			k := newKeyserver(t)
-			o := Options{Leaser: k.client(t)}
+			o := Options{Leaser: client(t, k)}
 			tc.change(w, k, &o)
 			r := w.run(o)
 			if r.Outcome != tc.outcome || r.Reason != tc.reason || !strings.Contains(r.Message, tc.says) {
@@ -259,9 +260,9 @@ func TestTwoSweepersAtOnce(t *testing.T) {
 	// Two whole sweeps: one of them finds the store busy, or comes after the other.
 	reports := make(chan report.Report, 2)
 	for range 2 {
-		client := newKeyserver(t).client(t)
+		c := client(t, newKeyserver(t))
 		go func() {
-			reports <- Run(context.WithoutCancel(t.Context()), Options{Plan: w.plan, Hash: "hash", Leaser: client, Budget: time.Minute, Clock: time.Now,
+			reports <- Run(context.WithoutCancel(t.Context()), Options{Plan: w.plan, Hash: "hash", Leaser: c, Budget: time.Minute, Clock: time.Now,
 				Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 		}()
 	}

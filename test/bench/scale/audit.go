@@ -96,22 +96,31 @@ func (a *auditLog) next() ([]request, error) {
 	return out, nil
 }
 
-// span is how long from the first to the last of some requests, and how many there were.
-func span(requests []request, first, last func(request) bool) (d time.Duration, n int) {
-	var begin, end time.Time
+// window is from when the first of some requests was sent until the last of others was answered.
+type window struct {
+	begin, end time.Time
+	n          int // of the others
+}
+
+func (w window) took() time.Duration {
+	if w.begin.IsZero() || w.end.IsZero() {
+		return 0
+	}
+	return w.end.Sub(w.begin)
+}
+
+func span(requests []request, first, last func(request) bool) window {
+	var w window
 	for _, r := range requests {
-		if first(r) && (begin.IsZero() || r.sent.Before(begin)) {
-			begin = r.sent
+		if first(r) && (w.begin.IsZero() || r.sent.Before(w.begin)) {
+			w.begin = r.sent
 		}
 		if last(r) {
-			n++
-			if r.done.After(end) {
-				end = r.done
+			w.n++
+			if r.done.After(w.end) {
+				w.end = r.done
 			}
 		}
 	}
-	if begin.IsZero() || end.IsZero() {
-		return 0, n
-	}
-	return end.Sub(begin), n
+	return w
 }

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -35,6 +37,7 @@ type bench struct {
 
 	cluster *cluster
 	admin   client.Client
+	raw     rest.Interface
 	scheme  *runtime.Scheme
 	audit   *auditLog
 
@@ -88,6 +91,11 @@ func (b *bench) setUp(ctx context.Context) error {
 	if b.admin, err = client.New(config, client.Options{Scheme: b.scheme}); err != nil {
 		return fmt.Errorf("reach the cluster: %w", err)
 	}
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("reach the cluster: %w", err)
+	}
+	b.raw = clients.RESTClient()
 	b.step("installing Lethe's kinds, roles and walls")
 	if err := b.install(ctx); err != nil {
 		return err

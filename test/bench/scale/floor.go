@@ -13,8 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // benchAgent begins the user agent of everything that the bench itself sends.
@@ -164,6 +162,8 @@ func (f *floor) run(ctx context.Context) (perSecond float64, err error) {
 	if _, err := f.bench.calm(ctx); err != nil {
 		return 0, err
 	}
+	sampler := f.bench.sample(ctx)
+	profiled := f.bench.startProfiles(ctx, fmt.Sprintf("floor%d", f.rounds))
 	err = parallel(ctx, f.bench.workers, len(clones), func(ctx context.Context, i int) error {
 		for j, object := range clones[i] {
 			c := f.manager
@@ -186,12 +186,16 @@ func (f *floor) run(ctx context.Context) (perSecond float64, err error) {
 	made := func(r request) bool {
 		return strings.HasPrefix(r.agent, benchAgent+"-floor") && r.verb == "create" && r.code == 201
 	}
-	took, n := span(requests, made, made)
-	if n != f.bench.bots*len(f.templates) || took <= 0 {
-		return 0, fmt.Errorf("floor: the audit log shows %d objects instead of %d", n, f.bench.bots*len(f.templates))
+	profiled()
+	w := span(requests, made, made)
+	cpu := sampler.between(w.begin, w.end)
+	if w.n != f.bench.bots*len(f.templates) || w.took() <= 0 {
+		return 0, fmt.Errorf("floor: the audit log shows %d objects instead of %d", w.n, f.bench.bots*len(f.templates))
 	}
-	f.bench.step("floor %d: %d objects in %.1fs (%s)", f.rounds, n, took.Seconds(), latencies(requests, made))
-	return float64(n) / took.Seconds(), nil
+	f.bench.results.others = append(f.bench.results.others, cpu.others(w.took()))
+	f.bench.step("floor %d: %d objects in %.1fs (%s)", f.rounds, w.n, w.took().Seconds(), latencies(requests, made))
+	f.bench.step("    processor time: %s", cpu)
+	return float64(w.n) / w.took().Seconds(), nil
 }
 
 // clone gives the children of the pattern the names of another bot.
@@ -256,5 +260,3 @@ func (b *bench) waitReady(ctx context.Context, n int) error {
 		return ready >= n, fmt.Sprintf("%d ready; %s", ready, sample), err
 	})
 }
-
-var _ client.Object = &v1alpha1.BotDeployment{}

@@ -9,6 +9,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -89,22 +90,34 @@ func (b *bench) startHarness(ctx context.Context, p *program, resync time.Durati
 		"--token-file="+filepath.Join(b.work, "token"), fmt.Sprintf("--workers=%d", b.workers), "--resync="+resync.String())
 }
 
-// startProfiles begins a CPU profile of the manager, when a folder was given and the manager has profiles.
-func (b *bench) startProfiles(ctx context.Context) (done func()) {
+// startProfiles begins CPU profiles of the manager and of the API server, when a folder was given for them.
+func (b *bench) startProfiles(ctx context.Context, name string) (done func()) {
 	if b.profile == "" {
 		return func() {}
 	}
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() {
-		body, err := get(ctx, b.manager.metrics[:len(b.manager.metrics)-len("/metrics")]+"/debug/pprof/profile?seconds=30")
+		err := errors.New("the manager does not run")
+		if b.manager.cmd != nil {
+			var body []byte
+			if body, err = get(ctx, strings.TrimSuffix(b.manager.metrics, "/metrics")+"/debug/pprof/profile?seconds=20"); err == nil {
+				err = os.WriteFile(filepath.Join(b.profile, name+"-manager.pprof"), body, 0o644)
+			}
+		}
+		ended <- err
+	}()
+	go func() {
+		body, err := b.raw.Get().AbsPath("/debug/pprof/profile").Param("seconds", "20").DoRaw(ctx)
 		if err == nil {
-			err = os.WriteFile(filepath.Join(b.profile, "manager.pprof"), body, 0o644)
+			err = os.WriteFile(filepath.Join(b.profile, name+"-apiserver.pprof"), body, 0o644)
 		}
 		ended <- err
 	}()
 	return func() {
-		if err := <-ended; err != nil {
-			b.step("no profile: %v", err)
+		for range 2 {
+			if err := <-ended; err != nil {
+				b.step("no profile: %v", err)
+			}
 		}
 	}
 }

@@ -24,8 +24,7 @@ type results struct {
 	restartDrain               float64
 	managerPeak, managerIdle   int64 // KiB
 	keysPeak                   int64
-	managerCPU, keysCPU        float64 // seconds
-	apiserverCPU               float64
+	others                     []float64 // share of the processors that others had: floor, bots, floor
 	bots                       int
 }
 
@@ -47,9 +46,9 @@ func (r *results) print(w io.Writer) {
 	line("event_writes_per_bot", "%.2f", r.events)
 	line("failed_writes_per_bot", "%.2f", r.failed)
 	line("reads_per_bot", "%.2f", r.reads)
-	line("manager_cpu_s", "%.1f", r.managerCPU)
-	line("keyserver_cpu_s", "%.1f", r.keysCPU)
-	line("apiserver_cpu_s", "%.1f", r.apiserverCPU)
+	for i, name := range []string{"floor_1", "lethe", "floor_2"} {
+		line(name+"_foreign_cpu_share", "%.2f", r.others[i])
+	}
 	line("resyncs", "%d", r.resyncs)
 	line("manager_rss_idle_mib", "%.1f", float64(r.managerIdle)/1024)
 	line("keyserver_rss_mib", "%.1f", float64(r.keysPeak)/1024)
@@ -115,7 +114,7 @@ func (b *bench) comeUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := b.drained(ctx, b.manager, 3*time.Second, 1); err != nil {
+	if _, _, err := b.drained(ctx, b.manager, time.Second, 3*time.Second, 1); err != nil {
 		return err
 	}
 	if _, err := b.calm(ctx); err != nil {
@@ -125,14 +124,14 @@ func (b *bench) comeUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	managerCPU, keysCPU, apiCPU := b.manager.cpu(), b.keyserver.cpu(), cpuOf(b.cluster.Pids["kube-apiserver"])
 	b.step("%d bots", b.bots)
-	profiled := b.startProfiles(ctx)
+	profiled := b.startProfiles(ctx, "lethe")
+	sampler := b.sample(ctx)
 	err = parallel(ctx, b.workers, len(bots), func(ctx context.Context, i int) error { return b.admin.Create(ctx, bots[i]) })
 	if err != nil {
 		return fmt.Errorf("make the bots: %w", err)
 	}
-	_, after, err := b.drained(ctx, b.manager, 5*time.Second, 1)
+	_, after, err := b.drained(ctx, b.manager, 2*time.Second, 6*time.Second, 1)
 	if err != nil {
 		return err
 	}
@@ -144,31 +143,31 @@ func (b *bench) comeUp(ctx context.Context) error {
 		return err
 	}
 	profiled()
-	b.results.managerCPU = (b.manager.cpu() - managerCPU).Seconds()
-	b.results.keysCPU = (b.keyserver.cpu() - keysCPU).Seconds()
-	b.results.apiserverCPU = (cpuOf(b.cluster.Pids["kube-apiserver"]) - apiCPU).Seconds()
 	b.results.reconciles = (after.bots - before.bots) / float64(b.bots)
-	return b.count(requests)
+	return b.count(requests, sampler)
 }
 
 // count reads out of the audit log what the bots cost.
-func (b *bench) count(requests []request) error {
+func (b *bench) count(requests []request, sampler *sampler) error {
 	created := func(r request) bool {
 		return r.verb == "create" && r.resource == "botdeployments" && r.sub == "" && strings.HasPrefix(r.agent, benchAgent)
 	}
 	status := func(r request) bool {
 		return r.lethe() && r.resource == "botdeployments" && r.sub == "status" && r.write()
 	}
-	took, children := span(requests, created, request.child)
-	ready, statuses := span(requests, created, status)
-	if took <= 0 || children == 0 {
-		return fmt.Errorf("the audit log shows no children")
+	made, ready := span(requests, created, request.child), span(requests, created, status)
+	if made.took() <= 0 {
+		return errNoChildren
 	}
+	cpu := sampler.between(made.begin, made.end)
 	res := &b.results
 	n := float64(b.bots)
-	res.childrenSeconds, res.readySecs = took.Seconds(), ready.Seconds()
-	res.rate = float64(children) / took.Seconds()
-	res.children, res.statuses = float64(children)/n, float64(statuses)/n
+	res.childrenSeconds, res.readySecs = made.took().Seconds(), ready.took().Seconds()
+	res.rate = float64(made.n) / made.took().Seconds()
+	res.children, res.statuses = float64(made.n)/n, float64(ready.n)/n
+	res.others = append(res.others, cpu.others(made.took()))
+	b.step("%d children in %.1fs, all ready after %.1fs", made.n, res.childrenSeconds, res.readySecs)
+	b.step("    processor time: %s", cpu)
 	kinds := map[string]int{}
 	for _, r := range requests {
 		if !r.lethe() {
@@ -189,7 +188,6 @@ func (b *bench) count(requests []request) error {
 			res.failed += 1 / n
 		}
 	}
-	b.step("%d children in %.1fs, all ready after %.1fs", children, took.Seconds(), ready.Seconds())
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		is := func(r request) bool { return r.lethe() && r.kind() == kind }
 		b.step("    %6d  %s (%s)", kinds[kind], kind, latencies(requests, is))
@@ -238,7 +236,7 @@ func (b *bench) restartManager(ctx context.Context) error {
 		return err
 	}
 	// Every bot and every tenant is looked at once.
-	changed, _, err := b.drained(ctx, b.manager, 5*time.Second, float64(b.bots+b.tenants))
+	changed, _, err := b.drained(ctx, b.manager, 50*time.Millisecond, 4*time.Second, float64(b.bots+b.tenants))
 	if err != nil {
 		return err
 	}
@@ -272,7 +270,7 @@ func (b *bench) resync(ctx context.Context) error {
 	if err := b.startHarness(ctx, p, every); err != nil {
 		return err
 	}
-	_, before, err := b.drained(ctx, p, 2*time.Second, float64(b.bots+b.tenants))
+	_, before, err := b.drained(ctx, p, time.Second, 3*time.Second, float64(b.bots+b.tenants))
 	if err != nil {
 		return err
 	}

@@ -155,11 +155,12 @@ func (b *bench) botsReady(ctx context.Context) (int, string, error) {
 	return ready, sample, nil
 }
 
-// drained waits until a manager has nothing to do for a while, and returns when it last did something.
-func (b *bench) drained(ctx context.Context, p *program, quiet time.Duration, atLeast float64) (time.Time, queues, error) {
+// drained waits until a manager has nothing to do for a while, and returns when it last did something. It looks once in an
+// interval: a look costs the manager some milliseconds.
+func (b *bench) drained(ctx context.Context, p *program, interval, quiet time.Duration, atLeast float64) (time.Time, queues, error) {
 	var last queues
 	var changed time.Time
-	err := waitFor(ctx, "the manager to be done", 20*time.Minute, 50*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+	err := waitFor(ctx, "the manager to be done", 20*time.Minute, interval, func(ctx context.Context) (bool, string, error) {
 		q, err := p.queues(ctx)
 		now := time.Now()
 		if err != nil {

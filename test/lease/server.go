@@ -1,0 +1,113 @@
+// Package lease is a stand-in for the keyserver that only gives leases, over TLS and by the real protocol, so that the real
+// sweeper can run without Kubernetes.
+package lease
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/lethe-dev/lethe/internal/keyclient"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+const podUID = "pod-uid"
+
+// Server gives leases and the password until Answer says otherwise. Set its fields before the first call.
+type Server struct {
+	URL       string
+	CAFile    string
+	TokenFile string
+
+	Password string
+	Seconds  int                              // length of a lease
+	Answer   func(first bool) *protocol.Error // nil: yes
+
+	mu              sync.Mutex
+	asked, released int
+	http            *httptest.Server
+}
+
+// Start serves from a free port on loopback. dir takes the files that a caller needs.
+func Start(dir, password string) (*Server, error) {
+	s := &Server{Password: password, Seconds: 30, CAFile: filepath.Join(dir, "ca.crt"), TokenFile: filepath.Join(dir, "token")}
+	s.http = httptest.NewTLSServer(http.HandlerFunc(s.serve))
+	s.URL = s.http.URL
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.http.Certificate().Raw})
+	claims := base64.RawURLEncoding.EncodeToString([]byte(`{"kubernetes.io":{"pod":{"uid":"` + podUID + `"}}}`))
+	for path, b := range map[string][]byte{s.CAFile: ca, s.TokenFile: []byte("e30." + claims + ".c2ln")} {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("write the caller's files: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// Close ends the server.
+func (s *Server) Close() { s.http.Close() }
+
+// Client is a real client of the server.
+func (s *Server) Client() (*keyclient.Client, error) {
+	return keyclient.New(keyclient.Options{URL: s.URL, CAFile: s.CAFile, TokenFile: s.TokenFile})
+}
+
+// Count returns how often a lease was asked for and released.
+func (s *Server) Count() (asked, released int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked, s.released
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	status, answer := s.answer(r)
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(answer) // a caller that was killed reads no answer
+}
+
+func (s *Server) answer(r *http.Request) (int, any) {
+	if r.URL.Path == protocol.PathRelease {
+		s.released++
+		return http.StatusOK, struct{}{}
+	}
+	var req protocol.LeaseRequest
+	if err := json.NewDecoder(r.Body).Decode(&req); err != nil || r.URL.Path != protocol.PathLease {
+		return http.StatusBadRequest, protocol.Error{Reason: protocol.ReasonBadRequest}
+	}
+	s.asked++
+	if s.Answer != nil {
+		if no := s.Answer(req.PublicKey != ""); no != nil {
+			return http.StatusForbidden, no
+		}
+	}
+	resp := protocol.LeaseResponse{Expires: time.Now().Add(time.Duration(s.Seconds) * time.Second), Seconds: s.Seconds}
+	if req.PublicKey != "" {
+		var err error
+		if resp.Sealed, err = s.seal(req.PublicKey); err != nil {
+			return http.StatusBadRequest, protocol.Error{Reason: protocol.ReasonBadRequest, Message: err.Error()}
+		}
+	}
+	return http.StatusOK, resp
+}
+
+func (s *Server) seal(public string) (string, error) {
+	pub, err := sealing.ParsePublicKey(sealing.Suite, public)
+	if err != nil {
+		return "", err
+	}
+	b, err := json.Marshal(protocol.SecretBundle{Items: []protocol.SecretItem{{Name: sealing.PasswordKey, Value: []byte(s.Password)}}})
+	if err != nil {
+		return "", fmt.Errorf("encode the bundle: %w", err)
+	}
+	return sealing.SealReply(pub, protocol.PathLease, podUID, b)
+}

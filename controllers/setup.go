@@ -33,10 +33,9 @@ const unlocked = client.DisableReadYourWritesConsistency
 // passTimeout ends a pass that hangs, for example because a watch is broken.
 const passTimeout = time.Minute
 
-// The leader's lease and the events about it, and the CA that the keyserver publishes:
+// The leader's lease, and the events about it:
 //
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=lethe-system,resources=leases,verbs=get;create;update
-// +kubebuilder:rbac:groups="",namespace=lethe-system,resources=configmaps,resourceNames=lethe-keyserver-ca,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",namespace=lethe-system,resources=events,verbs=create
 
 // Options of the reconcilers.

@@ -152,18 +152,21 @@ func (s *Server) storeOf(ctx context.Context, pod *corev1.Pod) (*v1alpha1.DataSt
 
 // samePlan compiles the store's plan and compares it with the one that the sweep runs by.
 func (s *Server) samePlan(ctx context.Context, store *v1alpha1.DataStore, hash string) (*v1alpha1.Tenant, error) {
-	compiled, err := compile.Store(ctx, s.Client, store, s.Clock.Now())
+	now := s.Clock.Now()
+	compiled, err := compile.Store(ctx, s.Client, store, now)
 	if r, ok := compile.IsRefusal(err); ok {
 		return nil, refuse(protocol.ReasonPlanChanged, "the store has no plan: %s", r.Message)
 	}
 	if err != nil {
 		return nil, err
 	}
-	live, err := plan.Hash(compiled.Plan)
+	// The plan of the week before is accepted too, or every sweep would be refused from a week's turn until the manager has
+	// written the new one.
+	same, err := plan.Accepts(compiled.Plan, hash, now)
 	if err != nil {
 		return nil, err
 	}
-	if hash == "" || live != hash {
+	if !same {
 		return nil, refuse(protocol.ReasonPlanChanged, "the plan that the live objects give is another one: this sweep ends, the next one runs by the new plan")
 	}
 	if !compiled.Tenant.DeletionTimestamp.IsZero() {

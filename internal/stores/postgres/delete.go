@@ -96,6 +96,9 @@ func (st *Store) Delete(ctx context.Context, i int, at time.Time, permit Permit)
 	if d.Delete == nil || d.problem != nil {
 		return out, nil
 	}
+	if err := st.setTimeout(ctx, walkTimeout); err != nil {
+		return out, err
+	}
 	w := st.walker(d, at, permit, &out)
 	for {
 		before := out.Rows
@@ -104,15 +107,28 @@ func (st *Store) Delete(ctx context.Context, i int, at time.Time, permit Permit)
 		var problem *Problem
 		if errors.As(err, &problem) {
 			out.Problem = problem
-			return out, nil
+			return out, st.flush(ctx, out.Rows)
 		}
 		if err != nil {
 			return out, err
 		}
 		if out.Rows == before {
-			return out, nil
+			return out, st.flush(ctx, out.Rows)
 		}
 	}
+}
+
+// flush waits until what was committed is on the disk: batches do not wait for it. A server that crashes before has the rows
+// back, and the next sweep deletes them again; what is reported as deleted must stay so.
+func (st *Store) flush(ctx context.Context, rows int64) error {
+	if rows == 0 {
+		return nil
+	}
+	// Any transaction with an identifier of its own ends with a commit record, and that is written after all before it.
+	if _, err := st.session.conn.Exec(ctx, "SELECT txid_current()"); err != nil {
+		return fmt.Errorf("make the deletion durable: %w", err)
+	}
+	return nil
 }
 
 // walker goes over the expired rows of a dataset in an order that an index has, one range after another.
@@ -126,6 +142,7 @@ type walker struct {
 	order []*column // what the walk goes by
 	desc  bool
 	size  int
+	ahead *ahead
 	own   []uint32 // tables that hold the dataset's rows
 	other []uint32 // every other table
 	floor []uint32 // of those, the ones with a floor
@@ -206,12 +223,18 @@ func (w *walker) pass(ctx context.Context) error {
 	}
 }
 
+// ahead is the end of the next batch, asked for together with the commit of the one before.
+type ahead struct {
+	from, to mark
+}
+
 // next finds the end of a batch of size rows that begins after from; nil: the rest is smaller.
 func (w *walker) next(ctx context.Context, from mark) (mark, error) {
+	if a := w.ahead; a != nil && slices.Equal(a.from, from) {
+		w.ahead = nil
+		return a.to, nil
+	}
 	for {
-		if err := w.st.setTimeout(ctx, walkTimeout); err != nil {
-			return nil, err
-		}
 		to, err := w.look(ctx, from)
 		if code(err) == "57014" && ctx.Err() == nil && w.size > leastBatch {
 			w.size = max(leastBatch, w.size/2)
@@ -226,6 +249,11 @@ func (w *walker) next(ctx context.Context, from mark) (mark, error) {
 
 func (w *walker) look(ctx context.Context, from mark) (mark, error) {
 	q := &query{}
+	return w.scan(w.st.session.conn.QueryRow(ctx, w.lookup(q, from), q.args...))
+}
+
+// lookup writes the question for the end of the next batch.
+func (w *walker) lookup(q *query, from mark) string {
 	where := []string{w.d.deletable(q, "a", w.at)}
 	if from != nil {
 		where = append(where, w.beyond(q, from))
@@ -235,13 +263,17 @@ func (w *walker) look(ctx context.Context, from mark) (mark, error) {
 		columns = append(columns, dotted("a", k)+"::text")
 		sorted = append(sorted, dotted("a", k)+map[bool]string{true: " DESC"}[w.desc])
 	}
+	return fmt.Sprintf("SELECT %s FROM %s a WHERE %s ORDER BY %s OFFSET %s LIMIT 1",
+		strings.Join(columns, ", "), w.d.name(), all(where...), strings.Join(sorted, ", "), q.arg(w.size-1, "bigint"))
+}
+
+func (w *walker) scan(row pgx.Row) (mark, error) {
 	to := make(mark, len(w.order))
 	into := make([]any, len(to))
 	for i := range to {
 		into[i] = &to[i]
 	}
-	err := w.st.session.conn.QueryRow(ctx, fmt.Sprintf("SELECT %s FROM %s a WHERE %s ORDER BY %s OFFSET %d LIMIT 1",
-		strings.Join(columns, ", "), w.d.name(), all(where...), strings.Join(sorted, ", "), w.size-1), q.args...).Scan(into...)
+	err := row.Scan(into...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -350,9 +382,14 @@ func (w *walker) skip(err error) {
 	w.out.Problem = &Problem{Reason: reason, Message: message}
 }
 
-// begin opens a batch. The limits are the transaction's own, and constants.
-var begin = fmt.Sprintf(`BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d;
-	SET LOCAL idle_in_transaction_session_timeout = 2000`, StatementTimeout.Milliseconds(), lockTimeout.Milliseconds())
+// begin opens a batch. The limits are the transaction's own, and constants. Waiting for the disk is left to flush.
+var begin = []string{
+	"BEGIN ISOLATION LEVEL REPEATABLE READ",
+	fmt.Sprintf("SET LOCAL statement_timeout = %d", StatementTimeout.Milliseconds()),
+	fmt.Sprintf("SET LOCAL lock_timeout = %d", lockTimeout.Milliseconds()),
+	"SET LOCAL idle_in_transaction_session_timeout = 2000",
+	"SET LOCAL synchronous_commit = off",
+}
 
 // touched counts what the transaction has deleted or changed so far: in the dataset's own table, in others, and changes in
 // tables with a floor.
@@ -365,28 +402,31 @@ func (w *walker) batch(ctx context.Context, from, to mark) (int64, error) {
 	if err := w.permit.Begin(); err != nil {
 		return 0, err
 	}
-	start := w.st.session.clock()
-	rows, err := w.transaction(ctx, from, to)
-	took := w.st.session.clock().Sub(start)
-	w.out.Longest = max(w.out.Longest, took)
+	clock := w.st.session.clock
+	start := clock()
+	rows, err := w.transaction(ctx, from, to, func(rows int64) { w.adapt(rows, clock().Sub(start)) })
+	w.out.Longest = max(w.out.Longest, clock().Sub(start))
 	if err != nil {
 		return 0, err
 	}
 	w.out.Rows += rows
 	w.out.Batches++
+	return rows, nil
+}
+
+// adapt aims the next batch at targetBatch by how long this one took.
+func (w *walker) adapt(rows int64, took time.Duration) {
 	factor := min(2, max(0.5, float64(targetBatch)/float64(max(took, time.Millisecond))))
 	if rows < int64(w.size)/2 {
 		factor = min(1, factor) // a small batch says nothing about a larger one
 	}
 	w.size = min(mostBatch, max(leastBatch, int(float64(w.size)*factor)))
-	return rows, nil
 }
 
-func (w *walker) transaction(ctx context.Context, from, to mark) (rows int64, err error) {
+// transaction deletes one range. It takes two turns to the server: begin, delete and count; then, if the lease still holds,
+// commit and look for the end of the next range. deleted is called between them.
+func (w *walker) transaction(ctx context.Context, from, to mark, deleted func(int64)) (rows int64, err error) {
 	conn := w.st.session.conn
-	if _, err := conn.PgConn().Exec(ctx, begin).ReadAll(); err != nil {
-		return 0, fmt.Errorf("begin a batch: %w", err)
-	}
 	defer func() {
 		if err != nil && !conn.IsClosed() {
 			// The caller's context may have ended; a transaction left open would keep its locks.
@@ -395,6 +435,18 @@ func (w *walker) transaction(ctx context.Context, from, to mark) (rows int64, er
 			_, _ = conn.PgConn().Exec(bounded, "ROLLBACK").ReadAll()
 		}
 	}()
+	rows, err = w.deleteRange(ctx, from, to)
+	if err != nil {
+		return 0, err
+	}
+	deleted(rows)
+	if err := w.permit.Commit(); err != nil {
+		return 0, err
+	}
+	return rows, w.commit(ctx, to)
+}
+
+func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, err error) {
 	q := &query{}
 	where := []string{w.d.deletable(q, "a", w.at)}
 	if from != nil {
@@ -407,12 +459,22 @@ func (w *walker) transaction(ctx context.Context, from, to mark) (rows int64, er
 		where = append(where, w.d.unreferred(l))
 	}
 	b := &pgx.Batch{}
+	for _, sql := range begin {
+		b.Queue(sql)
+	}
 	b.Queue(touched, w.own, w.other, w.floor)
 	b.Queue("DELETE FROM "+w.d.name()+" a WHERE "+all(where...), q.args...)
 	b.Queue(touched, w.own, w.other, w.floor)
-	results := conn.SendBatch(ctx, b)
+	results := w.st.session.conn.SendBatch(ctx, b)
 	var before, after [3]int64
-	err = results.QueryRow().Scan(&before[0], &before[1], &before[2])
+	for range begin {
+		if err == nil {
+			_, err = results.Exec()
+		}
+	}
+	if err == nil {
+		err = results.QueryRow().Scan(&before[0], &before[1], &before[2])
+	}
 	if err == nil {
 		tag, failed := results.Exec()
 		rows, err = tag.RowsAffected(), failed
@@ -429,13 +491,35 @@ func (w *walker) transaction(ctx context.Context, from, to mark) (rows int64, er
 	if p := w.sideEffect(rows, before, after); p != nil {
 		return 0, p
 	}
-	if err := w.permit.Commit(); err != nil {
-		return 0, err
-	}
-	if _, err := conn.PgConn().Exec(ctx, "COMMIT").ReadAll(); err != nil {
-		return 0, fmt.Errorf("commit a batch of %s: %w", w.d.Name, err)
-	}
 	return rows, nil
+}
+
+func (w *walker) commit(ctx context.Context, to mark) error {
+	b := &pgx.Batch{}
+	b.Queue("COMMIT")
+	look := to != nil && len(w.d.self()) == 0
+	if look {
+		q := &query{}
+		b.Queue(w.lookup(q, to), q.args...)
+	}
+	results := w.st.session.conn.SendBatch(ctx, b)
+	tag, err := results.Exec()
+	if err == nil && tag.String() != "COMMIT" {
+		err = fmt.Errorf("the server answered %s", tag)
+	}
+	if err == nil && look {
+		// An answer that does not come is asked for again, with what that may need.
+		if next, failed := w.scan(results.QueryRow()); failed == nil {
+			w.ahead = &ahead{from: to, to: next}
+		}
+	}
+	if closed := results.Close(); err == nil && !look {
+		err = closed
+	}
+	if err != nil {
+		return fmt.Errorf("commit a batch of %s: %w", w.d.Name, err)
+	}
+	return nil
 }
 
 // unreferred is true of a row that no row refers to through l. A row that refers to itself does not count.

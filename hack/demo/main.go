@@ -18,6 +18,9 @@ import (
 	"runtime"
 	"syscall"
 
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
 	"github.com/lethe-dev/lethe/hack/demo/stage"
 )
 
@@ -26,6 +29,7 @@ const usage = `usage: demo up [--simulated] | demo down
   down    remove every trace of it`
 
 func main() {
+	ctrllog.SetLogger(logr.Discard()) // it would complain that nobody has set one
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {

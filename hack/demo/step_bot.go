@@ -95,7 +95,12 @@ func (d *demo) bot(ctx context.Context) error {
 		return err
 	}
 	bot := bots[0]
-	bot.Spec.Image, bot.Spec.ImagePullPolicy = stage.BotImage, corev1.PullNever
+	bot.Spec.ImagePullPolicy = corev1.PullNever
+	if !d.simulated {
+		if bot.Spec.Image, err = d.BotImage(); err != nil {
+			return err
+		}
+	}
 	// Not a secret: it stands where secrets must not, so that the search of step 4 is known to find things.
 	bot.Spec.Env = append(bot.Spec.Env, v1alpha1.EnvVar{Name: "DEMO_CONTROL", Value: d.control})
 	if d.telegram != nil {
@@ -150,9 +155,9 @@ func (d *demo) talk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if st.Conflicts != 0 || len(st.Peers) != 1 {
-		return fmt.Errorf("the token was polled from %v with %d conflicts, want one consumer and none", st.Peers, st.Conflicts)
+	if st.Conflicts != 0 || st.Polls == 0 {
+		return fmt.Errorf("the token was polled %d times with %d conflicts, want some and none", st.Polls, st.Conflicts)
 	}
-	d.note("one consumer polls, from the pod's address %s; conflicts: none", st.Peers[0])
+	d.note("one consumer polls the token, and never were there two")
 	return nil
 }

@@ -143,6 +143,9 @@ func (d *demo) install(ctx context.Context) error {
 	}
 	var rows [][]string
 	for _, p := range pods.Items {
+		if p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded {
+			continue // of an installation before this one
+		}
 		for _, v := range p.Spec.Volumes {
 			if v.HostPath != nil {
 				return fmt.Errorf("pod %s mounts a path of the host", p.Name)

@@ -124,7 +124,7 @@ func (d *demo) takeSnapshot(ctx context.Context) ([]corev1.Secret, string, error
 		return nil, "", fmt.Errorf("remove an earlier snapshot: %w", err)
 	}
 	e := d.info.Etcd
-	tools := snapshot.ToolsBeside(d.info.Kubectl, e.Etcdctl, e.Etcdutl)
+	tools := snapshot.ToolsBeside(e.Etcdctl, e.Etcdutl)
 	if err := tools.Save(ctx, e.Endpoint, e.CA, e.Client.Cert, e.Client.Key, file); err != nil {
 		return nil, "", err
 	}

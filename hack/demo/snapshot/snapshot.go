@@ -20,14 +20,14 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 )
 
-// Tools are the programs of etcd. They may be of different folders.
+// Tools are the programs of etcd.
 type Tools struct {
 	Etcd, Etcdctl, Etcdutl string
 }
 
-// ToolsBeside finds etcd itself beside the kubectl of a cluster.
-func ToolsBeside(kubectl, etcdctl, etcdutl string) Tools {
-	return Tools{Etcd: filepath.Join(filepath.Dir(kubectl), "etcd"), Etcdctl: etcdctl, Etcdutl: etcdutl}
+// ToolsBeside finds etcd itself beside its tools.
+func ToolsBeside(etcdctl, etcdutl string) Tools {
+	return Tools{Etcd: filepath.Join(filepath.Dir(etcdctl), "etcd"), Etcdctl: etcdctl, Etcdutl: etcdutl}
 }
 
 // Save takes a snapshot of a running etcd. endpoint is a URL; ca, cert and key are files.

@@ -2,7 +2,10 @@ package stage
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,20 +35,51 @@ func (s *Stage) Build(ctx context.Context, withImages bool) error {
 	if !withImages {
 		return nil
 	}
-	for _, args := range [][]string{
-		{"--name", LetheImage, "-o", s.Path("images", "lethe.tar")},
-		{"--name", BotImage, "--binary", s.Path("bin", "telegram-bot"), "-o", s.Path("images", "bot.tar")},
-	} {
-		cmd := s.command(ctx, "go", append([]string{"run", "./hack/image"}, args...)...)
-		if _, err := s.run(cmd); err != nil {
-			return fmt.Errorf("make image %s: %w", args[1], err)
+	for name, more := range map[string][]string{letheImage: nil, botImage: {"--binary", s.Path("bin", "telegram-bot")}} {
+		args := append([]string{"run", "./hack/image", "--name", name + ":build", "-o", s.archive(name)}, more...)
+		if _, err := s.run(s.command(ctx, "go", args...)); err != nil {
+			return fmt.Errorf("make image %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// LoadImages brings both images to the node.
+func (s *Stage) archive(name string) string { return s.Path("images", name+".tar") }
+
+// tagged is an image's full name. What is in it names it: a checkout that has changed is another image, and pods are replaced.
+func (s *Stage) tagged(name string) (string, error) {
+	f, err := os.Open(s.archive(name))
+	if err != nil {
+		return "", fmt.Errorf("name image %s: %w", name, err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", fmt.Errorf("name image %s: %w", name, err)
+	}
+	return name + ":" + hex.EncodeToString(sum.Sum(nil))[:12], nil
+}
+
+// LetheImage is the image of Lethe that Build made.
+func (s *Stage) LetheImage() (string, error) { return s.tagged(letheImage) }
+
+// BotImage is the image of the example bot that Build made.
+func (s *Stage) BotImage() (string, error) { return s.tagged(botImage) }
+
+// LoadImages brings both images to the node, under their full names.
 func (s *Stage) LoadImages(ctx context.Context) error {
-	_, err := s.cluster(ctx, "load-image", "--name", s.Cluster, s.Path("images", "lethe.tar"), s.Path("images", "bot.tar"))
-	return err
+	if _, err := s.cluster(ctx, "load-image", "--name", s.Cluster, s.archive(letheImage), s.archive(botImage)); err != nil {
+		return fmt.Errorf("load the images: %w", err)
+	}
+	for _, name := range []string{letheImage, botImage} {
+		full, err := s.tagged(name)
+		if err != nil {
+			return err
+		}
+		const registry = "docker.io/library/" // what Kubernetes puts before a name without one
+		if _, err := s.cluster(ctx, "ctr", "--name", s.Cluster, "--", "images", "tag", "--force", registry+name+":build", registry+full); err != nil {
+			return fmt.Errorf("name image %s: %w", full, err)
+		}
+	}
+	return nil
 }

@@ -28,6 +28,9 @@ type Host struct {
 	ManagerMetrics, KeyserverMetrics string
 }
 
+// hostImage is what pods that only pretend say that they run.
+const hostImage = "lethe:demo"
+
 const (
 	managerProcess   = "manager"
 	keyserverProcess = "keyserver"
@@ -108,7 +111,7 @@ func (s *Stage) startKeyserver(ctx context.Context) (pid int, metrics string, er
 		return 0, "", fmt.Errorf("note the keyserver's address: %w", err)
 	}
 	err = s.startDetached(keyserverProcess, []string{"KUBECONFIG=" + kubeconfig}, s.Path("bin", keyserverProcess),
-		"--image", LetheImage, "--keyserver-url", url, "--realm", s.Realm, "--kek-file", s.KEKFile(), "--listen", loopback(ports[0]),
+		"--image", hostImage, "--keyserver-url", url, "--realm", s.Realm, "--kek-file", s.KEKFile(), "--listen", loopback(ports[0]),
 		"--metrics-bind-address", loopback(ports[1]), "--health-probe-bind-address", loopback(ports[2]))
 	if err != nil {
 		return 0, "", err
@@ -139,7 +142,7 @@ func (s *Stage) StartManager(ctx context.Context, more ...string) (pid int, metr
 		return 0, "", err
 	}
 	err = s.startDetached(managerProcess, []string{"KUBECONFIG=" + kubeconfig}, s.Path("bin", managerProcess), append([]string{
-		"--image", LetheImage, "--keyserver-url", string(url), "--token-file", tokenFile, "--leader-elect=false",
+		"--image", hostImage, "--keyserver-url", string(url), "--token-file", tokenFile, "--leader-elect=false",
 		"--metrics-bind-address", loopback(ports[0]), "--health-probe-bind-address", loopback(ports[1])}, more...)...)
 	if err != nil {
 		return 0, "", err

@@ -21,6 +21,9 @@ import (
 // kekClaim is the claim that the keyserver's pods mount the key-encryption key from.
 const kekClaim = "lethe-kek"
 
+// keyserverGroup is what the chart runs the keyserver as.
+const keyserverGroup = 65532
+
 // KEKFile is where the key-encryption key lies on this machine: outside the cluster's folder and outside etcd.
 func (s *Stage) KEKFile() string { return s.Path("kek", "kek") }
 
@@ -46,6 +49,12 @@ func (s *Stage) PrepareKEK(ctx context.Context) error {
 	if _, err := os.Stat(s.KEKFile()); errors.Is(err, fs.ErrNotExist) {
 		if _, err := s.Lethe(ctx, "", "kek", "generate", s.KEKFile()); err != nil {
 			return err
+		}
+	}
+	// The kubelet gives files of a volume that is read-only to nobody: whoever fills it does.
+	for path, mode := range map[string]os.FileMode{s.Path("kek"): 0o750, s.KEKFile(): 0o440} {
+		if err := errors.Join(os.Chown(path, os.Getuid(), keyserverGroup), os.Chmod(path, mode)); err != nil {
+			return fmt.Errorf("let the keyserver read the key-encryption key: %w", err)
 		}
 	}
 	info, err := s.Info(ctx)
@@ -96,7 +105,14 @@ func (s *Stage) PrepareKEK(ctx context.Context) error {
 // Install installs Lethe with its chart, or brings an installation to this checkout's state, and waits until it is ready. set are more
 // of helm's --set values.
 func (s *Stage) Install(ctx context.Context, set ...string) error {
-	image, tag, _ := strings.Cut(LetheImage, ":")
+	full, err := s.LetheImage()
+	if err != nil {
+		return err
+	}
+	if err := s.endCrashing(ctx); err != nil {
+		return err
+	}
+	image, tag, _ := strings.Cut(full, ":")
 	values := append([]string{
 		"realm=" + s.Realm, "image.repository=" + image, "image.tag=" + tag, "image.pullPolicy=Never",
 		"kek.volume.persistentVolumeClaim.claimName=" + kekClaim, "kek.volume.persistentVolumeClaim.readOnly=true",
@@ -109,6 +125,29 @@ func (s *Stage) Install(ctx context.Context, set ...string) error {
 		return fmt.Errorf("install the chart: %w", err)
 	}
 	return s.AwaitInstalled(ctx)
+}
+
+// endCrashing removes pods of an earlier, broken installation: they would wait for minutes before they are tried again.
+func (s *Stage) endCrashing(ctx context.Context) error {
+	c, err := s.Client()
+	if err != nil {
+		return err
+	}
+	var pods corev1.PodList
+	if err := c.List(ctx, &pods, client.InNamespace(SystemNamespace)); err != nil {
+		return fmt.Errorf("look for crashing pods: %w", err)
+	}
+	for _, p := range pods.Items {
+		for _, cs := range p.Status.ContainerStatuses {
+			if cs.State.Waiting == nil || cs.RestartCount == 0 {
+				continue
+			}
+			if err := c.Delete(ctx, &p); client.IgnoreNotFound(err) != nil {
+				return fmt.Errorf("end a crashing pod: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // AwaitInstalled waits until both Deployments are complete.

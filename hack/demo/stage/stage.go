@@ -22,8 +22,8 @@ const (
 	KeysNamespace   = "lethe-keys"
 	Release         = "lethe"
 
-	LetheImage = "lethe:demo"
-	BotImage   = "telegram-bot:demo"
+	letheImage = "lethe"
+	botImage   = "telegram-bot"
 )
 
 // Stage is one such setup.

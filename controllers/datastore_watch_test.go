@@ -163,8 +163,11 @@ func TestStoresAndPoliciesUnderAManager(t *testing.T) {
 		uid := cron.UID
 		b.must(b.cluster.Delete(t.Context(), cron))
 		b.until("it is back", func() error {
-			if err := b.env.Client.Get(t.Context(), client.ObjectKeyFromObject(cron), cron); err != nil || cron.UID == uid {
-				return fmt.Errorf("not yet: %v", err)
+			if err := b.env.Client.Get(t.Context(), client.ObjectKeyFromObject(cron), cron); err != nil {
+				return err
+			}
+			if cron.UID == uid {
+				return fmt.Errorf("it is still the old one")
 			}
 			return nil
 		})
@@ -207,10 +210,11 @@ func TestStoresAndPoliciesUnderAManager(t *testing.T) {
 		b.until("ungoverned", func() error { return b.shows(s, "Compliant", "Unknown Ungoverned") })
 		b.must(b.env.Client.Delete(t.Context(), s))
 		b.until("gone", func() error {
-			if err := b.env.Client.Get(t.Context(), client.ObjectKeyFromObject(s), s); client.IgnoreNotFound(err) != nil || err == nil {
-				return fmt.Errorf("still there: %v", err)
+			err := b.env.Client.Get(t.Context(), client.ObjectKeyFromObject(s), s)
+			if err == nil {
+				return fmt.Errorf("it is still there")
 			}
-			return nil
+			return client.IgnoreNotFound(err)
 		})
 	})
 }

@@ -40,7 +40,7 @@ func drawInput(t *rapid.T) Input {
 	approved := &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyShared}
 	w := v1alpha1.ApprovedWindow{Dataset: "messages", Definition: Definition(in.Store.Spec.Datasets[1].Table), RetainFor: drawPeriod(t, "approved")}
 	for _, o := range drawOverrides(t, "approved-") {
-		w.Tenants = append(w.Tenants, v1alpha1.ApprovedTenantWindow{Tenant: o.Tenant, RetainFor: o.RetainFor})
+		w.Tenants = append(w.Tenants, v1alpha1.ApprovedTenantWindow(o))
 	}
 	approved.Windows = []v1alpha1.ApprovedWindow{w}
 	if rapid.IntRange(0, 4).Draw(t, "unapproved") > 0 {

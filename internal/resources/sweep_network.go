@@ -36,7 +36,7 @@ func storeEgress(store *v1alpha1.DataStore, tenant *v1alpha1.Tenant) []networkin
 		return egressRules([]v1alpha1.EgressRule{{CIDR: "0.0.0.0/0", Ports: opened}, {CIDR: "::/0", Ports: opened}}, privateRanges)
 	}
 	address = address.Unmap()
-	if isPrivate(address) && !opens(tenant, address, port) {
+	if isPrivate(address) && !tenantOpens(tenant, address, port) {
 		return nil
 	}
 	return egressRules([]v1alpha1.EgressRule{{CIDR: netip.PrefixFrom(address, address.BitLen()).String(), Ports: opened}}, nil)
@@ -52,8 +52,8 @@ func isPrivate(address netip.Addr) bool {
 	return false
 }
 
-// opens says whether the Tenant's egress opens a TCP port of an address.
-func opens(tenant *v1alpha1.Tenant, address netip.Addr, port int32) bool {
+// tenantOpens says whether the Tenant's egress opens a TCP port of an address.
+func tenantOpens(tenant *v1alpha1.Tenant, address netip.Addr, port int32) bool {
 	for _, rule := range tenant.Spec.Egress {
 		block, err := netip.ParsePrefix(rule.CIDR)
 		if err != nil || !block.Contains(address) {

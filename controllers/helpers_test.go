@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -177,11 +178,14 @@ func (w *world) publishCA(bundle string) {
 // clean removes what a test left, whatever state it is in.
 func (w *world) clean() {
 	w.stop()
-	for range 200 {
+	var stuck []string
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		left := 0
+		stuck = nil
 		for _, list := range ownLists() {
 			_ = w.kcm.each(list, func(o client.Object) error {
 				left++
+				stuck = append(stuck, fmt.Sprintf("%T %s/%s %v %v", o, o.GetNamespace(), o.GetName(), o.GetFinalizers(), o.GetDeletionTimestamp()))
 				if tenant, ok := o.(*v1alpha1.Tenant); ok && len(tenant.Status.Conditions) > 0 {
 					tenant.Status.Conditions = nil // admission asks the status whether a Tenant may go
 					_ = w.cluster.Status().Update(context.Background(), tenant)
@@ -198,6 +202,7 @@ func (w *world) clean() {
 				return nil
 			}
 			left++
+			stuck = append(stuck, fmt.Sprintf("Namespace %s %v", o.GetName(), o.GetDeletionTimestamp()))
 			return client.IgnoreNotFound(w.cluster.Delete(context.Background(), o))
 		})
 		w.kcm.tick(w.t)
@@ -205,7 +210,7 @@ func (w *world) clean() {
 			return
 		}
 	}
-	w.t.Error("the test left something behind")
+	w.t.Errorf("the test left something behind: %v", stuck)
 }
 
 // ignoreRefusal: a Tenant in use cannot be deleted by anyone until its status says otherwise.

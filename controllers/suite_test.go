@@ -11,10 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -24,9 +26,12 @@ import (
 var testEnv *env.Env
 
 func TestMain(m *testing.M) {
-	ctrl.SetLogger(klog.Background())
-	klog.SetOutput(logSink())
-	klog.LogToStderr(false)
+	log := logr.Discard() // crashes are wanted here, and loud; LETHE_TEST_LOG=1 lets them be heard
+	if os.Getenv("LETHE_TEST_LOG") != "" {
+		log = klog.Background()
+	}
+	ctrl.SetLogger(log)
+	klog.SetLogger(log)
 	os.Exit(env.Main(m, func(e *env.Env) { testEnv = e }))
 }
 
@@ -49,10 +54,14 @@ type world struct {
 	keys    *keyserverDouble
 	kcm     *clusterDouble
 	settle  time.Duration
+	resync  time.Duration // 0: controller-runtime's own, hours
 
 	wire *wire
 	stop func()
 }
+
+// resyncEvery is a full resync so often that tests can wait for ten.
+const resyncEvery = 300 * time.Millisecond
 
 // newWorld starts a manager. Everything that the test leaves behind is removed at its end.
 func newWorld(t *testing.T) *world {
@@ -77,6 +86,9 @@ func (w *world) start(cut *wire) {
 	}
 	again := true
 	options.Scheme = testEnv.Scheme
+	if w.resync > 0 {
+		options.Cache.SyncPeriod = &w.resync
+	}
 	options.Metrics = metricsserver.Options{BindAddress: "0"}
 	options.Controller.SkipNameValidation = &again
 	mgr, err := ctrl.NewManager(cfg, options)
@@ -207,10 +219,25 @@ func (w *world) calm() {
 	})
 }
 
-func logSink() *os.File {
-	file, err := os.OpenFile(os.Getenv("LETHE_TEST_LOG"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+// passes is how often a controller has reconciled, in this process.
+func passes(t *testing.T, controller string) int {
+	t.Helper()
+	families, err := metrics.Registry.Gather()
 	if err != nil {
-		file, _ = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		t.Fatal(err)
 	}
-	return file
+	total := 0
+	for _, family := range families {
+		if family.GetName() != "controller_runtime_reconcile_total" {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			for _, label := range metric.GetLabel() {
+				if label.GetName() == "controller" && label.GetValue() == controller {
+					total += int(metric.GetCounter().GetValue())
+				}
+			}
+		}
+	}
+	return total
 }

@@ -1,0 +1,148 @@
+package controllers
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+const manyBots = 40
+
+// TestWritesPerBot counts what it costs to bring bots up: one create for each child, one finalizer, one status.
+func TestWritesPerBot(t *testing.T) {
+	w := newWorld(t)
+	tenant := makeTenant("budget", "budget-a")
+	w.settle = 20_000_000_000 // as in production: longer than a bot takes to come up
+	w.restart()
+	w.create(tenant)
+	w.becomes(tenant, "Ready=True")
+	w.create(makeBot("budget-a", "first")) // so that the Tenant is in use already
+	w.becomes(tenant, "InUse=True")
+	w.becomes(makeBot("budget-a", "first"), "Ready=True")
+
+	before := len(w.wire.written())
+	asked, begin := w.keys.callsTo(resources.KindBotDeployment), passes(t, "botdeployment")
+	bots := w.createBots("budget-a", manyBots)
+	w.eventually("all Ready", func() error {
+		for _, bot := range bots {
+			if err := w.isNow(bot, "Ready=True"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+
+	writes := w.wire.written()[before:]
+	kinds := map[string]int{}
+	for _, write := range writes {
+		kinds[kindOfWrite(write)]++
+	}
+	want := map[string]int{
+		"PATCH botdeployments": manyBots, "PATCH botdeployments/status": manyBots,
+		"POST networkpolicies": manyBots, "POST serviceaccounts": manyBots, "POST statefulsets": manyBots,
+	}
+	if fmt.Sprint(kinds) != fmt.Sprint(want) {
+		t.Errorf("bringing %d bots up took %v, want %v", manyBots, kinds, want)
+	}
+	if n := passes(t, "botdeployment") - begin; n > 4*manyBots {
+		t.Errorf("%d passes over %d bots, want at most 4 for each", n, manyBots)
+	} else {
+		t.Logf("%d passes over %d bots", n, manyBots)
+	}
+	if n := w.keys.callsTo(resources.KindBotDeployment) - asked; n != manyBots {
+		t.Errorf("the keyserver was asked %d times, want once for each of %d bots", n, manyBots)
+	}
+}
+
+// TestIdle: nothing is written when nothing has changed, over resyncs and over a restart, and the keyserver is left alone.
+func TestIdle(t *testing.T) {
+	w := newWorld(t)
+	tenant := richTenant("idle", "idle-a", "idle-b")
+	w.create(tenant)
+	w.becomes(tenant, "Ready=True")
+	bots := append(w.createBots("idle-a", manyBots), richBot("idle-b", "rich"), makeBot("idle-b", "stopped"))
+	bots[len(bots)-1].Spec.OperatingMode = v1alpha1.ModeSuspended
+	w.create(bots[len(bots)-2], bots[len(bots)-1])
+	w.eventually("all Ready", func() error {
+		for _, bot := range bots {
+			if err := w.isNow(bot, "Ready=True"); err != nil {
+				return err
+			}
+		}
+		return w.isNow(tenant, "InUse=True")
+	})
+	w.calm()
+	versions := w.versions()
+	asked := w.keys.callsTo(resources.KindBotDeployment)
+
+	w.stop()
+	w.resync = resyncEvery
+	w.start(&wire{})
+	begin, beginTenants := passes(t, "botdeployment"), passes(t, "tenant")
+	w.eventually("a restart and ten resyncs", func() error {
+		if done, want := passes(t, "botdeployment")-begin, 11*len(bots); done < want {
+			return fmt.Errorf("%d of %d passes over bots", done, want)
+		}
+		if done := passes(t, "tenant") - beginTenants; done < 11 {
+			return fmt.Errorf("%d of 11 passes over the Tenant", done)
+		}
+		return nil
+	})
+	if written := w.wire.written(); len(written) > 0 {
+		t.Errorf("a restart and ten resyncs wrote:\n%s", strings.Join(written, "\n"))
+	}
+	if after := w.versions(); fmt.Sprint(after) != fmt.Sprint(versions) {
+		t.Errorf("versions moved from %v to %v", versions, after)
+	}
+	if n := w.keys.callsTo(resources.KindBotDeployment) - asked; n > 0 {
+		t.Errorf("the keyserver was asked %d times about bots that had not changed", n)
+	}
+}
+
+func (w *world) createBots(namespace string, n int) []*v1alpha1.BotDeployment {
+	w.t.Helper()
+	var bots []*v1alpha1.BotDeployment
+	for i := range n {
+		bots = append(bots, makeBot(namespace, fmt.Sprintf("bot-%02d", i)))
+		w.create(bots[i])
+	}
+	return bots
+}
+
+// versions of everything that the manager could have written.
+func (w *world) versions() map[string]string {
+	w.t.Helper()
+	versions := map[string]string{}
+	for _, list := range append(childLists(), ownLists()...) {
+		err := w.kcm.each(list, func(o client.Object) error {
+			versions[fmt.Sprintf("%T %s/%s", o, o.GetNamespace(), o.GetName())] = o.GetResourceVersion()
+			return nil
+		})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return versions
+}
+
+// kindOfWrite shortens "PATCH /apis/lethe.dev/v1alpha1/namespaces/a/botdeployments/b/status" to "PATCH botdeployments/status".
+func kindOfWrite(write string) string {
+	verb, path, _ := strings.Cut(write, " ")
+	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	for i, part := range parts {
+		if part == "namespaces" && i+2 < len(parts) {
+			parts = parts[i+2:]
+			break
+		}
+	}
+	kind := parts[0]
+	if parts[len(parts)-1] == "status" {
+		kind += "/status"
+	}
+	return verb + " " + kind
+}

@@ -1,0 +1,343 @@
+package resources
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+	"pgregory.net/rapid"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+func testSettings() Settings {
+	s := DefaultSettings()
+	s.Image = "registry.example/lethe:v1"
+	return s
+}
+
+func richTenant() *v1alpha1.Tenant {
+	pods := int32(7)
+	cpu := resource.MustParse("3")
+	return &v1alpha1.Tenant{
+		ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "11111111-1111-4111-8111-111111111111"},
+		Spec: v1alpha1.TenantSpec{
+			State:     v1alpha1.TenantActive,
+			Quota:     &v1alpha1.TenantQuota{Pods: &pods, CPU: &cpu},
+			Placement: &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"topology.kubernetes.io/region": "eu-central-1"}},
+			Egress: []v1alpha1.EgressRule{
+				{CIDR: "10.20.1.2/16", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: 5432}}},
+				{CIDR: "0.0.0.0/0", Ports: []v1alpha1.EgressPort{{Protocol: "UDP", Port: 123}}},
+			},
+			Access: []v1alpha1.TenantAccess{{Group: "acme:readers", Role: v1alpha1.AccessView}, {Group: "acme:makers", Role: v1alpha1.AccessOperate}},
+		},
+	}
+}
+
+func richBot() *v1alpha1.BotDeployment {
+	class := "fast"
+	probe := func(path string) *v1alpha1.Probe {
+		return &v1alpha1.Probe{Path: path, Port: "health", PeriodSeconds: 7, FailureThreshold: 4}
+	}
+	return &v1alpha1.BotDeployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "acme-bots", Name: "helper", UID: "22222222-2222-4222-8222-222222222222",
+			Labels: map[string]string{"example.com/mine": "not copied"}},
+		Spec: v1alpha1.BotDeploymentSpec{
+			Image:     "registry.example/bot:v1",
+			Command:   []string{"/bot", "$(HOME)"},
+			Args:      []string{"--cost=$5"},
+			Env:       []v1alpha1.EnvVar{{Name: "GREETING", Value: "$(USER)"}, {Name: "MODEL_KEY", Value: "a credential of this name wins"}},
+			Ports:     []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}},
+			Probes:    &v1alpha1.Probes{Startup: probe("/startup"), Liveness: probe("/live"), Readiness: probe("/ready")},
+			RunAsUser: 1234,
+			Resources: &v1alpha1.BotResources{
+				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m")},
+				Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("128Mi")},
+			},
+			Channels: []v1alpha1.Channel{{Name: "main", Type: v1alpha1.ChannelTelegram,
+				Telegram: &v1alpha1.TelegramChannel{Credential: "telegram", APIURL: "http://10.20.0.9:8081"}}},
+			Credentials: []v1alpha1.Credential{
+				{Name: "telegram", Sealed: "seal.v1.a.b.c.d.e", Delivery: v1alpha1.DeliveryFile},
+				{Name: "model.key", Sealed: "seal.v1.a.b.c.d.e", Delivery: v1alpha1.DeliveryEnv, EnvName: "MODEL_KEY"},
+			},
+			Egress:  []v1alpha1.EgressRule{{CIDR: "0.0.0.0/0", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: 443}}}},
+			Storage: &v1alpha1.BotStorage{Size: resource.MustParse("1Gi"), StorageClassName: &class, MountPath: "/data", ReclaimPolicy: "Delete"},
+			Rollout: v1alpha1.BotRollout{TerminationGracePeriodSeconds: 45, ProgressDeadlineSeconds: 60},
+		},
+	}
+}
+
+func TestBotGolden(t *testing.T) {
+	const secret = "helper-cred-0123456789"
+	golden(t, "bot-statefulset", BotStatefulSet(testSettings(), richBot(), richTenant(), secret))
+	golden(t, "bot-serviceaccount", BotServiceAccount(richBot()))
+	bot := richBot()
+	bot.Spec.Channels[0].Telegram.APIURL = "" // Telegram's own addresses
+	golden(t, "bot-networkpolicy", BotNetworkPolicy(bot))
+}
+
+func TestTenantGolden(t *testing.T) {
+	const namespace = "acme-bots"
+	tenant := richTenant()
+	golden(t, "tenant-namespace", Namespace(tenant, namespace, true))
+	golden(t, "tenant-rolebindings", anys(TenantRoleBindings(testSettings(), tenant, namespace))...)
+	golden(t, "tenant-resourcequotas", anys(TenantResourceQuotas(tenant, namespace))...)
+	golden(t, "tenant-limitrange", TenantLimitRange(tenant, namespace))
+	golden(t, "tenant-networkpolicies", anys(TenantNetworkPolicies(testSettings(), tenant, namespace))...)
+	golden(t, "tenant-cabundle", TenantCABundle(tenant, namespace, "-----BEGIN CERTIFICATE-----\n"))
+}
+
+func anys[T any](objects []T) []any {
+	var result []any
+	for _, object := range objects {
+		result = append(result, object)
+	}
+	return result
+}
+
+func botSpecs() *rapid.Generator[v1alpha1.BotDeploymentSpec] {
+	text := rapid.StringMatching(`[a-zA-Z$()/ _.-]{0,12}`)
+	name := rapid.StringMatching(`[a-z][a-z0-9]{0,8}`)
+	return rapid.Custom(func(t *rapid.T) v1alpha1.BotDeploymentSpec {
+		spec := v1alpha1.BotDeploymentSpec{
+			Image:         rapid.SampledFrom([]string{"bot", "bot:latest", "r.example:5000/bot:v1", "bot@sha256:00"}).Draw(t, "image"),
+			Command:       rapid.SliceOfN(text, 0, 3).Draw(t, "command"),
+			Args:          rapid.SliceOfN(text, 0, 3).Draw(t, "args"),
+			RunAsUser:     rapid.Int64Range(1, 2147483647).Draw(t, "user"),
+			OperatingMode: rapid.SampledFrom([]v1alpha1.OperatingMode{v1alpha1.ModeRunning, v1alpha1.ModeSuspended}).Draw(t, "mode"),
+		}
+		for i, credential := range rapid.SliceOfNDistinct(name, 0, 3, rapid.ID).Draw(t, "credentials") {
+			c := v1alpha1.Credential{Name: credential, Sealed: "seal.v1.a.b.c.d.e"}
+			if rapid.Bool().Draw(t, "env") {
+				c.Delivery, c.EnvName = v1alpha1.DeliveryEnv, fmt.Sprintf("KEY_%d", i)
+			}
+			spec.Credentials = append(spec.Credentials, c)
+		}
+		if len(spec.Credentials) > 0 && rapid.Bool().Draw(t, "telegram") {
+			spec.Channels = []v1alpha1.Channel{{Name: "t", Type: v1alpha1.ChannelTelegram,
+				Telegram: &v1alpha1.TelegramChannel{Credential: spec.Credentials[0].Name, APIURL: text.Draw(t, "url")}}}
+		}
+		for _, variable := range rapid.SliceOfNDistinct(rapid.StringMatching(`[A-Z_]{1,8}`), 0, 3, rapid.ID).Draw(t, "env") {
+			spec.Env = append(spec.Env, v1alpha1.EnvVar{Name: variable, Value: text.Draw(t, "value")})
+		}
+		if rapid.Bool().Draw(t, "storage") {
+			spec.Storage = &v1alpha1.BotStorage{Size: resource.MustParse("1Gi"), MountPath: rapid.SampledFrom([]string{"/data", "/tmp", "/tmp/"}).Draw(t, "path")}
+		}
+		if rapid.Bool().Draw(t, "ports") {
+			spec.Ports = []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}}
+			spec.Probes = &v1alpha1.Probes{Readiness: &v1alpha1.Probe{Path: "/", Port: "health"}}
+		}
+		return spec
+	})
+}
+
+// TestPodsAreRestricted renders generated specs and has Kubernetes' own library judge the pods.
+func TestPodsAreRestricted(t *testing.T) {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	level := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	rapid.Check(t, func(t *rapid.T) {
+		bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "b"}, Spec: botSpecs().Draw(t, "spec")}
+		template := BotPodTemplate(testSettings(), bot, richTenant(), "b-cred-0123456789")
+		for _, result := range evaluator.EvaluatePod(level, &template.ObjectMeta, &template.Spec) {
+			if !result.Allowed {
+				t.Errorf("%s: %s", result.ForbiddenReason, result.ForbiddenDetail)
+			}
+		}
+		checkPod(t, bot, template)
+	})
+}
+
+// checkPod holds what the restricted standard does not ask for.
+func checkPod(t *rapid.T, bot *v1alpha1.BotDeployment, template corev1.PodTemplateSpec) {
+	pod := template.Spec
+	if pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken || pod.EnableServiceLinks == nil || *pod.EnableServiceLinks {
+		t.Error("a token or the addresses of services get into the pod")
+	}
+	paths := map[string]string{}
+	for _, c := range append(slices.Clone(pod.InitContainers), pod.Containers...) {
+		if c.SecurityContext.ReadOnlyRootFilesystem == nil || !*c.SecurityContext.ReadOnlyRootFilesystem {
+			t.Errorf("container %s can write to its image", c.Name)
+		}
+		for _, text := range slices.Concat(c.Command, c.Args, values(c.Env)) {
+			if strings.Contains(strings.ReplaceAll(text, "$$", ""), "$(") {
+				t.Errorf("Kubernetes would expand %q", text)
+			}
+		}
+		for _, mount := range c.VolumeMounts {
+			if c.Name == ContainerBot && mount.Name == volumeKeyserver {
+				t.Error("the bot can read the token for the keyserver")
+			}
+			key := c.Name + filepath.Clean(mount.MountPath)
+			if paths[key] != "" {
+				t.Errorf("%s is mounted twice", mount.MountPath)
+			}
+			paths[key] = mount.Name
+		}
+		names := map[string]bool{}
+		for _, variable := range c.Env {
+			if names[variable.Name] {
+				t.Errorf("variable %s is there twice", variable.Name)
+			}
+			names[variable.Name] = true
+		}
+	}
+	for _, volume := range pod.Volumes {
+		if volume.EmptyDir != nil && (volume.EmptyDir.Medium != corev1.StorageMediumMemory || volume.EmptyDir.SizeLimit == nil) {
+			t.Errorf("volume %s is not in memory, or has no bound", volume.Name)
+		}
+		if volume.EmptyDir == nil && volume.Projected == nil {
+			t.Errorf("volume %s is of a kind that a bot must not have", volume.Name)
+		}
+	}
+	if (len(bot.Spec.Credentials) > 0) != (len(pod.InitContainers) == 1) {
+		t.Error("a bot with credentials fetches them, and one without asks nobody")
+	}
+}
+
+func values(env []corev1.EnvVar) []string {
+	var result []string
+	for _, variable := range env {
+		result = append(result, variable.Value)
+	}
+	return result
+}
+
+func TestEgressNeverOpensAPrivateAddress(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		block := rapid.Custom(func(t *rapid.T) netip.Prefix {
+			if rapid.Bool().Draw(t, "v6") {
+				return netip.PrefixFrom(netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "addr"))), rapid.IntRange(0, 128).Draw(t, "bits"))
+			}
+			return netip.PrefixFrom(netip.AddrFrom4([4]byte(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "addr"))), rapid.IntRange(0, 32).Draw(t, "bits"))
+		}).Draw(t, "block")
+		for _, private := range privateRanges {
+			if r := netip.MustParsePrefix(private); r.Bits() <= block.Bits() && r.Contains(block.Addr()) {
+				t.Skip("the API server refuses it")
+			}
+		}
+		bot := richBot()
+		bot.Spec.Channels = nil
+		bot.Spec.Egress = []v1alpha1.EgressRule{{CIDR: block.String(), Ports: []v1alpha1.EgressPort{{Port: 443}}}}
+		network := BotNetworkPolicy(bot)
+		for _, private := range privateRanges {
+			r := netip.MustParsePrefix(private)
+			if reaches(network, r.Addr()) {
+				t.Errorf("%s opens %s of %s", block, r.Addr(), private)
+			}
+		}
+	})
+}
+
+func reaches(policy *networkingv1.NetworkPolicy, address netip.Addr) bool {
+	for _, rule := range policy.Spec.Egress {
+		for _, peer := range rule.To {
+			if !netip.MustParsePrefix(peer.IPBlock.CIDR).Contains(address) {
+				continue
+			}
+			excepted := false
+			for _, except := range peer.IPBlock.Except {
+				excepted = excepted || netip.MustParsePrefix(except).Contains(address)
+			}
+			if !excepted {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// TestRefusedRangesAreTheExceptions: the rule that the API server checks and the exceptions that a builder makes are one list.
+func TestRefusedRangesAreTheExceptions(t *testing.T) {
+	types, err := os.ReadFile(filepath.Join("..", "..", "api", "v1alpha1", "botdeployment_types.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule := regexp.MustCompile(`\[('[^\]]*')\]\.exists\(p, cidr`).FindSubmatch(types)
+	if rule == nil {
+		t.Fatal("the rule on spec.egress was not found")
+	}
+	refused := strings.Split(strings.ReplaceAll(string(rule[1]), "'", ""), ",")
+	want := slices.Clone(privateRanges)
+	slices.Sort(refused)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, refused); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestNames(t *testing.T) {
+	long := strings.Repeat("a", 253)
+	for name, owner := range map[string]string{"short": "b", "253 characters": long, "with dots": "a.b.c", "cut at a dash": strings.Repeat("a", 36) + "-" + long[:100]} {
+		t.Run(name, func(t *testing.T) {
+			for _, child := range []string{BotName(owner), BotPodName(owner), SweeperName(owner), SweepName(owner), CatchUpName(owner, "0123456789abcdef")} {
+				if problems := validation.IsDNS1123Label(child); len(problems) > 0 {
+					t.Errorf("%s: %v", child, problems)
+				}
+			}
+			for _, child := range []string{BotName(owner), SweepName(owner)} {
+				if len(child) > 52 {
+					t.Errorf("%s has %d characters: its revisions and Jobs would not fit into a label", child, len(child))
+				}
+			}
+			for _, child := range []string{PlanName(owner, "0123456789abcdef"), CredentialsName(owner, "0123456789abcdef")} {
+				if problems := validation.IsDNS1123Subdomain(child); len(problems) > 0 {
+					t.Errorf("%s: %v", child, problems)
+				}
+			}
+			if problems := validation.IsValidLabelValue(LabelValue(owner)); len(problems) > 0 {
+				t.Errorf("%s: %v", LabelValue(owner), problems)
+			}
+		})
+	}
+	if a, b := BotName(long), BotName(long[:252]+"b"); a == b {
+		t.Errorf("two bots share the name %s", a)
+	}
+	if a, b := BotName("a.b"), BotName("a-b"); a == b {
+		t.Errorf("two bots share the name %s", a)
+	}
+	if got := BotName("helper"); got != "helper-bot" {
+		t.Errorf("BotName(helper) = %s", got)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	var s Settings
+	flags := flag.NewFlagSet("test", flag.ContinueOnError)
+	s.AddFlags(flags)
+	err := flags.Parse([]string{"--image=lethe:v1", "--image-pull-policy=Never", "--keyserver-url=https://k:1", "--namespace=n", "--dns-namespace=d", "--dns-pod-labels=a=b,c=d"})
+	want := Settings{Image: "lethe:v1", ImagePullPolicy: corev1.PullNever, KeyserverURL: "https://k:1", Namespace: "n", DNSNamespace: "d",
+		DNSPodLabels: map[string]string{"a": "b", "c": "d"}}
+	if diff := cmp.Diff(want, s); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	if err := s.Validate(); err != nil {
+		t.Error(err)
+	}
+	for flagName, bad := range map[string]Settings{
+		"--image ":            {KeyserverURL: "https://k", Namespace: "n", DNSNamespace: "d", DNSPodLabels: s.DNSPodLabels},
+		"--image-pull-policy": {Image: "i", ImagePullPolicy: "Sometimes", KeyserverURL: "https://k", Namespace: "n", DNSNamespace: "d", DNSPodLabels: s.DNSPodLabels},
+		"--keyserver-url":     {Image: "i", KeyserverURL: "http://k", Namespace: "n", DNSNamespace: "d", DNSPodLabels: s.DNSPodLabels},
+		"--dns-pod-labels":    {Image: "i", KeyserverURL: "https://k", Namespace: "n", DNSNamespace: "d"},
+	} {
+		if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), flagName) {
+			t.Errorf("%s: %v", flagName, err)
+		}
+	}
+}

@@ -110,7 +110,7 @@ func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key) erro
 	if err != nil {
 		return err
 	}
-	d, err := listen(o)
+	d, err := listen(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -177,20 +177,20 @@ type doors struct {
 	calls, health, metrics net.Listener // metrics may be nil
 }
 
-func listen(o options) (doors, error) {
+func listen(ctx context.Context, o options) (doors, error) {
 	var d doors
-	var err error
-	if d.calls, err = net.Listen("tcp", o.listen); err != nil {
-		return d, fmt.Errorf("listen for calls: %w", err)
-	}
-	if d.health, err = net.Listen("tcp", o.health); err != nil {
-		return d, fmt.Errorf("listen for probes: %w", err)
-	}
-	if o.metrics == "0" {
-		return d, nil
-	}
-	if d.metrics, err = net.Listen("tcp", o.metrics); err != nil {
-		return d, fmt.Errorf("listen for metrics: %w", err)
+	for _, door := range []struct {
+		what, address string
+		into          *net.Listener
+	}{{"calls", o.listen, &d.calls}, {"probes", o.health, &d.health}, {"metrics", o.metrics, &d.metrics}} {
+		if door.what == "metrics" && door.address == "0" {
+			continue
+		}
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", door.address)
+		if err != nil {
+			return d, fmt.Errorf("listen for %s: %w", door.what, err)
+		}
+		*door.into = l
 	}
 	return d, nil
 }

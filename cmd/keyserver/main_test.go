@@ -72,7 +72,7 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := listen(options{listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: "127.0.0.1:0"})
+	d, err := listen(t.Context(), options{listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,13 +175,13 @@ func get(t *testing.T, l net.Listener, path string) (int, string) {
 }
 
 func TestListenRefuses(t *testing.T) {
-	d, err := listen(options{listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: "0"})
+	d, err := listen(t.Context(), options{listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: "0"})
 	if err != nil || d.metrics != nil {
 		t.Fatalf("metrics %v, %v", d.metrics, err)
 	}
 	taken := d.calls.Addr().String()
 	for name, o := range map[string]options{"calls": {listen: taken}, "probes": {listen: "127.0.0.1:0", health: taken}, "metrics": {listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: taken}} {
-		if _, err := listen(o); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := listen(t.Context(), o); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

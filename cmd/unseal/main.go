@@ -39,7 +39,7 @@ func main() {
 	if message != "" {
 		fmt.Fprintln(os.Stderr, message)
 		// Outside a container there is no such file, and standard error has said it.
-		_ = os.WriteFile(terminationLog, []byte(message), 0o600)
+		_ = os.WriteFile(terminationLog, []byte(message), 0o600) //nolint:gosec // G703: the path is a constant
 	}
 	os.Exit(code)
 }

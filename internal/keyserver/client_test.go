@@ -1,10 +1,13 @@
 package keyserver
 
 import (
-	"net/http/httptest"
+	"crypto/tls"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,17 +20,19 @@ import (
 func TestThroughTheClient(t *testing.T) {
 	w := newPKI(t)
 	w.must(w.server.Maintain(t.Context()))
-	https := httptest.NewUnstartedServer(w.server.Handler())
-	https.TLS = w.server.Authority().TLSConfig()
-	https.StartTLS()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	w.must(err)
+	https := &http.Server{Handler: w.server.Handler(), ReadHeaderTimeout: time.Second}
+	go func() { _ = https.Serve(tls.NewListener(listener, w.server.Authority().TLSConfig())) }()
 	defer https.Close()
+	url := "https://" + listener.Addr().String()
 	_, bundle := w.bundle()
 	dir := t.TempDir()
 	ca, token := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "token")
 	w.must(os.WriteFile(ca, []byte(bundle), 0o600))
 	client := func(tok string) *keyclient.Client {
 		w.must(os.WriteFile(token, []byte(tok), 0o600))
-		c, err := keyclient.New(keyclient.Options{URL: https.URL, CAFile: ca, TokenFile: token})
+		c, err := keyclient.New(keyclient.Options{URL: url, CAFile: ca, TokenFile: token})
 		w.must(err)
 		return c
 	}

@@ -54,7 +54,9 @@ func (b Backup) Restore(namespace string, live Live, adopt *sealing.Key, random 
 			return Restoration{}, err
 		}
 	}
-	r.sameKEK()
+	if err := r.sameKEK(); err != nil {
+		return Restoration{}, err
+	}
 	for _, s := range b.Secrets {
 		if err := r.one(s); err != nil {
 			return Restoration{}, err
@@ -74,25 +76,28 @@ type restoring struct {
 	out       Restoration
 }
 
-func (r *restoring) problem(format string, args ...any) {
+// problem keeps a reason not to write anything, and goes on: all of them are told at once.
+func (r *restoring) problem(format string, args ...any) error {
 	r.out.Problems = append(r.out.Problems, fmt.Sprintf(format, args...))
+	return nil
 }
 
 // sameKEK refuses to mix keys under two key-encryption keys, or of two realms.
-func (r *restoring) sameKEK() {
+func (r *restoring) sameKEK() error {
 	secret, ok := r.existing[canaryName]
 	if !ok {
-		return
+		return nil
 	}
 	var doc canaryDoc
 	if err := readDocument(secret, formatCanary, &doc); err != nil {
-		r.problem("%s", err)
-		return
+		return r.problem("%s", err)
 	}
-	if kid, err := sealing.WrappingKID(doc.Canary); err != nil || kid != r.backup.KEK || doc.Realm != r.backup.Realm {
-		r.problem("the keys in %s are under key-encryption key %s and realm %s, those of the backup under %s and %s: start the keyserver with those, in an empty namespace",
+	kid, err := sealing.WrappingKID(doc.Canary)
+	if err != nil || kid != r.backup.KEK || doc.Realm != r.backup.Realm {
+		return r.problem("the keys in %s are under key-encryption key %s and realm %s, those of the backup under %s and %s: start the keyserver with those, in an empty namespace",
 			r.namespace, kid, doc.Realm, r.backup.KEK, r.backup.Realm)
 	}
+	return nil
 }
 
 func (r *restoring) one(s BackupSecret) error {
@@ -125,23 +130,20 @@ func (r *restoring) tenant(s BackupSecret, doc tenantDoc) error {
 	uid, lives := r.live.Tenants[doc.Tenant]
 	rebind := lives && uid != doc.UID
 	if rebind && r.adopt == nil {
-		r.problem("Tenant %s was made again (UID %s, in the backup %s): restore with --adopt to bind its keys to it", doc.Tenant, uid, doc.UID)
-		return nil
+		return r.problem("Tenant %s was made again (UID %s, in the backup %s): restore with --adopt to bind its keys to it", doc.Tenant, uid, doc.UID)
 	}
 	there, exists := r.existing[s.Name]
 	if exists {
 		var now tenantDoc
 		if err := readDocument(there, formatTenant, &now); err != nil {
-			r.problem("%s", err)
-			return nil
+			return r.problem("%s", err)
 		}
 		switch {
 		case sameSealKeys(now, doc) && now.UID == doc.UID && !rebind, sameSealKeys(now, doc) && now.UID == uid:
 			r.out.Kept = append(r.out.Kept, s.Name)
 			return nil
 		case !sameSealKeys(now, doc):
-			r.problem("Tenant %s has other keys by now in Secret %s/%s: if nothing was sealed to them, delete that Secret and restore again", doc.Tenant, r.namespace, s.Name)
-			return nil
+			return r.problem("Tenant %s has other keys by now in Secret %s/%s: if nothing was sealed to them, delete that Secret and restore again", doc.Tenant, r.namespace, s.Name)
 		}
 	}
 	if !rebind {
@@ -208,7 +210,10 @@ func (r *restoring) object(s BackupSecret, doc objectDoc) error {
 	there, exists := r.existing[name]
 	if exists {
 		var now objectDoc
-		if readDocument(there, formatObject, &now) != nil || now.TenantUID == tenantUID {
+		if err := readDocument(there, formatObject, &now); err != nil {
+			return r.problem("%s", err)
+		}
+		if now.TenantUID == tenantUID {
 			r.out.Kept = append(r.out.Kept, name)
 			return nil
 		}

@@ -356,7 +356,7 @@ func TestUnsealWhileSuspendedOrRevoked(t *testing.T) {
 	// From the deletion on nothing is given away, before the keys are destroyed and after.
 	w.must(testEnv.Client.Delete(w.Context(), bot))
 	w.wantRefusal(ask(), protocol.ReasonRevoked)
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: revoke.Object}, nil), protocol.ReasonRevoked)
+	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest(revoke), nil), protocol.ReasonRevoked)
 	for range 2 {
 		w.granted(w.call(protocol.PathRevoke, w.manager, revoke, nil))
 	}

@@ -74,7 +74,11 @@ func (d *demo) leaks(ctx context.Context) error {
 		if p.control && controls == 0 {
 			found = append(found, fmt.Errorf("the control value is not found in %s: the search proves nothing", p.name))
 		}
-		rows = append(rows, []string{p.name, thousands(rep.Bytes>>20) + " MiB", thousands(rep.Files), thousands(secrets), thousands(controls)})
+		seen := "-"
+		if p.control {
+			seen = "yes"
+		}
+		rows = append(rows, []string{p.name, thousands(rep.Bytes>>20) + " MiB", thousands(rep.Files), thousands(secrets), seen})
 	}
 	if err := d.table([]string{"PLACE", "SEARCHED", "FILES", "SECRETS FOUND", "CONTROL VALUE FOUND"}, rows); err != nil {
 		return err

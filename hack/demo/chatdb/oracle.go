@@ -79,7 +79,8 @@ WITH cut AS (
     SELECT c.id, c.account_id, c.contact_id, c.started_at AS age,
            CASE WHEN NOT coalesce(c.started_at >= '1990-01-01Z' AND c.started_at <= now, false) THEN 'unknown'
                 WHEN c.started_at > CASE c.account_id WHEN 1001 THEN acme ELSE globex END THEN 'young'
-                WHEN c.id IN (SELECT conversation_id FROM payment WHERE verdict <> 'goes' AND conversation_id IS NOT NULL) THEN 'floor'
+                WHEN c.id IN (SELECT conversation_id FROM payment WHERE verdict = 'young' AND conversation_id IS NOT NULL) THEN 'floor'
+                WHEN c.id IN (SELECT conversation_id FROM payment WHERE verdict = 'unknown' AND conversation_id IS NOT NULL) THEN 'child'
                 WHEN c.id IN (SELECT conversation_id FROM message WHERE verdict <> 'goes') THEN 'child'
                 ELSE 'goes' END AS verdict
     FROM conversations c, cut
@@ -87,7 +88,8 @@ WITH cut AS (
     SELECT k.id, k.account_id, k.created_at AS age,
            CASE WHEN NOT coalesce(k.created_at >= '1990-01-01Z' AND k.created_at <= now, false) THEN 'unknown'
                 WHEN k.created_at > cut.contact THEN 'young'
-                WHEN k.id IN (SELECT contact_id FROM payment WHERE verdict <> 'goes') THEN 'floor'
+                WHEN k.id IN (SELECT contact_id FROM payment WHERE verdict = 'young') THEN 'floor'
+                WHEN k.id IN (SELECT contact_id FROM payment WHERE verdict = 'unknown') THEN 'child'
                 WHEN k.id IN (SELECT contact_id FROM conversation WHERE verdict <> 'goes') THEN 'child'
                 ELSE 'goes' END AS verdict
     FROM contacts k, cut

@@ -14,7 +14,7 @@ import (
 
 const (
 	chunk = 4 << 20
-	// maxFindings of one place: a file full of a secret is one leak.
+	// maxFindings of one secret in one place: a file full of it is one leak, and must not hide another.
 	maxFindings = 8
 	// maxInflated bounds what one gzip stream is inflated to.
 	maxInflated = 256 << 20
@@ -45,6 +45,7 @@ func (s *Scanner) Reader(place string, r io.Reader) (Report, error) {
 // stream goes through a reader in chunks that overlap by the longest pattern.
 func (s *Scanner) stream(place string, r io.Reader, inflate bool) (Report, error) {
 	rep := Report{}
+	times := map[string]int{}
 	buf := make([]byte, 0, chunk+s.longest)
 	offset := int64(0) // of buf[0]
 	for {
@@ -61,7 +62,7 @@ func (s *Scanner) stream(place string, r io.Reader, inflate bool) (Report, error
 		}
 		within := max(0, len(buf)-keep)
 		s.search(buf, within, func(p pattern, at int) {
-			if len(rep.Findings) < maxFindings {
+			if times[p.needle]++; times[p.needle] <= maxFindings {
 				rep.Findings = append(rep.Findings, Finding{p.needle, p.form, place, offset + int64(at)})
 			}
 		})

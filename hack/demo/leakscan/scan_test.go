@@ -180,6 +180,15 @@ func TestATreeIsSearchedWhole(t *testing.T) {
 	}
 }
 
+func TestManyOfOneDoNotHideAnother(t *testing.T) {
+	s := scanner(t, Needle{"control", []byte("control-value-of-the-test")}, Needle{"token", secret})
+	content := append(bytes.Repeat([]byte("control-value-of-the-test "), 1000), secret...)
+	rep, err := s.Reader("x", bytes.NewReader(content))
+	if err != nil || len(rep.Findings) != maxFindings+1 || rep.Findings[maxFindings].Needle != "token" {
+		t.Errorf("%d findings, %v", len(rep.Findings), err)
+	}
+}
+
 func TestAFileThatCannotBeReadIsNoCleanFile(t *testing.T) {
 	s := scanner(t)
 	if _, err := s.Reader("x", iotest.ErrReader(os.ErrPermission)); err == nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -74,7 +75,7 @@ func (r *DataStoreReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if !store.DeletionTimestamp.IsZero() {
-		return ctrl.Result{}, r.finalize(ctx, store)
+		return r.finalize(ctx, store)
 	}
 
 	s := &storeScope{store: store, status: *store.Status.DeepCopy(), now: r.Clock.Now(), credentials: storedBefore(store)}
@@ -82,21 +83,29 @@ func (r *DataStoreReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		r.compile, r.ensureFinalizer, r.ensureCredentials, r.ensureIsolation, r.ensurePlan, r.readReports, r.ensureCatchUp, r.cleanPlans,
 	})
 	wait = sooner(wait, s.nextLook())
-	return finish(wait, errors.Join(err, r.writeStatus(ctx, s, err)))
+	writeErr := r.writeStatus(ctx, s, err)
+	result, err := finish(wait, err)
+	return result, errors.Join(err, writeErr)
 }
 
 // finalize ends what only we can end. Garbage collection takes the children, and with the keys destroyed no sweep gets
 // another lease: one that runs now stops within 30 seconds. It reads nothing in the namespace, which may be going away too.
-func (r *DataStoreReconciler) finalize(ctx context.Context, store *v1alpha1.DataStore) error {
+func (r *DataStoreReconciler) finalize(ctx context.Context, store *v1alpha1.DataStore) (ctrl.Result, error) {
 	if !controllerutil.ContainsFinalizer(store, v1alpha1.FinalizerKeys) {
-		return nil
+		return ctrl.Result{}, nil
 	}
 	if err := revoke(ctx, r.Keys, refTo(resources.KindDataStore, store)); err != nil {
-		return err
+		waiting := problemIn(keyProblem(v1alpha1.ConditionReady, err))
+		waiting.Message = "Its deletion waits until its keys are destroyed: " + waiting.Message
+		after := store.DeepCopy()
+		status.Apply(&after.Status.Conditions, status.Summary(&waiting.Problem, false, ""), store.Generation, metav1.NewTime(r.Clock.Now()))
+		_, writeErr := writeStatus(ctx, r.Writer.Client, store, after, sameStatus(store.Status, after.Status))
+		result, err := finish(0, waiting)
+		return result, errors.Join(err, writeErr)
 	}
 	r.stored.forget(store.UID)
 	forgetStoreMetrics(store.Namespace, store.Name)
-	return dropFinalizer(ctx, r.Writer.Client, store)
+	return ctrl.Result{}, dropFinalizer(ctx, r.Writer.Client, store)
 }
 
 // compile makes the plan out of the live objects.

@@ -321,3 +321,17 @@ func TestMetricsFollowTheStore(t *testing.T) {
 		}
 	})
 }
+
+func TestAStatusThatWasNotWrittenIsWrittenLater(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	b.namespace = b.env.Namespace(t, "nobodys", nil).Name
+	s := b.store("chat", nil)
+	seen, dead := 0, false
+	b.use(func(c client.Client) client.Client { return crashing{Client: c, at: 1, seen: &seen, dead: &dead} })
+	if _, err := b.pass(s); !errors.Is(err, errCrash) {
+		t.Errorf("error %v: nothing would make the manager look again", err)
+	}
+	dead = false
+	b.settle(s)
+	b.want(s, map[string]string{"Ready": "False NoTenant"})
+}

@@ -77,12 +77,13 @@ func Connect(ctx context.Context, t Target, password string, clock func() time.T
 	cfg.Host, cfg.Port, cfg.Database, cfg.User, cfg.Password = t.Host, uint16(t.Port), t.Database, t.Username, password
 	cfg.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.Host, RootCAs: roots}
 	cfg.Fallbacks, cfg.ConnectTimeout = nil, connectTimeout
+	// Every statement is planned for its own values: a plan for other cutoffs may read the whole table. plan_cache_mode would
+	// do the same to the checks of foreign keys, which run for each row.
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	cfg.DialFunc = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}).DialContext
 	cfg.RuntimeParams = map[string]string{
 		"application_name": "lethe-sweeper", "timezone": "UTC", "datestyle": "ISO", "intervalstyle": "postgres",
 		"search_path": "pg_catalog", "row_security": "off", "default_transaction_isolation": "read committed",
-		// A plan made for other cutoffs scans the whole table; planning costs a millisecond.
-		"plan_cache_mode": "force_custom_plan",
 		// A dead pod's session must not hold the store's lock for two hours.
 		"tcp_keepalives_idle": "20", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
 		"idle_in_transaction_session_timeout": "5s",

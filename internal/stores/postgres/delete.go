@@ -389,6 +389,9 @@ var begin = []string{
 	fmt.Sprintf("SET LOCAL lock_timeout = %d", lockTimeout.Milliseconds()),
 	"SET LOCAL idle_in_transaction_session_timeout = 2000",
 	"SET LOCAL synchronous_commit = off",
+	// Each foreign key has an index, and a batch is small: looking up its rows one by one is right, and hashing or reading all
+	// of a child's table for each batch, which the planner likes for middling tables, makes a sweep quadratic.
+	"SET LOCAL enable_hashjoin = off", "SET LOCAL enable_mergejoin = off", "SET LOCAL enable_seqscan = off", "SET LOCAL enable_material = off",
 }
 
 // touched counts what the transaction has deleted or changed so far: in the dataset's own table, in others, and changes in

@@ -34,6 +34,7 @@ type keyserverDouble struct {
 	mutex   sync.Mutex
 	down    error
 	refuse  map[string]protocol.CredentialResult // by name of the credential
+	pinned  string                               // the Secret to answer with, whatever the spec says
 	stored  map[types.UID]string
 	revoked map[string]bool
 	calls   map[string]int
@@ -101,7 +102,7 @@ func (k *keyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRe
 	if err := k.live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, bot); err != nil || string(bot.UID) != ref.UID {
 		return protocol.CredentialsResponse{}, &refusedError{protocol.ReasonNotFound, "no such object"}
 	}
-	var answer protocol.CredentialsResponse
+	answer := protocol.CredentialsResponse{Secret: k.pinned}
 	var in strings.Builder
 	whole := true
 	for _, credential := range bot.Spec.Credentials {
@@ -112,6 +113,9 @@ func (k *keyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRe
 		}
 		whole = whole && (!bad || item.Reason == protocol.ReasonRolledBack)
 		answer.Items = append(answer.Items, item)
+	}
+	if answer.Secret != "" {
+		return answer, nil
 	}
 	if answer.Secret = k.stored[bot.UID]; !whole {
 		return answer, nil

@@ -18,6 +18,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
@@ -184,6 +185,9 @@ func sameStatus[S any](before, after S) bool { return equality.Semantic.DeepEqua
 // right from the start is no news.
 func tell(recorder events.EventRecorder, object client.Object, before, after []metav1.Condition) {
 	told := map[string]bool{}
+	for _, was := range before {
+		told[was.Reason] = told[was.Reason] || isBad(was) // one reason may speak through several conditions, one after the other
+	}
 	for _, now := range after {
 		was := meta.FindStatusCondition(before, now.Type)
 		if was != nil && was.Status == now.Status && was.Reason == now.Reason {
@@ -203,6 +207,9 @@ func tell(recorder events.EventRecorder, object client.Object, before, after []m
 	}
 }
 
+// expected are reasons for something not to be ready that nobody need look at.
+var expected = map[string]bool{status.ReasonProgressing: true, status.ReasonSuspended: true, status.ReasonStopping: true, status.ReasonOldPodEnding: true}
+
 // isBad says whether a condition tells of something that a person should look at.
 func isBad(c metav1.Condition) bool {
 	switch c.Type {
@@ -211,6 +218,6 @@ func isBad(c metav1.Condition) bool {
 	case v1alpha1.ConditionReconciling, v1alpha1.ConditionReady, v1alpha1.ConditionInUse:
 		return false
 	default:
-		return c.Status == metav1.ConditionFalse && c.Reason != status.ReasonProgressing
+		return (c.Status == metav1.ConditionFalse && !expected[c.Reason]) || c.Reason == protocol.ReasonRolledBack
 	}
 }

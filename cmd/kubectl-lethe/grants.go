@@ -73,7 +73,7 @@ func (s *shell) storeToGrant(ctx context.Context, name, manifest string) (*v1alp
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Get(ctx, client.ObjectKey(key), store); err != nil {
+	if err := c.Get(ctx, key, store); err != nil {
 		return nil, fmt.Errorf("read DataStore %s: %w", key, err)
 	}
 	return store, nil

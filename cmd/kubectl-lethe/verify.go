@@ -126,7 +126,7 @@ func (s *shell) storesToVerify(ctx context.Context, c client.Client, o *verifyOp
 			if err != nil {
 				return nil, err
 			}
-			if err := c.Get(ctx, client.ObjectKey(key), &stores[i]); err != nil {
+			if err := c.Get(ctx, key, &stores[i]); err != nil {
 				return nil, fmt.Errorf("read DataStore %s: %w", key, err)
 			}
 		}

@@ -167,8 +167,11 @@ func (b *bench) start(ctx context.Context, p *program, account string, args ...s
 	return waitFor(ctx, "the "+p.name, time.Minute, 20*time.Millisecond, func(ctx context.Context) (bool, string, error) {
 		select {
 		case err := <-ended:
-			ended <- err
-			return false, "", fmt.Errorf("it ended (%v): %s", err, p.lastWords())
+			ended <- err // for whoever stops it
+			if err == nil {
+				err = errors.New("by itself")
+			}
+			return false, "", fmt.Errorf("it ended (%w): %s", err, p.lastWords())
 		default:
 		}
 		_, err := get(ctx, p.health+"/readyz")
@@ -188,9 +191,12 @@ func (p *program) stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop the %s: %w", p.name, err)
 	}
-	kill := time.AfterFunc(30*time.Second, func() { _ = p.cmd.Process.Kill() })
+	process := p.cmd.Process
+	kill := time.AfterFunc(30*time.Second, func() { _ = process.Kill() })
 	defer kill.Stop()
-	<-p.ended
+	if err := <-p.ended; err != nil {
+		return fmt.Errorf("the %s did not end well: %w: %s", p.name, err, p.lastWords())
+	}
 	return nil
 }
 

@@ -209,8 +209,8 @@ type ApprovedWindow struct {
 	// +kubebuilder:validation:MaxItems=256
 	Tenants []ApprovedTenantWindow `json:"tenants,omitempty"`
 
-	// backlogRows is how many rows a sweep may delete although they are more of the table than the brake allows, until
-	// backlogUntil. It is what the Audit measured. Left out, the brake alone decides.
+	// backlogRows is how many rows a sweep may delete on top of what the brake allows, until backlogUntil. It is what the
+	// Audit measured. Left out, the brake alone decides.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	BacklogRows int64 `json:"backlogRows,omitempty"`

@@ -334,7 +334,9 @@ func (s *run) brake(ctx context.Context, i int) error {
 		return nil
 	}
 	most := rows * int64(s.Plan.BrakePercent) / 100
-	backlog := d.Delete.BacklogUntil != nil && s.clocks.Late.Before(*d.Delete.BacklogUntil) && planned <= d.Delete.BacklogRows
+	// The backlog was counted by an Audit some time ago; rows that have crossed their window since then are what the brake
+	// itself is for.
+	backlog := d.Delete.BacklogUntil != nil && s.clocks.Late.Before(*d.Delete.BacklogUntil) && planned <= d.Delete.BacklogRows+most
 	s.Log.Info("Planned", "dataset", d.Name, "rows", planned, "ofRows", rows, "brake", most, "backlogApproved", backlog)
 	if rows >= measuredRows && planned > most && !backlog {
 		s.refused[i] = &postgres.Problem{Reason: report.LineBrakeTripped, Message: fmt.Sprintf(

@@ -108,8 +108,8 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 		},
 		"the brake, and a backlog that is too small": {
 			func(w *world, _ *lease.Server, _ *Options) {
-				w.plan.BrakePercent = 49
-				w.plan.Datasets[0].Delete.BacklogRows, w.plan.Datasets[0].Delete.BacklogUntil = 4999, ptr(time.Now().Add(time.Hour))
+				w.plan.BrakePercent = 1 // 100 rows of 10 000
+				w.plan.Datasets[0].Delete.BacklogRows, w.plan.Datasets[0].Delete.BacklogUntil = 4899, ptr(time.Now().Add(time.Hour))
 			}, report.Refused, report.ReasonDatasetsRefused, true, "",
 		},
 		"the brake, and a backlog whose time is over": {
@@ -173,10 +173,11 @@ func TestBrake(t *testing.T) {
 		rows    string // more SQL
 		deleted int64
 	}{
-		"exactly what the brake allows":   {50, 0, ``, 5000},
-		"more, and approved as a backlog": {20, 5000, ``, 5000},
-		"more, and not approved":          {49, 0, ``, 0},
-		"a small table is not braked":     {1, 0, `DELETE FROM log WHERE id > 999`, 999},
+		"exactly what the brake allows":                        {50, 0, ``, 5000},
+		"more, and approved as a backlog":                      {20, 5000, ``, 5000},
+		"a backlog, and what has expired since it was counted": {1, 4900, ``, 5000},
+		"more, and not approved":                               {49, 0, ``, 0},
+		"a small table is not braked":                          {1, 0, `DELETE FROM log WHERE id > 999`, 999},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -41,6 +41,7 @@ type Info struct {
 	Pids    map[string]int `json:"pids"`
 	Network struct {
 		HostIP   string `json:"hostIP"`
+		HostLink string `json:"hostLink"`
 		NodeName string `json:"nodeName"`
 	} `json:"network"`
 	Containerd struct {
@@ -74,6 +75,14 @@ func (s *Stage) Up(ctx context.Context, mode string, more ...string) error {
 	}
 	if err := os.WriteFile(s.Kubeconfig(), b, 0o600); err != nil {
 		return fmt.Errorf("keep the cluster's kubeconfig: %w", err)
+	}
+	return nil
+}
+
+// DownCluster removes the cluster of an earlier run, if there is one.
+func (s *Stage) DownCluster(ctx context.Context) error {
+	if _, err := s.cluster(ctx, "down", "--name", s.Cluster); err != nil {
+		return fmt.Errorf("take the cluster down: %w", err)
 	}
 	return nil
 }

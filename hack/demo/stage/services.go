@@ -161,10 +161,7 @@ func Random() string {
 // the error, and the rest goes all the same.
 func (s *Stage) Down(ctx context.Context) error {
 	err := errors.Join(s.StopOnHost(ctx), s.stopProcess(ctx, "telegram"), s.stopPostgres())
-	if _, downErr := s.cluster(ctx, "down", "--name", s.Cluster); downErr != nil {
-		return errors.Join(err, fmt.Errorf("take the cluster down: %w", downErr))
-	}
-	if err != nil {
+	if err := errors.Join(err, s.DownCluster(ctx)); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(s.Dir); err != nil {

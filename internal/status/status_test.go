@@ -1,0 +1,224 @@
+package status
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+)
+
+// short shows conditions as type=status/reason.
+func short(conditions []metav1.Condition) string {
+	var parts []string
+	for _, c := range conditions {
+		parts = append(parts, c.Type+"="+string(c.Status)+"/"+c.Reason)
+	}
+	return strings.Join(parts, " ")
+}
+
+func TestBot(t *testing.T) {
+	stored, _ := Credentials(protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "a", Reason: protocol.ReasonStored}}})
+	for name, tc := range map[string]struct {
+		observed BotObserved
+		want     string
+	}{
+		"nothing is known yet": {BotObserved{},
+			"Ready=False/Progressing Reconciling=True/Progressing Stalled=False/NotStalled IsolationReady=Unknown/Waiting CredentialsReady=Unknown/Waiting WorkloadReady=Unknown/Waiting"},
+		"the namespace is nobody's": {BotObserved{Problem: &Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: "NoTenant", Message: "m", Stalled: true}},
+			"Ready=False/NoTenant Reconciling=False/Settled Stalled=True/NoTenant IsolationReady=False/NoTenant CredentialsReady=Unknown/Waiting WorkloadReady=Unknown/Waiting"},
+		"the keyserver is away": {BotObserved{Isolated: true, Problem: &Problem{Condition: v1alpha1.ConditionCredentialsReady, Reason: "KeyserverUnavailable", Message: "m"}},
+			"Ready=False/KeyserverUnavailable Reconciling=True/KeyserverUnavailable Stalled=False/NotStalled IsolationReady=True/Isolated CredentialsReady=False/KeyserverUnavailable WorkloadReady=Unknown/Waiting"},
+		"the pod is on its way": {BotObserved{Isolated: true, Credentials: stored, Workload: &Workload{Reason: "PodNotReady", Message: "m"}},
+			"Ready=False/PodNotReady Reconciling=True/PodNotReady Stalled=False/NotStalled IsolationReady=True/Isolated CredentialsReady=True/Stored WorkloadReady=False/PodNotReady"},
+		"the pod is overdue": {BotObserved{Isolated: true, Credentials: stored, Workload: &Workload{Overdue: true, Reason: "CrashLoopBackOff", Message: "m"}},
+			"Ready=False/CrashLoopBackOff Reconciling=False/Settled Stalled=True/CrashLoopBackOff IsolationReady=True/Isolated CredentialsReady=True/Stored WorkloadReady=False/CrashLoopBackOff"},
+		"it runs": {BotObserved{Isolated: true, Credentials: NoCredentials(), Workload: &Workload{Done: true}},
+			"Ready=True/Ready Reconciling=False/Settled Stalled=False/NotStalled IsolationReady=True/Isolated CredentialsReady=True/NoCredentials WorkloadReady=True/Running"},
+		"it is suspended": {BotObserved{Isolated: true, Credentials: stored, Workload: &Workload{Done: true}, Suspended: SuspendedBySpec},
+			"Ready=True/Ready Reconciling=False/Settled Stalled=False/NotStalled IsolationReady=True/Isolated CredentialsReady=True/Stored WorkloadReady=False/Suspended"},
+		"its tenant is suspended": {BotObserved{Isolated: true, Credentials: stored, Workload: &Workload{Done: true}, Suspended: SuspendedByTenant},
+			"Ready=False/TenantSuspended Reconciling=False/Settled Stalled=False/NotStalled IsolationReady=True/Isolated CredentialsReady=True/Stored WorkloadReady=False/Suspended"},
+		"a new value was refused and the old one runs": {BotObserved{Isolated: true, Credentials: stored, Workload: &Workload{Done: true},
+			Problem: &Problem{Condition: v1alpha1.ConditionCredentialsReady, Reason: protocol.ReasonWrongPlace, Message: "m", Stalled: true}},
+			"Ready=False/WrongPlace Reconciling=False/Settled Stalled=True/WrongPlace IsolationReady=True/Isolated CredentialsReady=True/Stored WorkloadReady=True/Running"},
+		"it is going away": {BotObserved{Deleting: "Destroying the bot's keys."},
+			"Ready=False/Deleting Reconciling=True/Deleting Stalled=False/NotStalled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conditions := Bot(tc.observed)
+			if diff := cmp.Diff(tc.want, short(conditions)); diff != "" {
+				t.Error(diff)
+			}
+			checkKstatus(t, conditions)
+		})
+	}
+}
+
+// checkKstatus: an object is never ready and at work, or stalled and at work, at the same time.
+func checkKstatus(t *testing.T, conditions []metav1.Condition) {
+	t.Helper()
+	is := func(kind string) bool { return meta.IsStatusConditionTrue(conditions, kind) }
+	if (is(v1alpha1.ConditionReady) && (is(v1alpha1.ConditionReconciling) || is(v1alpha1.ConditionStalled))) ||
+		(is(v1alpha1.ConditionStalled) && is(v1alpha1.ConditionReconciling)) {
+		t.Errorf("contradiction: %s", short(conditions))
+	}
+}
+
+func TestTenant(t *testing.T) {
+	taken := Problem{Condition: v1alpha1.ConditionNamespacesReady, Reason: "NamespaceTaken", Message: "m", Stalled: true}
+	away := Problem{Condition: v1alpha1.ConditionKeysReady, Reason: "KeyserverUnavailable", Message: "m"}
+	for name, tc := range map[string]struct {
+		observed TenantObserved
+		want     string
+	}{
+		"nothing is known yet": {TenantObserved{},
+			"Ready=False/Progressing Reconciling=True/Progressing Stalled=False/NotStalled NamespacesReady=Unknown/Waiting KeysReady=Unknown/Waiting InUse=False/Empty"},
+		"it is set up": {TenantObserved{WalledIn: true, KeysOpen: true, InUse: true},
+			"Ready=True/Ready Reconciling=False/Settled Stalled=False/NotStalled NamespacesReady=True/WalledIn KeysReady=True/KeysOpen InUse=True/HoldsBotsOrStores"},
+		"what stalls speaks before what does not": {TenantObserved{Problems: []Problem{away, taken}, InUse: true},
+			"Ready=False/NamespaceTaken Reconciling=False/Settled Stalled=True/NamespaceTaken NamespacesReady=False/NamespaceTaken KeysReady=False/KeyserverUnavailable InUse=True/HoldsBotsOrStores"},
+		"it is going away": {TenantObserved{Deleting: "Waiting.", Problems: []Problem{away}},
+			"Ready=False/Deleting Reconciling=True/Deleting Stalled=False/NotStalled InUse=False/Empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conditions := Tenant(tc.observed)
+			if diff := cmp.Diff(tc.want, short(conditions)); diff != "" {
+				t.Error(diff)
+			}
+			checkKstatus(t, conditions)
+		})
+	}
+}
+
+func TestEvaluationGradeIsSaid(t *testing.T) {
+	c := meta.FindStatusCondition(Tenant(TenantObserved{WalledIn: true, KeysOpen: true, KEKGrade: "Evaluation"}), v1alpha1.ConditionKeysReady)
+	if !strings.Contains(c.Message, "evaluation") {
+		t.Errorf("nobody learns of it: %s", c.Message)
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	item := func(name, reason string) protocol.CredentialResult {
+		return protocol.CredentialResult{Name: name, Reason: reason, Message: "seal it again"}
+	}
+	for name, tc := range map[string]struct {
+		answer        protocol.CredentialsResponse
+		want, problem string
+	}{
+		"all stored":         {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonStored)}}, "True/Stored", ""},
+		"one older":          {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonRolledBack)}}, "True/RolledBack", ""},
+		"one from a Secret":  {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "a", Reason: protocol.ReasonStored, Plaintext: true}}}, "True/PlaintextInSecret", ""},
+		"one refused":        {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonStored), item("b", protocol.ReasonWrongPlace)}}, "False/WrongPlace", "WrongPlace"},
+		"never stored":       {protocol.CredentialsResponse{Items: []protocol.CredentialResult{item("a", protocol.ReasonUnknownKey)}}, "False/UnknownKey", "UnknownKey"},
+		"none, and no words": {protocol.CredentialsResponse{}, "False/NotReady", "NotReady"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, problem := Credentials(tc.answer)
+			if got := string(c.Status) + "/" + c.Reason; got != tc.want {
+				t.Errorf("%s, want %s", got, tc.want)
+			}
+			got := ""
+			if problem != nil {
+				got = problem.Reason
+			}
+			if got != tc.problem {
+				t.Errorf("problem %q, want %q", got, tc.problem)
+			}
+			if tc.answer.Secret != "" && problem != nil && !strings.Contains(c.Message, "go on being used") {
+				t.Errorf("the message does not say that the values before go on: %s", c.Message)
+			}
+		})
+	}
+}
+
+func TestUnready(t *testing.T) {
+	set := &appsv1.StatefulSet{Status: appsv1.StatefulSetStatus{UpdateRevision: "new"}}
+	set.Spec.Template.Spec.Containers = []corev1.Container{{Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}}}}
+	zero := int32(0)
+	stopping := set.DeepCopy()
+	stopping.Spec.Replicas = &zero
+	pod := func(edit func(*corev1.Pod)) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "b-0", Labels: map[string]string{appsv1.ControllerRevisionHashLabelKey: "new"}}}
+		edit(p)
+		return p
+	}
+	waitingFor := func(reason string) []corev1.ContainerStatus {
+		return []corev1.ContainerStatus{{Name: "bot", Image: "i", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: "back-off 5m0s restarting"}}}}
+	}
+	ended := []corev1.ContainerStatus{{Name: "unseal", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1}}}}
+	running := []corev1.ContainerStatus{{Name: "bot", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	full := &corev1.ResourceQuota{Status: corev1.ResourceQuotaStatus{
+		Hard: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("3")}, Used: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("1500m")}}}
+	for want, tc := range map[string]struct {
+		set   *appsv1.StatefulSet
+		pod   *corev1.Pod
+		quota *corev1.ResourceQuota
+	}{
+		ReasonStopping:      {set: stopping},
+		ReasonPodMissing:    {set: set},
+		ReasonQuotaExceeded: {set: set, quota: full},
+		ReasonOldPodEnding:  {set: set, pod: pod(func(p *corev1.Pod) { p.Labels = nil })},
+		ReasonUnschedulable: {set: set, pod: pod(func(p *corev1.Pod) {
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse}}
+		})},
+		ReasonCredentialsNotFetched:  {set: set, pod: pod(func(p *corev1.Pod) { p.Status.InitContainerStatuses = ended })},
+		ReasonImagePullBackOff:       {set: set, pod: pod(func(p *corev1.Pod) { p.Status.ContainerStatuses = waitingFor("ErrImagePull") })},
+		ReasonCrashLoopBackOff:       {set: set, pod: pod(func(p *corev1.Pod) { p.Status.ContainerStatuses = waitingFor("CrashLoopBackOff") })},
+		"CreateContainerConfigError": {set: set, pod: pod(func(p *corev1.Pod) { p.Status.ContainerStatuses = waitingFor("CreateContainerConfigError") })},
+		ReasonPodNotReady:            {set: set, pod: pod(func(p *corev1.Pod) { p.Status.ContainerStatuses = running })},
+	} {
+		t.Run(want, func(t *testing.T) {
+			got := Unready(tc.set, tc.pod, tc.quota)
+			if got.Reason != want || got.Message == "" || strings.Contains(got.Message, "5m0s") {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+func TestIsSetDone(t *testing.T) {
+	one := int32(1)
+	done := func(edit func(*appsv1.StatefulSet)) *appsv1.StatefulSet {
+		set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Generation: 3}, Spec: appsv1.StatefulSetSpec{Replicas: &one},
+			Status: appsv1.StatefulSetStatus{ObservedGeneration: 3, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1}}
+		edit(set)
+		return set
+	}
+	if !IsSetDone(done(func(*appsv1.StatefulSet) {})) {
+		t.Error("a set that is as asked for is not done")
+	}
+	for name, set := range map[string]*appsv1.StatefulSet{
+		"another generation": done(func(s *appsv1.StatefulSet) { s.Status.ObservedGeneration = 2 }),
+		"not ready":          done(func(s *appsv1.StatefulSet) { s.Status.ReadyReplicas = 0 }),
+		"an old revision":    done(func(s *appsv1.StatefulSet) { s.Status.UpdatedReplicas = 0 }),
+		"one too many":       done(func(s *appsv1.StatefulSet) { s.Status.Replicas = 2 }),
+	} {
+		if IsSetDone(set) {
+			t.Errorf("%s: done", name)
+		}
+	}
+}
+
+func TestApply(t *testing.T) {
+	then, now := metav1.NewTime(time.Unix(1, 0)), metav1.NewTime(time.Unix(2, 0))
+	var conditions []metav1.Condition
+	ready := []metav1.Condition{condition("Ready", metav1.ConditionTrue, "Ready", "m")}
+	Apply(&conditions, ready, 1, then)
+	Apply(&conditions, ready, 2, now)
+	if c := conditions[0]; c.ObservedGeneration != 2 || !c.LastTransitionTime.Equal(&then) {
+		t.Errorf("%+v: the time moves with the status only", c)
+	}
+	Apply(&conditions, []metav1.Condition{condition("Ready", metav1.ConditionFalse, "Not", strings.Repeat("x", 5000))}, 2, now)
+	if c := conditions[0]; !c.LastTransitionTime.Equal(&now) || len(c.Message) > messageLimit+2 {
+		t.Errorf("%d characters at %s", len(c.Message), c.LastTransitionTime)
+	}
+}

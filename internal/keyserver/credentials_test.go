@@ -346,11 +346,15 @@ func TestOldSetsGoWhenNothingRefersToThem(t *testing.T) {
 	w.must(w.cluster.Update(w.Context(), sts))
 	w.store(bot)
 	if w.secretGone(w.ns, first) {
+		t.Fatal("a pod still has the first set, and it is gone")
+	}
+	w.must(w.cluster.Delete(w.Context(), pod))
+	w.store(bot)
+	if w.secretGone(w.ns, first) {
 		t.Fatal("the controller has not seen the new template, and the first set is gone")
 	}
 	sts.Status = appsv1.StatefulSetStatus{ObservedGeneration: sts.Generation, CurrentRevision: "support-bot-1", UpdateRevision: "support-bot-2", Replicas: 1}
 	w.must(w.cluster.Status().Update(w.Context(), sts))
-	w.must(w.cluster.Delete(w.Context(), pod))
 	w.store(bot)
 	if w.secretGone(w.ns, first) {
 		t.Fatal("the present revision still refers to the first set, and it is gone")

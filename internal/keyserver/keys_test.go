@@ -88,6 +88,18 @@ func TestTenantKeysAreNeverMadeAgain(t *testing.T) {
 	}
 }
 
+func TestTenantKeysThatOnlyTheStatusKnowsOf(t *testing.T) {
+	w := newWorld(t)
+	w.tenantKeys()
+	name := tenantSecretName(w.tenant.Name)
+	w.must(testEnv.Client.Delete(t.Context(), w.getSecret("lethe-keys", name)))
+	w.restart()
+	w.wantRefusal(w.askTenant(nil), protocol.ReasonKeyMissing)
+	if !w.secretGone("lethe-keys", name) {
+		t.Error("keys were made in their place")
+	}
+}
+
 func TestTenantsThatAreNot(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()

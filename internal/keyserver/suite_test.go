@@ -410,7 +410,9 @@ type writeHook struct {
 	failAt int // 1 is the next write; 0 never
 	after  bool
 	dead   bool // after a crash nothing more is written
-	seen   []string
+	// reviewed, when set, changes what the API server says of a token.
+	reviewed func(*authenticationv1.TokenReview)
+	seen     []string
 }
 
 func (h *writeHook) reset(failAt int, after bool) {
@@ -430,8 +432,12 @@ var errCrash = fmt.Errorf("the process died here")
 func (h *writeHook) do(what string, obj client.Object, write func() error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, review := obj.(*authenticationv1.TokenReview); review {
-		return write()
+	if review, ok := obj.(*authenticationv1.TokenReview); ok {
+		err := write()
+		if h.reviewed != nil {
+			h.reviewed(review)
+		}
+		return err
 	}
 	if h.dead {
 		return errCrash

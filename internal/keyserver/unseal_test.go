@@ -79,6 +79,26 @@ func TestUnsealRefusesTokens(t *testing.T) {
 			t.Errorf("%s: %+v, want %s", name, refusal, tc.want)
 		}
 	}
+	// An API server that knows no audiences vouches for any token, and names none.
+	for name, tc := range map[string]struct {
+		review func(*authenticationv1.TokenReview)
+		want   string
+	}{
+		"no audience checked": {func(r *authenticationv1.TokenReview) { r.Status.Audiences = nil }, protocol.ReasonUnauthenticated},
+		"another audience":    {func(r *authenticationv1.TokenReview) { r.Status.Audiences = []string{"vault"} }, protocol.ReasonUnauthenticated},
+		"not authenticated":   {func(r *authenticationv1.TokenReview) { r.Status.Authenticated = false }, protocol.ReasonUnauthenticated},
+		"a person":            {func(r *authenticationv1.TokenReview) { r.Status.User.Username = "alice" }, protocol.ReasonForbidden},
+		"another ServiceAccount of the namespace": {func(r *authenticationv1.TokenReview) {
+			r.Status.User.Username = serviceAccountPrefix + w.ns + ":other"
+		}, protocol.ReasonForbidden},
+	} {
+		w.writes.reviewed = tc.review
+		_, refusal := w.unseal(w.podToken(pod), string(pod.UID))
+		if refusal == nil || refusal.Reason != tc.want {
+			t.Errorf("%s: %+v, want %s", name, refusal, tc.want)
+		}
+	}
+	w.writes.reviewed = nil
 	if refusal := w.call(protocol.PathUnseal, w.podToken(pod), protocol.UnsealRequest{PublicKey: "AAAA"}, nil); refusal == nil || refusal.Reason != protocol.ReasonBadRequest {
 		t.Errorf("a key that is none: %+v", refusal)
 	}

@@ -215,6 +215,37 @@ func TestAnyMutationFails(t *testing.T) {
 	})
 }
 
+// TestLastCharactersCount changes the last character of each segment to every other: bits of it that carry nothing must
+// not be free, or one sealed value would have several texts.
+func TestLastCharactersCount(t *testing.T) {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	priv := fixedKey(t, 1)
+	free := 0
+	for _, size := range []int{10, 11, 12} {
+		sealed, err := Seal(priv.Public(), botPlace, bytes.Repeat([]byte("s"), size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := range sealed {
+			if at+1 < len(sealed) && sealed[at+1] != '.' {
+				continue
+			}
+			for i := range len(alphabet) {
+				mutated := sealed[:at] + alphabet[i:i+1] + sealed[at+1:]
+				if mutated == sealed {
+					continue
+				}
+				if _, err := Open(priv, botPlace, mutated); err == nil {
+					free++
+				}
+			}
+		}
+	}
+	if free > 0 {
+		t.Errorf("%d changed texts open", free)
+	}
+}
+
 func TestBoundariesDoNotCollide(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		parts := rapid.SliceOfN(rapid.StringMatching(`[a/\x00]{0,3}`), 0, 5)

@@ -1,0 +1,181 @@
+package controllers
+
+import (
+	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// leaves are the fields of a spec as users write them: "egress[].ports[].port".
+func leaves(of reflect.Type, path string) []string {
+	switch of {
+	case reflect.TypeFor[resource.Quantity](), reflect.TypeFor[corev1.ResourceList](), reflect.TypeFor[map[string]string]():
+		return []string{path}
+	}
+	switch of.Kind() {
+	case reflect.Pointer:
+		return leaves(of.Elem(), path)
+	case reflect.Slice:
+		return leaves(of.Elem(), path+"[]")
+	case reflect.Struct:
+		var all []string
+		for i := range of.NumField() {
+			name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+			all = append(all, leaves(of.Field(i).Type, strings.TrimPrefix(path+"."+name, "."))...)
+		}
+		return all
+	default:
+		return []string{path}
+	}
+}
+
+// rendered is everything that the manager makes for a Tenant and a bot.
+func rendered(t *testing.T, tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment) string {
+	t.Helper()
+	var all []any
+	for _, child := range childrenOf(tenant, bot) {
+		all = append(all, child)
+	}
+	for _, namespace := range tenant.Spec.Namespaces {
+		all = append(all, resources.Namespace(tenant, namespace.Name, true))
+	}
+	encoded, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(encoded)
+}
+
+// TestEveryBotFieldDoesSomething changes each field of a BotDeployment's spec and sees what is made of it change. A field
+// that acts elsewhere names the test that sees it.
+func TestEveryBotFieldDoesSomething(t *testing.T) {
+	type spec = v1alpha1.BotDeploymentSpec
+	changes := map[string]func(*spec){
+		"image":                                 func(s *spec) { s.Image = "other" },
+		"imagePullPolicy":                       func(s *spec) { s.ImagePullPolicy = corev1.PullNever },
+		"command[]":                             func(s *spec) { s.Command[0] = "other" },
+		"args[]":                                func(s *spec) { s.Args[0] = "other" },
+		"env[].name":                            func(s *spec) { s.Env[0].Name = "OTHER" },
+		"env[].value":                           func(s *spec) { s.Env[0].Value = "other" },
+		"ports[].name":                          func(s *spec) { s.Ports[0].Name = "other" },
+		"ports[].containerPort":                 func(s *spec) { s.Ports[0].ContainerPort = 9090 },
+		"probes.startup.path":                   func(s *spec) { s.Probes.Startup.Path = "/other" },
+		"probes.startup.port":                   func(s *spec) { s.Probes.Startup.Port = "other" },
+		"probes.startup.periodSeconds":          func(s *spec) { s.Probes.Startup.PeriodSeconds = 99 },
+		"probes.startup.failureThreshold":       func(s *spec) { s.Probes.Startup.FailureThreshold = 9 },
+		"probes.liveness.path":                  func(s *spec) { s.Probes.Liveness.Path = "/other" },
+		"probes.liveness.port":                  func(s *spec) { s.Probes.Liveness.Port = "other" },
+		"probes.liveness.periodSeconds":         func(s *spec) { s.Probes.Liveness.PeriodSeconds = 99 },
+		"probes.liveness.failureThreshold":      func(s *spec) { s.Probes.Liveness.FailureThreshold = 9 },
+		"probes.readiness.path":                 func(s *spec) { s.Probes.Readiness.Path = "/other" },
+		"probes.readiness.port":                 func(s *spec) { s.Probes.Readiness.Port = "other" },
+		"probes.readiness.periodSeconds":        func(s *spec) { s.Probes.Readiness.PeriodSeconds = 99 },
+		"probes.readiness.failureThreshold":     func(s *spec) { s.Probes.Readiness.FailureThreshold = 9 },
+		"resources.requests":                    func(s *spec) { s.Resources.Requests = nil },
+		"resources.limits":                      func(s *spec) { s.Resources.Limits = nil },
+		"runAsUser":                             func(s *spec) { s.RunAsUser = 99 },
+		"channels[].telegram.credential":        func(s *spec) { s.Channels[0].Telegram.Credential = "legacy" },
+		"channels[].telegram.apiURL":            func(s *spec) { s.Channels[0].Telegram.APIURL = "http://10.0.0.1" },
+		"credentials[].delivery":                func(s *spec) { s.Credentials[1].Delivery = v1alpha1.DeliveryFile },
+		"credentials[].envName":                 func(s *spec) { s.Credentials[1].EnvName = "OTHER" },
+		"egress[].cidr":                         func(s *spec) { s.Egress[0].CIDR = "203.0.113.0/24" },
+		"egress[].ports[].protocol":             func(s *spec) { s.Egress[0].Ports[0].Protocol = "UDP" },
+		"egress[].ports[].port":                 func(s *spec) { s.Egress[0].Ports[0].Port = 8443 },
+		"storage.size":                          func(s *spec) { s.Storage.Size = resource.MustParse("9Gi") },
+		"storage.storageClassName":              func(s *spec) { s.Storage.StorageClassName = nil },
+		"storage.mountPath":                     func(s *spec) { s.Storage.MountPath = "/other" },
+		"storage.reclaimPolicy":                 func(s *spec) { s.Storage.ReclaimPolicy = "Retain" },
+		"rollout.terminationGracePeriodSeconds": func(s *spec) { s.Rollout.TerminationGracePeriodSeconds = 9 },
+		"operatingMode":                         func(s *spec) { s.OperatingMode = v1alpha1.ModeSuspended },
+	}
+	elsewhere := map[string]string{
+		"credentials[].name":              "TestRefusedCredentials: the keyserver answers by name; the file's name is the keyserver's tests'",
+		"credentials[].sealed":            "TestRefusedCredentials: another value is another Secret and another revision",
+		"credentials[].secretKeyRef.name": "the keyserver reads it: package keyserver",
+		"credentials[].secretKeyRef.key":  "the keyserver reads it: package keyserver",
+		"rollout.progressDeadlineSeconds": "TestBadImageThenGoodImage",
+		"channels[].name":                 "the key of the list, for the merge of two appliers",
+		"channels[].type":                 "the tag of the union: TestFromManifestsToRunningBot",
+	}
+	base := rendered(t, richTenant("f", "f-a"), richBot("f-a", "b"))
+	for _, path := range leaves(reflect.TypeFor[spec](), "") {
+		change, ok := changes[path]
+		if !ok {
+			if elsewhere[path] == "" {
+				t.Errorf("spec.%s is changed by no test", path)
+			}
+			continue
+		}
+		bot := richBot("f-a", "b")
+		change(&bot.Spec)
+		if rendered(t, richTenant("f", "f-a"), bot) == base {
+			t.Errorf("spec.%s was changed, and nothing in the world", path)
+		}
+	}
+	noStrangers(t, leaves(reflect.TypeFor[spec](), ""), slices.Collect(maps.Keys(changes)), slices.Collect(maps.Keys(elsewhere)))
+}
+
+// TestEveryTenantFieldDoesSomething is the same for a Tenant.
+func TestEveryTenantFieldDoesSomething(t *testing.T) {
+	type spec = v1alpha1.TenantSpec
+	changes := map[string]func(*spec){
+		"state":                     func(s *spec) { s.State = v1alpha1.TenantSuspended },
+		"namespaces[].name":         func(s *spec) { s.Namespaces[0].Name = "other" },
+		"quota.pods":                func(s *spec) { s.Quota.Pods = nil },
+		"quota.cpu":                 func(s *spec) { s.Quota.CPU = nil },
+		"quota.memory":              func(s *spec) { s.Quota.Memory = nil },
+		"quota.storage":             func(s *spec) { s.Quota.Storage = nil },
+		"placement.nodeSelector":    func(s *spec) { s.Placement.NodeSelector = map[string]string{"a": "b"} },
+		"egress[].cidr":             func(s *spec) { s.Egress[0].CIDR = "10.9.0.0/16" },
+		"egress[].ports[].protocol": func(s *spec) { s.Egress[0].Ports[0].Protocol = "UDP" },
+		"egress[].ports[].port":     func(s *spec) { s.Egress[0].Ports[0].Port = 99 },
+		"access[].group":            func(s *spec) { s.Access[0].Group = "other" },
+		"access[].role":             func(s *spec) { s.Access[0].Role = v1alpha1.AccessOperate },
+	}
+	elsewhere := map[string]string{
+		"class":                                 "package plan: only a Platform tenant's namespaces may hold shared stores",
+		"externalIDs[].type":                    "TestExternalIDClaimedTwice",
+		"externalIDs[].value":                   "TestExternalIDClaimedTwice",
+		"retentionOverrides[].dataClass":        "package plan",
+		"retentionOverrides[].retainFor.hours":  "package plan",
+		"retentionOverrides[].retainFor.days":   "package plan",
+		"retentionOverrides[].retainFor.weeks":  "package plan",
+		"retentionOverrides[].retainFor.months": "package plan",
+		"retentionOverrides[].retainFor.years":  "package plan",
+	}
+	base := rendered(t, richTenant("f", "f-a"), richBot("f-a", "b"))
+	for _, path := range leaves(reflect.TypeFor[spec](), "") {
+		change, ok := changes[path]
+		if !ok {
+			if elsewhere[path] == "" {
+				t.Errorf("spec.%s is changed by no test", path)
+			}
+			continue
+		}
+		tenant := richTenant("f", "f-a")
+		change(&tenant.Spec)
+		if rendered(t, tenant, richBot("f-a", "b")) == base {
+			t.Errorf("spec.%s was changed, and nothing in the world", path)
+		}
+	}
+	noStrangers(t, leaves(reflect.TypeFor[spec](), ""), slices.Collect(maps.Keys(changes)), slices.Collect(maps.Keys(elsewhere)))
+}
+
+// noStrangers finds fields that a table names and the kind does not have.
+func noStrangers(t *testing.T, known []string, tables ...[]string) {
+	t.Helper()
+	for _, path := range slices.Concat(tables...) {
+		if !slices.Contains(known, path) {
+			t.Errorf("there is no field spec.%s", path)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -26,6 +27,7 @@ type template struct {
 	object client.Object
 	body   []byte
 	keys   bool // by the keyserver
+	owned  bool // by the bot
 }
 
 // floor makes what a bot consists of, without any of the work that leads to it.
@@ -36,6 +38,8 @@ type floor struct {
 	templates     []template
 	manager, keys client.Client
 	rounds        int
+	// owners of the clones by namespace: objects that have an owner cost the cluster more.
+	owners map[string][]metav1.OwnerReference
 }
 
 // newFloor takes one real bot as a pattern.
@@ -58,7 +62,10 @@ func (b *bench) newFloor(ctx context.Context) (*floor, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &floor{bench: b, name: bot.Name, uid: string(bot.UID), namespace: t.namespace}
+	f := &floor{bench: b, name: bot.Name, uid: string(bot.UID), namespace: t.namespace, owners: map[string][]metav1.OwnerReference{}}
+	if err := f.makeOwners(ctx); err != nil {
+		return nil, err
+	}
 	for _, r := range requests {
 		if !r.child() {
 			continue
@@ -86,6 +93,20 @@ func (b *bench) newFloor(ctx context.Context) (*floor, error) {
 	return f, nil
 }
 
+// makeOwners makes one small object in each namespace that owns the clones there, as a bot owns its children.
+func (f *floor) makeOwners(ctx context.Context) error {
+	yes := true
+	for _, t := range f.bench.world.tenants {
+		owner := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: t.namespace, Name: "floor"}}
+		if err := f.bench.admin.Create(ctx, owner); err != nil {
+			return fmt.Errorf("make an owner for the floor: %w", err)
+		}
+		f.owners[t.namespace] = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: owner.Name, UID: owner.UID, Controller: &yes}}
+	}
+	return nil
+}
+
+// take reads one child of the pattern.
 func (f *floor) take(ctx context.Context, r request) error {
 	gvk, err := f.bench.admin.RESTMapper().KindFor(groupOf(r.resource))
 	if err != nil {
@@ -102,12 +123,13 @@ func (f *floor) take(ctx context.Context, r request) error {
 	if err := f.bench.admin.Get(ctx, client.ObjectKey{Namespace: r.namespace, Name: r.name}, object); err != nil {
 		return fmt.Errorf("read a child: %w", err)
 	}
+	owned := len(object.GetOwnerReferences()) > 0
 	object.SetUID("")
 	object.SetResourceVersion("")
 	object.SetCreationTimestamp(metav1.Time{})
 	object.SetGeneration(0)
 	object.SetManagedFields(nil)
-	object.SetOwnerReferences(nil) // the owner of the clones does not exist: garbage collection would take them
+	object.SetOwnerReferences(nil) // the clones get one that exists
 	labels := object.GetLabels()
 	if labels == nil {
 		labels = map[string]string{}
@@ -126,7 +148,7 @@ func (f *floor) take(ctx context.Context, r request) error {
 	if body, err = json.Marshal(fields); err != nil {
 		return fmt.Errorf("encode a child: %w", err)
 	}
-	f.templates = append(f.templates, template{object: object, body: body, keys: r.user == keysUser})
+	f.templates = append(f.templates, template{object: object, body: body, keys: r.user == keysUser, owned: owned})
 	return nil
 }
 
@@ -222,6 +244,9 @@ func (f *floor) clone(i int) ([]client.Object, error) {
 		clone, ok := fresh.(client.Object)
 		if !ok {
 			return nil, fmt.Errorf("a %T is no object", fresh)
+		}
+		if tm.owned {
+			clone.SetOwnerReferences(f.owners[t.namespace])
 		}
 		out = append(out, clone)
 	}

@@ -52,12 +52,12 @@ type options struct {
 }
 
 func main() {
-	os.Exit(run(os.Args[1:]))
+	os.Exit(run(ctrl.SetupSignalHandler(), os.Args[1:]))
 }
 
-func run(args []string) int {
+// run does what the arguments say until the context ends, and returns the exit code.
+func run(ctx context.Context, args []string) int {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	ctx := ctrl.SetupSignalHandler()
 	if len(args) > 0 && args[0] == "check-uninstall" {
 		ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
 		if err := checkUninstall(ctx); err != nil {

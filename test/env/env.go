@@ -165,6 +165,9 @@ func (e *Env) Stop() error {
 	return nil
 }
 
+// Kubeconfig is the administrator's, as a file's content.
+func (e *Env) Kubeconfig() []byte { return e.server.KubeConfig }
+
 // ConfigFor is the configuration of a client that acts as a user in groups, beside system:authenticated.
 func (e *Env) ConfigFor(user string, groups ...string) *rest.Config {
 	config := rest.CopyConfig(e.Config)

@@ -163,7 +163,7 @@ func TestEnteringATenantsPodNeedsARightOnTheTenant(t *testing.T) {
 
 func TestNamespaceLabelIsProtected(t *testing.T) {
 	manager, eve, adopter := as(managerUser, groupMost), as("eve", groupMost), as("gitops", groupMost, groupAdopt)
-	mustCreate(t, namespace("acme-second", map[string]string{lethev1.LabelTenant: tenant}))
+	mustCreate(t, namespace("acme-second", restricted(tenant)))
 	mustCreate(t, namespace("globex-bots", map[string]string{lethev1.LabelTenant: "globex"}))
 	acme := map[string]string{lethev1.LabelTenant: tenant}
 	set := `{"metadata":{"labels":{"lethe.dev/tenant":"acme"}}}`
@@ -171,14 +171,18 @@ func TestNamespaceLabelIsProtected(t *testing.T) {
 	other := `{"metadata":{"labels":{"lethe.dev/tenant":"globex"}}}`
 	drop := `{"metadata":{"labels":{"lethe.dev/tenant":null}}}`
 	unrelated := `{"metadata":{"labels":{"team":"a"}}}`
-	plain, ours := namespace(otherNS, nil), namespace(tenantNS, nil)
+	plain, ours, walled := namespace(otherNS, nil), namespace(tenantNS, nil), namespace("acme-second", nil)
+	// The manager meets a second wall where the Pod Security Standard is missing: here it never is.
+	standard := map[string]string{"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}
+	mustCreate(t, namespace("plain-walled", standard))
+	plainWalled := namespace("plain-walled", nil)
 	climb(t, "lethe-namespace-label", []attempt{
 		{name: "a namespace without the label, by anybody", as: eve, try: create(namespace("x", nil))},
 		{name: "another label, by anybody", as: eve, try: patchOf(ours, unrelated)},
 		{name: "deletion of a tenant's namespace by its administrator", as: eve, try: remove(ours)},
-		{name: "created with the label by the manager", as: manager, try: create(namespace("x", acme))},
-		{name: "changed elsewhere by the manager", as: manager, try: patchOf(ours, unrelated)},
-		{name: "given back by the manager", as: manager, try: patchOf(ours, drop)},
+		{name: "created with the label by the manager", as: manager, try: create(namespace("x", restricted(tenant)))},
+		{name: "changed elsewhere by the manager", as: manager, try: patchOf(walled, unrelated)},
+		{name: "given back by the manager", as: manager, try: patchOf(walled, drop)},
 		{name: "deleted by the manager", as: manager, try: remove(namespace("acme-second", nil))},
 		{name: "created with the label by an adopter", as: adopter, try: create(namespace("x", acme))},
 		{name: "set by an adopter", as: adopter, try: patchOf(plain, set)},
@@ -203,10 +207,10 @@ func TestNamespaceLabelIsProtected(t *testing.T) {
 		}},
 		{name: "taken from another tenant by an adopter of acme", as: adopter, denied: true, try: patchOf(namespace("globex-bots", nil), set)},
 		{name: "given to another tenant by an adopter of acme", as: adopter, denied: true, try: patchOf(ours, other)},
-		{name: "the manager creates a namespace without it", as: manager, denied: true, try: create(namespace("x", nil))},
-		{name: "the manager takes a namespace that exists", as: manager, denied: true, try: patchOf(plain, set)},
-		{name: "the manager changes a namespace that is no tenant's", as: manager, denied: true, try: patchOf(plain, unrelated)},
-		{name: "the manager moves a namespace to another tenant", as: manager, denied: true, try: patchOf(ours, other)},
+		{name: "the manager creates a namespace without it", as: manager, denied: true, try: create(namespace("x", standard))},
+		{name: "the manager takes a namespace that exists", as: manager, denied: true, try: patchOf(plainWalled, set)},
+		{name: "the manager changes a namespace that is no tenant's", as: manager, denied: true, try: patchOf(plainWalled, unrelated)},
+		{name: "the manager moves a namespace to another tenant", as: manager, denied: true, try: patchOf(walled, other)},
 		{name: "the manager deletes a namespace that is no tenant's", as: manager, denied: true, try: remove(plain)},
 	})
 }

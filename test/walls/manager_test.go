@@ -1,0 +1,148 @@
+package walls
+
+import (
+	"context"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	lethev1 "github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+// TestManagerChangesNoSpec: a manager gone bad must not have credentials handed to an image of its choice, approve a
+// deletion, or let a group in.
+func TestManagerChangesNoSpec(t *testing.T) {
+	manager, eve := as(managerUser, groupMost), as("eve", groupMost)
+	bot := &lethev1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "support", Finalizers: []string{"example.com/other"}},
+		Spec: lethev1.BotDeploymentSpec{Image: "bot:1"}}
+	owner, fresh := makeTenant("specs"), makeTenant("specs-fresh")
+	for _, o := range []client.Object{bot.DeepCopy(), owner, fresh} {
+		mustCreate(t, o)
+	}
+	ours := lethev1.SealingKey{KID: "0123456789abcdef", Suite: "s", Public: "ours", Realm: "r"}
+	owner.Status.SealingKeys = []lethev1.SealingKey{ours}
+	if err := admin.Status().Update(t.Context(), owner); err != nil {
+		t.Fatal(err)
+	}
+	mine := `{"kid":"fedcba9876543210","suite":"s","public":"mine","realm":"r"}`
+	known := `{"kid":"0123456789abcdef","suite":"s","public":"ours","realm":"r"}`
+	climb(t, "lethe-manager-specs", []attempt{
+		{name: "its finalizer", as: manager, try: patchOf(bot, `{"metadata":{"finalizers":["example.com/other","lethe.dev/keys"]}}`)},
+		{name: "a status", as: manager, try: patchStatusOf(bot, `{"status":{"observedGeneration":1}}`)},
+		{name: "the first keys of a Tenant", as: manager, try: patchStatusOf(fresh, `{"status":{"sealingKeys":[`+mine+`]}}`)},
+		{name: "a Tenant's status with the keys as they are", as: manager, try: patchStatusOf(owner, `{"status":{"kekGrade":"Production","sealingKeys":[`+known+`]}}`)},
+		{name: "an image, by somebody else", as: eve, try: patchOf(bot, `{"spec":{"image":"evil:1"}}`)},
+
+		{name: "an image", as: manager, denied: true, try: patchOf(bot, `{"spec":{"image":"evil:1"}}`)},
+		{name: "a command", as: manager, denied: true, try: patchOf(bot, `{"spec":{"command":["/bin/sh"]}}`)},
+		{name: "somebody else's finalizer", as: manager, denied: true, try: patchOf(bot, `{"metadata":{"finalizers":["lethe.dev/keys"]}}`)},
+		{name: "a label", as: manager, denied: true, try: patchOf(bot, `{"metadata":{"labels":{"a":"b"}}}`)},
+		{name: "an annotation", as: manager, denied: true, try: patchOf(bot, `{"metadata":{"annotations":{"a":"b"}}}`)},
+		{name: "a Tenant's groups", as: manager, denied: true, try: patchOf(owner, `{"spec":{"access":[{"group":"eves","role":"Operate"}]}}`)},
+		{name: "a Tenant's egress", as: manager, denied: true, try: patchOf(owner, `{"spec":{"egress":[{"cidr":"10.0.0.0/8","ports":[{"port":443}]}]}}`)},
+		{name: "a bot of its own", as: manager, denied: true, try: create(&lethev1.BotDeployment{
+			ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "own"}, Spec: lethev1.BotDeploymentSpec{Image: "evil:1"}})},
+		{name: "a bot deleted", as: manager, denied: true, try: remove(bot)},
+		{name: "a Tenant of its own", as: manager, denied: true, try: create(makeTenant("specs-own"))},
+		{name: "keys of its own for a Tenant that has some", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"sealingKeys":[`+mine+`]}}`)},
+		{name: "keys of its own in front", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"sealingKeys":[`+mine+`,`+known+`]}}`)},
+		{name: "no keys, to begin anew", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"sealingKeys":null}}`)},
+		{name: "no status, to begin anew", as: manager, denied: true, try: patchStatusOf(owner, `{"status":null}`)},
+	})
+}
+
+// TestManagerKeepsPodSecurity: pods that need not meet the restricted standard own their node.
+func TestManagerKeepsPodSecurity(t *testing.T) {
+	manager := as(managerUser, groupMost)
+	mustCreate(t, namespace("acme-kept", restricted(tenant)))
+	kept := namespace("acme-kept", nil)
+	loose := restricted(tenant)
+	loose["pod-security.kubernetes.io/enforce"] = "privileged"
+	climb(t, "lethe-manager-namespaces", []attempt{
+		{name: "made with the standard", as: manager, try: create(namespace("x", restricted(tenant)))},
+		{name: "another label", as: manager, try: patchOf(kept, `{"metadata":{"labels":{"team":"a"}}}`)},
+		{name: "loosened by an administrator", as: as("eve", groupMost), try: patchOf(kept, `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"baseline"}}}`)},
+
+		{name: "made without", as: manager, denied: true, try: create(namespace("x", map[string]string{lethev1.LabelTenant: tenant}))},
+		{name: "made privileged", as: manager, denied: true, try: create(namespace("x", loose))},
+		{name: "made privileged later", as: manager, denied: true, try: patchOf(kept, `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"privileged"}}}`)},
+		{name: "taken away", as: manager, denied: true, try: patchOf(kept, `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":null}}}`)},
+		{name: "an old version of it", as: manager, denied: true, try: patchOf(kept, `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce-version":"v1.22"}}}`)},
+	})
+}
+
+// TestPodsOfTenantsMountNoSecrets: the manager makes StatefulSets, and must not read Secrets by way of their pods.
+func TestPodsOfTenantsMountNoSecrets(t *testing.T) {
+	controller := as("system:serviceaccount:kube-system:statefulset-controller", groupMost)
+	pod := func(ns string, change func(*corev1.PodSpec)) func(context.Context, identity) error {
+		p := runnable("p", ns)
+		change(&p.Spec)
+		return create(p)
+	}
+	name := corev1.LocalObjectReference{Name: "s"}
+	volume := func(v corev1.VolumeSource) func(*corev1.PodSpec) {
+		return func(s *corev1.PodSpec) { s.Volumes = []corev1.Volume{{Name: "v", VolumeSource: v}} }
+	}
+	mounted := volume(corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s"}})
+	token := corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}}
+	variable := []corev1.EnvVar{{Name: "A", Value: "a"}, {Name: "B", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: name, Key: "k"}}}}
+	climb(t, "lethe-pod-secrets", []attempt{
+		{name: "none", as: controller, try: pod(tenantNS, func(*corev1.PodSpec) {})},
+		{name: "what Lethe's pods mount", as: controller, try: pod(tenantNS, func(s *corev1.PodSpec) {
+			s.Containers[0].Env = []corev1.EnvVar{{Name: "A", Value: "a"}}
+			s.Volumes = []corev1.Volume{
+				{Name: "a", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: name}}},
+				{Name: "b", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}},
+				{Name: "c", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{token}}}},
+			}
+		})},
+		{name: "a volume elsewhere", as: controller, try: pod(otherNS, mounted)},
+
+		{name: "a volume", as: controller, denied: true, try: pod(tenantNS, mounted)},
+		{name: "a projected volume", as: controller, denied: true, try: pod(tenantNS, volume(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{token, {Secret: &corev1.SecretProjection{LocalObjectReference: name}}}}}))},
+		{name: "a driver's volume", as: controller, denied: true, try: pod(tenantNS, volume(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{
+			Driver: "secrets.example", NodePublishSecretRef: &name}}))},
+		{name: "a variable", as: controller, denied: true, try: pod(tenantNS, func(s *corev1.PodSpec) { s.Containers[0].Env = variable })},
+		{name: "a variable of an init container", as: controller, denied: true, try: pod(tenantNS, func(s *corev1.PodSpec) {
+			s.InitContainers = []corev1.Container{{Name: "i", Image: "i:1", Env: variable}}
+		})},
+		{name: "all variables", as: controller, denied: true, try: pod(tenantNS, func(s *corev1.PodSpec) {
+			s.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: name}}}
+		})},
+	})
+}
+
+// TestOnlyTheManagerWritesTheKeyserversCertificates: pods would show their tokens to whoever has put his own there.
+func TestOnlyTheManagerWritesTheKeyserversCertificates(t *testing.T) {
+	manager, eve := as(managerUser, groupMost), as("eve", groupMost)
+	bundle := func(ns, name string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Data: map[string]string{"ca.crt": "x"}}
+	}
+	const name, change = "lethe-keyserver-ca", `{"data":{"ca.crt":"mine"}}`
+	mustCreate(t, namespace("acme-bundle", map[string]string{lethev1.LabelTenant: tenant}))
+	if err := manager.Create(t.Context(), bundle("acme-bundle", name)); err != nil {
+		t.Fatal(err)
+	}
+	climb(t, "lethe-ca-bundle", []attempt{
+		{name: "made by the manager", as: manager, try: create(bundle(tenantNS, name))},
+		{name: "changed by the manager", as: manager, try: patchOf(bundle("acme-bundle", name), change)},
+		{name: "another ConfigMap", as: eve, try: create(bundle(tenantNS, "other"))},
+		{name: "elsewhere", as: eve, try: create(bundle(otherNS, name))},
+
+		{name: "made by somebody", as: eve, denied: true, try: create(bundle(tenantNS, name))},
+		{name: "changed by somebody", as: eve, denied: true, try: patchOf(bundle("acme-bundle", name), change)},
+		{name: "changed by the keyserver", as: as(keyserverUser, groupMost), denied: true, try: patchOf(bundle("acme-bundle", name), change)},
+	})
+}
+
+// restricted are the labels of a tenant's namespace as the manager makes it.
+func restricted(tenant string) map[string]string {
+	return map[string]string{
+		lethev1.LabelTenant:                          tenant,
+		"pod-security.kubernetes.io/enforce":         "restricted",
+		"pod-security.kubernetes.io/enforce-version": "latest",
+	}
+}

@@ -129,12 +129,24 @@ func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys,
 	}
 	value, ok := secret.Data[w.ref.Key]
 	switch {
+	case !mayRefer(secret.Type):
+		return refused(w, protocol.ReasonForeignSecret, "Secret %s is of type %s, which holds no credential of a bot: name another one", w.ref.Name, secret.Type), nil
 	case !ok:
 		return refused(w, protocol.ReasonSecretMissing, "Secret %s has no key %s", w.ref.Name, w.ref.Key), nil
 	case len(value) == 0 || len(value) > sealing.MaxPlaintext:
 		return refused(w, protocol.ReasonMalformed, "key %s of Secret %s has %d bytes: a credential has 1 to %d", w.ref.Key, w.ref.Name, len(value), sealing.MaxPlaintext), nil
 	}
 	return stored(w, keys.key.MAC("secretKeyRef", w.name, string(value)), 0, value), nil
+}
+
+// mayRefer says whether a bot may name a Secret of this type. Who may write bots, and is given no right on Secrets or
+// tokens, must not come by a token, or by all that a Helm release holds, through a bot; and our own hold ciphertext.
+func mayRefer(t corev1.SecretType) bool {
+	switch t {
+	case corev1.SecretTypeServiceAccountToken, corev1.SecretTypeBootstrapToken, "helm.sh/release.v1":
+		return false
+	}
+	return !strings.HasPrefix(string(t), "lethe.dev/")
 }
 
 // keepInUse lets a refused credential go on with the value that was stored before: a mistake, or a `git revert`, must not
@@ -172,7 +184,7 @@ func (s *Server) valueInUse(ctx context.Context, sub *subject, keys *objectKeys,
 		if err != nil {
 			return nil, err
 		}
-		item, err := decryptItem(keys, name, secret.Data[name])
+		item, _, err := decryptItem(keys, name, secret.Data[name])
 		if err == nil && item.Source == keys.doc.Credentials[name].Source {
 			return item.Value, nil
 		}
@@ -197,15 +209,16 @@ func (s *Server) encryptItem(keys *objectKeys, item storedItem, version uint32) 
 	return []byte(text), err
 }
 
-func decryptItem(keys *objectKeys, name string, text []byte) (storedItem, error) {
+// decryptItem opens one value and returns its version too, which is authenticated with it.
+func decryptItem(keys *objectKeys, name string, text []byte) (storedItem, uint32, error) {
 	var item storedItem
-	b, err := keys.key.DecryptValue(keys.owner(), name, string(text))
+	b, version, err := keys.key.DecryptVersioned(keys.owner(), name, string(text))
 	if err != nil {
-		return item, err
+		return item, 0, err
 	}
 	defer clear(b)
 	if err := json.Unmarshal(b, &item); err != nil || item.Name != name {
-		return storedItem{}, sealing.ErrDoesNotOpen
+		return storedItem{}, 0, sealing.ErrDoesNotOpen
 	}
-	return item, nil
+	return item, version, nil
 }

@@ -204,12 +204,19 @@ func (s *Server) openSet(ctx context.Context, sub *subject, keys *objectKeys, se
 		return nil, refuse(protocol.ReasonForeignSecret, "Secret %s/%s is not the one that Lethe made: delete it", sub.namespace(), set)
 	}
 	bundle := &protocol.SecretBundle{}
+	var found []resolved
 	for _, name := range slices.Sorted(maps.Keys(secret.Data)) {
-		item, err := decryptItem(keys, name, secret.Data[name])
+		item, version, err := decryptItem(keys, name, secret.Data[name])
 		if err != nil {
 			return nil, refuse(protocol.ReasonForeignSecret, "value %s in Secret %s/%s was altered: delete the Secret, and it is made again", name, sub.namespace(), set)
 		}
 		bundle.Items = append(bundle.Items, item.SecretItem)
+		found = append(found, resolved{wanted: wantedCredential{name: item.Name, envName: item.EnvName}, source: item.Source, version: version})
+	}
+	// Each value is authenticated by itself. The name, which the object's own document holds, stands for all of them: so none
+	// is missing, and none is out of an older Secret of the same object.
+	if newSet(sub, keys, found).name != set {
+		return nil, refuse(protocol.ReasonForeignSecret, "Secret %s/%s does not hold what was stored in it: delete the Secret, and it is made again", sub.namespace(), set)
 	}
 	return bundle, nil
 }

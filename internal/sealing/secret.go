@@ -31,17 +31,31 @@ func (k Key) EncryptValue(random io.Reader, owner Owner, credential string, vers
 
 // DecryptValue is the reverse. Errors: ErrMalformed, ErrUnknownKey, ErrDoesNotOpen.
 func (k Key) DecryptValue(owner Owner, credential, text string) ([]byte, error) {
+	value, _, err := k.DecryptVersioned(owner, credential, text)
+	return value, err
+}
+
+// DecryptVersioned is the same, and returns the version that the value was encrypted with.
+func (k Key) DecryptVersioned(owner Owner, credential, text string) ([]byte, uint32, error) {
 	rest, ok := strings.CutPrefix(text, encPrefix)
 	seg := strings.Split(rest, ".")
 	if !ok || len(seg) != 3 || !isKID(seg[0]) || !isToken(seg[1]) {
-		return nil, ErrMalformed
+		return nil, 0, ErrMalformed
 	}
 	if seg[0] != k.kid {
-		return nil, ErrUnknownKey
+		return nil, 0, ErrUnknownKey
 	}
 	ct, err := decode64(seg[2])
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return k.open(ct, owner.aad(k.kid, credential, seg[1]))
+	value, err := k.open(ct, owner.aad(k.kid, credential, seg[1]))
+	if err != nil {
+		return nil, 0, err
+	}
+	version, err := strconv.ParseUint(seg[1], 10, 32)
+	if err != nil {
+		return nil, 0, ErrMalformed
+	}
+	return value, uint32(version), nil
 }

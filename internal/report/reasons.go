@@ -29,7 +29,8 @@ const (
 	LineUnknownTimeZone      = "UnknownTimeZone"      // the declared zone does not exist
 	LineKeyNotUnique         = "KeyNotUnique"         // the key columns are not a primary key or a unique index without NULLs
 	LineMissingPrivilege     = "MissingPrivilege"     // the role lacks a grant
-	LineUnsupportedTable     = "UnsupportedTable"     // a view, a foreign table, row security, a rewrite rule, inheritance
+	LineUnsupportedTable     = "UnsupportedTable"     // a view, a foreign table, row security, a rewrite rule, inheritance, an extension's type as key
+	LineUnclearTenant        = "UnclearTenant"        // the tenant column cannot hold what a tenant is called, or cannot tell two tenants apart
 	LineUndeclaredForeignKey = "UndeclaredForeignKey" // a table that is no dataset refers to this one
 	LineUnindexedForeignKey  = "UnindexedForeignKey"  // a foreign key into this table has no index on its columns
 	LineCascade              = "Cascade"              // a CASCADE, SET NULL or SET DEFAULT reaches a table with a floor

@@ -325,7 +325,17 @@ func (s *run) brake(ctx context.Context, i int) error {
 	if d.Delete == nil || s.store.Problem(i) != nil {
 		return nil
 	}
-	planned, rows, problem, err := s.store.Planned(ctx, i, s.clocks.Early)
+	percent := int64(s.Plan.BrakePercent)
+	backlogged := func(planned int64) bool {
+		return d.Delete.BacklogUntil != nil && s.clocks.Late.Before(*d.Delete.BacklogUntil) && planned <= d.Delete.BacklogRows
+	}
+	planned, rows, problem, err := s.store.Planned(ctx, i, s.clocks.Early, func(planned int64) int64 {
+		if backlogged(planned) {
+			return 0 // how many rows there are decides nothing
+		}
+		// As many rows as must be there for so many to go, and one more, so that rounding down costs none.
+		return max(measuredRows, (planned+1)*100/max(1, percent)+1)
+	})
 	if err != nil {
 		return err
 	}
@@ -340,7 +350,7 @@ func (s *run) brake(ctx context.Context, i int) error {
 	s.Log.Info("Planned", "dataset", d.Name, "rows", planned, "ofRows", rows, "brake", most, "backlogApproved", backlog)
 	if rows >= measuredRows && planned > most && !backlog {
 		s.refused[i] = &postgres.Problem{Reason: report.LineBrakeTripped, Message: fmt.Sprintf(
-			"%d of about %d rows would go, the brake allows %d%%: if that is right, approve it as a backlog with 'kubectl lethe approve', or raise spec.brake.maxPercentOfTable",
+			"%d of %d rows would go, the brake allows %d%%: if that is right, approve it as a backlog with 'kubectl lethe approve', or raise spec.brake.maxPercentOfTable",
 			planned, rows, s.Plan.BrakePercent)}
 	}
 	return nil
@@ -357,11 +367,21 @@ func (s *run) measure(ctx context.Context) error {
 	late := s.clocks
 	// Deleting reckoned with the time at the start; accusing reckons with now.
 	late.Late = late.Late.Add(s.Clock().Sub(s.started))
+	err := s.measureAll(bounded, late)
+	if ctx.Err() == nil && bounded.Err() != nil {
+		s.end(report.Stopped, report.ReasonTimeBudget, "the measurement did not end in time")
+		err = nil
+	}
+	return err
+}
+
+// measureAll measures dataset by dataset. When the connection breaks, the rest is there as not reached.
+func (s *run) measureAll(ctx context.Context, clocks postgres.Clocks) error {
 	var broken error
 	for i, d := range s.Plan.Datasets {
 		var lines []report.Line
 		if broken == nil {
-			lines, broken = s.store.Measure(bounded, i, late)
+			lines, broken = s.store.Measure(ctx, i, clocks)
 		}
 		if broken != nil {
 			lines = notReached(d)
@@ -370,10 +390,6 @@ func (s *run) measure(ctx context.Context) error {
 			s.complete(&lines[n], i, n == 0)
 		}
 		s.r.Lines = append(s.r.Lines, lines...)
-	}
-	if broken != nil && ctx.Err() == nil && bounded.Err() != nil {
-		s.end(report.Stopped, report.ReasonTimeBudget, "the measurement did not end in time")
-		return nil
 	}
 	return broken
 }

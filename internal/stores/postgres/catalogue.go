@@ -41,6 +41,9 @@ type column struct {
 	typOID   uint32
 	notNull  bool
 	readable bool
+	// foreign: the type is an extension's, and so are its operators. The search path finds the server's own only, which may
+	// see differences where the type's do not: of citext, 'a' = 'A'.
+	foreign bool
 }
 
 type index struct {
@@ -113,7 +116,9 @@ func (c *catalogue) readTables(ctx context.Context, tx pgx.Tx) error {
 
 func (c *catalogue) readColumns(ctx context.Context, tx pgx.Tx) error {
 	rows, err := tx.Query(ctx, `SELECT a.attrelid, a.attname::text, a.attnum, format_type(a.atttypid, -1), a.atttypid, a.attnotnull,
-			has_column_privilege(a.attrelid, a.attnum, 'SELECT')
+			has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
+			(WITH RECURSIVE b AS (SELECT t.* FROM pg_type t WHERE t.oid = a.atttypid UNION ALL SELECT t.* FROM pg_type t JOIN b ON t.oid = b.typbasetype)
+				SELECT bool_or(b.typtype = 'b' AND b.typcategory <> 'A' AND b.typnamespace <> 'pg_catalog'::regnamespace) FROM b)
 		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p', 'f', 'm') AND a.attnum > 0 AND NOT a.attisdropped AND `+ours)
 	if err != nil {
@@ -123,7 +128,7 @@ func (c *catalogue) readColumns(ctx context.Context, tx pgx.Tx) error {
 	for rows.Next() {
 		var oid uint32
 		k := &column{}
-		if err := rows.Scan(&oid, &k.name, &k.number, &k.typ, &k.typOID, &k.notNull, &k.readable); err != nil {
+		if err := rows.Scan(&oid, &k.name, &k.number, &k.typ, &k.typOID, &k.notNull, &k.readable, &k.foreign); err != nil {
 			return err
 		}
 		if t := c.tables[oid]; t != nil {

@@ -39,6 +39,11 @@ func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) ([]report.Li
 		if err := unlessLost(st.measureTable(ctx, d, clocks, &common), &common); err != nil {
 			return nil, err
 		}
+		if common.Reason == "" && common.UnknownTenant > 0 && d.untold() {
+			common.Reason, common.Message = report.LineUnclearTenant, fmt.Sprintf(
+				"column %s of %s is %s, which can hold none of the externalIDs of a tenant with a shorter window, and there are rows of unknown tenants, which may be its: correct spec.externalIDs of the Tenant",
+				d.tenant.name, d.table, d.tenant.typ)
+		}
 	}
 	if len(d.Rules) == 0 {
 		if common.Reason == "" {

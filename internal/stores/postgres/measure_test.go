@@ -120,7 +120,7 @@ func TestPlannedIsWhatThenGoes(t *testing.T) {
 	want := map[string][2]int64{"parent": {8, 10}, "child": {6, 7}, "held": {0, 0}}
 	got := map[string][2]int64{}
 	for i, d := range w.config.Datasets {
-		planned, rows, problem, err := st.Planned(t.Context(), i, w.now)
+		planned, rows, problem, err := st.Planned(t.Context(), i, w.now, func(int64) int64 { return 1000 })
 		if err != nil || problem != nil {
 			t.Fatalf("%v, %v", problem, err)
 		}

@@ -101,6 +101,9 @@ func Open(ctx context.Context, s *Session, c Config) (*Store, error) {
 	if err := st.readTenants(ctx, c.Tenants); err != nil {
 		return nil, err
 	}
+	if err := st.checkTenants(ctx, c.Tenants); err != nil {
+		return nil, err
+	}
 	return st, nil
 }
 
@@ -224,6 +227,20 @@ func (d *dataset) findColumns() {
 		d.zone = loc
 	}
 	d.checkKey()
+	if d.tenant != nil {
+		d.checkTypes(d.tenant)
+	}
+	d.checkTypes(d.key...)
+}
+
+// checkTypes refuses columns that are compared and whose type brings a comparison of its own.
+func (d *dataset) checkTypes(columns ...*column) {
+	for _, k := range columns {
+		if k.foreign {
+			d.refuse(report.LineUnsupportedTable, "column %s of %s is %s, which an extension compares in its own way: rows could be taken for others; make it a type of the server's own",
+				k.name, d.table, k.typ)
+		}
+	}
 }
 
 // checkKey asks that no two rows can have the same key.
@@ -294,6 +311,7 @@ func (st *Store) checkEdges() {
 					d.cannotRead(report.LineMissingPrivilege, "the role may not read column %s, which foreign key %s uses: run the SQL that 'kubectl lethe grants' prints again", k.name, e.name)
 				}
 			}
+			d.checkTypes(slices.Concat(e.childColumns, e.parentColumns)...)
 			d.children = append(d.children, &link{edge: e, child: child})
 		}
 		st.checkCascades(d, d.table, nil, byTable)

@@ -1,0 +1,77 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+// checkTenants refuses a dataset whose tenant column cannot tell a tenant with a window of its own from another: to an int
+// column "7" and "007" are the same, to a uuid column upper and lower case are, and the rows of the one would go by the
+// window of the other. The column itself compares, with its own type and collation.
+func (st *Store) checkTenants(ctx context.Context, all []string) error {
+	for _, d := range st.datasets {
+		if d.tenant == nil || d.unread {
+			continue
+		}
+		owners := map[string][]Override{}
+		for _, o := range d.overrides() {
+			for _, id := range d.known(o.IDs) {
+				owners[id] = append(owners[id], o)
+			}
+		}
+		if len(owners) == 0 {
+			continue
+		}
+		rows, err := st.session.conn.Query(ctx, fmt.Sprintf(`SELECT a.id, b.id FROM unnest($1::text[]) a (id) JOIN unnest($2::text[]) b (id)
+			ON a.id::%[1]s = coalesce((SELECT %[2]s FROM %[3]s LIMIT 0), b.id::%[1]s) WHERE a.id <> b.id`, d.tenant.typ, ident(d.tenant.name), d.name()),
+			slices.Collect(maps.Keys(owners)), d.known(all))
+		if err != nil {
+			return fmt.Errorf("compare the tenants' identifiers: %w", err)
+		}
+		for rows.Next() {
+			var id, other string
+			if err := rows.Scan(&id, &other); err != nil {
+				rows.Close()
+				return fmt.Errorf("compare the tenants' identifiers: %w", err)
+			}
+			for _, o := range owners[id] {
+				if !o.has(other) {
+					d.refuse(report.LineUnclearTenant, "two tenants are called what column %s of %s, which is %s, takes for the same: correct spec.externalIDs of one of them",
+						d.tenant.name, d.table, d.tenant.typ)
+				}
+			}
+		}
+		if err := rows.Err(); err != nil {
+			return fmt.Errorf("compare the tenants' identifiers: %w", err)
+		}
+	}
+	return nil
+}
+
+// untold says whether the column can hold none of what a tenant with a window of its own is called: rows of unknown
+// tenants may be that tenant's then, and are kept longer than promised.
+func (d *dataset) untold() bool {
+	for _, o := range d.overrides() {
+		if len(d.known(o.IDs)) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *dataset) overrides() []Override {
+	var out []Override
+	for _, w := range d.windows() {
+		out = append(out, w.Overrides...)
+	}
+	if d.Delete != nil {
+		out = append(out, d.Delete.Overrides...)
+	}
+	return out
+}
+
+func (o Override) has(id string) bool { return slices.Contains(o.IDs, id) }

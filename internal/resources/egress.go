@@ -12,13 +12,13 @@ import (
 
 // privateRanges can be opened by a Tenant's egress only. The rule on spec.egress of BotDeployments refuses blocks that lie
 // in one of them; blocks that contain one get it as an exception here. Beside the usual private, local and multicast
-// blocks they hold carrier-grade NAT (which some clouds give to pods and to their metadata service), a metadata address
-// outside any private block, and the forms of IPv6 that carry an IPv4 address inside. The IPv4-mapped form (::ffff:0:0/96) is
+// blocks they hold carrier-grade NAT, the block for benchmarks and the reserved one (which some clouds give to pods and to
+// their metadata service), metadata addresses outside any private block, and the forms of IPv6 that carry an IPv4 address inside. The IPv4-mapped form (::ffff:0:0/96) is
 // not here: Kubernetes refuses it in a policy, since no packet carries it.
 var privateRanges = []string{
 	"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
-	"168.63.129.16/32", "0.0.0.0/8", "224.0.0.0/4",
-	"fc00::/7", "fe80::/10", "::1/128", "ff00::/8", "64:ff9b::/96", "64:ff9b:1::/48",
+	"168.63.129.16/32", "192.0.0.0/24", "198.18.0.0/15", "0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4",
+	"fc00::/7", "fe80::/10", "::1/128", "ff00::/8", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16",
 }
 
 // telegramRanges are the blocks that Telegram publishes at https://core.telegram.org/resources/cidr.txt.
@@ -37,7 +37,8 @@ func telegramEgress() networkingv1.NetworkPolicyEgressRule {
 	return rule
 }
 
-// egressRules turn a spec's rules into a policy's. Blocks that do not parse open nothing: the API server has refused them.
+// egressRules turn a spec's rules into a policy's, without the ranges in except. Blocks that do not parse open nothing: the
+// API server has refused them.
 func egressRules(rules []v1alpha1.EgressRule, except []string) []networkingv1.NetworkPolicyEgressRule {
 	var result []networkingv1.NetworkPolicyEgressRule
 	for _, rule := range rules {
@@ -46,6 +47,9 @@ func egressRules(rules []v1alpha1.EgressRule, except []string) []networkingv1.Ne
 			continue
 		}
 		block = block.Masked()
+		if liesIn(block, except) {
+			continue // the API server refuses it too, but not in an object that is older than its rule
+		}
 		var ports []networkingv1.NetworkPolicyPort
 		for _, port := range rule.Ports {
 			ports = append(ports, policyPort(corev1.Protocol(port.Protocol), port.Port))
@@ -59,6 +63,16 @@ func egressRules(rules []v1alpha1.EgressRule, except []string) []networkingv1.Ne
 		})
 	}
 	return result
+}
+
+// liesIn says whether all of a block is in one of the ranges.
+func liesIn(block netip.Prefix, ranges []string) bool {
+	for _, text := range ranges {
+		if r := netip.MustParsePrefix(text); r.Bits() <= block.Bits() && r.Contains(block.Addr()) {
+			return true
+		}
+	}
+	return false
 }
 
 // within returns the ranges that lie inside a block. Addresses of IPv4 inside IPv6 cannot be named in a policy, and need not

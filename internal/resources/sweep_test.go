@@ -71,8 +71,8 @@ func TestStoreEgress(t *testing.T) {
 		"a private address that the tenant opens":                {host: "10.1.2.3", egress: []v1alpha1.EgressRule{open("10.1.0.0/16", "TCP", 5432)}, want: []string{"10.1.2.3/32 0"}},
 		"another port of it":                                     {host: "10.1.2.3", egress: []v1alpha1.EgressRule{open("10.1.0.0/16", "TCP", 443)}},
 		"another protocol of it":                                 {host: "10.1.2.3", egress: []v1alpha1.EgressRule{open("10.1.0.0/16", "UDP", 5432)}},
-		"a name is any public address, and never a private one":  {host: "db.example", want: []string{"0.0.0.0/0 9", "::/0 6"}},
-		"a name with the tenant's egress: that has its own rule": {host: "db.example", egress: []v1alpha1.EgressRule{open("10.1.0.0/16", "TCP", 5432)}, want: []string{"0.0.0.0/0 9", "::/0 6"}},
+		"a name is any public address, and never a private one":  {host: "db.example", want: []string{"0.0.0.0/0 12", "::/0 7"}},
+		"a name with the tenant's egress: that has its own rule": {host: "db.example", egress: []v1alpha1.EgressRule{open("10.1.0.0/16", "TCP", 5432)}, want: []string{"0.0.0.0/0 12", "::/0 7"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -188,7 +188,8 @@ type program struct {
 	args      []string
 	cmd       *exec.Cmd
 	stderr    *bytes.Buffer
-	ended     chan error
+	ended     chan struct{} // closed at the end; failed is how
+	failed    error
 }
 
 var build = sync.OnceValues(func() (string, error) {
@@ -226,14 +227,17 @@ func newProgram(t *testing.T, w *world) *program {
 
 func (p *program) start(t *testing.T) {
 	t.Helper()
-	p.stderr, p.ended = &bytes.Buffer{}, make(chan error, 1)
+	p.stderr, p.ended = &bytes.Buffer{}, make(chan struct{})
 	p.cmd = exec.Command(p.path, p.args...)
 	p.cmd.Stderr = p.stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	cmd, ended := p.cmd, p.ended
-	go func() { ended <- cmd.Wait() }()
+	go func() {
+		p.failed = cmd.Wait()
+		close(ended)
+	}()
 	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it has usually ended
 }
 
@@ -243,9 +247,9 @@ func (p *program) killAfter(t *testing.T, after time.Duration) bool {
 	timer := time.NewTimer(after)
 	defer timer.Stop()
 	select {
-	case err := <-p.ended:
-		if err != nil {
-			t.Errorf("a sweep that was not killed: %v\n%s", err, p.stderr)
+	case <-p.ended:
+		if p.failed != nil {
+			t.Errorf("a sweep that was not killed: %v\n%s", p.failed, p.stderr)
 		}
 		return false
 	case <-timer.C:

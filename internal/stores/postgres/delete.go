@@ -13,11 +13,12 @@ import (
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
-// Bounds of one batch. A transaction lasts at most statementTimeout and what the commit takes, and aims at targetBatch.
+// Bounds of one batch. A transaction is to stay under half a second also on a busy machine: it lasts at most StatementTimeout
+// and what beginning, counting and committing take, and aims at targetBatch.
 const (
-	StatementTimeout = 400 * time.Millisecond
+	StatementTimeout = 350 * time.Millisecond
 	lockTimeout      = 150 * time.Millisecond
-	targetBatch      = 250 * time.Millisecond
+	targetBatch      = 200 * time.Millisecond
 
 	firstBatch = 1000
 	leastBatch = 100
@@ -62,7 +63,7 @@ func (st *Store) Planned(ctx context.Context, i int, at time.Time, most func(pla
 	}
 	paths, ok := d.paths()
 	if !ok {
-		return 0, 0, &Problem{Reason: report.LineUnsupportedTable, Message: fmt.Sprintf("more than %d ways lead down the foreign keys from this table", maxPaths)}, nil
+		return 0, 0, &tooManyPaths, nil
 	}
 	q := &query{}
 	stays := func(q *query, c *dataset, alias string) string {
@@ -79,13 +80,8 @@ func (st *Store) Planned(ctx context.Context, i int, at time.Time, most func(pla
 	if err == nil {
 		err = st.session.conn.QueryRow(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+d.name()+" a LIMIT $1) c", most(planned)).Scan(&rows)
 	}
-	if err != nil {
-		if reason, message := explain(err); reason != "" {
-			return 0, 0, &Problem{Reason: reason, Message: message}, nil
-		}
-		return 0, 0, nil, fmt.Errorf("count what would go from %s: %w", d.Name, err)
-	}
-	return planned, rows, nil, nil
+	problem, err = split(err)
+	return planned, rows, problem, err
 }
 
 // Delete deletes from a dataset what expired before at, in short transactions, again from the start until a whole pass finds
@@ -104,16 +100,14 @@ func (st *Store) Delete(ctx context.Context, i int, at time.Time, permit Permit)
 	for {
 		before := out.Rows
 		out.Skipped, out.Problem = 0, nil
-		err := w.pass(ctx)
-		var problem *Problem
-		if errors.As(err, &problem) {
-			out.Problem = problem
-			return out, st.flush(ctx, out.Rows)
-		}
+		problem, err := split(w.pass(ctx))
 		if err != nil {
 			return out, err
 		}
-		if out.Rows == before {
+		if problem != nil {
+			out.Problem = problem
+		}
+		if problem != nil || out.Rows == before {
 			return out, st.flush(ctx, out.Rows)
 		}
 	}
@@ -241,9 +235,6 @@ func (w *walker) next(ctx context.Context, from mark) (mark, error) {
 			w.size = max(leastBatch, w.size/2)
 			continue
 		}
-		if reason, message := explain(err); reason != "" {
-			return nil, &Problem{Reason: reason, Message: message}
-		}
 		return to, err
 	}
 }
@@ -313,8 +304,7 @@ func (w *walker) finish(ctx context.Context, from, to mark) error {
 		if err == nil {
 			return nil
 		}
-		var problem *Problem
-		if errors.As(err, &problem) || code(err) == "" || ctx.Err() != nil {
+		if code(err) == "" || ctx.Err() != nil {
 			return err
 		}
 		if conflict(err) && attempt < retries {
@@ -417,6 +407,7 @@ func (w *walker) batch(ctx context.Context, from, to mark) (int64, error) {
 	}
 	w.out.Rows += rows
 	w.out.Batches++
+	w.d.rows -= min(rows, w.d.rows)
 	return rows, nil
 }
 
@@ -494,10 +485,7 @@ func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, er
 	if err != nil {
 		return 0, fmt.Errorf("delete from %s: %w", w.d.Name, err)
 	}
-	if p := w.sideEffect(rows, before, after); p != nil {
-		return 0, p
-	}
-	return rows, nil
+	return rows, w.sideEffect(rows, before, after)
 }
 
 func (w *walker) commit(ctx context.Context, to mark) error {
@@ -539,7 +527,7 @@ func (d *dataset) unreferred(l *link) string {
 
 // sideEffect compares what the transaction did to what the DELETE says it did. Triggers are the users' own code: one that
 // deletes other rows, or keeps rows, or changes what a floor protects, makes this dataset unfit for sweeping.
-func (w *walker) sideEffect(rows int64, before, after [3]int64) *Problem {
+func (w *walker) sideEffect(rows int64, before, after [3]int64) error {
 	var what string
 	switch {
 	case after[1] != before[1]:
@@ -551,6 +539,6 @@ func (w *walker) sideEffect(rows int64, before, after [3]int64) *Problem {
 	default:
 		return nil
 	}
-	return &Problem{Reason: report.LineSideEffect, Message: fmt.Sprintf(
-		"deleting expired rows of %s also %s, so it was rolled back: change the triggers (%s) or the foreign keys", w.d.table, what, strings.Join(w.d.table.deleteTriggers, ", "))}
+	return &halt{Problem{Reason: report.LineSideEffect, Message: fmt.Sprintf(
+		"deleting expired rows of %s also %s, so it was rolled back: change the triggers (%s) or the foreign keys", w.d.table, what, strings.Join(w.d.table.deleteTriggers, ", "))}}
 }

@@ -8,8 +8,6 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 // in changes a dataset.
 func in(d Dataset, change ...func(*Dataset)) Dataset {
 	for _, c := range change {

@@ -75,26 +75,28 @@ func (st *Store) setTimeout(ctx context.Context, most time.Duration) error {
 
 // unlessLost notes in the line what the server said, and passes on only what ended the connection.
 func unlessLost(err error, line *report.Line) error {
-	if err == nil {
-		return nil
+	problem, lost := split(err)
+	if problem != nil && line.Reason == "" {
+		line.Reason, line.Message = problem.Reason, problem.Message
 	}
-	reason, message := explain(err)
-	if reason == "" {
-		return err
+	return lost
+}
+
+// split tells a problem of one dataset from what ended the connection. Of both there is one at most.
+func split(err error) (*Problem, error) {
+	if reason, message := explain(err); reason != "" {
+		return &Problem{Reason: reason, Message: message}, nil
 	}
-	if line.Reason == "" {
-		line.Reason, line.Message = reason, message
-	}
-	return nil
+	return nil, err
 }
 
 // explain turns an answer of the server into a line's reason; empty: the connection is lost or the caller gave up.
 func explain(err error) (reason, message string) {
 	switch c := code(err); c {
 	case "":
-		var p *Problem
-		if errors.As(err, &p) {
-			return p.Reason, p.Message
+		var h *halt
+		if errors.As(err, &h) {
+			return h.Reason, h.Message
 		}
 		return "", ""
 	case "57014":
@@ -107,11 +109,16 @@ func explain(err error) (reason, message string) {
 	}
 }
 
-func (p *Problem) Error() string { return p.Message }
+// halt carries a Problem up to where it is noted.
+type halt struct{ Problem }
+
+func (h *halt) Error() string { return h.Message }
+
+var tooManyPaths = Problem{Reason: report.LineUnsupportedTable, Message: fmt.Sprintf("more than %d ways lead down the foreign keys from this table", maxPaths)}
 
 // measureTable reads what holds for the table as a whole.
 func (st *Store) measureTable(ctx context.Context, d *dataset, clocks Clocks, line *report.Line) error {
-	rows, err := st.Rows(ctx, d)
+	rows, err := st.rows(ctx, d)
 	if err != nil {
 		return err
 	}
@@ -139,10 +146,13 @@ func (st *Store) measureTable(ctx context.Context, d *dataset, clocks Clocks, li
 	return nil
 }
 
-// Rows counts a table that is small or that the planner has never looked at, and estimates any other.
-func (st *Store) Rows(ctx context.Context, d *dataset) (int64, error) {
-	estimate := st.cat.estimate(d.table)
-	if estimate > CountCap {
+// rows counts a table, or estimates one that is large. A table is counted once in a sweep; what is deleted from it is taken off.
+func (st *Store) rows(ctx context.Context, d *dataset) (int64, error) {
+	if d.counted {
+		return d.rows, nil
+	}
+	if estimate := st.cat.estimate(d.table); estimate > CountCap {
+		d.counted, d.rows = true, estimate
 		return estimate, nil
 	}
 	var n int64
@@ -150,6 +160,7 @@ func (st *Store) Rows(ctx context.Context, d *dataset) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("count %s: %w", d.Name, err)
 	}
+	d.counted, d.rows = true, n
 	return n, nil
 }
 
@@ -157,28 +168,39 @@ func (st *Store) Rows(ctx context.Context, d *dataset) (int64, error) {
 func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clocks, line *report.Line) error {
 	slack, err := retention.SlackDuration(r.DeleteWithin)
 	if err != nil {
-		return &Problem{Reason: report.LinePlan, Message: "deleteWithin: " + err.Error()}
+		return &halt{Problem{Reason: report.LinePlan, Message: "deleteWithin: " + err.Error()}}
 	}
 	paths, ok := d.paths()
 	if !ok {
-		return &Problem{Reason: report.LineUnsupportedTable, Message: fmt.Sprintf("more than %d ways lead down the foreign keys from this table", maxPaths)}
+		return &halt{tooManyPaths}
 	}
-	q := &query{}
+	q, from := &query{}, d.name()+" a"
 	past := d.past(q, "a", r.Windows, clocks.Early, false)
 	held := d.heldByFloor(q, "a", paths, clocks.Early)
-	var total, floor int64
-	statement := "SELECT " + capped(d.name()+" a", past) + ", " + d.countEligible(q, paths, r, clocks.Early) + ", " + countHeld(d.name()+" a", past, held)
-	if err := st.session.conn.QueryRow(ctx, statement, q.args...).Scan(&total, &line.Eligible, &floor); err != nil {
+	counts := []string{capped(from, past), "NULL::bigint", "0"}
+	if len(paths) > 0 || d.Floor != nil {
+		counts[1] = capped(from, d.eligible(q, "a", paths, r, clocks.Early))
+	}
+	if len(held) > 0 {
+		counts[2] = capped(from, past+" AND ("+strings.Join(held, " OR ")+")")
+	}
+	var total int64
+	var eligible *int64 // NULL: nothing could keep a row, so it is the total
+	err = st.session.conn.QueryRow(ctx, "SELECT "+strings.Join(counts, ", "), q.args...).Scan(&total, &eligible, &line.KeptByFloor)
+	if err != nil {
 		return fmt.Errorf("measure %s: %w", d.Name, err)
 	}
-	line.KeptByFloor, line.KeptByChild = floor, max(0, total-line.Eligible-floor)
-	line.Capped = line.Capped || total >= CountCap || line.Eligible >= CountCap || floor >= CountCap
-	return st.measureOverdue(ctx, d, r, paths, clocks.Late.Add(-slack), line)
-}
-
-// countEligible writes the count of rows past the rule's window that nothing keeps.
-func (d *dataset) countEligible(q *query, paths [][]*link, r Rule, at time.Time) string {
-	return capped(d.name()+" a", d.eligible(q, "a", paths, r, at))
+	line.Eligible = total
+	if eligible != nil {
+		line.Eligible = *eligible
+	}
+	line.KeptByChild = max(0, total-line.Eligible-line.KeptByFloor)
+	line.Capped = line.Capped || total >= CountCap
+	at := clocks.Late.Add(-slack)
+	if line.Eligible == 0 && !at.After(clocks.Early) {
+		return nil // what is overdue would be eligible as well
+	}
+	return st.measureOverdue(ctx, d, r, paths, at, line)
 }
 
 // eligible is true of a row that is past the rule's window and its floor, and that no row which has not expired refers to,
@@ -203,13 +225,6 @@ func (d *dataset) heldByFloor(q *query, alias string, paths [][]*link, at time.T
 		out = append(out, own)
 	}
 	return append(out, d.reaches(q, alias, paths, held)...)
-}
-
-func countHeld(from, past string, held []string) string {
-	if len(held) == 0 {
-		return "0"
-	}
-	return capped(from, past+" AND ("+strings.Join(held, " OR ")+")")
 }
 
 // measureOverdue counts the rows that could have gone at a time that already lies a slack in the past, and finds how long

@@ -76,6 +76,8 @@ type dataset struct {
 	children []*link         // foreign keys into this table
 	problem  *Problem        // keeps rows from being deleted
 	unread   bool            // problem keeps even measuring from being possible
+	counted  bool
+	rows     int64 // of the table, once counted
 }
 
 // link is a foreign key between two datasets; both may be the same.

@@ -182,7 +182,6 @@ func TestNamespaceLabelIsProtected(t *testing.T) {
 		{name: "deletion of a tenant's namespace by its administrator", as: eve, try: remove(ours)},
 		{name: "created with the label by the manager", as: manager, try: create(namespace("x", restricted(tenant)))},
 		{name: "changed elsewhere by the manager", as: manager, try: patchOf(walled, unrelated)},
-		{name: "given back by the manager", as: manager, try: patchOf(walled, drop)},
 		{name: "deleted by the manager", as: manager, try: remove(namespace("acme-second", nil))},
 		{name: "created with the label by an adopter", as: adopter, try: create(namespace("x", acme))},
 		{name: "set by an adopter", as: adopter, try: patchOf(plain, set)},
@@ -210,6 +209,7 @@ func TestNamespaceLabelIsProtected(t *testing.T) {
 		{name: "the manager creates a namespace without it", as: manager, denied: true, try: create(namespace("x", standard))},
 		{name: "the manager takes a namespace that exists", as: manager, denied: true, try: patchOf(plainWalled, set)},
 		{name: "the manager changes a namespace that is no tenant's", as: manager, denied: true, try: patchOf(plainWalled, unrelated)},
+		{name: "the manager lets a namespace go, and its walls with it", as: manager, denied: true, try: patchOf(walled, drop)},
 		{name: "the manager moves a namespace to another tenant", as: manager, denied: true, try: patchOf(walled, other)},
 		{name: "the manager deletes a namespace that is no tenant's", as: manager, denied: true, try: remove(plain)},
 	})

@@ -82,9 +82,19 @@ func (s *sampler) between(from, to time.Time) usage {
 	return out
 }
 
-// share of all processors that others had: what makes seconds unfit to be compared.
+// others is the share of all processors that others had: what makes seconds unfit to be compared.
 func (u usage) others(took time.Duration) float64 {
 	return u["others"].Seconds() / (took.Seconds() * float64(processors()))
+}
+
+// ours is the processor time of the cluster, of Lethe and of the bench.
+func (u usage) ours() (sum time.Duration) {
+	for name, d := range u {
+		if name != "others" {
+			sum += d
+		}
+	}
+	return sum
 }
 
 func (u usage) String() string {

@@ -215,6 +215,7 @@ func (f *floor) run(ctx context.Context) (perSecond float64, err error) {
 		return 0, fmt.Errorf("floor: the audit log shows %d objects instead of %d", w.n, f.bench.bots*len(f.templates))
 	}
 	f.bench.results.others = append(f.bench.results.others, cpu.others(w.took()))
+	f.bench.results.cpu = append(f.bench.results.cpu, cpu.ours().Seconds()/float64(w.n))
 	f.bench.step("floor %d: %d objects in %.1fs (%s)", f.rounds, w.n, w.took().Seconds(), latencies(requests, made))
 	f.bench.step("    processor time: %s", cpu)
 	return float64(w.n) / w.took().Seconds(), nil

@@ -25,6 +25,7 @@ type results struct {
 	managerPeak, managerIdle   int64 // KiB
 	keysPeak                   int64
 	others                     []float64 // share of the processors that others had: floor, bots, floor
+	cpu                        []float64 // processor seconds for each object made, without those of others: floor, bots, floor
 	bots                       int
 }
 
@@ -49,6 +50,8 @@ func (r *results) print(w io.Writer) {
 	for i, name := range []string{"floor_1", "lethe", "floor_2"} {
 		line(name+"_foreign_cpu_share", "%.2f", r.others[i])
 	}
+	// On a machine that has nothing to spare this is what scale_ratio would be without the others.
+	line("cpu_ratio", "%.2f", (r.cpu[0]+r.cpu[2])/2/r.cpu[1])
 	line("resyncs", "%d", r.resyncs)
 	line("manager_rss_idle_mib", "%.1f", float64(r.managerIdle)/1024)
 	line("keyserver_rss_mib", "%.1f", float64(r.keysPeak)/1024)
@@ -166,6 +169,7 @@ func (b *bench) count(requests []request, sampler *sampler) error {
 	res.rate = float64(made.n) / made.took().Seconds()
 	res.children, res.statuses = float64(made.n)/n, float64(ready.n)/n
 	res.others = append(res.others, cpu.others(made.took()))
+	res.cpu = append(res.cpu, cpu.ours().Seconds()/float64(made.n))
 	b.step("%d children in %.1fs, all ready after %.1fs", made.n, res.childrenSeconds, res.readySecs)
 	b.step("    processor time: %s", cpu)
 	kinds := map[string]int{}

@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -148,5 +149,24 @@ func (w *world) awaitNoSweeper() {
 		if time.Now().After(end) {
 			w.t.Fatal("the sweep's session does not end")
 		}
+	}
+}
+
+func TestTheProgramEndsOnSIGTERMWithAReport(t *testing.T) {
+	w := newWorld(t, logTable+slowRows, dataset("log", 90))
+	p := newProgram(t, w)
+	p.start(t)
+	gone := w.watch(func() {
+		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Errorf("signal: %v", err)
+		}
+	})
+	r := p.finish(t)
+	if p.failed != nil || r.Outcome != report.Stopped || r.Reason != report.ReasonTerminated {
+		t.Errorf("%v: %+v\n%s", p.failed, r, p.stderr)
+	}
+	left := w.count(`SELECT count(*) FROM log`)
+	if n := <-gone; n <= 0 || left <= 5000 || r.Lines[0].Deleted != 10000-left {
+		t.Errorf("%d rows gone at the signal, %d left at the end: %+v", n, left, r.Lines)
 	}
 }

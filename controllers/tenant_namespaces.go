@@ -170,9 +170,20 @@ func (r *TenantReconciler) releaseDropped(ctx context.Context, s *tenantScope) (
 		live[namespace.Name] = namespace.UID
 	}
 	for _, known := range s.tenant.Status.Namespaces {
-		if live[known.Name] != types.UID(known.UID) {
-			s.forget(known.Name) // it is gone, or another namespace has its name
+		uid, ours := live[known.Name]
+		if uid == types.UID(known.UID) {
+			continue
 		}
+		if !ours {
+			kept, err := r.leaveUnlabelled(ctx, s.tenant, known.Name)
+			if err != nil {
+				return 0, err
+			}
+			if kept {
+				continue
+			}
+		}
+		s.forget(known.Name) // it is gone, or another namespace has its name
 	}
 	for _, namespace := range s.dropped {
 		used, err := r.isUsed(ctx, namespace.Name)
@@ -192,6 +203,16 @@ func (r *TenantReconciler) releaseDropped(ctx context.Context, s *tenantScope) (
 		s.forget(namespace.Name)
 	}
 	return 0, nil
+}
+
+// leaveUnlabelled leaves a namespace that is gone, or has lost its label, and with it the walls around our rights there.
+// While bots or stores are in it what isolates them is kept.
+func (r *TenantReconciler) leaveUnlabelled(ctx context.Context, tenant *v1alpha1.Tenant, namespace string) (kept bool, err error) {
+	used, err := r.isUsed(ctx, namespace)
+	if err != nil || used {
+		return used, err
+	}
+	return false, explain(v1alpha1.ConditionNamespacesReady, r.leave(ctx, tenant, namespace))
 }
 
 // leave removes what we made in a namespace, the manager's own rights last.

@@ -4,10 +4,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/resources"
 )
 
 func TestDecideCatchUp(t *testing.T) {
@@ -88,5 +93,50 @@ func TestCatchUpName(t *testing.T) {
 	}
 	if other := catchUpName(store, "changed", &v1alpha1.SweepStatus{JobUID: "j"}); other == name {
 		t.Error("for another plan the name is the same")
+	}
+}
+
+// Times of Jobs are whole seconds: two that ended in the same one must not take turns in being the last.
+func TestUnreadReadsEachJobOnce(t *testing.T) {
+	ended := metav1.NewTime(time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC))
+	job := func(uid string, began int) batchv1.Job {
+		return batchv1.Job{
+			ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid), Name: uid, CreationTimestamp: metav1.NewTime(ended.Add(-time.Duration(began) * time.Minute))},
+			Status:     batchv1.JobStatus{Conditions: []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: ended}}},
+		}
+	}
+	jobs := []batchv1.Job{job("a", 3), job("b", 2), job("c", 1)}
+	var last *v1alpha1.SweepStatus
+	for _, want := range [][]string{{"a", "b", "c"}, nil, nil} {
+		var got []string
+		for _, j := range unread(jobs, last) {
+			got = append(got, string(j.UID))
+			last = &v1alpha1.SweepStatus{JobUID: string(j.UID), FinishedAt: &ended}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("read (-want +got):\n%s", diff)
+		}
+	}
+	// The last one read may be gone by now.
+	if got := unread(jobs[:1], &v1alpha1.SweepStatus{JobUID: "gone", FinishedAt: &ended}); len(got) != 1 {
+		t.Errorf("%d Jobs are unread, want 1", len(got))
+	}
+}
+
+func TestLastWordIsTheLaterPods(t *testing.T) {
+	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "j", UID: "j"}}
+	yes, began := true, time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	pod := func(owner types.UID, after time.Duration, message string) corev1.Pod {
+		end := &corev1.ContainerStateTerminated{FinishedAt: metav1.NewTime(began.Add(after)), Message: message}
+		return corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{{UID: owner, Controller: &yes}}},
+			Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: resources.ContainerSweeper, State: corev1.ContainerState{Terminated: end}}}},
+		}
+	}
+	if got := lastWord([]corev1.Pod{pod("j", 2*time.Minute, "later"), pod("j", time.Minute, "earlier"), pod("other", time.Hour, "a stranger's")}, job); got != "later" {
+		t.Errorf("got %q", got)
+	}
+	if got := lastWord([]corev1.Pod{pod("j", 2*time.Minute, ""), pod("j", time.Minute, "earlier")}, job); got != "" {
+		t.Errorf("got %q, want nothing: the later one left no report", got)
 	}
 }

@@ -91,12 +91,21 @@ func (r *DataStoreReconciler) jobsOf(ctx context.Context, store *v1alpha1.DataSt
 	return jobs, nil
 }
 
-// unread returns the Jobs that have ended since the last one that was read, in the order in which they ended.
+// unread returns the Jobs that have ended since the last one that was read, in the order in which they ended. Times are whole
+// seconds: of two that ended in the same one, the one that began first counts as read with the other, or they would take
+// turns in being the last.
 func unread(jobs []batchv1.Job, last *v1alpha1.SweepStatus) []batchv1.Job {
+	at := -1
+	if last != nil {
+		at = slices.IndexFunc(jobs, func(job batchv1.Job) bool { return string(job.UID) == last.JobUID })
+	}
 	var out []batchv1.Job
-	for _, job := range jobs {
+	for i, job := range jobs {
 		ended, ok := finishedAt(&job)
-		if !ok || last != nil && (string(job.UID) == last.JobUID || last.FinishedAt != nil && ended.Before(last.FinishedAt.Time)) {
+		if !ok || i == at || last != nil && last.FinishedAt != nil && ended.Before(last.FinishedAt.Time) {
+			continue
+		}
+		if at >= 0 && last.FinishedAt != nil && ended.Equal(last.FinishedAt.Time) && job.CreationTimestamp.Before(&jobs[at].CreationTimestamp) {
 			continue
 		}
 		out = append(out, job)
@@ -132,18 +141,23 @@ func (r *DataStoreReconciler) terminationMessage(ctx context.Context, job *batch
 	if err := r.Writer.Live.List(ctx, &pods, client.InNamespace(job.Namespace), client.MatchingLabels{batchv1.ControllerUidLabel: string(job.UID)}); err != nil {
 		return "", fmt.Errorf("list the pods of a Job: %w", err)
 	}
-	message := ""
-	for _, pod := range pods.Items {
+	return lastWord(pods.Items, job), nil
+}
+
+// lastWord of a Job's pods: of a pod and the one that replaced it, the later one has it, also when it said nothing.
+func lastWord(pods []corev1.Pod, job *batchv1.Job) string {
+	message, latest := "", time.Time{}
+	for _, pod := range pods {
 		if !metav1.IsControlledBy(&pod, job) {
 			continue
 		}
 		for _, c := range pod.Status.ContainerStatuses {
-			if c.Name == resources.ContainerSweeper && c.State.Terminated != nil && c.State.Terminated.Message != "" {
-				message = c.State.Terminated.Message
+			if end := c.State.Terminated; c.Name == resources.ContainerSweeper && end != nil && !end.FinishedAt.Time.Before(latest) {
+				message, latest = end.Message, end.FinishedAt.Time
 			}
 		}
 	}
-	return message, nil
+	return message
 }
 
 // ensureCatchUp makes a sweep out of turn when one is due. One Job of a store at a time: while another is active it waits

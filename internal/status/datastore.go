@@ -230,6 +230,9 @@ func storeCompliant(o StoreObserved) Verdict {
 		return unknown(orElse(s.LastSweep.Reason, ReasonSweepFailed), "the last sweep measured nothing: %s", s.LastSweep.Message)
 	case s.LastSweep.Content != o.Content:
 		return unknown(ReasonPlanChanged, "the rules have changed since the last measurement; the next one is under way")
+	case s.LastSweep.Reason == report.ReasonIdentityChanged:
+		// What was measured is not what the promise was approved for: an empty copy would look compliant.
+		return unknown(report.ReasonIdentityChanged, "another database than the approved one was measured: %s", s.LastSweep.Message)
 	case !o.Now.Before(s.MeasuredAt.Add(o.StaleAfter)):
 		return unknown(ReasonStale, "the last measurement is older than two sweep intervals; look at the store's Jobs")
 	}

@@ -168,7 +168,7 @@ func TestStore(t *testing.T) {
 			change: func(o *StoreObserved) {
 				o.Measured.LastSweep.Outcome, o.Measured.LastSweep.Reason, o.Measured.LastSweep.Message = v1alpha1.SweepRefused, report.ReasonIdentityChanged, "approve again"
 			},
-			want: map[string]string{"Ready": "False IdentityChanged", "Stalled": "True IdentityChanged", "Approved": "False IdentityChanged"},
+			want: map[string]string{"Ready": "False IdentityChanged", "Stalled": "True IdentityChanged", "Approved": "False IdentityChanged", "Compliant": "Unknown IdentityChanged"},
 			says: "approve again",
 		},
 		"a rule that cannot be kept": {

@@ -1,17 +1,12 @@
 package e2e
 
 import (
-	"context"
 	"testing"
-	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
@@ -123,77 +118,4 @@ func tenantUser(t *testing.T, w *world) {
 		t.Errorf("View reads bots: %v", err)
 	}
 	forbidden(t, "View deletes a bot", reader.Delete(ctx, bot, client.DryRunAll))
-}
-
-// drift: every child that a hand has changed is put right, and one that was deleted comes back.
-func drift(t *testing.T, w *world) {
-	hand, ctx := w.hand(t), t.Context()
-	repaired := func(what string, ok func(context.Context) (bool, error)) {
-		t.Helper()
-		until(t, time.Minute, "repair "+what, func(ctx context.Context) (string, error) {
-			done, err := ok(ctx)
-			if !done {
-				return "it is as the hand left it", err
-			}
-			return "", err
-		})
-	}
-	ns := "e2e-acme"
-	key := func(name string) client.ObjectKey { return client.ObjectKey{Namespace: ns, Name: name} }
-
-	policy := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "lethe-default-deny"}}
-	change(t, hand, policy, func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{}} })
-	repaired("a NetworkPolicy that was opened", func(ctx context.Context) (bool, error) {
-		err := w.client.Get(ctx, key("lethe-default-deny"), policy)
-		return len(policy.Spec.Egress) == 0, err
-	})
-	if err := hand.Delete(ctx, policy); err != nil {
-		t.Fatal(err)
-	}
-	repaired("a NetworkPolicy that was deleted", func(ctx context.Context) (bool, error) {
-		p := &networkingv1.NetworkPolicy{}
-		err := client.IgnoreNotFound(w.client.Get(ctx, key("lethe-default-deny"), p))
-		return p.UID != "" && p.UID != policy.UID, err
-	})
-	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "lethe"}}
-	change(t, hand, quota, func(q *corev1.ResourceQuota) { q.Spec.Hard[corev1.ResourcePods] = resource.MustParse("9999") })
-	repaired("a ResourceQuota", func(ctx context.Context) (bool, error) {
-		err := w.client.Get(ctx, key("lethe"), quota)
-		return quota.Spec.Hard.Pods().Value() != 9999, err
-	})
-	limits := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "lethe"}}
-	if err := hand.Delete(ctx, limits); err != nil {
-		t.Fatal(err)
-	}
-	repaired("a LimitRange", func(ctx context.Context) (bool, error) {
-		err := client.IgnoreNotFound(w.client.Get(ctx, key("lethe"), limits))
-		return limits.DeletionTimestamp == nil && err == nil && w.client.Get(ctx, key("lethe"), limits) == nil, err
-	})
-	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "lethe-operate"}}
-	change(t, hand, binding, func(b *rbacv1.RoleBinding) { b.Subjects[0].Name = "somebody-else" })
-	repaired("a RoleBinding", func(ctx context.Context) (bool, error) {
-		err := w.client.Get(ctx, key("lethe-operate"), binding)
-		return len(binding.Subjects) == 1 && binding.Subjects[0].Name == "acme-developers", err
-	})
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "support-bot"}}
-	change(t, hand, account, func(a *corev1.ServiceAccount) { a.AutomountServiceAccountToken = ptr.To(true) })
-	repaired("a ServiceAccount", func(ctx context.Context) (bool, error) {
-		err := w.client.Get(ctx, key("support-bot"), account)
-		return account.AutomountServiceAccountToken != nil && !*account.AutomountServiceAccountToken, err
-	})
-	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "support-bot"}}
-	change(t, hand, set, func(s *appsv1.StatefulSet) { s.Spec.Replicas = ptr.To[int32](2) })
-	repaired("a StatefulSet", func(ctx context.Context) (bool, error) {
-		err := w.client.Get(ctx, key("support-bot"), set)
-		return *set.Spec.Replicas == 1, err
-	})
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}
-	change(t, hand, namespace, func(n *corev1.Namespace) { n.Labels["pod-security.kubernetes.io/enforce"] = "privileged" })
-	repaired("the Pod Security of a namespace", func(ctx context.Context) (bool, error) {
-		err := w.client.Get(ctx, client.ObjectKey{Name: ns}, namespace)
-		return namespace.Labels["pod-security.kubernetes.io/enforce"] == "restricted", err
-	})
-	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "support"}}
-	w.awaitReady(t, bot, 2*time.Minute)
-	w.chat(t, 5_000_001, "still there after all that?")
 }

@@ -182,12 +182,14 @@ func TestEndToEnd(t *testing.T) {
 		run  func(*testing.T, *world)
 	}{
 		{"a bot answers, and never polls twice during rollouts", botAnswers},
-		{"a bad image followed by a good one recovers", badImage},
+		{"a bad image and a wrong token are set", badImage},
 		{"a value sealed for another tenant is refused, and repeated nowhere", wrongPlace},
-		{"what is changed by hand is put right", drift},
 		{"a tenant's people cannot climb", tenantUser},
 		{"the manager's identity cannot climb", managerIdentity},
 		{"data is forgotten exactly", forgets},
+		{"both are told, and a good image recovers by itself", goodImage},
+		{"what is changed by hand is put right", drift},
+		{"a namespace that is taken off a tenant keeps nothing of ours", takenOff},
 		{"a sweep stops within 30 seconds when the policy is put back to Audit", putBack},
 		{"a thousand secrets leave no trace", thousandCanaries},
 		{"a snapshot opens nothing without the key-encryption key", snapshots},

@@ -5,11 +5,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/http"
-	"net/http/pprof"
 	"os"
 	"path/filepath"
-	"strings"
+	runtimego "runtime"
+	"runtime/pprof"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -41,9 +40,17 @@ func harness(ctx context.Context, args []string) error {
 	metricsAddress := flags.String("metrics-bind-address", "", "")
 	health := flags.String("health-probe-bind-address", "", "")
 	resync := flags.Duration("resync", 10*time.Hour, "")
+	profiles := flags.String("profiles", "", "folder for a CPU profile of the whole life and a heap profile of its end")
 	flags.Bool("leader-elect", false, "")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *profiles != "" {
+		stop, err := profileLife(*profiles)
+		if err != nil {
+			return err
+		}
+		defer stop()
 	}
 	cfg, err := ctrl.GetConfig()
 	if err != nil {
@@ -60,8 +67,7 @@ func harness(ctx context.Context, args []string) error {
 	}
 	o.Cache.SyncPeriod = resync
 	o.HealthProbeBindAddress = *health
-	o.Metrics = metricsserver.Options{BindAddress: *metricsAddress, ExtraHandlers: map[string]http.Handler{
-		"/debug/pprof/profile": http.HandlerFunc(pprof.Profile), "/debug/pprof/heap": pprof.Handler("heap")}}
+	o.Metrics = metricsserver.Options{BindAddress: *metricsAddress}
 	mgr, err := ctrl.NewManager(cfg, o)
 	if err != nil {
 		return fmt.Errorf("make the manager: %w", err)
@@ -75,7 +81,7 @@ func harness(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := controllers.Setup(mgr, controllers.Options{Settings: settings, Keys: keys, KeysNamespace: *keysNamespace, Metrics: metrics.Registry}); err != nil {
+	if err := controllers.Setup(ctx, mgr, controllers.Options{Settings: settings, Keys: keys, KeysNamespace: *keysNamespace, Metrics: metrics.Registry}); err != nil {
 		return err
 	}
 	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
@@ -84,40 +90,53 @@ func harness(ctx context.Context, args []string) error {
 	return mgr.Start(ctx)
 }
 
-// startHarness runs this program as the manager.
-func (b *bench) startHarness(ctx context.Context, p *program, resync time.Duration) error {
-	return b.start(ctx, p, managerAccount, harnessCommand,
-		"--token-file="+filepath.Join(b.work, "token"), fmt.Sprintf("--workers=%d", b.workers), "--resync="+resync.String())
+// profileLife profiles this process until the returned function is called.
+func profileLife(folder string) (stop func(), err error) {
+	cpu, err := os.Create(filepath.Join(folder, fmt.Sprintf("manager-%d.cpu.pprof", os.Getpid())))
+	if err != nil {
+		return nil, fmt.Errorf("make a profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(cpu); err != nil {
+		return nil, fmt.Errorf("make a profile: %w", err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		heap, err := os.Create(filepath.Join(folder, fmt.Sprintf("manager-%d.heap.pprof", os.Getpid())))
+		if err == nil {
+			runtimego.GC()
+			err = errors.Join(pprof.WriteHeapProfile(heap), heap.Close(), cpu.Close())
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "scale: profile:", err)
+		}
+	}, nil
 }
 
-// startProfiles begins CPU profiles of the manager and of the API server, when a folder was given for them.
-func (b *bench) startProfiles(ctx context.Context, name string) (done func()) {
+// startHarness runs this program as the manager.
+func (b *bench) startHarness(ctx context.Context, p *program, resync time.Duration) error {
+	args := []string{harnessCommand, "--token-file=" + filepath.Join(b.work, "token"), fmt.Sprintf("--workers=%d", b.workers), "--resync=" + resync.String()}
+	if b.profile != "" {
+		args = append(args, "--profiles="+b.profile)
+	}
+	return b.start(ctx, p, managerAccount, args...)
+}
+
+// profileAPIServer takes a CPU profile of the API server, when a folder was given for it.
+func (b *bench) profileAPIServer(ctx context.Context, name string) (done func()) {
 	if b.profile == "" {
 		return func() {}
 	}
-	ended := make(chan error, 2)
-	go func() {
-		err := errors.New("the manager does not run")
-		if b.manager.cmd != nil {
-			var body []byte
-			if body, err = get(ctx, strings.TrimSuffix(b.manager.metrics, "/metrics")+"/debug/pprof/profile?seconds=20"); err == nil {
-				err = os.WriteFile(filepath.Join(b.profile, name+"-manager.pprof"), body, 0o644)
-			}
-		}
-		ended <- err
-	}()
+	ended := make(chan error, 1)
 	go func() {
 		body, err := b.raw.Get().AbsPath("/debug/pprof/profile").Param("seconds", "20").DoRaw(ctx)
 		if err == nil {
-			err = os.WriteFile(filepath.Join(b.profile, name+"-apiserver.pprof"), body, 0o644)
+			err = os.WriteFile(filepath.Join(b.profile, name+"-apiserver.cpu.pprof"), body, 0o644)
 		}
 		ended <- err
 	}()
 	return func() {
-		for range 2 {
-			if err := <-ended; err != nil {
-				b.step("no profile: %v", err)
-			}
+		if err := <-ended; err != nil {
+			b.step("no profile: %v", err)
 		}
 	}
 }

@@ -326,32 +326,37 @@ func (s *run) brake(ctx context.Context, i int) error {
 		return nil
 	}
 	percent := int64(s.Plan.BrakePercent)
-	backlogged := func(planned int64) bool {
-		return d.Delete.BacklogUntil != nil && s.clocks.Late.Before(*d.Delete.BacklogUntil) && planned <= d.Delete.BacklogRows
+	backlog := int64(0)
+	if d.Delete.BacklogUntil != nil && s.clocks.Late.Before(*d.Delete.BacklogUntil) {
+		backlog = d.Delete.BacklogRows
 	}
-	planned, rows, problem, err := s.store.Planned(ctx, i, s.clocks.Early, func(planned int64) int64 {
-		if backlogged(planned) {
+	enough := func(planned int64) int64 {
+		if planned <= backlog {
 			return 0 // how many rows there are decides nothing
 		}
 		// As many rows as must be there for so many to go, and one more, so that rounding down costs none.
 		return max(measuredRows, (planned+1)*100/max(1, percent)+1)
-	})
-	if err != nil {
-		return err
 	}
-	if problem != nil {
+	// What has expired is counted at once, what would really go takes longer: it matters only when the former is too much.
+	for _, count := range []func(context.Context, int, time.Time, func(int64) int64) (int64, int64, *postgres.Problem, error){s.store.Expired, s.store.Planned} {
+		planned, rows, problem, err := count(ctx, i, s.clocks.Early, enough)
+		if err != nil {
+			return err
+		}
 		s.refused[i] = problem
-		return nil
-	}
-	most := rows * int64(s.Plan.BrakePercent) / 100
-	// The backlog was counted by an Audit some time ago; rows that have crossed their window since then are what the brake
-	// itself is for.
-	backlog := d.Delete.BacklogUntil != nil && s.clocks.Late.Before(*d.Delete.BacklogUntil) && planned <= d.Delete.BacklogRows+most
-	s.Log.Info("Planned", "dataset", d.Name, "rows", planned, "ofRows", rows, "brake", most, "backlogApproved", backlog)
-	if rows >= measuredRows && planned > most && !backlog {
+		if problem != nil {
+			return nil
+		}
+		// The backlog was counted by an Audit some time ago; rows that have crossed their window since then are what the brake
+		// itself is for.
+		most := backlog + rows*percent/100
+		s.Log.Info("Planned", "dataset", d.Name, "rows", planned, "allowed", most)
+		if planned <= most || planned > backlog && rows < measuredRows {
+			return nil
+		}
 		s.refused[i] = &postgres.Problem{Reason: report.LineBrakeTripped, Message: fmt.Sprintf(
 			"%d of %d rows would go, the brake allows %d%%: if that is right, approve it as a backlog with 'kubectl lethe approve', or raise spec.brake.maxPercentOfTable",
-			planned, rows, s.Plan.BrakePercent)}
+			planned, rows, percent)}
 	}
 	return nil
 }

@@ -18,11 +18,14 @@ import (
 const (
 	StatementTimeout = 350 * time.Millisecond
 	lockTimeout      = 150 * time.Millisecond
-	targetBatch      = 200 * time.Millisecond
+	targetBatch      = 150 * time.Millisecond
 
 	firstBatch = 1000
 	leastBatch = 100
 	mostBatch  = 20000
+
+	// A batch grows by no more than this; after one has run into its timeout, carefully: what is rolled back was for nothing.
+	fastGrowth, carefulGrowth = 2.0, 1.2
 
 	// retries of a batch that ran into a writer, each with a new snapshot, before it is halved.
 	retries = 3
@@ -58,9 +61,6 @@ const brakeTimeout = 60 * time.Second
 // too much. Children count as gone where they may be deleted themselves.
 func (st *Store) Planned(ctx context.Context, i int, at time.Time, most func(planned int64) int64) (planned, rows int64, problem *Problem, err error) {
 	d := st.datasets[i]
-	if d.Delete == nil || d.problem != nil {
-		return 0, 0, nil, nil
-	}
 	paths, ok := d.paths()
 	if !ok {
 		return 0, 0, &tooManyPaths, nil
@@ -72,16 +72,28 @@ func (st *Store) Planned(ctx context.Context, i int, at time.Time, most func(pla
 		}
 		return "true"
 	}
-	where := all(append([]string{d.deletable(q, "a", at)}, none(d.reaches(q, "a", paths, stays))...)...)
+	return st.countAgainst(ctx, d, q, all(append([]string{d.deletable(q, "a", at)}, none(d.reaches(q, "a", paths, stays))...)...), most)
+}
+
+// Expired is Planned for the impatient: it counts what has expired, whether or not other rows refer to it. It is never less.
+func (st *Store) Expired(ctx context.Context, i int, at time.Time, most func(expired int64) int64) (expired, rows int64, problem *Problem, err error) {
+	d, q := st.datasets[i], &query{}
+	return st.countAgainst(ctx, d, q, d.deletable(q, "a", at), most)
+}
+
+func (st *Store) countAgainst(ctx context.Context, d *dataset, q *query, where string, most func(int64) int64) (counted, rows int64, problem *Problem, err error) {
+	if d.Delete == nil || d.problem != nil {
+		return 0, 0, nil, nil
+	}
 	if err := st.setTimeout(ctx, brakeTimeout); err != nil {
 		return 0, 0, nil, err
 	}
-	err = st.session.conn.QueryRow(ctx, "SELECT count(*) FROM "+d.name()+" a WHERE "+where, q.args...).Scan(&planned)
+	err = st.session.conn.QueryRow(ctx, "SELECT count(*) FROM "+d.name()+" a WHERE "+where, q.args...).Scan(&counted)
 	if err == nil {
-		err = st.session.conn.QueryRow(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+d.name()+" a LIMIT $1) c", most(planned)).Scan(&rows)
+		err = st.session.conn.QueryRow(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+d.name()+" a LIMIT $1) c", most(counted)).Scan(&rows)
 	}
 	problem, err = split(err)
-	return planned, rows, problem, err
+	return counted, rows, problem, err
 }
 
 // Delete deletes from a dataset what expired before at, in short transactions, again from the start until a whole pass finds
@@ -134,17 +146,18 @@ type walker struct {
 	permit Permit
 	out    *Deletion
 
-	order []*column // what the walk goes by
-	desc  bool
-	size  int
-	ahead *ahead
-	own   []uint32 // tables that hold the dataset's rows
-	other []uint32 // every other table
-	floor []uint32 // of those, the ones with a floor
+	order  []*column // what the walk goes by
+	desc   bool
+	size   int
+	growth float64
+	ahead  *ahead
+	own    []uint32 // tables that hold the dataset's rows
+	other  []uint32 // every other table
+	floor  []uint32 // of those, the ones with a floor
 }
 
 func (st *Store) walker(d *dataset, at time.Time, permit Permit, out *Deletion) *walker {
-	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, own: d.table.leaves}
+	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, growth: fastGrowth, own: d.table.leaves}
 	if d.table.leads(d.age) {
 		w.order = append([]*column{d.age}, d.key...)
 		// Answers are younger than what they answer: the newest first, so that what refers goes before what is referred to.
@@ -311,6 +324,7 @@ func (w *walker) finish(ctx context.Context, from, to mark) error {
 			continue
 		}
 		if w.size > 1 {
+			w.growth = carefulGrowth
 			return w.halve(ctx, from, to)
 		}
 		w.skip(err)
@@ -413,7 +427,7 @@ func (w *walker) batch(ctx context.Context, from, to mark) (int64, error) {
 
 // adapt aims the next batch at targetBatch by how long this one took.
 func (w *walker) adapt(rows int64, took time.Duration) {
-	factor := min(2, max(0.5, float64(targetBatch)/float64(max(took, time.Millisecond))))
+	factor := min(w.growth, max(0.5, float64(targetBatch)/float64(max(took, time.Millisecond))))
 	if rows < int64(w.size)/2 {
 		factor = min(1, factor) // a small batch says nothing about a larger one
 	}

@@ -6,10 +6,11 @@
 //	sweep_txn_max_ms= longest transaction of all sweeps
 //	sweep_premature=  rows gone that should have stayed
 //
-// Usage: sweep [-messages N] [-rounds N] [-fsync=false]
+// Usage: sweep [-rows N] [-rounds N] [-fsync=false]
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -18,6 +19,9 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -76,7 +80,7 @@ type bench struct {
 }
 
 func main() {
-	messages := flag.Int("messages", 1_000_000, "messages in the table")
+	messages := flag.Int("rows", 1_000_000, "rows of the largest table")
 	rounds := flag.Int("rounds", 3, "rounds of each way")
 	fsync := flag.Bool("fsync", true, "write through to the disk, as a real server does")
 	flag.Parse()
@@ -110,23 +114,25 @@ func run(ctx context.Context, messages, rounds int, fsync bool) (err error) {
 	}
 	fmt.Printf("%d messages, %d rows to delete, fsync %v, longest allowed statement %s\n", messages, b.total, fsync, postgres.StatementTimeout)
 
-	var raws, sweeps, deletes []float64
+	var raws, sweeps, deletes, rawCPU, sweepCPU []float64
 	for n := range rounds {
 		took, err := b.round(ctx, b.deleteRaw)
 		if err != nil {
 			return fmt.Errorf("raw DELETE: %w", err)
 		}
-		raws = append(raws, float64(b.total)/took.all.Seconds())
+		raws, rawCPU = append(raws, float64(b.total)/took.all.Seconds()), append(rawCPU, took.cpu.Seconds())
 		swept, err := b.round(ctx, b.sweep)
 		if err != nil {
 			return fmt.Errorf("sweep: %w", err)
 		}
-		sweeps = append(sweeps, float64(b.total)/swept.all.Seconds())
+		sweeps, sweepCPU = append(sweeps, float64(b.total)/swept.all.Seconds()), append(sweepCPU, swept.cpu.Seconds())
 		deletes = append(deletes, float64(b.total)/swept.deleting.Seconds())
 		fmt.Printf("round %d: raw DELETE %.2fs (%.0f rows/s), sweep %.2fs (%.0f rows/s), of it deleting and verifying %.2fs (%.0f rows/s)\n",
 			n+1, took.all.Seconds(), raws[n], swept.all.Seconds(), sweeps[n], swept.deleting.Seconds(), deletes[n])
 	}
 	fmt.Printf("noise: raw DELETE ±%.0f%%, sweep ±%.0f%%\n", noise(raws), noise(sweeps))
+	fmt.Printf("processor time, of the server and the sweeper: raw DELETE %.2fs, sweep %.2fs, ratio %.2f (what the other ratio is on an idle machine)\n",
+		median(rawCPU), median(sweepCPU), median(rawCPU)/median(sweepCPU))
 	fmt.Printf("deleting and verifying alone, without brake and measurement: %.2f\n", median(deletes)/median(raws))
 	fmt.Printf("sweep_ratio=%.2f\n", median(sweeps)/median(raws))
 	fmt.Printf("sweep_txn_max_ms=%d\n", b.longest.Milliseconds())
@@ -183,7 +189,7 @@ func (b *bench) prepare(ctx context.Context, messages int) error {
 	return nil
 }
 
-type took struct{ all, deleting time.Duration }
+type took struct{ all, deleting, cpu time.Duration }
 
 // round runs one way on a fresh copy and holds what is left against what should be.
 func (b *bench) round(ctx context.Context, way func(context.Context, string) (took, error)) (took, error) {
@@ -193,10 +199,19 @@ func (b *bench) round(ctx context.Context, way func(context.Context, string) (to
 			return took{}, err
 		}
 	}
+	before, err := b.processor(ctx, name)
+	if err != nil {
+		return took{}, err
+	}
 	t, err := way(ctx, name)
 	if err != nil {
 		return t, err
 	}
+	after, err := b.processor(ctx, name)
+	if err != nil {
+		return t, err
+	}
+	t.cpu = after - before
 	conn, err := b.server.Connect(ctx, name)
 	if err != nil {
 		return t, fmt.Errorf("connect: %w", err)
@@ -216,6 +231,40 @@ func (b *bench) round(ctx context.Context, way func(context.Context, string) (to
 	return t, b.server.Exec(ctx, "postgres", "DROP DATABASE "+name+" WITH (FORCE)")
 }
 
+// processor is the time on a processor that this process and all ended sessions of the server have used. It waits until
+// those in the database have ended.
+func (b *bench) processor(ctx context.Context, database string) (time.Duration, error) {
+	conn, err := b.server.Connect(ctx, "postgres")
+	if err != nil {
+		return 0, fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Close(ctx)
+	for n := 1; n > 0; {
+		if err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = $1", database).Scan(&n); err != nil {
+			return 0, fmt.Errorf("look for sessions: %w", err)
+		}
+	}
+	var own syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		return 0, fmt.Errorf("read the own processor time: %w", err)
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.server.PID))
+	if err != nil {
+		return 0, fmt.Errorf("read the server's processor time: %w", err)
+	}
+	// After the name in brackets come state and numbers; the 14th and 15th are what ended children used, in hundredths of a second.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	total := time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	for _, field := range fields[13:15] {
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the server's processor time: %w", err)
+		}
+		total += time.Duration(ticks) * 10 * time.Millisecond
+	}
+	return total, nil
+}
+
 func (b *bench) deleteRaw(ctx context.Context, database string) (took, error) {
 	conn, err := b.server.Connect(ctx, database)
 	if err != nil {
@@ -232,7 +281,7 @@ func (b *bench) deleteRaw(ctx context.Context, database string) (took, error) {
 		return nil
 	})
 	t := time.Since(start)
-	return took{t, t}, err
+	return took{all: t, deleting: t}, err
 }
 
 func (b *bench) sweep(ctx context.Context, database string) (took, error) {

@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string) int {
 	}
 	log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.Level(-o.verbosity)}))
 	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
-	mgr, err := newManager(o)
+	mgr, err := newManager(ctx, o)
 	if err != nil {
 		log.Error("Not started", "cause", err)
 		return exitFailed
@@ -119,7 +119,7 @@ func parse(args []string) (options, error) {
 	return o, errors.Join(problems...)
 }
 
-func newManager(o options) (ctrl.Manager, error) {
+func newManager(ctx context.Context, o options) (ctrl.Manager, error) {
 	cfg, err := ctrl.GetConfig()
 	if err != nil {
 		return nil, fmt.Errorf("find the API server: %w", err)
@@ -149,7 +149,7 @@ func newManager(o options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the keyserver's client: %w", err)
 	}
-	err = controllers.Setup(mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, Metrics: metrics.Registry})
+	err = controllers.Setup(ctx, mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, Metrics: metrics.Registry})
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +201,7 @@ func checkUninstall(ctx context.Context) error {
 		names = append(names, tenants.Items[i].Name)
 	}
 	if len(names) > 0 {
-		return fmt.Errorf("Tenants exist, and only a running manager can take them down in order: %s. Delete them first: kubectl delete tenant NAME", strings.Join(names, ", "))
+		return fmt.Errorf("only a running manager can take Tenants down in order, and these exist: %s: delete them first (kubectl delete tenant NAME)", strings.Join(names, ", "))
 	}
 	return nil
 }

@@ -8,11 +8,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -20,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
@@ -30,7 +34,7 @@ func (r *BotDeploymentReconciler) SetupWithManager(mgr ctrl.Manager, options con
 		For(&v1alpha1.BotDeployment{}, builder.WithPredicates(ownChange())).
 		Owns(&corev1.ServiceAccount{}, builder.WithPredicates(childChange())).
 		Owns(&networkingv1.NetworkPolicy{}, builder.WithPredicates(childChange())).
-		Owns(&appsv1.StatefulSet{}, builder.WithPredicates(setChange())).
+		Watches(&appsv1.StatefulSet{}, afterNewBots(), builder.WithPredicates(setChange())).
 		Watches(&v1alpha1.Tenant{}, handler.EnqueueRequestsFromMapFunc(m.ofTenant), builder.WithPredicates(decisionsChange())).
 		WithOptions(options).
 		Complete(r)
@@ -38,6 +42,31 @@ func (r *BotDeploymentReconciler) SetupWithManager(mgr ctrl.Manager, options con
 		return fmt.Errorf("set up the BotDeployment controller: %w", err)
 	}
 	return nil
+}
+
+// afterNewBots wakes the owner of a StatefulSet. When many bots come up at once, the news that one is ready waits until the
+// others have been set on their way: those take long, and it is only told.
+func afterNewBots() handler.EventHandler {
+	add := func(q workqueue.TypedRateLimitingInterface[reconcile.Request], set client.Object, priority int) {
+		owner := metav1.GetControllerOf(set)
+		if owner == nil || owner.Kind != resources.KindBotDeployment || owner.APIVersion != v1alpha1.GroupVersion.String() {
+			return
+		}
+		bot := reconcile.Request{NamespacedName: client.ObjectKey{Namespace: set.GetNamespace(), Name: owner.Name}}
+		if ordered, ok := q.(priorityqueue.PriorityQueue[reconcile.Request]); ok {
+			ordered.AddWithOpts(priorityqueue.AddOpts{Priority: &priority}, bot)
+			return
+		}
+		q.Add(bot)
+	}
+	return handler.Funcs{
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			add(q, e.ObjectNew, laterPriority)
+		},
+		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			add(q, e.Object, 0)
+		},
+	}
 }
 
 // setChange lets a StatefulSet through when its spec has changed, or whether it is done. What its controller counts on the

@@ -18,7 +18,7 @@ const (
 	indexExternalID  = "spec.externalIDs"       // Tenants by type/value
 )
 
-func addIndexes(mgr ctrl.Manager) error {
+func addIndexes(ctx context.Context, mgr ctrl.Manager) error {
 	indexes := []struct {
 		object client.Object
 		name   string
@@ -29,7 +29,7 @@ func addIndexes(mgr ctrl.Manager) error {
 		{&v1alpha1.Tenant{}, indexExternalID, externalIDsOf},
 	}
 	for _, index := range indexes {
-		if err := mgr.GetFieldIndexer().IndexField(context.Background(), index.object, index.name, index.of); err != nil {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, index.object, index.name, index.of); err != nil {
 			return fmt.Errorf("index %T by %s: %w", index.object, index.name, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -55,14 +56,14 @@ type Options struct {
 }
 
 // Setup adds every reconciler to a manager that was made with ManagerOptions.
-func Setup(mgr ctrl.Manager, o Options) error {
+func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}
 	if o.Settle == 0 {
 		o.Settle = time.Minute
 	}
-	if err := addIndexes(mgr); err != nil {
+	if err := addIndexes(ctx, mgr); err != nil {
 		return err
 	}
 	writer := kube.Writer{Client: mgr.GetClient(), Live: mgr.GetAPIReader()}

@@ -31,6 +31,9 @@ const (
 	terminatingWait = 15 * time.Second
 )
 
+// laterPriority is below that of a new or changed object, which is 0, and above that of a resync and of a restart's backlog.
+const laterPriority = -10
+
 // Reasons of problems that every kind can have.
 const (
 	// ReasonNameTaken: an object of a name that Lethe needs belongs to somebody else.
@@ -79,7 +82,8 @@ func finish(wait time.Duration, err error) (ctrl.Result, error) {
 	p := problemIn(err)
 	switch {
 	case err == nil:
-		return ctrl.Result{RequeueAfter: wait}, nil
+		later := laterPriority
+		return ctrl.Result{RequeueAfter: wait, Priority: &later}, nil
 	case p == nil || p.cause != nil:
 		return ctrl.Result{}, err
 	default:

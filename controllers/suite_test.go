@@ -95,10 +95,10 @@ func (w *world) start(cut *wire) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := Setup(mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle}); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := Setup(ctx, mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle}); err != nil {
 		w.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
 	var once sync.Once

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -65,6 +66,10 @@ var unowned = map[fieldOf]bool{
 var (
 	typeMeta   = reflect.TypeFor[metav1.TypeMeta]()
 	objectMeta = reflect.TypeFor[metav1.ObjectMeta]()
+
+	quantity    = reflect.TypeFor[resource.Quantity]()
+	intOrString = reflect.TypeFor[intstr.IntOrString]()
+	moment      = reflect.TypeFor[metav1.Time]()
 )
 
 // Drift names the first field in which live is not as desired says, or is empty. Of the metadata, desired's labels,
@@ -78,9 +83,13 @@ func Drift(desired, live client.Object) string {
 	if d.Type() != l.Type() {
 		return fmt.Sprintf("type %s", l.Type())
 	}
-	for _, name := range ownedFields(d.Type()) {
-		if path := compare(lower(name), fieldOf{d.Type(), name}, d.FieldByName(name), l.FieldByName(name)); path != "" {
-			return path
+	for i := range d.NumField() {
+		f := fieldOf{d.Type(), d.Type().Field(i).Name}
+		if !isOwned(f, d.Type().Field(i).Type) {
+			continue
+		}
+		if path, differs := compare(f, d.Field(i), l.Field(i)); differs {
+			return strings.TrimPrefix(lower(f.name)+path, ".")
 		}
 	}
 	return ""
@@ -95,23 +104,17 @@ func merge[T client.Object](desired, live T) T {
 		merged.SetOwnerReferences(withOwners(merged.GetOwnerReferences(), owners))
 	}
 	m, s := reflect.ValueOf(merged).Elem(), reflect.ValueOf(source).Elem()
-	for _, name := range ownedFields(m.Type()) {
-		m.FieldByName(name).Set(s.FieldByName(name))
+	for i := range m.NumField() {
+		if isOwned(fieldOf{m.Type(), m.Type().Field(i).Name}, m.Type().Field(i).Type) {
+			m.Field(i).Set(s.Field(i))
+		}
 	}
 	return merged
 }
 
-// ownedFields are the fields at the top of a kind that a builder decides.
-func ownedFields(kind reflect.Type) []string {
-	var names []string
-	for i := range kind.NumField() {
-		f := kind.Field(i)
-		if f.Type == typeMeta || f.Type == objectMeta || f.Name == "Status" || unowned[fieldOf{kind, f.Name}] {
-			continue
-		}
-		names = append(names, f.Name)
-	}
-	return names
+// isOwned says of a field at the top of a kind whether a builder decides it.
+func isOwned(f fieldOf, kind reflect.Type) bool {
+	return kind != typeMeta && kind != objectMeta && f.name != "Status" && !unowned[f]
 }
 
 func metadataDrift(desired, live client.Object) string {
@@ -169,119 +172,111 @@ func overlay(base, over map[string]string) map[string]string {
 	return result
 }
 
-// compare returns the path of the first difference.
-func compare(path string, f fieldOf, desired, live reflect.Value) string {
+// compare returns the path of the first difference below a field. Paths are put together on the way back, since most often
+// there is none to tell.
+func compare(f fieldOf, desired, live reflect.Value) (path string, differs bool) {
 	switch {
 	case isLeaf(desired):
-		return unless(equality.Semantic.DeepEqual(desired.Interface(), live.Interface()), path)
+		return "", !equality.Semantic.DeepEqual(desired.Interface(), live.Interface())
 	case isEmpty(desired):
-		return compareWithNothing(path, f, live)
+		return compareWithNothing(f, live)
 	case isEmpty(live) && desired.Kind() != reflect.Struct:
-		return unless(dropped[f], path)
+		return "", !dropped[f]
 	}
 	switch desired.Kind() {
 	case reflect.Pointer:
-		return compare(path, f, desired.Elem(), live.Elem())
+		return compare(f, desired.Elem(), live.Elem())
 	case reflect.Struct:
-		return compareStruct(path, desired, live)
+		return compareStruct(desired, live)
 	case reflect.Slice:
-		return compareSlice(path, desired, live)
+		return compareSlice(desired, live)
 	case reflect.Map:
-		return compareMap(path, desired, live)
+		return compareMap(desired, live)
 	default:
-		return unless(equality.Semantic.DeepEqual(desired.Interface(), live.Interface()), path)
+		return "", !desired.Equal(live)
 	}
 }
 
 // compareWithNothing allows in live only what the API server fills in.
-func compareWithNothing(path string, f fieldOf, live reflect.Value) string {
+func compareWithNothing(f fieldOf, live reflect.Value) (string, bool) {
 	if isEmpty(live) || isDefault(f, live) {
-		return ""
+		return "", false
 	}
 	if live.Kind() == reflect.Pointer {
 		live = live.Elem()
 	}
 	if live.Kind() == reflect.Struct && !isLeaf(live) {
-		return compareStruct(path, reflect.Zero(live.Type()), live)
+		return compareStruct(reflect.Zero(live.Type()), live)
 	}
-	return path
+	return "", true
 }
 
-func unless(same bool, path string) string {
-	if same {
-		return ""
-	}
-	return path
-}
-
-func compareStruct(path string, desired, live reflect.Value) string {
+func compareStruct(desired, live reflect.Value) (string, bool) {
 	t := desired.Type()
 	for i := range t.NumField() {
-		f := fieldOf{t, t.Field(i).Name}
+		field := t.Field(i)
+		f := fieldOf{t, field.Name}
 		if unowned[f] {
 			continue
 		}
-		below := path + "." + lower(f.name)
-		if t.Field(i).Anonymous {
-			below = path
-			if t.Field(i).Type == typeMeta {
-				if diff := compareTypeMeta(below, t, desired.Field(i), live.Field(i)); diff != "" {
-					return diff
-				}
-				continue
+		if field.Type == typeMeta {
+			if path, differs := compareTypeMeta(t, desired.Field(i), live.Field(i)); differs {
+				return path, true
 			}
+			continue
 		}
-		if diff := compare(below, f, desired.Field(i), live.Field(i)); diff != "" {
-			return diff
+		if path, differs := compare(f, desired.Field(i), live.Field(i)); differs {
+			if field.Anonymous {
+				return path, true
+			}
+			return "." + lower(f.name) + path, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // compareTypeMeta looks the defaults of kind and apiVersion up under the type that embeds them.
-func compareTypeMeta(path string, parent reflect.Type, desired, live reflect.Value) string {
+func compareTypeMeta(parent reflect.Type, desired, live reflect.Value) (string, bool) {
 	for i := range desired.NumField() {
 		name := typeMeta.Field(i).Name
-		if diff := compare(path+"."+lower(name), fieldOf{parent, name}, desired.Field(i), live.Field(i)); diff != "" {
-			return diff
+		if _, differs := compare(fieldOf{parent, name}, desired.Field(i), live.Field(i)); differs {
+			return "." + lower(name), true
 		}
 	}
-	return ""
+	return "", false
 }
 
-func compareSlice(path string, desired, live reflect.Value) string {
+func compareSlice(desired, live reflect.Value) (string, bool) {
 	for i := range max(desired.Len(), live.Len()) {
-		at := fmt.Sprintf("%s[%d]", path, i)
 		if i >= desired.Len() || i >= live.Len() {
-			return at
+			return fmt.Sprintf("[%d]", i), true
 		}
-		if diff := compare(at, fieldOf{}, desired.Index(i), live.Index(i)); diff != "" {
-			return diff
+		if path, differs := compare(fieldOf{}, desired.Index(i), live.Index(i)); differs {
+			return fmt.Sprintf("[%d]%s", i, path), true
 		}
 	}
-	return ""
+	return "", false
 }
 
-func compareMap(path string, desired, live reflect.Value) string {
-	for _, key := range desired.MapKeys() {
-		at := fmt.Sprintf("%s[%v]", path, key)
-		value := live.MapIndex(key)
-		if !value.IsValid() || !equality.Semantic.DeepEqual(desired.MapIndex(key).Interface(), value.Interface()) {
-			return at
+func compareMap(desired, live reflect.Value) (string, bool) {
+	for entries := desired.MapRange(); entries.Next(); {
+		value := live.MapIndex(entries.Key())
+		if !value.IsValid() || !equality.Semantic.DeepEqual(entries.Value().Interface(), value.Interface()) {
+			return fmt.Sprintf("[%v]", entries.Key()), true
 		}
 	}
-	for _, key := range live.MapKeys() {
-		if !desired.MapIndex(key).IsValid() {
-			return fmt.Sprintf("%s[%v]", path, key)
+	for entries := live.MapRange(); entries.Next(); {
+		if !desired.MapIndex(entries.Key()).IsValid() {
+			return fmt.Sprintf("[%v]", entries.Key()), true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // isLeaf says whether a value is compared as a whole, because it means more than its fields.
 func isLeaf(value reflect.Value) bool {
-	switch value.Interface().(type) {
-	case resource.Quantity, intstr.IntOrString, metav1.Time:
+	switch value.Type() {
+	case quantity, intOrString, moment:
 		return true
 	default:
 		return false

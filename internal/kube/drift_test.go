@@ -139,3 +139,13 @@ func TestMergeKeepsWhatIsNotOurs(t *testing.T) {
 		t.Errorf("lost what is not ours: %+v", merged)
 	}
 }
+
+func BenchmarkDrift(b *testing.B) {
+	desired, live := makeSet(nil), makeSet(nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if Drift(desired, live) != "" {
+			b.Fatal("drift")
+		}
+	}
+}

@@ -87,7 +87,7 @@ func EnsureWhere[T client.Object](ctx context.Context, w Writer, desired T, mine
 	}
 	live, found, err := read(ctx, w.Client, desired)
 	if err != nil {
-		return desired, Unchanged, fmt.Errorf("read %s %s: %w", kind, desired.GetName(), err)
+		return desired, Unchanged, err
 	}
 	if !found {
 		created, err := create(ctx, w, kind, desired)
@@ -97,7 +97,7 @@ func EnsureWhere[T client.Object](ctx context.Context, w Writer, desired T, mine
 		// The cache holds only what carries our label, so this is a stranger, or a child that lost its label.
 		live, found, err = read(ctx, w.Live, desired)
 		if err != nil {
-			return desired, Unchanged, fmt.Errorf("read %s %s: %w", kind, desired.GetName(), err)
+			return desired, Unchanged, err
 		}
 		if !found {
 			gone := apierrors.NewConflict(schema.GroupResource{Resource: kind}, desired.GetName(), errors.New("it appeared and went away"))
@@ -171,7 +171,7 @@ func (w Writer) DeleteOwned(ctx context.Context, desired client.Object) error {
 	}
 	live, found, err := read(ctx, w.Client, desired)
 	if err != nil {
-		return fmt.Errorf("read %T %s: %w", desired, desired.GetName(), err)
+		return err
 	}
 	controller := metav1.GetControllerOf(live)
 	if !found || controller == nil || controller.UID != owner.UID || live.GetDeletionTimestamp() != nil {
@@ -187,7 +187,10 @@ func read[T client.Object](ctx context.Context, from client.Reader, like T) (T, 
 	if apierrors.IsNotFound(err) {
 		return object, false, nil
 	}
-	return object, err == nil, err
+	if err != nil {
+		return object, false, fmt.Errorf("read %T %s: %w", like, like.GetName(), err)
+	}
+	return object, true, nil
 }
 
 func (w Writer) kindOf(object client.Object) (string, error) {

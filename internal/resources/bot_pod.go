@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"maps"
 	"path"
 	"strings"
 
@@ -112,12 +113,8 @@ func botContainer(bot *v1alpha1.BotDeployment) corev1.Container {
 // requestsOf fills in what the API server would: a request that is left out is the limit.
 func requestsOf(resources *v1alpha1.BotResources) corev1.ResourceList {
 	requests := corev1.ResourceList{}
-	for name, limit := range resources.Limits {
-		requests[name] = limit
-	}
-	for name, request := range resources.Requests {
-		requests[name] = request
-	}
+	maps.Copy(requests, resources.Limits)
+	maps.Copy(requests, resources.Requests)
 	return requests
 }
 

@@ -118,7 +118,10 @@ func ManagerOptions(cfg *rest.Config, workers int) (ctrl.Options, error) {
 // cachedObjects keeps out of memory what is not ours: a tenant, or anybody else in the cluster, must not be able to fill it.
 func cachedObjects() map[client.Object]cache.ByObject {
 	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedByLethe})}
-	objects := map[client.Object]cache.ByObject{&corev1.Namespace{}: {Label: tenantNamespaces()}}
+	objects := map[client.Object]cache.ByObject{
+		&corev1.Namespace{}:       {Label: tenantNamespaces()},
+		&v1alpha1.BotDeployment{}: {Transform: withoutSealed},
+	}
 	for _, child := range []client.Object{
 		&corev1.ServiceAccount{}, &corev1.ConfigMap{}, &corev1.ResourceQuota{}, &corev1.LimitRange{},
 		&networkingv1.NetworkPolicy{}, &rbacv1.RoleBinding{}, &appsv1.StatefulSet{}, &batchv1.CronJob{}, &batchv1.Job{},
@@ -126,6 +129,18 @@ func cachedObjects() map[client.Object]cache.ByObject {
 		objects[child] = ours
 	}
 	return objects
+}
+
+// withoutSealed leaves out of the cache what takes most of a bot's room and only the keyserver reads. That a value has changed
+// is known by the generation. Nothing is lost in a write: patches are made of differences.
+func withoutSealed(object any) (any, error) {
+	if bot, ok := object.(*v1alpha1.BotDeployment); ok {
+		bot.ManagedFields = nil
+		for i := range bot.Spec.Credentials {
+			bot.Spec.Credentials[i].Sealed = ""
+		}
+	}
+	return object, nil
 }
 
 func tenantNamespaces() labels.Selector {

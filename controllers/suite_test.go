@@ -32,7 +32,12 @@ func TestMain(m *testing.M) {
 	}
 	ctrl.SetLogger(log)
 	klog.SetLogger(log)
-	os.Exit(env.Main(m, func(e *env.Env) { testEnv = e }))
+	code := env.Main(m, func(e *env.Env) { testEnv = e })
+	if panics := counted("controller_runtime_reconcile_panics_total", ""); panics > 0 {
+		fmt.Fprintln(os.Stderr, "reconcilers panicked, and controller-runtime recovered:", panics)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // managerUser is who the manager is to the API server: tests run with the rights and behind the walls that are shipped.
@@ -222,18 +227,23 @@ func (w *world) calm() {
 // passes is how often a controller has reconciled, in this process.
 func passes(t *testing.T, controller string) int {
 	t.Helper()
+	return counted("controller_runtime_reconcile_total", controller)
+}
+
+// counted is a counter of controller-runtime, of one controller or of all.
+func counted(name, controller string) int {
 	families, err := metrics.Registry.Gather()
 	if err != nil {
-		t.Fatal(err)
+		return -1
 	}
 	total := 0
 	for _, family := range families {
-		if family.GetName() != "controller_runtime_reconcile_total" {
+		if family.GetName() != name {
 			continue
 		}
 		for _, metric := range family.GetMetric() {
 			for _, label := range metric.GetLabel() {
-				if label.GetName() == "controller" && label.GetValue() == controller {
+				if label.GetName() == "controller" && (controller == "" || label.GetValue() == controller) {
 					total += int(metric.GetCounter().GetValue())
 				}
 			}

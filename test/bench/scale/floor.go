@@ -185,7 +185,7 @@ func (f *floor) run(ctx context.Context) (perSecond float64, err error) {
 		return 0, err
 	}
 	sampler := f.bench.sample(ctx)
-	profiled := f.bench.startProfiles(ctx, fmt.Sprintf("floor%d", f.rounds))
+	profiled := f.bench.profileAPIServer(ctx, fmt.Sprintf("floor%d", f.rounds))
 	err = parallel(ctx, f.bench.workers, len(clones), func(ctx context.Context, i int) error {
 		for j, object := range clones[i] {
 			c := f.manager

@@ -40,7 +40,7 @@ func main() {
 	flag.IntVar(&o.tenants, "tenants", 0, "number of tenants (default a tenth of the bots, at most 100)")
 	flag.IntVar(&o.workers, "workers", 10, "workers of the manager, and of the bare client")
 	flag.IntVar(&o.resyncs, "resyncs", 10, "full resyncs over which nothing may be written")
-	flag.StringVar(&o.profile, "profile", "", "folder for CPU profiles of the manager and the keyserver (needs pprof in them)")
+	flag.StringVar(&o.profile, "profile", "", "folder for profiles of the manager's controllers and of the API server")
 	flag.DurationVar(&o.limit, "limit", time.Hour, "give up after this long")
 	flag.Parse()
 	if o.tenants == 0 {

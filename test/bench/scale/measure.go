@@ -128,7 +128,7 @@ func (b *bench) comeUp(ctx context.Context) error {
 		return err
 	}
 	b.step("%d bots", b.bots)
-	profiled := b.startProfiles(ctx, "lethe")
+	profiled := b.profileAPIServer(ctx, "lethe")
 	sampler := b.sample(ctx)
 	err = parallel(ctx, b.workers, len(bots), func(ctx context.Context, i int) error { return b.admin.Create(ctx, bots[i]) })
 	if err != nil {

@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,7 +38,6 @@ func drift(t *testing.T, w *world) {
 	quota := &corev1.ResourceQuota{ObjectMeta: acme("lethe")}
 	limits := &corev1.LimitRange{ObjectMeta: acme("lethe")}
 	binding := &rbacv1.RoleBinding{ObjectMeta: acme("lethe-operate")}
-	bundle := &corev1.ConfigMap{ObjectMeta: acme("lethe-keyserver-ca")}
 	account := &corev1.ServiceAccount{ObjectMeta: acme("support-bot")}
 	set := &appsv1.StatefulSet{ObjectMeta: acme("support-bot")}
 	cron := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: "e2e-platform", Name: "forgets-sweep"}}
@@ -48,29 +49,31 @@ func drift(t *testing.T, w *world) {
 		"a LimitRange": {limits, func() { limits.Spec.Limits[0].Default[corev1.ResourceMemory] = resource.MustParse("17Gi") }, func() bool {
 			return limits.Spec.Limits[0].Default.Memory().Equal(resource.MustParse("17Gi"))
 		}},
-		"a RoleBinding":    {binding, func() { binding.Subjects[0].Name = "somebody-else" }, func() bool { return binding.Subjects[0].Name == "somebody-else" }},
-		"the CA's copy":    {bundle, func() { bundle.Data["ca.crt"] = "forged" }, func() bool { return bundle.Data["ca.crt"] == "forged" }},
-		"the CA itself":    {ca, func() { ca.Data["ca.crt"] = "forged" }, func() bool { return ca.Data["ca.crt"] == "forged" }},
-		"a ServiceAccount": {account, func() { account.AutomountServiceAccountToken = ptr.To(true) }, func() bool { return *account.AutomountServiceAccountToken }},
-		"a StatefulSet":    {set, func() { set.Spec.Replicas = ptr.To[int32](2) }, func() bool { return *set.Spec.Replicas == 2 }},
-		"a CronJob":        {cron, func() { cron.Spec.Suspend = ptr.To(true) }, func() bool { return cron.Spec.Suspend != nil && *cron.Spec.Suspend }},
+		"a RoleBinding": {binding, func() { binding.Subjects[0].Name = "somebody-else" }, func() bool { return binding.Subjects[0].Name == "somebody-else" }},
+		// Nobody else can write the tenants' copies; this is where they come from, and the manager copies it at once.
+		"the keyserver's CA": {ca, func() { ca.Data["ca.crt"] = "forged" }, func() bool { return ca.Data["ca.crt"] == "forged" }},
+		"a ServiceAccount":   {account, func() { account.AutomountServiceAccountToken = ptr.To(true) }, func() bool { return *account.AutomountServiceAccountToken }},
+		"a StatefulSet":      {set, func() { set.Spec.Replicas = ptr.To[int32](2) }, func() bool { return *set.Spec.Replicas == 2 }},
+		"a CronJob":          {cron, func() { cron.Spec.Suspend = ptr.To(true) }, func() bool { return cron.Spec.Suspend != nil && *cron.Spec.Suspend }},
 		"the Pod Security of a namespace": {namespace, func() { namespace.Labels["pod-security.kubernetes.io/enforce"] = "privileged" }, func() bool {
 			return namespace.Labels["pod-security.kubernetes.io/enforce"] == "privileged"
 		}},
 	} {
-		w.handChanges(t, what, h)
+		t.Run(strings.ReplaceAll(what, " ", "_"), func(t *testing.T) { w.handChanges(t, what, h) })
 	}
 	for what, o := range map[string]client.Object{
 		"a NetworkPolicy": policy, "a ResourceQuota": quota, "a LimitRange": limits, "a RoleBinding": binding,
-		"the CA's copy": bundle, "a ServiceAccount": account, "a StatefulSet": set, "a CronJob": cron,
+		"a plan": w.plan(t, "forgets"), "a ServiceAccount": account, "a StatefulSet": set, "a CronJob": cron,
 	} {
-		w.handChanges(t, what+" that lost its label", handmade{o,
-			func() {
-				labels := o.GetLabels()
-				delete(labels, v1alpha1.LabelManagedBy)
-				o.SetLabels(labels)
-			},
-			func() bool { return o.GetLabels()[v1alpha1.LabelManagedBy] == "" },
+		t.Run(strings.ReplaceAll(what, " ", "_")+"_that_lost_its_label", func(t *testing.T) {
+			w.handChanges(t, what+" that lost its label", handmade{o,
+				func() {
+					labels := o.GetLabels()
+					delete(labels, v1alpha1.LabelManagedBy)
+					o.SetLabels(labels)
+				},
+				func() bool { return o.GetLabels()[v1alpha1.LabelManagedBy] == "" },
+			})
 		})
 	}
 	was := policy.UID
@@ -86,6 +89,18 @@ func drift(t *testing.T, w *world) {
 	})
 	w.awaitReady(t, bot, 2*time.Minute)
 	w.chat(t, 5_000_001, "still there after all that?")
+}
+
+// plan is the ConfigMap of a store's plan.
+func (w *world) plan(t *testing.T, store string) *corev1.ConfigMap {
+	t.Helper()
+	var plans corev1.ConfigMapList
+	err := w.client.List(t.Context(), &plans, client.InNamespace("e2e-platform"), client.MatchingLabels{v1alpha1.LabelStore: store})
+	if err != nil || len(plans.Items) == 0 {
+		t.Fatalf("%d plans of %s: %v", len(plans.Items), store, err)
+	}
+	newest := slices.MaxFunc(plans.Items, func(a, b corev1.ConfigMap) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	return &newest
 }
 
 // handChanges lets a foreign hand change an object, and wants the change undone without the object being made anew.

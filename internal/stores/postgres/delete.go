@@ -2,9 +2,7 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -138,255 +136,6 @@ func (st *Store) flush(ctx context.Context, rows int64) error {
 	return nil
 }
 
-// walker goes over the expired rows of a dataset in an order that an index has, one range after another.
-type walker struct {
-	st     *Store
-	d      *dataset
-	at     time.Time
-	permit Permit
-	out    *Deletion
-
-	order  []*column // what the walk goes by
-	desc   bool
-	size   int
-	growth float64
-	ahead  *ahead
-	own    []uint32 // tables that hold the dataset's rows
-	other  []uint32 // every other table
-	floor  []uint32 // of those, the ones with a floor
-}
-
-func (st *Store) walker(d *dataset, at time.Time, permit Permit, out *Deletion) *walker {
-	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, growth: fastGrowth, own: d.table.leaves}
-	if d.table.leads(d.age) {
-		w.order = append([]*column{d.age}, d.key...)
-		// Answers are younger than what they answer: the newest first, so that what refers goes before what is referred to.
-		w.desc = len(d.self()) > 0
-	} else {
-		// Without an index on the age one walk by the key reads the table once; one by age would sort it for each batch.
-		w.order = d.walkKey()
-	}
-	for oid, t := range st.cat.tables {
-		if t.kind != "p" && !slices.Contains(w.own, oid) {
-			w.other = append(w.other, oid)
-		}
-	}
-	for _, o := range st.datasets {
-		if o != d && o.table != nil && o.Floor != nil {
-			w.floor = append(w.floor, o.table.leaves...)
-		}
-	}
-	return w
-}
-
-// leads says whether an index begins with the column.
-func (t *table) leads(k *column) bool {
-	for _, x := range t.indexes {
-		if x.usable && len(x.columns) > 0 && x.columns[0] == k.number {
-			return true
-		}
-	}
-	return false
-}
-
-// walkKey is the key in the order in which an index has it.
-func (d *dataset) walkKey() []*column {
-	for _, x := range d.table.indexes {
-		if !x.unique {
-			continue
-		}
-		var out []*column
-		for _, n := range x.columns {
-			for _, k := range d.key {
-				if k.number == n {
-					out = append(out, k)
-				}
-			}
-		}
-		if len(out) == len(x.columns) {
-			return out
-		}
-	}
-	return d.key
-}
-
-// mark is a place in the walk, as text: the types are the server's own. nil is the beginning or the end.
-type mark []string
-
-// pass goes once over all expired rows.
-func (w *walker) pass(ctx context.Context) error {
-	var from mark
-	for {
-		to, err := w.next(ctx, from)
-		if err != nil {
-			return err
-		}
-		if err := w.finish(ctx, from, to); err != nil {
-			return err
-		}
-		if to == nil {
-			return nil
-		}
-		from = to
-	}
-}
-
-// ahead is the end of the next batch, asked for together with the commit of the one before.
-type ahead struct {
-	from, to mark
-}
-
-// next finds the end of a batch of size rows that begins after from; nil: the rest is smaller.
-func (w *walker) next(ctx context.Context, from mark) (mark, error) {
-	if a := w.ahead; a != nil && slices.Equal(a.from, from) {
-		w.ahead = nil
-		return a.to, nil
-	}
-	for {
-		to, err := w.look(ctx, from)
-		if code(err) == "57014" && ctx.Err() == nil && w.size > leastBatch {
-			w.size = max(leastBatch, w.size/2)
-			continue
-		}
-		return to, err
-	}
-}
-
-func (w *walker) look(ctx context.Context, from mark) (mark, error) {
-	q := &query{}
-	return w.scan(w.st.session.conn.QueryRow(ctx, w.lookup(q, from), q.args...))
-}
-
-// lookup writes the question for the end of the next batch.
-func (w *walker) lookup(q *query, from mark) string {
-	where := []string{w.d.deletable(q, "a", w.at)}
-	if from != nil {
-		where = append(where, w.beyond(q, from))
-	}
-	columns, sorted := make([]string, 0, len(w.order)), make([]string, 0, len(w.order))
-	for _, k := range w.order {
-		columns = append(columns, dotted("a", k)+"::text")
-		sorted = append(sorted, dotted("a", k)+map[bool]string{true: " DESC"}[w.desc])
-	}
-	return fmt.Sprintf("SELECT %s FROM %s a WHERE %s ORDER BY %s OFFSET %s LIMIT 1",
-		strings.Join(columns, ", "), w.d.name(), all(where...), strings.Join(sorted, ", "), q.arg(w.size-1, "bigint"))
-}
-
-func (w *walker) scan(row pgx.Row) (mark, error) {
-	to := make(mark, len(w.order))
-	into := make([]any, len(to))
-	for i := range to {
-		into[i] = &to[i]
-	}
-	err := row.Scan(into...)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look for the next batch of %s: %w", w.d.Name, err)
-	}
-	return to, nil
-}
-
-// beyond is true of rows after a mark, within of rows up to it.
-func (w *walker) beyond(q *query, m mark) string {
-	return w.compare(q, m, map[bool]string{false: ">", true: "<"}[w.desc])
-}
-
-func (w *walker) within(q *query, m mark) string {
-	return w.compare(q, m, map[bool]string{false: "<=", true: ">="}[w.desc])
-}
-
-func (w *walker) compare(q *query, m mark, operator string) string {
-	values := make([]string, 0, len(m))
-	for i, k := range w.order {
-		values = append(values, q.arg(m[i], "text")+"::"+k.typ)
-	}
-	return fmt.Sprintf("(%s) %s (%s)", columnList("a", w.order), operator, strings.Join(values, ", "))
-}
-
-// finish deletes a range: at once, or when that fails, in halves. What cannot be deleted even alone is skipped, so that one
-// row does not keep all others.
-func (w *walker) finish(ctx context.Context, from, to mark) error {
-	for attempt := 0; ; attempt++ {
-		rows, err := w.batch(ctx, from, to)
-		if err == nil && rows > 0 && len(w.d.self()) > 0 {
-			attempt = -1
-			continue // what referred to a row of this range may be gone now
-		}
-		if err == nil {
-			return nil
-		}
-		if code(err) == "" || ctx.Err() != nil {
-			return err
-		}
-		if conflict(err) && attempt < retries {
-			continue
-		}
-		if w.size > 1 {
-			w.growth = carefulGrowth
-			return w.halve(ctx, from, to)
-		}
-		w.skip(err)
-		return nil
-	}
-}
-
-// conflict is an error that a new snapshot may cure: another session changed or referred to a row of the batch meanwhile.
-func conflict(err error) bool {
-	switch code(err) {
-	case "40001", "40P01", "23503", "23001":
-		return true
-	}
-	return false
-}
-
-// halve goes over a range again in batches of half the size.
-func (w *walker) halve(ctx context.Context, from, to mark) error {
-	w.size = max(1, w.size/2)
-	for {
-		next, err := w.next(ctx, from)
-		if err != nil {
-			return err
-		}
-		if next == nil || to != nil && w.past(ctx, next, to) {
-			return w.finish(ctx, from, to)
-		}
-		if err := w.finish(ctx, from, next); err != nil {
-			return err
-		}
-		from = next
-	}
-}
-
-// past says whether mark a lies at or after b; the server compares, since the types are its own.
-func (w *walker) past(ctx context.Context, a, b mark) bool {
-	q := &query{}
-	row := func(m mark) string {
-		values := make([]string, 0, len(m))
-		for i, k := range w.order {
-			values = append(values, q.arg(m[i], "text")+"::"+k.typ)
-		}
-		return "(" + strings.Join(values, ", ") + ")"
-	}
-	var past bool
-	statement := "SELECT " + row(a) + map[bool]string{false: " >= ", true: " <= "}[w.desc] + row(b)
-	// On an error the range is finished as a whole, where the error shows again.
-	return w.st.session.conn.QueryRow(ctx, statement, q.args...).Scan(&past) != nil || past
-}
-
-func (w *walker) skip(err error) {
-	w.out.Skipped++
-	reason, message := explain(err)
-	switch code(err) {
-	case "55P03":
-		reason, message = report.LineTimeout, "rows are locked by other sessions for long: look for transactions that stay open"
-	case "40001", "40P01", "23503", "23001":
-		message = "rows are changed or referred to again and again by other sessions"
-	}
-	w.out.Problem = &Problem{Reason: reason, Message: message}
-}
-
 // begin opens a batch. The limits are the transaction's own, and constants. Waiting for the disk is left to flush.
 var begin = []string{
 	"BEGIN ISOLATION LEVEL REPEATABLE READ",
@@ -459,13 +208,7 @@ func (w *walker) transaction(ctx context.Context, from, to mark, deleted func(in
 
 func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, err error) {
 	q := &query{}
-	where := []string{w.d.deletable(q, "a", w.at)}
-	if from != nil {
-		where = append(where, w.beyond(q, from))
-	}
-	if to != nil {
-		where = append(where, w.within(q, to))
-	}
+	where := w.where(q, from, to)
 	for _, l := range w.d.children {
 		where = append(where, w.d.unreferred(l))
 	}
@@ -503,7 +246,7 @@ func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, er
 }
 
 func (w *walker) commit(ctx context.Context, to mark) error {
-	b := &pgx.Batch{}
+	b, size := &pgx.Batch{}, w.size
 	b.Queue("COMMIT")
 	look := to != nil && len(w.d.self()) == 0
 	if look {
@@ -518,7 +261,7 @@ func (w *walker) commit(ctx context.Context, to mark) error {
 	if err == nil && look {
 		// An answer that does not come is asked for again, with what that may need.
 		if next, failed := w.scan(results.QueryRow()); failed == nil {
-			w.ahead = &ahead{from: to, to: next}
+			w.ahead = &ahead{from: to, to: next, size: size}
 		}
 	}
 	if closed := results.Close(); err == nil && !look {

@@ -132,6 +132,14 @@ func TestWhatGoesAndWhatStays(t *testing.T) {
 				INSERT INTO post VALUES (4002, now() - interval '100 days', NULL), (4003, now() - interval '99 days', 4002), (4004, now(), 4003)`,
 			left: `SELECT id::text FROM post ORDER BY id`, want: []string{"4002", "4003", "4004"},
 		},
+		"many rows of one age, as an import makes them, and a slow server": {
+			config: Config{Datasets: []Dataset{after(90, aTable("log"))}},
+			sql: `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
+				INSERT INTO log SELECT n, now() - interval '100 days' FROM generate_series(1, 3000) n; INSERT INTO log SELECT n, now() - interval '99 days' + n * interval '1 second' FROM generate_series(3001, 3100) n;
+				CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.0002); RETURN OLD; END';
+				CREATE TRIGGER slow BEFORE DELETE ON log FOR EACH ROW EXECUTE FUNCTION public.slow()`,
+			left: `SELECT id::text FROM log`, want: []string{},
+		},
 		"keys of any type": {
 			config: Config{Datasets: []Dataset{in(after(90, aTable("log")), func(d *Dataset) { d.Table.Key = []v1alpha1.Identifier{"a", "b", "c"} })}},
 			sql: `CREATE TABLE log (a uuid DEFAULT gen_random_uuid(), b varchar(10), c numeric, at timestamptz, PRIMARY KEY (c, b, a));

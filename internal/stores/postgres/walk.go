@@ -1,0 +1,300 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+// walker goes over the expired rows of a dataset in an order that an index has, one range after another.
+type walker struct {
+	st     *Store
+	d      *dataset
+	at     time.Time
+	permit Permit
+	out    *Deletion
+
+	order  []*column // what the walk goes by
+	desc   bool
+	inside *between // what the walk keeps within, beside what has expired
+	size   int      // rows that the next range is to have
+	growth float64
+	ahead  *ahead
+
+	own   []uint32 // tables that hold the dataset's rows
+	other []uint32 // every other table
+	floor []uint32 // of those, the ones with a floor
+}
+
+// between is a range of another walk.
+type between struct {
+	walk     *walker
+	from, to mark
+}
+
+func (st *Store) walker(d *dataset, at time.Time, permit Permit, out *Deletion) *walker {
+	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, growth: fastGrowth, own: d.table.leaves}
+	switch {
+	case !d.table.leads(d.age):
+		// Without an index on the age one walk by the key reads the table once; one by age would sort it for each batch.
+		w.order = d.walkKey()
+	case d.Table.AgeColumn.Type == v1alpha1.AgeDate:
+		w.order = append([]*column{d.age}, d.key...) // many rows share a day
+	default:
+		w.order = []*column{d.age}
+	}
+	// Answers are younger than what they answer: the newest first, so that what refers goes before what is referred to.
+	w.desc = w.order[0] == d.age && len(d.self()) > 0
+	for oid, t := range st.cat.tables {
+		if t.kind != "p" && !slices.Contains(w.own, oid) {
+			w.other = append(w.other, oid)
+		}
+	}
+	for _, o := range st.datasets {
+		if o != d && o.table != nil && o.Floor != nil {
+			w.floor = append(w.floor, o.table.leaves...)
+		}
+	}
+	return w
+}
+
+// leads says whether an index begins with the column.
+func (t *table) leads(k *column) bool {
+	for _, x := range t.indexes {
+		if x.usable && len(x.columns) > 0 && x.columns[0] == k.number {
+			return true
+		}
+	}
+	return false
+}
+
+// walkKey is the key in the order in which an index has it.
+func (d *dataset) walkKey() []*column {
+	for _, x := range d.table.indexes {
+		if !x.unique {
+			continue
+		}
+		var out []*column
+		for _, n := range x.columns {
+			for _, k := range d.key {
+				if k.number == n {
+					out = append(out, k)
+				}
+			}
+		}
+		if len(out) == len(x.columns) {
+			return out
+		}
+	}
+	return d.key
+}
+
+// mark is a place in the walk, as text: the types are the server's own. nil is the beginning or the end.
+type mark []string
+
+// ahead is the end of the next range, asked for together with the commit of the one before.
+type ahead struct {
+	from, to mark
+	size     int
+}
+
+// pass goes once over all expired rows.
+func (w *walker) pass(ctx context.Context) error {
+	var from mark
+	for {
+		to, size, err := w.next(ctx, from)
+		if err != nil {
+			return err
+		}
+		if err := w.finish(ctx, from, to, size); err != nil {
+			return err
+		}
+		if to == nil {
+			return nil
+		}
+		from = to
+	}
+}
+
+// next finds the end of a range of size rows that begins after from; nil: the rest is smaller. Rows of the same age as the
+// last belong to it.
+func (w *walker) next(ctx context.Context, from mark) (to mark, size int, err error) {
+	if a := w.ahead; a != nil && slices.Equal(a.from, from) {
+		w.ahead = nil
+		return a.to, a.size, nil
+	}
+	for {
+		to, err := w.look(ctx, from)
+		if code(err) == "57014" && ctx.Err() == nil && w.size > leastBatch {
+			w.size = max(leastBatch, w.size/2)
+			continue
+		}
+		return to, w.size, err
+	}
+}
+
+func (w *walker) look(ctx context.Context, from mark) (mark, error) {
+	q := &query{}
+	return w.scan(w.st.session.conn.QueryRow(ctx, w.lookup(q, from), q.args...))
+}
+
+// lookup writes the question for the end of the next range.
+func (w *walker) lookup(q *query, from mark) string {
+	columns, sorted := make([]string, 0, len(w.order)), make([]string, 0, len(w.order))
+	for _, k := range w.order {
+		columns = append(columns, dotted("a", k)+"::text")
+		sorted = append(sorted, dotted("a", k)+map[bool]string{true: " DESC"}[w.desc])
+	}
+	return fmt.Sprintf("SELECT %s FROM %s a WHERE %s ORDER BY %s OFFSET %s LIMIT 1",
+		strings.Join(columns, ", "), w.d.name(), all(w.where(q, from, nil)...), strings.Join(sorted, ", "), q.arg(w.size-1, "bigint"))
+}
+
+func (w *walker) scan(row pgx.Row) (mark, error) {
+	to := make(mark, len(w.order))
+	into := make([]any, len(to))
+	for i := range to {
+		into[i] = &to[i]
+	}
+	err := row.Scan(into...)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for the next batch of %s: %w", w.d.Name, err)
+	}
+	return to, nil
+}
+
+// where lists what rows of a range meet: they may be deleted, lie after from and not after to, and inside what the walk keeps within.
+func (w *walker) where(q *query, from, to mark) []string {
+	out := []string{w.d.deletable(q, "a", w.at)}
+	if in := w.inside; in != nil {
+		out = append(out, in.walk.bounds(q, in.from, in.to)...)
+	}
+	return append(out, w.bounds(q, from, to)...)
+}
+
+func (w *walker) bounds(q *query, from, to mark) []string {
+	var out []string
+	if from != nil {
+		out = append(out, w.compare(q, from, map[bool]string{false: ">", true: "<"}[w.desc]))
+	}
+	if to != nil {
+		out = append(out, w.compare(q, to, map[bool]string{false: "<=", true: ">="}[w.desc]))
+	}
+	return out
+}
+
+func (w *walker) compare(q *query, m mark, operator string) string {
+	return fmt.Sprintf("(%s) %s (%s)", columnList("a", w.order), operator, w.values(q, m))
+}
+
+func (w *walker) values(q *query, m mark) string {
+	values := make([]string, 0, len(m))
+	for i, k := range w.order {
+		values = append(values, q.arg(m[i], "text")+"::"+k.typ)
+	}
+	return strings.Join(values, ", ")
+}
+
+// finish deletes a range: at once, or when that fails, in halves. What cannot be deleted even alone is skipped, so that one
+// row does not keep all others.
+func (w *walker) finish(ctx context.Context, from, to mark, size int) error {
+	for attempt := 0; ; attempt++ {
+		rows, err := w.batch(ctx, from, to)
+		if err == nil && rows > 0 && len(w.d.self()) > 0 {
+			attempt = -1
+			continue // what referred to a row of this range may be gone now
+		}
+		if err == nil {
+			return nil
+		}
+		if code(err) == "" || ctx.Err() != nil {
+			return err
+		}
+		if conflict(err) && attempt < retries {
+			continue
+		}
+		w.growth = carefulGrowth
+		switch {
+		case size > 1:
+			return w.halve(ctx, from, to, size)
+		case w.byAge():
+			return w.sameAge(ctx, from, to)
+		}
+		w.skip(err)
+		return nil
+	}
+}
+
+// conflict is an error that a new snapshot may cure: another session changed or referred to a row of the batch meanwhile.
+func conflict(err error) bool {
+	switch code(err) {
+	case "40001", "40P01", "23503", "23001":
+		return true
+	}
+	return false
+}
+
+// halve goes over a range again in batches of half the size.
+func (w *walker) halve(ctx context.Context, from, to mark, size int) error {
+	w.size, w.ahead = max(1, size/2), nil
+	for {
+		next, size, err := w.next(ctx, from)
+		if err != nil {
+			return err
+		}
+		if next == nil {
+			return w.finish(ctx, from, to, size)
+		}
+		if to != nil && w.past(ctx, next, to) {
+			if w.byAge() {
+				return w.sameAge(ctx, from, to)
+			}
+			return w.finish(ctx, from, to, size)
+		}
+		if err := w.finish(ctx, from, next, size); err != nil {
+			return err
+		}
+		from = next
+	}
+}
+
+// byAge says whether rows of one age cannot be told apart in the walk.
+func (w *walker) byAge() bool { return w.inside == nil && len(w.order) == 1 && w.order[0] == w.d.age }
+
+// sameAge goes by key over a range whose rows are of one age, or mostly, and too many for one batch: an import has made them.
+func (w *walker) sameAge(ctx context.Context, from, to mark) error {
+	by := *w
+	by.order, by.desc, by.inside, by.size, by.ahead = w.d.walkKey(), false, &between{w, from, to}, leastBatch, nil
+	return by.pass(ctx)
+}
+
+// past says whether mark a lies at or after b; the server compares, since the types are its own.
+func (w *walker) past(ctx context.Context, a, b mark) bool {
+	q := &query{}
+	var past bool
+	statement := fmt.Sprintf("SELECT (%s) %s (%s)", w.values(q, a), map[bool]string{false: ">=", true: "<="}[w.desc], w.values(q, b))
+	// On an error the range is finished as a whole, where the error shows again.
+	return w.st.session.conn.QueryRow(ctx, statement, q.args...).Scan(&past) != nil || past
+}
+
+func (w *walker) skip(err error) {
+	w.out.Skipped++
+	reason, message := explain(err)
+	switch {
+	case code(err) == "55P03":
+		reason, message = report.LineTimeout, "rows are locked by other sessions for long: look for transactions that stay open"
+	case conflict(err):
+		message = "rows are changed or referred to again and again by other sessions"
+	}
+	w.out.Problem = &Problem{Reason: reason, Message: message}
+}

@@ -28,7 +28,7 @@ import (
 
 // +kubebuilder:rbac:groups=lethe.dev,resources=dataretentionpolicies;datastores,verbs=list;watch
 // +kubebuilder:rbac:groups=lethe.dev,resources=dataretentionpolicies/status,verbs=patch
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 
 // gatherFor is how long a policy waits for more of its stores to be measured before it sums them up: a thousand stores that
 // are measured in one minute are not a thousand sums.

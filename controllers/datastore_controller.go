@@ -28,7 +28,7 @@ import (
 // +kubebuilder:rbac:groups="",resources=namespaces;serviceaccounts;configmaps,verbs=list;watch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
 // +kubebuilder:rbac:groups=batch,resources=cronjobs;jobs,verbs=list;watch
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 // +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=serviceaccounts,verbs=get;create;update
 // +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=configmaps,verbs=get;create;update;delete
 // +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=pods,verbs=list

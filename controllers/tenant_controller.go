@@ -20,7 +20,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// +kubebuilder:rbac:groups=lethe.dev,resources=tenants,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=lethe.dev,resources=tenants,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=lethe.dev,resources=tenants/status,verbs=patch
 // +kubebuilder:rbac:groups=lethe.dev,resources=botdeployments;datastores,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch;create;update;delete
@@ -28,7 +28,7 @@ import (
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterroles,verbs=bind,resourceNames=lethe-manager-tenant;lethe-keyserver-tenant;lethe-tenant-view;lethe-tenant-operate
 // +kubebuilder:rbac:groups="",resources=resourcequotas;limitranges;configmaps,verbs=list;watch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 // +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=resourcequotas;limitranges;configmaps,verbs=get;create;update;delete
 // +kubebuilder:rbac:groups=networking.k8s.io,roleName=lethe-manager-tenant,resources=networkpolicies,verbs=get;create;update;delete
 

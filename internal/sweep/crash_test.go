@@ -192,11 +192,15 @@ type program struct {
 	failed    error
 }
 
+// built is where the binary lies; TestMain removes it.
+var built string
+
 var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "lethe-sweeper-")
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	path := filepath.Join(dir, "sweeper")
 	out, err := exec.Command("go", "build", "-o", path, "../../cmd/sweeper").CombinedOutput()
 	if err != nil {

@@ -24,7 +24,14 @@ import (
 var server *pg.Server
 
 func TestMain(m *testing.M) {
-	os.Exit(pg.Main(m, pg.Options{}, func(s *pg.Server) { server = s }))
+	code := pg.Main(m, pg.Options{}, func(s *pg.Server) { server = s })
+	if built != "" {
+		if err := os.RemoveAll(built); err != nil {
+			fmt.Fprintln(os.Stderr, "remove the sweeper's binary:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 const password = "only-for-tests"

@@ -61,6 +61,10 @@ func afterNewBots() handler.EventHandler {
 	}
 	return handler.Funcs{
 		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			// A hand may have changed whose it is: whoever owned it before puts that right.
+			if was := metav1.GetControllerOf(e.ObjectOld); !equality.Semantic.DeepEqual(was, metav1.GetControllerOf(e.ObjectNew)) {
+				add(q, e.ObjectOld, 0)
+			}
 			add(q, e.ObjectNew, laterPriority)
 		},
 		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {

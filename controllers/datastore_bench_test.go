@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	clocktesting "k8s.io/utils/clock/testing"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -187,6 +188,12 @@ func (b *storeBench) clean() {
 		b.Error(err)
 	}
 	if err := b.env.Client.DeleteAllOf(ctx, &v1alpha1.Tenant{}); err != nil {
+		b.Error(err)
+	}
+	// No controller ends namespaces here. Without its label it is no tenant's, and other tests leave it alone.
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.namespace}}
+	unlabel := []byte(`{"metadata":{"labels":{"` + v1alpha1.LabelTenant + `":null}}}`)
+	if err := b.env.Client.Patch(ctx, namespace, client.RawPatch(types.MergePatchType, unlabel)); err != nil {
 		b.Error(err)
 	}
 }

@@ -42,8 +42,9 @@ func TestEveryOwnedFieldIsRepaired(t *testing.T) {
 				}
 			}
 			t.Logf("%d changes were possible, and repaired", len(accepted))
-			if len(accepted) == 0 {
-				t.Error("the test changed nothing")
+			// The copy of the CA is behind a wall that lets nobody but the manager write it.
+			if _, isWalled := child.(*corev1.ConfigMap); isWalled != (len(accepted) == 0) {
+				t.Errorf("%d changes were possible", len(accepted))
 			}
 			if _, isNamespace := child.(*corev1.Namespace); isNamespace {
 				return

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -82,6 +84,8 @@ func TestIdle(t *testing.T) {
 
 	w.stop()
 	w.resync = resyncEvery
+	// Time stands still: what the keyserver is asked by the hour, each bot at its own minute, falls due for none.
+	w.clock = clocktesting.NewFakePassiveClock(time.Now())
 	w.start(&wire{})
 	begin, beginTenants := passes(t, "botdeployment"), passes(t, "tenant")
 	w.eventually("a restart and ten resyncs", func() error {
@@ -99,9 +103,8 @@ func TestIdle(t *testing.T) {
 	if after := w.versions(); fmt.Sprint(after) != fmt.Sprint(versions) {
 		t.Errorf("versions moved from %v to %v", versions, after)
 	}
-	// A manager that has just started may ask once about a bot; ten resyncs ask nothing more.
-	if n := w.keys.callsTo(resources.KindBotDeployment) - asked; n > len(bots) {
-		t.Errorf("the keyserver was asked %d times about %d bots that had not changed", n, len(bots))
+	if n := w.keys.callsTo(resources.KindBotDeployment) - asked; n > 0 {
+		t.Errorf("the keyserver was asked %d times about bots that had not changed", n)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -59,7 +60,8 @@ type world struct {
 	keys    *keyserverDouble
 	kcm     *clusterDouble
 	settle  time.Duration
-	resync  time.Duration // 0: controller-runtime's own, hours
+	resync  time.Duration      // 0: controller-runtime's own, hours
+	clock   clock.PassiveClock // nil: the real one
 
 	wire *wire
 	stop func()
@@ -101,7 +103,7 @@ func (w *world) start(cut *wire) {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := Setup(ctx, mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle}); err != nil {
+	if err := Setup(ctx, mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Clock: w.clock}); err != nil {
 		w.t.Fatal(err)
 	}
 	ended := make(chan error, 1)

@@ -59,6 +59,42 @@ func (c *compiler) missing(d v1alpha1.Dataset, want *Deletion) []string {
 	return out
 }
 
+// approvedPart is a deletion without the windows of single tenants that nobody has approved yet: such a tenant's rows stay
+// as long as was approved for them, and everybody else's go on as before. The rest is for missing to judge.
+func (c *compiler) approvedPart(d v1alpha1.Dataset, want *Deletion) *Deletion {
+	approved := c.in.Store.Spec.ApprovedPlan
+	if approved == nil {
+		return want
+	}
+	w := windowFor(approved, d.Name)
+	if w == nil || w.RetainFor == nil {
+		return want
+	}
+	own := map[string]*v1alpha1.Period{}
+	for _, t := range w.Tenants {
+		own[t.Tenant] = t.RetainFor
+	}
+	out := *want
+	out.Overrides = nil
+	for _, o := range want.Overrides {
+		allowed, named := own[o.Tenant]
+		if !named {
+			allowed = w.RetainFor
+		}
+		switch {
+		case allowed == nil:
+			continue
+		case c.ord.atMost(*allowed, o.RetainFor):
+		case !named || !c.ord.atMost(o.RetainFor, *allowed) || !c.ord.atMost(*allowed, want.RetainFor):
+			continue // the base window is for it, if that was approved
+		default:
+			o.RetainFor = *allowed
+		}
+		out.Overrides = append(out.Overrides, o)
+	}
+	return &out
+}
+
 // effective is the window of one tenant under a deletion.
 func (c *compiler) effective(want *Deletion, tenant string) v1alpha1.Period {
 	for _, o := range want.Overrides {

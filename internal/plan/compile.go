@@ -228,7 +228,7 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 	if len(rules) == 0 {
 		return out
 	}
-	want, why := c.combine(rules)
+	want, why := c.combine(d.Name, rules)
 	if why != "" {
 		out.Problem = c.problem(d.Name, "", "", "%s: %s", d.Name, why)
 		return out
@@ -236,12 +236,12 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 	c.res.wanted[d.Name] = want
 	missing := c.missing(d, want)
 	c.res.AwaitingApproval = append(c.res.AwaitingApproval, missing...)
-	switch {
-	case !enforced:
-	case len(missing) > 0:
-		c.res.Waiting = true
-	default:
-		out.Delete = c.approve(d.Name, want)
+	if !enforced {
+		return out
+	}
+	c.res.Waiting = c.res.Waiting || len(missing) > 0
+	if allowed := c.approvedPart(d, want); len(c.missing(d, allowed)) == 0 {
+		out.Delete = c.approve(d.Name, allowed)
 	}
 	return out
 }
@@ -343,9 +343,10 @@ func (c *compiler) window(d v1alpha1.Dataset, policy string, r v1alpha1.Retentio
 	return offered[i]
 }
 
-// combine takes the shortest window of several rules, for the base and for each tenant. Where two cannot be ordered it
-// says why, and nothing may be deleted.
-func (c *compiler) combine(rules []Rule) (*Deletion, string) {
+// combine takes the shortest window of several rules, for the base and for each tenant. Where two of the base cannot be
+// ordered it says why, and nothing may be deleted. Those of one tenant hold up nobody else: the base, which one of the rules
+// gives on its own, is for its rows then.
+func (c *compiler) combine(dataset string, rules []Rule) (*Deletion, string) {
 	bases := make([]v1alpha1.Period, 0, len(rules))
 	for _, r := range rules {
 		bases = append(bases, r.RetainFor)
@@ -374,7 +375,9 @@ func (c *compiler) combine(rules []Rule) (*Deletion, string) {
 		}
 		i := c.ord.shortest(windows)
 		if i < 0 {
-			return nil, fmt.Sprintf("the windows that %s give tenant %s cannot be ordered, so nothing is deleted; write them in one unit", ruleNames(rules), n)
+			c.problem(dataset, "", "", "%s: the windows that %s give tenant %s cannot be ordered, so the one for everybody (%s) holds for it; write them in one unit",
+				dataset, ruleNames(rules), n, retention.ISO(base))
+			continue
 		}
 		if w := windows[i]; !c.ord.atMost(base, w) {
 			out.Overrides = append(out.Overrides, Override{Tenant: n, ExternalIDs: ids[n], RetainFor: w})

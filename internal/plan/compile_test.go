@@ -233,7 +233,32 @@ func TestCompile(t *testing.T) {
 			change: func(in *Input) {
 				in.Tenants[1].Spec.RetentionOverrides = []v1alpha1.RetentionOverride{{DataClass: "Conversations", RetainFor: days(30)}}
 			},
-			want: outcome{Waiting: true, Awaiting: []string{"messages: rows of acme older than P30D (approved: P90D)"}},
+			want: outcome{Deletes: []string{"messages P90D"}, Waiting: true, Awaiting: []string{"messages: rows of acme older than P30D (approved: P90D)"}},
+		},
+		"until then its rows go after the window that was approved for it": {
+			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90), override("acme", days(60)), override("globex", days(20))))),
+			approve: true,
+			change: func(in *Input) {
+				in.Tenants[1].Spec.RetentionOverrides = []v1alpha1.RetentionOverride{{DataClass: "Conversations", RetainFor: days(30)}}
+			},
+			want: outcome{Deletes: []string{"messages P90D acme=P60D globex=P20D"}, Waiting: true, Awaiting: []string{"messages: rows of acme older than P30D (approved: P60D)"}},
+		},
+		"windows of one tenant that cannot be ordered hold back nobody": {
+			in: func() Input {
+				return shared(makePolicy("p", enforce, makeRule("Conversations", days(366), override("acme", days(30)), override("globex", days(30)))),
+					makePolicy("q", enforce, makeRule("Conversations", days(366), override("acme", months(1)))))
+			}(),
+			approve: true,
+			want: outcome{Deletes: []string{"messages P366D globex=P30D"}, Problems: []string{
+				"messages: the windows that p/conversations (P366D), q/conversations (P366D) give tenant acme cannot be ordered, so the one for everybody (P366D) holds for it; write them in one unit"}},
+		},
+		"a tenant that was approved for longer than the base holds back the dataset": {
+			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90), override("acme", days(30))))),
+			approve: true,
+			change: func(in *Input) {
+				in.Store.Spec.ApprovedPlan.Windows[0].Tenants[0].RetainFor = days(100)
+			},
+			want: outcome{Waiting: true, Awaiting: []string{"messages: rows of acme older than P30D (approved: P100D)"}},
 		},
 		"a new tenant under the base window needs none": {
 			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90)))),

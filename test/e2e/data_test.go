@@ -261,8 +261,16 @@ func forgets(t *testing.T, w *world) {
 		}
 		return err
 	})
-	// Enforce without approval deletes nothing.
+	// Enforce without approval deletes nothing. In Audit the same was waiting for approval: only the plan shows that it has been seen.
+	inAudit := c.store.Status.Plan.Hash
 	c.setMode(t, v1alpha1.PolicyEnforce)
+	until(t, time.Minute, "see another plan come into force", func(ctx context.Context) (string, error) {
+		err := w.client.Get(ctx, client.ObjectKeyFromObject(c.store), c.store)
+		if c.store.Status.Plan.Hash == inAudit {
+			return "it is the one of the Audit", err
+		}
+		return "", err
+	})
 	w.awaitCondition(t, c.store, v1alpha1.ConditionApproved, metav1.ConditionFalse, "AwaitingApproval", time.Minute)
 	c.settled(t, func(v1alpha1.RuleMeasurement) string { return "" })
 	if d := c.left(t); len(d.Premature) != 0 || len(d.Survived["messages"]) != c.verdicts.Count("messages", "", chatdb.Goes) {

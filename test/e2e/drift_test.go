@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/internal/resources"
 )
 
 // handmade is one change by a foreign hand, and whether it stands.
@@ -91,16 +91,17 @@ func drift(t *testing.T, w *world) {
 	w.chat(t, 5_000_001, "still there after all that?")
 }
 
-// plan is the ConfigMap of a store's plan.
-func (w *world) plan(t *testing.T, store string) *corev1.ConfigMap {
+// plan is the ConfigMap of a store's plan in force. Older ones are still there for a while.
+func (w *world) plan(t *testing.T, name string) *corev1.ConfigMap {
 	t.Helper()
-	var plans corev1.ConfigMapList
-	err := w.client.List(t.Context(), &plans, client.InNamespace("e2e-platform"), client.MatchingLabels{v1alpha1.LabelStore: store})
-	if err != nil || len(plans.Items) == 0 {
-		t.Fatalf("%d plans of %s: %v", len(plans.Items), store, err)
+	store, c := &v1alpha1.DataStore{}, &corev1.ConfigMap{}
+	if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: "e2e-platform", Name: name}, store); err != nil {
+		t.Fatal(err)
 	}
-	newest := slices.MaxFunc(plans.Items, func(a, b corev1.ConfigMap) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
-	return &newest
+	if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: store.Namespace, Name: resources.PlanName(name, store.Status.Plan.Hash)}, c); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // handChanges lets a foreign hand change an object, and wants the change undone without the object being made anew.

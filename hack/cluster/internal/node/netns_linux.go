@@ -167,7 +167,7 @@ func (n Network) removeNamespace() error {
 func isNamespace(path string) bool {
 	var fs syscall.Statfs_t
 	const nsfsMagic = 0x6e736673
-	return syscall.Statfs(path, &fs) == nil && int64(fs.Type) == nsfsMagic
+	return syscall.Statfs(path, &fs) == nil && fs.Type == nsfsMagic
 }
 
 func linkExists(name string) bool {

@@ -119,7 +119,7 @@ func (r Runtime) snapshotter() (string, error) {
 		return "", fmt.Errorf("look at the file system of %s: %w", r.Root(), err)
 	}
 	const overlayMagic = 0x794c7630
-	if int64(fs.Type) == overlayMagic {
+	if fs.Type == overlayMagic {
 		return "native", nil
 	}
 	return "overlayfs", nil

@@ -112,8 +112,11 @@ func run(ctx context.Context, cfg config, out io.Writer, listening func(net.Addr
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", health)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(l) // it ends with Close, below; should it end before, the probes fail and say so
+	}()
 	defer func() {
 		// Probes in flight matter to nobody once the bot ends.
 		_ = server.Close()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -58,10 +59,13 @@ func (d *demo) startCluster(ctx context.Context) error {
 // thing that shows whether deletion ends.
 func (d *demo) clear(ctx context.Context) error {
 	// The kinds may not be installed yet; then there is nothing to clear.
-	var tenants v1alpha1.TenantList
-	if err := d.client.List(ctx, &tenants); err != nil {
+	err := d.client.List(ctx, &v1alpha1.TenantList{})
+	if meta.IsNoMatchError(err) {
 		d.note("nothing was here")
 		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for what an earlier run has left: %w", err)
 	}
 	lists := []client.ObjectList{&v1alpha1.DataRetentionPolicyList{}, &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}, &v1alpha1.TenantList{}}
 	removed := 0

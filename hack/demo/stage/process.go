@@ -64,7 +64,14 @@ func (s *Stage) running(name string) (int, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return 0, fmt.Errorf("read the process of %s: %w", name, err)
 	}
-	if start, err := startTime(r.PID); err != nil || start != r.Start {
+	start, err := startTime(r.PID)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look for the process of %s: %w", name, err)
+	}
+	if start != r.Start {
 		return 0, nil
 	}
 	return r.PID, nil

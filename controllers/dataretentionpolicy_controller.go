@@ -100,16 +100,11 @@ func (r *DataRetentionPolicyReconciler) SetupWithManager(mgr ctrl.Manager, optio
 
 // storeMoved lets a store through when something that a policy sums up, or judges by, has changed.
 func storeMoved() predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		old, okOld := e.ObjectOld.(*v1alpha1.DataStore)
-		now, okNow := e.ObjectNew.(*v1alpha1.DataStore)
-		if !okOld || !okNow {
-			return true
-		}
+	return onUpdate(func(old, now *v1alpha1.DataStore) bool {
 		return old.Generation != now.Generation || !equality.Semantic.DeepEqual(old.Labels, now.Labels) ||
 			!equality.Semantic.DeepEqual(old.Status.Conditions, now.Status.Conditions) ||
 			!equality.Semantic.DeepEqual(old.Status.Rules, now.Status.Rules)
-	}}
+	})
 }
 
 func (r *DataRetentionPolicyReconciler) wakePolicies() handler.EventHandler {

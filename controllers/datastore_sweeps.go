@@ -95,17 +95,20 @@ func (r *DataStoreReconciler) jobsOf(ctx context.Context, store *v1alpha1.DataSt
 // seconds: of two that ended in the same one, the one that began first counts as read with the other, or they would take
 // turns in being the last.
 func unread(jobs []batchv1.Job, last *v1alpha1.SweepStatus) []batchv1.Job {
-	at := -1
-	if last != nil {
-		at = slices.IndexFunc(jobs, func(job batchv1.Job) bool { return string(job.UID) == last.JobUID })
+	var read *batchv1.Job
+	for i := range jobs {
+		if last != nil && string(jobs[i].UID) == last.JobUID {
+			read = &jobs[i]
+			break
+		}
 	}
 	var out []batchv1.Job
-	for i, job := range jobs {
+	for _, job := range jobs {
 		ended, ok := finishedAt(&job)
-		if !ok || i == at || last != nil && last.FinishedAt != nil && ended.Before(last.FinishedAt.Time) {
+		if !ok || read != nil && job.UID == read.UID || last != nil && last.FinishedAt != nil && ended.Before(last.FinishedAt.Time) {
 			continue
 		}
-		if at >= 0 && last.FinishedAt != nil && ended.Equal(last.FinishedAt.Time) && job.CreationTimestamp.Before(&jobs[at].CreationTimestamp) {
+		if read != nil && last.FinishedAt != nil && ended.Equal(last.FinishedAt.Time) && job.CreationTimestamp.Before(&read.CreationTimestamp) {
 			continue
 		}
 		out = append(out, job)

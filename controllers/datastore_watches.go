@@ -52,15 +52,19 @@ func (r *DataStoreReconciler) SetupWithManager(mgr ctrl.Manager, options control
 
 // jobMoved lets a Job through when it appears, ends, is suspended or goes away.
 func jobMoved() predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		old, okOld := e.ObjectOld.(*batchv1.Job)
-		now, okNow := e.ObjectNew.(*batchv1.Job)
-		if !okOld || !okNow {
-			return true
-		}
+	return onUpdate(func(old, now *batchv1.Job) bool {
 		_, ended := finishedAt(old)
 		_, ends := finishedAt(now)
 		return ended != ends || isActive(old) != isActive(now)
+	})
+}
+
+// onUpdate lets an update through when it is one that matters, and every other event.
+func onUpdate[T client.Object](matters func(old, now T) bool) predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		old, okOld := e.ObjectOld.(T)
+		now, okNow := e.ObjectNew.(T)
+		return !okOld || !okNow || matters(old, now)
 	}}
 }
 
@@ -82,14 +86,9 @@ func (r *DataStoreReconciler) storeOfJob(ctx context.Context, job client.Object)
 
 // tenantMoved lets a Tenant through when something that a plan is made of has changed.
 func tenantMoved() predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		old, okOld := e.ObjectOld.(*v1alpha1.Tenant)
-		now, okNow := e.ObjectNew.(*v1alpha1.Tenant)
-		if !okOld || !okNow {
-			return true
-		}
+	return onUpdate(func(old, now *v1alpha1.Tenant) bool {
 		return old.Generation != now.Generation || !equality.Semantic.DeepEqual(old.Status.Namespaces, now.Status.Namespaces)
-	}}
+	})
 }
 
 // storesOfTenant are the stores in a tenant's namespaces and every Shared one: its rows may be in any of those.

@@ -8,12 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
-	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/hack/demo/stage"
 )
 
@@ -61,36 +59,7 @@ func (d *demo) apply(ctx context.Context, file string, objects ...client.Object)
 	return err
 }
 
-// conditionsOf any of our kinds.
-func conditionsOf(o client.Object) []metav1.Condition {
-	switch o := o.(type) {
-	case *v1alpha1.Tenant:
-		return o.Status.Conditions
-	case *v1alpha1.BotDeployment:
-		return o.Status.Conditions
-	case *v1alpha1.DataStore:
-		return o.Status.Conditions
-	case *v1alpha1.DataRetentionPolicy:
-		return o.Status.Conditions
-	default:
-		return nil
-	}
-}
-
 // await waits until an object's condition is True and speaks of the present spec.
 func (d *demo) await(ctx context.Context, o client.Object, condition string, most time.Duration) error {
-	what := fmt.Sprintf("wait for %s of %s", condition, o.GetName())
-	return stage.Until(ctx, most, what, func(ctx context.Context) (string, error) {
-		if err := d.client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
-			return "", err
-		}
-		c := meta.FindStatusCondition(conditionsOf(o), condition)
-		switch {
-		case c == nil:
-			return "it has not been set", nil
-		case c.Status != metav1.ConditionTrue || c.ObservedGeneration != o.GetGeneration():
-			return fmt.Sprintf("%s is %s: %s: %s", condition, c.Status, c.Reason, c.Message), nil
-		}
-		return "", nil
-	})
+	return stage.AwaitCondition(ctx, d.client, o, condition, metav1.ConditionTrue, "", most)
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -112,38 +111,12 @@ func (w *world) newBot(t *testing.T, tenant *v1alpha1.Tenant, name, token string
 	}
 }
 
-// conditionsOf any of our kinds.
-func conditionsOf(o client.Object) []metav1.Condition {
-	switch o := o.(type) {
-	case *v1alpha1.Tenant:
-		return o.Status.Conditions
-	case *v1alpha1.BotDeployment:
-		return o.Status.Conditions
-	case *v1alpha1.DataStore:
-		return o.Status.Conditions
-	case *v1alpha1.DataRetentionPolicy:
-		return o.Status.Conditions
-	default:
-		return nil
-	}
-}
-
 // awaitCondition waits until a condition has a status and, unless it is empty, a reason, for the present spec.
 func (w *world) awaitCondition(t *testing.T, o client.Object, kind string, status metav1.ConditionStatus, reason string, most time.Duration) {
 	t.Helper()
-	until(t, most, fmt.Sprintf("wait for %s=%s %s of %s", kind, status, reason, o.GetName()), func(ctx context.Context) (string, error) {
-		if err := w.client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
-			return "", err
-		}
-		c := meta.FindStatusCondition(conditionsOf(o), kind)
-		switch {
-		case c == nil:
-			return "it is not set", nil
-		case c.Status != status || c.ObservedGeneration != o.GetGeneration() || (reason != "" && c.Reason != reason):
-			return fmt.Sprintf("it is %s (generation %d of %d): %s: %s", c.Status, c.ObservedGeneration, o.GetGeneration(), c.Reason, c.Message), nil
-		}
-		return "", nil
-	})
+	if err := stage.AwaitCondition(t.Context(), w.client, o, kind, status, reason, most); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (w *world) awaitReady(t *testing.T, o client.Object, most time.Duration) {

@@ -100,7 +100,7 @@ func TestKilledAtAnyPointNothingGoesThatShouldStay(t *testing.T) {
 	var writers sync.WaitGroup
 	for n := range 3 {
 		conn, dice := server.Admin(t, w.database), rand.New(rand.NewPCG(seed, uint64(n+2)))
-		writers.Go(func() { write(t, writing, conn, dice) })
+		writers.Go(func() { write(t, writing, conn.Conn, dice) })
 	}
 	// How long a sweep takes depends on the machine: the time to kill within grows while nothing has gone, and shrinks when
 	// the sweep was faster.
@@ -108,7 +108,7 @@ func TestKilledAtAnyPointNothingGoesThatShouldStay(t *testing.T) {
 	for starts := 0; killed < kills && starts < 10*kills; starts++ {
 		sweeper.start(t)
 		hit := sweeper.killAfter(t, time.Duration(random.Int64N(int64(within))))
-		gone := w.count(`SELECT count(*) FROM deletion`)
+		gone := w.admin.Count(`SELECT count(*) FROM deletion`)
 		switch {
 		case !hit:
 			within = within * 4 / 5
@@ -118,7 +118,7 @@ func TestKilledAtAnyPointNothingGoesThatShouldStay(t *testing.T) {
 			killed, inTheMiddle = killed+1, inTheMiddle+1
 		}
 		before = gone
-		if n := w.count(`SELECT count(*) FROM deletion WHERE why IS NOT NULL`); n != 0 {
+		if n := w.admin.Count(`SELECT count(*) FROM deletion WHERE why IS NOT NULL`); n != 0 {
 			break
 		}
 	}
@@ -133,14 +133,14 @@ func TestKilledAtAnyPointNothingGoesThatShouldStay(t *testing.T) {
 	if r := sweeper.finish(t); r.Outcome != report.Done {
 		t.Errorf("the last sweep: %+v", r)
 	}
-	for _, bad := range w.list(`SELECT DISTINCT kind || ': ' || why FROM deletion WHERE why IS NOT NULL`) {
+	for _, bad := range w.admin.List(`SELECT DISTINCT kind || ': ' || why FROM deletion WHERE why IS NOT NULL`) {
 		t.Errorf("deleted, although of %s", bad)
 	}
-	if diff := cmp.Diff(w.list(survivors), w.list(present)); diff != "" {
+	if diff := cmp.Diff(w.admin.List(survivors), w.admin.List(present)); diff != "" {
 		t.Errorf("left (-by the oracle +in the tables):\n%s", diff)
 	}
-	if n := w.count(`SELECT (SELECT count(*) FROM shadow) - (SELECT count(*) FROM deletion)`); n != int64(len(w.list(present))) {
-		t.Errorf("%d rows were written and not recorded as deleted, %d are there", n, len(w.list(present)))
+	if n := w.admin.Count(`SELECT (SELECT count(*) FROM shadow) - (SELECT count(*) FROM deletion)`); n != int64(len(w.admin.List(present))) {
+		t.Errorf("%d rows were written and not recorded as deleted, %d are there", n, len(w.admin.List(present)))
 	}
 }
 

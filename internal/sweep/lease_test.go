@@ -60,16 +60,16 @@ func TestALeaseThatIsRefusedStopsTheSweep(t *testing.T) {
 	if took := ended.Sub(at); took > 5*time.Second {
 		t.Errorf("the sweep ended %s after the refusal", took)
 	}
-	left := w.count(`SELECT count(*) FROM log`)
+	left := w.admin.Count(`SELECT count(*) FROM log`)
 	if left <= 5000 {
 		t.Fatalf("%d rows left: the sweep had ended before", left)
 	}
 	// Nothing of it is still under way in the database.
-	if n := w.count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lethe-sweeper' AND datname = current_database() AND state <> 'idle' AND query ILIKE 'commit%'`); n != 0 {
+	if n := w.admin.Count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lethe-sweeper' AND datname = current_database() AND state <> 'idle' AND query ILIKE 'commit%'`); n != 0 {
 		t.Errorf("%d sessions still commit", n)
 	}
 	w.awaitNoSweeper()
-	if now := w.count(`SELECT count(*) FROM log`); now != left {
+	if now := w.admin.Count(`SELECT count(*) FROM log`); now != left {
 		t.Errorf("%d more rows went after the sweep had ended", left-now)
 	}
 }
@@ -89,7 +89,7 @@ func TestAKeyserverThatFallsSilentStopsTheSweepWhenTheLeaseRunsOut(t *testing.T)
 	if r.Outcome != report.Stopped || r.Reason != report.ReasonLeaseLost || time.Since(began) > 8*time.Second {
 		t.Errorf("%s, %s: %s, after %s", r.Outcome, r.Reason, r.Message, time.Since(began))
 	}
-	if left := w.count(`SELECT count(*) FROM log`); left <= 5000 {
+	if left := w.admin.Count(`SELECT count(*) FROM log`); left <= 5000 {
 		t.Errorf("%d rows left: the sweep had ended before", left)
 	}
 }
@@ -102,7 +102,7 @@ func TestASignalStopsTheSweepAfterTheBatch(t *testing.T) {
 	if r.Outcome != report.Stopped || r.Reason != report.ReasonTerminated {
 		t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
 	}
-	left := w.count(`SELECT count(*) FROM log`)
+	left := w.admin.Count(`SELECT count(*) FROM log`)
 	if n := <-gone; n <= 0 || left <= 5000 {
 		t.Fatalf("%d rows gone at the signal, %d left at the end", n, left)
 	}
@@ -110,8 +110,8 @@ func TestASignalStopsTheSweepAfterTheBatch(t *testing.T) {
 		t.Errorf("%d rows left, the report says %+v", left, r.Lines)
 	}
 	// The next one goes on from the start, and ends.
-	w.exec(`DROP TRIGGER slow ON log`)
-	if r := w.run(Options{}); r.Outcome != report.Done || w.count(`SELECT count(*) FROM log`) != 5000 {
+	w.admin.Run(`DROP TRIGGER slow ON log`)
+	if r := w.run(Options{}); r.Outcome != report.Done || w.admin.Count(`SELECT count(*) FROM log`) != 5000 {
 		t.Errorf("the next sweep: %+v", r)
 	}
 }
@@ -143,7 +143,7 @@ func (w *world) awaitNoSweeper() {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for range tick.C {
-		if w.count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lethe-sweeper' AND datname = current_database()`) == 0 {
+		if w.admin.Count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lethe-sweeper' AND datname = current_database()`) == 0 {
 			return
 		}
 		if time.Now().After(end) {
@@ -165,7 +165,7 @@ func TestTheProgramEndsOnSIGTERMWithAReport(t *testing.T) {
 	if p.failed != nil || r.Outcome != report.Stopped || r.Reason != report.ReasonTerminated {
 		t.Errorf("%v: %+v\n%s", p.failed, r, p.stderr)
 	}
-	left := w.count(`SELECT count(*) FROM log`)
+	left := w.admin.Count(`SELECT count(*) FROM log`)
 	if n := <-gone; n <= 0 || left <= 5000 || r.Lines[0].Deleted != 10000-left {
 		t.Errorf("%d rows gone at the signal, %d left at the end: %+v", n, left, r.Lines)
 	}

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
@@ -55,7 +53,7 @@ func dataset(name string, after int32) plan.Dataset {
 type world struct {
 	t        testing.TB
 	database string
-	admin    *pgx.Conn
+	admin    pg.Admin
 	plan     plan.Plan
 }
 
@@ -82,8 +80,8 @@ func newWorld(t testing.TB, sql string, datasets ...plan.Dataset) *world {
 	for _, d := range datasets {
 		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: d.Table})
 	}
-	w.exec(postgres.Grants(spec))
-	w.exec(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", role, password))
+	w.admin.Run(postgres.Grants(spec))
+	w.admin.Run(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", role, password))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -92,36 +90,6 @@ func newWorld(t testing.TB, sql string, datasets ...plan.Dataset) *world {
 		}
 	})
 	return w
-}
-
-func (w *world) exec(sql string) {
-	w.t.Helper()
-	if _, err := w.admin.PgConn().Exec(w.t.Context(), sql).ReadAll(); err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
-	}
-}
-
-func (w *world) count(sql string) int64 {
-	w.t.Helper()
-	var n int64
-	if err := w.admin.QueryRow(w.t.Context(), sql).Scan(&n); err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
-	}
-	return n
-}
-
-// list reads one text column.
-func (w *world) list(sql string) []string {
-	w.t.Helper()
-	rows, err := w.admin.Query(w.t.Context(), sql)
-	if err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
-	}
-	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
-	}
-	return out
 }
 
 // run sweeps with what the tests do not care about filled in.

@@ -38,7 +38,7 @@ func TestSweep(t *testing.T) {
 	if now := time.Now().Unix(); got.Started < now-60 || got.Finished < got.Started || got.Finished > now+1 {
 		t.Errorf("from %d to %d, now %d", got.Started, got.Finished, now)
 	}
-	if n := w.count(`SELECT count(*) FROM log`); n != 5000 {
+	if n := w.admin.Count(`SELECT count(*) FROM log`); n != 5000 {
 		t.Errorf("%d rows left", n)
 	}
 	if _, released := k.Count(); released != 1 {
@@ -153,7 +153,7 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 			if r.Outcome != tc.outcome || r.Reason != tc.reason || !strings.Contains(r.Message, tc.says) {
 				t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
 			}
-			if n := w.count(`SELECT count(*) FROM log`); n != 10000 {
+			if n := w.admin.Count(`SELECT count(*) FROM log`); n != 10000 {
 				t.Errorf("%d rows are gone", 10000-n)
 			}
 			if measured := len(r.Lines) == 1 && r.Lines[0].Eligible == 5000 && r.Lines[0].Overdue == 5000; measured != tc.measured {
@@ -207,7 +207,7 @@ func TestTheClocksAreReadToTheirDisadvantage(t *testing.T) {
 			w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz);
 				INSERT INTO log VALUES (1, now() - interval '90 days' + interval '30 seconds'), (2, now() - interval '90 days' - interval '20 seconds'), (3, now() - interval '91 days'), (4, now())`, dataset("log", 90))
 			r := w.run(Options{Clock: func() time.Time { return time.Now().Add(tc.ahead) }})
-			if n := w.count(`SELECT count(*) FROM log`); n != tc.left || r.Outcome != report.Done {
+			if n := w.admin.Count(`SELECT count(*) FROM log`); n != tc.left || r.Outcome != report.Done {
 				t.Errorf("%d rows left, want %d: %+v", n, tc.left, r)
 			}
 			if want := -int64(tc.ahead / time.Second); r.SkewSeconds < want-1 || r.SkewSeconds > want+1 {
@@ -251,7 +251,7 @@ func TestSharedStore(t *testing.T) {
 	if r.Outcome != report.Done || r.Lines[0].Deleted != 200 || r.Lines[0].UnknownTenant != 100 {
 		t.Errorf("%+v", r)
 	}
-	if n := w.count(`SELECT count(*) FROM log WHERE tenant IN (1, 2)`); n != 0 {
+	if n := w.admin.Count(`SELECT count(*) FROM log WHERE tenant IN (1, 2)`); n != 0 {
 		t.Errorf("%d rows of acme left", n)
 	}
 }
@@ -278,7 +278,7 @@ func TestTwoSweepersAtOnce(t *testing.T) {
 		}
 		deleted += r.Lines[0].Deleted
 	}
-	if deleted != 5000 || w.count(`SELECT count(*) FROM log`) != 5000 {
+	if deleted != 5000 || w.admin.Count(`SELECT count(*) FROM log`) != 5000 {
 		t.Errorf("%d rows deleted", deleted)
 	}
 }

@@ -51,8 +51,14 @@ func (s *Server) Database(t testing.TB, sql ...string) string {
 	return name
 }
 
+// Admin is a connection of the superuser. What its own methods cannot do ends the test.
+type Admin struct {
+	*pgx.Conn
+	t testing.TB
+}
+
 // Admin is a connection of the superuser that the test closes when it ends.
-func (s *Server) Admin(t testing.TB, database string) *pgx.Conn {
+func (s *Server) Admin(t testing.TB, database string) Admin {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -65,5 +71,37 @@ func (s *Server) Admin(t testing.TB, database string) *pgx.Conn {
 		defer cancel()
 		_ = conn.Close(ctx) // the database may have been dropped underneath
 	})
-	return conn
+	return Admin{Conn: conn, t: t}
+}
+
+// Run runs any number of statements.
+func (a Admin) Run(sql string) {
+	a.t.Helper()
+	if _, err := a.PgConn().Exec(a.t.Context(), sql).ReadAll(); err != nil {
+		a.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// Count reads one number.
+func (a Admin) Count(sql string) int64 {
+	a.t.Helper()
+	var n int64
+	if err := a.QueryRow(a.t.Context(), sql).Scan(&n); err != nil {
+		a.t.Fatalf("%s: %v", sql, err)
+	}
+	return n
+}
+
+// List reads one text column.
+func (a Admin) List(sql string) []string {
+	a.t.Helper()
+	rows, err := a.Query(a.t.Context(), sql)
+	if err != nil {
+		a.t.Fatalf("%s: %v", sql, err)
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		a.t.Fatalf("%s: %v", sql, err)
+	}
+	return out
 }

@@ -23,7 +23,7 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // small is a tenth of the demo's database, which has every odd case too.
 func small(t *testing.T, o Options) *pgx.Conn {
 	t.Helper()
-	conn := server.Admin(t, server.Database(t))
+	conn := server.Admin(t, server.Database(t)).Conn
 	if o.Messages == 0 {
 		o.Messages = 30_000
 	}
@@ -152,7 +152,7 @@ INSERT INTO messages VALUES (1, 1001, 1, '', '2026-01-30 12:00Z'), (2, 1002, 2, 
   (8, 1001, 6, '', '2027-01-01Z'), (9, 1002, 4, '', NULL), (10, 1002, 3, '', '1990-01-01Z');
 INSERT INTO attachments VALUES (1, 1001, 1, '', 1, '2025-12-01Z'), (2, 1001, 7, '', 1, '2026-02-25Z'), (3, 1002, 2, '', 1, '2025-11-30 12:00Z');
 INSERT INTO payments VALUES (1, 1002, 4, NULL, 1, '2019-03-01 12:00Z'), (2, 1002, 4, 4, 1, '2019-03-01 12:00:01Z'), (3, 1001, 2, 5, 1, '2018-01-01Z'),
-  (4, 1001, 2, 5, 1, NULL)`))
+  (4, 1001, 2, 5, 1, NULL)`)).Conn
 	v := ask(t, conn, now, DemoWindows())
 	want := map[string]string{
 		// 1: acme's, exactly 30 days old. 2: stored again on the 25th. 3: exactly 91 days.

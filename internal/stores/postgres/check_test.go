@@ -171,9 +171,9 @@ func TestWhatIsRefused(t *testing.T) {
 			w := newWorld(t, Config{Datasets: good, Tenants: []string{"acme"}}, tc.sql)
 			w.config.Datasets = tc.datasets
 			if tc.later != "" {
-				w.exec(tc.later)
+				w.admin.Run(tc.later)
 			}
-			tables := w.list(`SELECT c.oid::regclass || ' ' || n FROM pg_class c, LATERAL (SELECT (xpath('/row/c/text()', query_to_xml('SELECT count(*) AS c FROM ' || c.oid::regclass, false, true, '')))[1]::text n) x
+			tables := w.admin.List(`SELECT c.oid::regclass || ' ' || n FROM pg_class c, LATERAL (SELECT (xpath('/row/c/text()', query_to_xml('SELECT count(*) AS c FROM ' || c.oid::regclass, false, true, '')))[1]::text n) x
 				WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1`)
 			got := map[string]string{}
 			var messages []string
@@ -200,7 +200,7 @@ func TestWhatIsRefused(t *testing.T) {
 				}
 			}
 			if len(tc.want) == len(tc.datasets) {
-				after := w.list(`SELECT c.oid::regclass || ' ' || n FROM pg_class c, LATERAL (SELECT (xpath('/row/c/text()', query_to_xml('SELECT count(*) AS c FROM ' || c.oid::regclass, false, true, '')))[1]::text n) x
+				after := w.admin.List(`SELECT c.oid::regclass || ' ' || n FROM pg_class c, LATERAL (SELECT (xpath('/row/c/text()', query_to_xml('SELECT count(*) AS c FROM ' || c.oid::regclass, false, true, '')))[1]::text n) x
 					WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1`)
 				if diff := cmp.Diff(tables, after); diff != "" {
 					t.Errorf("the tables changed (-before +after):\n%s", diff)

@@ -171,7 +171,7 @@ func TestWhatGoesAndWhatStays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, tc.config, tc.sql)
 			first := w.sweep()
-			if diff := cmp.Diff(tc.want, w.list(tc.left)); diff != "" {
+			if diff := cmp.Diff(tc.want, w.admin.List(tc.left)); diff != "" {
 				t.Errorf("left (-want +got):\n%s\n%+v %v", diff, first, w.problems())
 			}
 			for name, d := range w.sweep() {

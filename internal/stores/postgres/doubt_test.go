@@ -50,7 +50,7 @@ func TestTenantsThatTheColumnCannotTellApart(t *testing.T) {
 				t.Errorf("problem %q, want %q", got, tc.problem)
 			}
 			w.sweep()
-			if diff := cmp.Diff(tc.left, w.list(`SELECT id::text FROM log ORDER BY id`)); diff != "" {
+			if diff := cmp.Diff(tc.left, w.admin.List(`SELECT id::text FROM log ORDER BY id`)); diff != "" {
 				t.Errorf("left (-want +got):\n%s", diff)
 			}
 		})
@@ -65,7 +65,7 @@ func TestATenantThatCannotBeToldIsNotGreen(t *testing.T) {
 	if line := w.measure()["log"]; line.Reason != report.LineUnclearTenant || line.UnknownTenant != 1 {
 		t.Errorf("line %+v", line)
 	}
-	w.exec(`DELETE FROM log WHERE tenant = 7`)
+	w.admin.Run(`DELETE FROM log WHERE tenant = 7`)
 	if line := w.measure()["log"]; line.Reason != "" {
 		t.Errorf("without rows of unknown tenants: %+v", line)
 	}
@@ -79,7 +79,7 @@ func TestTypesWhoseEqualityIsNotTheServersOwn(t *testing.T) {
 		CREATE TABLE child (id bigint PRIMARY KEY, at timestamptz, parent citext REFERENCES parent ON DELETE SET NULL); CREATE INDEX ON child (parent);
 		INSERT INTO parent VALUES ('acme', now() - interval '100 days'); INSERT INTO child VALUES (1, now(), 'ACME')`)
 	w.sweep()
-	if diff := cmp.Diff([]string{"acme ACME"}, w.list(`SELECT p.name || ' ' || c.parent FROM parent p JOIN child c ON c.parent = p.name`)); diff != "" {
+	if diff := cmp.Diff([]string{"acme ACME"}, w.admin.List(`SELECT p.name || ' ' || c.parent FROM parent p JOIN child c ON c.parent = p.name`)); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
 	if got := w.problems()["parent"].Reason; got != report.LineUnsupportedTable {
@@ -95,7 +95,7 @@ func TestADeferredTriggerIsSeen(t *testing.T) {
 		CREATE FUNCTION public.act() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS 'BEGIN DELETE FROM other; RETURN OLD; END';
 		CREATE CONSTRAINT TRIGGER acts AFTER DELETE ON log DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.act()`)
 	d := w.sweep()["log"]
-	if n := w.count(`SELECT count(*) FROM other`); n != 1 {
+	if n := w.admin.Count(`SELECT count(*) FROM other`); n != 1 {
 		t.Errorf("%d rows are left under the floor, want 1", n)
 	}
 	if d.Problem == nil || d.Problem.Reason != report.LineSideEffect {

@@ -62,7 +62,7 @@ func TestWritersInTheMiddleOfABatch(t *testing.T) {
 				if err := <-committed; err != nil {
 					t.Error(err)
 				}
-				if diff := cmp.Diff(tc.want, w.list(left)); diff != "" {
+				if diff := cmp.Diff(tc.want, w.admin.List(left)); diff != "" {
 					t.Errorf("left (-want +got):\n%s", diff)
 				}
 			})
@@ -88,7 +88,7 @@ func TestReadCommittedLosesTheRace(t *testing.T) {
 		done <- err
 	}()
 	if !eventually(t, func() bool {
-		return w.count(`SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`) > 0
+		return w.admin.Count(`SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`) > 0
 	}) {
 		t.Fatal("the DELETE never waited")
 	}
@@ -98,7 +98,7 @@ func TestReadCommittedLosesTheRace(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if n := w.count(`SELECT count(*) FROM child`); n != 0 {
+	if n := w.admin.Count(`SELECT count(*) FROM child`); n != 0 {
 		t.Errorf("%d children left: PostgreSQL has become kinder, and docs/design/0002-sweeping-postgresql.md can say so", n)
 	}
 }
@@ -155,7 +155,7 @@ func TestTriggers(t *testing.T) {
 			if reason != tc.problem {
 				t.Errorf("problem %+v, want %q", d.Problem, tc.problem)
 			}
-			if diff := cmp.Diff(tc.left, w.list(`SELECT 'log ' || id FROM log UNION ALL SELECT 'other ' || id FROM other ORDER BY 1`)); diff != "" {
+			if diff := cmp.Diff(tc.left, w.admin.List(`SELECT 'log ' || id FROM log UNION ALL SELECT 'other ' || id FROM other ORDER BY 1`)); diff != "" {
 				t.Errorf("left (-want +got):\n%s", diff)
 			}
 			if notice := w.open().Notice(0); notice != "triggers run when a row is deleted: acts" {

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/pg"
@@ -27,7 +25,7 @@ type world struct {
 	t        testing.TB
 	database string
 	role     string
-	admin    *pgx.Conn
+	admin    pg.Admin
 	config   Config
 	spec     v1alpha1.DataStoreSpec
 	now      time.Time
@@ -78,7 +76,7 @@ func newWorld(t testing.TB, config Config, sql ...string) *world {
 		}
 	})
 	w.grant()
-	w.exec(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", w.role, rolePassword))
+	w.admin.Run(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", w.role, rolePassword))
 
 	return w
 }
@@ -89,36 +87,6 @@ func (w *world) grant() {
 	if _, err := w.admin.PgConn().Exec(w.t.Context(), Grants(w.spec)).ReadAll(); err != nil {
 		w.t.Fatalf("run the grants: %v", err)
 	}
-}
-
-func (w *world) exec(sql string) {
-	w.t.Helper()
-	if _, err := w.admin.PgConn().Exec(w.t.Context(), sql).ReadAll(); err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
-	}
-}
-
-func (w *world) count(sql string) int64 {
-	w.t.Helper()
-	var n int64
-	if err := w.admin.QueryRow(w.t.Context(), sql).Scan(&n); err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
-	}
-	return n
-}
-
-// list reads one text column.
-func (w *world) list(sql string) []string {
-	w.t.Helper()
-	rows, err := w.admin.Query(w.t.Context(), sql)
-	if err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
-	}
-	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
-	}
-	return out
 }
 
 func (w *world) target() Target {

@@ -11,9 +11,14 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/env"
 )
 
-const manyBots = 40
+const (
+	manyBots = 40
+	// idleBots are there while nothing may be written.
+	idleBots = 200
+)
 
 // TestWritesPerBot counts what it costs to bring bots up: one create for each child, one finalizer, one status.
 func TestWritesPerBot(t *testing.T) {
@@ -61,13 +66,14 @@ func TestWritesPerBot(t *testing.T) {
 	}
 }
 
-// TestIdle: nothing is written when nothing has changed, over resyncs and over a restart, and the keyserver is left alone.
+// TestIdle: nothing is written when nothing has changed, over resyncs and over a restart, as the API server's audit log tells
+// it, and the keyserver is left alone.
 func TestIdle(t *testing.T) {
 	w := newWorld(t)
 	tenant := richTenant("idle", "idle-a", "idle-b")
 	w.create(tenant)
 	w.becomes(tenant, "Ready=True")
-	bots := append(w.createBots("idle-a", manyBots), richBot("idle-b", "rich"), makeBot("idle-b", "stopped"))
+	bots := append(w.createBots("idle-a", idleBots), richBot("idle-b", "rich"), makeBot("idle-b", "stopped"))
 	bots[len(bots)-1].Spec.OperatingMode = v1alpha1.ModeSuspended
 	w.create(bots[len(bots)-2], bots[len(bots)-1])
 	w.eventually("all Ready", func() error {
@@ -86,6 +92,7 @@ func TestIdle(t *testing.T) {
 	w.resync = resyncEvery
 	// Time stands still: what the keyserver is asked by the hour, each bot at its own minute, falls due for none.
 	w.clock = clocktesting.NewFakePassiveClock(time.Now())
+	restarted := time.Now()
 	w.start(&wire{})
 	begin, beginTenants := passes(t, "botdeployment"), passes(t, "tenant")
 	w.eventually("a restart and ten resyncs", func() error {
@@ -100,6 +107,10 @@ func TestIdle(t *testing.T) {
 	if written := w.wire.written(); len(written) > 0 {
 		t.Errorf("a restart and ten resyncs wrote:\n%s", strings.Join(written, "\n"))
 	}
+	audited, err := testEnv.Writes(restarted, "system:serviceaccount:"+env.SystemNamespace+":")
+	if err != nil || len(audited) > 0 {
+		t.Errorf("the audit log tells of %v, %v", audited, err)
+	}
 	if after := w.versions(); fmt.Sprint(after) != fmt.Sprint(versions) {
 		t.Errorf("versions moved from %v to %v", versions, after)
 	}
@@ -112,7 +123,7 @@ func (w *world) createBots(namespace string, n int) []*v1alpha1.BotDeployment {
 	w.t.Helper()
 	var bots []*v1alpha1.BotDeployment
 	for i := range n {
-		bots = append(bots, makeBot(namespace, fmt.Sprintf("bot-%02d", i)))
+		bots = append(bots, makeBot(namespace, fmt.Sprintf("bot-%03d", i)))
 		w.create(bots[i])
 	}
 	return bots

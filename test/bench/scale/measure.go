@@ -240,7 +240,7 @@ func (b *bench) restartManager(ctx context.Context) error {
 		return err
 	}
 	// Every bot and every tenant is looked at once.
-	changed, _, err := b.drained(ctx, b.manager, 50*time.Millisecond, 4*time.Second, float64(b.bots+b.tenants))
+	done, err := b.caughtUp(ctx, b.manager, float64(b.bots+b.tenants))
 	if err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func (b *bench) restartManager(ctx context.Context) error {
 		return err
 	}
 	var first string
-	b.results.restartDrain = changed.Sub(b.manager.started).Seconds()
+	b.results.restartDrain = done.Sub(b.manager.started).Seconds()
 	b.results.restart, first = writesOf(requests)
 	if b.results.restart > 0 {
 		b.step("    written after the restart: %s", first)

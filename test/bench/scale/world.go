@@ -174,6 +174,31 @@ func (b *bench) drained(ctx context.Context, p *program, interval, quiet time.Du
 	return changed, last, err
 }
 
+// caughtUp waits until a manager that has just started has looked at everything once and has nothing left to do, and returns
+// when that was. It then looks on for a while: single passes are the hourly looks, whose times are spread over the hour;
+// more than a few mean that it had not been done.
+func (b *bench) caughtUp(ctx context.Context, p *program, all float64) (time.Time, error) {
+	const watch = 4 * time.Second
+	var then time.Time
+	var at queues
+	err := waitFor(ctx, "the manager to catch up", 20*time.Minute, 20*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+		q, err := p.queues(ctx)
+		if err != nil {
+			return false, "", err
+		}
+		now := time.Now()
+		switch {
+		case q.passes < all || then.IsZero() && q.waiting > 0:
+		case then.IsZero() || q.passes-at.passes > max(3, all/100):
+			then, at = now, q
+		case now.Sub(then) > watch:
+			return true, "", nil
+		}
+		return false, fmt.Sprintf("%+v", q), nil
+	})
+	return then, err
+}
+
 // calm waits until nobody writes.
 func (b *bench) calm(ctx context.Context) ([]request, error) {
 	var all []request

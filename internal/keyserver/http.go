@@ -86,9 +86,9 @@ func handle[Request, Response any](s *Server, path string, authenticate func(con
 		var who caller
 		var req Request
 		var resp *Response
-		err := s.acquire(ctx)
+		leave, err := s.inFlight.enter(ctx, r)
 		if err == nil {
-			defer func() { <-s.slots }()
+			defer leave()
 			who, err = authenticate(ctx, r.Header.Get("Authorization"))
 		}
 		if err == nil {
@@ -126,15 +126,6 @@ func describe(req any) string {
 
 func refString(ref protocol.ObjectRef) string {
 	return fmt.Sprintf("%.63s %.63s/%.253s %.63s", ref.Kind, ref.Namespace, ref.Name, ref.UID)
-}
-
-func (s *Server) acquire(ctx context.Context) error {
-	select {
-	case s.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return later(protocol.ReasonInternal, 2, "too many requests at a time")
-	}
 }
 
 // decode reads a body; its text is never repeated in an error.

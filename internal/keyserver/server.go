@@ -22,7 +22,6 @@ import (
 const (
 	maxBody        = 64 << 10
 	requestTimeout = 15 * time.Second
-	maxInFlight    = 64
 )
 
 // Options of a Server. All are needed.
@@ -54,7 +53,7 @@ type Server struct {
 	tenants   *memo[*v1alpha1.Tenant] // by namespace
 	keys      *memo[*tenantKeys]      // by UID of the tenant
 	managers  *memo[struct{}]         // by SHA-256 of the token
-	slots     chan struct{}
+	inFlight  *inFlight
 
 	kekMu      sync.Mutex
 	kekChecked time.Time
@@ -78,7 +77,7 @@ func New(o Options) (*Server, error) {
 	if err := o.Settings.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{Options: o, slots: make(chan struct{}, maxInFlight)}
+	s := &Server{Options: o, inFlight: newInFlight()}
 	s.tenants = newMemo[*v1alpha1.Tenant](o.Clock, tenantMemory)
 	s.keys = newMemo[*tenantKeys](o.Clock, keyMemory)
 	s.managers = newMemo[struct{}](o.Clock, managerMemory)

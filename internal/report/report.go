@@ -1,16 +1,29 @@
 // Package report is the document in which a sweep tells what it measured and did. It travels as the termination message
-// of the sweeper's container, which the kubelet cuts at 4096 bytes, so names are short and the worst line comes first.
+// of the sweeper's container, which the kubelet cuts at 4096 bytes, so names are short, a long report is packed, and the
+// worst line comes first.
 package report
 
 import (
+	"bytes"
+	"compress/flate"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"sort"
+	"strings"
 )
 
 // MaxBytes is the most that a kubelet keeps of one container's termination message.
 const MaxBytes = 4096
+
+const (
+	// packed begins a report that is too long as JSON: DEFLATE (RFC 1951) of the JSON, in base64 (RFC 4648).
+	packed = "z1:"
+	// maxUnpacked bounds what a packed report may grow to.
+	maxUnpacked = 1 << 20
+)
 
 // Outcome says how a sweep ended.
 type Outcome string
@@ -87,24 +100,35 @@ func worse(a, b Line) bool {
 	}
 }
 
-// Encode sorts the lines worst first and drops the last of them until the document fits MaxBytes, counting what it dropped.
+// Encode sorts the lines worst first. A document that does not fit MaxBytes is packed; if that is not enough, its last lines
+// are dropped until it fits, and counted.
 func Encode(r Report) ([]byte, error) {
 	r.Format = 1
 	lines := append([]Line(nil), r.Lines...)
 	sort.SliceStable(lines, func(i, j int) bool { return worse(lines[i], lines[j]) })
-	for keep := len(lines); ; keep-- {
-		r.Lines, r.Truncated = lines[:keep], len(lines)-keep
+	encode := func(drop int) ([]byte, error) {
+		r.Lines, r.Truncated = lines[:len(lines)-drop], drop
 		b, err := json.Marshal(r)
+		if err == nil && len(b) > MaxBytes && drop < len(lines) {
+			b, err = pack(b)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("encode report: %w", err)
 		}
-		if len(b) <= MaxBytes {
-			return b, nil
-		}
-		if keep == 0 {
-			return nil, fmt.Errorf("encode report: %d bytes without any line, at most %d fit", len(b), MaxBytes)
-		}
+		return b, nil
 	}
+	drop := sort.Search(len(lines), func(drop int) bool {
+		b, err := encode(drop)
+		return err != nil || len(b) <= MaxBytes
+	})
+	b, err := encode(drop)
+	if err == nil && len(b) > MaxBytes {
+		err = fmt.Errorf("encode report: %d bytes without any line, at most %d fit", len(b), MaxBytes)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // ErrUnreadable says that a termination message is no report: empty, cut, or of another format.
@@ -113,11 +137,46 @@ var ErrUnreadable = errors.New("the sweep left no readable report")
 // Decode reads a termination message. A message that is not whole is ErrUnreadable, never a report of zeros.
 func Decode(message string) (Report, error) {
 	var r Report
-	if err := json.Unmarshal([]byte(message), &r); err != nil {
+	document, err := unpack(message)
+	if err == nil {
+		err = json.Unmarshal(document, &r)
+	}
+	if err != nil {
 		return Report{}, fmt.Errorf("%w: %d bytes that are not a whole document", ErrUnreadable, len(message))
 	}
 	if r.Format != 1 || r.Outcome == "" || r.Plan == "" {
 		return Report{}, fmt.Errorf("%w: format %d", ErrUnreadable, r.Format)
 	}
 	return r, nil
+}
+
+func pack(document []byte) ([]byte, error) {
+	var b bytes.Buffer
+	w, err := flate.NewWriter(&b, flate.BestCompression)
+	if err == nil {
+		_, err = w.Write(document)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pack report: %w", err)
+	}
+	return append([]byte(packed), base64.StdEncoding.EncodeToString(b.Bytes())...), nil
+}
+
+func unpack(message string) ([]byte, error) {
+	text, isPacked := strings.CutPrefix(message, packed)
+	if !isPacked {
+		return []byte(message), nil
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("unpack report: %w", err)
+	}
+	document, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b)), maxUnpacked))
+	if err != nil {
+		return nil, fmt.Errorf("unpack report: %w", err)
+	}
+	return document, nil
 }

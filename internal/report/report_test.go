@@ -3,6 +3,7 @@ package report
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -10,12 +11,17 @@ import (
 )
 
 func TestEncodeDecode(t *testing.T) {
-	many := Report{Plan: strings.Repeat("a", 64), Outcome: Done, Mode: "Enforce"}
-	for i := range 64 {
-		many.Lines = append(many.Lines, Line{
-			Dataset: fmt.Sprintf("dataset-%02d-%s", i, strings.Repeat("x", 40)), Policy: strings.Repeat("p", 40), Rule: "rule",
-			Rows: 1 << 40, OldestOverdueSeconds: int64(i),
-		})
+	random := rand.New(rand.NewPCG(1, 2))
+	lines := func(n int) Report {
+		r := Report{Plan: strings.Repeat("a", 64), Outcome: Done, Mode: "Enforce"}
+		for i := range n {
+			r.Lines = append(r.Lines, Line{
+				Dataset: fmt.Sprintf("dataset-%03d-%s", i, strings.Repeat("x", 40)), Policy: strings.Repeat("p", 40), Rule: "rule",
+				Rows: random.Int64N(1 << 40), Eligible: random.Int64N(1 << 30), KeptByChild: random.Int64N(1 << 20), OldestAgeSeconds: random.Int64N(1 << 30),
+				OldestOverdueSeconds: int64(i),
+			})
+		}
+		return r
 	}
 	tests := map[string]struct {
 		give      Report
@@ -54,8 +60,19 @@ func TestEncodeDecode(t *testing.T) {
 		})
 	}
 
+	t.Run("as many rules as a status holds fit", func(t *testing.T) {
+		b, err := Encode(lines(64))
+		if err != nil {
+			t.Fatalf("Encode: %v", err)
+		}
+		got, err := Decode(string(b))
+		if err != nil || len(b) > MaxBytes || got.Truncated != 0 || len(got.Lines) != 64 {
+			t.Errorf("%d bytes, %d lines and %d cut, %v", len(b), len(got.Lines), got.Truncated, err)
+		}
+	})
+
 	t.Run("too many lines: the worst stay, the rest are counted", func(t *testing.T) {
-		b, err := Encode(many)
+		b, err := Encode(lines(640))
 		if err != nil {
 			t.Fatalf("Encode: %v", err)
 		}
@@ -66,10 +83,10 @@ func TestEncodeDecode(t *testing.T) {
 		if err != nil {
 			t.Fatalf("Decode: %v", err)
 		}
-		if got.Truncated == 0 || got.Truncated+len(got.Lines) != 64 {
-			t.Errorf("%d lines and %d cut, want 64 together", len(got.Lines), got.Truncated)
+		if got.Truncated == 0 || got.Truncated+len(got.Lines) != 640 {
+			t.Errorf("%d lines and %d cut, want 640 together", len(got.Lines), got.Truncated)
 		}
-		if got.Lines[0].OldestOverdueSeconds != 63 {
+		if got.Lines[0].OldestOverdueSeconds != 639 {
 			t.Errorf("first line is overdue for %d s, want the worst", got.Lines[0].OldestOverdueSeconds)
 		}
 	})
@@ -86,9 +103,14 @@ func TestDecodeRefusesWhatIsNotWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	long, err := pack(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, message := range map[string]string{
 		"empty": "", "cut": string(whole[:len(whole)-1]), "no document": "OOMKilled",
 		"another format": strings.Replace(string(whole), `"v":1`, `"v":2`, 1), "zeros": "{}",
+		"a packed one that was cut": string(long[:len(long)-8]), "no packed one": packed + "!", "packed nothing": packed,
 	} {
 		if _, err := Decode(message); !errors.Is(err, ErrUnreadable) {
 			t.Errorf("%s: error %v, want ErrUnreadable", name, err)

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -29,7 +30,7 @@ var testEnv *env.Env
 func TestMain(m *testing.M) {
 	log := logr.Discard() // crashes are wanted here, and loud; LETHE_TEST_LOG=1 lets them be heard
 	if os.Getenv("LETHE_TEST_LOG") != "" {
-		log = klog.Background()
+		log = logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, nil))
 	}
 	ctrl.SetLogger(log)
 	klog.SetLogger(log)

@@ -147,11 +147,20 @@ func TestWindowsThatTheAPIServerRefuses(t *testing.T) {
 	const store = `{apiVersion: lethe.dev/v1alpha1, kind: DataStore, metadata: {name: bad, namespace: %s}, spec: {type: Postgres,
   postgres: {host: db.example, database: chat, username: lethe, password: %s}, %s
   datasets: [{name: messages, dataClass: Conversations, table: {name: %s, key: [id], ageColumn: {name: created_at, type: %s}%s}}]}}`
+	const approved = `approvedPlan: {systemIdentifier: "7300", database: chat, tenancy: %[1]s, windows: [{dataset: messages, definition: d, retainFor: {days: 90},
+    tenants: [{tenant: acme, retainFor: {days: 30}, externalIDs: %[3]s}]}]}, tenancy: %[1]s%[2]s,`
 	b := newStoreBench(t, v1alpha1.TenantCustomer)
 	ds := func(password, more, table, age, tenant string) string {
 		return fmt.Sprintf(store, b.namespace, password, more, table, age, tenant)
 	}
+	shared := func(ids string) string {
+		return ds("seal.v1.a.b.c.d.e", fmt.Sprintf(approved, "Shared", ", tenantIDType: AccountID", ids), "messages", "Timestamptz", ", tenantColumn: account_id")
+	}
 	const sealed = "seal.v1.a.b.c.d.e"
+	many := ""
+	for n := range 32 {
+		many += fmt.Sprintf(", a-%d", n)
+	}
 	tests := map[string]struct {
 		give string
 		says []string // empty: it is accepted
@@ -178,6 +187,11 @@ func TestWindowsThatTheAPIServerRefuses(t *testing.T) {
 		"Shared without an id type":  {give: ds(sealed, "tenancy: Shared,", "messages", "Timestamptz", ", tenantColumn: account_id"), says: []string{"tenantIDType is required"}},
 		"two rules for one class": {give: `{apiVersion: lethe.dev/v1alpha1, kind: DataRetentionPolicy, metadata: {name: bad}, spec: {storeSelector: {matchLabels: {a: b}},
   rules: [{name: r, dataClass: Conversations, retainFor: {days: 1}}, {name: s, dataClass: Conversations, retainFor: {days: 2}}]}}`, says: []string{"names a dataClass twice"}},
+		"identifiers approved":                  {give: shared("[a-1, a-2]")},
+		"an identifier that is approved twice":  {give: shared("[a-1, a-1]"), says: []string{"externalIDs[1]", "Duplicate value"}},
+		"an identifier of nothing":              {give: shared(`[""]`), says: []string{"externalIDs[0]"}},
+		"more identifiers than a Tenant has":    {give: shared("[b" + many + "]"), says: []string{"externalIDs", "32"}},
+		"identifiers in a Dedicated's approval": {give: ds(sealed, fmt.Sprintf(approved, "Dedicated", "", "[a-1]"), "messages", "Timestamptz", ""), says: []string{"externalIDs are refused unless tenancy is Shared"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

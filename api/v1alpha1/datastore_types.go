@@ -227,12 +227,22 @@ type ApprovedTenantWindow struct {
 	// retainFor approved for this tenant's rows.
 	// +required
 	RetainFor *Period `json:"retainFor,omitempty"`
+
+	// externalIDs that this is approved for: what the tenant was called in the store when it was approved. Rows under another
+	// one wait for approval, and go by the window of rows of any tenant until then. Left out, it is approved for none.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=128
+	ExternalIDs []string `json:"externalIDs,omitempty"`
 }
 
 // ApprovedPlan is what a person agreed may be deleted. `kubectl lethe approve` writes it from what an Audit measured;
 // in Git it is reviewed like any other change. A plan that could delete more than this waits.
 //
 // +kubebuilder:validation:XValidation:rule="self.windows.all(w, !has(w.backlogRows)) || has(self.backlogUntil)",message="backlogUntil must be set when a window has backlogRows"
+// +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.tenants) || w.tenants.all(t, !has(t.externalIDs)))",message="windows[*].tenants[*].externalIDs are refused unless tenancy is Shared: in a Dedicated store every row is one tenant's"
 type ApprovedPlan struct {
 	// systemIdentifier of the database cluster (pg_control_system) that was audited.
 	// +required

@@ -33,7 +33,8 @@ func newApprove(s *shell) *cobra.Command {
 		Use:   "approve [NAMESPACE/]STORE",
 		Short: "Agree to what a store's plan would delete",
 		Long: `Show what the rules that govern a store would delete, as it was last measured, and write it as spec.approvedPlan: these
-windows, of these tables, of this database. Whatever would delete more later waits for approval again.
+windows, of these tables, of this database; for a tenant with a window of its own, of rows under the identifiers that it
+has now. Whatever would delete more later waits for approval again.
 
 It asks on a terminal; elsewhere --yes is needed. -o yaml prints the approval for a review in Git and changes nothing.`,
 		Example: `  kubectl lethe approve platform-data/chat
@@ -120,7 +121,7 @@ func printApproval(out io.Writer, st *compiledStore, approved v1alpha1.ApprovedP
 	fmt.Fprintf(out, "DataStore %s/%s, database %s of system %s, %s\n",
 		st.store.Namespace, st.store.Name, approved.Database, approved.SystemIdentifier, approved.Tenancy)
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "DATASET\tTABLE\tTENANT\tROWS OLDER THAN\tWAITING NOW")
+	fmt.Fprintln(w, "DATASET\tTABLE\tTENANT\tROWS OLDER THAN\tWAITING NOW\tIDENTIFIERS")
 	for _, window := range approved.Windows {
 		name := ""
 		for _, d := range st.compiled.Plan.Datasets {
@@ -129,9 +130,9 @@ func printApproval(out io.Writer, st *compiledStore, approved v1alpha1.ApprovedP
 			}
 		}
 		waiting := strconv.FormatInt(window.BacklogRows, 10)
-		fmt.Fprintf(w, "%s\t%s\t*\t%s\t%s\n", window.Dataset, name, pointerWords(window.RetainFor), waiting)
+		fmt.Fprintf(w, "%s\t%s\t*\t%s\t%s\t*\n", window.Dataset, name, pointerWords(window.RetainFor), waiting)
 		for _, t := range window.Tenants {
-			fmt.Fprintf(w, "\t\t%s\t%s\t\n", t.Tenant, pointerWords(t.RetainFor))
+			fmt.Fprintf(w, "\t\t%s\t%s\t\t%s\n", t.Tenant, pointerWords(t.RetainFor), strings.Join(t.ExternalIDs, ", "))
 		}
 	}
 	if err := w.Flush(); err != nil {

@@ -91,7 +91,11 @@ func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string
 	say("  %s may go %s after its %s, and must be gone %s later (policy %s, rule %s).",
 		who, periodWords(r.RetainFor), d.Table.AgeColumn.Name, slackWords(r.DeleteWithin), r.Policy, r.Rule)
 	for _, o := range r.Overrides {
-		say("    Records of %s: %s.", o.Tenant, periodWords(o.RetainFor))
+		kept := ""
+		if ids := keptLonger(d, r, o); len(ids) > 0 {
+			kept = "; those under " + strings.Join(ids, ", ") + " are kept longer, 'kubectl lethe plan' says why"
+		}
+		say("    Records of %s: %s%s.", o.Tenant, periodWords(o.RetainFor), kept)
 	}
 	if r.Problem != "" {
 		say("    This cannot be kept: %s", r.Problem)

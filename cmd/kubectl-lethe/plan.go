@@ -99,7 +99,11 @@ func planTable(out io.Writer, st *compiledStore) error {
 		for _, r := range d.Rules {
 			row(d.Name, tableName(d.Table), r.Policy+"/"+r.Rule, string(r.Mode), retention.ISO(r.RetainFor), "*", st.eligible(d.Name, r), fate(d, r))
 			for _, o := range r.Overrides {
-				row("", "", "", "", retention.ISO(o.RetainFor), o.Tenant, "", "")
+				kept := ""
+				if ids := keptLonger(d, r, o); len(ids) > 0 {
+					kept = "kept longer: " + strings.Join(ids, ", ")
+				}
+				row("", "", "", "", retention.ISO(o.RetainFor), o.Tenant, "", kept)
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/retention"
 )
 
 // compiledStore is a store, as it is in the cluster or as a file would make it, and its plan.
@@ -239,6 +240,27 @@ func fate(d plan.Dataset, r plan.Rule) string {
 	default:
 		return "yes"
 	}
+}
+
+// keptLonger are the identifiers under which a tenant's rows are kept longer than its own window says, while the rule deletes:
+// they were not approved for it, or it cannot be ordered.
+func keptLonger(d plan.Dataset, r plan.Rule, o plan.Override) []string {
+	if d.Delete == nil || r.Mode != v1alpha1.PolicyEnforce {
+		return nil // the rule's own line says why
+	}
+	var kept []string
+	for _, id := range o.ExternalIDs {
+		window := d.Delete.RetainFor
+		for _, deleted := range d.Delete.Overrides {
+			if slices.Contains(deleted.ExternalIDs, id) {
+				window = deleted.RetainFor
+			}
+		}
+		if !retention.AtMost(window, o.RetainFor) {
+			kept = append(kept, id)
+		}
+	}
+	return kept
 }
 
 func tableName(t v1alpha1.Table) string {

@@ -136,6 +136,40 @@ func TestApprove(t *testing.T) {
 	c.fails("", []string{"approve", "platform/chat", "--yes", "-o", "yaml"}, "give one of them")
 }
 
+// TestAnIdentifierThatWasNotApproved: a tenant with a shorter window is given another identifier after the approval.
+func TestAnIdentifierThatWasNotApproved(t *testing.T) {
+	makeWorld(t)
+	c := newCaller(t)
+	var policy v1alpha1.DataRetentionPolicy
+	if err := testEnv.Client.Get(t.Context(), clientKey("", "published-promise"), &policy); err != nil {
+		t.Fatal(err)
+	}
+	policy.Spec.Mode, policy.Spec.Rules = v1alpha1.PolicyEnforce, policy.Spec.Rules[:1]
+	if err := testEnv.Client.Update(t.Context(), &policy); err != nil {
+		t.Fatal(err)
+	}
+	c.ok("", "approve", "platform/chat", "--yes")
+	if o := c.ok("", "plan", "platform/chat"); strings.Contains(o.out, "Beyond") || strings.Contains(o.out, "kept longer") {
+		t.Fatalf("what was just approved waits:\n%s", o.out)
+	}
+	var acme v1alpha1.Tenant
+	if err := testEnv.Client.Get(t.Context(), clientKey("", "acme"), &acme); err != nil {
+		t.Fatal(err)
+	}
+	acme.Spec.ExternalIDs = append(acme.Spec.ExternalIDs, v1alpha1.ExternalID{Type: "AccountID", Value: "account-of-nobody"})
+	if err := testEnv.Client.Update(t.Context(), &acme); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "plan-identifier.txt", c.ok("", "plan", "platform/chat").out)
+	if o := c.ok("", "explain", "platform/chat"); !strings.Contains(o.out, "Records of acme: 30 days; those under account-of-nobody are kept longer") {
+		t.Errorf("explain does not say what is kept:\n%s", o.out)
+	}
+	c.ok("", "approve", "platform/chat", "--yes")
+	if o := c.ok("", "plan", "platform/chat"); strings.Contains(o.out, "Beyond") || strings.Contains(o.out, "kept longer") {
+		t.Errorf("what was approved again waits:\n%s", o.out)
+	}
+}
+
 func TestApproveNeedsAMeasurement(t *testing.T) {
 	store := makeWorld(t)
 	setStatus(t, store, "", func(s *v1alpha1.DataStoreStatus) { s.MeasuredAt = nil })

@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,29 +39,32 @@ func (c *compiler) missing(d v1alpha1.Dataset, want *Deletion) []string {
 	}
 
 	// A tenant that is named in the approval needs a window at least as long as that, also when it is now under the base.
+	ok := newApproval(c.ord, w)
 	var out []string
-	own := map[string]bool{}
 	for _, t := range w.Tenants {
-		own[t.Tenant] = true
-		if got := c.effective(want, t.Tenant); t.RetainFor == nil || !c.ord.atMost(*t.RetainFor, got) {
-			out = append(out, line(d.Name, t.Tenant, got, "approved: "+isoOr(t.RetainFor)))
+		o := overrideOf(want, t.Tenant)
+		if o == nil {
+			o = &Override{Tenant: t.Tenant, RetainFor: want.RetainFor}
+		}
+		if approved := ok.lacks(*o); approved != "" {
+			out = append(out, line(d.Name, t.Tenant, o.RetainFor, approved))
 		}
 	}
 	for _, o := range want.Overrides {
-		if !own[o.Tenant] && !c.ord.atMost(*w.RetainFor, o.RetainFor) {
-			out = append(out, line(d.Name, o.Tenant, o.RetainFor, "approved: "+retention.ISO(*w.RetainFor)))
+		if approved := ok.lacks(o); ok.tenants[o.Tenant] == nil && approved != "" {
+			out = append(out, line(d.Name, o.Tenant, o.RetainFor, approved))
 		}
 	}
 	// In a Dedicated store every row is one tenant's: an approval that names it has been asked already.
-	dedicated := c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared && own[c.in.StoreTenant.Name]
+	dedicated := c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared && ok.tenants[c.in.StoreTenant.Name] != nil
 	if !dedicated && !c.ord.atMost(*w.RetainFor, want.RetainFor) {
 		out = append(out, line(d.Name, "", want.RetainFor, "approved: "+retention.ISO(*w.RetainFor)))
 	}
 	return out
 }
 
-// approvedPart is a deletion without the windows of single tenants that nobody has approved yet: such a tenant's rows stay
-// as long as was approved for them, and everybody else's go on as before. The rest is for missing to judge.
+// approvedPart is a deletion without the windows of single tenants, and the identifiers of theirs, that nobody has approved
+// yet: such rows stay as long as was approved for them, and everybody else's go on as before. The rest is for missing to judge.
 func (c *compiler) approvedPart(d v1alpha1.Dataset, want *Deletion) *Deletion {
 	approved := c.in.Store.Spec.ApprovedPlan
 	if approved == nil {
@@ -70,16 +74,13 @@ func (c *compiler) approvedPart(d v1alpha1.Dataset, want *Deletion) *Deletion {
 	if w == nil || w.RetainFor == nil {
 		return want
 	}
-	own := map[string]*v1alpha1.Period{}
-	for _, t := range w.Tenants {
-		own[t.Tenant] = t.RetainFor
-	}
+	ok := newApproval(c.ord, w)
 	out := *want
 	out.Overrides = nil
 	for _, o := range want.Overrides {
-		allowed, named := own[o.Tenant]
-		if !named {
-			allowed = w.RetainFor
+		allowed, named := w.RetainFor, false
+		if t := ok.tenants[o.Tenant]; t != nil {
+			allowed, named = t.RetainFor, true
 		}
 		switch {
 		case allowed == nil:
@@ -90,19 +91,78 @@ func (c *compiler) approvedPart(d v1alpha1.Dataset, want *Deletion) *Deletion {
 		default:
 			o.RetainFor = *allowed
 		}
-		out.Overrides = append(out.Overrides, o)
+		// Rows under an identifier that is dropped here go by the base window, as rows of unknown tenants do. No override
+		// and no approval that missing lets pass is longer.
+		if o.ExternalIDs = ok.covered(o); len(o.ExternalIDs) > 0 {
+			out.Overrides = append(out.Overrides, o)
+		}
 	}
 	return &out
 }
 
-// effective is the window of one tenant under a deletion.
-func (c *compiler) effective(want *Deletion, tenant string) v1alpha1.Period {
-	for _, o := range want.Overrides {
-		if o.Tenant == tenant {
-			return o.RetainFor
+// approval of one dataset, by tenant and by what the tenants were called.
+type approval struct {
+	ord     *ordering
+	base    v1alpha1.Period
+	tenants map[string]*v1alpha1.ApprovedTenantWindow
+	listed  map[string][]*v1alpha1.ApprovedTenantWindow
+}
+
+func newApproval(ord *ordering, w *v1alpha1.ApprovedWindow) *approval {
+	a := &approval{ord: ord, base: *w.RetainFor, tenants: map[string]*v1alpha1.ApprovedTenantWindow{}, listed: map[string][]*v1alpha1.ApprovedTenantWindow{}}
+	for i := range w.Tenants {
+		t := &w.Tenants[i]
+		a.tenants[t.Tenant] = t
+		for _, id := range t.ExternalIDs {
+			a.listed[id] = append(a.listed[id], t)
 		}
 	}
-	return want.RetainFor
+	return a
+}
+
+// covered are the identifiers of an override that may have its window: those that were approved as this tenant's, and where
+// the window is no shorter than the base, all but those that were approved for longer as another's. Otherwise whoever may edit
+// a Tenant with a shorter window could write another customer's identifier into it, and have that customer's rows deleted.
+func (a *approval) covered(o Override) []string {
+	var out []string
+	for _, id := range o.ExternalIDs {
+		own, ok := false, a.ord.atMost(a.base, o.RetainFor)
+		for _, t := range a.listed[id] {
+			own = own || t.Tenant == o.Tenant
+			ok = ok && t.RetainFor != nil && a.ord.atMost(*t.RetainFor, o.RetainFor)
+		}
+		if own || ok {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// lacks says what of an override was approved when that is not all of it. It counts identifiers and does not repeat them.
+func (a *approval) lacks(o Override) string {
+	allowed, t := &a.base, a.tenants[o.Tenant]
+	if t != nil {
+		allowed = t.RetainFor
+	}
+	long := allowed != nil && a.ord.atMost(*allowed, o.RetainFor)
+	n := len(o.ExternalIDs) - len(a.covered(o))
+	switch said := "approved: " + isoOr(allowed); {
+	case n > 0 && (long || t != nil):
+		return fmt.Sprintf("%s, but not for %d of its %d externalIDs", said, n, len(o.ExternalIDs))
+	case !long:
+		return said
+	default:
+		return ""
+	}
+}
+
+func overrideOf(want *Deletion, tenant string) *Override {
+	for i := range want.Overrides {
+		if want.Overrides[i].Tenant == tenant {
+			return &want.Overrides[i]
+		}
+	}
+	return nil
 }
 
 // approve gives a deletion the backlog that was approved with it.
@@ -163,7 +223,7 @@ var ErrNotMeasured = errors.New("the store has not been measured under its prese
 var ErrNothingToApprove = errors.New("no rule that can be kept governs any dataset of this store; look at its conditions")
 
 // Propose writes the approval that covers everything the rules would delete, as it was last measured: the database's
-// identity, each window, and as many rows beyond the brake as are waiting now.
+// identity, each window, what tenants with a window of their own are called, and as many rows beyond the brake as wait now.
 func Propose(r Result, status v1alpha1.DataStoreStatus, now time.Time) (v1alpha1.ApprovedPlan, error) {
 	if status.MeasuredAt == nil || status.Plan.SystemIdentifier == "" {
 		return v1alpha1.ApprovedPlan{}, ErrNotMeasured
@@ -188,7 +248,9 @@ func Propose(r Result, status v1alpha1.DataStoreStatus, now time.Time) (v1alpha1
 		}
 		for _, o := range want.Overrides {
 			own := o.RetainFor
-			w.Tenants = append(w.Tenants, v1alpha1.ApprovedTenantWindow{Tenant: o.Tenant, RetainFor: &own})
+			w.Tenants = append(w.Tenants, v1alpha1.ApprovedTenantWindow{
+				Tenant: o.Tenant, RetainFor: &own, ExternalIDs: slices.Clone(o.ExternalIDs),
+			})
 		}
 		if w.BacklogRows > 0 {
 			until := metav1.NewTime(now.UTC().Truncate(time.Second).AddDate(0, 0, BacklogDays))

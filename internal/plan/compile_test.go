@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -155,7 +156,7 @@ func TestGolden(t *testing.T) {
 
 // outcome is what a table below looks at.
 type outcome struct {
-	Deletes   []string // dataset window[ tenant window]…
+	Deletes   []string // dataset window[ tenant=window[ of some identifiers only]]…
 	Problems  []string // beginnings of messages, "…" for the rest
 	Awaiting  []string
 	Waiting   bool
@@ -169,6 +170,9 @@ func look(r Result) outcome {
 			s := d.Name + " " + iso(d.Delete.RetainFor)
 			for _, o := range d.Delete.Overrides {
 				s += " " + o.Tenant + "=" + iso(o.RetainFor)
+				if i := slices.IndexFunc(r.Plan.Tenants, func(x Tenant) bool { return x.Name == o.Tenant }); len(r.Plan.Tenants[i].ExternalIDs) != len(o.ExternalIDs) {
+					s += " of " + strings.Join(o.ExternalIDs, "+")
+				}
 			}
 			out.Deletes = append(out.Deletes, s)
 		}
@@ -259,6 +263,86 @@ func TestCompile(t *testing.T) {
 				in.Store.Spec.ApprovedPlan.Windows[0].Tenants[0].RetainFor = days(100)
 			},
 			want: outcome{Waiting: true, Awaiting: []string{"messages: rows of acme older than P30D (approved: P100D)"}},
+		},
+		"an identifier that is given to a tenant with a shorter window waits, and goes by the base until then": {
+			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90), override("acme", days(30))))),
+			approve: true,
+			change:  func(in *Input) { in.Tenants[1] = makeTenant("acme", "a-2", "n-1", "a-1") },
+			want: outcome{Deletes: []string{"messages P90D acme=P30D of a-1+a-2"}, Waiting: true,
+				Awaiting: []string{"messages: rows of acme older than P30D (approved: P30D, but not for 1 of its 3 externalIDs)"}},
+		},
+		"so does one that both tenants' windows were approved for, each its own": {
+			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90), override("acme", days(30)), override("globex", days(20))))),
+			approve: true,
+			change: func(in *Input) {
+				in.Tenants[0], in.Tenants[1] = makeTenant("globex", "g-1", "a-1"), makeTenant("acme", "a-2")
+			},
+			want: outcome{Deletes: []string{"messages P90D acme=P30D globex=P20D of g-1"}, Waiting: true,
+				Awaiting: []string{"messages: rows of globex older than P20D (approved: P20D, but not for 1 of its 2 externalIDs)"}},
+		},
+		"one that was approved for longer as another tenant's waits even where the base was approved for less": {
+			in: shared(makePolicy("p", enforce, makeRule("Conversations", days(366), override("acme", days(95)), override("globex", days(120))))),
+			change: func(in *Input) {
+				approveAll(t, *in)
+				w := &in.Store.Spec.ApprovedPlan.Windows[0]
+				w.RetainFor, w.Tenants = days(90), []v1alpha1.ApprovedTenantWindow{{Tenant: "globex", RetainFor: days(100), ExternalIDs: []string{"g-1"}}}
+				in.Tenants[0], in.Tenants[1] = makeTenant("globex", "g-2"), makeTenant("acme", "a-1", "g-1")
+			},
+			want: outcome{Deletes: []string{"messages P366D acme=P95D of a-1 globex=P120D"}, Waiting: true,
+				Awaiting: []string{"messages: rows of acme older than P95D (approved: P90D, but not for 1 of its 2 externalIDs)"}},
+		},
+		"a shorter window and another identifier of one tenant are one line": {
+			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90), override("acme", days(60))))),
+			approve: true,
+			change: func(in *Input) {
+				in.Tenants[1] = makeTenant("acme", "a-1", "a-2", "n-1")
+				in.Tenants[1].Spec.RetentionOverrides = []v1alpha1.RetentionOverride{{DataClass: "Conversations", RetainFor: days(30)}}
+			},
+			want: outcome{Deletes: []string{"messages P90D acme=P60D of a-1+a-2"}, Waiting: true,
+				Awaiting: []string{"messages: rows of acme older than P30D (approved: P60D, but not for 1 of its 3 externalIDs)"}},
+		},
+		"an approval that lists no identifiers covers none": {
+			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90), override("acme", days(30))))),
+			approve: true,
+			change:  func(in *Input) { in.Store.Spec.ApprovedPlan.Windows[0].Tenants[0].ExternalIDs = nil },
+			want: outcome{Deletes: []string{"messages P90D"}, Waiting: true,
+				Awaiting: []string{"messages: rows of acme older than P30D (approved: P30D, but not for 2 of its 2 externalIDs)"}},
+		},
+		"an identifier that is taken away needs none": {
+			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90), override("acme", days(30))))),
+			approve: true,
+			change:  func(in *Input) { in.Tenants[1] = makeTenant("acme", "a-2") },
+			want:    outcome{Deletes: []string{"messages P90D acme=P30D"}},
+		},
+		"nor one of another type, nor one of a tenant under the base window": {
+			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90), override("acme", days(30))))),
+			approve: true,
+			change: func(in *Input) {
+				in.Tenants[0] = makeTenant("globex", "g-1", "n-1")
+				in.Tenants[1].Spec.ExternalIDs = append(in.Tenants[1].Spec.ExternalIDs, v1alpha1.ExternalID{Type: "PhoneID", Value: "n-2"})
+			},
+			want: outcome{Deletes: []string{"messages P90D acme=P30D"}},
+		},
+		"nor a tenant that goes away": {
+			in: func() Input {
+				in := shared(makePolicy("p", enforce, makeRule("Conversations", days(90))))
+				in.Tenants[1].Spec.RetentionOverrides = []v1alpha1.RetentionOverride{{DataClass: "Conversations", RetainFor: days(30)}}
+				return in
+			}(),
+			approve: true,
+			change:  func(in *Input) { in.Tenants = append(in.Tenants[:1:1], in.Tenants[2]) },
+			want:    outcome{Deletes: []string{"messages P90D"}},
+		},
+		"in a Dedicated store it matters nothing what its tenant is called": {
+			in: func() Input {
+				in := dedicated(makePolicy("p", enforce, makeRule("Conversations", days(90), override("acme", days(30)))))
+				in.Store.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyDedicated,
+					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: Definition(in.Store.Spec.Datasets[1].Table), RetainFor: days(90),
+						Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: "acme", RetainFor: days(30)}}}}}
+				return in
+			}(),
+			change: func(in *Input) { *in.StoreTenant = makeTenant("acme", "a-1", "a-2") },
+			want:   outcome{Deletes: []string{"messages P30D"}},
 		},
 		"a new tenant under the base window needs none": {
 			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90)))),

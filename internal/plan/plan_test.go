@@ -137,7 +137,7 @@ func TestPropose(t *testing.T) {
 			{Dataset: "contacts", Definition: Definition(in.Store.Spec.Datasets[2].Table), RetainFor: months(6)},
 			{
 				Dataset: "messages", Definition: Definition(in.Store.Spec.Datasets[1].Table), RetainFor: days(90), BacklogRows: 300000,
-				Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: "acme", RetainFor: days(30)}},
+				Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: "acme", RetainFor: days(30), ExternalIDs: []string{"a-1", "a-2"}}},
 			},
 		},
 	}

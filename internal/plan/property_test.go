@@ -19,7 +19,7 @@ func drawPeriod(t *rapid.T, label string) *v1alpha1.Period {
 
 func drawOverrides(t *rapid.T, label string) []v1alpha1.TenantOverride {
 	var out []v1alpha1.TenantOverride
-	for _, n := range []string{"acme", "globex", "initech"} {
+	for _, n := range tenantNames {
 		if rapid.Bool().Draw(t, label+n) {
 			out = append(out, override(n, drawPeriod(t, label+n+"-window")))
 		}
@@ -27,7 +27,34 @@ func drawOverrides(t *rapid.T, label string) []v1alpha1.TenantOverride {
 	return out
 }
 
-// drawInput draws a Shared store with up to three policies and a random approval.
+// identifiers that tenants have, had or never had, and one of no tenant that anybody knows.
+var identifiers = []string{"a-1", "a-2", "g-1", "i-1", "n-1", "unknown"}
+
+var tenantNames = []string{"acme", "globex", "initech"}
+
+// drawTenants gives each identifier to one tenant, to two, or to nobody; some stay with whom they were before.
+func drawTenants(t *rapid.T, label string, before []v1alpha1.Tenant) []v1alpha1.Tenant {
+	ids := map[string][]string{}
+	for _, id := range identifiers[:len(identifiers)-1] {
+		if before != nil && rapid.Bool().Draw(t, label+id+" stays") {
+			for _, owner := range owners(before, id) {
+				ids[owner] = append(ids[owner], id)
+			}
+			continue
+		}
+		for _, owner := range rapid.SampledFrom([][]string{{"acme"}, {"globex"}, {"initech"}, {"acme"}, {"globex"}, {"acme", "initech"}, nil}).Draw(t, label+id) {
+			ids[owner] = append(ids[owner], id)
+		}
+	}
+	var out []v1alpha1.Tenant
+	for _, name := range tenantNames {
+		out = append(out, makeTenant(name, ids[name]...))
+	}
+	return out
+}
+
+// drawInput draws a Shared store with up to three policies and a random approval, given when the tenants were perhaps
+// called otherwise than now.
 func drawInput(t *rapid.T) Input {
 	var policies []v1alpha1.DataRetentionPolicy
 	for i, n := 0, rapid.IntRange(1, 3).Draw(t, "policies"); i < n; i++ {
@@ -36,16 +63,24 @@ func drawInput(t *rapid.T) Input {
 		policies = append(policies, makePolicy(name, mode, makeRule("Conversations", drawPeriod(t, name), drawOverrides(t, name)...)))
 	}
 	in := shared(policies...)
-	in.Tenants = append(in.Tenants, makeTenant("initech", "i-1"))
-	approved := &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyShared}
-	w := v1alpha1.ApprovedWindow{Dataset: "messages", Definition: Definition(in.Store.Spec.Datasets[1].Table), RetainFor: drawPeriod(t, "approved")}
-	for _, o := range drawOverrides(t, "approved-") {
-		w.Tenants = append(w.Tenants, v1alpha1.ApprovedTenantWindow(o))
+	in.Tenants = drawTenants(t, "then ", nil)
+	switch rapid.IntRange(0, 4).Draw(t, "approval") {
+	case 0:
+	case 1, 2: // what a person agreed to, whatever the rules are now
+		w := v1alpha1.ApprovedWindow{Dataset: "messages", Definition: Definition(in.Store.Spec.Datasets[1].Table), RetainFor: drawPeriod(t, "approved")}
+		for _, o := range drawOverrides(t, "approved-") {
+			a := v1alpha1.ApprovedTenantWindow{Tenant: o.Tenant, RetainFor: o.RetainFor}
+			for _, id := range in.Tenants[slices.Index(tenantNames, o.Tenant)].Spec.ExternalIDs {
+				a.ExternalIDs = append(a.ExternalIDs, id.Value)
+			}
+			w.Tenants = append(w.Tenants, a)
+		}
+		in.Store.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyShared,
+			Windows: []v1alpha1.ApprovedWindow{w}}
+	default: // the rules as they are
+		propose(t, &in)
 	}
-	approved.Windows = []v1alpha1.ApprovedWindow{w}
-	if rapid.IntRange(0, 4).Draw(t, "unapproved") > 0 {
-		in.Store.Spec.ApprovedPlan = approved
-	}
+	in.Tenants = drawTenants(t, "now ", in.Tenants)
 	return in
 }
 
@@ -59,31 +94,40 @@ func deletion(in Input) *Deletion {
 	return nil
 }
 
-// windowUnder is the window of one tenant; ok is false when none of its rows may go.
-func windowUnder(d *Deletion, tenant string) (v1alpha1.Period, bool) {
+// windowUnder is the window of the rows under one identifier, as the store's statements choose it: by the identifier alone.
+// ok is false when none of them may go.
+func windowUnder(d *Deletion, id string) (v1alpha1.Period, bool) {
 	if d == nil {
 		return v1alpha1.Period{}, false
 	}
-	return Rule{RetainFor: d.RetainFor, Overrides: d.Overrides}.windowOf(tenant), true
+	for _, o := range d.Overrides {
+		if slices.Contains(o.ExternalIDs, id) {
+			return o.RetainFor, true
+		}
+	}
+	return d.RetainFor, true
 }
 
-var everybody = []string{"acme", "globex", "initech", "somebody unknown"}
-
-// assertNoEarlier fails when a row of the tenant could go earlier under b than under a. It asks the calendar, on dates
-// where windows differ most, not the comparison that the plan itself uses.
-func assertNoEarlier(t *rapid.T, a, b *Deletion, tenant string) {
+// assertNoEarlier fails when a row under the identifier could go earlier under b than under a.
+func assertNoEarlier(t *rapid.T, a, b *Deletion, id string) {
 	t.Helper()
-	wb, deletes := windowUnder(b, tenant)
+	wb, deletes := windowUnder(b, id)
 	if !deletes {
 		return
 	}
-	wa, deleted := windowUnder(a, tenant)
+	wa, deleted := windowUnder(a, id)
 	if !deleted {
-		t.Fatalf("rows of %s may now go after %s, and might not before", tenant, retention.ISO(wb))
+		t.Fatalf("rows of %s may now go after %s, and might not before", id, retention.ISO(wb))
 	}
+	assertNotShorter(t, id, wa, wb)
+}
+
+// assertNotShorter asks the calendar, on dates where windows differ most, not the comparison that the plan itself uses.
+func assertNotShorter(t *rapid.T, id string, before, after v1alpha1.Period) {
+	t.Helper()
 	for _, age := range ages {
-		if retention.AddClamp(age, wb).Before(retention.AddClamp(age, wa)) {
-			t.Fatalf("a row of %s from %s may go after %s, before it was after %s", tenant, age, retention.ISO(wb), retention.ISO(wa))
+		if retention.AddClamp(age, after).Before(retention.AddClamp(age, before)) {
+			t.Fatalf("a row of %s from %s may go after %s, before it was after %s", id, age, retention.ISO(after), retention.ISO(before))
 		}
 	}
 }
@@ -104,8 +148,10 @@ func TestAnOverrideTouchesNobodyElse(t *testing.T) {
 		i := slices.IndexFunc(in.Tenants, func(x v1alpha1.Tenant) bool { return x.Name == "acme" })
 		in.Tenants[i].Spec.RetentionOverrides = []v1alpha1.RetentionOverride{{DataClass: "Conversations", RetainFor: drawPeriod(t, "own")}}
 		after := deletion(in)
-		for _, name := range everybody[1:] {
-			assertNoEarlier(t, before, after, name)
+		for _, id := range identifiers {
+			if owner(in, id) != "acme" {
+				assertNoEarlier(t, before, after, id)
+			}
 		}
 		if after != nil {
 			seen++
@@ -124,15 +170,15 @@ func TestAFloorNeverMakesMoreDeletable(t *testing.T) {
 		floor := drawPeriod(t, "floor")
 		in.Store.Spec.Datasets[1].Floor = &v1alpha1.Floor{RetainFor: floor, LegalBasis: "law"}
 		after := deletion(in)
-		for _, name := range everybody {
-			assertNoEarlier(t, before, after, name)
-			w, deletes := windowUnder(after, name)
+		for _, id := range identifiers {
+			assertNoEarlier(t, before, after, id)
+			w, deletes := windowUnder(after, id)
 			if deletes {
 				seen++
 			}
 			for _, age := range ages {
 				if deletes && retention.AddClamp(age, w).Before(retention.AddClamp(age, *floor)) {
-					t.Fatalf("a row of %s from %s goes under the floor %s", name, age, retention.ISO(*floor))
+					t.Fatalf("a row of %s from %s goes under the floor %s", id, age, retention.ISO(*floor))
 				}
 			}
 		}
@@ -142,27 +188,92 @@ func TestAFloorNeverMakesMoreDeletable(t *testing.T) {
 	}
 }
 
+// owners are the tenants that claim an identifier.
+func owners(tenants []v1alpha1.Tenant, id string) []string {
+	var out []string
+	for _, x := range tenants {
+		if slices.ContainsFunc(x.Spec.ExternalIDs, func(e v1alpha1.ExternalID) bool { return e.Value == id }) {
+			out = append(out, x.Name)
+		}
+	}
+	return out
+}
+
+// owner of an identifier, empty when nobody or more than one tenant claims it.
+func owner(in Input, id string) string {
+	if all := owners(in.Tenants, id); len(all) == 1 {
+		return all[0]
+	}
+	return ""
+}
+
+// TestNothingGoesThatWasNotApproved holds for each identifier, whoever has it now: it goes by the window of a tenant only where
+// it was approved as that tenant's, and else after the one for everybody, and not before any that it was approved for.
 func TestNothingGoesThatWasNotApproved(t *testing.T) {
-	seen := 0
+	seen, own, moved := 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		in := drawInput(t)
 		got := deletion(in)
 		approved := in.Store.Spec.ApprovedPlan
-		if approved == nil {
-			if got != nil {
-				t.Fatal("deletes without approval")
-			}
+		if got == nil {
 			return
 		}
-		allowed := &Deletion{RetainFor: *approved.Windows[0].RetainFor}
-		for _, w := range approved.Windows[0].Tenants {
-			allowed.Overrides = append(allowed.Overrides, Override{Tenant: w.Tenant, RetainFor: *w.RetainFor})
+		if approved == nil {
+			t.Fatal("deletes without approval")
 		}
-		for _, name := range everybody {
-			assertNoEarlier(t, allowed, got, name)
+		seen++
+		for _, id := range identifiers {
+			w, _ := windowUnder(got, id)
+			asOwners, asOthers := false, false
+			for _, a := range approved.Windows[0].Tenants {
+				if !slices.Contains(a.ExternalIDs, id) {
+					continue
+				}
+				if a.Tenant == owner(in, id) {
+					asOwners = true
+					assertNotShorter(t, id, *a.RetainFor, w)
+				} else {
+					asOthers = true
+				}
+			}
+			if asOwners {
+				own++
+				continue
+			}
+			assertNotShorter(t, id, *approved.Windows[0].RetainFor, w)
+			for _, a := range approved.Windows[0].Tenants {
+				if slices.Contains(a.ExternalIDs, id) {
+					assertNotShorter(t, id, *a.RetainFor, w)
+				}
+			}
+			if asOthers {
+				moved++
+			}
 		}
-		if got != nil {
-			seen++
+	})
+	if seen == 0 || own == 0 || moved == 0 {
+		t.Errorf("%d drawn stores deleted anything, %d identifiers by a tenant's own window, %d that had another's: the property was not put to the test", seen, own, moved)
+	}
+}
+
+// TestMovingAnIdentifierMakesNothingMoreDeletable: under one approval, whoever may edit Tenants, and nothing else, brings no
+// row under a shorter window than the one for everybody that was not under that already when it was approved.
+func TestMovingAnIdentifierMakesNothingMoreDeletable(t *testing.T) {
+	seen := 0
+	rapid.Check(t, func(t *rapid.T) {
+		in := drawInput(t)
+		if !propose(t, &in) {
+			return
+		}
+		before := deletion(in)
+		in.Tenants = drawTenants(t, "later ", in.Tenants)
+		after := deletion(in)
+		if after == nil {
+			return
+		}
+		seen++
+		for _, id := range identifiers {
+			assertNoEarlier(t, before, after, id)
 		}
 	})
 	if seen == 0 {
@@ -170,27 +281,66 @@ func TestNothingGoesThatWasNotApproved(t *testing.T) {
 	}
 }
 
+// propose gives a store the approval that Propose writes; false where there is nothing to approve.
+func propose(t *rapid.T, in *Input) bool {
+	in.Store.Spec.ApprovedPlan = nil
+	r := Compile(*in)
+	status := v1alpha1.DataStoreStatus{MeasuredAt: &metav1.Time{Time: day0}, Plan: v1alpha1.PlanStatus{SystemIdentifier: "7300"}}
+	for _, d := range r.Plan.Datasets {
+		for _, rule := range d.Rules {
+			status.Rules = append(status.Rules, v1alpha1.RuleMeasurement{Dataset: d.Name, Policy: rule.Policy, Rule: rule.Rule})
+		}
+	}
+	a, err := Propose(r, status, day0)
+	if err != nil {
+		if len(r.AwaitingApproval) > 0 {
+			t.Fatalf("something waits for approval, and none can be proposed: %v", err)
+		}
+		return false
+	}
+	in.Store.Spec.ApprovedPlan = &a
+	return true
+}
+
 func TestWhatIsProposedIsEnough(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := drawInput(t)
-		in.Store.Spec.ApprovedPlan = nil
-		r := Compile(in)
-		status := v1alpha1.DataStoreStatus{MeasuredAt: &metav1.Time{Time: day0}, Plan: v1alpha1.PlanStatus{SystemIdentifier: "7300"}}
-		for _, d := range r.Plan.Datasets {
-			for _, rule := range d.Rules {
-				status.Rules = append(status.Rules, v1alpha1.RuleMeasurement{Dataset: d.Name, Policy: rule.Policy, Rule: rule.Rule})
-			}
-		}
-		a, err := Propose(r, status, day0)
-		if err != nil {
-			if len(r.AwaitingApproval) > 0 {
-				t.Fatalf("something waits for approval, and none can be proposed: %v", err)
-			}
+		if !propose(t, &in) {
 			return
 		}
-		in.Store.Spec.ApprovedPlan = &a
 		if again := Compile(in); len(again.AwaitingApproval) > 0 {
 			t.Fatalf("after the proposed approval still waiting: %v", again.AwaitingApproval)
 		}
 	})
+}
+
+// TestTakingIdentifiersAwayNeedsNoApproval: nor does a tenant that goes away.
+func TestTakingIdentifiersAwayNeedsNoApproval(t *testing.T) {
+	seen := 0
+	rapid.Check(t, func(t *rapid.T) {
+		in := drawInput(t)
+		if !propose(t, &in) {
+			return
+		}
+		in.Tenants = slices.Clone(in.Tenants)
+		i := rapid.IntRange(0, len(in.Tenants)-1).Draw(t, "who")
+		// What two claimed may come to be one's when the other lets go of it: that is giving, not taking.
+		for _, id := range in.Tenants[i].Spec.ExternalIDs {
+			if owner(in, id.Value) == "" {
+				return
+			}
+		}
+		if rapid.Bool().Draw(t, "all of it") {
+			in.Tenants = slices.Delete(in.Tenants, i, i+1)
+		} else if ids := in.Tenants[i].Spec.ExternalIDs; len(ids) > 0 {
+			in.Tenants[i].Spec.ExternalIDs = ids[1:]
+		}
+		if again := Compile(in); len(again.AwaitingApproval) > 0 {
+			t.Fatalf("waiting: %v", again.AwaitingApproval)
+		}
+		seen++
+	})
+	if seen == 0 {
+		t.Error("nothing was taken away from any drawn tenant: the property was not put to the test")
+	}
 }

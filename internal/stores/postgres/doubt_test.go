@@ -36,6 +36,13 @@ func TestTenantsThatTheColumnCannotTellApart(t *testing.T) {
 			config: Config{Tenants: []string{"7", "007", "8"}, Datasets: []Dataset{
 				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"7", "007"}, RetainFor: days(30)}))}},
 		},
+		"one tenant is called so in two ways, of which one is approved": {
+			typ: "int", row: "7", problem: report.LineUnclearTenant, left: []string{"1"},
+			config: Config{Tenants: []string{"7", "007", "8"}, Datasets: []Dataset{
+				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"7", "007"}, RetainFor: days(30)}), func(d *Dataset) {
+					d.Delete = &Windows{RetainFor: d.Delete.RetainFor, Overrides: []Override{{IDs: []string{"7"}, RetainFor: days(30)}}}
+				})}},
+		},
 		"text tells capitals apart": {
 			typ: "text", row: "acme", left: []string{"1"},
 			config: Config{Tenants: []string{"acme", "Acme"}, Datasets: []Dataset{
@@ -54,6 +61,27 @@ func TestTenantsThatTheColumnCannotTellApart(t *testing.T) {
 				t.Errorf("left (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Of what a tenant is called only a part may be approved: the rows under the rest wait for the base window, as those of an
+// unknown tenant do, and are overdue by what was promised.
+func TestANameThatIsNotApprovedGoesByTheBaseWindow(t *testing.T) {
+	w := newWorld(t, Config{Tenants: []string{"1", "2", "8"}, Datasets: []Dataset{
+		in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"1", "2"}, RetainFor: days(30)}), func(d *Dataset) {
+			d.Delete = &Windows{RetainFor: d.Delete.RetainFor, Overrides: []Override{{IDs: []string{"1"}, RetainFor: days(30)}}}
+		})}},
+		`CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant int);
+			INSERT INTO log SELECT 10 * t + d / 30, now() - make_interval(days => d), t FROM unnest(ARRAY[1, 2, 9]) t, unnest(ARRAY[0, 40, 100]) d`)
+	if line := w.measure()["log"]; line.Reason != "" || line.Eligible != 5 || line.UnknownTenant != 3 {
+		t.Errorf("line %+v", line)
+	}
+	w.sweep()
+	if diff := cmp.Diff([]string{"10", "20", "21", "90", "91"}, w.admin.List(`SELECT id::text FROM log ORDER BY id`)); diff != "" {
+		t.Errorf("left (-want +got):\n%s", diff)
+	}
+	if line := w.measure()["log"]; line.Overdue != 1 {
+		t.Errorf("after the sweep: %+v", line)
 	}
 }
 

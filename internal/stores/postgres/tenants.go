@@ -11,7 +11,8 @@ import (
 
 // checkTenants refuses a dataset whose tenant column cannot tell a tenant with a window of its own from another: to an int
 // column "7" and "007" are the same, to a uuid column upper and lower case are, and the rows of the one would go by the
-// window of the other. The column itself compares, with its own type and collation.
+// window of the other. So would those of one tenant of whose two names only one was approved for its window. The column itself
+// compares, with its own type and collation.
 func (st *Store) checkTenants(ctx context.Context, all []string) error {
 	for _, d := range st.datasets {
 		if d.tenant == nil || d.unread {
@@ -40,7 +41,7 @@ func (st *Store) checkTenants(ctx context.Context, all []string) error {
 			}
 			for _, o := range owners[id] {
 				if !o.has(other) {
-					d.refuse(report.LineUnclearTenant, "two tenants are called what column %s of %s, which is %s, takes for the same: correct spec.externalIDs of one of them",
+					d.refuse(report.LineUnclearTenant, "column %s of %s, which is %s, takes two externalIDs for the same that do not have one window: correct spec.externalIDs of one Tenant, or, if both are one Tenant's, approve both",
 						d.tenant.name, d.table, d.tenant.typ)
 				}
 			}

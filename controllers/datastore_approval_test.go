@@ -1,0 +1,59 @@
+package controllers
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+)
+
+// TestAnIdentifierThatWasNotApprovedWaits: the plan of an approved store does not take another customer's rows under a
+// tenant's shorter window when somebody edits that Tenant.
+func TestAnIdentifierThatWasNotApprovedWaits(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantPlatform)
+	b.policy("privacy", enforce, rule("Conversations", period(90)))
+	acme := b.tenantWith("acme-"+b.namespace, v1alpha1.TenantCustomer)
+	own := b.namespace + "-1"
+	amend(b, acme, func(x *v1alpha1.Tenant) {
+		x.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: own}}
+		x.Spec.RetentionOverrides = []v1alpha1.RetentionOverride{{DataClass: "Conversations", RetainFor: period(30)}}
+	})
+	s := b.store("chat", func(s *v1alpha1.DataStore) {
+		makeShared(s)
+		s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyShared,
+			Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.Definition(s.Spec.Datasets[0].Table), RetainFor: period(90),
+				Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: acme.Name, RetainFor: period(30), ExternalIDs: []string{own}}}}}}
+	})
+	overrides := func() []plan.Override {
+		d := b.plan(b.job()).Datasets[0].Delete
+		if d == nil {
+			t.Fatal("the plan deletes nothing")
+		}
+		return d.Overrides
+	}
+	want := []plan.Override{{Tenant: acme.Name, ExternalIDs: []string{own}, RetainFor: *period(30)}}
+	b.settle(s)
+	if diff := cmp.Diff(want, overrides()); diff != "" {
+		t.Errorf("approved (-want +got):\n%s", diff)
+	}
+	b.sweep(s, nil)
+	b.want(s, map[string]string{"Approved": "True Approved"})
+
+	amend(b, acme, func(x *v1alpha1.Tenant) {
+		x.Spec.ExternalIDs = append(x.Spec.ExternalIDs, v1alpha1.ExternalID{Type: "AccountID", Value: b.namespace + "-nobodys"})
+	})
+	b.settle(s)
+	if diff := cmp.Diff(want, overrides()); diff != "" {
+		t.Errorf("with an identifier more (-want +got):\n%s", diff)
+	}
+	b.sweep(s, nil)
+	b.want(s, map[string]string{"Approved": "False AwaitingApproval", "Ready": "False AwaitingApproval"})
+	b.says(s, "Approved", "messages: rows of "+acme.Name+" older than P30D (approved: P30D, but not for 1 of its 2 externalIDs)")
+	if strings.Contains(fmt.Sprint(s.Status), "nobodys") {
+		t.Errorf("the status repeats an identifier: %+v", s.Status)
+	}
+}

@@ -26,6 +26,7 @@ import (
 	"github.com/lethe-dev/lethe/hack/cluster/internal/cache"
 	"github.com/lethe-dev/lethe/hack/cluster/internal/cluster"
 	"github.com/lethe-dev/lethe/hack/cluster/internal/node"
+	"github.com/lethe-dev/lethe/hack/cluster/internal/policies"
 	"github.com/lethe-dev/lethe/hack/cluster/internal/process"
 	"github.com/lethe-dev/lethe/hack/cluster/internal/provisioner"
 )
@@ -56,6 +57,7 @@ var commands = map[string]command{
 var inner = map[string]func(args []string) error{
 	process.HelperCommand: process.Helper,
 	provisioner.Command:   provisioner.Run,
+	policies.Command:      policies.Run,
 	node.HoldCommand: func(args []string) error {
 		if len(args) != 1 {
 			return errors.New("hold a node: one folder is needed")

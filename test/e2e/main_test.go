@@ -182,6 +182,7 @@ func TestEndToEnd(t *testing.T) {
 		run  func(*testing.T, *world)
 	}{
 		{"a bot answers, and never polls twice during rollouts", botAnswers},
+		{"a bot reaches what its tenant has opened, and nothing else", walls},
 		{"a bad image and a wrong token are set", badImage},
 		{"a value sealed for another tenant is refused, and repeated nowhere", wrongPlace},
 		{"a tenant's people cannot climb", tenantUser},

@@ -47,7 +47,7 @@ func host(t *testing.T) map[string]string {
 		"links":      "ip -o link show | cut -d: -f2 | sort",
 		"routes":     "ip route show table all | sort",
 		"rules":      "nft list ruleset",
-		"namespaces": "ls /run/netns /var/run/netns 2>/dev/null",
+		"namespaces": "ls /run/lethe /run/netns /var/run/netns 2>/dev/null",
 		"mounts":     "cut -d' ' -f4-5 /proc/self/mountinfo | sort",
 		"groups":     "find /sys/fs/cgroup -maxdepth 2 -type d | sort",
 		"folders":    "ls -d /run/* /var/lib/* /var/log/* /opt/* /etc/cni 2>/dev/null",
@@ -83,7 +83,7 @@ func (c tool) nodeGone(t *testing.T, i info) {
 	if exists("/sys/class/net/" + i.Network.HostLink) {
 		t.Errorf("link %s is left", i.Network.HostLink)
 	}
-	if exists("/run/netns/" + i.Network.NetNS) {
+	if exists("/run/lethe/" + i.Network.NetNS) {
 		t.Errorf("network namespace %s is left", i.Network.NetNS)
 	}
 	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), i.Dir) {
@@ -176,11 +176,16 @@ func TestNode(t *testing.T) {
 
 	t.Run("pod", func(t *testing.T) { testPod(t, one) })
 	t.Run("network", func(t *testing.T) { testNetwork(t, one, two) })
+	t.Run("policies", func(t *testing.T) { testPolicies(t, one) })
 	t.Run("access", func(t *testing.T) { testAccess(t, one) })
 	t.Run("api", func(t *testing.T) { testAPI(t, one) })
 	t.Run("etcd", func(t *testing.T) { testEtcd(t, one) })
 	t.Run("volume", func(t *testing.T) { testVolume(t, one) })
 	t.Run("crash", func(t *testing.T) { testCrash(t, c, one) })
+
+	// Somebody uses "ip netns" beside it, which mounts the folder of its namespaces over itself.
+	shell(t, "ip netns add lethe-node-test")
+	defer shell(t, "ip netns delete lethe-node-test 2>/dev/null; true")
 
 	// One goes, the other does not notice.
 	c.run(t, "down", "--name", "one")
@@ -189,7 +194,18 @@ func TestNode(t *testing.T) {
 	c.run(t, "status", "--name", "two")
 	c.run(t, "down", "--name", "two")
 	c.nodeGone(t, two)
+	shell(t, "ip netns delete lethe-node-test")
+	if !strings.Contains(before["mounts"], " /run/netns\n") {
+		shell(t, "umount /run/netns && rmdir /run/netns")
+	}
 	sameHost(t, before)
+}
+
+func shell(t *testing.T, command string) {
+	t.Helper()
+	if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", command, err, out)
+	}
 }
 
 // testPod: a pod that passes "restricted" runs, with a native sidecar that writes, into memory, the file that another
@@ -243,6 +259,43 @@ func testNetwork(t *testing.T, one, two info) {
 			t.Error(err)
 		}
 	}
+}
+
+// testPolicies: a NetworkPolicy is a wall, in both directions, and comes down when it is taken away.
+func testPolicies(t *testing.T, i info) {
+	l, err := net.Listen("tcp", net.JoinHostPort(i.Network.HostIP, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "the host")
+	})}
+	go func() { _ = server.Serve(l) }()
+	defer func() { _ = server.Close() }()
+	// Each question makes a connection of its own: one that was let through stays open.
+	host := func() string { return "http://" + l.Addr().String() }
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	apply := func(name, spec string) {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "policy.json")
+		text := `{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"namespace":"probe","name":"` + name + `"},"spec":` + spec + `}`
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		i.run(t, "apply", "-f", path)
+	}
+	apply("closed", `{"podSelector":{},"policyTypes":["Ingress","Egress"]}`)
+	i.expect(t, "get", host(), "error: ")
+	i.expect(t, "get", "https://kubernetes.default/", "error: ")
+	i.expect(t, "lookup", "kubernetes.default.svc.cluster.local", "error: ")
+	// What the node itself asks its pods is always let through: the question came that way.
+	i.expect(t, "ok", "", "ok")
+	apply("open", `{"podSelector":{"matchLabels":{"app":"probe"}},"policyTypes":["Egress"],"egress":[{"to":[{"ipBlock":{"cidr":"`+i.Network.HostIP+`/32"}}],"ports":[{"port":`+port+`}]}]}`)
+	i.expect(t, "get", host(), "the host")
+	i.expect(t, "lookup", "kubernetes.default.svc.cluster.local", "error: ")
+	i.run(t, "-n", "probe", "delete", "networkpolicy", "--all")
+	i.expect(t, "get", "https://kubernetes.default/", "certificate")
+	i.expect(t, "get", "http://probe.probe/ok", "ok")
 }
 
 // testAccess: kubectl port-forward from the host.
@@ -401,9 +454,7 @@ func testCrash(t *testing.T, c tool, i info) {
 		}
 		return nil
 	})
-	if out, err := exec.Command("ip", "netns", "delete", i.Network.NetNS).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	shell(t, "umount /run/lethe/"+i.Network.NetNS+" && rm /run/lethe/"+i.Network.NetNS)
 	c.run(t, "up", "--name", "one")
 	i.probeRuns(t)
 	i.expect(t, "file", "/data/file", "kept")

@@ -50,6 +50,7 @@ func (c *Cluster) certificates() error {
 		{File: "kube-proxy", Authority: "ca", User: "system:kube-proxy"},
 		{File: "kwok", Authority: "ca", User: "kwok", Groups: masters},
 		{File: "provisioner", Authority: "ca", User: "volume-provisioner", Groups: masters},
+		{File: "network-policies", Authority: "ca", User: "network-policies", Groups: masters},
 	}
 	for _, l := range leaves {
 		if err := pki.Issue(dir, l); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lethe-dev/lethe/hack/cluster/internal/cache"
 	"github.com/lethe-dev/lethe/hack/cluster/internal/node"
+	"github.com/lethe-dev/lethe/hack/cluster/internal/policies"
 	"github.com/lethe-dev/lethe/hack/cluster/internal/process"
 	"github.com/lethe-dev/lethe/hack/cluster/internal/provisioner"
 )
@@ -122,6 +123,12 @@ func (c *Cluster) provisioner(self string) part {
 		args = append(args, "-dir", c.path("volumes"), "-node", c.nodeName())
 	}
 	return part{name: "provisioner", program: self, args: args, host: true}
+}
+
+// networkPolicies runs in the node's network, whose packet filter it keeps.
+func (c *Cluster) networkPolicies(self string) part {
+	return part{name: "network-policies", program: self, args: []string{policies.Command, "-nft", node.Program("nft"), "-server", c.url("kube-apiserver"),
+		"-ca", c.pki("ca.crt"), "-cert", c.pki("network-policies.crt"), "-key", c.pki("network-policies.key")}}
 }
 
 // writeNodeConfig writes the settings of the parts that only a real node has.

@@ -65,7 +65,7 @@ func (c *Cluster) parts() ([]part, error) {
 	if c.state.Spec.Mode == Simulated {
 		return append(out, c.kwok()), nil
 	}
-	return append(out, c.containerd(), c.kubelet(), c.kubeProxy()), nil
+	return append(out, c.networkPolicies(self), c.containerd(), c.kubelet(), c.kubeProxy()), nil
 }
 
 func (c *Cluster) with(name string, args ...string) []string {

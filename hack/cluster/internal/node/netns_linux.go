@@ -17,7 +17,9 @@ import (
 )
 
 // netnsDir is where the ip command looks for network namespaces by name.
-const netnsDir = "/run/netns"
+// netnsDir holds the files of the network namespaces. It is not the folder of "ip netns", whose first use on a machine
+// mounts that folder over itself: a namespace that was made before could not be removed any more.
+const netnsDir = "/run/lethe"
 
 // TakenOnHost are the networks of the host's interfaces and routes.
 func TakenOnHost() ([]netip.Prefix, error) {
@@ -49,7 +51,7 @@ func (n Network) NetNSPath() string { return filepath.Join(netnsDir, n.NetNS) }
 // Free says whether nobody has the names yet.
 func (n Network) Free() error {
 	if n.exists() {
-		return fmt.Errorf("network namespace %s exists and belongs to no cluster in this cache; if nothing needs it: ip netns delete %s", n.NetNS, n.NetNS)
+		return fmt.Errorf("network namespace %s exists and belongs to no cluster in this cache; if nothing needs it: umount %s; rm %s", n.NetNS, n.NetNSPath(), n.NetNSPath())
 	}
 	if linkExists(n.HostLink) {
 		return fmt.Errorf("network link %s exists and belongs to no cluster in this cache; if nothing needs it: ip link delete %s", n.HostLink, n.HostLink)
@@ -69,19 +71,27 @@ func (n Network) Up() error {
 		}
 	}
 	if !linkExists(n.HostLink) {
-		if err := run("ip", "link", "add", n.HostLink, "type", "veth", "peer", "name", "uplink", "netns", n.NetNS); err != nil {
+		if err := run("ip", "link", "add", n.HostLink, "type", "veth", "peer", "name", "uplink", "netns", n.NetNSPath()); err != nil {
 			return err
 		}
 	}
 	steps := [][]string{
 		{"ip", "address", "replace", fmt.Sprintf("%s/%d", n.HostIP, linkBits), "dev", n.HostLink},
 		{"ip", "link", "set", n.HostLink, "up"},
-		{"ip", "-n", n.NetNS, "link", "set", "lo", "up"},
-		{"ip", "-n", n.NetNS, "address", "replace", fmt.Sprintf("%s/%d", n.NodeIP, linkBits), "dev", "uplink"},
-		{"ip", "-n", n.NetNS, "link", "set", "uplink", "up"},
-		{"ip", "-n", n.NetNS, "route", "replace", "default", "via", n.HostIP.String()},
+	}
+	for _, s := range [][]string{
+		{"ip", "link", "set", "lo", "up"},
+		{"ip", "address", "replace", fmt.Sprintf("%s/%d", n.NodeIP, linkBits), "dev", "uplink"},
+		{"ip", "link", "set", "uplink", "up"},
+		{"ip", "route", "replace", "default", "via", n.HostIP.String()},
 		// Forwarding is on inside the namespace only; the host's own setting stays as it is.
-		{"ip", "netns", "exec", n.NetNS, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"},
+		{"sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"},
+	} {
+		inside, err := process.EnterArgs(n.NetNSPath(), "", s)
+		if err != nil {
+			return err
+		}
+		steps = append(steps, inside)
 	}
 	for _, s := range steps {
 		if err := run(s[0], s[1:]...); err != nil {
@@ -135,8 +145,7 @@ func (n Network) removeLink() error {
 	return nil
 }
 
-// makeNamespace does what "ip netns add" does, except that it leaves the folder of the namespaces as it is: that
-// command makes a mount of it, which nobody ever removes.
+// makeNamespace does what "ip netns add" does, in a folder of our own.
 func (n Network) makeNamespace() error {
 	path := n.NetNSPath()
 	if err := os.MkdirAll(netnsDir, 0o755); err != nil {

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/lethe-dev/lethe/hack/cluster/internal/api"
 )
 
 // request is one that changes something.
@@ -78,7 +80,7 @@ const (
 
 func TestClaimGetsAFolder(t *testing.T) {
 	server, writes := fakeAPI(t, others+","+waiting, "")
-	p := &provisioner{server: server.URL, client: server.Client(), dir: filepath.Join(t.TempDir(), "volumes"), node: "n"}
+	p := &provisioner{api: &api.Client{Server: server.URL, HTTP: server.Client()}, dir: filepath.Join(t.TempDir(), "volumes"), node: "n"}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go p.follow(ctx, "/api/v1/persistentvolumeclaims", p.claim)
@@ -99,7 +101,7 @@ func TestClaimGetsAFolder(t *testing.T) {
 
 func TestSimulatedClaimGetsNoFolder(t *testing.T) {
 	server, writes := fakeAPI(t, waiting, "")
-	p := &provisioner{server: server.URL, client: server.Client()}
+	p := &provisioner{api: &api.Client{Server: server.URL, HTTP: server.Client()}}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go p.follow(ctx, "/api/v1/persistentvolumeclaims", p.claim)
@@ -120,7 +122,7 @@ func TestReleasedVolumeIsRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := &provisioner{server: server.URL, client: server.Client(), dir: dir, node: "n"}
+	p := &provisioner{api: &api.Client{Server: server.URL, HTTP: server.Client()}, dir: dir, node: "n"}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go p.follow(ctx, "/api/v1/persistentvolumes", p.volume)

@@ -69,30 +69,6 @@ func botAnswers(t *testing.T, w *world) {
 	}
 }
 
-// walls: a bot reaches what its tenant has opened and nothing else; packets are sent, and the cluster's filter decides.
-func walls(t *testing.T, w *world) {
-	open := []v1alpha1.EgressRule(nil)
-	tenant := w.tenant(t, "e2e-walled", func(s *v1alpha1.TenantSpec) { open, s.Egress = s.Egress, nil })
-	token, id := w.newToken(t, 4)
-	bot := w.newBot(t, tenant, "walled", token)
-	w.create(t, bot)
-	// Its credential reaches it, so the keyserver does; the stand-in, which other tenants have opened, does not.
-	until(t, 2*time.Minute, "see the bot turned away", func(ctx context.Context) (string, error) {
-		logs, err := w.Kubectl(ctx, "", "-n", tenant.Name, "logs", "walled-bot-0", "-c", "bot")
-		if err == nil && strings.Contains(logs, w.telegram.Host) && strings.Contains(logs, "no route to host") {
-			return "", nil
-		}
-		return fmt.Sprintf("it logs %q (%v)", logs, err), nil
-	})
-	st, err := w.telegram.Control.Stats(t.Context(), id)
-	if err != nil || st.Polls != 0 || len(st.Peers) != 0 {
-		t.Errorf("a bot whose tenant has opened nothing was heard: %+v, %v", st, err)
-	}
-	change(t, w.client, tenant, func(o *v1alpha1.Tenant) { o.Spec.Egress = open })
-	w.awaitReady(t, bot, 2*time.Minute)
-	w.chat(t, id, "is the door open?")
-}
-
 // badImage sets two traps: a revision that never starts, and a token that is nobody's. What they do to the status is looked at
 // later, in goodImage: a bot may take a minute before its status says that it is on its way.
 func badImage(t *testing.T, w *world) {

@@ -172,6 +172,13 @@ func (b *bench) count(requests []request, sampler *sampler) error {
 	res.cpu = append(res.cpu, cpu.ours().Seconds()/float64(made.n))
 	b.step("%d children in %.1fs, all ready after %.1fs", made.n, res.childrenSeconds, res.readySecs)
 	b.step("    processor time: %s", cpu)
+	early := 0
+	for _, r := range requests {
+		if status(r) && r.done.Before(made.end) {
+			early++
+		}
+	}
+	b.step("    %d of %d status writes came before the last child", early, ready.n)
 	kinds := map[string]int{}
 	for _, r := range requests {
 		if !r.lethe() {

@@ -23,7 +23,8 @@ type State struct {
 // is refused at once instead of being dropped: whoever looks for the reason need not wait for a timeout.
 //
 // Source of the rules: the documentation of networking.k8s.io/v1 NetworkPolicy. Answers to connections that were let
-// through are let through, and so is what the node itself sends to its pods. There is IPv4 only, as in the cluster.
+// through are let through, and so is what the node itself sends to its pods. There is IPv4 only, as in the cluster: every link
+// has an IPv6 address of its own accord, by which pods would reach the node past all walls, so that is closed.
 func Script(s State) string {
 	var jumps, chains strings.Builder
 	for i, pod := range s.sortedPods() {
@@ -51,7 +52,8 @@ func Script(s State) string {
 	}
 	hooks := ""
 	for _, hook := range []string{"forward", "input"} {
-		hooks += fmt.Sprintf("\tchain %s {\n\t\ttype filter hook %s priority 10; policy accept;\n\t\tct state established,related accept\n%s\t}\n", hook, hook, jumps.String())
+		hooks += fmt.Sprintf("\tchain %s {\n\t\ttype filter hook %s priority 10; policy accept;\n\t\tct state established,related accept\n"+
+			"\t\tmeta nfproto ipv6 iifname != \"lo\" drop\n%s\t}\n", hook, hook, jumps.String())
 	}
 	return fmt.Sprintf("table %s {}\ndelete table %s\ntable %s {\n%s%s}\n", table, table, table, chains.String(), hooks)
 }

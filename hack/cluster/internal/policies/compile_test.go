@@ -110,6 +110,7 @@ func TestScriptJumps(t *testing.T) {
 	for text, times := range map[string]int{
 		"ip saddr 10.0.0.1 jump from_0": 2, "ip daddr 10.0.0.1 jump to_0": 2, "hook forward": 1, "hook input": 1,
 		"delete table inet lethe_policies": 1, "ct state established,related accept": 2,
+		"meta nfproto ipv6 iifname != \"lo\" drop": 2,
 	} {
 		if got := strings.Count(script, text); got != times {
 			t.Errorf("%q stands there %d times, want %d:\n%s", text, got, times, script)

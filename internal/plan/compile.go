@@ -129,7 +129,9 @@ func (c *compiler) identify() []Tenant {
 		}
 		slices.Sort(names)
 		clashes[strings.Join(names, ", ")]++
+		c.res.Plan.Disputed = append(c.res.Plan.Disputed, value)
 	}
+	slices.Sort(c.res.Plan.Disputed)
 	for names, n := range clashes {
 		c.problem("", "", "", "Tenants %s: %d value(s) of type %s in spec.externalIDs are claimed by each of them, so their rows are "+
 			"treated as an unknown tenant's; leave each value with one Tenant", names, n, c.in.Store.Spec.TenantIDType)

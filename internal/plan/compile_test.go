@@ -532,3 +532,17 @@ func TestOrderOfInputDoesNotMatter(t *testing.T) {
 		t.Error("the same objects in another order give another hash")
 	}
 }
+
+// TestDisputedIdentifiersAreInThePlan: they are no tenant's, and the store is told of them.
+func TestDisputedIdentifiersAreInThePlan(t *testing.T) {
+	in := shared()
+	in.Tenants = []v1alpha1.Tenant{makeTenant("acme", "007", "9"), makeTenant("globex", "8", "7"), makeTenant("initech", "7", "9")}
+	p := Compile(in).Plan
+	if diff := cmp.Diff([]string{"7", "9"}, p.Disputed); diff != "" {
+		t.Errorf("disputed (-want +got):\n%s", diff)
+	}
+	want := []Tenant{{Name: "acme", ExternalIDs: []string{"007"}}, {Name: "globex", ExternalIDs: []string{"8"}}}
+	if diff := cmp.Diff(want, p.Tenants); diff != "" {
+		t.Errorf("tenants (-want +got):\n%s", diff)
+	}
+}

@@ -34,6 +34,9 @@ type Plan struct {
 	// Tenants whose rows a Shared store holds, by what its tenant column calls them. A value that is not here is an
 	// unknown tenant's. Empty for a Dedicated store.
 	Tenants []Tenant `json:"tenants,omitempty"`
+	// Disputed values are claimed by more than one tenant and so an unknown one's, sorted. The store keeps what its column
+	// takes for one of them from going by a tenant's own window.
+	Disputed []string `json:"disputed,omitempty"`
 
 	// Database is the database that deletion was approved for. Empty fields: nothing is approved, and nothing is deleted.
 	Database Database `json:"database"`

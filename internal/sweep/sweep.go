@@ -482,6 +482,7 @@ func config(p plan.Plan) postgres.Config {
 	for _, t := range p.Tenants {
 		c.Tenants = append(c.Tenants, t.ExternalIDs...)
 	}
+	c.Disputed = p.Disputed
 	return c
 }
 

@@ -43,6 +43,16 @@ func TestTenantsThatTheColumnCannotTellApart(t *testing.T) {
 					d.Delete = &Windows{RetainFor: d.Delete.RetainFor, Overrides: []Override{{IDs: []string{"7"}, RetainFor: days(30)}}}
 				})}},
 		},
+		"a number that two tenants claim, written in another way by a third": {
+			typ: "int", row: "7", problem: report.LineUnclearTenant, left: []string{"1"},
+			config: Config{Tenants: []string{"007"}, Disputed: []string{"7", "no number"}, Datasets: []Dataset{
+				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"007"}, RetainFor: days(30)}))}},
+		},
+		"what two tenants claim, and no third": {
+			typ: "int", row: "7", left: []string{"1"},
+			config: Config{Tenants: []string{"8"}, Disputed: []string{"7"}, Datasets: []Dataset{
+				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"8"}, RetainFor: days(30)}))}},
+		},
 		"text tells capitals apart": {
 			typ: "text", row: "acme", left: []string{"1"},
 			config: Config{Tenants: []string{"acme", "Acme"}, Datasets: []Dataset{

@@ -47,6 +47,8 @@ type Config struct {
 	Exempt [][2]string
 	// Tenants are all values of the tenant columns that are known; nil: no dataset has a tenant column.
 	Tenants []string
+	// Disputed are values that more than one tenant claims: rows of unknown tenants.
+	Disputed []string
 }
 
 // Problem keeps a dataset from being deleted from, or even measured. Reason is one of report's Line constants.
@@ -103,7 +105,7 @@ func Open(ctx context.Context, s *Session, c Config) (*Store, error) {
 	if err := st.readTenants(ctx, c.Tenants); err != nil {
 		return nil, err
 	}
-	if err := st.checkTenants(ctx, c.Tenants); err != nil {
+	if err := st.checkTenants(ctx, c.Tenants, c.Disputed); err != nil {
 		return nil, err
 	}
 	return st, nil

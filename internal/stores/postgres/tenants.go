@@ -11,9 +11,9 @@ import (
 
 // checkTenants refuses a dataset whose tenant column cannot tell a tenant with a window of its own from another: to an int
 // column "7" and "007" are the same, to a uuid column upper and lower case are, and the rows of the one would go by the
-// window of the other. So would those of one tenant of whose two names only one was approved for its window. The column itself
-// compares, with its own type and collation.
-func (st *Store) checkTenants(ctx context.Context, all []string) error {
+// window of the other. So would those of one tenant of whose two names only one was approved for its window, and those under
+// a disputed name, of which it is not known whose they are. The column itself compares, with its own type and collation.
+func (st *Store) checkTenants(ctx context.Context, all, disputed []string) error {
 	for _, d := range st.datasets {
 		if d.tenant == nil || d.unread {
 			continue
@@ -27,9 +27,14 @@ func (st *Store) checkTenants(ctx context.Context, all []string) error {
 		if len(owners) == 0 {
 			continue
 		}
+		possible, err := st.castable(ctx, d.tenant.typ, disputed)
+		if err != nil {
+			return err
+		}
+		others := slices.AppendSeq(d.known(all), maps.Keys(possible))
 		rows, err := st.session.conn.Query(ctx, fmt.Sprintf(`SELECT a.id, b.id FROM unnest($1::text[]) a (id) JOIN unnest($2::text[]) b (id)
 			ON a.id::%[1]s = coalesce((SELECT %[2]s FROM %[3]s LIMIT 0), b.id::%[1]s) WHERE a.id <> b.id`, d.tenant.typ, ident(d.tenant.name), d.name()),
-			slices.Collect(maps.Keys(owners)), d.known(all))
+			slices.Collect(maps.Keys(owners)), others)
 		if err != nil {
 			return fmt.Errorf("compare the tenants' identifiers: %w", err)
 		}

@@ -1,10 +1,12 @@
 package keyserver
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -86,13 +88,17 @@ func handle[Request, Response any](s *Server, path string, authenticate func(con
 		var who caller
 		var req Request
 		var resp *Response
-		leave, err := s.inFlight.enter(ctx, r)
+		var body []byte
+		leave, err := s.inFlight.enter(ctx, r, func() (err error) {
+			body, err = read(w, r)
+			return err
+		})
 		if err == nil {
 			defer leave()
 			who, err = authenticate(ctx, r.Header.Get("Authorization"))
 		}
 		if err == nil {
-			err = decode(w, r, &req)
+			err = decode(body, &req)
 		}
 		if err == nil {
 			resp, err = call(ctx, who, &req)
@@ -128,12 +134,25 @@ func refString(ref protocol.ObjectRef) string {
 	return fmt.Sprintf("%.63s %.63s/%.253s %.63s", ref.Kind, ref.Namespace, ref.Name, ref.UID)
 }
 
+// read gets the whole body of a request; what did not come in time, or is too long, is no request.
+func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return nil, notARequest()
+	}
+	return body, nil
+}
+
 // decode reads a body; its text is never repeated in an error.
-func decode(w http.ResponseWriter, r *http.Request, into any) error {
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(into); err != nil {
-		return refuse(protocol.ReasonBadRequest, "the body is not a JSON request of at most %d bytes", maxBody)
+func decode(body []byte, into any) error {
+	if err := json.NewDecoder(bytes.NewReader(body)).Decode(into); err != nil {
+		return notARequest()
 	}
 	return nil
+}
+
+func notARequest() *refusal {
+	return refuse(protocol.ReasonBadRequest, "the body is not a JSON request of at most %d bytes", maxBody)
 }
 
 func writeRefusal(w http.ResponseWriter, r *refusal) {

@@ -36,8 +36,9 @@ func newInFlight() *inFlight {
 	return &inFlight{all: make(chan struct{}, maxInFlight), addresses: map[string]*addressGate{}}
 }
 
-// enter waits until a request may be worked on. leave must be called when that is done.
-func (f *inFlight) enter(ctx context.Context, r *http.Request) (leave func(), err error) {
+// enter waits until a request may be worked on. leave must be called when that is done. The request arrives while it takes up
+// nothing but its own address's share: a body that never comes is waited for at nobody else's expense.
+func (f *inFlight) enter(ctx context.Context, r *http.Request, arrive func() error) (leave func(), err error) {
 	address, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		address = r.RemoteAddr
@@ -46,22 +47,32 @@ func (f *inFlight) enter(ctx context.Context, r *http.Request) (leave func(), er
 	if gate == nil {
 		return nil, later(protocol.ReasonInternal, 2, "too many requests of this address at a time")
 	}
-	for i, slots := range []chan struct{}{gate.slots, f.all} {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			if i > 0 {
-				<-gate.slots
-			}
-			f.forget(address, gate)
-			return nil, later(protocol.ReasonInternal, 2, "too many requests at a time")
-		}
+	if err := take(ctx, gate.slots); err != nil {
+		f.forget(address, gate)
+		return nil, err
+	}
+	if err = arrive(); err == nil {
+		err = take(ctx, f.all)
+	}
+	if err != nil {
+		<-gate.slots
+		f.forget(address, gate)
+		return nil, err
 	}
 	return func() {
 		<-f.all
 		<-gate.slots
 		f.forget(address, gate)
 	}, nil
+}
+
+func take(ctx context.Context, slots chan struct{}) error {
+	select {
+	case slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return later(protocol.ReasonInternal, 2, "too many requests at a time")
+	}
 }
 
 // gate of an address, or nil when too many of it wait already.

@@ -2,12 +2,25 @@ package keyserver
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/utils/clock"
 
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
+
+func arrived() error { return nil }
 
 func from(address string) *http.Request { return &http.Request{RemoteAddr: address + ":4711"} }
 
@@ -18,7 +31,7 @@ func TestOneAddressHoldsUpNobodyElse(t *testing.T) {
 	var leave []func()
 	enter := func(address string) {
 		t.Helper()
-		out, err := f.enter(t.Context(), from(address))
+		out, err := f.enter(t.Context(), from(address), arrived)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,7 +44,7 @@ func TestOneAddressHoldsUpNobodyElse(t *testing.T) {
 	waiting := make(chan error, maxWaiting)
 	for range maxWaiting {
 		go func() {
-			_, err := f.enter(over, from("10.0.0.1"))
+			_, err := f.enter(over, from("10.0.0.1"), arrived)
 			waiting <- err
 		}()
 	}
@@ -40,7 +53,7 @@ func TestOneAddressHoldsUpNobodyElse(t *testing.T) {
 		users = f.addresses["10.0.0.1"].users
 		f.mu.Unlock()
 	}
-	if _, err := f.enter(t.Context(), from("10.0.0.1")); err == nil || asRefusal(err).RetryAfter == 0 {
+	if _, err := f.enter(t.Context(), from("10.0.0.1"), arrived); err == nil || asRefusal(err).RetryAfter == 0 {
 		t.Fatalf("beyond those that wait: %v", err)
 	}
 	enter("10.0.0.2")
@@ -66,17 +79,59 @@ func TestAllAddressesTogetherAreBounded(t *testing.T) {
 	var leave func()
 	for i := range maxInFlight {
 		var err error
-		if leave, err = f.enter(t.Context(), from(string(rune('a'+i%8)))); err != nil {
+		if leave, err = f.enter(t.Context(), from(string(rune('a'+i%8))), arrived); err != nil {
 			t.Fatal(err)
 		}
 	}
+	if _, err := f.enter(t.Context(), from("y"), func() error { return errors.New("cut off") }); err == nil || f.addresses["y"] != nil {
+		t.Fatalf("a request that did not arrive: %v", err)
+	}
 	now, stop := context.WithCancel(t.Context())
 	stop()
-	if _, err := f.enter(now, from("z")); err == nil {
+	if _, err := f.enter(now, from("z"), arrived); err == nil {
 		t.Fatal("one more got in")
 	}
 	leave()
-	if _, err := f.enter(t.Context(), from("z")); err != nil {
+	if _, err := f.enter(t.Context(), from("z"), arrived); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSlowBodiesHoldUpNobodyElse: requests whose bodies do not arrive, of as many addresses as it takes to fill every place,
+// take none of those that others need.
+func TestSlowBodiesHoldUpNobodyElse(t *testing.T) {
+	metrics, err := NewMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Options: Options{Clock: clock.RealClock{}, Log: slog.New(slog.DiscardHandler), Metrics: metrics}, inFlight: newInFlight()}
+	server := httptest.NewServer(handle(s, protocol.PathLease,
+		func(context.Context, string) (caller, error) { return caller{}, nil },
+		func(context.Context, caller, *struct{}) (*struct{}, error) { return &struct{}{}, nil }))
+	defer server.Close()
+	to := server.Listener.Addr().String()
+	for i := range maxInFlight {
+		local := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i/maxPerAddress))}}
+		conn, err := local.DialContext(t.Context(), "tcp", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		// The server asks for the body when it begins to read it.
+		if _, err := io.ReadFull(conn, make([]byte, len("HTTP/1.1 100 Continue\r\n\r\n"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client := &http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Post(server.URL, "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("answered %s", resp.Status)
 	}
 }

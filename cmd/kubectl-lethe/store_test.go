@@ -251,7 +251,7 @@ func TestVerify(t *testing.T) {
 	golden(t, "verify.txt", c.ok("", "verify", "-n", "platform").out)
 	c.ok("", "verify", "-A", "-l", "data=chat")
 	c.ok("", "verify", "--policy", "published-promise")
-	c.fails("", []string{"verify", "-n", "default"}, "no DataStore was found")
+	c.fails("", []string{"verify", "-n", "default"}, "no DataStore was found in namespace default (-A looks at all namespaces)")
 	c.fails("", []string{"verify", "-A", "-l", "data=other"}, "no DataStore was found")
 	c.fails("", []string{"verify", "platform/chat", "--max-age", "5m"}, "1 of 1 stores are failing")
 	c.fails("", []string{"verify", "platform/chat", "-A"}, "not both")

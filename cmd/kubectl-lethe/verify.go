@@ -70,7 +70,15 @@ func (s *shell) verify(ctx context.Context, o *verifyOptions) error {
 		return err
 	}
 	if len(stores) == 0 {
-		s.note("no DataStore was found: nothing is measured, so no promise is known to hold")
+		hint := ""
+		if len(o.names) == 0 && !o.all && o.policy == "" {
+			ns, err := s.namespace()
+			if err != nil {
+				return err
+			}
+			hint = fmt.Sprintf(" in namespace %s (-A looks at all namespaces)", ns)
+		}
+		s.note("no DataStore was found%s: nothing is measured, so no promise is known to hold", hint)
 		return errFailing
 	}
 	now, failing := s.now(), 0

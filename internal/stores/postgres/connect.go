@@ -119,7 +119,7 @@ func classifyConnect(t Target, err error) error {
 			"the certificate of %s is for another name: put a name that it holds into spec.postgres.host, or give the server a certificate for this one", where)}
 	case errors.As(err, &unknown):
 		return &Error{Reason: report.ReasonUntrustedCertificate, Message: fmt.Sprintf(
-			"the certificate of %s chains to no authority in spec.postgres.caBundle: put the server's certificate authority there", where)}
+			"the certificate of %s chains to no authority in spec.postgres.caBundle: put the server's certificate authority there, then seal the password again, which is bound to it", where)}
 	case errors.As(err, &verify):
 		return &Error{Reason: report.ReasonUntrustedCertificate, Message: "the certificate of " + where + " does not verify", Cause: verify.Err}
 	case errors.As(err, &server):

@@ -59,7 +59,7 @@ func (d *demo) door(ctx context.Context) error {
 		return fmt.Errorf("a bot that opens a private address by itself is not refused as such: %w", err)
 	}
 	d.note("%s: acme's NetworkPolicy opens it, globex's does not, and a bot that tries is refused", d.telegram.API)
-	d.note("On this cluster a NetworkPolicy is a wall: the node's packet filter holds every pod to it.")
+	d.note("On this cluster a NetworkPolicy is a wall: the node's packet filter holds pods to it as soon as the API knows their address.")
 	return nil
 }
 

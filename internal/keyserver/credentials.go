@@ -138,7 +138,8 @@ func record(doc objectDoc, st set) (objectDoc, error) {
 	}
 	for _, r := range st.items {
 		out.Credentials[r.wanted.name] = credentialDoc{
-			Highest: max(doc.Credentials[r.wanted.name].Highest, r.version), Version: r.version, Source: r.source}
+			Highest: max(doc.Credentials[r.wanted.name].Highest, r.version), Version: r.version, Source: r.source,
+			Destination: r.wanted.destination.Digest()}
 	}
 	if len(out.Credentials) > maxKnownCredentials {
 		return out, refuse(protocol.ReasonBadRequest, "the object has had more than %d names of credentials: make a new one", maxKnownCredentials)

@@ -150,13 +150,17 @@ func mayRefer(t corev1.SecretType) bool {
 }
 
 // keepInUse lets a refused credential go on with the value that was stored before: a mistake, or a `git revert`, must not
-// stop a bot that runs.
+// stop a bot that runs. A store's password goes on only to the server that it was sealed for.
 func (s *Server) keepInUse(sub *subject, keys *objectKeys, r *resolved) {
 	before := keys.doc.Credentials[r.wanted.name]
 	if before.Source == "" {
 		if r.result.Reason == protocol.ReasonRolledBack {
 			r.result.Message += fmt.Sprintf("; seal the value again with a version of %d or more", before.Highest)
 		}
+		return
+	}
+	if before.Destination != r.wanted.destination.Digest() {
+		r.result.Message += "; the value stored before was sealed for another server, so it is not used: seal the value for this one"
 		return
 	}
 	r.source, r.version = before.Source, before.Version

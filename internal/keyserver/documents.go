@@ -83,6 +83,8 @@ type credentialDoc struct {
 	Highest uint32 `json:"highest,omitempty"` // version ever stored; nothing lower is stored again
 	Version uint32 `json:"version,omitempty"` // of the value in use; 0 out of a secretKeyRef
 	Source  string `json:"source,omitempty"`  // names the value in use without giving it away
+	// Destination is the digest of the server that the value in use was sealed for; empty for a bot's.
+	Destination string `json:"destination,omitempty"`
 }
 
 // caDoc holds the keyserver's certificate authorities.

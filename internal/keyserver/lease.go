@@ -53,19 +53,25 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	if err := MatchPod(resources.SweepPodTemplate(s.Settings, store, tenant, req.PlanHash), pod); err != nil {
 		return nil, refuse(protocol.ReasonPodMismatch, "the pod is not the one that Lethe makes for this store: %s", err)
 	}
+	sub := &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret}
+	var keys *objectKeys
+	if req.PublicKey != "" {
+		if keys, err = s.storedKeys(ctx, sub, tenant); err != nil {
+			return nil, err
+		}
+		// Whoever may edit where a store is must not be able to send its password there.
+		if keys.doc.Credentials[sealing.PasswordKey].Destination != sealing.DestinationOf(&store.Spec).Digest() {
+			return nil, refuse(protocol.ReasonWrongPlace, "the stored password was sealed for another host, port, database, username or caBundle than spec.postgres has: seal it again")
+		}
+	}
 	// The clock is read before the lease is written: writing takes time that is not the sweeper's.
 	now := s.Clock.Now()
 	if err := s.hold(ctx, store, pod, now); err != nil {
 		return nil, err
 	}
 	resp := &protocol.LeaseResponse{Expires: now.Add(leaseSeconds * time.Second).UTC(), Seconds: leaseSeconds}
-	if req.PublicKey == "" {
+	if keys == nil {
 		return resp, nil
-	}
-	sub := &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret}
-	keys, err := s.storedKeys(ctx, sub, tenant)
-	if err != nil {
-		return nil, err
 	}
 	bundle, err := s.openSet(ctx, sub, keys, keys.doc.Current)
 	if err != nil {

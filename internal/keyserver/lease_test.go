@@ -2,7 +2,9 @@ package keyserver
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,6 +89,88 @@ func (w *sweepWorld) refused(pod *corev1.Pod, reason string) {
 	w.Helper()
 	_, e := w.lease(pod)
 	w.wantRefusal(e, reason)
+}
+
+// TestAPasswordGoesNowhereElse: who edits where a store is does not get its password sent there;
+// once the store is where it was, or the password sealed for where it is now, sweeps go on.
+func TestAPasswordGoesNowhereElse(t *testing.T) {
+	was := newSweep(t)
+	sealed := was.store.Spec.Postgres.Password
+	key, err := sealing.GeneratePrivateKey(rand.Reader)
+	was.must(err)
+	// The sweep that the manager makes for the store as it is now.
+	ask := func(name string) *protocol.Error {
+		t.Helper()
+		was.hash = was.planHash()
+		was.cron = resources.SweepCronJob(was.opts.Settings, was.store, was.tenant, was.hash).DeepCopy()
+		was.cron.Name = name
+		was.must(was.cluster.Create(t.Context(), was.cron))
+		pod := was.sweep(name)
+		var resp protocol.LeaseResponse
+		e := was.call(protocol.PathLease, was.podToken(pod), protocol.LeaseRequest{PlanHash: was.hash, PublicKey: key.Public().String()}, &resp)
+		if e == nil {
+			var none struct{}
+			was.granted(was.call(protocol.PathRelease, was.podToken(pod), protocol.ReleaseRequest{}, &none))
+		}
+		return e
+	}
+	edit := func(change func(*v1alpha1.PostgresStore)) protocol.CredentialsResponse {
+		t.Helper()
+		was.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(was.store), was.store))
+		change(was.store.Spec.Postgres)
+		was.must(testEnv.Client.Update(t.Context(), was.store))
+		var resp protocol.CredentialsResponse
+		was.granted(was.call(protocol.PathCredentials, was.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, was.store)}, &resp))
+		return resp
+	}
+	home := *was.store.Spec.Postgres
+	for name, change := range map[string]func(*v1alpha1.PostgresStore){
+		"host":     func(p *v1alpha1.PostgresStore) { p.Host = "evil.example" },
+		"port":     func(p *v1alpha1.PostgresStore) { p.Port = 5433 },
+		"database": func(p *v1alpha1.PostgresStore) { p.Database = "other" },
+		"username": func(p *v1alpha1.PostgresStore) { p.Username = "postgres" },
+		"authority": func(p *v1alpha1.PostgresStore) {
+			p.CABundle = "-----BEGIN CERTIFICATE-----\n" + base64.StdEncoding.EncodeToString([]byte("evil")) + "\n-----END CERTIFICATE-----\n"
+		},
+		// A value that says what the keyserver wants to hear, and does not open, is refused for another reason.
+		"forged": func(p *v1alpha1.PostgresStore) {
+			p.Host = "evil.example"
+			forged := []byte(sealedFor(was.world, was.store.Name, p))
+			if at := len(forged) - 10; forged[at] == 'A' {
+				forged[at] = 'B'
+			} else {
+				forged[at] = 'A'
+			}
+			p.Password = v1alpha1.SealedValue(forged)
+		},
+	} {
+		resp := edit(change)
+		if resp.Secret != "" || resp.Items[0].Reason == protocol.ReasonStored || strings.Contains(resp.Items[0].Message, "goes on being used") {
+			t.Errorf("another %s: stored: %+v", name, resp)
+		}
+		was.wantRefusal(ask("to-another-"+name), protocol.ReasonWrongPlace)
+		if resp := edit(func(p *v1alpha1.PostgresStore) { *p = home; p.Password = sealed }); resp.Secret == "" {
+			t.Errorf("back from another %s: %+v", name, resp)
+		}
+	}
+	was.granted(ask("home"))
+
+	moved := edit(func(p *v1alpha1.PostgresStore) {
+		p.Host = "moved.example"
+		p.Password = sealedFor(was.world, was.store.Name, p)
+	})
+	if moved.Secret == "" {
+		t.Fatalf("sealed for where it is now: %+v", moved)
+	}
+	was.granted(ask("moved"))
+}
+
+// sealedFor seals a password for where a store is.
+func sealedFor(w *world, store string, p *v1alpha1.PostgresStore) v1alpha1.SealedValue {
+	w.Helper()
+	place := w.place(sealing.KindDataStore, store, sealing.PasswordKey, 2)
+	place.Destination = sealing.DestinationOf(&v1alpha1.DataStoreSpec{Type: v1alpha1.StorePostgres, Postgres: p})
+	return w.seal(place, w.secret())
 }
 
 func TestLease(t *testing.T) {

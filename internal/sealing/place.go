@@ -43,6 +43,19 @@ type Destination struct {
 	CASHA256 string // of the CA bundle's certificates, see DestinationOf; empty where the system's own are used
 }
 
+// Digest names a destination: the hex SHA-256 over each of its parts in the order of the struct, written <length>:<text>,
+// with the port in decimal. Empty for no destination.
+func (d Destination) Digest() string {
+	if d == (Destination{}) {
+		return ""
+	}
+	h := sha256.New()
+	for _, part := range []string{d.Type, d.Host, strconv.Itoa(int(d.Port)), d.Database, d.Username, d.CASHA256} {
+		fmt.Fprintf(h, "%d:%s,", len(part), part)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
 // defaultPostgresPort is what the API server fills in; a manifest that never met one has none.
 const defaultPostgresPort = 5432
 

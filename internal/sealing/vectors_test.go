@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/base64"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
@@ -172,4 +173,29 @@ func generateVectors(t *testing.T) {
 	_, err = f.Write(append(b, '\n'))
 	must(err)
 	must(f.Close())
+}
+
+// TestDestinationDigest: the name that a stored password's server has in the keyserver's documents cannot change later.
+func TestDestinationDigest(t *testing.T) {
+	if got := (Destination{}).Digest(); got != "" {
+		t.Errorf("no destination is %q", got)
+	}
+	base := Destination{Type: "Postgres", Host: "db.example", Port: 5432, Database: "chat", Username: "lethe", CASHA256: "ab"}
+	sum := sha256.Sum256([]byte("8:Postgres,10:db.example,4:5432,4:chat,5:lethe,2:ab,"))
+	if got := base.Digest(); got != hex.EncodeToString(sum[:]) {
+		t.Errorf("digest %s", got)
+	}
+	seen := map[string]bool{base.Digest(): true}
+	for _, change := range []func(*Destination){
+		func(d *Destination) { d.Type = "MariaDB" }, func(d *Destination) { d.Host = "db.example." }, func(d *Destination) { d.Port++ },
+		func(d *Destination) { d.Database = "chats" }, func(d *Destination) { d.Username = "root" }, func(d *Destination) { d.CASHA256 = "" },
+		func(d *Destination) { d.Database, d.Username = "chatl", "ethe" },
+	} {
+		d := base
+		change(&d)
+		if seen[d.Digest()] {
+			t.Errorf("%+v has the digest of another", d)
+		}
+		seen[d.Digest()] = true
+	}
 }

@@ -209,7 +209,8 @@ func checkUninstall(ctx context.Context) error {
 		names = append(names, tenants.Items[i].Name)
 	}
 	if len(names) > 0 {
-		return fmt.Errorf("only a running manager can take Tenants down in order, and these exist: %s: delete them first (kubectl delete tenant NAME)", strings.Join(names, ", "))
+		return fmt.Errorf("only a running manager can take Tenants down in order, and these exist: %s: delete them first (kubectl delete tenant NAME); "+
+			"nothing was removed, and `helm rollback` to the release's last revision lets Helm go on with it", strings.Join(names, ", "))
 	}
 	return nil
 }

@@ -3,8 +3,7 @@ package v1alpha1
 // Period is a length of calendar time in exactly one unit. Weeks, days and hours are exact; months and years
 // are calendar periods (a month is 28 to 31 days), which is why two units never mix in one period.
 //
-// +kubebuilder:validation:MinProperties=1
-// +kubebuilder:validation:MaxProperties=1
+// +kubebuilder:validation:XValidation:rule="[has(self.hours), has(self.days), has(self.weeks), has(self.months), has(self.years)].exists_one(x, x)",message="write it in exactly one unit (hours, days, weeks, months or years), for example days: 90"
 type Period struct {
 	// hours of exactly 60 minutes.
 	// +optional
@@ -40,8 +39,7 @@ type Period struct {
 // Slack is a length of clock time in exactly one unit: how late a deletion may be before it counts as overdue.
 // Months and years are not offered: slack is measured on a clock, never on a calendar.
 //
-// +kubebuilder:validation:MinProperties=1
-// +kubebuilder:validation:MaxProperties=1
+// +kubebuilder:validation:XValidation:rule="[has(self.minutes), has(self.hours), has(self.days)].exists_one(x, x)",message="write it in exactly one unit (minutes, hours, days), for example hours: 24"
 type Slack struct {
 	// minutes of exactly 60 seconds.
 	// +optional

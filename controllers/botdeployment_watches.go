@@ -92,15 +92,10 @@ func setChange() predicate.Predicate {
 
 // decisionsChange lets a Tenant through when something has changed that a bot depends on.
 func decisionsChange() predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		old, okOld := e.ObjectOld.(*v1alpha1.Tenant)
-		now, okNow := e.ObjectNew.(*v1alpha1.Tenant)
-		if !okOld || !okNow {
-			return true
-		}
+	return onUpdate(func(old, now *v1alpha1.Tenant) bool {
 		return old.Spec.State != now.Spec.State || !equality.Semantic.DeepEqual(old.Spec.Placement, now.Spec.Placement) ||
 			!equality.Semantic.DeepEqual(old.Status.Namespaces, now.Status.Namespaces)
-	}}
+	})
 }
 
 // botMapper finds the bots that an event concerns, in the cache as it is.

@@ -59,15 +59,6 @@ func jobMoved() predicate.Predicate {
 	})
 }
 
-// onUpdate lets an update through when it is one that matters, and every other event.
-func onUpdate[T client.Object](matters func(old, now T) bool) predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		old, okOld := e.ObjectOld.(T)
-		now, okNow := e.ObjectNew.(T)
-		return !okOld || !okNow || matters(old, now)
-	}}
-}
-
 // storeOfJob is the store that owns a Job, itself or through its CronJob.
 func (r *DataStoreReconciler) storeOfJob(ctx context.Context, job client.Object) []reconcile.Request {
 	owner := metav1.GetControllerOf(job)

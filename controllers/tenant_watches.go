@@ -59,6 +59,15 @@ func ownChange() predicate.Predicate {
 	}}
 }
 
+// onUpdate lets an update through when it is one that matters, and every other event.
+func onUpdate[T client.Object](matters func(old, now T) bool) predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		old, okOld := e.ObjectOld.(T)
+		now, okNow := e.ObjectNew.(T)
+		return !okOld || !okNow || matters(old, now)
+	}}
+}
+
 func isResync(e event.UpdateEvent) bool {
 	return e.ObjectOld.GetResourceVersion() == e.ObjectNew.GetResourceVersion()
 }

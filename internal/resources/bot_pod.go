@@ -41,7 +41,7 @@ const (
 // BotPodTemplate describes the pod of a bot. credentialsSecret names the encrypted Secret that its credentials come from;
 // it is empty for a bot without credentials, whose pod then never asks the keyserver for anything.
 func BotPodTemplate(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant, credentialsSecret string) corev1.PodTemplateSpec {
-	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: BotLabels(bot.Name)}}
+	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: BotLabels(bot.Name), Annotations: ownedBy(bot.UID)}}
 	template.Labels[v1alpha1.LabelTenant] = LabelValue(tenant.Name)
 	template.Spec = corev1.PodSpec{
 		ServiceAccountName:            BotName(bot.Name),
@@ -63,7 +63,7 @@ func BotPodTemplate(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 		template.Spec.NodeSelector = tenant.Spec.Placement.NodeSelector
 	}
 	if len(bot.Spec.Credentials) > 0 {
-		template.Annotations = map[string]string{v1alpha1.AnnotationCredentials: credentialsSecret}
+		template.Annotations[v1alpha1.AnnotationCredentials] = credentialsSecret
 		addCredentials(&template.Spec, s, bot.Spec.Credentials)
 	}
 	return template

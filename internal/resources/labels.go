@@ -3,6 +3,7 @@ package resources
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
@@ -77,5 +78,11 @@ func GroupVersionKind(kind string) schema.GroupVersionKind {
 }
 
 func meta(namespace, name string, labels map[string]string, owner []metav1.OwnerReference) metav1.ObjectMeta {
-	return metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels, OwnerReferences: owner}
+	return metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels, OwnerReferences: owner,
+		Annotations: ownedBy(owner[0].UID)}
+}
+
+// ownedBy records whose an object is where orphaning cannot take it away.
+func ownedBy(uid types.UID) map[string]string {
+	return map[string]string{v1alpha1.AnnotationOwnerUID: string(uid)}
 }

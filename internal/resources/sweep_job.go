@@ -32,7 +32,7 @@ func PlanConfigMap(store *v1alpha1.DataStore, planHash string, canonical []byte)
 // SweepCronJob sweeps a store every hour, at a minute of its own.
 func SweepCronJob(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, planHash string) *batchv1.CronJob {
 	template := batchv1.JobTemplateSpec{Spec: sweepJobSpec(s, store, tenant, planHash)}
-	template.Labels = StoreLabels(store.Name, ComponentSweeper)
+	template.Labels, template.Annotations = StoreLabels(store.Name, ComponentSweeper), ownedBy(store.UID)
 	return &batchv1.CronJob{
 		ObjectMeta: meta(store.Namespace, SweepName(store.Name), StoreLabels(store.Name, ComponentSweeper),
 			OwnerReference(store, KindDataStore)),

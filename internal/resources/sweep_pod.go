@@ -46,7 +46,7 @@ func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Te
 		nodes = tenant.Spec.Placement.NodeSelector
 	}
 	return corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{Labels: labels},
+		ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: ownedBy(store.UID)},
 		Spec: corev1.PodSpec{
 			ServiceAccountName:            SweeperName(store.Name),
 			AutomountServiceAccountToken:  ptr(false),

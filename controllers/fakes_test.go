@@ -68,16 +68,24 @@ func (k *keyserverDouble) isRevoked(uid types.UID) bool {
 	return k.revoked[string(uid)]
 }
 
-func (k *keyserverDouble) Tenant(_ context.Context, ref protocol.ObjectRef) (protocol.TenantResponse, error) {
+func (k *keyserverDouble) Tenant(ctx context.Context, ref protocol.ObjectRef) (protocol.TenantResponse, error) {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
 	k.calls[resources.KindTenant]++
 	if k.down != nil {
 		return protocol.TenantResponse{}, k.down
 	}
-	return protocol.TenantResponse{KEKGrade: "Production", SealingKeys: []protocol.SealingKey{
-		{KID: "0123456789abcdef", Suite: "MLKEM768-X25519+HKDF-SHA256+AES-256-GCM", Public: "cHVibGlj-" + ref.Name, Realm: "test"},
-	}}, nil
+	key := protocol.SealingKey{KID: "0123456789abcdef", Suite: "MLKEM768-X25519+HKDF-SHA256+AES-256-GCM", Public: "cHVibGlj-" + ref.Name, Realm: "test"}
+	tenant := &v1alpha1.Tenant{}
+	if err := k.live.Get(ctx, client.ObjectKey{Name: ref.Name}, tenant); err != nil {
+		return protocol.TenantResponse{}, err
+	}
+	before := tenant.DeepCopy()
+	tenant.Status.KEKGrade, tenant.Status.SealingKeys = "Production", []v1alpha1.SealingKey{v1alpha1.SealingKey(key)}
+	if err := k.asKeyserver.Status().Patch(ctx, tenant, client.MergeFrom(before)); err != nil {
+		return protocol.TenantResponse{}, err
+	}
+	return protocol.TenantResponse{KEKGrade: "Production", SealingKeys: []protocol.SealingKey{key}}, nil
 }
 
 func (k *keyserverDouble) Revoke(_ context.Context, ref protocol.ObjectRef) error {

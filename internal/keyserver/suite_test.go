@@ -271,16 +271,12 @@ func refTo(kind string, o client.Object) protocol.ObjectRef {
 	return protocol.ObjectRef{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: string(o.GetUID())}
 }
 
-// tenantKeys asks for the tenant's keys, as the manager would, and puts them into its status.
+// tenantKeys asks for the tenant's keys, as the manager would. The keyserver puts them into the Tenant's status.
 func (w *world) tenantKeys() protocol.TenantResponse {
 	w.Helper()
 	var resp protocol.TenantResponse
 	w.granted(w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{Tenant: refTo("Tenant", w.tenant)}, &resp))
-	w.tenant.Status.SealingKeys = nil
-	for _, k := range resp.SealingKeys {
-		w.tenant.Status.SealingKeys = append(w.tenant.Status.SealingKeys, v1alpha1.SealingKey{KID: k.KID, Suite: k.Suite, Public: k.Public, Realm: k.Realm})
-	}
-	w.must(testEnv.Client.Status().Update(w.Context(), w.tenant))
+	w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
 	return resp
 }
 
@@ -466,4 +462,18 @@ func (h *writeHook) Update(ctx context.Context, obj client.Object, opts ...clien
 
 func (h *writeHook) Delete(ctx context.Context, obj client.Object, opts ...client.DeleteOption) error {
 	return h.do("delete", obj, func() error { return h.Client.Delete(ctx, obj, opts...) })
+}
+
+// Status hooks the writes of statuses too.
+func (h *writeHook) Status() client.SubResourceWriter {
+	return &statusHook{SubResourceWriter: h.Client.Status(), hook: h}
+}
+
+type statusHook struct {
+	client.SubResourceWriter
+	hook *writeHook
+}
+
+func (h *statusHook) Patch(ctx context.Context, obj client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+	return h.hook.do("patch status", obj, func() error { return h.SubResourceWriter.Patch(ctx, obj, patch, opts...) })
 }

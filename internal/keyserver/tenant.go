@@ -37,7 +37,7 @@ func (s *Server) tenant(ctx context.Context, _ caller, req *protocol.TenantReque
 	for _, d := range keys.doc.Seal {
 		resp.SealingKeys = append(resp.SealingKeys, protocol.SealingKey{KID: d.KID, Suite: d.Suite, Public: d.Public, Realm: keys.doc.Realm})
 	}
-	return resp, nil
+	return resp, s.publishKeys(ctx, &tenant, resp)
 }
 
 // ensureTenantKeys reads the keys live, not from memory: this call is how a person finds out that they are gone.

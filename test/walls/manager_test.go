@@ -15,6 +15,7 @@ import (
 // deletion, or let a group in.
 func TestManagerChangesNoSpec(t *testing.T) {
 	manager, eve := as(managerUser, groupMost), as("eve", groupMost)
+	keyserver := as(keyserverUser, "system:serviceaccounts", "system:serviceaccounts:lethe-system")
 	bot := &lethev1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "support", Finalizers: []string{"example.com/other"}},
 		Spec: lethev1.BotDeploymentSpec{Image: "bot:1"}}
 	owner, fresh := makeTenant("specs"), makeTenant("specs-fresh")
@@ -22,7 +23,7 @@ func TestManagerChangesNoSpec(t *testing.T) {
 		mustCreate(t, o)
 	}
 	ours := lethev1.SealingKey{KID: "0123456789abcdef", Suite: "s", Public: "ours", Realm: "r"}
-	owner.Status.SealingKeys = []lethev1.SealingKey{ours}
+	owner.Status.SealingKeys, owner.Status.KEKGrade = []lethev1.SealingKey{ours}, "Evaluation"
 	if err := admin.Status().Update(t.Context(), owner); err != nil {
 		t.Fatal(err)
 	}
@@ -31,8 +32,9 @@ func TestManagerChangesNoSpec(t *testing.T) {
 	climb(t, "lethe-manager-specs", []attempt{
 		{name: "its finalizer", as: manager, try: patchOf(bot, `{"metadata":{"finalizers":["example.com/other","lethe.dev/keys"]}}`)},
 		{name: "a status", as: manager, try: patchStatusOf(bot, `{"status":{"observedGeneration":1}}`)},
-		{name: "the first keys of a Tenant", as: manager, try: patchStatusOf(fresh, `{"status":{"sealingKeys":[`+mine+`]}}`)},
-		{name: "a Tenant's status with the keys as they are", as: manager, try: patchStatusOf(owner, `{"status":{"kekGrade":"Production","sealingKeys":[`+known+`]}}`)},
+		{name: "a Tenant's status with the keys as they are", as: manager, try: patchStatusOf(owner, `{"status":{"observedGeneration":1,"kekGrade":"Evaluation","sealingKeys":[`+known+`]}}`)},
+		{name: "the status of a Tenant that has no keys yet", as: manager, try: patchStatusOf(fresh, `{"status":{"observedGeneration":1}}`)},
+		{name: "the first keys of a Tenant, by the keyserver", as: keyserver, try: patchStatusOf(fresh, `{"status":{"kekGrade":"Production","sealingKeys":[`+mine+`]}}`)},
 		{name: "an image, by somebody else", as: eve, try: patchOf(bot, `{"spec":{"image":"evil:1"}}`)},
 
 		{name: "an image", as: manager, denied: true, try: patchOf(bot, `{"spec":{"image":"evil:1"}}`)},
@@ -46,6 +48,10 @@ func TestManagerChangesNoSpec(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "own"}, Spec: lethev1.BotDeploymentSpec{Image: "evil:1"}})},
 		{name: "a bot deleted", as: manager, denied: true, try: remove(bot)},
 		{name: "a Tenant of its own", as: manager, denied: true, try: create(makeTenant("specs-own"))},
+		{name: "the first keys of a Tenant", as: manager, denied: true, try: patchStatusOf(fresh, `{"status":{"sealingKeys":[`+mine+`]}}`)},
+		{name: "a better grade than there is", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"kekGrade":"Production"}}`)},
+		{name: "the first grade", as: manager, denied: true, try: patchStatusOf(fresh, `{"status":{"kekGrade":"Production"}}`)},
+		{name: "no grade", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"kekGrade":null}}`)},
 		{name: "keys of its own for a Tenant that has some", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"sealingKeys":[`+mine+`]}}`)},
 		{name: "keys of its own in front", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"sealingKeys":[`+mine+`,`+known+`]}}`)},
 		{name: "no keys, to begin anew", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"sealingKeys":null}}`)},

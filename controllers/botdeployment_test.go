@@ -302,8 +302,34 @@ func TestBadImageThenGoodImage(t *testing.T) {
 	w.becomes(bot, "Ready=True")
 }
 
+// TestPodThatTheClusterChanged: the keyserver gives such a pod nothing, and the bot's condition names the field.
+func TestPodThatTheClusterChanged(t *testing.T) {
+	w, _ := withTenant(t, "changed")
+	w.kcm.broken = func(string) bool { return true }
+	bot := makeBot("changed-a", "b")
+	bot.Spec.Rollout.ProgressDeadlineSeconds = 10
+	w.create(bot)
+	w.becomes(bot, "Reconciling=True/PodMissing")
+	set := setOf(bot)
+	if err := w.get(set); err != nil {
+		t.Fatal(err)
+	}
+	set.Spec.Template.Spec.Containers[0].Env = append(set.Spec.Template.Spec.Containers[0].Env, corev1.EnvVar{Name: "INJECTED", Value: "by-a-webhook"})
+	w.podOf(bot, set, "PodInitializing", func(p *corev1.Pod) {
+		p.Status.InitContainerStatuses[0].State.Terminated.ExitCode = 1
+	})
+	w.restart() // rather than wait a minute for the next look
+	w.becomes(bot, "WorkloadReady=False/PodMismatch")
+	w.becomes(bot, "Stalled=True/PodMismatch")
+	c := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionWorkloadReady)
+	if !strings.Contains(c.Message, "spec.containers[0].env") || strings.Contains(c.Message, "by-a-webhook") {
+		t.Errorf("the message does not name the field, or repeats what is in it: %s", c.Message)
+	}
+	w.oneEvent(bot, "PodMismatch")
+}
+
 // podOf plays the kubelet for a pod whose image cannot be pulled.
-func (w *world) podOf(bot *v1alpha1.BotDeployment, set *appsv1.StatefulSet, reason string) {
+func (w *world) podOf(bot *v1alpha1.BotDeployment, set *appsv1.StatefulSet, reason string, changes ...func(*corev1.Pod)) {
 	w.t.Helper()
 	pod := &corev1.Pod{ObjectMeta: *set.Spec.Template.ObjectMeta.DeepCopy(), Spec: *set.Spec.Template.Spec.DeepCopy()}
 	pod.Namespace, pod.Name = bot.Namespace, resources.BotPodName(bot.Name)
@@ -314,6 +340,9 @@ func (w *world) podOf(bot *v1alpha1.BotDeployment, set *appsv1.StatefulSet, reas
 	pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: resources.ContainerUnseal, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}
 	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: resources.ContainerBot, Image: bot.Spec.Image,
 		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}}}
+	for _, change := range changes {
+		change(pod)
+	}
 	if err := w.cluster.Status().Update(context.Background(), pod); err != nil {
 		w.t.Fatal(err)
 	}

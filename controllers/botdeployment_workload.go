@@ -14,6 +14,8 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/podspec"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
 )
@@ -62,6 +64,9 @@ func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScop
 		return 0, explain(v1alpha1.ConditionWorkloadReady, fmt.Errorf("read the quota: %w", err))
 	}
 	w := status.Unready(set, pod, quota)
+	if w.Reason == status.ReasonCredentialsNotFetched {
+		r.explainMismatch(s, pod, &w)
+	}
 	left := time.Duration(s.bot.Spec.Rollout.ProgressDeadlineSeconds)*time.Second - s.now.Sub(s.begun)
 	w.Overdue = left <= 0 || wasOverdue(s.bot)
 	s.observed.Workload = &w
@@ -72,6 +77,17 @@ func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScop
 		return stalledLookEvery, nil
 	}
 	return min(lookEvery, left), nil
+}
+
+// explainMismatch says why the keyserver gives a pod nothing: something in the cluster has changed it. The keyserver decides
+// by the same comparison; this one finds the words.
+func (r *BotDeploymentReconciler) explainMismatch(s *botScope, pod *corev1.Pod, w *status.Workload) {
+	rendered := resources.BotPodTemplate(r.Settings, s.bot, s.tenant, s.secret)
+	if err := podspec.Match(rendered, pod, r.Settings.PodAnnotations); err != nil {
+		w.Reason = protocol.ReasonPodMismatch
+		w.Message = fmt.Sprintf("Something in this cluster changed the pod: %s from what Lethe made. The keyserver gives such a pod no credentials. "+
+			"Exempt this namespace from the webhook or policy that does it.", err)
+	}
 }
 
 // wasOverdue remembers, in the status itself, that the deadline of this generation has passed.

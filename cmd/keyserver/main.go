@@ -46,6 +46,7 @@ const (
 
 type options struct {
 	settings      resources.Settings
+	previous      []string
 	keysNamespace string
 	realm         string
 	kekFile       string
@@ -106,7 +107,7 @@ func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key) erro
 		return fmt.Errorf("make a client of the API server: %w", err)
 	}
 	server, err := keyserver.New(keyserver.Options{Client: kube, KEK: kek, KEKGrade: o.kekGrade, Realm: o.realm, KeysNamespace: o.keysNamespace,
-		Hosts: hosts(o.settings), Settings: o.settings, Clock: clock.RealClock{}, Random: rand.Reader, Log: log, Metrics: metrics})
+		Hosts: hosts(o.settings), Settings: o.settings, PreviousImages: o.previous, Clock: clock.RealClock{}, Random: rand.Reader, Log: log, Metrics: metrics})
 	if err != nil {
 		return err
 	}
@@ -122,6 +123,8 @@ func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("keyserver", flag.ContinueOnError)
 	o.settings.AddFlags(flags)
+	flags.Func("previous-image", "an earlier image of Lethe by its digest (REPOSITORY@sha256:...), whose pods still get credentials; may be repeated",
+		func(image string) error { o.previous = append(o.previous, image); return nil })
 	flags.StringVar(&o.keysNamespace, "keys-namespace", "lethe-keys", "namespace that holds the wrapped keys")
 	flags.StringVar(&o.realm, "realm", "", "name that is bound into every sealed value and every key; never change it (required)")
 	flags.StringVar(&o.kekFile, "kek-file", "", "file with the key-encryption key: 32 random bytes in base64 (required)")

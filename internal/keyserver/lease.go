@@ -9,11 +9,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/podspec"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -42,7 +44,7 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 			return nil, refuse(protocol.ReasonBadRequest, "publicKey is not a public key of %s in base64url", sealing.Suite)
 		}
 	}
-	pod, store, err := s.sweptStore(ctx, who)
+	job, pod, store, err := s.sweptStore(ctx, who)
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +52,8 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	if err != nil {
 		return nil, err
 	}
-	if err := MatchPod(resources.SweepPodTemplate(s.Settings, store, tenant, req.PlanHash), pod); err != nil {
-		return nil, refuse(protocol.ReasonPodMismatch, "the pod is not the one that Lethe makes for this store: %s", err)
+	if err := s.matchSweep(job, pod, store, tenant, req.PlanHash); err != nil {
+		return nil, err
 	}
 	sub := &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret}
 	var keys *objectKeys
@@ -92,7 +94,7 @@ func (s *Server) release(ctx context.Context, who caller, _ *protocol.ReleaseReq
 	if err != nil {
 		return nil, err
 	}
-	store, _, err := s.storeOf(ctx, pod)
+	_, store, _, err := s.storeOf(ctx, pod)
 	if err != nil {
 		return nil, err
 	}
@@ -113,47 +115,52 @@ func (s *Server) release(ctx context.Context, who caller, _ *protocol.ReleaseReq
 }
 
 // sweptStore follows a pod to its store by UID, and refuses while anything on the way is suspended or on its way out.
-func (s *Server) sweptStore(ctx context.Context, who caller) (*corev1.Pod, *v1alpha1.DataStore, error) {
+func (s *Server) sweptStore(ctx context.Context, who caller) (*batchv1.Job, *corev1.Pod, *v1alpha1.DataStore, error) {
 	pod, err := s.callingPod(ctx, who)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	store, suspended, err := s.storeOf(ctx, pod)
+	job, store, suspended, err := s.storeOf(ctx, pod)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if suspended {
-		return nil, nil, refuse(protocol.ReasonSuspended, "the sweep is suspended")
+		return nil, nil, nil, refuse(protocol.ReasonSuspended, "the sweep is suspended")
 	}
 	if !store.DeletionTimestamp.IsZero() {
-		return nil, nil, refuse(protocol.ReasonRevoked, "DataStore %s/%s is being deleted", store.Namespace, store.Name)
+		return nil, nil, nil, refuse(protocol.ReasonRevoked, "DataStore %s/%s is being deleted", store.Namespace, store.Name)
 	}
-	return pod, store, nil
+	return job, pod, store, nil
 }
 
 // storeOf follows the owners of a sweep's pod: a Job, which the store's CronJob or the store itself controls. It also
 // says whether the Job or the CronJob is suspended.
-func (s *Server) storeOf(ctx context.Context, pod *corev1.Pod) (*v1alpha1.DataStore, bool, error) {
+func (s *Server) storeOf(ctx context.Context, pod *corev1.Pod) (*batchv1.Job, *v1alpha1.DataStore, bool, error) {
 	none := refuse(protocol.ReasonForbidden, "the pod belongs to no DataStore")
-	var job batchv1.Job
-	if err := s.ownerOf(ctx, pod, batchv1.SchemeGroupVersion.String(), "Job", &job); err != nil {
-		return nil, false, orNone(err, none)
+	live := &unstructured.Unstructured{}
+	live.SetGroupVersionKind(batchv1.SchemeGroupVersion.WithKind("Job"))
+	if err := s.ownerOf(ctx, pod, batchv1.SchemeGroupVersion.String(), "Job", live); err != nil {
+		return nil, nil, false, orNone(err, none)
+	}
+	job, err := podspec.ReadJob(live)
+	if err != nil {
+		return nil, nil, false, notOurPod(err)
 	}
 	suspended := job.Spec.Suspend != nil && *job.Spec.Suspend
-	var owned metav1.Object = &job
-	if ref := metav1.GetControllerOf(&job); ref != nil && ref.Kind == "CronJob" {
+	var owned metav1.Object = job
+	if ref := metav1.GetControllerOf(job); ref != nil && ref.Kind == "CronJob" {
 		var cron batchv1.CronJob
-		if err := s.ownerOf(ctx, &job, batchv1.SchemeGroupVersion.String(), "CronJob", &cron); err != nil {
-			return nil, false, orNone(err, none)
+		if err := s.ownerOf(ctx, job, batchv1.SchemeGroupVersion.String(), "CronJob", &cron); err != nil {
+			return nil, nil, false, orNone(err, none)
 		}
 		suspended = suspended || (cron.Spec.Suspend != nil && *cron.Spec.Suspend)
 		owned = &cron
 	}
 	store := &v1alpha1.DataStore{}
 	if err := s.ownerOf(ctx, owned, v1alpha1.GroupVersion.String(), sealing.KindDataStore, store); err != nil {
-		return nil, false, orNone(err, none)
+		return nil, nil, false, orNone(err, none)
 	}
-	return store, suspended, nil
+	return job, store, suspended, nil
 }
 
 // samePlan compiles the store's plan and compares it with the one that the sweep runs by.

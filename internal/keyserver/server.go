@@ -3,9 +3,11 @@ package keyserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"sync"
 	"time"
 
@@ -24,7 +26,7 @@ const (
 	requestTimeout = 15 * time.Second
 )
 
-// Options of a Server. All are needed.
+// Options of a Server. All are needed but those that say otherwise.
 type Options struct {
 	// Client reads live: one without a cache.
 	Client client.Client
@@ -40,10 +42,13 @@ type Options struct {
 	Hosts []string
 	// Settings are those that the manager renders pods with.
 	Settings resources.Settings
-	Clock    clock.PassiveClock
-	Random   io.Reader
-	Log      *slog.Logger
-	Metrics  *Metrics
+	// PreviousImages of Lethe, each by its digest (REPOSITORY@sha256:...): pods that were made with one of them still get
+	// their credentials. May be empty.
+	PreviousImages []string
+	Clock          clock.PassiveClock
+	Random         io.Reader
+	Log            *slog.Logger
+	Metrics        *Metrics
 }
 
 // Server answers the calls of package protocol.
@@ -77,6 +82,11 @@ func New(o Options) (*Server, error) {
 	if err := o.Settings.Validate(); err != nil {
 		return nil, err
 	}
+	for _, image := range o.PreviousImages {
+		if !isPinned(image) {
+			return nil, fmt.Errorf("--previous-image %q is not of the form REPOSITORY@sha256:<64 hex digits>: a tag may come to mean another image", image)
+		}
+	}
 	s := &Server{Options: o, inFlight: newInFlight()}
 	s.tenants = newMemo[*v1alpha1.Tenant](o.Clock, tenantMemory)
 	s.keys = newMemo[*tenantKeys](o.Clock, keyMemory)
@@ -84,6 +94,11 @@ func New(o Options) (*Server, error) {
 	s.authority = newAuthority(o)
 	return s, nil
 }
+
+// pinned is an image by its digest.
+var pinned = regexp.MustCompile(`^[^@\s]+@sha256:[0-9a-f]{64}$`)
+
+func isPinned(image string) bool { return pinned.MatchString(image) }
 
 // Authority makes the server's certificates.
 func (s *Server) Authority() *Authority { return s.authority }

@@ -12,9 +12,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/podspec"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -31,7 +33,7 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	if err != nil {
 		return nil, err
 	}
-	bot, err := s.botOf(ctx, pod)
+	set, bot, err := s.botOf(ctx, pod)
 	if err != nil {
 		return nil, err
 	}
@@ -51,19 +53,19 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 		return nil, err
 	}
 	// The annotation only chooses among the sets that this keyserver itself wrote for this object.
-	set := pod.Annotations[v1alpha1.AnnotationCredentials]
-	if !slices.Contains(keys.doc.Sets, set) {
+	credentials := pod.Annotations[v1alpha1.AnnotationCredentials]
+	if !slices.Contains(keys.doc.Sets, credentials) {
 		return nil, refuse(protocol.ReasonPodMismatch, "the pod's annotation %s names no credentials of this bot", v1alpha1.AnnotationCredentials)
 	}
-	if err := MatchPod(resources.BotPodTemplate(s.Settings, bot, tenant, set), pod); err != nil {
-		return nil, refuse(protocol.ReasonPodMismatch, "the pod is not the one that Lethe makes for this bot: %s", err)
+	if err := s.matchBot(set, pod, bot, tenant); err != nil {
+		return nil, err
 	}
 	if polls(bot) {
 		if err := s.onlyPod(ctx, pod); err != nil {
 			return nil, err
 		}
 	}
-	bundle, err := s.openSet(ctx, sub, keys, set)
+	bundle, err := s.openSet(ctx, sub, keys, credentials)
 	if err != nil {
 		return nil, err
 	}
@@ -77,17 +79,22 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 // callingPod reads the pod that a token is bound to. The API server vouches for a token some time after its pod began to
 // go, so the pod itself is asked: it must be the same object and on no way out.
 func (s *Server) callingPod(ctx context.Context, who caller) (*corev1.Pod, error) {
-	pod := &corev1.Pod{}
-	err := s.Client.Get(ctx, client.ObjectKey{Namespace: who.Namespace, Name: who.Pod}, pod)
+	live := &unstructured.Unstructured{}
+	live.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: who.Namespace, Name: who.Pod}, live)
 	if apierrors.IsForbidden(err) {
 		// The keyserver may read pods in tenants' namespaces only.
 		return nil, refuse(protocol.ReasonNoTenant, "namespace %s belongs to no Tenant", who.Namespace)
 	}
-	if apierrors.IsNotFound(err) || (err == nil && string(pod.UID) != who.PodUID) {
+	if apierrors.IsNotFound(err) || (err == nil && string(live.GetUID()) != who.PodUID) {
 		return nil, refuse(protocol.ReasonForbidden, "the pod that the token was made for is gone")
 	}
 	if err != nil {
 		return nil, err
+	}
+	pod, err := podspec.Read(live)
+	if err != nil {
+		return nil, notOurPod(err)
 	}
 	switch {
 	case !pod.DeletionTimestamp.IsZero() || ended(pod):
@@ -108,19 +115,24 @@ func errNoBot() error {
 }
 
 // botOf follows the owners of a pod by UID: names and labels can be made up, an object's own UID cannot.
-func (s *Server) botOf(ctx context.Context, pod *corev1.Pod) (*v1alpha1.BotDeployment, error) {
-	var sts appsv1.StatefulSet
-	if err := s.ownerOf(ctx, pod, appsv1.SchemeGroupVersion.String(), "StatefulSet", &sts); err != nil {
-		return nil, orNone(err, errNoBot())
+func (s *Server) botOf(ctx context.Context, pod *corev1.Pod) (*appsv1.StatefulSet, *v1alpha1.BotDeployment, error) {
+	live := &unstructured.Unstructured{}
+	live.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("StatefulSet"))
+	if err := s.ownerOf(ctx, pod, appsv1.SchemeGroupVersion.String(), "StatefulSet", live); err != nil {
+		return nil, nil, orNone(err, errNoBot())
 	}
 	bot := &v1alpha1.BotDeployment{}
-	if err := s.ownerOf(ctx, &sts, v1alpha1.GroupVersion.String(), sealing.KindBotDeployment, bot); err != nil {
-		return nil, orNone(err, errNoBot())
+	if err := s.ownerOf(ctx, live, v1alpha1.GroupVersion.String(), sealing.KindBotDeployment, bot); err != nil {
+		return nil, nil, orNone(err, errNoBot())
 	}
-	if resources.BotName(bot.Name) != sts.Name {
-		return nil, errNoBot()
+	if resources.BotName(bot.Name) != live.GetName() {
+		return nil, nil, errNoBot()
 	}
-	return bot, nil
+	set, err := podspec.ReadStatefulSet(live)
+	if err != nil {
+		return nil, nil, notOurPod(err)
+	}
+	return set, bot, nil
 }
 
 // errNotOwned says that an object has no controller of the kind that was looked for.

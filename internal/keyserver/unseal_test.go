@@ -200,7 +200,13 @@ func TestUnsealRefusesAlteredPods(t *testing.T) {
 		"an exec probe": {func(p *corev1.Pod) {
 			p.Spec.Containers[0].LivenessProbe.ProbeHandler = corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"sh"}}}
 		}, "livenessProbe"},
-		"another node selector": {func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"mine": "yes"} }, "spec.nodeSelector"},
+		"a runtime's annotation": {func(p *corev1.Pod) {
+			p.Annotations = map[string]string{v1alpha1.AnnotationCredentials: set, "k8s.v1.cni.cncf.io/networks": "evil"}
+		}, "metadata.annotations[k8s.v1.cni.cncf.io/networks]"},
+		"a projected certificate": {func(p *corev1.Pod) {
+			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "cert", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+				Sources: []corev1.VolumeProjection{{DownwardAPI: &corev1.DownwardAPIProjection{}}}}}})
+		}, "spec.volumes"},
 		"another runtime's DNS": {func(p *corev1.Pod) {
 			p.Spec.HostAliases = []corev1.HostAlias{{IP: "203.0.113.9", Hostnames: []string{"lethe-keyserver.lethe-system.svc"}}}
 		}, "spec.hostAliases"},
@@ -251,6 +257,10 @@ func TestUnsealToleratesTheCluster(t *testing.T) {
 	pod := w.startPod(bot, set, func(p *corev1.Pod) {
 		p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "registry"}}
 		p.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+		p.Spec.NodeSelector = map[string]string{"pool": "bots"}
+		p.Spec.DNSConfig = &corev1.PodDNSConfig{Options: []corev1.PodDNSConfigOption{{Name: "ndots"}}}
+		p.Spec.SecurityContext.SELinuxOptions = &corev1.SELinuxOptions{Level: "s0:c26,c5"}
+		p.Annotations["kubernetes.io/limit-ranger"] = "LimitRanger plugin set: cpu"
 		for i := range p.Spec.Containers {
 			p.Spec.Containers[i].ImagePullPolicy = corev1.PullAlways
 			p.Spec.Containers[i].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi"), corev1.ResourceCPU: resource.MustParse("1")}

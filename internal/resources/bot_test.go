@@ -3,6 +3,7 @@ package resources
 import (
 	"flag"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -332,14 +333,23 @@ func TestSettings(t *testing.T) {
 	var s Settings
 	flags := flag.NewFlagSet("test", flag.ContinueOnError)
 	s.AddFlags(flags)
-	err := flags.Parse([]string{"--image=lethe:v1", "--image-pull-policy=Never", "--keyserver-url=https://k:1", "--namespace=n", "--dns-namespace=d", "--dns-pod-labels=a=b,c=d"})
+	err := flags.Parse([]string{"--image=lethe:v1", "--image-pull-policy=Never", "--keyserver-url=https://k:1", "--namespace=n", "--dns-namespace=d", "--dns-pod-labels=a=b,c=d", "--pod-annotations=example.com/a, example.org/*"})
 	want := Settings{Image: "lethe:v1", ImagePullPolicy: corev1.PullNever, KeyserverURL: "https://k:1", Namespace: "n", DNSNamespace: "d",
-		DNSPodLabels: map[string]string{"a": "b", "c": "d"}}
+		DNSPodLabels: map[string]string{"a": "b", "c": "d"}, PodAnnotations: []string{"example.com/a", "example.org/*"}}
 	if diff := cmp.Diff(want, s); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
 	if err := s.Validate(); err != nil {
 		t.Error(err)
+	}
+	for _, bad := range []string{"*", "lethe.dev/credentials", "lethe.dev/*", "lethe*", "io*"} {
+		var s Settings
+		flags := flag.NewFlagSet("test", flag.ContinueOnError)
+		flags.SetOutput(io.Discard)
+		s.AddFlags(flags)
+		if err := flags.Parse([]string{"--pod-annotations=" + bad}); err == nil {
+			t.Errorf("--pod-annotations=%s is taken: %v", bad, s.PodAnnotations)
+		}
 	}
 	for flagName, bad := range map[string]Settings{
 		"--image ":            {KeyserverURL: "https://k", Namespace: "n", DNSNamespace: "d", DNSPodLabels: s.DNSPodLabels},

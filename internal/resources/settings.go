@@ -25,6 +25,9 @@ type Settings struct {
 	// DNSNamespace and DNSPodLabels say which pods answer DNS. Nothing else is reachable on port 53.
 	DNSNamespace string
 	DNSPodLabels map[string]string
+	// PodAnnotations are keys of annotations that the cluster puts on pods and that change nothing about what a pod may do;
+	// an entry that ends in * is a prefix. Any other foreign annotation makes a pod one that Lethe did not make.
+	PodAnnotations []string
 }
 
 // DefaultSettings are those of the chart, without an image.
@@ -58,6 +61,7 @@ func (s *Settings) AddFlags(flags *flag.FlagSet) {
 	flags.StringVar(&s.KeyserverURL, "keyserver-url", s.KeyserverURL, "address of the keyserver as pods reach it")
 	flags.StringVar(&s.Namespace, "namespace", s.Namespace, "namespace of the manager and the keyserver")
 	flags.StringVar(&s.DNSNamespace, "dns-namespace", s.DNSNamespace, "namespace of the cluster's DNS pods")
+	flags.Func("pod-annotations", "annotations that this cluster puts on pods beside those that Lethe knows: key,prefix/*,...", s.setPodAnnotations)
 	flags.Var((*labelsFlag)(&s.DNSPodLabels), "dns-pod-labels", "labels of the cluster's DNS pods: key=value,key=value")
 }
 
@@ -85,6 +89,24 @@ func (s *Settings) Validate() error {
 		problems = append(problems, errors.New("--dns-pod-labels is empty: every pod of the namespace would be reachable on port 53"))
 	}
 	return errors.Join(problems...)
+}
+
+func (s *Settings) setPodAnnotations(text string) error {
+	s.PodAnnotations = nil
+	for entry := range strings.SplitSeq(text, ",") {
+		entry = strings.TrimSpace(entry)
+		key, isPrefix := strings.CutSuffix(entry, "*")
+		switch {
+		case entry == "":
+			continue
+		case strings.HasPrefix(entry, "lethe.dev/"), key == "":
+			return fmt.Errorf("%q would let in any annotation, or Lethe's own", entry)
+		case isPrefix && !strings.Contains(key, "/"):
+			return fmt.Errorf("%q is no prefix that ends a domain: write example.com/*", entry)
+		}
+		s.PodAnnotations = append(s.PodAnnotations, entry)
+	}
+	return nil
 }
 
 type labelsFlag map[string]string

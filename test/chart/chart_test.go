@@ -274,3 +274,21 @@ func TestPodsAreStartedWithFlagsThatExist(t *testing.T) {
 		}
 	}
 }
+
+func TestChartPassesImagesAndAnnotations(t *testing.T) {
+	previous := "lethe@sha256:" + strings.Repeat("ab", 32)
+	values := append(slices.Clone(needed), "--set", "image.previous={"+previous+"}", "--set", "pods.annotations={example.com/a,example.org/*}")
+	objects := byKey(mustRender(renderChart("lethe-system", values...))(t))
+	keyserver, manager := podOf(t, objects["Deployment.apps lethe-system/lethe-keyserver"]), podOf(t, objects["Deployment.apps lethe-system/lethe-manager"])
+	if !slices.Contains(keyserver.Spec.Containers[0].Args, "--previous-image="+previous) {
+		t.Error("the keyserver is not told of the earlier image")
+	}
+	for _, pod := range []corev1.PodTemplateSpec{keyserver, manager} {
+		if !slices.Contains(pod.Spec.Containers[0].Args, "--pod-annotations=example.com/a,example.org/*") {
+			t.Errorf("the annotations do not reach %s", pod.Spec.Containers[0].Name)
+		}
+	}
+	if _, err := renderChart("lethe-system", append(slices.Clone(needed), "--set", "image.previous={lethe:v1}")...); err == nil {
+		t.Error("an earlier image by a tag is taken")
+	}
+}

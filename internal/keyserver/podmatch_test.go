@@ -1,0 +1,128 @@
+package keyserver
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// TestUnsealRefusesAlteredSets: the pod may be as rendered and its StatefulSet not, and the next pod would be the
+// StatefulSet's.
+func TestUnsealRefusesAlteredSets(t *testing.T) {
+	w := newWorld(t)
+	w.tenantKeys()
+	bot, _ := w.newBot("support", telegram)
+	credentials := w.storeAndRecord(bot).Secret
+	pod := w.startPod(bot, credentials)
+	token := w.podToken(pod)
+	_, refusal := w.unseal(token, string(pod.UID))
+	w.granted(refusal)
+	set := &appsv1.StatefulSet{}
+	key := client.ObjectKey{Namespace: w.ns, Name: resources.BotName(bot.Name)}
+	for field, change := range map[string]func(*corev1.PodTemplateSpec){
+		"spec.containers[0].image": func(p *corev1.PodTemplateSpec) { p.Spec.Containers[0].Image = "evil:1" },
+		"spec.volumes":             func(p *corev1.PodTemplateSpec) { p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "evil"}) },
+		"metadata.annotations[k8s.v1.cni.cncf.io/networks]": func(p *corev1.PodTemplateSpec) {
+			p.Annotations["k8s.v1.cni.cncf.io/networks"] = "evil"
+		},
+		"metadata.labels[example.com/x]": func(p *corev1.PodTemplateSpec) { p.Labels["example.com/x"] = "evil" },
+		"spec.tolerations": func(p *corev1.PodTemplateSpec) {
+			p.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+		},
+	} {
+		t.Run(field, func(t *testing.T) {
+			w := w.in(t)
+			w.must(testEnv.Client.Get(t.Context(), key, set))
+			right := set.Spec.Template.DeepCopy()
+			change(&set.Spec.Template)
+			w.must(w.cluster.Update(t.Context(), set))
+			_, refusal := w.unseal(token, string(pod.UID))
+			w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+			if !strings.Contains(refusal.Message, "StatefulSet") || !strings.Contains(refusal.Message, field) || strings.Contains(refusal.Message, "evil") {
+				t.Errorf("says %q, want %s", refusal.Message, field)
+			}
+			set.Spec.Template = *right
+			w.must(w.cluster.Update(t.Context(), set))
+			_, refusal = w.unseal(token, string(pod.UID))
+			w.granted(refusal)
+		})
+	}
+}
+
+// TestPreviousImages: a pod that was made with an earlier image of Lethe still gets its credentials, where the keyserver's own
+// configuration names that image by its digest.
+func TestPreviousImages(t *testing.T) {
+	w := newWorld(t)
+	w.tenantKeys()
+	earlier := "lethe.example/lethe@sha256:" + strings.Repeat("ab", 32)
+	other := "lethe.example/lethe@sha256:" + strings.Repeat("cd", 32)
+	bot, _ := w.newBot("support")
+	credentials := w.storeAndRecord(bot).Secret
+	present := w.opts.Settings.Image
+	w.opts.Settings.Image = earlier
+	pod := w.startPod(bot, credentials)
+	w.opts.Settings.Image = present
+	w.restart()
+	token := w.podToken(pod)
+	_, refusal := w.unseal(token, string(pod.UID))
+	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+	if !strings.Contains(refusal.Message, "initContainers[0].image") {
+		t.Errorf("says %q", refusal.Message)
+	}
+	w.opts.PreviousImages = []string{other, earlier}
+	w.restart()
+	_, refusal = w.unseal(token, string(pod.UID))
+	w.granted(refusal)
+	// The bot's own container is not a helper.
+	evil := w.startPod(bot, credentials, func(p *corev1.Pod) {
+		p.Name, p.Spec.Hostname, p.Spec.Containers[0].Image = "support-bot-1", "support-bot-1", other
+		p.Spec.InitContainers[0].Image = earlier
+	})
+	_, refusal = w.unseal(w.podToken(evil), string(evil.UID))
+	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+
+	for _, image := range []string{"lethe:v1", "lethe@sha256:abc", "lethe@sha256:" + strings.Repeat("AB", 32), "@sha256:" + strings.Repeat("ab", 32), ""} {
+		o := w.opts
+		o.PreviousImages = []string{image}
+		if _, err := New(o); err == nil || !strings.Contains(err.Error(), "--previous-image") {
+			t.Errorf("%q: %v", image, err)
+		}
+	}
+}
+
+// TestLeaseRefusesAlteredJobs is the same for a sweep.
+func TestLeaseRefusesAlteredJobs(t *testing.T) {
+	w := newSweep(t)
+	for field, change := range map[string]func(*batchv1.Job){
+		"spec.containers[0].image": func(j *batchv1.Job) { j.Spec.Template.Spec.Containers[0].Image = "evil:1" },
+		"metadata.annotations[k8s.v1.cni.cncf.io/networks]": func(j *batchv1.Job) {
+			j.Spec.Template.Annotations = map[string]string{"k8s.v1.cni.cncf.io/networks": "evil"}
+		},
+		"spec.dnsConfig": func(j *batchv1.Job) {
+			j.Spec.Template.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"203.0.113.9"}}
+		},
+	} {
+		right := resources.CatchUpJob(w.opts.Settings, w.store, w.tenant, w.hash, fmt.Sprintf("chat-catchup-%d", len(field)))
+		job := right.DeepCopy()
+		change(job)
+		w.must(w.cluster.Create(t.Context(), job))
+		asked := job.DeepCopy()
+		asked.Spec.Template = *right.Spec.Template.DeepCopy()
+		pod := w.podOf(asked)
+		_, e := w.lease(pod)
+		w.wantRefusal(e, protocol.ReasonPodMismatch)
+		if !strings.Contains(e.Message, "Job") || !strings.Contains(e.Message, field) || strings.Contains(e.Message, "evil") {
+			t.Errorf("says %q, want %s", e.Message, field)
+		}
+		w.must(w.cluster.Delete(t.Context(), pod))
+		w.must(w.cluster.Delete(t.Context(), job))
+	}
+}

@@ -77,6 +77,9 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 
 	wait, err := runPhases(ctx, s, phases)
 	s.note(err)
+	if r.isSettling(s) {
+		wait = sooner(wait, r.Settle-s.now.Sub(s.begun)) // to tell what still keeps it then
+	}
 	return finish(wait, err)
 }
 

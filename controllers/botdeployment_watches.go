@@ -94,6 +94,8 @@ func setChange() predicate.Predicate {
 func decisionsChange() predicate.Predicate {
 	return onUpdate(func(old, now *v1alpha1.Tenant) bool {
 		return old.Spec.State != now.Spec.State || !equality.Semantic.DeepEqual(old.Spec.Placement, now.Spec.Placement) ||
+			old.Spec.UserNamespaces != now.Spec.UserNamespaces || isUIDRangeTaken(old) != isUIDRangeTaken(now) ||
+			!equality.Semantic.DeepEqual(old.Status.UIDRange, now.Status.UIDRange) ||
 			!equality.Semantic.DeepEqual(old.Status.Namespaces, now.Status.Namespaces)
 	})
 }

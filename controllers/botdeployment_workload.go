@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -30,6 +31,9 @@ const (
 // ensureWorkload runs the bot, and finds out how it is.
 func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScope) (time.Duration, error) {
 	s.observed.Suspended = suspension(s.bot, s.tenant)
+	if err := checkUIDRange(ctx, r.Writer.Client, s.tenant, v1alpha1.ConditionWorkloadReady); err != nil {
+		return 0, errors.Join(err, r.stopSuspended(ctx, s))
+	}
 	set, _, err := kube.Ensure(ctx, r.Writer, resources.BotStatefulSet(r.Settings, s.bot, s.tenant, s.secret))
 	if err != nil {
 		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
@@ -40,6 +44,28 @@ func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScop
 		return 0, nil
 	}
 	return r.observeUnready(ctx, s, set)
+}
+
+// stopSuspended takes the pod of a bot that is to have none, whatever else is wrong with it.
+func (r *BotDeploymentReconciler) stopSuspended(ctx context.Context, s *botScope) error {
+	if !resources.IsSuspended(s.bot, s.tenant) {
+		return nil
+	}
+	return r.stop(ctx, s)
+}
+
+// stop takes the bot's pod and leaves everything else of its StatefulSet as it is.
+func (r *BotDeploymentReconciler) stop(ctx context.Context, s *botScope) error {
+	if s.running == nil || !s.running.DeletionTimestamp.IsZero() || (s.running.Spec.Replicas != nil && *s.running.Spec.Replicas == 0) {
+		return nil
+	}
+	stopped := s.running.DeepCopy()
+	var none int32
+	stopped.Spec.Replicas = &none
+	if err := r.Writer.Client.Update(ctx, stopped, kube.FieldOwner); err != nil {
+		return explain(v1alpha1.ConditionWorkloadReady, fmt.Errorf("stop StatefulSet %s: %w", stopped.Name, err))
+	}
+	return nil
 }
 
 // observeUnready says what a pod waits for. Within the time that a new generation has to settle nobody asks.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -38,7 +39,12 @@ type keyserverDouble struct {
 	stored  map[types.UID]string
 	revoked map[string]bool
 	calls   map[string]int
+	ranges  map[string]protocol.UIDRange // by the Tenant's UID
+	fixed   *protocol.UIDRange           // the range to answer with, whoever asks
 }
+
+// lastRange counts as the keyserver does: upwards, and never back.
+var lastRange atomic.Int64
 
 type refusedError struct{ reason, message string }
 
@@ -47,7 +53,7 @@ func (e *refusedError) Reason() string { return e.reason }
 
 func newKeyserverDouble(asKeyserver, live client.Client) *keyserverDouble {
 	return &keyserverDouble{asKeyserver: asKeyserver, live: live, refuse: map[string]protocol.CredentialResult{},
-		stored: map[types.UID]string{}, revoked: map[string]bool{}, calls: map[string]int{}}
+		stored: map[types.UID]string{}, revoked: map[string]bool{}, calls: map[string]int{}, ranges: map[string]protocol.UIDRange{}}
 }
 
 func (k *keyserverDouble) set(change func(k *keyserverDouble)) {
@@ -85,7 +91,12 @@ func (k *keyserverDouble) Tenant(ctx context.Context, ref protocol.ObjectRef) (p
 	if err := k.asKeyserver.Status().Patch(ctx, tenant, client.MergeFrom(before)); err != nil {
 		return protocol.TenantResponse{}, err
 	}
-	return protocol.TenantResponse{KEKGrade: "Production", SealingKeys: []protocol.SealingKey{key}}, nil
+	if k.fixed != nil {
+		k.ranges[ref.UID] = *k.fixed
+	} else if known := k.ranges[ref.UID]; known.Size != 1000 || known.First < 1_000_000_000 {
+		k.ranges[ref.UID] = protocol.UIDRange{First: 1_000_000_000 + 1000*lastRange.Add(1), Size: 1000}
+	}
+	return protocol.TenantResponse{KEKGrade: "Production", UIDRange: k.ranges[ref.UID], SealingKeys: []protocol.SealingKey{key}}, nil
 }
 
 func (k *keyserverDouble) Revoke(_ context.Context, ref protocol.ObjectRef) error {

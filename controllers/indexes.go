@@ -16,6 +16,7 @@ const (
 	indexTenantLabel = "metadata.labels.tenant" // Namespaces by the value of the protected label
 	indexNamespace   = "spec.namespaces.name"   // Tenants by the namespaces that they list
 	indexExternalID  = "spec.externalIDs"       // Tenants by type/value
+	indexUIDBlock    = "status.uidRange"        // Tenants by the blocks that their range touches
 )
 
 func addIndexes(ctx context.Context, mgr ctrl.Manager) error {
@@ -27,6 +28,7 @@ func addIndexes(ctx context.Context, mgr ctrl.Manager) error {
 		{&corev1.Namespace{}, indexTenantLabel, tenantLabelOf},
 		{&v1alpha1.Tenant{}, indexNamespace, namespacesListedBy},
 		{&v1alpha1.Tenant{}, indexExternalID, externalIDsOf},
+		{&v1alpha1.Tenant{}, indexUIDBlock, uidBlocksOf},
 	}
 	for _, index := range indexes {
 		if err := mgr.GetFieldIndexer().IndexField(ctx, index.object, index.name, index.of); err != nil {

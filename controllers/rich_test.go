@@ -38,7 +38,6 @@ func richBot(namespace, name string) *v1alpha1.BotDeployment {
 		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m")},
 		Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("128Mi")},
 	}
-	bot.Spec.RunAsUser = 1234
 	bot.Spec.Credentials = append(bot.Spec.Credentials,
 		v1alpha1.Credential{Name: "model.key", Sealed: sealedValue, Delivery: v1alpha1.DeliveryEnv, EnvName: "MODEL_KEY"},
 		v1alpha1.Credential{Name: "legacy", SecretKeyRef: &v1alpha1.SecretKeyRef{Name: "legacy", Key: "token"}})

@@ -42,7 +42,7 @@ type TenantReconciler struct {
 	// KeysNamespace can be no Tenant's, and the manager's own neither.
 	KeysNamespace string
 
-	verified answers[struct{}]
+	verified answers[v1alpha1.UIDRange] // and the range of user ids that was answered
 }
 
 // tenantScope is one pass over a Tenant.
@@ -124,20 +124,23 @@ func (r *TenantReconciler) ensureKeys(ctx context.Context, s *tenantScope) (time
 	verified, known := r.verified.get(s.tenant.UID)
 	if !known && open {
 		verified.at = s.now.Add(-spread(s.tenant.UID, verifyEvery))
-		r.verified.put(s.tenant.UID, s.tenant.Generation, verified.at, struct{}{})
+		r.verified.put(s.tenant.UID, s.tenant.Generation, verified.at, v1alpha1.UIDRange{})
 	}
-	if due := verified.at.Add(verifyEvery); open && s.now.Before(due) {
+	if due := verified.at.Add(verifyEvery); open && s.now.Before(due) && isRangeAsVerified(s.tenant, verified) {
 		s.observed.KeysOpen = true
-		return due.Sub(s.now), nil
+		return due.Sub(s.now), checkUIDRange(ctx, r.Writer.Client, s.tenant, condition)
 	}
 	answer, err := r.Keys.Tenant(ctx, refTo(resources.KindTenant, s.tenant))
 	if err != nil {
 		return 0, keyProblem(condition, err)
 	}
 	// The keyserver puts keys and grade into the status itself: the manager may not.
+	if err := takeUIDRange(r.Recorder, s.tenant, answer.UIDRange); err != nil {
+		return 0, err
+	}
 	s.observed.KeysOpen, s.observed.KEKGrade = true, answer.KEKGrade
-	r.verified.put(s.tenant.UID, s.tenant.Generation, s.now, struct{}{})
-	return verifyEvery, nil
+	r.verified.put(s.tenant.UID, s.tenant.Generation, s.now, *s.tenant.Status.UIDRange)
+	return verifyEvery, checkUIDRange(ctx, r.Writer.Client, s.tenant, condition)
 }
 
 // report computes the conditions and writes the status, if it differs.

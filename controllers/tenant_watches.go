@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -31,7 +32,7 @@ func (r *TenantReconciler) SetupWithManager(mgr ctrl.Manager, options controller
 	m := tenantMapper{cache: mgr.GetCache(), bundle: client.ObjectKey{Namespace: r.Settings.Namespace, Name: resources.CABundleName}}
 	comesOrGoes := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(event.UpdateEvent) bool { return false }})
 	err := ctrl.NewControllerManagedBy(mgr).
-		For(&v1alpha1.Tenant{}, builder.WithPredicates(ownChange())).
+		For(&v1alpha1.Tenant{}, builder.WithPredicates(predicate.Or(ownChange(), uidRangeChange()))).
 		Owns(&rbacv1.RoleBinding{}, builder.WithPredicates(childChange())).
 		Owns(&networkingv1.NetworkPolicy{}, builder.WithPredicates(childChange())).
 		Owns(&corev1.ResourceQuota{}, builder.WithPredicates(childChange())).
@@ -136,17 +137,16 @@ func (m tenantMapper) ofUse(ctx context.Context, object client.Object) []reconci
 	return []reconcile.Request{request(name)}
 }
 
-// ofClaims wakes the other Tenants that claim an identifier of this one.
+// ofClaims wakes the other Tenants that claim an identifier of this one, or user ids.
 func (m tenantMapper) ofClaims(ctx context.Context, object client.Object) []reconcile.Request {
-	var requests []reconcile.Request
+	var others []reconcile.Request
 	for _, key := range externalIDsOf(object) {
-		for _, other := range m.list(ctx, client.MatchingFields{indexExternalID: key}) {
-			if other.Name != object.GetName() {
-				requests = append(requests, other)
-			}
-		}
+		others = append(others, m.list(ctx, client.MatchingFields{indexExternalID: key})...)
 	}
-	return requests
+	for _, block := range uidBlocksOf(object) {
+		others = append(others, m.list(ctx, client.MatchingFields{indexUIDBlock: block})...)
+	}
+	return slices.DeleteFunc(others, func(other reconcile.Request) bool { return other.Name == object.GetName() })
 }
 
 func (m tenantMapper) list(ctx context.Context, options ...client.ListOption) []reconcile.Request {
@@ -168,6 +168,6 @@ func request(name string) reconcile.Request {
 
 func claimsChange() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		return !equality.Semantic.DeepEqual(externalIDsOf(e.ObjectOld), externalIDsOf(e.ObjectNew))
+		return !slices.Equal(externalIDsOf(e.ObjectOld), externalIDsOf(e.ObjectNew)) || !slices.Equal(uidBlocksOf(e.ObjectOld), uidBlocksOf(e.ObjectNew))
 	}}
 }

@@ -255,7 +255,8 @@ type BotRollout struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(e, !isCIDR(e.cidr) || !['10.0.0.0/8','172.16.0.0/12','192.168.0.0/16','100.64.0.0/10','127.0.0.0/8','169.254.0.0/16','168.63.129.16/32','192.0.0.0/24','198.18.0.0/15','0.0.0.0/8','224.0.0.0/4','240.0.0.0/4','fc00::/7','fe80::/10','::1/128','ff00::/8','64:ff9b::/96','64:ff9b:1::/48','2002::/16'].exists(p, cidr(p).containsCIDR(cidr(e.cidr))))",message="spec.egress[*].cidr is a private address: only the Tenant's spec.egress can open one"
 // +kubebuilder:validation:XValidation:rule="has(self.storage) == has(oldSelf.storage)",message="spec.storage cannot be added or removed: make a new BotDeployment"
 type BotDeploymentSpec struct {
-	// image of the bot. It runs as a user other than root, without capabilities and with a read-only root file system.
+	// image of the bot. It runs as the first id of the Tenant's status.uidRange whatever the image says, without
+	// capabilities and with a read-only root file system.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
@@ -301,13 +302,6 @@ type BotDeploymentSpec struct {
 	// resources of the container. Left out, the namespace's LimitRange applies.
 	// +optional
 	Resources *BotResources `json:"resources,omitempty"`
-
-	// runAsUser is the numeric user. Defaults to 65532. Never 0.
-	// +optional
-	// +kubebuilder:default=65532
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=2147483647
-	RunAsUser int64 `json:"runAsUser,omitempty"`
 
 	// channels are the messengers that the bot talks through.
 	// +optional

@@ -27,6 +27,17 @@ const (
 	TenantSuspended TenantState = "Suspended"
 )
 
+// UserNamespaces says whether a tenant's bots run in a Linux user namespace of their own.
+// +kubebuilder:validation:Enum=Enabled;Disabled
+type UserNamespaces string
+
+const (
+	// UserNamespacesEnabled gives each bot a user namespace: who escapes from the container is nobody on the node.
+	UserNamespacesEnabled UserNamespaces = "Enabled"
+	// UserNamespacesDisabled runs bots under the node's own user ids, out of the Tenant's range.
+	UserNamespacesDisabled UserNamespaces = "Disabled"
+)
+
 // AccessRole is what a group may do in a tenant's namespaces.
 // +kubebuilder:validation:Enum=View;Operate
 type AccessRole string
@@ -161,6 +172,13 @@ type TenantSpec struct {
 	// +optional
 	Placement *TenantPlacement `json:"placement,omitempty"`
 
+	// userNamespaces runs each bot in a Linux user namespace of its own, a wall against escapes from the container.
+	// Defaults to Disabled. Enabled needs nodes whose kernel, runtime and kubelet have them; on any other a bot does not
+	// start. Its pod then runs as user 65530 of its own namespace, which the node maps to ids that nobody else has.
+	// +optional
+	// +kubebuilder:default=Disabled
+	UserNamespaces UserNamespaces `json:"userNamespaces,omitempty"`
+
 	// egress opens addresses, private ones too, to every bot and sweep of the tenant. It is the platform's side of the door:
 	// a bot can never open a private address by itself.
 	// +optional
@@ -223,6 +241,21 @@ type TenantNamespaceStatus struct {
 	Origin string `json:"origin,omitempty"`
 }
 
+// UIDRange is a block of numeric user ids that belongs to one tenant.
+type UIDRange struct {
+	// first id of the range. Every bot of the tenant runs as this user and group.
+	// +required
+	// +kubebuilder:validation:Minimum=1000000000
+	// +kubebuilder:validation:Maximum=2147483647
+	First int64 `json:"first,omitempty"`
+
+	// size of the range.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65536
+	Size int64 `json:"size,omitempty"`
+}
+
 // TenantStatus is what was observed.
 type TenantStatus struct {
 	// observedGeneration of the spec that the conditions speak of.
@@ -249,6 +282,11 @@ type TenantStatus struct {
 	// +listMapKey=kid
 	// +kubebuilder:validation:MaxItems=4
 	SealingKeys []SealingKey `json:"sealingKeys,omitempty"`
+
+	// uidRange is the tenant's block of user ids, as the keyserver recorded it. No two Tenants share one, and none holds an
+	// id of Lethe's own programs. No bot is made before it is known.
+	// +optional
+	UIDRange *UIDRange `json:"uidRange,omitempty"`
 
 	// kekGrade is Production, or Evaluation where the key-encryption key lies in a Secret of the same etcd.
 	// +optional

@@ -48,6 +48,9 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	if resources.IsSuspended(bot, tenant) {
 		return nil, refuse(protocol.ReasonSuspended, "the bot or its Tenant is suspended")
 	}
+	if resources.BotUID(tenant) == 0 {
+		return nil, later(protocol.ReasonNotReady, 5, "Tenant %s has no range of user ids yet", tenant.Name)
+	}
 	keys, err := s.storedKeys(ctx, sub, tenant)
 	if err != nil {
 		return nil, err

@@ -67,6 +67,13 @@ type TenantRequest struct {
 type TenantResponse struct {
 	SealingKeys []SealingKey `json:"sealingKeys"`
 	KEKGrade    string       `json:"kekGrade"` // Production or Evaluation
+	UIDRange    UIDRange     `json:"uidRange"`
+}
+
+// UIDRange is the block of user ids that the keyserver recorded for a tenant.
+type UIDRange struct {
+	First int64 `json:"first"`
+	Size  int64 `json:"size"`
 }
 
 // SealingKey is a public key as Tenant.status shows it.

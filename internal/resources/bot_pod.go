@@ -50,14 +50,17 @@ func BotPodTemplate(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 		TerminationGracePeriodSeconds: ptr(bot.Spec.Rollout.TerminationGracePeriodSeconds),
 		SecurityContext: &corev1.PodSecurityContext{
 			RunAsNonRoot:        ptr(true),
-			RunAsUser:           ptr(bot.Spec.RunAsUser),
-			RunAsGroup:          ptr(bot.Spec.RunAsUser),
-			FSGroup:             ptr(bot.Spec.RunAsUser),
+			RunAsUser:           ptr(BotUID(tenant)),
+			RunAsGroup:          ptr(BotUID(tenant)),
+			FSGroup:             ptr(BotUID(tenant)),
 			FSGroupChangePolicy: ptr(corev1.FSGroupChangeOnRootMismatch),
 			SeccompProfile:      &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
 		Containers: []corev1.Container{botContainer(bot)},
 		Volumes:    []corev1.Volume{memoryVolume(volumeTmp, tmpSize)},
+	}
+	if tenant.Spec.UserNamespaces == v1alpha1.UserNamespacesEnabled {
+		template.Spec.HostUsers = ptr(false)
 	}
 	if tenant.Spec.Placement != nil {
 		template.Spec.NodeSelector = tenant.Spec.Placement.NodeSelector

@@ -46,6 +46,7 @@ func richTenant() *v1alpha1.Tenant {
 			},
 			Access: []v1alpha1.TenantAccess{{Group: "acme:readers", Role: v1alpha1.AccessView}, {Group: "acme:makers", Role: v1alpha1.AccessOperate}},
 		},
+		Status: v1alpha1.TenantStatus{UIDRange: &v1alpha1.UIDRange{First: 1_000_003_000, Size: 1000}},
 	}
 }
 
@@ -58,13 +59,12 @@ func richBot() *v1alpha1.BotDeployment {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "acme-bots", Name: "helper", UID: "22222222-2222-4222-8222-222222222222",
 			Labels: map[string]string{"example.com/mine": "not copied"}},
 		Spec: v1alpha1.BotDeploymentSpec{
-			Image:     "registry.example/bot:v1",
-			Command:   []string{"/bot", "$(HOME)"},
-			Args:      []string{"--cost=$5"},
-			Env:       []v1alpha1.EnvVar{{Name: "GREETING", Value: "$(USER)"}, {Name: "MODEL_KEY", Value: "a credential of this name wins"}},
-			Ports:     []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}},
-			Probes:    &v1alpha1.Probes{Startup: probe("/startup"), Liveness: probe("/live"), Readiness: probe("/ready")},
-			RunAsUser: 1234,
+			Image:   "registry.example/bot:v1",
+			Command: []string{"/bot", "$(HOME)"},
+			Args:    []string{"--cost=$5"},
+			Env:     []v1alpha1.EnvVar{{Name: "GREETING", Value: "$(USER)"}, {Name: "MODEL_KEY", Value: "a credential of this name wins"}},
+			Ports:   []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}},
+			Probes:  &v1alpha1.Probes{Startup: probe("/startup"), Liveness: probe("/live"), Readiness: probe("/ready")},
 			Resources: &v1alpha1.BotResources{
 				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m")},
 				Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("128Mi")},
@@ -118,7 +118,6 @@ func botSpecs() *rapid.Generator[v1alpha1.BotDeploymentSpec] {
 			Image:         rapid.SampledFrom([]string{"bot", "bot:latest", "r.example:5000/bot:v1", "bot@sha256:00"}).Draw(t, "image"),
 			Command:       rapid.SliceOfN(text, 0, 3).Draw(t, "command"),
 			Args:          rapid.SliceOfN(text, 0, 3).Draw(t, "args"),
-			RunAsUser:     rapid.Int64Range(1, 2147483647).Draw(t, "user"),
 			OperatingMode: rapid.SampledFrom([]v1alpha1.OperatingMode{v1alpha1.ModeRunning, v1alpha1.ModeSuspended}).Draw(t, "mode"),
 		}
 		for i, credential := range rapid.SliceOfNDistinct(name, 0, 3, rapid.ID).Draw(t, "credentials") {

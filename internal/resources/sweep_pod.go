@@ -28,7 +28,6 @@ const (
 	PlanKey = "plan.json"
 
 	planHashFlag     = "--plan-hash="
-	sweepUser        = 65532
 	sweepPlanDir     = "/etc/lethe/plan"
 	sweepCADir       = "/etc/lethe/ca"
 	sweepTokenDir    = "/var/run/secrets/lethe"
@@ -56,8 +55,8 @@ func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Te
 			TerminationGracePeriodSeconds: ptr(int64(30)),
 			NodeSelector:                  nodes,
 			SecurityContext: &corev1.PodSecurityContext{
-				RunAsNonRoot: ptr(true), RunAsUser: ptr(int64(sweepUser)), RunAsGroup: ptr(int64(sweepUser)),
-				FSGroup:        ptr(int64(sweepUser)),
+				RunAsNonRoot: ptr(true), RunAsUser: ptr(int64(UIDSweeper)), RunAsGroup: ptr(int64(UIDSweeper)),
+				FSGroup:        ptr(int64(UIDSweeper)),
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			},
 			Containers: []corev1.Container{{

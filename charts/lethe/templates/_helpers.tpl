@@ -21,11 +21,12 @@
 {{- end }}
 {{- end -}}
 
+{{/* Each program has a user id of its own, outside every tenant's range: what the kernel counts by user is nobody else's to use up. */}}
 {{- define "lethe.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+fsGroup: {{ . }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}

@@ -22,7 +22,7 @@ import (
 const kekClaim = "lethe-kek"
 
 // keyserverGroup is what the chart runs the keyserver as.
-const keyserverGroup = 65532
+const keyserverGroup = 65533
 
 // KEKFile is where the key-encryption key lies on this machine: outside the cluster's folder and outside etcd.
 func (s *Stage) KEKFile() string { return s.Path("kek", "kek") }

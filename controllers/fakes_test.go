@@ -86,15 +86,18 @@ func (k *keyserverDouble) Tenant(ctx context.Context, ref protocol.ObjectRef) (p
 	if err := k.live.Get(ctx, client.ObjectKey{Name: ref.Name}, tenant); err != nil {
 		return protocol.TenantResponse{}, err
 	}
-	before := tenant.DeepCopy()
-	tenant.Status.KEKGrade, tenant.Status.SealingKeys = "Production", []v1alpha1.SealingKey{v1alpha1.SealingKey(key)}
-	if err := k.asKeyserver.Status().Patch(ctx, tenant, client.MergeFrom(before)); err != nil {
-		return protocol.TenantResponse{}, err
-	}
 	if k.fixed != nil {
 		k.ranges[ref.UID] = *k.fixed
 	} else if known := k.ranges[ref.UID]; known.Size != 1000 || known.First < 1_000_000_000 {
 		k.ranges[ref.UID] = protocol.UIDRange{First: 1_000_000_000 + 1000*lastRange.Add(1), Size: 1000}
+	}
+	before := tenant.DeepCopy()
+	if known := v1alpha1.UIDRange(k.ranges[ref.UID]); resources.CheckUIDRange(known) == nil {
+		tenant.Status.UIDRange = &known
+	}
+	tenant.Status.KEKGrade, tenant.Status.SealingKeys = "Production", []v1alpha1.SealingKey{v1alpha1.SealingKey(key)}
+	if err := k.asKeyserver.Status().Patch(ctx, tenant, client.MergeFrom(before)); err != nil {
+		return protocol.TenantResponse{}, err
 	}
 	return protocol.TenantResponse{KEKGrade: "Production", UIDRange: k.ranges[ref.UID], SealingKeys: []protocol.SealingKey{key}}, nil
 }

@@ -134,8 +134,8 @@ func (r *TenantReconciler) ensureKeys(ctx context.Context, s *tenantScope) (time
 	if err != nil {
 		return 0, keyProblem(condition, err)
 	}
-	// The keyserver puts keys and grade into the status itself: the manager may not.
-	if err := takeUIDRange(r.Recorder, s.tenant, answer.UIDRange); err != nil {
+	// The keyserver puts keys, range and grade into the status itself: the manager may not.
+	if err := takeUIDRange(r.Recorder, s, answer.UIDRange); err != nil {
 		return 0, err
 	}
 	s.observed.KeysOpen, s.observed.KEKGrade = true, answer.KEKGrade

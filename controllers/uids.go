@@ -72,9 +72,10 @@ func isRangeAsVerified(tenant *v1alpha1.Tenant, verified answer[v1alpha1.UIDRang
 	return tenant.Status.UIDRange != nil && (verified.value == v1alpha1.UIDRange{} || verified.value == *tenant.Status.UIDRange)
 }
 
-// takeUIDRange puts the range that the keyserver has on record into the status. What is recorded there wins over what the
-// status says: it lies beside the keys, is backed up with them, and only the keyserver writes it.
-func takeUIDRange(recorder events.EventRecorder, tenant *v1alpha1.Tenant, answer protocol.UIDRange) error {
+// takeUIDRange goes by the range that the keyserver has on record, and by now has put into the status. It wins over what the
+// status said: it lies beside the keys, is backed up with them, and only the keyserver writes it.
+func takeUIDRange(recorder events.EventRecorder, s *tenantScope, answer protocol.UIDRange) error {
+	tenant := s.tenant
 	recorded := v1alpha1.UIDRange(answer)
 	if err := resources.CheckUIDRange(recorded); err != nil {
 		return &problem{after: keyserverWait, Problem: status.Problem{
@@ -86,7 +87,7 @@ func takeUIDRange(recorder events.EventRecorder, tenant *v1alpha1.Tenant, answer
 		recorder.Eventf(tenant, nil, corev1.EventTypeWarning, ReasonUIDRangeRestored, "Reconcile",
 			"status.uidRange began at %d; the keyserver has %d on record, which it is again.", known.First, recorded.First)
 	}
-	tenant.Status.UIDRange = &recorded
+	tenant.Status.UIDRange, s.before.Status.UIDRange = &recorded, &recorded
 	return nil
 }
 

@@ -17,18 +17,22 @@ const fieldOwner = client.FieldOwner("lethe-keyserver")
 // publishTries is how often a status is read again because somebody wrote it at the same time.
 const publishTries = 4
 
-// publishKeys writes into a Tenant's status what only the keyserver knows: the keys to seal to, and the grade of the
-// key-encryption key. The manager writes the rest of that status, and the admission policy lethe-manager-specs refuses it
+// publishKeys writes into a Tenant's status what only the keyserver knows: the keys to seal to, the range of user ids,
+// and the grade of the key-encryption key. The manager writes the rest of that status, and the admission policy lethe-manager-specs refuses it
 // these fields: one that is broken into shows nobody a key of its own. Nothing is written when nothing has changed.
 func (s *Server) publishKeys(ctx context.Context, tenant *v1alpha1.Tenant, known *protocol.TenantResponse) error {
 	var keys []v1alpha1.SealingKey
 	for _, k := range known.SealingKeys {
 		keys = append(keys, v1alpha1.SealingKey(k))
 	}
+	uidRange := tenant.Status.UIDRange
+	if recorded := v1alpha1.UIDRange(known.UIDRange); recorded.Size > 0 {
+		uidRange = &recorded
+	}
 	uid := tenant.UID
 	for range publishTries {
 		before := tenant.DeepCopy()
-		tenant.Status.SealingKeys, tenant.Status.KEKGrade = keys, known.KEKGrade
+		tenant.Status.SealingKeys, tenant.Status.KEKGrade, tenant.Status.UIDRange = keys, known.KEKGrade, uidRange
 		if equality.Semantic.DeepEqual(before.Status, tenant.Status) {
 			return nil
 		}

@@ -24,6 +24,7 @@ func TestManagerChangesNoSpec(t *testing.T) {
 	}
 	ours := lethev1.SealingKey{KID: "0123456789abcdef", Suite: "s", Public: "ours", Realm: "r"}
 	owner.Status.SealingKeys, owner.Status.KEKGrade = []lethev1.SealingKey{ours}, "Evaluation"
+	owner.Status.UIDRange = &lethev1.UIDRange{First: 1_000_005_000, Size: 1000}
 	if err := admin.Status().Update(t.Context(), owner); err != nil {
 		t.Fatal(err)
 	}
@@ -51,6 +52,10 @@ func TestManagerChangesNoSpec(t *testing.T) {
 		{name: "the first keys of a Tenant", as: manager, denied: true, try: patchStatusOf(fresh, `{"status":{"sealingKeys":[`+mine+`]}}`)},
 		{name: "a better grade than there is", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"kekGrade":"Production"}}`)},
 		{name: "the first grade", as: manager, denied: true, try: patchStatusOf(fresh, `{"status":{"kekGrade":"Production"}}`)},
+		{name: "the first range of user ids", as: manager, denied: true, try: patchStatusOf(fresh, `{"status":{"uidRange":{"first":1000000000,"size":1000}}}`)},
+		{name: "another range of user ids", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"uidRange":{"first":1000000000,"size":1000}}}`)},
+		{name: "no range of user ids", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"uidRange":null}}`)},
+		{name: "the first range of user ids, by the keyserver", as: keyserver, try: patchStatusOf(fresh, `{"status":{"uidRange":{"first":1000000000,"size":1000}}}`)},
 		{name: "no grade", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"kekGrade":null}}`)},
 		{name: "keys of its own for a Tenant that has some", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"sealingKeys":[`+mine+`]}}`)},
 		{name: "keys of its own in front", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"sealingKeys":[`+mine+`,`+known+`]}}`)},

@@ -34,6 +34,7 @@ func run(config, chart string) error {
 		{"crd/bases", "templates/crds", keepCRD},
 		{"rbac", "templates/rbac", withNamespaces},
 		{"admission", "templates/admission", withNamespaces},
+		{"guard", "templates/guard", withNamespaces},
 		{"manager/priorityclasses.yaml", "templates/priorityclasses", withNamespaces},
 	} {
 		if err := copyAll(filepath.Join(config, part.from), filepath.Join(chart, part.to), part.convert); err != nil {
@@ -100,6 +101,7 @@ func withNamespaces(content string) (string, error) {
 		"namespace: lethe-keys\n", "namespace: "+keys+"\n",
 		"system:serviceaccount:lethe-system:", "system:serviceaccount:"+release+":",
 		"== 'lethe-system'", "== '"+release+"'",
+		"resourceNames: [lethe-system, lethe-keys]", "resourceNames: [\""+release+"\", \""+keys+"\"]",
 	).Replace(content)
 	for _, line := range strings.Split(converted, "\n") {
 		// The one name that is not a namespace is that of a PriorityClass.

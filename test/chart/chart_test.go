@@ -2,18 +2,22 @@ package chart
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	psaapi "k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,7 +26,7 @@ import (
 
 // TestChartAndKustomizeAreTheSame compares both object by object. What differs on purpose is said here and nowhere else.
 func TestChartAndKustomizeAreTheSame(t *testing.T) {
-	chart, base := byKey(mustRender(renderChart("lethe-system", needed...))(t)), byKey(mustRender(renderBase())(t))
+	chart, base := byKey(mustRender(renderChart("lethe-system", needed...))(t)), byKey(append(mustRender(renderBase())(t), mustRender(renderGuard())(t)...))
 	onlyInBase := []string{
 		"Namespace /lethe-system", // Helm makes the release's namespace itself
 	}
@@ -44,7 +48,7 @@ func TestChartAndKustomizeAreTheSame(t *testing.T) {
 	}
 	for k := range chart {
 		if _, ok := base[k]; !ok && !slices.Contains(onlyInChart, k) {
-			t.Errorf("%s is missing in config/default", k)
+			t.Errorf("%s is missing in config/default and config/guard", k)
 		}
 	}
 }
@@ -186,8 +190,10 @@ func TestOurPodsAreRestricted(t *testing.T) {
 	}
 }
 
-// TestAPIServerAcceptsEverything creates each object of the chart on a real kube-apiserver, which refuses unknown fields.
-func TestAPIServerAcceptsEverything(t *testing.T) {
+// installed is a real kube-apiserver, which refuses unknown fields, with each object of the chart, and the file of its
+// administrator.
+func installed(t *testing.T) (client.Client, string) {
+	t.Helper()
 	environment := &envtest.Environment{BinaryAssetsDirectory: assets}
 	config, err := environment.Start()
 	if err != nil {
@@ -211,6 +217,86 @@ func TestAPIServerAcceptsEverything(t *testing.T) {
 	for _, o := range objects {
 		if err := strict.Create(context.WithoutCancel(t.Context()), o); err != nil {
 			t.Errorf("%s: %v", key(o), err)
+		}
+	}
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(kubeconfig, environment.KubeConfig, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return c, kubeconfig
+}
+
+// TestAPIServerAcceptsEverything also holds what must not be deleted, or changed, while a Tenant exists.
+func TestAPIServerAcceptsEverything(t *testing.T) {
+	c, kubeconfig := installed(t)
+	if t.Failed() {
+		return
+	}
+	// The chart says it itself where it can ask the cluster, and the ConfigMap is immutable where it cannot.
+	inCluster := []string{"--dry-run=server", "--kubeconfig", kubeconfig}
+	if _, err := renderChart("lethe-system", slices.Concat(needed, inCluster)...); err != nil {
+		t.Errorf("the same values again: %v", err)
+	}
+	other := slices.Concat(needed, []string{"--set", "realm=other"})
+	if _, err := renderChart("lethe-system", slices.Concat(other, inCluster)...); err == nil || !strings.Contains(err.Error(), "realm cannot be changed") {
+		t.Errorf("another realm: %v", err)
+	}
+	realm := &corev1.ConfigMap{}
+	if err := c.Get(t.Context(), client.ObjectKey{Namespace: "lethe-system", Name: "lethe-realm"}, realm); err != nil {
+		t.Fatal(err)
+	}
+	realm.Data["realm"] = "other"
+	if err := c.Update(t.Context(), realm.DeepCopy(), client.DryRunAll); !apierrors.IsInvalid(err) {
+		t.Errorf("the realm was changed: %v", err)
+	}
+
+	guarded := func() []client.Object {
+		var objects []client.Object
+		for _, name := range []string{"botdeployments", "dataretentionpolicies", "datastores", "tenants"} {
+			crd := &unstructured.Unstructured{}
+			crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+			crd.SetName(name + ".lethe.dev")
+			objects = append(objects, crd)
+		}
+		for _, name := range []string{"lethe-system", "lethe-keys"} {
+			objects = append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+		}
+		return append(objects, realm.DeepCopy())
+	}
+	refused := func(o client.Object) bool {
+		err := c.Delete(t.Context(), o, client.DryRunAll)
+		return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "Tenant acme exists") && strings.Contains(err.Error(), "kubectl get tenants")
+	}
+	tenant := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"namespaces": []any{map[string]any{"name": "acme"}}}}}
+	tenant.SetGroupVersionKind(schema.GroupVersionKind{Group: "lethe.dev", Version: "v1alpha1", Kind: "Tenant"})
+	tenant.SetName("acme")
+	if err := c.Create(t.Context(), tenant); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range guarded() {
+		eventually(t, func() bool { return refused(o) }, "%T %s can be deleted while a Tenant exists", o, o.GetName())
+	}
+	if err := c.Delete(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, client.DryRunAll); apierrors.IsForbidden(err) && strings.Contains(err.Error(), "acme") {
+		t.Errorf("somebody else's namespace: %v", err)
+	}
+	if err := c.Delete(t.Context(), tenant); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range guarded() {
+		eventually(t, func() bool { return c.Delete(t.Context(), o, client.DryRunAll) == nil }, "%T %s cannot be deleted without Tenants", o, o.GetName())
+	}
+}
+
+// eventually waits until the API server's admission has seen what was written.
+func eventually(t *testing.T, ok func() bool, format string, args ...any) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Errorf(format, args...)
+			return
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }

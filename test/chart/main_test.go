@@ -67,6 +67,10 @@ func renderBase() ([]*unstructured.Unstructured, error) {
 	return render(exec.Command(kustomize, "build", filepath.Join(root, "config", "default")))
 }
 
+func renderGuard() ([]*unstructured.Unstructured, error) {
+	return render(exec.Command(kustomize, "build", filepath.Join(root, "config", "guard")))
+}
+
 func render(command *exec.Cmd) ([]*unstructured.Unstructured, error) {
 	var stderr bytes.Buffer
 	command.Stderr = &stderr

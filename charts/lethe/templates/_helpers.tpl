@@ -73,6 +73,11 @@ tolerations:
 {{- if not .Values.realm -}}
 {{- fail "realm is required: choose a name for this installation, for example --set realm=production-eu. It is bound into every sealed value and cannot be changed later." -}}
 {{- end -}}
+{{- with lookup "v1" "ConfigMap" .Release.Namespace "lethe-realm" -}}
+{{- if ne .data.realm $.Values.realm -}}
+{{- fail (printf "realm cannot be changed: this installation is %q and everything that was sealed or wrapped is bound to that name, the values say %q. Set realm back." .data.realm $.Values.realm) -}}
+{{- end -}}
+{{- end -}}
 {{- if eq .Values.kek.source "Volume" -}}
 {{- if not .Values.kek.volume -}}
 {{- fail "kek.volume is required when kek.source is Volume: name the volume that holds the key-encryption key, for example --set kek.volume.persistentVolumeClaim.claimName=lethe-kek. 'kubectl lethe kek generate' makes a key; docs/install.md shows the way." -}}

@@ -37,6 +37,8 @@ const ChannelTelegram ChannelType = "Telegram"
 
 // TelegramChannel is a bot on Telegram that fetches its updates by long polling. Telegram answers one consumer at a
 // time, so at most one pod of the bot holds the token.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.apiURL) || self.apiURL.matches('^https://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\\\\[[0-9a-fA-F:.]+\\\\])(:[0-9]{1,5})?(/[-A-Za-z0-9._~/]*)?$')",message="must be https://host, with a port and a path where needed, and nothing else: the token travels in the path of each request, so http is refused (the value is not repeated here)",fieldPath=".apiURL"
 type TelegramChannel struct {
 	// credential names the entry of spec.credentials that holds the bot's token. The container finds the path of the file
 	// in TELEGRAM_BOT_TOKEN_FILE.
@@ -45,7 +47,7 @@ type TelegramChannel struct {
 	// +kubebuilder:validation:MaxLength=63
 	Credential string `json:"credential,omitempty"`
 
-	// apiURL is the Bot API server to use, handed to the container as TELEGRAM_API_URL. Left out, it is Telegram's own, and
+	// apiURL is the Bot API server to use, over https, handed to the container as TELEGRAM_API_URL. Left out, it is Telegram's own, and
 	// Telegram's published address ranges are opened on port 443; set, nothing is opened for it (spec.egress or the
 	// Tenant's egress does that).
 	// +optional
@@ -57,12 +59,12 @@ type TelegramChannel struct {
 // Channel is one messenger that the bot talks through.
 //
 // +kubebuilder:validation:XValidation:rule="(self.type == 'Telegram') == has(self.telegram)",message="telegram must be set when type is Telegram, and only then"
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be lower-case letters, digits and dashes (the value is not repeated here)",fieldPath=".name"
 type Channel struct {
 	// name of the channel, unique in the bot.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name,omitempty"`
 
 	// type of the channel.
@@ -75,6 +77,9 @@ type Channel struct {
 }
 
 // SecretKeyRef names a key of a Secret in the bot's namespace.
+//
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Secret (the value is not repeated here)",fieldPath=".name"
+// +kubebuilder:validation:XValidation:rule="self.key.matches('^[-._a-zA-Z0-9]+$') && !self.key.matches('^[.]([.].*)?$')",message="must be a key of a Secret: letters, digits, dashes, dots and underscores (the value is not repeated here)",fieldPath=".key"
 type SecretKeyRef struct {
 	// name of the Secret.
 	// +required
@@ -94,12 +99,13 @@ type SecretKeyRef struct {
 // +kubebuilder:validation:XValidation:rule="has(self.sealed) != has(self.secretKeyRef)",message="set exactly one of sealed and secretKeyRef"
 // +kubebuilder:validation:XValidation:rule="!has(self.sealed) || self.sealed.matches('^seal[.]v1([.][A-Za-z0-9_-]+){5}$')",message="not a sealed value: run 'kubectl lethe seal' and paste its output, which begins with seal.v1 (the value is not repeated here)",fieldPath=".sealed"
 // +kubebuilder:validation:XValidation:rule="(has(self.delivery) && self.delivery == 'Env') == has(self.envName)",message="envName must be set when delivery is Env, and only then"
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$') && !self.name.contains('..')",message="must be lower-case letters, digits, dashes, dots and underscores (the value is not repeated here)",fieldPath=".name"
+// +kubebuilder:validation:XValidation:rule="!has(self.envName) || self.envName.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="must be letters, digits and underscores, no digit first (the value is not repeated here)",fieldPath=".envName"
 type Credential struct {
 	// name of the credential: the file's name, and the key that a value is sealed for.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$`
 	Name string `json:"name,omitempty"`
 
 	// sealed is the output of `kubectl lethe seal` for this bot and this name.
@@ -121,17 +127,18 @@ type Credential struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_]*$`
 	EnvName string `json:"envName,omitempty"`
 }
 
 // EnvVar is a plain environment variable. Secrets belong in credentials.
+//
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="must be letters, digits and underscores, no digit first (the value is not repeated here)",fieldPath=".name"
+// +kubebuilder:validation:XValidation:rule="!has(self.value) || self.value.matches('^[^\\x00]*$')",message="must not hold the character NUL (the value is not repeated here)",fieldPath=".value"
 type EnvVar struct {
 	// name of the variable.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_]*$`
 	Name string `json:"name,omitempty"`
 
 	// value of the variable. Defaults to the empty string. $(VAR) is not expanded.
@@ -141,12 +148,13 @@ type EnvVar struct {
 }
 
 // ContainerPort is a port the bot listens on, for probes to name.
+//
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.name.matches('[a-z]') && !self.name.contains('--')",message="must be lower-case letters, digits and single dashes, with a letter (the value is not repeated here)",fieldPath=".name"
 type ContainerPort struct {
 	// name of the port.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=15
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name,omitempty"`
 
 	// containerPort is the number.
@@ -157,13 +165,14 @@ type ContainerPort struct {
 }
 
 // Probe asks the bot how it is, over HTTP on one of its ports.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.path) || self.path.matches('^/[!-~]*$')",message="must begin with / and hold no space (the value is not repeated here)",fieldPath=".path"
 type Probe struct {
 	// path to GET. Defaults to /.
 	// +optional
 	// +kubebuilder:default=/
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:Pattern=`^/`
 	Path string `json:"path,omitempty"`
 
 	// port is the name of an entry of spec.ports.
@@ -201,6 +210,12 @@ type Probes struct {
 }
 
 // BotStorage is a volume that outlives the pod.
+//
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.size)).isGreaterThan(quantity('0')) && !quantity(string(self.size)).isGreaterThan(quantity('64Ti')) && quantity(string(self.size)).isInteger()",message="must be a whole number of bytes, more than 0 and at most 64Ti",fieldPath=".size"
+// +kubebuilder:validation:XValidation:rule="!has(self.storageClassName) || self.storageClassName.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a StorageClass (the value is not repeated here)",fieldPath=".storageClassName"
+// +kubebuilder:validation:XValidation:rule="has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",message="cannot be changed",fieldPath=".storageClassName"
+// +kubebuilder:validation:XValidation:rule="self.mountPath.matches('^(/[-A-Za-z0-9._+@~]+)+$') && !self.mountPath.matches('/[.][.]?(/|$)')",message="must be an absolute path without . and .. and without a slash at its end",fieldPath=".mountPath"
+// +kubebuilder:validation:XValidation:rule="!(self.mountPath + '/').matches('^/(proc|sys|dev|run|var/run|etc/hosts|etc/hostname|etc/resolv[.]conf)/') && !(self.mountPath in ['/etc', '/var'])",message="is Kubernetes' or Lethe's own, or holds what is: mount the volume elsewhere, for example at /data",fieldPath=".mountPath"
 type BotStorage struct {
 	// size of the volume. Cannot be changed.
 	// +required
@@ -211,15 +226,12 @@ type BotStorage struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.storage.storageClassName cannot be changed"
 	StorageClassName *string `json:"storageClassName,omitempty"`
 
-	// mountPath in the container.
+	// mountPath in the container: an absolute path that is not the system's (/proc, /sys, /dev, /run, /var/run, /etc, /var).
 	// +required
 	// +kubebuilder:validation:MinLength=2
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:Pattern=`^/[^:]*$`
-	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/var/run/lethe')",message="/var/run/lethe is Lethe's own"
 	MountPath string `json:"mountPath,omitempty"`
 
 	// reclaimPolicy says what happens to the volume when the bot is deleted. Defaults to Retain.
@@ -248,11 +260,17 @@ type BotRollout struct {
 
 // BotDeploymentSpec describes a bot: a restricted set of pod fields, its credentials and what it may reach.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.channels) || self.channels.all(c, !has(c.telegram) || (has(self.credentials) && self.credentials.exists(k, k.name == c.telegram.credential)))",message="spec.channels[*].telegram.credential must name an entry of spec.credentials"
+// +kubebuilder:validation:XValidation:rule="!has(self.channels) || self.channels.all(c, !has(c.telegram) || (has(self.credentials) && self.credentials.exists(k, k.name == c.telegram.credential)))",message="spec.channels[].telegram.credential must name an entry of spec.credentials",fieldPath=".channels"
 // +kubebuilder:validation:XValidation:rule="!has(self.channels) || self.channels.filter(c, c.type == 'Telegram').size() <= 1",message="spec.channels may hold one Telegram channel: a second bot token is a second BotDeployment"
-// +kubebuilder:validation:XValidation:rule="!has(self.probes) || ((!has(self.probes.startup) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.startup.port))) && (!has(self.probes.liveness) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.liveness.port))) && (!has(self.probes.readiness) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.readiness.port))))",message="spec.probes[*].port must name an entry of spec.ports"
-// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(e, isCIDR(e.cidr))",message="spec.egress[*].cidr must be a block of addresses such as 203.0.113.0/24"
-// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(e, !isCIDR(e.cidr) || !['10.0.0.0/8','172.16.0.0/12','192.168.0.0/16','100.64.0.0/10','127.0.0.0/8','169.254.0.0/16','168.63.129.16/32','192.0.0.0/24','198.18.0.0/15','0.0.0.0/8','224.0.0.0/4','240.0.0.0/4','fc00::/7','fe80::/10','::1/128','ff00::/8','64:ff9b::/96','64:ff9b:1::/48','2002::/16'].exists(p, cidr(p).containsCIDR(cidr(e.cidr))))",message="spec.egress[*].cidr is a private address: only the Tenant's spec.egress can open one"
+// +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.startup) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.startup.port))",message="must name an entry of spec.ports",fieldPath=".probes.startup.port"
+// +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.liveness) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.liveness.port))",message="must name an entry of spec.ports",fieldPath=".probes.liveness.port"
+// +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.readiness) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.readiness.port))",message="must name an entry of spec.ports",fieldPath=".probes.readiness.port"
+// +kubebuilder:validation:XValidation:rule="self.image.matches('^[A-Za-z0-9][-A-Za-z0-9._:/]*(@[A-Za-z0-9]+([+._-][A-Za-z0-9]+)*:[0-9A-Fa-f]{32,128})?$')",message="must be the name of an image such as registry.example/bot:v1 (the value is not repeated here)",fieldPath=".image"
+// +kubebuilder:validation:XValidation:rule="!has(self.command) || self.command.all(c, c.matches('^[^\\x00]*$'))",message="must not hold the character NUL (the values are not repeated here)",fieldPath=".command"
+// +kubebuilder:validation:XValidation:rule="!has(self.args) || self.args.all(c, c.matches('^[^\\x00]*$'))",message="must not hold the character NUL (the values are not repeated here)",fieldPath=".args"
+// +kubebuilder:validation:XValidation:rule="!has(self.ports) || self.ports.all(p, self.ports.exists_one(q, q.containerPort == p.containerPort))",message="has one number twice",fieldPath=".ports"
+// +kubebuilder:validation:XValidation:rule="!has(self.credentials) || self.credentials.all(c, !has(c.envName) || (self.credentials.exists_one(d, has(d.envName) && d.envName == c.envName) && (!has(self.env) || !self.env.exists(e, e.name == c.envName))))",message="has an envName that another credential or an entry of env has too: one of the two would vanish",fieldPath=".credentials"
+// +kubebuilder:validation:XValidation:rule="!has(self.channels) || !self.channels.exists(c, c.type == 'Telegram') || ((!has(self.env) || !self.env.exists(e, e.name in ['TELEGRAM_BOT_TOKEN_FILE', 'TELEGRAM_API_URL'])) && (!has(self.credentials) || !self.credentials.exists(c, has(c.envName) && c.envName in ['TELEGRAM_BOT_TOKEN_FILE', 'TELEGRAM_API_URL'])))",message="sets TELEGRAM_BOT_TOKEN_FILE and TELEGRAM_API_URL itself: take these out of env and of envName",fieldPath=".channels"
 // +kubebuilder:validation:XValidation:rule="has(self.storage) == has(oldSelf.storage)",message="spec.storage cannot be added or removed: make a new BotDeployment"
 type BotDeploymentSpec struct {
 	// image of the bot. It runs as the first id of the Tenant's status.uidRange whatever the image says, without
@@ -317,11 +335,12 @@ type BotDeploymentSpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	Credentials []Credential `json:"credentials,omitempty"`
 
-	// egress opens public addresses. Without it (and without a channel that brings its own) the bot reaches DNS and
+	// egress opens public addresses. Blocks that are private, local or otherwise special are opened by the Tenant's egress alone. Without it (and without a channel that brings its own) the bot reaches DNS and
 	// the keyserver only.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self.cidr) || !['0.0.0.0/8','10.0.0.0/8','100.64.0.0/10','127.0.0.0/8','168.63.129.16/32','169.254.0.0/16','172.16.0.0/12','192.0.0.0/24','192.0.2.0/24','192.88.99.0/24','192.168.0.0/16','198.18.0.0/15','198.51.100.0/24','203.0.113.0/24','224.0.0.0/4','240.0.0.0/4','::/3','2001::/23','2001:db8::/32','2002::/16','3fff::/20','4000::/2','8000::/1'].exists(p, cidr(p).containsCIDR(cidr(self.cidr)))",message="a private or special address: only the Tenant's spec.egress can open one",fieldPath=".cidr"
 	Egress []EgressRule `json:"egress,omitempty"`
 
 	// storage gives the bot a volume. Left out, it has none.
@@ -340,6 +359,12 @@ type BotDeploymentSpec struct {
 }
 
 // BotResources are requests and limits of the bot's container.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || self.requests.all(k, k in ['cpu','memory','ephemeral-storage'])",message="may name cpu, memory and ephemeral-storage alone",fieldPath=".requests"
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || ['cpu','memory','ephemeral-storage'].all(k, !(k in self.requests) || quantity(string(self.requests[k])).isGreaterThan(quantity('0')) && !quantity(string(self.requests[k])).isGreaterThan(quantity(k == 'cpu' ? '4096' : '64Ti')))",message="must be more than 0, and at most 4096 of cpu and 64Ti of the others",fieldPath=".requests"
+// +kubebuilder:validation:XValidation:rule="!has(self.limits) || self.limits.all(k, k in ['cpu','memory','ephemeral-storage'])",message="may name cpu, memory and ephemeral-storage alone",fieldPath=".limits"
+// +kubebuilder:validation:XValidation:rule="!has(self.limits) || ['cpu','memory','ephemeral-storage'].all(k, !(k in self.limits) || quantity(string(self.limits[k])).isGreaterThan(quantity('0')) && !quantity(string(self.limits[k])).isGreaterThan(quantity(k == 'cpu' ? '4096' : '64Ti')))",message="must be more than 0, and at most 4096 of cpu and 64Ti of the others",fieldPath=".limits"
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || ['cpu','memory','ephemeral-storage'].all(k, !(k in self.requests) || !(k in self.limits) || !quantity(string(self.requests[k])).isGreaterThan(quantity(string(self.limits[k]))))",message="must not be more than limits",fieldPath=".requests"
 type BotResources struct {
 	// requests of cpu, memory and ephemeral-storage.
 	// +optional

@@ -46,6 +46,7 @@ type TenantOverride struct {
 // RetentionRule is one sentence of the privacy policy.
 //
 // +kubebuilder:validation:XValidation:rule="self.basis != 'RecordAge' || has(self.retainFor)",message="retainFor is required when basis is RecordAge"
+// +kubebuilder:validation:XValidation:rule="self.dataClass.matches('^[A-Z][A-Za-z0-9]*$')",message="write a class as Conversations: letters and digits, a capital first (the value is not repeated here)",fieldPath=".dataClass"
 type RetentionRule struct {
 	// name of the rule.
 	// +required

@@ -22,15 +22,21 @@ const (
 	TenancyShared StoreTenancy = "Shared"
 )
 
-// PostgresStore says where a PostgreSQL database is and how to log in. TLS with a verified certificate is always used.
+// PostgresStore says where a PostgreSQL database is and how to log in. TLS with a verified certificate and SCRAM-SHA-256 are always used.
+// The rules on its fields stand here and not on the fields, since a failed rule on a field repeats the value: a whole connection
+// string, password included, is easily pasted into one of them.
 //
+// +kubebuilder:validation:XValidation:rule="self.host.matches('^[A-Za-z0-9:]([-A-Za-z0-9.:]*[A-Za-z0-9:])?$') && (isIP(self.host) || !self.host.contains(':'))",message="must be a name or an address alone, without port, user or scheme: port, database and username have fields of their own, and the password belongs, sealed, into password (the value is not repeated here)",fieldPath=".host"
+// +kubebuilder:validation:XValidation:rule="!isIP(self.host) || !['0.0.0.0/8','100.100.100.200/32','127.0.0.0/8','168.63.129.16/32','169.254.0.0/16','192.0.0.192/32','255.255.255.255/32','::/64','64:ff9b::/104','64:ff9b::6464:64c8/128','64:ff9b::7f00:0/104','64:ff9b::a83f:8110/128','64:ff9b::a9fe:0/112','64:ff9b::c000:c0/128','64:ff9b::ffff:ffff/128','64:ff9b:1::/48','2001::/32','2002::/16','fd00:42::42/128','fd00:ec2::/32','fd20:ce::254/128','fe80::/10'].exists(p, cidr(p).containsIP(ip(self.host)))",message="is the node itself, a metadata service, or a form of IPv6 that hides an IPv4 address: write the address that the database server has for others",fieldPath=".host"
+// +kubebuilder:validation:XValidation:rule="self.database.matches('^[^\\x00-\\x20\\x7f:/?@=]([^\\x00-\\x1f\\x7f:/?@=]*[^\\x00-\\x20\\x7f:/?@=])?$')",message="must be the name of the database alone (the value is not repeated here)",fieldPath=".database"
+// +kubebuilder:validation:XValidation:rule="self.username.matches('^[^\\x00-\\x20\\x7f:/?=]([^\\x00-\\x1f\\x7f:/?=]*[^\\x00-\\x20\\x7f:/?=])?$')",message="must be the name of the role alone (the value is not repeated here)",fieldPath=".username"
+// +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || (self.caBundle.contains('-----BEGIN CERTIFICATE-----') && !self.caBundle.contains('PRIVATE KEY'))",message="must hold certificates in PEM, and no private key (the value is not repeated here)",fieldPath=".caBundle"
 // +kubebuilder:validation:XValidation:rule="self.password.matches('^seal[.]v1([.][A-Za-z0-9_-]+){5}$')",message="not a sealed value: run 'kubectl lethe seal' and paste its output, which begins with seal.v1 (the value is not repeated here)",fieldPath=".password"
 type PostgresStore struct {
 	// host name or address. It must be in the server's certificate.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$`
 	Host string `json:"host,omitempty"`
 
 	// port of the server. Defaults to 5432.
@@ -78,6 +84,8 @@ const (
 
 // AgeColumn is the column that tells how old a row is.
 //
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".name"
+// +kubebuilder:validation:XValidation:rule="!has(self.timeZone) || self.timeZone.matches('^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$')",message="must be a zone of the IANA database such as Europe/Berlin (the value is not repeated here)",fieldPath=".timeZone"
 // +kubebuilder:validation:XValidation:rule="(self.type == 'Timestamptz') != has(self.timeZone)",message="timeZone must be set for Timestamp and Date, and only then: a time without a zone has no age"
 type AgeColumn struct {
 	// name of the column.
@@ -92,18 +100,22 @@ type AgeColumn struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
-	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$`
 	TimeZone string `json:"timeZone,omitempty"`
 }
 
-// Identifier is the name of a schema, table or column. No quotes, no SQL: it is looked up in the catalogue as it is.
+// Identifier is the name of a schema, table or column. No quotes, no SQL: it is looked up in the catalogue as it is. Its form is checked by rules
+// on the parents: a failed rule on the field itself would repeat the value, whatever was pasted there.
 //
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=63
-// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_$]*$`
 type Identifier string
 
 // Table says which table a dataset is.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.schema.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".schema"
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".name"
+// +kubebuilder:validation:XValidation:rule="self.key.all(k, k.matches('^[A-Za-z_][A-Za-z0-9_$]*$'))",message="must be names of columns: letters, digits, _ and $, no digit first (the values are not repeated here)",fieldPath=".key"
+// +kubebuilder:validation:XValidation:rule="!has(self.tenantColumn) || self.tenantColumn.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".tenantColumn"
 type Table struct {
 	// schema of the table. Defaults to public.
 	// +optional
@@ -131,6 +143,8 @@ type Table struct {
 }
 
 // Floor is a length of time that the law asks to keep a record for. Nothing deletes earlier, whatever a policy says.
+//
+// +kubebuilder:validation:XValidation:rule="self.legalBasis.matches('^[^\\x00-\\x1f\\x7f]+$')",message="must be one line of words, without control characters",fieldPath=".legalBasis"
 type Floor struct {
 	// retainFor at least this long.
 	// +required
@@ -144,12 +158,14 @@ type Floor struct {
 }
 
 // Dataset is one table of the store and what it holds.
+//
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be lower-case letters, digits and dashes (the value is not repeated here)",fieldPath=".name"
+// +kubebuilder:validation:XValidation:rule="self.dataClass.matches('^[A-Z][A-Za-z0-9]*$')",message="write a class as Conversations: letters and digits, a capital first (the value is not repeated here)",fieldPath=".dataClass"
 type Dataset struct {
 	// name of the dataset.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name,omitempty"`
 
 	// dataClass of its records. A policy's rule with the same class governs it.
@@ -166,6 +182,10 @@ type Dataset struct {
 }
 
 // Exemption names a table that holds nothing to delete.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.schema.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".schema"
+// +kubebuilder:validation:XValidation:rule="self.table.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".table"
+// +kubebuilder:validation:XValidation:rule="self.reason.matches('^[^\\x00-\\x1f\\x7f]+$')",message="must be one line of words, without control characters",fieldPath=".reason"
 type Exemption struct {
 	// schema of the table. Defaults to public.
 	// +optional
@@ -184,6 +204,9 @@ type Exemption struct {
 }
 
 // ApprovedWindow approves that rows of a dataset are deleted when they are older than a window.
+//
+// +kubebuilder:validation:XValidation:rule="self.dataset.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be the name of a dataset (the value is not repeated here)",fieldPath=".dataset"
+// +kubebuilder:validation:XValidation:rule="self.definition.matches('^[0-9a-f]+$')",message="must be the digest that status.plan shows: hex digits (the value is not repeated here)",fieldPath=".definition"
 type ApprovedWindow struct {
 	// dataset of the store.
 	// +required
@@ -217,6 +240,8 @@ type ApprovedWindow struct {
 }
 
 // ApprovedTenantWindow is a shorter window approved for one tenant.
+//
+// +kubebuilder:validation:XValidation:rule="self.tenant.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Tenant (the value is not repeated here)",fieldPath=".tenant"
 type ApprovedTenantWindow struct {
 	// tenant by name.
 	// +required
@@ -241,6 +266,8 @@ type ApprovedTenantWindow struct {
 // ApprovedPlan is what a person agreed may be deleted. `kubectl lethe approve` writes it from what an Audit measured;
 // in Git it is reviewed like any other change. A plan that could delete more than this waits.
 //
+// +kubebuilder:validation:XValidation:rule="self.systemIdentifier.matches('^[0-9]+$')",message="must be the number that status.plan shows (the value is not repeated here)",fieldPath=".systemIdentifier"
+// +kubebuilder:validation:XValidation:rule="self.database.matches('^[^\\x00-\\x20\\x7f:/?@=]([^\\x00-\\x1f\\x7f:/?@=]*[^\\x00-\\x20\\x7f:/?@=])?$')",message="must be the name of the database alone (the value is not repeated here)",fieldPath=".database"
 // +kubebuilder:validation:XValidation:rule="self.windows.all(w, !has(w.backlogRows)) || has(self.backlogUntil)",message="backlogUntil must be set when a window has backlogRows"
 // +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.tenants) || w.tenants.all(t, !has(t.externalIDs)))",message="windows[*].tenants[*].externalIDs are refused unless tenancy is Shared: in a Dedicated store every row is one tenant's"
 type ApprovedPlan struct {
@@ -285,6 +312,7 @@ type Brake struct {
 
 // DataStoreSpec says where a store is, what it holds, and what may be deleted from it.
 //
+// +kubebuilder:validation:XValidation:rule="!has(self.tenantIDType) || self.tenantIDType.matches('^[A-Z][A-Za-z0-9]*$')",message="must be a type of the Tenants externalIDs such as AccountID (the value is not repeated here)",fieldPath=".tenantIDType"
 // +kubebuilder:validation:XValidation:rule="(self.type == 'Postgres') == has(self.postgres)",message="postgres must be set when type is Postgres, and only then"
 // +kubebuilder:validation:XValidation:rule="self.datasets.all(d, (self.tenancy == 'Shared') == has(d.table.tenantColumn))",message="spec.datasets[*].table.tenantColumn is required in a Shared store and refused in a Dedicated one"
 // +kubebuilder:validation:XValidation:rule="(self.tenancy == 'Shared') == has(self.tenantIDType)",message="spec.tenantIDType is required in a Shared store and refused in a Dedicated one"
@@ -307,7 +335,6 @@ type DataStoreSpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[A-Z][A-Za-z0-9]*$`
 	TenantIDType string `json:"tenantIDType,omitempty"`
 
 	// datasets are the map of the store: which table holds which class of data.

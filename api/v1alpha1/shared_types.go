@@ -61,11 +61,11 @@ type Slack struct {
 }
 
 // DataClass names a kind of record in the host company's own words, for example Conversations or Payments.
-// A policy's rule and a store's dataset meet in it.
+// A policy's rule and a store's dataset meet in it. Its form is checked by rules on the parents: a failed rule on the field itself would repeat
+// the value, whatever was pasted there.
 //
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=63
-// +kubebuilder:validation:Pattern=`^[A-Z][A-Za-z0-9]*$`
 type DataClass string
 
 // SealedValue is a value encrypted by `kubectl lethe seal` for exactly one place.
@@ -91,8 +91,10 @@ type EgressPort struct {
 }
 
 // EgressRule opens a block of addresses on some ports.
+//
+// +kubebuilder:validation:XValidation:rule="isCIDR(self.cidr)",message="not a block of addresses: write one such as 140.82.112.0/20 or 2606:50c0::/32",fieldPath=".cidr"
 type EgressRule struct {
-	// cidr is the block of addresses, IPv4 or IPv6, for example 203.0.113.0/24.
+	// cidr is the block of addresses, IPv4 or IPv6, for example 140.82.112.0/20.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=43

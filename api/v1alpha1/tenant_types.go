@@ -62,6 +62,8 @@ type TenantNamespace struct {
 }
 
 // ExternalID is what a tenant is called in a shared store.
+//
+// +kubebuilder:validation:XValidation:rule="self.value.matches('^[^\\x00-\\x1f\\x7f]+$')",message="must not hold control characters",fieldPath=".value"
 type ExternalID struct {
 	// type of the identifier, in the host company's words, for example AccountID. A shared store names the type it uses.
 	// +required
@@ -71,7 +73,8 @@ type ExternalID struct {
 	Type string `json:"type,omitempty"`
 
 	// value as the store's tenant column holds it. One type and value belongs to one tenant in the whole cluster;
-	// where two claim it, neither claim is believed. Use an identifier that says nothing about a person.
+	// where two claim it, neither claim is believed,
+	// and the Tenant that claimed it later is Stalled. Use an identifier that says nothing about a person.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
@@ -79,6 +82,10 @@ type ExternalID struct {
 }
 
 // TenantQuota bounds what the bots of a tenant may use, in each of its namespaces. Sweeps of Lethe are not counted.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.cpu) || (quantity(string(self.cpu)).isGreaterThan(quantity('0')) && !quantity(string(self.cpu)).isGreaterThan(quantity('100k')))",message="must be more than 0 and at most 100k; to stop all bots, set spec.state to Suspended",fieldPath=".cpu"
+// +kubebuilder:validation:XValidation:rule="!has(self.memory) || (quantity(string(self.memory)).isGreaterThan(quantity('0')) && !quantity(string(self.memory)).isGreaterThan(quantity('1Pi')))",message="must be more than 0 and at most 1Pi; to stop all bots, set spec.state to Suspended",fieldPath=".memory"
+// +kubebuilder:validation:XValidation:rule="!has(self.storage) || (!quantity(string(self.storage)).isLessThan(quantity('0')) && !quantity(string(self.storage)).isGreaterThan(quantity('1Ei')))",message="must be at least 0, which is no volumes, and at most 1Ei",fieldPath=".storage"
 type TenantQuota struct {
 	// pods that may exist at a time. Defaults to 50.
 	// +optional
@@ -110,6 +117,8 @@ type TenantPlacement struct {
 }
 
 // TenantAccess gives a group a role in all namespaces of the tenant.
+//
+// +kubebuilder:validation:XValidation:rule="self.group.matches('^[^\\x00-\\x20\\x7f]([^\\x00-\\x1f\\x7f]*[^\\x00-\\x20\\x7f])?$')",message="must be a group's name without control characters and without spaces around it",fieldPath=".group"
 type TenantAccess struct {
 	// group as the API server's authentication names it.
 	// +required
@@ -123,6 +132,8 @@ type TenantAccess struct {
 }
 
 // RetentionOverride shortens the window of one data class for this tenant.
+//
+// +kubebuilder:validation:XValidation:rule="self.dataClass.matches('^[A-Z][A-Za-z0-9]*$')",message="write a class as Conversations: letters and digits, a capital first (the value is not repeated here)",fieldPath=".dataClass"
 type RetentionOverride struct {
 	// dataClass whose window is shortened.
 	// +required
@@ -135,8 +146,6 @@ type RetentionOverride struct {
 }
 
 // TenantSpec says who a customer is, and what its bots may use.
-//
-// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(e, isCIDR(e.cidr))",message="spec.egress[*].cidr must be a block of addresses such as 10.20.0.0/16"
 type TenantSpec struct {
 	// class of the tenant. Defaults to Customer. Cannot be changed.
 	// +optional
@@ -180,10 +189,12 @@ type TenantSpec struct {
 	UserNamespaces UserNamespaces `json:"userNamespaces,omitempty"`
 
 	// egress opens addresses, private ones too, to every bot and sweep of the tenant. It is the platform's side of the door:
-	// a bot can never open a private address by itself.
+	// a bot can never open a private address by itself. Nobody opens the node itself (loopback, link-local) or a cloud's metadata
+	// service: what lies in a larger block stays closed.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self.cidr) || !['0.0.0.0/8','100.100.100.200/32','127.0.0.0/8','168.63.129.16/32','169.254.0.0/16','192.0.0.192/32','255.255.255.255/32','::/64','64:ff9b::/104','64:ff9b::6464:64c8/128','64:ff9b::7f00:0/104','64:ff9b::a83f:8110/128','64:ff9b::a9fe:0/112','64:ff9b::c000:c0/128','64:ff9b::ffff:ffff/128','64:ff9b:1::/48','2001::/32','2002::/16','fd00:42::42/128','fd00:ec2::/32','fd20:ce::254/128','fe80::/10'].exists(p, cidr(p).containsCIDR(cidr(self.cidr)))",message="nobody opens this block: it is the node itself, a metadata service, or a form of IPv6 that hides an IPv4 address",fieldPath=".cidr"
 	Egress []EgressRule `json:"egress,omitempty"`
 
 	// access of the tenant's people.

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/netblocks"
 )
 
 // BotServiceAccount is who a bot's pod is to the keyserver. It has no rights and its token is not mounted.
@@ -33,7 +34,7 @@ func BotNetworkPolicy(bot *v1alpha1.BotDeployment) *networkingv1.NetworkPolicy {
 			policy.Spec.Egress = append(policy.Spec.Egress, telegramEgress())
 		}
 	}
-	policy.Spec.Egress = append(policy.Spec.Egress, egressRules(bot.Spec.Egress, privateRanges)...)
+	policy.Spec.Egress = append(policy.Spec.Egress, egressRules(bot.Spec.Egress, netblocks.ClosedToBots())...)
 	return policy
 }
 

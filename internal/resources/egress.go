@@ -2,24 +2,15 @@ package resources
 
 import (
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/netblocks"
 )
-
-// privateRanges can be opened by a Tenant's egress only. The rule on spec.egress of BotDeployments refuses blocks that lie
-// in one of them; blocks that contain one get it as an exception here. Beside the usual private, local and multicast
-// blocks they hold carrier-grade NAT, the block for benchmarks and the reserved one (which some clouds give to pods and to
-// their metadata service), metadata addresses outside any private block, and the forms of IPv6 that carry an IPv4 address inside. The IPv4-mapped form (::ffff:0:0/96) is
-// not here: Kubernetes refuses it in a policy, since no packet carries it.
-var privateRanges = []string{
-	"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
-	"168.63.129.16/32", "192.0.0.0/24", "198.18.0.0/15", "0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4",
-	"fc00::/7", "fe80::/10", "::1/128", "ff00::/8", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16",
-}
 
 // telegramRanges are the blocks that Telegram publishes at https://core.telegram.org/resources/cidr.txt.
 var telegramRanges = []string{
@@ -37,9 +28,9 @@ func telegramEgress() networkingv1.NetworkPolicyEgressRule {
 	return rule
 }
 
-// egressRules turn a spec's rules into a policy's, without the ranges in except. Blocks that do not parse open nothing: the
-// API server has refused them.
-func egressRules(rules []v1alpha1.EgressRule, except []string) []networkingv1.NetworkPolicyEgressRule {
+// egressRules turn a spec's rules into a policy's, without the ranges in except: netblocks.ClosedToBots for what a bot opens by
+// itself, netblocks.ClosedToAll for what its Tenant opens. Blocks that do not parse open nothing: the API server has refused them.
+func egressRules(rules []v1alpha1.EgressRule, except []netip.Prefix) []networkingv1.NetworkPolicyEgressRule {
 	var result []networkingv1.NetworkPolicyEgressRule
 	for _, rule := range rules {
 		block, err := netip.ParsePrefix(rule.CIDR)
@@ -66,26 +57,16 @@ func egressRules(rules []v1alpha1.EgressRule, except []string) []networkingv1.Ne
 }
 
 // liesIn says whether all of a block is in one of the ranges.
-func liesIn(block netip.Prefix, ranges []string) bool {
-	for _, text := range ranges {
-		if r := netip.MustParsePrefix(text); r.Bits() <= block.Bits() && r.Contains(block.Addr()) {
-			return true
-		}
-	}
-	return false
+func liesIn(block netip.Prefix, ranges []netip.Prefix) bool {
+	return slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return netblocks.Within(block, r) })
 }
 
-// within returns the ranges that lie inside a block. Addresses of IPv4 inside IPv6 cannot be named in a policy, and need not
-// be: what is sent to one leaves as IPv4, under the rules for that.
-func within(block netip.Prefix, ranges []string) []string {
+// within returns the ranges that lie inside a block.
+func within(block netip.Prefix, ranges []netip.Prefix) []string {
 	var inside []string
-	for _, text := range ranges {
-		r := netip.MustParsePrefix(text)
-		if r.Addr().Is4In6() {
-			continue
-		}
-		if r.Addr().BitLen() == block.Addr().BitLen() && r.Bits() > block.Bits() && block.Contains(r.Addr()) {
-			inside = append(inside, text)
+	for _, r := range ranges {
+		if r.Bits() > block.Bits() && netblocks.Within(r, block) {
+			inside = append(inside, r.String())
 		}
 	}
 	return inside

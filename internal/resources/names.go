@@ -5,7 +5,7 @@ package resources
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
+	"encoding/base32"
 	"strings"
 )
 
@@ -51,7 +51,12 @@ const (
 	workloadNameLimit = 52
 	labelValueLimit   = 63
 	objectNameLimit   = 253
-	hashLength        = 10
+	contentHashLength = 10
+
+	// nameHashLength of base32 are 130 bits: nobody finds a second name with the hash of another one.
+	nameHashLength = 26
+	// hashedMark ends a hash in a child's name.
+	hashedMark = "h"
 )
 
 // BotName names the ServiceAccount, the NetworkPolicy and the StatefulSet of a bot.
@@ -79,29 +84,38 @@ func CredentialsName(owner, hash string) string {
 	return hashedName(owner, "-cred-", hash, objectNameLimit)
 }
 
-// LabelValue is a name as a label's value: itself, or cut and hashed where it is longer than a label's value may be.
+// LabelValue is a name as a label's value: itself, or cut and hashed where it is longer than a label's value may be. No name of an
+// object has an underscore, so no name is the label's value of another one.
 func LabelValue(name string) string {
 	if len(name) <= labelValueLimit {
 		return name
 	}
-	return cut(name, labelValueLimit-hashLength-1) + "-" + shortHash(name)
+	return cut(name, labelValueLimit-nameHashLength-1) + "_" + nameHash(name)
 }
 
 func hashedName(owner, infix, hash string, limit int) string {
-	if len(hash) > hashLength {
-		hash = hash[:hashLength]
+	if len(hash) > contentHashLength {
+		hash = hash[:contentHashLength]
 	}
 	return childName(owner, infix+hash, limit)
 }
 
-// childName appends a suffix to the owner's name. Names with dots are refused by Kubernetes as a pod's host name, and long
-// ones do not fit: those are cut, with a hash of the whole name in between, so that two owners never share a child.
+// childName appends a suffix, which begins with a dash, to the owner's name. Names with dots are refused by Kubernetes as a pod's host name,
+// and long ones do not fit: those are cut, with a hash of the whole name in between and a mark behind the hash. A child of an
+// owner that is short ends in "-bot", one of an owner that was hashed in a hash, its
+// mark and "-bot", and an owner whose own name ends like that is hashed as well: no owner can choose a name whose child is another's.
 func childName(owner, suffix string, limit int) string {
-	if len(owner)+len(suffix) <= limit && !strings.Contains(owner, ".") {
+	if len(owner)+len(suffix) <= limit && !strings.Contains(owner, ".") && !looksHashed(owner) {
 		return owner + suffix
 	}
-	room := limit - len(suffix) - hashLength - 1
-	return cut(strings.ReplaceAll(owner, ".", "-"), room) + "-" + shortHash(owner) + suffix
+	room := limit - len(suffix) - nameHashLength - len(hashedMark) - 1
+	return cut(strings.ReplaceAll(owner, ".", "-"), room) + "-" + nameHash(owner) + hashedMark + suffix
+}
+
+// looksHashed says whether a name ends as a hashed one does. Such a name is hashed too.
+func looksHashed(owner string) bool {
+	tail := owner[strings.LastIndexByte(owner, '-')+1:]
+	return len(tail) == nameHashLength+len(hashedMark) && strings.HasSuffix(tail, hashedMark)
 }
 
 func cut(name string, length int) string {
@@ -111,7 +125,8 @@ func cut(name string, length int) string {
 	return strings.TrimRight(name, "-.")
 }
 
-func shortHash(text string) string {
+// nameHash is the hash of a name in the letters that names are made of.
+func nameHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:])[:hashLength]
+	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))[:nameHashLength]
 }

@@ -8,11 +8,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/netblocks"
 )
 
 // SweeperNetworkPolicy says what a store's sweeps reach beyond what the Tenant opens to all its pods: the store's port, on
 // the store's address where the spec names one, else on any public address, since a policy knows no names. A private
-// address is opened by the Tenant's egress and by nothing else. Nothing reaches a sweep.
+// address is opened by the Tenant's egress and by nothing else, the node itself and metadata services by nothing at all. Nothing reaches a sweep.
 func SweeperNetworkPolicy(store *v1alpha1.DataStore, tenant *v1alpha1.Tenant) *networkingv1.NetworkPolicy {
 	return &networkingv1.NetworkPolicy{
 		ObjectMeta: meta(store.Namespace, SweeperName(store.Name), StoreLabels(store.Name, ComponentSweeper),
@@ -33,23 +34,13 @@ func storeEgress(store *v1alpha1.DataStore, tenant *v1alpha1.Tenant) []networkin
 	opened := []v1alpha1.EgressPort{{Protocol: string(corev1.ProtocolTCP), Port: port}}
 	address, err := netip.ParseAddr(store.Spec.Postgres.Host)
 	if err != nil { // a name
-		return egressRules([]v1alpha1.EgressRule{{CIDR: "0.0.0.0/0", Ports: opened}, {CIDR: "::/0", Ports: opened}}, privateRanges)
+		return egressRules([]v1alpha1.EgressRule{{CIDR: "0.0.0.0/0", Ports: opened}, {CIDR: "::/0", Ports: opened}}, netblocks.ClosedToBots())
 	}
 	address = address.Unmap()
-	if isPrivate(address) && !tenantOpens(tenant, address, port) {
+	if netblocks.Never(address) || netblocks.Private(address) && !tenantOpens(tenant, address, port) {
 		return nil
 	}
-	return egressRules([]v1alpha1.EgressRule{{CIDR: netip.PrefixFrom(address, address.BitLen()).String(), Ports: opened}}, nil)
-}
-
-// isPrivate says whether an address is one that only a Tenant's egress can open.
-func isPrivate(address netip.Addr) bool {
-	for _, text := range privateRanges {
-		if netip.MustParsePrefix(text).Contains(address) {
-			return true
-		}
-	}
-	return false
+	return egressRules([]v1alpha1.EgressRule{{CIDR: netip.PrefixFrom(address, address.BitLen()).String(), Ports: opened}}, netblocks.ClosedToAll())
 }
 
 // tenantOpens says whether the Tenant's egress opens a TCP port of an address.

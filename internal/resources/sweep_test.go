@@ -63,16 +63,17 @@ func TestStoreEgress(t *testing.T) {
 		egress []v1alpha1.EgressRule
 		want   []string // cidr, and how many exceptions
 	}{
-		"a public address is opened alone":                       {host: "203.0.113.7", want: []string{"203.0.113.7/32 0"}},
-		"a public address of IPv6, too":                          {host: "2001:db8::7", want: []string{"2001:db8::7/128 0"}},
+		"a public address is opened alone":                       {host: "140.82.112.7", want: []string{"140.82.112.7/32 0"}},
+		"a public address of IPv6, too":                          {host: "2a00:1450::7", want: []string{"2a00:1450::7/128 0"}},
 		"a private address is not opened by a store":             {host: "10.1.2.3"},
 		"nor the address of a cloud's metadata":                  {host: "169.254.169.254"},
+		"nor where the tenant opens it":                          {host: "169.254.169.254", egress: []v1alpha1.EgressRule{open("169.254.0.0/16", "TCP", 5432)}},
 		"nor one that hides in IPv6":                             {host: "::ffff:10.1.2.3"},
 		"a private address that the tenant opens":                {host: "10.1.2.3", egress: []v1alpha1.EgressRule{open("10.1.0.0/16", "TCP", 5432)}, want: []string{"10.1.2.3/32 0"}},
 		"another port of it":                                     {host: "10.1.2.3", egress: []v1alpha1.EgressRule{open("10.1.0.0/16", "TCP", 443)}},
 		"another protocol of it":                                 {host: "10.1.2.3", egress: []v1alpha1.EgressRule{open("10.1.0.0/16", "UDP", 5432)}},
-		"a name is any public address, and never a private one":  {host: "db.example", want: []string{"0.0.0.0/0 12", "::/0 7"}},
-		"a name with the tenant's egress: that has its own rule": {host: "db.example", egress: []v1alpha1.EgressRule{open("10.1.0.0/16", "TCP", 5432)}, want: []string{"0.0.0.0/0 12", "::/0 7"}},
+		"a name is any public address, and never a private one":  {host: "db.example", want: []string{"0.0.0.0/0 16", "::/0 7"}},
+		"a name with the tenant's egress: that has its own rule": {host: "db.example", egress: []v1alpha1.EgressRule{open("10.1.0.0/16", "TCP", 5432)}, want: []string{"0.0.0.0/0 16", "::/0 7"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/netblocks"
 )
 
 // Namespace is a namespace of a tenant. Pods in it must meet the restricted Pod Security Standard. created says that the
@@ -92,7 +93,8 @@ func TenantLimitRange(tenant *v1alpha1.Tenant, namespace string) *corev1.LimitRa
 }
 
 // TenantNetworkPolicies close a namespace in both directions and open what every bot and sweep needs: the cluster's DNS
-// pods, the keyserver's pods, and what the Tenant's egress says.
+// pods, the keyserver's pods, and what the Tenant's egress says, never the
+// node itself or a metadata service.
 func TenantNetworkPolicies(s Settings, tenant *v1alpha1.Tenant, namespace string) []*networkingv1.NetworkPolicy {
 	both := []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}
 	egress := []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
@@ -127,7 +129,7 @@ func TenantNetworkPolicies(s Settings, tenant *v1alpha1.Tenant, namespace string
 			Spec: networkingv1.NetworkPolicySpec{
 				PodSelector: ourPods(),
 				PolicyTypes: egress,
-				Egress:      egressRules(tenant.Spec.Egress, nil),
+				Egress:      egressRules(tenant.Spec.Egress, netblocks.ClosedToAll()),
 			},
 		},
 	}

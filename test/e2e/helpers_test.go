@@ -101,12 +101,16 @@ func (w *world) newBot(t *testing.T, tenant *v1alpha1.Tenant, name, token string
 		ObjectMeta: metav1.ObjectMeta{Namespace: tenant.Name, Name: name},
 		Spec: v1alpha1.BotDeploymentSpec{
 			Image: w.botImage, ImagePullPolicy: corev1.PullNever,
-			Ports:       []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}},
-			Probes:      &v1alpha1.Probes{Readiness: &v1alpha1.Probe{Path: "/healthz", Port: "health", PeriodSeconds: 2}},
-			Resources:   &v1alpha1.BotResources{Requests: small, Limits: most},
-			Channels:    []v1alpha1.Channel{{Name: "telegram", Type: v1alpha1.ChannelTelegram, Telegram: &v1alpha1.TelegramChannel{Credential: "telegram-token", APIURL: w.telegram.API}}},
-			Credentials: []v1alpha1.Credential{{Name: "telegram-token", Sealed: w.seal(t, tenant, tenant.Name, name, "telegram-token", 1, token)}},
-			Rollout:     v1alpha1.BotRollout{TerminationGracePeriodSeconds: 10, ProgressDeadlineSeconds: 60},
+			Ports:     []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}},
+			Probes:    &v1alpha1.Probes{Readiness: &v1alpha1.Probe{Path: "/healthz", Port: "health", PeriodSeconds: 2}},
+			Resources: &v1alpha1.BotResources{Requests: small, Limits: most},
+			Channels:  []v1alpha1.Channel{{Name: "telegram", Type: v1alpha1.ChannelTelegram, Telegram: &v1alpha1.TelegramChannel{Credential: "telegram-token", APIURL: w.telegram.API}}},
+			Env:       []v1alpha1.EnvVar{{Name: "SSL_CERT_FILE", Value: "/var/run/lethe/credentials/telegram-ca"}},
+			Credentials: []v1alpha1.Credential{
+				{Name: "telegram-token", Sealed: w.seal(t, tenant, tenant.Name, name, "telegram-token", 1, token)},
+				{Name: "telegram-ca", Sealed: w.seal(t, tenant, tenant.Name, name, "telegram-ca", 1, w.telegram.CA)},
+			},
+			Rollout: v1alpha1.BotRollout{TerminationGracePeriodSeconds: 10, ProgressDeadlineSeconds: 60},
 		},
 	}
 }

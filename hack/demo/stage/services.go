@@ -3,6 +3,8 @@ package stage
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -20,7 +22,8 @@ import (
 
 // Telegram is the running stand-in.
 type Telegram struct {
-	API  string // URL of the Bot API, on the address that pods reach
+	API  string // URL of the Bot API, over TLS, on the address that pods reach
+	CA   string // the authority of its certificate, in PEM: bots find it where SSL_CERT_FILE says
 	Host string
 	Port int32
 	// Control speaks as users and as BotFather; it listens on loopback only.
@@ -67,7 +70,7 @@ func (s *Stage) telegram(ctx context.Context, tokenFile, ready, address string) 
 	if err != nil {
 		return nil, fmt.Errorf("read where the stand-in listens: %w", err)
 	}
-	var where struct{ API, Control string }
+	var where struct{ API, CA, Control string }
 	if err := json.Unmarshal(b, &where); err != nil {
 		return nil, fmt.Errorf("read where the stand-in listens: %w", err)
 	}
@@ -75,8 +78,8 @@ func (s *Stage) telegram(ctx context.Context, tokenFile, ready, address string) 
 	if err != nil {
 		return nil, fmt.Errorf("read the stand-in's control token: %w", err)
 	}
-	t := &Telegram{API: where.API, Control: &telegram.Client{URL: where.Control, Token: string(token)}}
-	host, port, err := net.SplitHostPort(strings.TrimPrefix(where.API, "http://"))
+	t := &Telegram{API: where.API, CA: where.CA, Control: &telegram.Client{URL: where.Control, Token: string(token)}}
+	host, port, err := net.SplitHostPort(strings.TrimPrefix(where.API, "https://"))
 	if err != nil || host != address {
 		return nil, fmt.Errorf("the stand-in listens on %s, not on %s", where.API, address)
 	}
@@ -88,7 +91,11 @@ func (s *Stage) telegram(ctx context.Context, tokenFile, ready, address string) 
 	if err != nil {
 		return nil, fmt.Errorf("ask the stand-in: %w", err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(t.CA))
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the stand-in: %w", err)
 	}

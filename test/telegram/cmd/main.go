@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -33,7 +34,8 @@ func main() {
 
 // Ready is what the file of --ready-file holds once both listeners answer.
 type Ready struct {
-	API     string `json:"api"`     // URL of the Bot API
+	API     string `json:"api"`     // URL of the Bot API, over TLS
+	CA      string `json:"ca"`      // the authority of its certificate, in PEM
 	Control string `json:"control"` // URL of the control side
 	PID     int    `json:"pid"`
 }
@@ -74,7 +76,12 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for the control side: %w", err), api.Close())
 	}
-	ready := Ready{API: "http://" + api.Addr().String(), Control: "http://" + control.Addr().String(), PID: os.Getpid()}
+	own, authority, err := certificate(api.Addr(), time.Now())
+	if err != nil {
+		return errors.Join(err, api.Close(), control.Close())
+	}
+	api = tls.NewListener(api, &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12})
+	ready := Ready{API: "https://" + api.Addr().String(), CA: authority, Control: "http://" + control.Addr().String(), PID: os.Getpid()}
 	log.Info("Listening", "api", ready.API, "control", ready.Control)
 
 	servers := []*http.Server{

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -51,12 +53,16 @@ func TestItServesBothSidesAndEnds(t *testing.T) {
 	if err != nil || id != 4242 {
 		t.Fatal(id, err)
 	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(ready.CA))
+	https := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
+	defer https.CloseIdleConnections()
 	for path, want := range map[string]int{
 		"/bot4242:AAExampleExampleExampleExample_Exampl/getMe": 200,
 		"/bot4242:AAWrongWrongWrongWrongWrongWrong_Wron/getMe": 401,
 		"/control/v1/stats?bot=4242":                           404, // the control side is not on this listener
 	} {
-		resp, err := http.Get(ready.API + path)
+		resp, err := https.Get(ready.API + path)
 		if err != nil {
 			t.Fatal(err)
 		}

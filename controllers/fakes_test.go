@@ -41,6 +41,8 @@ type keyserverDouble struct {
 	calls   map[string]int
 	ranges  map[string]protocol.UIDRange // by the Tenant's UID
 	fixed   *protocol.UIDRange           // the range to answer with, whoever asks
+	closed  map[string]chan struct{} // by namespace: calls that wait
+	waiting int
 }
 
 // lastRange counts as the keyserver does: upwards, and never back.
@@ -114,6 +116,9 @@ func (k *keyserverDouble) Revoke(_ context.Context, ref protocol.ObjectRef) erro
 }
 
 func (k *keyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRef) (protocol.CredentialsResponse, error) {
+	if err := k.pass(ctx, ref.Namespace); err != nil {
+		return protocol.CredentialsResponse{}, err
+	}
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
 	k.calls[ref.Kind]++

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -53,6 +54,8 @@ type Options struct {
 	Clock clock.PassiveClock
 	// Settle is how long a new generation of a bot may take before a status says that it is on its way. Defaults to a minute.
 	Settle time.Duration
+	// Pace is the time between two passes over one object in the long run, however often it changes. Defaults to a second.
+	Pace time.Duration
 }
 
 // Setup adds every reconciler to a manager that was made with ManagerOptions.
@@ -62,6 +65,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	if o.Settle == 0 {
 		o.Settle = time.Minute
+	}
+	if o.Pace == 0 {
+		o.Pace = time.Second
 	}
 	if err := addIndexes(ctx, mgr); err != nil {
 		return err
@@ -76,13 +82,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock},
 		&DataRetentionPolicyReconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
 	}
+	queues := newQueues(mgr.GetCache(), mgr.GetControllerOptions().MaxConcurrentReconciles, o.Pace)
 	if o.Metrics != nil {
-		if err := o.Metrics.Register(stateCollector{mgr.GetCache()}); err != nil {
+		if err := errors.Join(o.Metrics.Register(stateCollector{mgr.GetCache()}), o.Metrics.Register(queues)); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}
 	}
 	for _, r := range reconcilers {
-		if err := r.SetupWithManager(mgr, controller.Options{}); err != nil {
+		if err := r.SetupWithManager(mgr, queues.options()); err != nil {
 			return err
 		}
 	}

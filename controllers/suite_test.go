@@ -62,6 +62,7 @@ type world struct {
 	kcm     *clusterDouble
 	settle  time.Duration
 	resync  time.Duration      // 0: controller-runtime's own, hours
+	pace    time.Duration      // of passes over one object
 	clock   clock.PassiveClock // nil: the real one
 
 	wire *wire
@@ -74,7 +75,7 @@ const resyncEvery = 300 * time.Millisecond
 // newWorld starts a manager. Everything that the test leaves behind is removed at its end.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond}
+	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond, pace: time.Millisecond}
 	w.keys = newKeyserverDouble(testEnv.AsServiceAccount(t, env.SystemNamespace, resources.ServiceAccountKeyserver), testEnv.Client)
 	w.kcm = &clusterDouble{c: w.cluster}
 	w.publishCA("first")
@@ -104,7 +105,7 @@ func (w *world) start(cut *wire) {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := Setup(ctx, mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Clock: w.clock}); err != nil {
+	if err := Setup(ctx, mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Clock: w.clock, Pace: w.pace}); err != nil {
 		w.t.Fatal(err)
 	}
 	ended := make(chan error, 1)

@@ -104,9 +104,9 @@ func TestQueues(t *testing.T) {
 controller_runtime_reconcile_total{controller="botdeployment",result="success"} 7
 controller_runtime_reconcile_total{controller="botdeployment",result="error"} 1
 controller_runtime_reconcile_total{controller="tenant",result="success"} 3
-workqueue_depth{controller="tenant",name="tenant",priority="0"} 2
+lethe_queue_depth{controller="tenant"} 2
 controller_runtime_active_workers{controller="tenant"} 1
-workqueue_adds_total{controller="tenant",name="tenant"} 99
+lethe_queue_tenants{controller="tenant"} 99
 `))
 	}))
 	defer server.Close()

@@ -282,7 +282,7 @@ func (p *program) queues(ctx context.Context) (queues, error) {
 			if strings.Contains(labels, `controller="botdeployment"`) {
 				q.bots += v
 			}
-		case "workqueue_depth", "controller_runtime_active_workers":
+		case "lethe_queue_depth", "controller_runtime_active_workers":
 			q.waiting += v
 		}
 	}

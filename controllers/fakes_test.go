@@ -41,7 +41,7 @@ type keyserverDouble struct {
 	calls   map[string]int
 	ranges  map[string]protocol.UIDRange // by the Tenant's UID
 	fixed   *protocol.UIDRange           // the range to answer with, whoever asks
-	closed  map[string]chan struct{} // by namespace: calls that wait
+	closed  map[string]chan struct{}     // by namespace: calls that wait
 	waiting int
 }
 

@@ -17,9 +17,10 @@ import (
 
 // storedCredentials is what the keyserver last said about a bot's credentials.
 type storedCredentials struct {
-	secret    string
-	condition metav1.Condition
-	problem   *status.Problem
+	secret     string
+	generation int64 // of the keyserver's document
+	condition  metav1.Condition
+	problem    *status.Problem
 }
 
 // ensureCredentials has the bot's credentials opened, encrypted and stored. The keyserver is asked when the spec has
@@ -47,6 +48,7 @@ func (r *BotDeploymentReconciler) ensureCredentials(ctx context.Context, s *botS
 	s.observed.Credentials = &known.condition
 	s.secret = known.secret
 	s.bot.Status.CredentialsSecret = known.secret
+	s.bot.Status.CredentialsGeneration = max(s.bot.Status.CredentialsGeneration, known.generation)
 	switch {
 	case known.problem != nil && known.secret == "":
 		return wait, &problem{Problem: *known.problem, after: wait}
@@ -64,7 +66,7 @@ func (r *BotDeploymentReconciler) credentials(ctx context.Context, s *botScope) 
 		// After a restart the status of a bot that was well is believed for a while, a different one for each bot.
 		if before := meta.FindStatusCondition(s.bot.Status.Conditions, v1alpha1.ConditionCredentialsReady); isCurrent(before, s) {
 			last = answer[storedCredentials]{generation: s.bot.Generation, at: s.now.Add(-spread(s.bot.UID, every))}
-			last.value = storedCredentials{secret: s.bot.Status.CredentialsSecret, condition: *before}
+			last.value = storedCredentials{secret: s.bot.Status.CredentialsSecret, generation: s.bot.Status.CredentialsGeneration, condition: *before}
 			r.stored.put(s.bot.UID, last.generation, last.at, last.value)
 			ok = true
 		}
@@ -77,7 +79,7 @@ func (r *BotDeploymentReconciler) credentials(ctx context.Context, s *botScope) 
 		return storedCredentials{}, 0, keyProblem(v1alpha1.ConditionCredentialsReady, err)
 	}
 	condition, refused := status.Credentials(said)
-	now := storedCredentials{secret: said.Secret, condition: *condition, problem: refused}
+	now := storedCredentials{secret: said.Secret, generation: said.Generation, condition: *condition, problem: refused}
 	r.stored.put(s.bot.UID, s.bot.Generation, s.now, now)
 	return now, askEvery(s.bot, now), nil
 }

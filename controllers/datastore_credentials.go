@@ -50,6 +50,7 @@ func (r *DataStoreReconciler) ensureCredentials(ctx context.Context, s *storeSco
 	if got.Secret != "" {
 		s.status.CredentialsSecret = got.Secret
 	}
+	s.status.CredentialsGeneration = max(s.status.CredentialsGeneration, got.Generation)
 	s.credentials = verdictOn(got)
 	return verifyEvery, nil
 }

@@ -398,6 +398,12 @@ type BotDeploymentStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	CredentialsSecret string `json:"credentialsSecret,omitempty"`
+
+	// credentialsGeneration is how often the keyserver had written the data key's document when it was last seen. One that was
+	// written less often is an earlier copy, and is refused.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	CredentialsGeneration int64 `json:"credentialsGeneration,omitempty"`
 }
 
 // BotDeployment is one bot of a tenant.

@@ -527,6 +527,12 @@ type DataStoreStatus struct {
 	// +kubebuilder:validation:MaxLength=253
 	CredentialsSecret string `json:"credentialsSecret,omitempty"`
 
+	// credentialsGeneration is how often the keyserver had written the data key's document when it was last seen. One that was
+	// written less often is an earlier copy, and is refused.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	CredentialsGeneration int64 `json:"credentialsGeneration,omitempty"`
+
 	// plan in force.
 	// +optional
 	Plan PlanStatus `json:"plan,omitzero"`

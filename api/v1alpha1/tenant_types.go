@@ -303,6 +303,12 @@ type TenantStatus struct {
 	// +optional
 	// +kubebuilder:validation:Enum=Production;Evaluation
 	KEKGrade string `json:"kekGrade,omitempty"`
+
+	// keysGeneration is how often the keyserver had written the Tenant's keys when they were last seen. Keys that were
+	// written less often are an earlier copy, and are refused.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	KeysGeneration int64 `json:"keysGeneration,omitempty"`
 }
 
 // Tenant is one customer of the host company: its namespaces, its limits, its keys.

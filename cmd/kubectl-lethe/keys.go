@@ -131,7 +131,7 @@ func describeItem(i keyserver.BackupItem) string {
 }
 
 // openBackup reads a backup and, when a key-encryption key is given, opens all of it.
-func openBackup(path, kekFile string) (keyserver.Backup, *sealing.Key, error) {
+func openBackup(path, kekFile string) (keyserver.Backup, sealing.Ring, error) {
 	b, err := readFile("the backup", path)
 	if err != nil {
 		return keyserver.Backup{}, nil, err
@@ -149,7 +149,8 @@ func openBackup(path, kekFile string) (keyserver.Backup, *sealing.Key, error) {
 	if err != nil {
 		return backup, nil, fmt.Errorf("--kek-file: %w", err)
 	}
-	return backup, &kek, backup.Verify(kek)
+	ring := sealing.Ring{kek}
+	return backup, ring, backup.Verify(ring)
 }
 
 func newKeysRestore(s *shell) *cobra.Command {
@@ -194,18 +195,15 @@ func (s *shell) restoreKeys(ctx context.Context, o restoreOptions) error {
 	if err != nil {
 		return err
 	}
-	if !o.adopt {
-		kek = nil
-	}
 	c, err := s.client()
 	if err != nil {
 		return err
 	}
-	live, err := readLive(ctx, c, o.namespace, o.adopt)
+	live, err := readLive(ctx, c, o.namespace)
 	if err != nil {
 		return err
 	}
-	plan, err := backup.Restore(o.namespace, live, kek, s.random)
+	plan, err := backup.Restore(o.namespace, live, keyserver.RestoreOptions{KEK: kek, Adopt: o.adopt}, s.random)
 	if err != nil {
 		return err
 	}
@@ -231,9 +229,9 @@ func (s *shell) restoreKeys(ctx context.Context, o restoreOptions) error {
 	return nil
 }
 
-// readLive reads what keys could belong to. Objects are read only to adopt: otherwise no right on them is needed.
-func readLive(ctx context.Context, c client.Client, namespace string, adopt bool) (keyserver.Live, error) {
-	live := keyserver.Live{Tenants: map[string]string{}}
+// readLive reads what keys could belong to, and how often they were written as far as is known.
+func readLive(ctx context.Context, c client.Client, namespace string) (keyserver.Live, error) {
+	live := keyserver.Live{Tenants: map[string]keyserver.LiveTenant{}}
 	var secrets corev1.SecretList
 	if err := c.List(ctx, &secrets, client.InNamespace(namespace)); err != nil {
 		return live, fmt.Errorf("list the keys in %s: %w", namespace, err)
@@ -244,24 +242,24 @@ func readLive(ctx context.Context, c client.Client, namespace string, adopt bool
 		return live, fmt.Errorf("list Tenants: %w", err)
 	}
 	for i := range tenants.Items {
-		live.Tenants[tenants.Items[i].Name] = string(tenants.Items[i].UID)
-	}
-	if !adopt {
-		return live, nil
+		t := &tenants.Items[i]
+		live.Tenants[t.Name] = keyserver.LiveTenant{UID: string(t.UID), Generation: t.Status.KeysGeneration}
 	}
 	var bots v1alpha1.BotDeploymentList
 	if err := c.List(ctx, &bots); err != nil {
 		return live, fmt.Errorf("list BotDeployments: %w", err)
 	}
 	for i := range bots.Items {
-		live.Objects = append(live.Objects, refOf(sealing.KindBotDeployment, &bots.Items[i]))
+		b := &bots.Items[i]
+		live.Objects = append(live.Objects, keyserver.LiveObject{ObjectRef: refOf(sealing.KindBotDeployment, b), Generation: b.Status.CredentialsGeneration})
 	}
 	var stores v1alpha1.DataStoreList
 	if err := c.List(ctx, &stores); err != nil {
 		return live, fmt.Errorf("list DataStores: %w", err)
 	}
 	for i := range stores.Items {
-		live.Objects = append(live.Objects, refOf(sealing.KindDataStore, &stores.Items[i]))
+		st := &stores.Items[i]
+		live.Objects = append(live.Objects, keyserver.LiveObject{ObjectRef: refOf(sealing.KindDataStore, st), Generation: st.Status.CredentialsGeneration})
 	}
 	return live, nil
 }
@@ -284,6 +282,9 @@ func (s *shell) describeRestoration(plan keyserver.Restoration) {
 	}
 	for _, line := range plan.Skipped {
 		s.note("leave    %s", line)
+	}
+	for _, line := range plan.Older {
+		s.note("older    %s", line)
 	}
 	for _, line := range plan.Problems {
 		s.note("problem  %s", line)

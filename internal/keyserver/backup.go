@@ -11,12 +11,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-const formatBackup = "lethe.dev/keys-backup/v1"
+const formatBackup = "lethe.dev/keys-backup/v2"
 
 // Backup is the content of the keys' namespace in one file. Every key in it is wrapped: without the key-encryption key
 // it opens nothing, and with it everything. Leases are not part of it.
@@ -60,7 +61,7 @@ func NewBackup(secrets []corev1.Secret, now time.Time) (Backup, error) {
 		}
 		if s.Name == canaryName {
 			var doc canaryDoc
-			if err := json.Unmarshal(entry.Document, &doc); err != nil {
+			if _, err := entry.as(formatCanary, &doc); err != nil {
 				return Backup{}, errors.New("the canary is not readable")
 			}
 			kid, err := sealing.WrappingKID(doc.Canary)
@@ -105,7 +106,7 @@ func ReadBackup(file []byte) (Backup, error) {
 		return Backup{}, errors.New("the file is no backup of keys, or was cut")
 	}
 	if b.Format != formatBackup {
-		return Backup{}, fmt.Errorf("the file is of format %q, this program reads %q", b.Format, formatBackup)
+		return Backup{}, fmt.Errorf("the file is of format %q, this program reads %q%s", b.Format, formatBackup, earlier(b.Format))
 	}
 	if b.Digest != b.digest() {
 		return Backup{}, errors.New("the file was changed or cut: its digest does not fit")
@@ -126,22 +127,31 @@ func (b Backup) List() ([]BackupItem, error) {
 	return out, nil
 }
 
-// as reads the document as one of a format.
-func (s BackupSecret) as(format string, into any) error {
-	return readDocument(&corev1.Secret{Type: v1alpha1.SecretTypeWrappedKey, Data: map[string][]byte{documentKey: s.Document}}, format, into)
+// stored is the Secret that the entry was made from, as far as its document goes.
+func (s BackupSecret) stored() *corev1.Secret {
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "(backup)", Name: s.Name}, Type: v1alpha1.SecretTypeWrappedKey,
+		Data: map[string][]byte{documentKey: s.Document}}
+}
+
+// as reads the document as one of a format, without authenticating it.
+func (s BackupSecret) as(format string, into any) (envelope, error) {
+	return readDocument(s.stored(), format, into)
+}
+
+// format of the document, whatever it is.
+func (s BackupSecret) format() string {
+	var head envelope
+	if err := json.Unmarshal(s.Document, &head); err != nil {
+		return ""
+	}
+	return head.Format
 }
 
 func (s BackupSecret) item() (BackupItem, error) {
-	var head struct {
-		Format string `json:"format"`
-	}
-	if err := json.Unmarshal(s.Document, &head); err != nil {
-		return BackupItem{}, fmt.Errorf("secret %s is not readable", s.Name)
-	}
-	switch head.Format {
+	switch format := s.format(); format {
 	case formatTenant:
 		var doc tenantDoc
-		if err := s.as(formatTenant, &doc); err != nil {
+		if _, err := s.as(format, &doc); err != nil {
 			return BackupItem{}, err
 		}
 		item := BackupItem{Secret: s.Name, Kind: "Tenant", Name: doc.Tenant, Tenant: doc.Tenant, UID: doc.UID}
@@ -151,7 +161,7 @@ func (s BackupSecret) item() (BackupItem, error) {
 		return item, nil
 	case formatObject:
 		var doc objectDoc
-		if err := s.as(formatObject, &doc); err != nil {
+		if _, err := s.as(format, &doc); err != nil {
 			return BackupItem{}, err
 		}
 		return BackupItem{Secret: s.Name, Kind: doc.Kind, Name: doc.Namespace + "/" + doc.Name, Tenant: doc.Tenant, UID: doc.UID}, nil
@@ -159,81 +169,70 @@ func (s BackupSecret) item() (BackupItem, error) {
 		return BackupItem{Secret: s.Name, Kind: "CertificateAuthority"}, nil
 	case formatCanary:
 		return BackupItem{Secret: s.Name, Kind: "Canary"}, nil
+	default:
+		return BackupItem{}, fmt.Errorf("secret %s is of format %q, which this program does not know%s", s.Name, format, earlier(format))
 	}
-	return BackupItem{}, fmt.Errorf("secret %s is of format %q, which this program does not know", s.Name, head.Format)
 }
 
-// Verify opens every key of the backup with a key-encryption key. The error names each that does not open.
-func (b Backup) Verify(kek sealing.Key) error {
-	if kek.KID() != b.KEK {
-		return fmt.Errorf("the backup needs key-encryption key %s, this one is %s", b.KEK, kek.KID())
+// Verify opens every key of the backup with the key-encryption keys, and authenticates every document. The error names each
+// that is not right.
+func (b Backup) Verify(kek sealing.Ring) error {
+	if _, err := kek.Find(b.KEK); err != nil {
+		return fmt.Errorf("the backup needs key-encryption key %s, this one is %s", b.KEK, strings.Join(kek.KIDs(), ", "))
 	}
 	tenants, err := b.openTenants(kek)
-	var problems []error
-	if err != nil {
-		problems = append(problems, err)
-	}
+	problems := []error{err}
 	for _, s := range b.Secrets {
-		problems = append(problems, b.verify(s, kek, tenants))
+		problems = append(problems, s.verify(kek, tenants))
 	}
 	return errors.Join(problems...)
 }
 
-// openTenants opens the tenants' keys, by UID of the tenant.
-func (b Backup) openTenants(kek sealing.Key) (map[string]sealing.Key, error) {
-	keys := map[string]sealing.Key{}
+// openTenants opens the tenants' documents, by UID of the tenant.
+func (b Backup) openTenants(kek sealing.Ring) (map[string]*tenantKeys, error) {
+	out := map[string]*tenantKeys{}
 	var problems []error
 	for _, s := range b.Secrets {
-		var doc tenantDoc
-		if s.as(formatTenant, &doc) != nil {
+		if s.format() != formatTenant {
 			continue
 		}
-		key, err := kek.Unwrap(doc.Key, sealing.PurposeTenant, doc.Realm, doc.Tenant, doc.UID)
+		keys, err := openTenantDocument(s.stored(), kek)
 		if err != nil {
-			problems = append(problems, fmt.Errorf("key of Tenant %s: %w", doc.Tenant, err))
+			problems = append(problems, err)
 			continue
 		}
-		keys[doc.UID] = key
+		out[keys.doc.UID] = keys
 	}
-	return keys, errors.Join(problems...)
+	return out, errors.Join(problems...)
 }
 
-func (b Backup) verify(s BackupSecret, kek sealing.Key, tenants map[string]sealing.Key) error {
-	var tenant tenantDoc
-	if s.as(formatTenant, &tenant) == nil {
-		key, ok := tenants[tenant.UID]
-		if !ok {
-			return nil // openTenants has said it
+func (s BackupSecret) verify(kek sealing.Ring, tenants map[string]*tenantKeys) error {
+	switch s.format() {
+	case formatTenant:
+		return nil // openTenants has said it
+	case formatObject:
+		var object objectDoc
+		if _, err := s.as(formatObject, &object); err != nil {
+			return err
 		}
-		for _, k := range tenant.Seal {
-			kid, seed, err := key.UnwrapBytes(k.Key, sealing.PurposeSeal, tenant.Realm, tenant.Tenant, tenant.UID)
-			if err != nil || kid != k.KID {
-				return fmt.Errorf("sealing key %s of Tenant %s: %w", k.KID, tenant.Tenant, sealing.ErrDoesNotOpen)
-			}
-			clear(seed)
-		}
-		return nil
-	}
-	var object objectDoc
-	if s.as(formatObject, &object) == nil {
-		key, ok := tenants[object.TenantUID]
+		tenant, ok := tenants[object.TenantUID]
 		if !ok {
 			return fmt.Errorf("key of %s %s/%s: the key of its Tenant %s is not in the backup", object.Kind, object.Namespace, object.Name, object.Tenant)
 		}
-		if _, err := key.Unwrap(object.Key, sealing.PurposeData, object.Realm, object.Tenant, object.TenantUID, object.UID); err != nil {
-			return fmt.Errorf("key of %s %s/%s: %w", object.Kind, object.Namespace, object.Name, err)
+		_, err := openObjectDocument(s.stored(), tenant)
+		return err
+	case formatCA:
+		var ca caDoc
+		if _, err := openKEKDocument(s.stored(), formatCA, kek, &ca); err != nil {
+			return err
 		}
-		return nil
-	}
-	var ca caDoc
-	if s.as(formatCA, &ca) == nil {
 		if _, _, err := kek.UnwrapBytes(ca.Present.Key, sealing.PurposeCA, ca.Realm); err != nil {
 			return fmt.Errorf("key of the certificate authority: %w", err)
 		}
 		return nil
 	}
 	var canary canaryDoc
-	if err := s.as(formatCanary, &canary); err != nil {
+	if _, err := openKEKDocument(s.stored(), formatCanary, kek, &canary); err != nil {
 		return err
 	}
 	if _, _, err := kek.UnwrapBytes(canary.Canary, sealing.PurposeCanary, canary.Realm); err != nil {
@@ -248,5 +247,5 @@ func (s BackupSecret) secret(namespace string) (*corev1.Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newKeySecret(namespace, s.Name, item.Tenant, s.Document)
+	return keySecret(namespace, s.Name, item.Tenant, s.Document), nil
 }

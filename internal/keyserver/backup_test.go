@@ -52,13 +52,17 @@ func (d *drill) backup() Backup {
 	}
 	read, err := ReadBackup(file)
 	d.must(err)
-	d.must(read.Verify(d.kek))
+	d.must(read.Verify(sealing.Ring{d.kek}))
 	return read
 }
 
 func (d *drill) live() Live {
-	return Live{Secrets: d.list(), Tenants: map[string]string{d.tenant.Name: string(d.tenant.UID)},
-		Objects: []protocol.ObjectRef{refTo(sealing.KindBotDeployment, d.bot)}}
+	var tenant v1alpha1.Tenant
+	d.must(testEnv.Client.Get(d.Context(), client.ObjectKeyFromObject(d.tenant), &tenant))
+	var bot v1alpha1.BotDeployment
+	d.must(testEnv.Client.Get(d.Context(), client.ObjectKeyFromObject(d.bot), &bot))
+	return Live{Secrets: d.list(), Tenants: map[string]LiveTenant{tenant.Name: {UID: string(tenant.UID), Generation: tenant.Status.KeysGeneration}},
+		Objects: []LiveObject{{ObjectRef: refTo(sealing.KindBotDeployment, &bot), Generation: bot.Status.CredentialsGeneration}}}
 }
 
 func (d *drill) write(r Restoration) {
@@ -103,12 +107,12 @@ func TestBackupAndRestore(t *testing.T) {
 		d.must(testEnv.Client.Delete(t.Context(), &s))
 	}
 	d.restart()
-	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), nil, nil)
+	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{}, nil)
 	d.must(err)
 	d.write(plan)
 	d.opens()
 	// Once more changes nothing.
-	again, err := b.Restore(d.opts.KeysNamespace, d.live(), nil, nil)
+	again, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{}, nil)
 	d.must(err)
 	if len(again.Create)+len(again.Replace)+len(again.Problems) > 0 || len(again.Kept) != 3 {
 		t.Errorf("a second time: %+v", again)
@@ -134,12 +138,12 @@ func TestRestoreAdoptsTenantsMadeAgain(t *testing.T) {
 	d.bot = &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: d.ns, Name: d.bot.Name}, Spec: d.bot.Spec}
 	d.must(testEnv.Client.Create(t.Context(), d.bot))
 
-	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), nil, nil)
+	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{}, nil)
 	d.must(err)
 	if len(plan.Problems) != 1 || !strings.Contains(plan.Problems[0], "--adopt") {
 		t.Fatalf("without adopting: %+v", plan)
 	}
-	plan, err = b.Restore(d.opts.KeysNamespace, d.live(), &d.kek, rand.Reader)
+	plan, err = b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{KEK: sealing.Ring{d.kek}, Adopt: true}, rand.Reader)
 	d.must(err)
 	d.write(plan)
 	d.granted(d.askTenant(nil))
@@ -149,7 +153,7 @@ func TestRestoreAdoptsTenantsMadeAgain(t *testing.T) {
 		b.Spec.Credentials[0].Sealed = d.seal0(2)
 	})
 	d.storeAndRecord(d.bot)
-	again, err := b.Restore(d.opts.KeysNamespace, d.live(), &d.kek, rand.Reader)
+	again, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{KEK: sealing.Ring{d.kek}, Adopt: true}, rand.Reader)
 	d.must(err)
 	if len(again.Create)+len(again.Replace)+len(again.Problems) > 0 {
 		t.Errorf("a second time: %+v", again)
@@ -174,7 +178,7 @@ func TestRestoreReplacesTheKeysOfAnEarlierTenant(t *testing.T) {
 	d.must(testEnv.Client.Status().Update(t.Context(), d.tenant))
 	d.restart()
 	d.wantRefusal(d.askTenant(nil), protocol.ReasonKeyMissing)
-	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), &d.kek, rand.Reader)
+	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{KEK: sealing.Ring{d.kek}, Adopt: true}, rand.Reader)
 	d.must(err)
 	if len(plan.Replace) != 2 || len(plan.Create) != 0 {
 		t.Fatalf("would write %+v", plan)
@@ -189,7 +193,7 @@ func TestRestoreRefuses(t *testing.T) {
 	b := d.backup()
 	other := newDrill(t)
 	// Into keys of another installation.
-	plan, err := b.Restore(other.opts.KeysNamespace, Live{Secrets: other.list()}, nil, nil)
+	plan, err := b.Restore(other.opts.KeysNamespace, Live{Secrets: other.list()}, RestoreOptions{}, nil)
 	d.must(err)
 	if len(plan.Problems) == 0 || !strings.Contains(plan.Problems[0], other.kek.KID()) {
 		t.Errorf("into another installation: %+v", plan)
@@ -197,19 +201,19 @@ func TestRestoreRefuses(t *testing.T) {
 	// Over keys that were made anew.
 	d.must(testEnv.Client.Delete(t.Context(), d.getSecret(d.opts.KeysNamespace, objectSecretName(string(d.bot.UID)))))
 	d.must(testEnv.Client.Delete(t.Context(), d.getSecret(d.opts.KeysNamespace, tenantSecretName(d.tenant.Name))))
-	d.tenant.Status.SealingKeys = nil
+	d.tenant.Status.SealingKeys, d.tenant.Status.KeysGeneration = nil, 0
 	d.must(testEnv.Client.Status().Update(t.Context(), d.tenant))
 	d.restart()
 	d.granted(d.askTenant(nil))
-	plan, err = b.Restore(d.opts.KeysNamespace, d.live(), nil, nil)
+	plan, err = b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{}, nil)
 	d.must(err)
 	if len(plan.Problems) != 1 || !strings.Contains(plan.Problems[0], "has other keys by now") {
 		t.Errorf("over new keys: %+v", plan)
 	}
-	if _, err := b.Restore(d.opts.KeysNamespace, d.live(), &other.kek, rand.Reader); err == nil {
+	if _, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{KEK: sealing.Ring{other.kek}, Adopt: true}, rand.Reader); err == nil {
 		t.Error("adopts with another KEK")
 	}
-	if err := b.Verify(other.kek); err == nil {
+	if err := b.Verify(sealing.Ring{other.kek}); err == nil {
 		t.Error("opens with another KEK")
 	}
 }
@@ -220,7 +224,7 @@ func TestReadBackupRefuses(t *testing.T) {
 	d.must(err)
 	for name, text := range map[string][]byte{
 		"nothing": nil, "cut": file[:len(file)/2], "altered": bytes.Replace(file, []byte(d.tenant.Name), []byte("t0"), 1),
-		"another format": bytes.Replace(file, []byte("keys-backup/v1"), []byte("keys-backup/v9"), 1), "no backup": []byte(`{"format":"x"}`),
+		"another format": bytes.Replace(file, []byte("keys-backup/v2"), []byte("keys-backup/v9"), 1), "no backup": []byte(`{"format":"x"}`),
 	} {
 		if _, err := ReadBackup(text); err == nil {
 			t.Errorf("%s: accepted", name)

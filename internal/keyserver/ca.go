@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -109,7 +108,7 @@ func (a *Authority) load(ctx context.Context, now time.Time) (*corev1.Secret, *c
 		if err != nil {
 			return nil, nil, err
 		}
-		fresh, err := newKeySecret(a.KeysNamespace, caName, "", caDoc{Format: formatCA, Realm: a.Realm, Present: *present})
+		fresh, err := newDocument(a.KeysNamespace, caName, "", formatCA, 1, a.kek(), caDoc{Realm: a.Realm, Present: *present})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -123,20 +122,14 @@ func (a *Authority) load(ctx context.Context, now time.Time) (*corev1.Secret, *c
 		return nil, nil, err
 	}
 	doc := &caDoc{}
-	if err := readDocument(secret, formatCA, doc); err != nil {
+	if _, err := openKEKDocument(secret, formatCA, a.kek(), doc); err != nil {
 		return nil, nil, err
 	}
 	return secret, doc, nil
 }
 
 func (a *Authority) store(ctx context.Context, secret *corev1.Secret, doc *caDoc) error {
-	b, err := json.Marshal(doc)
-	if err != nil {
-		return err
-	}
-	secret = secret.DeepCopy()
-	secret.Data[documentKey] = b
-	err = a.Client.Update(ctx, secret)
+	_, _, err := a.updateDocument(ctx, secret, formatCA, a.kek(), doc)
 	if apierrors.IsConflict(err) {
 		return later(protocol.ReasonInternal, 1, "another replica rotated at the same time")
 	}
@@ -185,7 +178,7 @@ func (a *Authority) sign(doc *caDoc, now time.Time) error {
 	if a.leaf != nil && a.signer == fingerprint && now.Before(a.leaf.Leaf.NotAfter.Add(-leafRenewal)) {
 		return nil
 	}
-	_, der, err := a.KEK.UnwrapBytes(doc.Present.Key, sealing.PurposeCA, doc.Realm)
+	_, der, err := a.kek().UnwrapBytes(doc.Present.Key, sealing.PurposeCA, doc.Realm)
 	if err != nil {
 		return later(protocol.ReasonKEKUnavailable, 30, "the key of the certificate authority does not open with this key-encryption key")
 	}
@@ -259,7 +252,7 @@ func (a *Authority) newCA(now time.Time) (*caEntry, error) {
 		return nil, err
 	}
 	defer clear(private)
-	wrapped, err := a.KEK.WrapBytes(a.Random, sealing.KID(der), private, sealing.PurposeCA, a.Realm)
+	wrapped, err := a.kek().WrapBytes(a.Random, sealing.KID(der), private, sealing.PurposeCA, a.Realm)
 	if err != nil {
 		return nil, err
 	}

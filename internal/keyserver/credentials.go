@@ -33,7 +33,7 @@ func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.Creden
 		return nil, err
 	}
 	wanted := sub.credentials()
-	if len(wanted) == 0 && sub.known == "" {
+	if len(wanted) == 0 && !sub.hadKeys() {
 		return &protocol.CredentialsResponse{}, nil
 	}
 	tenant, err := s.tenantOfRecently(ctx, sub.namespace())
@@ -44,7 +44,7 @@ func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.Creden
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.storeCredentials(ctx, sub, keys, wanted, sub.known == "")
+	resp, err := s.storeCredentials(ctx, sub, keys, wanted, !sub.hadKeys())
 	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
 		// The object is not as new as its status says (a crash, or another replica): once more with what is stored.
 		resp, err = s.storeCredentials(ctx, sub, keys, wanted, false)
@@ -63,7 +63,7 @@ func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *ten
 		}
 	}
 	if keys == nil {
-		if sub.known != "" {
+		if sub.hadKeys() {
 			return nil, refuse(protocol.ReasonKeyMissing,
 				"the data key of %s %s/%s is gone (Secret %s/%s), although credentials were stored with it: restore the backup with `kubectl lethe keys restore`, or delete the object and make it again",
 				sub.kind, sub.namespace(), sub.name(), s.KeysNamespace, objectSecretName(sub.uid()))
@@ -93,6 +93,7 @@ func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *ten
 		// Old sets are ciphertext that nobody uses; the next call tries again.
 		s.Log.Info("Old credentials stay for now", "object", refString(sub.ref()), "cause", err)
 	}
+	resp.Generation = keys.generation
 	return resp, nil
 }
 
@@ -115,7 +116,7 @@ func newSet(sub *subject, keys *objectKeys, items []resolved) set {
 			fmt.Fprintf(h, "%d:%s,", len(p), p)
 		}
 	}
-	write("lethe/set/v1", sub.uid(), keys.key.KID())
+	write("lethe/set/v1", sub.uid(), keys.keys.First().KID())
 	for _, r := range sorted {
 		write(r.wanted.name, r.source, strconv.FormatUint(uint64(r.version), 10), r.wanted.envName)
 	}

@@ -136,7 +136,7 @@ func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys,
 	case len(value) == 0 || len(value) > sealing.MaxPlaintext:
 		return refused(w, protocol.ReasonMalformed, "key %s of Secret %s has %d bytes: a credential has 1 to %d", w.ref.Key, w.ref.Name, len(value), sealing.MaxPlaintext), nil
 	}
-	return stored(w, keys.key.MAC("secretKeyRef", w.name, string(value)), 0, value), nil
+	return stored(w, keys.keys.First().MAC("secretKeyRef", w.name, string(value)), 0, value), nil
 }
 
 // mayRefer says whether a bot may name a Secret of this type. Who may write bots, and is given no right on Secrets or
@@ -209,14 +209,18 @@ func (s *Server) encryptItem(keys *objectKeys, item storedItem, version uint32) 
 		return nil, errors.New("encode a credential")
 	}
 	defer clear(b)
-	text, err := keys.key.EncryptValue(s.Random, keys.owner(), item.Name, version, b)
+	text, err := keys.keys.First().EncryptValue(s.Random, keys.owner(), item.Name, version, b)
 	return []byte(text), err
 }
 
 // decryptItem opens one value and returns its version too, which is authenticated with it.
 func decryptItem(keys *objectKeys, name string, text []byte) (storedItem, uint32, error) {
 	var item storedItem
-	b, version, err := keys.key.DecryptVersioned(keys.owner(), name, string(text))
+	key, err := keys.keys.Encrypted(string(text))
+	if err != nil {
+		return item, 0, err
+	}
+	b, version, err := key.DecryptVersioned(keys.owner(), name, string(text))
 	if err != nil {
 		return item, 0, err
 	}

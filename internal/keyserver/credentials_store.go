@@ -2,9 +2,7 @@ package keyserver
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -115,28 +113,23 @@ func (s *Server) buildSet(ctx context.Context, sub *subject, keys *objectKeys, s
 // updating holds to the version that was read, so that two replicas never overwrite each other's versions.
 func (s *Server) writeDocument(ctx context.Context, sub *subject, keys *objectKeys, doc objectDoc) error {
 	if keys.secret == nil {
-		secret, err := newKeySecret(s.KeysNamespace, objectSecretName(sub.uid()), keys.doc.Tenant, doc)
+		secret, err := newDocument(s.KeysNamespace, objectSecretName(sub.uid()), keys.doc.Tenant, formatObject, 1, keys.keys, doc)
 		if err != nil {
 			return err
 		}
 		if err := s.Client.Create(ctx, secret); err != nil {
 			return err
 		}
-		keys.secret, keys.doc = secret, doc
+		keys.secret, keys.generation, keys.doc = secret, 1, doc
 		return nil
 	}
 	if sameRecord(keys.doc, doc) {
 		return nil
 	}
-	b, err := json.Marshal(doc)
+	secret, generation, err := s.updateDocument(ctx, keys.secret, formatObject, keys.keys, doc)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", keys.secret.Name, err)
-	}
-	secret := keys.secret.DeepCopy()
-	secret.Data[documentKey] = b
-	if err := s.Client.Update(ctx, secret); err != nil {
 		return err
 	}
-	keys.secret, keys.doc = secret, doc
+	keys.secret, keys.generation, keys.doc = secret, generation, doc
 	return nil
 }

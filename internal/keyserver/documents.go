@@ -1,25 +1,16 @@
 package keyserver
 
-import (
-	"encoding/json"
-	"fmt"
-	"time"
+import "time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/lethe-dev/lethe/api/v1alpha1"
-)
-
-// What lies in the keys' namespace: Secrets of type lethe.dev/wrapped-key with one JSON document each, under documentKey.
-// Frozen in docs/design/formats.md.
+// What lies in the keys' namespace: Secrets of type lethe.dev/wrapped-key with one JSON document each, under documentKey,
+// in an envelope that authenticates it (envelope.go). Frozen in docs/design/formats.md.
 const (
 	documentKey = "keys.json"
 
-	formatTenant = "lethe.dev/tenant-keys/v1"
-	formatObject = "lethe.dev/object-keys/v1"
-	formatCA     = "lethe.dev/ca-keys/v1"
-	formatCanary = "lethe.dev/kek-canary/v1"
+	formatTenant = "lethe.dev/tenant-keys/v2"
+	formatObject = "lethe.dev/object-keys/v2"
+	formatCA     = "lethe.dev/ca-keys/v2"
+	formatCanary = "lethe.dev/kek-canary/v2"
 
 	canaryName = "kek-canary"
 	caName     = "keyserver-ca"
@@ -39,28 +30,42 @@ func tenantSecretName(tenant string) string { return "tenant-" + tenant }
 
 func objectSecretName(uid string) string { return "object-" + uid }
 
+// States of a tenant's key and of a sealing key. An Active one is used for what is new; a Retired one only opens what is
+// still under it.
+const (
+	stateActive  = "Active"
+	stateRetired = "Retired"
+)
+
+// keyDoc is a symmetric key under the key above it.
+type keyDoc struct {
+	KID   string `json:"kid"`
+	Key   string `json:"key"`
+	State string `json:"state,omitempty"` // of a tenant's key
+}
+
 // tenantDoc holds a tenant's keys.
 type tenantDoc struct {
-	Format string `json:"format"`
 	Realm  string `json:"realm"`
 	Tenant string `json:"tenant"`
 	UID    string `json:"uid"`
-	// Key is the tenant's key under the KEK.
-	Key string `json:"key"`
-	// Seal are the keys that values are sealed to, under Key; the first is the one to use.
+	// Keys are the tenant's keys under the KEK; the first one wraps and authenticates, the others only open.
+	Keys []keyDoc `json:"keys"`
+	// Seal are the keys that values are sealed to, under one of Keys; the first is the one to use.
 	Seal []sealDoc `json:"seal"`
 }
 
 type sealDoc struct {
-	KID    string `json:"kid"`
-	Suite  string `json:"suite"`
-	Public string `json:"public"`
-	Key    string `json:"key"`
+	KID    string    `json:"kid"`
+	Suite  string    `json:"suite"`
+	Public string    `json:"public"`
+	Key    string    `json:"key"`
+	State  string    `json:"state"`
+	Since  time.Time `json:"since"` // when it came into its state
 }
 
-// objectDoc holds the data key of a BotDeployment or a DataStore, and what it has been used for.
+// objectDoc holds the data keys of a BotDeployment or a DataStore, and what they have been used for.
 type objectDoc struct {
-	Format    string `json:"format"`
 	Realm     string `json:"realm"`
 	Tenant    string `json:"tenant"`
 	TenantUID string `json:"tenantUID"`
@@ -68,8 +73,9 @@ type objectDoc struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	UID       string `json:"uid"`
-	// Key is the data key under the tenant's key.
-	Key string `json:"key"`
+	// Keys are the data keys under the tenant's key; the first one encrypts and authenticates, the others only open sets
+	// that are still in use.
+	Keys []keyDoc `json:"keys"`
 	// Credentials by name, also of those that the spec no longer has: their highest versions stay known.
 	Credentials map[string]credentialDoc `json:"credentials,omitempty"`
 	// Sets are the encrypted Secrets that were written and not yet deleted, the newest last. A name is put here before
@@ -89,7 +95,6 @@ type credentialDoc struct {
 
 // caDoc holds the keyserver's certificate authorities.
 type caDoc struct {
-	Format   string   `json:"format"`
 	Realm    string   `json:"realm"`
 	Present  caEntry  `json:"present"`            // signs
 	Next     *caEntry `json:"next,omitempty"`     // will sign, once it has been in the bundle long enough
@@ -105,51 +110,6 @@ type caEntry struct {
 
 // canaryDoc tells a wrong KEK before it does harm.
 type canaryDoc struct {
-	Format string `json:"format"`
 	Realm  string `json:"realm"`
 	Canary string `json:"canary"`
-}
-
-// newKeySecret makes a Secret of the keys' namespace.
-func newKeySecret(namespace, name, tenant string, document any) (*corev1.Secret, error) {
-	b, err := json.Marshal(document)
-	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", name, err)
-	}
-	labels := map[string]string{
-		labelVelero:                 "true",
-		v1alpha1.LabelManagedBy:     v1alpha1.ManagedByLethe,
-		v1alpha1.LabelComponent:     componentKeys,
-		"app.kubernetes.io/part-of": "lethe",
-	}
-	if tenant != "" {
-		labels[v1alpha1.LabelTenant] = tenant
-	}
-	return &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels},
-		Type:       v1alpha1.SecretTypeWrappedKey,
-		Data:       map[string][]byte{documentKey: b},
-	}, nil
-}
-
-// readDocument reads the document of a Secret of the keys' namespace. What is not ours, or of a format that this version
-// does not know, is an error that says so.
-func readDocument(secret *corev1.Secret, format string, into any) error {
-	if secret.Type != v1alpha1.SecretTypeWrappedKey {
-		return fmt.Errorf("secret %s/%s is of type %s, not %s: somebody else's", secret.Namespace, secret.Name, secret.Type, v1alpha1.SecretTypeWrappedKey)
-	}
-	var head struct {
-		Format string `json:"format"`
-	}
-	b := secret.Data[documentKey]
-	if err := json.Unmarshal(b, &head); err != nil {
-		return fmt.Errorf("secret %s/%s holds no readable %s", secret.Namespace, secret.Name, documentKey)
-	}
-	if head.Format != format {
-		return fmt.Errorf("secret %s/%s is of format %q, this keyserver reads %q", secret.Namespace, secret.Name, head.Format, format)
-	}
-	if err := json.Unmarshal(b, into); err != nil {
-		return fmt.Errorf("secret %s/%s holds no readable %s", secret.Namespace, secret.Name, format)
-	}
-	return nil
 }

@@ -81,15 +81,18 @@ func (s *Server) openCanary(ctx context.Context) error {
 		return err
 	}
 	var doc canaryDoc
-	if err := readDocument(&secret, formatCanary, &doc); err != nil {
+	if _, err := readDocument(&secret, formatCanary, &doc); err != nil {
 		return later(protocol.ReasonKEKUnavailable, 30, "%s", err)
 	}
 	if doc.Realm != s.Realm {
 		return later(protocol.ReasonKEKUnavailable, 30, "the keys in %s are of realm %q, this keyserver runs with --realm %q", s.KeysNamespace, doc.Realm, s.Realm)
 	}
-	_, text, err := s.KEK.UnwrapBytes(doc.Canary, sealing.PurposeCanary, doc.Realm)
+	_, text, err := s.kek().UnwrapBytes(doc.Canary, sealing.PurposeCanary, doc.Realm)
 	if err != nil || string(text) != canaryText {
 		return s.wrongKEK(doc.Canary)
+	}
+	if _, err := openKEKDocument(&secret, formatCanary, s.kek(), &doc); err != nil {
+		return later(protocol.ReasonKEKUnavailable, 30, "%s: delete that Secret, and it is made again", err)
 	}
 	return nil
 }
@@ -101,7 +104,7 @@ func (s *Server) wrongKEK(wrapped string) error {
 	}
 	return later(protocol.ReasonKEKUnavailable, 30,
 		"the key-encryption key %s is not the one that the keys in %s were wrapped with (%s): start the keyserver with that one; no key is made with this one",
-		s.KEK.KID(), s.KeysNamespace, want)
+		strings.Join(s.kek().KIDs(), ", "), s.KeysNamespace, want)
 }
 
 // makeCanary makes the canary in a namespace that holds no keys yet. Where there are keys, the canary was lost, and the
@@ -117,18 +120,20 @@ func (s *Server) makeCanary(ctx context.Context) error {
 			continue
 		}
 		var doc tenantDoc
-		if err := readDocument(secret, formatTenant, &doc); err != nil {
+		if _, err := readDocument(secret, formatTenant, &doc); err != nil {
 			return later(protocol.ReasonKEKUnavailable, 30, "%s", err)
 		}
-		if _, err := s.KEK.Unwrap(doc.Key, sealing.PurposeTenant, s.Realm, doc.Tenant, doc.UID); err != nil {
-			return s.wrongKEK(doc.Key)
+		for _, k := range doc.Keys {
+			if _, err := s.kek().Unwrap(k.Key, sealing.PurposeTenant, s.Realm, doc.Tenant, doc.UID); err != nil {
+				return s.wrongKEK(k.Key)
+			}
 		}
 	}
-	wrapped, err := s.KEK.WrapBytes(s.Random, "canary", []byte(canaryText), sealing.PurposeCanary, s.Realm)
+	wrapped, err := s.kek().WrapBytes(s.Random, "canary", []byte(canaryText), sealing.PurposeCanary, s.Realm)
 	if err != nil {
 		return err
 	}
-	secret, err := newKeySecret(s.KeysNamespace, canaryName, "", canaryDoc{Format: formatCanary, Realm: s.Realm, Canary: wrapped})
+	secret, err := newDocument(s.KeysNamespace, canaryName, "", formatCanary, 1, s.kek(), canaryDoc{Realm: s.Realm, Canary: wrapped})
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package keyserver
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,9 +20,11 @@ const keyMemory = 60 * time.Second
 
 // tenantKeys are a tenant's keys, opened.
 type tenantKeys struct {
-	doc  tenantDoc
-	key  sealing.Key
-	seal map[string]sealing.PrivateKey // by kid
+	secret     *corev1.Secret
+	generation int64 // of the document
+	doc        tenantDoc
+	keys       sealing.Ring                  // the tenant's own
+	seal       map[string]sealing.PrivateKey // by kid
 }
 
 // ids are what everything under a tenant's key is bound to.
@@ -32,7 +35,8 @@ func (k *tenantKeys) ids(more ...string) []string {
 // keysOf returns the keys of a tenant that has some. A tenant without is KeyMissing when its status says that it once
 // had, else NotReady: only the call `tenant` makes keys.
 func (s *Server) keysOf(ctx context.Context, tenant *v1alpha1.Tenant) (*tenantKeys, error) {
-	if keys, ok := s.keys.get(string(tenant.UID)); ok {
+	// What is remembered may be older than what the Tenant says that there is: another replica has written since.
+	if keys, ok := s.keys.get(string(tenant.UID)); ok && keys.generation >= tenant.Status.KeysGeneration {
 		return keys, nil
 	}
 	if err := s.kekUsable(ctx); err != nil {
@@ -66,30 +70,24 @@ func (s *Server) keyMissing(tenant *v1alpha1.Tenant) error {
 // openTenantKeys opens the keys in a Secret and makes sure that they are this tenant's and that none is missing.
 func (s *Server) openTenantKeys(secret *corev1.Secret, tenant *v1alpha1.Tenant) (*tenantKeys, error) {
 	var doc tenantDoc
-	if err := readDocument(secret, formatTenant, &doc); err != nil {
-		return nil, refuse(protocol.ReasonKeyMissing, "%s", err)
+	if _, err := readDocument(secret, formatTenant, &doc); err != nil {
+		return nil, s.refuseDocument(err, "")
 	}
 	if doc.Tenant != tenant.Name || doc.UID != string(tenant.UID) || doc.Realm != s.Realm {
 		return nil, refuse(protocol.ReasonKeyMissing,
 			"Secret %s/%s holds the keys of an earlier Tenant %s (UID %s, realm %s; this one is %s, %s): to take them over run `kubectl lethe keys restore --adopt` with a backup; to begin anew delete that Secret, and all that was sealed to it stays closed",
 			secret.Namespace, secret.Name, doc.Tenant, doc.UID, doc.Realm, tenant.UID, s.Realm)
 	}
-	keys := &tenantKeys{doc: doc, seal: map[string]sealing.PrivateKey{}}
-	var err error
-	if keys.key, err = s.KEK.Unwrap(doc.Key, sealing.PurposeTenant, keys.ids()...); err != nil {
-		return nil, s.wrongKEK(doc.Key)
+	keys, err := openTenantDocument(secret, s.kek())
+	if err != nil {
+		wrapped := ""
+		if len(doc.Keys) > 0 {
+			wrapped = doc.Keys[0].Key
+		}
+		return nil, s.refuseDocument(err, wrapped)
 	}
-	for _, d := range doc.Seal {
-		_, seed, err := keys.key.UnwrapBytes(d.Key, sealing.PurposeSeal, keys.ids()...)
-		if err != nil {
-			return nil, refuse(protocol.ReasonKeyMissing, "sealing key %s in Secret %s/%s does not open: restore the backup", d.KID, secret.Namespace, secret.Name)
-		}
-		priv, err := sealing.ParsePrivateKey(seed)
-		clear(seed)
-		if err != nil || priv.Public().KID() != d.KID {
-			return nil, refuse(protocol.ReasonKeyMissing, "sealing key %s in Secret %s/%s is another key: restore the backup", d.KID, secret.Namespace, secret.Name)
-		}
-		keys.seal[d.KID] = priv
+	if keys.generation < tenant.Status.KeysGeneration {
+		return nil, rolledBack(secret, keys.generation, tenant.Status.KeysGeneration)
 	}
 	for _, known := range tenant.Status.SealingKeys {
 		if _, ok := keys.seal[known.KID]; !ok {
@@ -100,4 +98,26 @@ func (s *Server) openTenantKeys(secret *corev1.Secret, tenant *v1alpha1.Tenant) 
 		return nil, s.keyMissing(tenant)
 	}
 	return keys, nil
+}
+
+// refuseDocument is the answer to a caller whose document of keys cannot be used. wrapped is a key of it, to name the KEK that
+// it needs.
+func (s *Server) refuseDocument(err error, wrapped string) error {
+	switch {
+	case errors.Is(err, sealing.ErrUnknownKey):
+		return s.wrongKEK(wrapped)
+	case errors.Is(err, errAltered):
+		return refuse(protocol.ReasonKeysAltered, "%s: restore the backup with `kubectl lethe keys restore`, and find out who may write there", err)
+	case errors.Is(err, errUnreadable):
+		return refuse(protocol.ReasonKeyMissing, "%s", err)
+	}
+	return err
+}
+
+// rolledBack refuses a document that is older than what the live object says was there: somebody put an earlier copy in its
+// place, and with it older versions of credentials.
+func rolledBack(secret *corev1.Secret, found, known int64) error {
+	return refuse(protocol.ReasonKeysRolledBack,
+		"Secret %s/%s was written %d times, and %d times were seen before: an earlier copy was put in its place; if that is a restore, do it with `kubectl lethe keys restore --kek-file`, which makes it the newest",
+		secret.Namespace, secret.Name, found, known)
 }

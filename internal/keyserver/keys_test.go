@@ -74,7 +74,7 @@ func TestTenantKeysAreNeverMadeAgain(t *testing.T) {
 	}
 	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), protocol.ReasonKeyMissing)
 	// Also when the status was lost: an object's key still tells.
-	w.tenant.Status.SealingKeys = nil
+	w.tenant.Status.SealingKeys, w.tenant.Status.KeysGeneration = nil, 0
 	w.must(testEnv.Client.Status().Update(w.Context(), w.tenant))
 	w.wantRefusal(w.askTenant(nil), protocol.ReasonKeyMissing)
 	if !w.secretGone("lethe-keys", name) {

@@ -55,7 +55,7 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	if err := s.matchSweep(job, pod, store, tenant, req.PlanHash); err != nil {
 		return nil, err
 	}
-	sub := &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret}
+	sub := &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret, seen: store.Status.CredentialsGeneration}
 	var keys *objectKeys
 	if req.PublicKey != "" {
 		if keys, err = s.storedKeys(ctx, sub, tenant); err != nil {

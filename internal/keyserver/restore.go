@@ -1,7 +1,6 @@
 package keyserver
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,10 +16,30 @@ import (
 type Live struct {
 	// Secrets of the keys' namespace.
 	Secrets []corev1.Secret
-	// Tenants by name: their UIDs.
-	Tenants map[string]string
-	// Objects are the BotDeployments and DataStores. Only needed to adopt.
-	Objects []protocol.ObjectRef
+	// Tenants by name.
+	Tenants map[string]LiveTenant
+	// Objects are the BotDeployments and DataStores.
+	Objects []LiveObject
+}
+
+// LiveTenant is a Tenant, and how often its status says that its keys were written.
+type LiveTenant struct {
+	UID        string
+	Generation int64
+}
+
+// LiveObject is a BotDeployment or a DataStore, and how often its status says that its document was written.
+type LiveObject struct {
+	protocol.ObjectRef
+	Generation int64
+}
+
+// RestoreOptions say how keys are restored.
+type RestoreOptions struct {
+	// KEK is needed to adopt, and to make a copy that is older than what the live objects know of the newest one again.
+	KEK sealing.Ring
+	// Adopt binds the keys of Tenants and objects that were made again under their names, and so have other UIDs, to them.
+	Adopt bool
 }
 
 // Restoration is what a restore would do. Nothing is written where Problems says anything.
@@ -33,24 +52,28 @@ type Restoration struct {
 	Kept []string
 	// Skipped are names of Secrets of objects that no longer exist, with the reason.
 	Skipped []string
+	// Older are names of Secrets that are older than what was in use before, with what that means.
+	Older []string
 	// Problems, each with its remedy.
 	Problems []string
 }
 
-// Restore says what has to be written to bring a backup back into a namespace that is empty or holds the same keys. With a
-// key-encryption key, adopt binds the keys of Tenants and objects that were made again under their names, and so have
-// other UIDs, to the new ones. It writes nothing itself.
-func (b Backup) Restore(namespace string, live Live, adopt *sealing.Key, random io.Reader) (Restoration, error) {
-	r := &restoring{backup: b, namespace: namespace, live: live, adopt: adopt, random: random, existing: map[string]*corev1.Secret{}}
+// Restore says what has to be written to bring a backup back into a namespace that is empty or holds the same keys. It
+// writes nothing itself.
+func (b Backup) Restore(namespace string, live Live, o RestoreOptions, random io.Reader) (Restoration, error) {
+	r := &restoring{backup: b, namespace: namespace, live: live, RestoreOptions: o, random: random, existing: map[string]*corev1.Secret{}}
 	for i := range live.Secrets {
 		r.existing[live.Secrets[i].Name] = &live.Secrets[i]
 	}
-	if adopt != nil {
-		if err := b.Verify(*adopt); err != nil {
+	if o.Adopt && len(o.KEK) == 0 {
+		return Restoration{}, errors.New("to adopt, the key-encryption key is needed")
+	}
+	if len(o.KEK) > 0 {
+		if err := b.Verify(o.KEK); err != nil {
 			return Restoration{}, err
 		}
 		var err error
-		if r.tenants, err = b.openTenants(*adopt); err != nil {
+		if r.tenants, err = b.openTenants(o.KEK); err != nil {
 			return Restoration{}, err
 		}
 	}
@@ -66,13 +89,13 @@ func (b Backup) Restore(namespace string, live Live, adopt *sealing.Key, random 
 }
 
 type restoring struct {
+	RestoreOptions
 	backup    Backup
 	namespace string
 	live      Live
-	adopt     *sealing.Key
 	random    io.Reader
 	existing  map[string]*corev1.Secret
-	tenants   map[string]sealing.Key // opened, by the UID in the backup; only when adopting
+	tenants   map[string]*tenantKeys // opened, by the UID in the backup; only with a key-encryption key
 	out       Restoration
 }
 
@@ -89,7 +112,7 @@ func (r *restoring) sameKEK() error {
 		return nil
 	}
 	var doc canaryDoc
-	if err := readDocument(secret, formatCanary, &doc); err != nil {
+	if _, err := readDocument(secret, formatCanary, &doc); err != nil {
 		return r.problem("%s", err)
 	}
 	kid, err := sealing.WrappingKID(doc.Canary)
@@ -101,13 +124,11 @@ func (r *restoring) sameKEK() error {
 }
 
 func (r *restoring) one(s BackupSecret) error {
-	var tenant tenantDoc
-	var object objectDoc
-	switch {
-	case s.as(formatTenant, &tenant) == nil:
-		return r.tenant(s, tenant)
-	case s.as(formatObject, &object) == nil:
-		return r.object(s, object)
+	switch s.format() {
+	case formatTenant:
+		return r.tenant(s)
+	case formatObject:
+		return r.object(s)
 	}
 	// The canary, whose key was compared, and the certificate authority: one that is there is in use.
 	if _, ok := r.existing[s.Name]; ok {
@@ -126,44 +147,77 @@ func (r *restoring) create(s BackupSecret) error {
 	return nil
 }
 
-func (r *restoring) tenant(s BackupSecret, doc tenantDoc) error {
-	uid, lives := r.live.Tenants[doc.Tenant]
-	rebind := lives && uid != doc.UID
-	if rebind && r.adopt == nil {
-		return r.problem("Tenant %s was made again (UID %s, in the backup %s): restore with --adopt to bind its keys to it", doc.Tenant, uid, doc.UID)
-	}
-	there, exists := r.existing[s.Name]
-	if exists {
-		var now tenantDoc
-		if err := readDocument(there, formatTenant, &now); err != nil {
-			return r.problem("%s", err)
-		}
-		switch {
-		case sameSealKeys(now, doc) && now.UID == doc.UID && !rebind, sameSealKeys(now, doc) && now.UID == uid:
-			r.out.Kept = append(r.out.Kept, s.Name)
-			return nil
-		case !sameSealKeys(now, doc):
-			return r.problem("Tenant %s has other keys by now in Secret %s/%s: if nothing was sealed to them, delete that Secret and restore again", doc.Tenant, r.namespace, s.Name)
-		}
-	}
-	if !rebind {
-		return r.create(s)
-	}
-	bound, err := r.rebindTenant(doc, uid)
+// put writes a document that had to be made anew: in the place of one that is there, or where there is none.
+func (r *restoring) put(name, tenant, format string, generation int64, keys sealing.Ring, document any) error {
+	secret, err := newDocument(r.namespace, name, tenant, format, generation, keys, document)
 	if err != nil {
 		return err
 	}
-	secret, err := newKeySecret(r.namespace, s.Name, doc.Tenant, bound)
-	if err != nil {
-		return err
-	}
-	if exists {
+	if there, ok := r.existing[name]; ok {
 		secret.UID, secret.ResourceVersion = there.UID, there.ResourceVersion
 		r.out.Replace = append(r.out.Replace, secret)
 		return nil
 	}
 	r.out.Create = append(r.out.Create, secret)
 	return nil
+}
+
+// newest is the generation of a document that takes the place of everything that was seen before. Without a
+// key-encryption key it cannot be written.
+func (r *restoring) newest(what string, backup, known int64) (generation int64, rewrite bool, err error) {
+	if backup >= known {
+		return backup, false, nil
+	}
+	if len(r.KEK) == 0 {
+		return 0, false, r.problem("the copy of the keys of %s is older than what was in use (written %d times, not %d): restore with --kek-file, which makes it the newest; credentials that were stored since have to be sealed again with higher versions",
+			what, backup, known)
+	}
+	r.out.Older = append(r.out.Older, fmt.Sprintf("%s: written %d times, not %d: versions of credentials that were stored since are no longer known", what, backup, known))
+	return known + 1, true, nil
+}
+
+func (r *restoring) tenant(s BackupSecret) error {
+	var doc tenantDoc
+	e, err := s.as(formatTenant, &doc)
+	if err != nil {
+		return err
+	}
+	live, lives := r.live.Tenants[doc.Tenant]
+	rebind := lives && live.UID != doc.UID
+	if rebind && !r.Adopt {
+		return r.problem("Tenant %s was made again (UID %s, in the backup %s): restore with --adopt to bind its keys to it", doc.Tenant, live.UID, doc.UID)
+	}
+	if there, exists := r.existing[s.Name]; exists {
+		var now tenantDoc
+		if _, err := readDocument(there, formatTenant, &now); err != nil {
+			return r.problem("%s", err)
+		}
+		switch {
+		case sameSealKeys(now, doc) && now.UID == doc.UID && !rebind, sameSealKeys(now, doc) && now.UID == live.UID:
+			r.out.Kept = append(r.out.Kept, s.Name)
+			return nil
+		case !sameSealKeys(now, doc):
+			return r.problem("Tenant %s has other keys by now in Secret %s/%s: if nothing was sealed to them, delete that Secret and restore again", doc.Tenant, r.namespace, s.Name)
+		}
+	}
+	known := int64(0)
+	if lives {
+		known = live.Generation
+	}
+	generation, rewrite, err := r.newest("Tenant "+doc.Tenant, e.Generation, known)
+	if err != nil || generation == 0 {
+		return err
+	}
+	if !rebind && !rewrite {
+		return r.create(s)
+	}
+	keys := r.tenants[doc.UID]
+	if rebind {
+		if keys, err = r.rebindTenant(keys, live.UID); err != nil {
+			return err
+		}
+	}
+	return r.put(s.Name, doc.Tenant, formatTenant, generation, keys.keys, keys.doc)
 }
 
 func sameSealKeys(a, b tenantDoc) bool {
@@ -171,63 +225,74 @@ func sameSealKeys(a, b tenantDoc) bool {
 }
 
 // rebindTenant wraps a tenant's keys for its new UID. The keys themselves stay: what was sealed to them opens again.
-func (r *restoring) rebindTenant(doc tenantDoc, uid string) (tenantDoc, error) {
-	key, ok := r.tenants[doc.UID]
-	if !ok {
-		return doc, errors.New("the tenant's key is not open")
+func (r *restoring) rebindTenant(was *tenantKeys, uid string) (*tenantKeys, error) {
+	if was == nil {
+		return nil, errors.New("the tenant's key is not open")
 	}
-	out := tenantDoc{Format: doc.Format, Realm: doc.Realm, Tenant: doc.Tenant, UID: uid}
-	var err error
-	if out.Key, err = r.adopt.Wrap(r.random, key, sealing.PurposeTenant, doc.Realm, doc.Tenant, uid); err != nil {
-		return doc, err
-	}
-	for _, k := range doc.Seal {
-		kid, seed, err := key.UnwrapBytes(k.Key, sealing.PurposeSeal, doc.Realm, doc.Tenant, doc.UID)
-		if err != nil {
-			return doc, err
+	now := &tenantKeys{doc: was.doc, keys: was.keys}
+	now.doc.UID, now.doc.Keys, now.doc.Seal = uid, slices.Clone(was.doc.Keys), slices.Clone(was.doc.Seal)
+	for i, key := range was.keys {
+		var err error
+		if now.doc.Keys[i].Key, err = r.KEK.Wrap(r.random, key, sealing.PurposeTenant, now.ids()...); err != nil {
+			return nil, err
 		}
-		k.Key, err = key.WrapBytes(r.random, kid, seed, sealing.PurposeSeal, doc.Realm, doc.Tenant, uid)
+	}
+	for i, k := range was.doc.Seal {
+		kid, seed, err := was.keys.UnwrapBytes(k.Key, sealing.PurposeSeal, was.ids()...)
+		if err != nil {
+			return nil, err
+		}
+		now.doc.Seal[i].Key, err = was.keys.WrapBytes(r.random, kid, seed, sealing.PurposeSeal, now.ids()...)
 		clear(seed)
 		if err != nil {
-			return doc, err
+			return nil, err
 		}
-		out.Seal = append(out.Seal, k)
 	}
-	return out, nil
+	return now, nil
 }
 
-func (r *restoring) object(s BackupSecret, doc objectDoc) error {
-	tenantUID, lives := r.live.Tenants[doc.Tenant]
-	uid := r.uidOf(doc)
-	if r.adopt == nil || (lives && tenantUID == doc.TenantUID && uid == doc.UID) {
-		return r.objectAsItIs(s)
+func (r *restoring) object(s BackupSecret) error {
+	var doc objectDoc
+	e, err := s.as(formatObject, &doc)
+	if err != nil {
+		return err
 	}
-	if !lives || uid == "" {
+	live, lives := r.live.Tenants[doc.Tenant]
+	object, there := r.objectNow(doc)
+	same := lives && live.UID == doc.TenantUID && object.UID == doc.UID
+	switch {
+	case !r.Adopt || same:
+		if same {
+			return r.objectAsItIs(s, doc, e.Generation, object.Generation)
+		}
+		return r.objectAsItIs(s, doc, e.Generation, 0)
+	case !lives || !there:
 		r.out.Skipped = append(r.out.Skipped, fmt.Sprintf("%s: %s %s/%s does not exist", s.Name, doc.Kind, doc.Namespace, doc.Name))
 		return nil
 	}
-	name := objectSecretName(uid)
-	there, exists := r.existing[name]
-	if exists {
+	name := objectSecretName(object.UID)
+	if exists, ok := r.existing[name]; ok {
 		var now objectDoc
-		if err := readDocument(there, formatObject, &now); err != nil {
+		if _, err := readDocument(exists, formatObject, &now); err != nil {
 			return r.problem("%s", err)
 		}
-		if now.TenantUID == tenantUID {
+		if now.TenantUID == live.UID {
 			r.out.Kept = append(r.out.Kept, name)
 			return nil
 		}
 	}
-	key, err := r.tenants[doc.TenantUID].Unwrap(doc.Key, sealing.PurposeData, doc.Realm, doc.Tenant, doc.TenantUID, doc.UID)
+	keys, err := r.openObject(s, doc)
 	if err != nil {
 		return err
 	}
-	bound := doc
-	bound.TenantUID, bound.UID = tenantUID, uid
-	if bound.Key, err = r.tenants[doc.TenantUID].Wrap(r.random, key, sealing.PurposeData, doc.Realm, doc.Tenant, tenantUID, uid); err != nil {
-		return err
+	bound := keys.doc
+	bound.TenantUID, bound.UID, bound.Keys = live.UID, object.UID, slices.Clone(doc.Keys)
+	for i, key := range keys.keys {
+		if bound.Keys[i].Key, err = r.tenants[doc.TenantUID].keys.Wrap(r.random, key, sealing.PurposeData, bound.Realm, bound.Tenant, live.UID, object.UID); err != nil {
+			return err
+		}
 	}
-	if uid != doc.UID {
+	if object.UID != doc.UID {
 		// Encrypted Secrets of the earlier object are bound to its UID and open no more. What must not be lost is how far
 		// the versions got.
 		bound.Sets, bound.Current, bound.Credentials = nil, "", map[string]credentialDoc{}
@@ -235,37 +300,44 @@ func (r *restoring) object(s BackupSecret, doc objectDoc) error {
 			bound.Credentials[name] = credentialDoc{Highest: c.Highest}
 		}
 	}
-	b, err := json.Marshal(bound)
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", name, err)
-	}
-	secret, err := BackupSecret{Name: name, Document: b}.secret(r.namespace)
-	if err != nil {
-		return err
-	}
-	if exists {
-		secret.UID, secret.ResourceVersion = there.UID, there.ResourceVersion
-		r.out.Replace = append(r.out.Replace, secret)
-		return nil
-	}
-	r.out.Create = append(r.out.Create, secret)
-	return nil
+	return r.put(name, bound.Tenant, formatObject, max(e.Generation, object.Generation)+1, keys.keys, bound)
 }
 
-func (r *restoring) objectAsItIs(s BackupSecret) error {
+// openObject opens an object's keys out of the backup.
+func (r *restoring) openObject(s BackupSecret, doc objectDoc) (*objectKeys, error) {
+	tenant, ok := r.tenants[doc.TenantUID]
+	if !ok {
+		return nil, errors.New("the tenant's key is not open")
+	}
+	return openObjectDocument(s.stored(), tenant)
+}
+
+func (r *restoring) objectAsItIs(s BackupSecret, doc objectDoc, written, known int64) error {
 	if _, ok := r.existing[s.Name]; ok {
 		// It may know of newer versions than the backup.
 		r.out.Kept = append(r.out.Kept, s.Name)
 		return nil
 	}
-	return r.create(s)
+	generation, rewrite, err := r.newest(fmt.Sprintf("%s %s/%s", doc.Kind, doc.Namespace, doc.Name), written, known)
+	if err != nil || generation == 0 {
+		return err
+	}
+	if !rewrite {
+		return r.create(s)
+	}
+	keys, err := r.openObject(s, doc)
+	if err != nil {
+		return err
+	}
+	return r.put(s.Name, doc.Tenant, formatObject, generation, keys.keys, keys.doc)
 }
 
-func (r *restoring) uidOf(doc objectDoc) string {
+// objectNow is the live object of a document's name.
+func (r *restoring) objectNow(doc objectDoc) (LiveObject, bool) {
 	for _, o := range r.live.Objects {
 		if o.Kind == doc.Kind && o.Namespace == doc.Namespace && o.Name == doc.Name {
-			return o.UID
+			return o, true
 		}
 	}
-	return ""
+	return LiveObject{}, false
 }

@@ -59,7 +59,7 @@ func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error
 	}
 	if err == nil {
 		var doc objectDoc
-		if err := readDocument(&secret, formatObject, &doc); err != nil {
+		if _, err := readDocument(&secret, formatObject, &doc); err != nil {
 			return refuse(protocol.ReasonForeignSecret, "%s", err)
 		}
 		// The name that was looked for must be the one that the key belongs to: a live object's UID under the name of
@@ -94,7 +94,7 @@ func (s *Server) revokeTenant(ctx context.Context, ref protocol.ObjectRef) error
 	}
 	if err == nil {
 		var doc tenantDoc
-		if err := readDocument(&secret, formatTenant, &doc); err != nil {
+		if _, err := readDocument(&secret, formatTenant, &doc); err != nil {
 			return refuse(protocol.ReasonForeignSecret, "%s", err)
 		}
 		// Keys of another Tenant of that name are not this one's to destroy.
@@ -111,7 +111,7 @@ func (s *Server) revokeTenant(ctx context.Context, ref protocol.ObjectRef) error
 	}
 	for i := range objects.Items {
 		var doc objectDoc
-		if readDocument(&objects.Items[i], formatObject, &doc) != nil || doc.TenantUID != ref.UID {
+		if _, err := readDocument(&objects.Items[i], formatObject, &doc); err != nil || doc.TenantUID != ref.UID {
 			continue
 		}
 		if err := s.deleteExactly(ctx, &objects.Items[i]); err != nil {

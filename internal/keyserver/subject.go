@@ -19,6 +19,7 @@ type subject struct {
 	bot    *v1alpha1.BotDeployment // one of the two is set
 	store  *v1alpha1.DataStore
 	known  string // the encrypted Secret that its status names; says that it had keys once
+	seen   int64  // the generation of its document of keys that its status names
 }
 
 // wantedCredential is one credential as the spec asks for it.
@@ -54,9 +55,9 @@ func (s *Server) find(ctx context.Context, ref protocol.ObjectRef) (*subject, er
 		return nil, err
 	}
 	if sub.bot != nil {
-		sub.known = sub.bot.Status.CredentialsSecret
+		sub.known, sub.seen = sub.bot.Status.CredentialsSecret, sub.bot.Status.CredentialsGeneration
 	} else {
-		sub.known = sub.store.Status.CredentialsSecret
+		sub.known, sub.seen = sub.store.Status.CredentialsSecret, sub.store.Status.CredentialsGeneration
 	}
 	return sub, nil
 }
@@ -68,6 +69,9 @@ func (o *subject) uid() string       { return string(o.object.GetUID()) }
 func (o *subject) ref() protocol.ObjectRef {
 	return protocol.ObjectRef{Kind: o.kind, Namespace: o.namespace(), Name: o.name(), UID: o.uid()}
 }
+
+// hadKeys says whether a data key was ever made for the object, as its status tells.
+func (o *subject) hadKeys() bool { return o.known != "" || o.seen > 0 }
 
 // alive refuses an object that is being deleted: its credentials are revoked from that moment on.
 func (o *subject) alive() error {
@@ -97,11 +101,12 @@ func (o *subject) credentials() []wantedCredential {
 	return out
 }
 
-// objectKeys are an object's data key, opened, and the document it came from.
+// objectKeys are an object's data keys, opened, and the document they came from.
 type objectKeys struct {
-	secret *corev1.Secret // nil while it was never stored
-	doc    objectDoc
-	key    sealing.Key
+	secret     *corev1.Secret // nil while it was never stored
+	generation int64          // of the document
+	doc        objectDoc
+	keys       sealing.Ring // the first encrypts
 }
 
 func (k *objectKeys) owner() sealing.Owner {
@@ -118,32 +123,32 @@ func (s *Server) loadObjectKeys(ctx context.Context, sub *subject, tenant *tenan
 	if err != nil {
 		return nil, err
 	}
-	keys := &objectKeys{secret: secret}
-	if err := readDocument(secret, formatObject, &keys.doc); err != nil {
-		return nil, refuse(protocol.ReasonKeyMissing, "%s", err)
+	var d objectDoc
+	if _, err := readDocument(secret, formatObject, &d); err != nil {
+		return nil, s.refuseDocument(err, "")
 	}
-	d := keys.doc
-	if d.UID != sub.uid() || d.Kind != sub.kind || d.Namespace != sub.namespace() || d.Tenant != tenant.doc.Tenant || d.TenantUID != tenant.doc.UID || d.Realm != tenant.doc.Realm {
+	if d.UID != sub.uid() || d.Kind != sub.kind || d.Namespace != sub.namespace() || d.Name != sub.name() ||
+		d.Tenant != tenant.doc.Tenant || d.TenantUID != tenant.doc.UID || d.Realm != tenant.doc.Realm {
 		return nil, refuse(protocol.ReasonKeyMissing,
 			"Secret %s/%s holds the key of %s %s/%s of Tenant %s, not of this object: the namespace has changed hands; delete the object and make it again",
 			secret.Namespace, secret.Name, d.Kind, d.Namespace, d.Name, d.Tenant)
 	}
-	if keys.key, err = tenant.key.Unwrap(d.Key, sealing.PurposeData, tenant.ids(d.UID)...); err != nil {
-		return nil, refuse(protocol.ReasonKeyMissing, "the data key in Secret %s/%s does not open: restore the backup", secret.Namespace, secret.Name)
+	keys, err := openObjectDocument(secret, tenant)
+	if err != nil {
+		return nil, s.refuseDocument(err, "")
+	}
+	if keys.generation < sub.seen {
+		return nil, rolledBack(secret, keys.generation, sub.seen)
 	}
 	return keys, nil
 }
 
 // newObjectKeys makes a data key, in memory only.
 func (s *Server) newObjectKeys(sub *subject, tenant *tenantKeys) (*objectKeys, error) {
-	key, err := sealing.NewKey(s.Random)
+	key, entry, err := s.newKeyUnder(tenant.keys, sealing.PurposeData, tenant.ids(sub.uid())...)
 	if err != nil {
 		return nil, err
 	}
-	wrapped, err := tenant.key.Wrap(s.Random, key, sealing.PurposeData, tenant.ids(sub.uid())...)
-	if err != nil {
-		return nil, err
-	}
-	return &objectKeys{key: key, doc: objectDoc{Format: formatObject, Realm: tenant.doc.Realm, Tenant: tenant.doc.Tenant, TenantUID: tenant.doc.UID,
-		Kind: sub.kind, Namespace: sub.namespace(), Name: sub.name(), UID: sub.uid(), Key: wrapped}}, nil
+	return &objectKeys{keys: sealing.Ring{key}, doc: objectDoc{Realm: tenant.doc.Realm, Tenant: tenant.doc.Tenant, TenantUID: tenant.doc.UID,
+		Kind: sub.kind, Namespace: sub.namespace(), Name: sub.name(), UID: sub.uid(), Keys: []keyDoc{entry}}}, nil
 }

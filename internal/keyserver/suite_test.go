@@ -335,7 +335,7 @@ func (w *world) store(bot *v1alpha1.BotDeployment) protocol.CredentialsResponse 
 func (w *world) storeAndRecord(bot *v1alpha1.BotDeployment) protocol.CredentialsResponse {
 	w.Helper()
 	resp := w.store(bot)
-	bot.Status.CredentialsSecret = resp.Secret
+	bot.Status.CredentialsSecret, bot.Status.CredentialsGeneration = resp.Secret, max(bot.Status.CredentialsGeneration, resp.Generation)
 	w.must(testEnv.Client.Status().Update(w.Context(), bot))
 	return resp
 }

@@ -2,6 +2,7 @@ package keyserver
 
 import (
 	"context"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -33,7 +34,7 @@ func (s *Server) tenant(ctx context.Context, _ caller, req *protocol.TenantReque
 	if err != nil {
 		return nil, err
 	}
-	resp := &protocol.TenantResponse{KEKGrade: s.KEKGrade}
+	resp := &protocol.TenantResponse{KEKGrade: s.KEKGrade, Generation: keys.generation}
 	for _, d := range keys.doc.Seal {
 		resp.SealingKeys = append(resp.SealingKeys, protocol.SealingKey{KID: d.KID, Suite: d.Suite, Public: d.Public, Realm: keys.doc.Realm})
 	}
@@ -75,7 +76,7 @@ func (s *Server) ensureTenantKeys(ctx context.Context, tenant *v1alpha1.Tenant) 
 // mayMakeKeys refuses to make keys where there were some before. That is known from the tenant's status, and from keys of
 // objects that were wrapped under them.
 func (s *Server) mayMakeKeys(ctx context.Context, tenant *v1alpha1.Tenant) error {
-	if len(tenant.Status.SealingKeys) > 0 {
+	if len(tenant.Status.SealingKeys) > 0 || tenant.Status.KeysGeneration > 0 {
 		return s.keyMissing(tenant)
 	}
 	var left corev1.SecretList
@@ -84,7 +85,7 @@ func (s *Server) mayMakeKeys(ctx context.Context, tenant *v1alpha1.Tenant) error
 	}
 	for i := range left.Items {
 		var doc objectDoc
-		if err := readDocument(&left.Items[i], formatObject, &doc); err == nil && doc.TenantUID == string(tenant.UID) {
+		if _, err := readDocument(&left.Items[i], formatObject, &doc); err == nil && doc.TenantUID == string(tenant.UID) {
 			return s.keyMissing(tenant)
 		}
 	}
@@ -92,29 +93,47 @@ func (s *Server) mayMakeKeys(ctx context.Context, tenant *v1alpha1.Tenant) error
 }
 
 func (s *Server) makeTenantKeys(tenant *v1alpha1.Tenant) (*corev1.Secret, error) {
-	doc := tenantDoc{Format: formatTenant, Realm: s.Realm, Tenant: tenant.Name, UID: string(tenant.UID)}
+	doc := tenantDoc{Realm: s.Realm, Tenant: tenant.Name, UID: string(tenant.UID)}
 	ids := []string{doc.Realm, doc.Tenant, doc.UID}
+	key, entry, err := s.newKeyUnder(s.kek(), sealing.PurposeTenant, ids...)
+	if err != nil {
+		return nil, err
+	}
+	entry.State = stateActive
+	doc.Keys = []keyDoc{entry}
+	seal, err := s.newSealKey(sealing.Ring{key}, ids...)
+	if err != nil {
+		return nil, err
+	}
+	doc.Seal = []sealDoc{seal}
+	return newDocument(s.KeysNamespace, tenantSecretName(tenant.Name), tenant.Name, formatTenant, 1, sealing.Ring{key}, doc)
+}
+
+// newKeyUnder makes a random key and wraps it.
+func (s *Server) newKeyUnder(above sealing.Ring, purpose sealing.Purpose, ids ...string) (sealing.Key, keyDoc, error) {
 	key, err := sealing.NewKey(s.Random)
 	if err != nil {
-		return nil, err
+		return sealing.Key{}, keyDoc{}, err
 	}
-	if doc.Key, err = s.KEK.Wrap(s.Random, key, sealing.PurposeTenant, ids...); err != nil {
-		return nil, err
-	}
+	wrapped, err := above.Wrap(s.Random, key, purpose, ids...)
+	return key, keyDoc{KID: key.KID(), Key: wrapped}, err
+}
+
+// newSealKey makes a key pair that values are sealed to, and wraps its private half under the tenant's key.
+func (s *Server) newSealKey(above sealing.Ring, ids ...string) (sealDoc, error) {
 	priv, err := sealing.GeneratePrivateKey(s.Random)
 	if err != nil {
-		return nil, err
+		return sealDoc{}, err
 	}
 	seed, err := priv.Bytes()
 	if err != nil {
-		return nil, err
+		return sealDoc{}, err
 	}
 	defer clear(seed)
 	pub := priv.Public()
-	wrapped, err := key.WrapBytes(s.Random, pub.KID(), seed, sealing.PurposeSeal, ids...)
-	if err != nil {
-		return nil, err
-	}
-	doc.Seal = []sealDoc{{KID: pub.KID(), Suite: sealing.Suite, Public: pub.String(), Key: wrapped}}
-	return newKeySecret(s.KeysNamespace, tenantSecretName(tenant.Name), tenant.Name, doc)
+	wrapped, err := above.WrapBytes(s.Random, pub.KID(), seed, sealing.PurposeSeal, ids...)
+	return sealDoc{KID: pub.KID(), Suite: sealing.Suite, Public: pub.String(), Key: wrapped, State: stateActive, Since: s.now()}, err
 }
+
+// now is the clock's time as documents hold it.
+func (o *Options) now() time.Time { return o.Clock.Now().UTC().Truncate(time.Second) }

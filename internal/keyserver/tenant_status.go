@@ -17,8 +17,9 @@ const fieldOwner = client.FieldOwner("lethe-keyserver")
 // publishTries is how often a status is read again because somebody wrote it at the same time.
 const publishTries = 4
 
-// publishKeys writes into a Tenant's status what only the keyserver knows: the keys to seal to, the range of user ids,
-// and the grade of the key-encryption key. The manager writes the rest of that status, and the admission policy lethe-manager-specs refuses it
+// publishKeys writes into a Tenant's status what only the keyserver knows: the keys to seal to, how often they were
+// written, the range of user ids, and the grade of the key-encryption key. The manager writes the rest of that status, and
+// the admission policy lethe-manager-specs refuses it
 // these fields: one that is broken into shows nobody a key of its own. Nothing is written when nothing has changed.
 func (s *Server) publishKeys(ctx context.Context, tenant *v1alpha1.Tenant, known *protocol.TenantResponse) error {
 	var keys []v1alpha1.SealingKey
@@ -32,7 +33,11 @@ func (s *Server) publishKeys(ctx context.Context, tenant *v1alpha1.Tenant, known
 	uid := tenant.UID
 	for range publishTries {
 		before := tenant.DeepCopy()
-		tenant.Status.SealingKeys, tenant.Status.KEKGrade, tenant.Status.UIDRange = keys, known.KEKGrade, uidRange
+		if tenant.Status.KeysGeneration > known.Generation {
+			return later(protocol.ReasonInternal, 1, "another replica wrote the keys at the same time")
+		}
+		tenant.Status.SealingKeys, tenant.Status.KEKGrade = keys, known.KEKGrade
+		tenant.Status.KeysGeneration, tenant.Status.UIDRange = known.Generation, uidRange
 		if equality.Semantic.DeepEqual(before.Status, tenant.Status) {
 			return nil
 		}

@@ -37,7 +37,7 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	if err != nil {
 		return nil, err
 	}
-	sub := &subject{kind: sealing.KindBotDeployment, object: bot, bot: bot, known: bot.Status.CredentialsSecret}
+	sub := &subject{kind: sealing.KindBotDeployment, object: bot, bot: bot, known: bot.Status.CredentialsSecret, seen: bot.Status.CredentialsGeneration}
 	if err := sub.alive(); err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func (s *Server) storedKeys(ctx context.Context, sub *subject, tenant *v1alpha1.
 	switch {
 	case err != nil:
 		return nil, err
-	case keys == nil && sub.known != "":
+	case keys == nil && sub.hadKeys():
 		return nil, refuse(protocol.ReasonRevoked, "the keys of %s %s/%s were destroyed", sub.kind, sub.namespace(), sub.name())
 	case keys == nil:
 		return nil, later(protocol.ReasonNotReady, 2, "the credentials of %s %s/%s are not stored yet", sub.kind, sub.namespace(), sub.name())

@@ -37,6 +37,8 @@ const (
 	ReasonNotFound        = "NotFound"        // the object does not exist (any more) under that UID
 	ReasonNoTenant        = "NoTenant"        // the object's namespace belongs to no tenant
 	ReasonKeyMissing      = "KeyMissing"      // a key that once existed is gone: never made again, restore the backup
+	ReasonKeysAltered     = "KeysAltered"     // a document of keys is not as the keyserver wrote it: restore the backup
+	ReasonKeysRolledBack  = "KeysRolledBack"  // an earlier copy of a document of keys was put in its place
 	ReasonKEKUnavailable  = "KEKUnavailable"  // the key-encryption key cannot be used
 	ReasonPodMismatch     = "PodMismatch"     // the pod is not the one that Lethe would make
 	ReasonInUse           = "InUse"           // another live pod holds the token, or another sweep the store
@@ -67,7 +69,9 @@ type TenantRequest struct {
 type TenantResponse struct {
 	SealingKeys []SealingKey `json:"sealingKeys"`
 	KEKGrade    string       `json:"kekGrade"` // Production or Evaluation
-	UIDRange    UIDRange     `json:"uidRange"`
+	// Generation of the document that holds the keys: to be kept in the Tenant's status, and held against it from then on.
+	Generation int64    `json:"generation"`
+	UIDRange   UIDRange `json:"uidRange"`
 }
 
 // UIDRange is the block of user ids that the keyserver recorded for a tenant.
@@ -95,6 +99,8 @@ type CredentialsResponse struct {
 	Secret string `json:"secret"`
 	// Items in the order of the spec.
 	Items []CredentialResult `json:"items"`
+	// Generation of the document that holds the object's data key, 0 where there is none: to be kept in the object's status.
+	Generation int64 `json:"generation,omitempty"`
 }
 
 // CredentialResult is about one credential.

@@ -2,7 +2,9 @@ package sealing
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -165,5 +167,92 @@ func TestMAC(t *testing.T) {
 	}
 	if a.MAC("x", "y") == b.MAC("x", "y") || a.MAC("xy", "") == a.MAC("x", "y") {
 		t.Error("two values have one name")
+	}
+}
+
+// TestDocumentMAC: what authenticates the documents of the keys' namespace cannot change later, and covers every part.
+func TestDocumentMAC(t *testing.T) {
+	kek, err := ParseKEK([]byte("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Written out once more, without the package's own helpers.
+	secret := make([]byte, 32)
+	for i := range secret {
+		secret[i] = byte(i)
+	}
+	sub := hmac.New(sha256.New, secret)
+	sub.Write([]byte("lethe/document-key/v1"))
+	mac := hmac.New(sha256.New, sub.Sum(nil))
+	mac.Write([]byte("\x00\x00\x00\x04" + "\x00\x00\x00\x08format/2" + "\x00\x00\x00\x08tenant-a" + "\x00\x00\x00\x0212" + "\x00\x00\x00\x07{\"a\":1}"))
+	want := "mac.v1." + kek.KID() + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	ring := Ring{kek}
+	got, err := ring.DocumentMAC("format/2", "tenant-a", 12, []byte(`{"a":1}`))
+	if err != nil || got != want {
+		t.Fatalf("got %s, want %s (%v)", got, want, err)
+	}
+	if err := ring.CheckDocument(want, "format/2", "tenant-a", 12, []byte(`{"a":1}`)); err != nil {
+		t.Error(err)
+	}
+	for name, err := range map[string]error{
+		"format":     ring.CheckDocument(want, "format/3", "tenant-a", 12, []byte(`{"a":1}`)),
+		"secret":     ring.CheckDocument(want, "format/2", "tenant-b", 12, []byte(`{"a":1}`)),
+		"generation": ring.CheckDocument(want, "format/2", "tenant-a", 13, []byte(`{"a":1}`)),
+		"document":   ring.CheckDocument(want, "format/2", "tenant-a", 12, []byte(`{"a":2}`)),
+		"shifted":    ring.CheckDocument(want, "format/2t", "enant-a", 12, []byte(`{"a":1}`)),
+		"cut":        ring.CheckDocument(want[:len(want)-4], "format/2", "tenant-a", 12, []byte(`{"a":1}`)),
+		"nothing":    ring.CheckDocument("", "format/2", "tenant-a", 12, []byte(`{"a":1}`)),
+		"no keys":    Ring(nil).CheckDocument(want, "format/2", "tenant-a", 12, []byte(`{"a":1}`)),
+	} {
+		if err == nil {
+			t.Errorf("another %s: accepted", name)
+		}
+	}
+	if _, err := Ring(nil).DocumentMAC("f", "s", 1, nil); err == nil {
+		t.Error("authenticated without a key")
+	}
+}
+
+// TestRing: the first key wraps, every one opens what names it, and none is tried on anything else.
+func TestRing(t *testing.T) {
+	key := func() Key {
+		k, err := NewKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	old, present, child := key(), key(), key()
+	wrapped, err := Ring{old}.Wrap(rand.Reader, child, PurposeData, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := Ring{present, old}
+	if got, err := both.Unwrap(wrapped, PurposeData, "a"); err != nil || got.KID() != child.KID() {
+		t.Errorf("under the older key: %v", err)
+	}
+	if _, err := (Ring{present}).Unwrap(wrapped, PurposeData, "a"); !errors.Is(err, ErrUnknownKey) {
+		t.Errorf("without the key: %v", err)
+	}
+	again, err := both.Wrap(rand.Reader, child, PurposeData, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kid, err := WrappingKID(again); err != nil || kid != present.KID() {
+		t.Errorf("wrapped under %s, want the first", kid)
+	}
+	if _, err := (Ring{}).Wrap(rand.Reader, child, PurposeData); err == nil {
+		t.Error("wrapped under no key")
+	}
+	owner := Owner{Realm: "r", Tenant: "t", Namespace: "n", Kind: KindBotDeployment, UID: "u"}
+	text, err := old.EncryptValue(rand.Reader, owner, "telegram", 1, []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := both.Encrypted(text); err != nil || got.KID() != old.KID() {
+		t.Errorf("a value names %s: %v", got.KID(), err)
+	}
+	if _, err := both.Encrypted("enc.v1.short"); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a broken value: %v", err)
 	}
 }

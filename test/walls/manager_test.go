@@ -56,6 +56,7 @@ func TestManagerChangesNoSpec(t *testing.T) {
 		{name: "another range of user ids", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"uidRange":{"first":1000000000,"size":1000}}}`)},
 		{name: "no range of user ids", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"uidRange":null}}`)},
 		{name: "the first range of user ids, by the keyserver", as: keyserver, try: patchStatusOf(fresh, `{"status":{"uidRange":{"first":1000000000,"size":1000}}}`)},
+		{name: "a generation of the keys that lets an earlier copy pass", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"keysGeneration":9}}`)},
 		{name: "no grade", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"kekGrade":null}}`)},
 		{name: "keys of its own for a Tenant that has some", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"sealingKeys":[`+mine+`]}}`)},
 		{name: "keys of its own in front", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"sealingKeys":[`+mine+`,`+known+`]}}`)},

@@ -24,7 +24,6 @@ type Opened struct {
 
 // The documents of the keys' namespace, as docs/design/formats.md has them, as far as opening needs them.
 type document struct {
-	Format    string `json:"format"`
 	Realm     string `json:"realm"`
 	Tenant    string `json:"tenant"`
 	TenantUID string `json:"tenantUID"`
@@ -32,9 +31,11 @@ type document struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	UID       string `json:"uid"`
-	Key       string `json:"key"`
-	Current   string `json:"current"`
-	Seal      []struct {
+	Keys      []struct {
+		Key string `json:"key"`
+	} `json:"keys"`
+	Current string `json:"current"`
+	Seal    []struct {
 		KID string `json:"kid"`
 		Key string `json:"key"`
 	} `json:"seal"`
@@ -56,21 +57,24 @@ func Open(secrets []corev1.Secret, kek []byte) (Opened, error) {
 		case v1alpha1.SecretTypeEncrypted:
 			encrypted[s.Namespace+"/"+s.Name] = s
 		case v1alpha1.SecretTypeWrappedKey:
-			var d document
-			if err := json.Unmarshal(s.Data["keys.json"], &d); err != nil {
+			var e struct {
+				Format   string   `json:"format"`
+				Document document `json:"document"`
+			}
+			if err := json.Unmarshal(s.Data["keys.json"], &e); err != nil {
 				return opened, fmt.Errorf("secret %s/%s holds no document of keys", s.Namespace, s.Name)
 			}
-			switch d.Format {
-			case "lethe.dev/tenant-keys/v1":
-				tenants[d.UID] = d
-			case "lethe.dev/object-keys/v1":
-				objects = append(objects, d)
+			switch e.Format {
+			case "lethe.dev/tenant-keys/v2":
+				tenants[e.Document.UID] = e.Document
+			case "lethe.dev/object-keys/v2":
+				objects = append(objects, e.Document)
 			}
 		}
 	}
-	keys := map[string]sealing.Key{}
+	keys := map[string]sealing.Ring{}
 	for uid, d := range tenants {
-		key, err := root.Unwrap(d.Key, sealing.PurposeTenant, d.Realm, d.Tenant, d.UID)
+		key, err := d.open(sealing.Ring{root}, sealing.PurposeTenant, d.Realm, d.Tenant, d.UID)
 		if err != nil {
 			return opened, fmt.Errorf("key of tenant %s: %w", d.Tenant, err)
 		}
@@ -94,14 +98,27 @@ func Open(secrets []corev1.Secret, kek []byte) (Opened, error) {
 	return opened, nil
 }
 
+// open opens the symmetric keys of a document.
+func (d document) open(above sealing.Ring, purpose sealing.Purpose, ids ...string) (sealing.Ring, error) {
+	var out sealing.Ring
+	for _, k := range d.Keys {
+		key, err := above.Unwrap(k.Key, purpose, ids...)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, key)
+	}
+	return out, nil
+}
+
 // object opens the credentials of one bot or store.
-func (o *Opened) object(d document, tenants map[string]sealing.Key, encrypted map[string]corev1.Secret) error {
+func (o *Opened) object(d document, tenants map[string]sealing.Ring, encrypted map[string]corev1.Secret) error {
 	what := d.Namespace + "/" + d.Kind + "/" + d.Name
 	tenant, ok := tenants[d.TenantUID]
 	if !ok {
 		return fmt.Errorf("%s: the keys of its tenant %s are not there", what, d.Tenant)
 	}
-	key, err := tenant.Unwrap(d.Key, sealing.PurposeData, d.Realm, d.Tenant, d.TenantUID, d.UID)
+	keys, err := d.open(tenant, sealing.PurposeData, d.Realm, d.Tenant, d.TenantUID, d.UID)
 	if err != nil {
 		return fmt.Errorf("data key of %s: %w", what, err)
 	}
@@ -111,6 +128,10 @@ func (o *Opened) object(d document, tenants map[string]sealing.Key, encrypted ma
 	}
 	owner := sealing.Owner{Realm: d.Realm, Tenant: d.Tenant, Namespace: d.Namespace, Kind: d.Kind, UID: d.UID}
 	for name, text := range set.Data {
+		key, err := keys.Encrypted(string(text))
+		if err != nil {
+			return fmt.Errorf("credential %s of %s: %w", name, what, err)
+		}
 		plain, err := key.DecryptValue(owner, name, string(text))
 		if err != nil {
 			return fmt.Errorf("credential %s of %s: %w", name, what, err)

@@ -31,7 +31,9 @@ func newKEK(t *testing.T) []byte {
 
 func keyDocument(t *testing.T, name string, doc map[string]any) corev1.Secret {
 	t.Helper()
-	b, err := json.Marshal(doc)
+	format := doc["format"]
+	delete(doc, "format")
+	b, err := json.Marshal(map[string]any{"format": format, "generation": 1, "document": doc, "mac": "mac.v1.0000000000000000.AA"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,10 +72,10 @@ func stolen(t *testing.T, kek []byte) (secrets []corev1.Secret, private []byte) 
 	text, err := data.EncryptValue(rand.Reader, owner, "telegram-token", 1, item)
 	must(err)
 	return []corev1.Secret{
-		keyDocument(t, "tenant-acme", map[string]any{"format": "lethe.dev/tenant-keys/v1", "realm": "demo", "tenant": "acme", "uid": "tenant-uid", "key": tenantKey,
+		keyDocument(t, "tenant-acme", map[string]any{"format": "lethe.dev/tenant-keys/v2", "realm": "demo", "tenant": "acme", "uid": "tenant-uid", "keys": []map[string]any{{"key": tenantKey}},
 			"seal": []map[string]any{{"kid": seal.Public().KID(), "key": sealKey}}}),
-		keyDocument(t, "object-bot-uid", map[string]any{"format": "lethe.dev/object-keys/v1", "realm": "demo", "tenant": "acme", "tenantUID": "tenant-uid", "kind": "BotDeployment",
-			"namespace": "acme-bots", "name": "support", "uid": "bot-uid", "key": dataKey, "current": "support-cred"}),
+		keyDocument(t, "object-bot-uid", map[string]any{"format": "lethe.dev/object-keys/v2", "realm": "demo", "tenant": "acme", "tenantUID": "tenant-uid", "kind": "BotDeployment",
+			"namespace": "acme-bots", "name": "support", "uid": "bot-uid", "keys": []map[string]any{{"key": dataKey}}, "current": "support-cred"}),
 		{ObjectMeta: metav1.ObjectMeta{Namespace: "acme-bots", Name: "support-cred"}, Type: v1alpha1.SecretTypeEncrypted, Data: map[string][]byte{"telegram-token": []byte(text)}},
 		{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "somebody-elses"}, Type: corev1.SecretTypeOpaque, Data: map[string][]byte{"a": []byte("b")}},
 	}, private

@@ -94,8 +94,33 @@ func keepCRD(content string) (string, error) {
 // namespaces that are not spelt out in a chart: the release's own, and that of the keys.
 var namespaces = regexp.MustCompile(`\blethe-(system|keys)\b`)
 
+// kindRules are the rules for one kind each of networkPolicy.kinds, all alike.
+var kindRules = regexp.MustCompile(`(?ms)^( *)# begin networkPolicy\.kinds\n(.*?)^ *# end networkPolicy\.kinds\n`)
+
+// withKinds puts a loop over networkPolicy.kinds where config/ has a rule for each of the default ones.
+func withKinds(content string) (string, error) {
+	block := kindRules.FindStringSubmatch(content)
+	if block == nil {
+		return content, nil
+	}
+	rules := strings.SplitAfter(block[2], "\n"+block[1]+"- ")
+	first := strings.TrimSuffix(strings.TrimSuffix(rules[0], "- "), block[1])
+	group := regexp.MustCompile(`apiGroups: \[(.*)\]`).FindStringSubmatch(first)
+	resource := regexp.MustCompile(`resources: \[([a-z]+)`).FindStringSubmatch(first)
+	if group == nil || resource == nil || len(rules) < 2 {
+		return "", errors.New("the rules of networkPolicy.kinds are not one for each kind, with apiGroups and resources")
+	}
+	looped := strings.NewReplacer("["+group[1]+"]", "[{{ .group | quote }}]", resource[1], "{{ .resource }}").Replace(first)
+	loop := block[1] + "{{- range .Values.networkPolicy.kinds }}\n" + looped + block[1] + "{{- end }}\n"
+	return strings.Replace(content, block[0], loop, 1), nil
+}
+
 func withNamespaces(content string) (string, error) {
 	const release, keys = "{{ .Release.Namespace }}", "{{ .Values.keysNamespace }}"
+	content, err := withKinds(content)
+	if err != nil {
+		return "", err
+	}
 	converted := strings.NewReplacer(
 		"namespace: lethe-system\n", "namespace: "+release+"\n",
 		"namespace: lethe-keys\n", "namespace: "+keys+"\n",

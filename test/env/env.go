@@ -135,6 +135,9 @@ func (e *Env) start(ctx context.Context, assets string) error {
 	args.Set("audit-policy-file", policy)
 	args.Set("audit-log-path", e.auditLog)
 	args.Set("audit-log-mode", "blocking")
+	// What a pod could also be given by a server of this version, so that the walls are tried with it.
+	args.Set("feature-gates", "ClusterTrustBundle=true,ClusterTrustBundleProjection=true,PodCertificateRequest=true")
+	args.Set("runtime-config", "certificates.k8s.io/v1beta1=true")
 	// envtest switches this plugin off; a real cluster has it, and it writes into pods.
 	args.Disable("disable-admission-plugins")
 	config, err := e.server.Start()

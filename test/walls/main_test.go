@@ -34,9 +34,10 @@ const (
 	// groupOperate and groupView have the roles that a Tenant's spec.access gives.
 	groupOperate = "acme:operators"
 	groupView    = "acme:viewers"
-	// groupAdopt and groupDebug have groupMost's rights through it, and one verb on the tenant acme.
-	groupAdopt = "walls:adopt-acme"
-	groupDebug = "walls:debug-acme"
+	// groupAdopt, groupDebug and groupNetwork have one verb on the tenant acme.
+	groupAdopt   = "walls:adopt-acme"
+	groupDebug   = "walls:debug-acme"
+	groupNetwork = "walls:network-acme"
 )
 
 var (
@@ -59,14 +60,16 @@ func prepare() error {
 	objects := []client.Object{
 		namespace(otherNS, nil), namespace(tenantNS, map[string]string{lethev1.LabelTenant: tenant}),
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "default"}},
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: otherNS, Name: "b-bot"}},
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: otherNS, Name: "default"}},
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "default"}},
 		role(groupMost,
-			rbacv1.PolicyRule{APIGroups: []string{"", "apps", "batch", "rbac.authorization.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"*"}},
+			rbacv1.PolicyRule{APIGroups: []string{"", "apps", "batch", "cilium.io", "discovery.k8s.io", "networking.k8s.io", "rbac.authorization.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"*"}},
 			rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"*"}, Verbs: []string{"get", "list", "create", "update", "patch", "delete"}}),
 		role(groupAdopt, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, ResourceNames: []string{tenant}, Verbs: []string{"adopt"}}),
 		role(groupDebug, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, ResourceNames: []string{tenant}, Verbs: []string{"debug"}}),
-		bindCluster(groupMost), bindCluster(groupAdopt), bindCluster(groupDebug),
+		role(groupNetwork, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, ResourceNames: []string{tenant}, Verbs: []string{"network"}}),
+		bindCluster(groupMost), bindCluster(groupAdopt), bindCluster(groupDebug), bindCluster(groupNetwork),
 		binding(tenantNS, "lethe-manager", "lethe-manager-tenant", serviceAccount("lethe-system", "lethe-manager")),
 		binding(tenantNS, "lethe-keyserver", "lethe-keyserver-tenant", serviceAccount("lethe-system", "lethe-keyserver")),
 		binding(tenantNS, "lethe-operate", "lethe-tenant-operate", group(groupOperate)),
@@ -77,8 +80,16 @@ func prepare() error {
 			return fmt.Errorf("create %s: %w", o.GetName(), err)
 		}
 	}
+	// Accounts of bots are nobody's to make but the manager's, and a controller's of Kubernetes here.
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "b-bot"}, AutomountServiceAccountToken: new(false)}
+	if err := cluster().Create(ctx, account); err != nil {
+		return err
+	}
 	return waitForPolicies(ctx)
 }
+
+// cluster is one of Kubernetes' own controllers.
+func cluster() identity { return as("system:kube-controller-manager", "system:masters") }
 
 // waitForPolicies waits until the API server enforces the policies: it compiles them in the background. The binding of
 // the last one that was created is the last one that it sees.

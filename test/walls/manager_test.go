@@ -69,18 +69,31 @@ func TestManagerChangesNoSpec(t *testing.T) {
 func TestManagerKeepsPodSecurity(t *testing.T) {
 	manager := as(managerUser, groupMost)
 	mustCreate(t, namespace("acme-kept", restricted(tenant)))
-	kept := namespace("acme-kept", nil)
+	kept, claimed := namespace("acme-kept", nil), namespace("acme-claimed", restricted(tenant))
+	claimed.Labels["istio-injection"] = "disabled"
+	claimed.Annotations = map[string]string{"linkerd.io/inject": "disabled"}
+	mustCreate(t, claimed)
+	scc := namespace("x", restricted(tenant))
+	scc.Annotations = map[string]string{"openshift.io/sa.scc.uid-range": "0/1"}
 	loose := restricted(tenant)
 	loose["pod-security.kubernetes.io/enforce"] = "privileged"
 	climb(t, "lethe-manager-namespaces", []attempt{
 		{name: "made with the standard", as: manager, try: create(namespace("x", restricted(tenant)))},
-		{name: "another label", as: manager, try: patchOf(kept, `{"metadata":{"labels":{"team":"a"}}}`)},
+		{name: "a label of Lethe's", as: manager, try: patchOf(kept, `{"metadata":{"labels":{"lethe.dev/a":"b","app.kubernetes.io/name":"lethe"}}}`)},
+		{name: "beside what others have set", as: manager, try: patchOf(claimed, `{"metadata":{"labels":{"lethe.dev/a":"b"}}}`)},
 		{name: "loosened by an administrator", as: as("eve", groupMost), try: patchOf(kept, `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"baseline"}}}`)},
 
 		{name: "made without", as: manager, denied: true, try: create(namespace("x", map[string]string{lethev1.LabelTenant: tenant}))},
 		{name: "made privileged", as: manager, denied: true, try: create(namespace("x", loose))},
 		{name: "made privileged later", as: manager, denied: true, try: patchOf(kept, `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"privileged"}}}`)},
 		{name: "taken away", as: manager, denied: true, try: patchOf(kept, `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":null}}}`)},
+		{name: "a mesh's label", as: manager, denied: true, try: patchOf(kept, `{"metadata":{"labels":{"istio-injection":"enabled"}}}`)},
+		{name: "a mesh's label, changed", as: manager, denied: true, try: patchOf(claimed, `{"metadata":{"labels":{"istio-injection":"enabled"}}}`)},
+		{name: "a mesh's label, taken away", as: manager, denied: true, try: patchOf(claimed, `{"metadata":{"labels":{"istio-injection":null}}}`)},
+		{name: "a mesh's annotation, taken away", as: manager, denied: true, try: patchOf(claimed, `{"metadata":{"annotations":{"linkerd.io/inject":null}}}`)},
+		{name: "a policy engine's exception", as: manager, denied: true, try: patchOf(kept, `{"metadata":{"labels":{"admission.gatekeeper.sh/ignore":"yes"}}}`)},
+		{name: "a platform's annotation", as: manager, denied: true, try: patchOf(kept, `{"metadata":{"annotations":{"scheduler.alpha.kubernetes.io/node-selector":"a=b"}}}`)},
+		{name: "made with uids of its choice", as: manager, denied: true, try: create(scc)},
 		{name: "an old version of it", as: manager, denied: true, try: patchOf(kept, `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce-version":"v1.22"}}}`)},
 	})
 }
@@ -98,7 +111,7 @@ func TestPodsOfTenantsMountNoSecrets(t *testing.T) {
 		return func(s *corev1.PodSpec) { s.Volumes = []corev1.Volume{{Name: "v", VolumeSource: v}} }
 	}
 	mounted := volume(corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s"}})
-	token := corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}}
+	token := corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: lethev1.AudienceKeyserver, Path: "token"}}
 	variable := []corev1.EnvVar{{Name: "A", Value: "a"}, {Name: "B", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: name, Key: "k"}}}}
 	climb(t, "lethe-pod-secrets", []attempt{
 		{name: "none", as: controller, try: pod(tenantNS, func(*corev1.PodSpec) {})},
@@ -133,7 +146,7 @@ func TestOnlyTheManagerWritesTheKeyserversCertificates(t *testing.T) {
 	bundle := func(ns, name string) *corev1.ConfigMap {
 		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Data: map[string]string{"ca.crt": "x"}}
 	}
-	const name, change = "lethe-keyserver-ca", `{"data":{"ca.crt":"mine"}}`
+	const name, keyName, change = "lethe-keyserver-ca", "lethe-sealing-key", `{"data":{"ca.crt":"mine"}}`
 	mustCreate(t, namespace("acme-bundle", map[string]string{lethev1.LabelTenant: tenant}))
 	if err := manager.Create(t.Context(), bundle("acme-bundle", name)); err != nil {
 		t.Fatal(err)
@@ -146,6 +159,12 @@ func TestOnlyTheManagerWritesTheKeyserversCertificates(t *testing.T) {
 
 		{name: "made by somebody", as: eve, denied: true, try: create(bundle(tenantNS, name))},
 		{name: "changed by somebody", as: eve, denied: true, try: patchOf(bundle("acme-bundle", name), change)},
+		{name: "taken away by somebody", as: eve, denied: true, try: remove(bundle("acme-bundle", name))},
+		{name: "taken away with all others", as: eve, denied: true, try: removeAll(&corev1.ConfigMap{}, "acme-bundle")},
+		{name: "taken away by the manager", as: manager, try: remove(bundle("acme-bundle", name))},
+		{name: "taken away with its namespace", as: as("system:serviceaccount:kube-system:namespace-controller", groupMost), try: removeAll(&corev1.ConfigMap{}, "acme-bundle")},
+		{name: "the key to seal to, by the manager", as: manager, try: create(bundle(tenantNS, keyName))},
+		{name: "the key to seal to, by somebody", as: eve, denied: true, try: create(bundle(tenantNS, keyName))},
 		{name: "changed by the keyserver", as: as(keyserverUser, groupMost), denied: true, try: patchOf(bundle("acme-bundle", name), change)},
 	})
 }

@@ -152,6 +152,13 @@ func TestEnteringATenantsPodNeedsARightOnTheTenant(t *testing.T) {
 		}
 	}
 	var attempts []attempt
+	attempts = append(attempts, attempt{name: "a Service's proxy with every right in the namespace", as: as("eve", groupMost), denied: true, try: func(ctx context.Context, c identity) error {
+		clientset, err := kubernetes.NewForConfig(c.config)
+		if err != nil {
+			return err
+		}
+		return clientset.CoreV1().RESTClient().Get().Namespace(tenantNS).Resource("services").Name("absent").SubResource("proxy").Do(ctx).Error()
+	}})
 	for _, subresource := range []string{"exec", "attach", "portforward", "proxy"} {
 		attempts = append(attempts,
 			attempt{name: subresource + " with every right in the namespace", as: as("eve", groupMost), denied: true, try: enter(subresource)},
@@ -171,6 +178,7 @@ func TestNamespaceLabelIsProtected(t *testing.T) {
 	other := `{"metadata":{"labels":{"lethe.dev/tenant":"globex"}}}`
 	drop := `{"metadata":{"labels":{"lethe.dev/tenant":null}}}`
 	unrelated := `{"metadata":{"labels":{"team":"a"}}}`
+	noted := `{"metadata":{"annotations":{"lethe.dev/note":"a"}}}`
 	plain, ours, walled := namespace(otherNS, nil), namespace(tenantNS, nil), namespace("acme-second", nil)
 	// The manager meets a second wall where the Pod Security Standard is missing: here it never is.
 	standard := map[string]string{"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}
@@ -181,7 +189,7 @@ func TestNamespaceLabelIsProtected(t *testing.T) {
 		{name: "another label, by anybody", as: eve, try: patchOf(ours, unrelated)},
 		{name: "deletion of a tenant's namespace by its administrator", as: eve, try: remove(ours)},
 		{name: "created with the label by the manager", as: manager, try: create(namespace("x", restricted(tenant)))},
-		{name: "changed elsewhere by the manager", as: manager, try: patchOf(walled, unrelated)},
+		{name: "changed elsewhere by the manager", as: manager, try: patchOf(walled, noted)},
 		{name: "deleted by the manager", as: manager, try: remove(namespace("acme-second", nil))},
 		{name: "created with the label by an adopter", as: adopter, try: create(namespace("x", acme))},
 		{name: "set by an adopter", as: adopter, try: patchOf(plain, set)},
@@ -208,7 +216,7 @@ func TestNamespaceLabelIsProtected(t *testing.T) {
 		{name: "given to another tenant by an adopter of acme", as: adopter, denied: true, try: patchOf(ours, other)},
 		{name: "the manager creates a namespace without it", as: manager, denied: true, try: create(namespace("x", standard))},
 		{name: "the manager takes a namespace that exists", as: manager, denied: true, try: patchOf(plainWalled, set)},
-		{name: "the manager changes a namespace that is no tenant's", as: manager, denied: true, try: patchOf(plainWalled, unrelated)},
+		{name: "the manager changes a namespace that is no tenant's", as: manager, denied: true, try: patchOf(plainWalled, noted)},
 		{name: "the manager lets a namespace go, and its walls with it", as: manager, denied: true, try: patchOf(walled, drop)},
 		{name: "the manager moves a namespace to another tenant", as: manager, denied: true, try: patchOf(walled, other)},
 		{name: "the manager deletes a namespace that is no tenant's", as: manager, denied: true, try: remove(plain)},
@@ -232,8 +240,6 @@ func TestTenantInUseIsNotDeleted(t *testing.T) {
 }
 
 func TestOnlyKubeletsAskForTokens(t *testing.T) {
-	mustCreate(t, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "b-bot"}})
-	mustCreate(t, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: otherNS, Name: "b-bot"}})
 	ask := func(ns string) func(context.Context, identity) error {
 		return func(ctx context.Context, c identity) error {
 			return requestToken(ctx, c, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "b-bot"}})
@@ -273,6 +279,12 @@ func remove(o client.Object) func(context.Context, identity) error {
 	}
 }
 
+func removeAll(o client.Object, ns string) func(context.Context, identity) error {
+	return func(ctx context.Context, c identity) error {
+		return c.DeleteAllOf(ctx, o.DeepCopyObject().(client.Object), client.InNamespace(ns), client.DryRunAll)
+	}
+}
+
 func requestToken(ctx context.Context, c identity, sa *corev1.ServiceAccount) error {
 	return c.SubResource("token").Create(ctx, sa, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{lethev1.AudienceKeyserver}}})
@@ -292,15 +304,18 @@ func connect(ctx context.Context, c identity, ns, pod, subresource string) error
 }
 
 func runnable(name, ns string) *corev1.Pod {
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Labels: map[string]string{"app": name}}, Spec: podSpec()}
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Labels: botLabels()}, Spec: podSpec()}
 }
 
+func botLabels() map[string]string { return map[string]string{lethev1.LabelComponent: "bot"} }
+
 func podSpec() corev1.PodSpec {
-	return corev1.PodSpec{Containers: []corev1.Container{{Name: "bot", Image: "bot:1"}}}
+	return corev1.PodSpec{ServiceAccountName: "b-bot", AutomountServiceAccountToken: new(false),
+		Containers: []corev1.Container{{Name: "bot", Image: "bot:1"}}}
 }
 
 func template() corev1.PodTemplateSpec {
-	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "a"}}, Spec: podSpec()}
+	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: botLabels()}, Spec: podSpec()}
 }
 
 func statefulSet(name, ns string) *appsv1.StatefulSet {

@@ -92,7 +92,7 @@ func isCurrent(c *metav1.Condition, s *botScope) bool {
 
 // askEvery is how long an answer of the keyserver is good for.
 func askEvery(bot *v1alpha1.BotDeployment, last storedCredentials) time.Duration {
-	if last.problem != nil && last.problem.Reason == protocol.ReasonSecretMissing {
+	if last.problem != nil && (last.problem.Reason == protocol.ReasonSecretMissing || last.problem.Reason == protocol.ReasonSecretNotShared) {
 		return strangerWait
 	}
 	for _, credential := range bot.Spec.Credentials {

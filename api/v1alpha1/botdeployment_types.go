@@ -112,8 +112,9 @@ type Credential struct {
 	// +optional
 	Sealed SealedValue `json:"sealed,omitempty"`
 
-	// secretKeyRef takes the value from a Secret in the bot's namespace. The plaintext then stands in etcd through that
-	// Secret, which the condition CredentialsReady says; prefer sealed.
+	// secretKeyRef takes the value from a Secret in the bot's namespace that names the bot in its annotation
+	// lethe.dev/credential-for. The plaintext then stands in etcd through that Secret, which the condition CredentialsReady
+	// says; prefer sealed.
 	// +optional
 	SecretKeyRef *SecretKeyRef `json:"secretKeyRef,omitempty"`
 

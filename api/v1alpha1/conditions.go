@@ -42,6 +42,9 @@ const (
 	// AnnotationCredentials on a pod template names the encrypted Secret that the pod's credentials come from, so that a new
 	// set of credentials is a new revision.
 	AnnotationCredentials = "lethe.dev/credentials"
+	// AnnotationCredentialFor on a Secret names the BotDeployments of its namespace that may have it by a secretKeyRef, separated by
+	// commas, or "*" for all. Whoever may write Secrets there says so; who may write bots alone cannot.
+	AnnotationCredentialFor = "lethe.dev/credential-for"
 	// AnnotationOwnerUID on every child, and on the pods of bots and sweeps, records the UID of the object that it was made for.
 	// It outlives the owner reference, which orphaning takes away: by it a child whose owner is gone is known, and removed.
 	AnnotationOwnerUID = "lethe.dev/owner-uid"

@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -131,12 +132,27 @@ func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys,
 	switch {
 	case !mayRefer(secret.Type):
 		return refused(w, protocol.ReasonForeignSecret, "Secret %s is of type %s, which holds no credential of a bot: name another one", w.ref.Name, secret.Type), nil
+	// Before its keys are looked at: which there are is nobody's to find out by way of a bot either.
+	case !isSharedWith(&secret, sub.name()):
+		return refused(w, protocol.ReasonSecretNotShared, "Secret %s does not say that BotDeployment %s may have what is in it: whoever may write that Secret says so with "+
+			"`kubectl annotate secret -n %s %s %s=%s`", w.ref.Name, sub.name(), sub.namespace(), w.ref.Name, v1alpha1.AnnotationCredentialFor, sub.name()), nil
 	case !ok:
 		return refused(w, protocol.ReasonSecretMissing, "Secret %s has no key %s", w.ref.Name, w.ref.Key), nil
 	case len(value) == 0 || len(value) > sealing.MaxPlaintext:
 		return refused(w, protocol.ReasonMalformed, "key %s of Secret %s has %d bytes: a credential has 1 to %d", w.ref.Key, w.ref.Name, len(value), sealing.MaxPlaintext), nil
 	}
 	return stored(w, keys.keys.First().MAC("secretKeyRef", w.name, string(value)), 0, value), nil
+}
+
+// isSharedWith says whether a Secret names a bot, or all bots of its namespace. Who may write bots has thereby no Secret, and
+// must not come by one that was put there for something else.
+func isSharedWith(secret *corev1.Secret, bot string) bool {
+	for name := range strings.SplitSeq(secret.Annotations[v1alpha1.AnnotationCredentialFor], ",") {
+		if name = strings.TrimSpace(name); name == "*" || name == bot {
+			return true
+		}
+	}
+	return false
 }
 
 // mayRefer says whether a bot may name a Secret of this type. Who may write bots, and is given no right on Secrets or

@@ -265,6 +265,27 @@ func TestSecretKeyRef(t *testing.T) {
 	first := w.secret()
 	plain := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "plain"}, StringData: map[string]string{"token": first}}
 	w.must(testEnv.Client.Create(w.Context(), plain))
+	// Who may write bots and no Secrets must not come by one that was put there for something else.
+	for _, names := range []string{"", "other", "support2,upport", "support/x"} {
+		plain.Annotations = map[string]string{v1alpha1.AnnotationCredentialFor: names}
+		w.must(testEnv.Client.Update(w.Context(), plain))
+		for _, key := range []string{"token", "no-such-key"} {
+			w.update(bot, func(b *v1alpha1.BotDeployment) { b.Spec.Credentials[0].SecretKeyRef.Key = key })
+			resp = w.store(bot)
+			if resp.Secret != "" || resp.Items[0].Reason != protocol.ReasonSecretNotShared ||
+				!strings.Contains(resp.Items[0].Message, "kubectl annotate secret -n "+w.ns+" plain lethe.dev/credential-for=support") {
+				t.Errorf("shared with %q, key %s: %+v", names, key, resp)
+			}
+		}
+	}
+	w.update(bot, func(b *v1alpha1.BotDeployment) { b.Spec.Credentials[0].SecretKeyRef.Key = "token" })
+	for _, names := range []string{"*", "other, support"} {
+		plain.Annotations = map[string]string{v1alpha1.AnnotationCredentialFor: names}
+		w.must(testEnv.Client.Update(w.Context(), plain))
+		if resp = w.store(bot); resp.Items[0].Reason != protocol.ReasonStored {
+			t.Errorf("shared with %q: %+v", names, resp)
+		}
+	}
 	resp = w.storeAndRecord(bot)
 	if resp.Secret == "" || resp.Items[0].Reason != protocol.ReasonStored || !resp.Items[0].Plaintext {
 		t.Fatalf("answered %+v", resp)
@@ -298,7 +319,7 @@ func TestSecretKeyRef(t *testing.T) {
 		t.Errorf("without the Secret again: %+v", gone)
 	}
 	for name, value := range map[string]string{"empty": "", "too large": strings.Repeat("x", sealing.MaxPlaintext+1)} {
-		again := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "plain"}, Data: map[string][]byte{"token": []byte(value)}}
+		again := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "plain", Annotations: map[string]string{v1alpha1.AnnotationCredentialFor: "*"}}, Data: map[string][]byte{"token": []byte(value)}}
 		w.must(testEnv.Client.Create(w.Context(), again))
 		if resp := w.store(bot); resp.Items[0].Reason != protocol.ReasonMalformed {
 			t.Errorf("%s: %+v", name, resp)

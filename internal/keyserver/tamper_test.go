@@ -82,6 +82,7 @@ func TestSecretKeyRefReadsNoTokensAndNothingOfOurs(t *testing.T) {
 			ref := v1alpha1.SecretKeyRef{Name: theirs, Key: "telegram"}
 			if secret != nil {
 				secret.Namespace = w.ns
+				secret.Annotations = map[string]string{corev1.ServiceAccountNameKey: "deployer", v1alpha1.AnnotationCredentialFor: "*"}
 				w.must(testEnv.Client.Create(w.Context(), secret))
 				ref.Name = secret.Name
 			}

@@ -193,7 +193,6 @@ func TestUnsealRefusesAlteredPods(t *testing.T) {
 			yes := true
 			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: &yes}
 		}, "securityContext"},
-		"a mounted API token": {func(p *corev1.Pod) { yes := true; p.Spec.AutomountServiceAccountToken = &yes }, "spec"},
 		"a lifecycle hook": {func(p *corev1.Pod) {
 			p.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"sh"}}}}
 		}, "lifecycle"},

@@ -58,6 +58,8 @@ const (
 	ReasonDoesNotOpen   = "DoesNotOpen"   // right place by its hint, yet it does not open: altered, or another realm
 	ReasonRolledBack    = "RolledBack"    // older than the one in use, which goes on being used
 	ReasonSecretMissing = "SecretMissing" // secretKeyRef points at nothing
+	// ReasonSecretNotShared: the Secret that secretKeyRef names does not name the bot.
+	ReasonSecretNotShared = "SecretNotShared"
 )
 
 // TenantRequest asks for a tenant's keys; they are made when they never existed.

@@ -2,6 +2,7 @@ package keyserver
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -200,7 +201,8 @@ func TestUnsealRefusesAlteredPods(t *testing.T) {
 			p.Spec.Containers[0].LivenessProbe.ProbeHandler = corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"sh"}}}
 		}, "livenessProbe"},
 		"a runtime's annotation": {func(p *corev1.Pod) {
-			p.Annotations = map[string]string{v1alpha1.AnnotationCredentials: set, "k8s.v1.cni.cncf.io/networks": "evil"}
+			p.Annotations = maps.Clone(p.Annotations)
+			p.Annotations["k8s.v1.cni.cncf.io/networks"] = "evil"
 		}, "metadata.annotations[k8s.v1.cni.cncf.io/networks]"},
 		"a projected certificate": {func(p *corev1.Pod) {
 			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "cert", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{

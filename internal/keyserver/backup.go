@@ -39,9 +39,9 @@ type BackupSecret struct {
 // BackupItem is what a backup holds, for people.
 type BackupItem struct {
 	Secret string // its name
-	Kind   string // Tenant, BotDeployment, DataStore, CertificateAuthority or Canary
+	Kind   string // Tenant, BotDeployment, DataStore, CertificateAuthority, Canary or UserIDs
 	Name   string // of the tenant, or namespace/name of the object
-	Tenant string // whose keys they are; empty for the last two kinds
+	Tenant string // whose keys they are; empty for the last three kinds
 	UID    string
 	Keys   []string // kids of sealing keys
 }
@@ -169,6 +169,8 @@ func (s BackupSecret) item() (BackupItem, error) {
 		return BackupItem{Secret: s.Name, Kind: "CertificateAuthority"}, nil
 	case formatCanary:
 		return BackupItem{Secret: s.Name, Kind: "Canary"}, nil
+	case formatUIDs:
+		return BackupItem{Secret: s.Name, Kind: "UserIDs"}, nil
 	default:
 		return BackupItem{}, fmt.Errorf("secret %s is of format %q, which this program does not know%s", s.Name, format, earlier(format))
 	}
@@ -230,6 +232,10 @@ func (s BackupSecret) verify(kek sealing.Ring, tenants map[string]*tenantKeys) e
 			return fmt.Errorf("key of the certificate authority: %w", err)
 		}
 		return nil
+	case formatUIDs:
+		var uids uidsDoc
+		_, err := openKEKDocument(s.stored(), formatUIDs, kek, &uids)
+		return err
 	}
 	var canary canaryDoc
 	if _, err := openKEKDocument(s.stored(), formatCanary, kek, &canary); err != nil {

@@ -99,7 +99,7 @@ func TestBackupAndRestore(t *testing.T) {
 	b := d.backup()
 	items, err := b.List()
 	d.must(err)
-	if len(items) != 3 || b.KEK != d.kek.KID() || b.Realm != testRealm {
+	if len(items) != 4 || b.KEK != d.kek.KID() || b.Realm != testRealm {
 		t.Errorf("holds %+v", items)
 	}
 	// Everything is lost.
@@ -114,7 +114,7 @@ func TestBackupAndRestore(t *testing.T) {
 	// Once more changes nothing.
 	again, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{}, nil)
 	d.must(err)
-	if len(again.Create)+len(again.Replace)+len(again.Problems) > 0 || len(again.Kept) != 3 {
+	if len(again.Create)+len(again.Replace)+len(again.Problems) > 0 || len(again.Kept) != 4 {
 		t.Errorf("a second time: %+v", again)
 	}
 }
@@ -146,7 +146,7 @@ func TestRestoreAdoptsTenantsMadeAgain(t *testing.T) {
 	plan, err = b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{KEK: sealing.Ring{d.kek}, Adopt: true}, rand.Reader)
 	d.must(err)
 	d.write(plan)
-	d.granted(d.askTenant(nil))
+	d.tenantKeys()
 	d.opens()
 	// How far the versions got is not lost.
 	d.update(d.bot, func(b *v1alpha1.BotDeployment) {
@@ -184,7 +184,7 @@ func TestRestoreReplacesTheKeysOfAnEarlierTenant(t *testing.T) {
 		t.Fatalf("would write %+v", plan)
 	}
 	d.write(plan)
-	d.granted(d.askTenant(nil))
+	d.tenantKeys()
 	d.opens()
 }
 

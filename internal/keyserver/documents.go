@@ -11,9 +11,14 @@ const (
 	formatObject = "lethe.dev/object-keys/v2"
 	formatCA     = "lethe.dev/ca-keys/v2"
 	formatCanary = "lethe.dev/kek-canary/v2"
+	formatUIDs   = "lethe.dev/uid-ranges/v2"
 
 	canaryName = "kek-canary"
 	caName     = "keyserver-ca"
+	uidsName   = "uid-ranges"
+
+	tenantPrefix = "tenant-"
+	objectPrefix = "object-"
 
 	labelVelero    = "velero.io/exclude-from-backup"
 	componentKeys  = "keys"
@@ -26,9 +31,9 @@ const (
 	GradeEvaluation = "Evaluation" // a Secret of the same etcd: a snapshot of etcd opens everything
 )
 
-func tenantSecretName(tenant string) string { return "tenant-" + tenant }
+func tenantSecretName(tenant string) string { return tenantPrefix + tenant }
 
-func objectSecretName(uid string) string { return "object-" + uid }
+func objectSecretName(uid string) string { return objectPrefix + uid }
 
 // States of a tenant's key and of a sealing key. An Active one is used for what is new; a Retired one only opens what is
 // still under it.
@@ -53,6 +58,8 @@ type tenantDoc struct {
 	Keys []keyDoc `json:"keys"`
 	// Seal are the keys that values are sealed to, under one of Keys; the first is the one to use.
 	Seal []sealDoc `json:"seal"`
+	// UIDRange are the user ids that the tenant's bots run as; nobody else has any of them, ever.
+	UIDRange uidRangeDoc `json:"uidRange"`
 }
 
 type sealDoc struct {

@@ -193,6 +193,14 @@ func TestEveryFieldOfADocumentIsAuthenticated(t *testing.T) {
 			}
 			return nil
 		}, canaryName},
+		{"user ids", uidsName, reflect.TypeFor[uidsDoc](), func() *protocol.Error {
+			d.server.uidsFloor = firstUID
+			_, err := d.server.allocateUIDs(t.Context())
+			if err != nil {
+				return &protocol.Error{Reason: protocol.ReasonKeysAltered, Message: err.Error()}
+			}
+			return nil
+		}, canaryName},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := d.in(t)
@@ -334,7 +342,7 @@ func TestBackupIsVerifiedToTheLastField(t *testing.T) {
 	d.must(d.server.authority.Maintain(t.Context()))
 	genuine := d.backup()
 	types := map[string]reflect.Type{formatTenant: reflect.TypeFor[tenantDoc](), formatObject: reflect.TypeFor[objectDoc](),
-		formatCA: reflect.TypeFor[caDoc](), formatCanary: reflect.TypeFor[canaryDoc]()}
+		formatCA: reflect.TypeFor[caDoc](), formatCanary: reflect.TypeFor[canaryDoc](), formatUIDs: reflect.TypeFor[uidsDoc]()}
 	for i, s := range genuine.Secrets {
 		var e envelope
 		d.must(json.Unmarshal(s.Document, &e))
@@ -449,7 +457,7 @@ func generateVectors(t *testing.T) {
 	must(err)
 	s := &Server{Options: Options{KEK: key, Realm: "prod", KeysNamespace: "lethe-keys", Random: rand.Reader,
 		Clock: clocktesting.NewFakePassiveClock(time.Date(2026, 3, 2, 4, 5, 6, 0, time.UTC))}}
-	made, err := s.makeTenantKeys(&v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "5d1f6d2e-0000-4000-8000-000000000002"}})
+	made, err := s.makeTenantKeys(&v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "5d1f6d2e-0000-4000-8000-000000000002"}}, uidRangeDoc{First: firstUID, Size: uidsPerRange})
 	must(err)
 	tenant, err := openTenantDocument(made, s.kek())
 	must(err)

@@ -116,7 +116,7 @@ func (s *Server) makeCanary(ctx context.Context) error {
 	}
 	for i := range list.Items {
 		secret := &list.Items[i]
-		if !strings.HasPrefix(secret.Name, "tenant-") {
+		if !strings.HasPrefix(secret.Name, tenantPrefix) {
 			continue
 		}
 		var doc tenantDoc

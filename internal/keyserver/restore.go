@@ -129,6 +129,8 @@ func (r *restoring) one(s BackupSecret) error {
 		return r.tenant(s)
 	case formatObject:
 		return r.object(s)
+	case formatUIDs:
+		return r.uids(s)
 	}
 	// The canary, whose key was compared, and the certificate authority: one that is there is in use.
 	if _, ok := r.existing[s.Name]; ok {
@@ -199,6 +201,9 @@ func (r *restoring) tenant(s BackupSecret) error {
 		case !sameSealKeys(now, doc):
 			return r.problem("Tenant %s has other keys by now in Secret %s/%s: if nothing was sealed to them, delete that Secret and restore again", doc.Tenant, r.namespace, s.Name)
 		}
+	}
+	if err := r.sharedUIDs(doc); err != nil {
+		return err
 	}
 	known := int64(0)
 	if lives {

@@ -60,6 +60,9 @@ type Server struct {
 	managers  *memo[struct{}]         // by SHA-256 of the token
 	inFlight  *inFlight
 
+	uidsMu    sync.Mutex
+	uidsFloor int64 // behind every user id that is known to have been given; 0 while that was not looked for
+
 	kekMu      sync.Mutex
 	kekChecked time.Time
 	kekErr     error

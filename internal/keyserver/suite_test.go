@@ -14,7 +14,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -163,9 +162,6 @@ func (w *world) must(err error) {
 	}
 }
 
-// lastRange counts the ranges of user ids that were given to tenants.
-var lastRange atomic.Int64
-
 // newTenant makes a tenant that has taken one namespace, as the manager would.
 func (w *world) newTenant(class v1alpha1.TenantClass) (*v1alpha1.Tenant, string) {
 	w.Helper()
@@ -175,7 +171,6 @@ func (w *world) newTenant(class v1alpha1.TenantClass) (*v1alpha1.Tenant, string)
 		Spec: v1alpha1.TenantSpec{Class: class, State: v1alpha1.TenantActive, Namespaces: []v1alpha1.TenantNamespace{{Name: ns.Name}}}}
 	w.must(testEnv.Client.Create(w.Context(), tenant))
 	tenant.Status.Namespaces = []v1alpha1.TenantNamespaceStatus{{Name: ns.Name, UID: string(ns.UID), Origin: "Adopted"}}
-	tenant.Status.UIDRange = &v1alpha1.UIDRange{First: 1_000_000_000 + 1000*lastRange.Add(1), Size: 1000}
 	w.must(testEnv.Client.Status().Update(w.Context(), tenant))
 	for _, b := range resources.TenantRoleBindings(w.opts.Settings, tenant, ns.Name) {
 		if b.Name == resources.BindingKeyserver {

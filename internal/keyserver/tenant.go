@@ -34,7 +34,10 @@ func (s *Server) tenant(ctx context.Context, _ caller, req *protocol.TenantReque
 	if err != nil {
 		return nil, err
 	}
-	resp := &protocol.TenantResponse{KEKGrade: s.KEKGrade, Generation: keys.generation}
+	if keys, err = s.recordUIDs(ctx, keys, &tenant); err != nil {
+		return nil, err
+	}
+	resp := &protocol.TenantResponse{KEKGrade: s.KEKGrade, Generation: keys.generation, UIDRange: protocol.UIDRange(keys.doc.UIDRange)}
 	for _, d := range keys.doc.Seal {
 		resp.SealingKeys = append(resp.SealingKeys, protocol.SealingKey{KID: d.KID, Suite: d.Suite, Public: d.Public, Realm: keys.doc.Realm})
 	}
@@ -53,7 +56,11 @@ func (s *Server) ensureTenantKeys(ctx context.Context, tenant *v1alpha1.Tenant) 
 		if err := s.mayMakeKeys(ctx, tenant); err != nil {
 			return nil, err
 		}
-		fresh, err := s.makeTenantKeys(tenant)
+		block, err := s.allocateUIDs(ctx)
+		if err != nil {
+			return nil, err
+		}
+		fresh, err := s.makeTenantKeys(tenant, block)
 		if err != nil {
 			return nil, err
 		}
@@ -92,8 +99,8 @@ func (s *Server) mayMakeKeys(ctx context.Context, tenant *v1alpha1.Tenant) error
 	return nil
 }
 
-func (s *Server) makeTenantKeys(tenant *v1alpha1.Tenant) (*corev1.Secret, error) {
-	doc := tenantDoc{Realm: s.Realm, Tenant: tenant.Name, UID: string(tenant.UID)}
+func (s *Server) makeTenantKeys(tenant *v1alpha1.Tenant, block uidRangeDoc) (*corev1.Secret, error) {
+	doc := tenantDoc{Realm: s.Realm, Tenant: tenant.Name, UID: string(tenant.UID), UIDRange: block}
 	ids := []string{doc.Realm, doc.Tenant, doc.UID}
 	key, entry, err := s.newKeyUnder(s.kek(), sealing.PurposeTenant, ids...)
 	if err != nil {

@@ -39,6 +39,7 @@ const (
 	ReasonKeyMissing      = "KeyMissing"      // a key that once existed is gone: never made again, restore the backup
 	ReasonKeysAltered     = "KeysAltered"     // a document of keys is not as the keyserver wrote it: restore the backup
 	ReasonKeysRolledBack  = "KeysRolledBack"  // an earlier copy of a document of keys was put in its place
+	ReasonNoUIDRange      = "NoUIDRange"      // there is no block of user ids left to give to a tenant
 	ReasonKEKUnavailable  = "KEKUnavailable"  // the key-encryption key cannot be used
 	ReasonPodMismatch     = "PodMismatch"     // the pod is not the one that Lethe would make
 	ReasonInUse           = "InUse"           // another live pod holds the token, or another sweep the store

@@ -1,0 +1,216 @@
+package keyserver
+
+import (
+	"context"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+const (
+	firstUID     = 1_000_000_000
+	uidsPerRange = 1000
+	// allocateTries is how often the counter is read again because another replica wrote it at the same time.
+	allocateTries = 8
+	// listPage is how many Secrets one answer of the API server holds.
+	listPage = 500
+)
+
+// uidRangeDoc is a block of user ids in a tenant's document.
+type uidRangeDoc struct {
+	First int64 `json:"first"`
+	Size  int64 `json:"size"`
+}
+
+func (r uidRangeDoc) end() int64 { return r.First + r.Size }
+
+func (r uidRangeDoc) overlaps(o uidRangeDoc) bool {
+	return r.Size > 0 && o.Size > 0 && r.First < o.end() && o.First < r.end()
+}
+
+// uidsDoc is the counter of user ids: Next is the first that was never given to any tenant. It never goes back, so that the
+// files of a tenant that is gone are no later tenant's.
+type uidsDoc struct {
+	Realm string `json:"realm"`
+	Next  int64  `json:"next"`
+}
+
+// allocateUIDs takes the next block of user ids. The counter is written before the block is used: a crash between the two
+// loses a block, and of two replicas one writes first. No block is ever given twice.
+func (s *Server) allocateUIDs(ctx context.Context) (uidRangeDoc, error) {
+	s.uidsMu.Lock()
+	defer s.uidsMu.Unlock()
+	if s.uidsFloor == 0 {
+		floor, err := s.highestUID(ctx)
+		if err != nil {
+			return uidRangeDoc{}, err
+		}
+		s.uidsFloor = floor
+	}
+	for range allocateTries {
+		block, err := s.tryAllocateUIDs(ctx)
+		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+			continue
+		}
+		if err == nil {
+			s.uidsFloor = block.end()
+		}
+		return block, err
+	}
+	return uidRangeDoc{}, later(protocol.ReasonInternal, 1, "other replicas gave user ids at the same time")
+}
+
+func (s *Server) tryAllocateUIDs(ctx context.Context) (uidRangeDoc, error) {
+	var secret corev1.Secret
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: uidsName}, &secret)
+	if client.IgnoreNotFound(err) != nil {
+		return uidRangeDoc{}, err
+	}
+	missing := apierrors.IsNotFound(err)
+	doc := uidsDoc{Realm: s.Realm, Next: s.uidsFloor}
+	if !missing {
+		if _, err := openKEKDocument(&secret, formatUIDs, s.kek(), &doc); err != nil {
+			return uidRangeDoc{}, s.refuseDocument(err, "")
+		}
+		if doc.Next < s.uidsFloor {
+			s.Log.Warn("The counter of user ids is an earlier copy; it goes on behind the highest id that is known",
+				"secret", uidsName, "next", doc.Next, "known", s.uidsFloor)
+			doc.Next = s.uidsFloor
+		}
+	}
+	block := uidRangeDoc{First: doc.Next, Size: uidsPerRange}
+	if err := resources.CheckUIDRange(v1alpha1.UIDRange(block)); err != nil {
+		return uidRangeDoc{}, refuse(protocol.ReasonNoUIDRange, "there is no block of user ids left to give: %s", err)
+	}
+	doc.Next = block.end()
+	if !missing {
+		_, _, err = s.updateDocument(ctx, &secret, formatUIDs, s.kek(), doc)
+		return block, err
+	}
+	fresh, err := newDocument(s.KeysNamespace, uidsName, "", formatUIDs, 1, s.kek(), doc)
+	if err != nil {
+		return uidRangeDoc{}, err
+	}
+	return block, s.Client.Create(ctx, fresh)
+}
+
+// highestUID is behind every id that any tenant is known to have, by its document and by its status, or the very first. It
+// is looked for once in a process: the counter may have been lost, or be an earlier copy.
+func (s *Server) highestUID(ctx context.Context) (int64, error) {
+	highest := int64(firstUID)
+	err := s.eachKeySecret(ctx, nil, func(secret *corev1.Secret) error {
+		if !strings.HasPrefix(secret.Name, tenantPrefix) {
+			return nil
+		}
+		keys, err := openTenantDocument(secret, s.kek())
+		if err != nil {
+			s.Log.Warn("The user ids of a tenant are not known, since its keys do not open", "secret", secret.Name, "cause", err)
+			return nil
+		}
+		highest = max(highest, keys.doc.UIDRange.end())
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	var page v1alpha1.TenantList
+	for next := ""; ; next = page.Continue {
+		if err := s.Client.List(ctx, &page, client.Limit(listPage), client.Continue(next)); err != nil {
+			return 0, err
+		}
+		for i := range page.Items {
+			if known := page.Items[i].Status.UIDRange; known != nil && resources.CheckUIDRange(*known) == nil {
+				highest = max(highest, uidRangeDoc(*known).end())
+			}
+		}
+		if page.Continue == "" {
+			return highest, nil
+		}
+	}
+}
+
+// eachKeySecret looks at every Secret of the keys' namespace, a page at a time.
+func (s *Server) eachKeySecret(ctx context.Context, labels client.MatchingLabels, look func(*corev1.Secret) error) error {
+	next := ""
+	for {
+		var page corev1.SecretList
+		opts := []client.ListOption{client.InNamespace(s.KeysNamespace), client.Limit(listPage), client.Continue(next)}
+		if len(labels) > 0 {
+			opts = append(opts, labels)
+		}
+		if err := s.Client.List(ctx, &page, opts...); err != nil {
+			return err
+		}
+		for i := range page.Items {
+			if err := look(&page.Items[i]); err != nil {
+				return err
+			}
+		}
+		if next = page.Continue; next == "" {
+			return nil
+		}
+	}
+}
+
+// recordUIDs gives a tenant whose document has no block of user ids one.
+func (s *Server) recordUIDs(ctx context.Context, keys *tenantKeys, tenant *v1alpha1.Tenant) (*tenantKeys, error) {
+	if keys.doc.UIDRange.Size > 0 {
+		return keys, nil
+	}
+	block, err := s.allocateUIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	doc := keys.doc
+	doc.UIDRange = block
+	secret, _, err := s.updateDocument(ctx, keys.secret, formatTenant, keys.keys, doc)
+	if err != nil {
+		return nil, err
+	}
+	return s.openTenantKeys(secret, tenant)
+}
+
+// uids makes the counter of a backup fit what is live: it is never behind one that is there.
+func (r *restoring) uids(s BackupSecret) error {
+	there, exists := r.existing[s.Name]
+	if !exists {
+		return r.create(s)
+	}
+	var backup, now uidsDoc
+	if _, err := s.as(formatUIDs, &backup); err != nil {
+		return err
+	}
+	e, err := readDocument(there, formatUIDs, &now)
+	if err != nil {
+		return r.problem("%s", err)
+	}
+	if now.Next >= backup.Next {
+		r.out.Kept = append(r.out.Kept, s.Name)
+		return nil
+	}
+	if len(r.KEK) == 0 {
+		return r.problem("the counter of user ids in %s is behind that of the backup: restore with --kek-file, which puts it right", s.Name)
+	}
+	return r.put(s.Name, "", formatUIDs, e.Generation+1, r.KEK, backup)
+}
+
+// sharedUIDs refuses to bring back a tenant whose user ids are another's by now.
+func (r *restoring) sharedUIDs(doc tenantDoc) error {
+	for name, secret := range r.existing {
+		var other tenantDoc
+		if !strings.HasPrefix(name, tenantPrefix) || name == tenantSecretName(doc.Tenant) {
+			continue
+		}
+		if _, err := readDocument(secret, formatTenant, &other); err == nil && other.UIDRange.overlaps(doc.UIDRange) {
+			return r.problem("the user ids of Tenant %s in the backup (from %d on) are Tenant %s's by now: its volumes would be readable for both; delete Tenant %s, restore, and make it anew",
+				doc.Tenant, doc.UIDRange.First, other.Tenant, other.Tenant)
+		}
+	}
+	return nil
+}

@@ -19,7 +19,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// +kubebuilder:rbac:groups=lethe.dev,resources=botdeployments,verbs=list;watch;patch
+// +kubebuilder:rbac:groups=lethe.dev,resources=botdeployments,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=lethe.dev,resources=botdeployments/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=list;watch
 // +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=list;watch

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/bulk"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/podspec"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -34,7 +35,14 @@ func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScop
 	if err := checkUIDRange(ctx, r.Writer.Client, s.tenant, v1alpha1.ConditionWorkloadReady); err != nil {
 		return 0, errors.Join(err, r.stopSuspended(ctx, s))
 	}
-	set, _, err := kube.Ensure(ctx, r.Writer, resources.BotStatefulSet(r.Settings, s.bot, s.tenant, s.secret))
+	set, _, err := kube.EnsureRendered(ctx, r.Writer, resources.BotStatefulSet(r.Settings, s.bot, s.tenant, s.secret),
+		func(ctx context.Context) (*appsv1.StatefulSet, error) {
+			whole, err := r.whole(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			return resources.BotStatefulSet(r.Settings, whole, s.tenant, s.secret), nil
+		})
 	if err != nil {
 		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
 	}
@@ -44,6 +52,23 @@ func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScop
 		return 0, nil
 	}
 	return r.observeUnready(ctx, s, set)
+}
+
+// whole is the bot as the API server has it, of the generation that this pass is about: the cache holds no arguments and no
+// values of variables.
+func (r *BotDeploymentReconciler) whole(ctx context.Context, s *botScope) (*v1alpha1.BotDeployment, error) {
+	if !bulk.IsStripped(s.bot) {
+		return s.bot, nil // it is the answer to a patch of this pass
+	}
+	bot := &v1alpha1.BotDeployment{}
+	if err := r.Writer.Live.Get(ctx, client.ObjectKeyFromObject(s.bot), bot); err != nil {
+		return nil, fmt.Errorf("read the bot live: %w", err)
+	}
+	if bot.UID != s.bot.UID || bot.Generation != s.bot.Generation {
+		return nil, apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("botdeployments").GroupResource(), bot.Name,
+			errors.New("it has changed since this pass began"))
+	}
+	return bot, nil
 }
 
 // stopSuspended takes the pod of a bot that is to have none, whatever else is wrong with it.
@@ -59,7 +84,13 @@ func (r *BotDeploymentReconciler) stop(ctx context.Context, s *botScope) error {
 	if s.running == nil || !s.running.DeletionTimestamp.IsZero() || (s.running.Spec.Replicas != nil && *s.running.Spec.Replicas == 0) {
 		return nil
 	}
-	stopped := s.running.DeepCopy()
+	stopped := &appsv1.StatefulSet{}
+	if err := r.Writer.Live.Get(ctx, client.ObjectKeyFromObject(s.running), stopped); err != nil {
+		return explain(v1alpha1.ConditionWorkloadReady, client.IgnoreNotFound(err))
+	}
+	if stopped.UID != s.running.UID {
+		return nil
+	}
 	var none int32
 	stopped.Spec.Replicas = &none
 	if err := r.Writer.Client.Update(ctx, stopped, kube.FieldOwner); err != nil {

@@ -107,6 +107,9 @@ func TestIdle(t *testing.T) {
 	if written := w.wire.written(); len(written) > 0 {
 		t.Errorf("a restart and ten resyncs wrote:\n%s", strings.Join(written, "\n"))
 	}
+	if n := w.wire.reads.Load(); n > 0 {
+		t.Errorf("a restart and ten resyncs read %d objects past the cache", n)
+	}
 	audited, err := testEnv.Writes(restarted, "system:serviceaccount:"+env.SystemNamespace+":")
 	if err != nil || len(audited) > 0 {
 		t.Errorf("the audit log tells of %v, %v", audited, err)

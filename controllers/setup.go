@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/bulk"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
@@ -72,7 +73,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err := addIndexes(ctx, mgr); err != nil {
 		return err
 	}
-	writer := kube.Writer{Client: mgr.GetClient(), Live: mgr.GetAPIReader()}
+	writer := kube.Writer{Client: wholeOnly{mgr.GetClient()}, Live: mgr.GetAPIReader(), Strip: func(o client.Object) { bulk.Strip(o) }}
 	recorder := mgr.GetEventRecorder("lethe")
 	reconcilers := []interface {
 		SetupWithManager(ctrl.Manager, controller.Options) error
@@ -108,7 +109,7 @@ func ManagerOptions(cfg *rest.Config, workers int) (ctrl.Options, error) {
 	return ctrl.Options{
 		Cache: cache.Options{
 			HTTPClient:       watches,
-			DefaultTransform: cache.TransformStripManagedFields(),
+			DefaultTransform: strip,
 			ByObject:         cachedObjects(),
 			// A kind that nobody watches must not be cached by an oversight.
 			ReaderFailOnMissingInformer: true,
@@ -126,8 +127,7 @@ func ManagerOptions(cfg *rest.Config, workers int) (ctrl.Options, error) {
 func cachedObjects() map[client.Object]cache.ByObject {
 	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedByLethe})}
 	objects := map[client.Object]cache.ByObject{
-		&corev1.Namespace{}:       {Label: tenantNamespaces()},
-		&v1alpha1.BotDeployment{}: {Transform: withoutSealed},
+		&corev1.Namespace{}: {Label: tenantNamespaces()},
 	}
 	for _, child := range []client.Object{
 		&corev1.ServiceAccount{}, &corev1.ConfigMap{}, &corev1.ResourceQuota{}, &corev1.LimitRange{},
@@ -138,16 +138,24 @@ func cachedObjects() map[client.Object]cache.ByObject {
 	return objects
 }
 
-// withoutSealed leaves out of the cache what takes most of a bot's room and only the keyserver reads. That a value has changed
-// is known by the generation. Nothing is lost in a write: patches are made of differences.
-func withoutSealed(object any) (any, error) {
-	if bot, ok := object.(*v1alpha1.BotDeployment); ok {
-		bot.ManagedFields = nil
-		for i := range bot.Spec.Credentials {
-			bot.Spec.Credentials[i].Sealed = ""
-		}
+// strip is what the cache does to each object before it keeps it: docs/design/0007-fairness.md.
+func strip(object any) (any, error) {
+	if o, ok := object.(client.Object); ok {
+		bulk.Strip(o)
 	}
 	return object, nil
+}
+
+// wholeOnly refuses to write an object back that came out of the cache, where most of it is missing. Patches are made of
+// differences, and lose nothing.
+type wholeOnly struct{ client.Client }
+
+// Update is that of the client.
+func (c wholeOnly) Update(ctx context.Context, object client.Object, options ...client.UpdateOption) error {
+	if bulk.IsStripped(object) {
+		return fmt.Errorf("%T %s comes out of the cache, which holds only a part of it: read it live before it is written", object, object.GetName())
+	}
+	return c.Client.Update(ctx, object, options...) //nolint:wrapcheck // it stands for the client
 }
 
 func tenantNamespaces() labels.Selector {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -136,10 +137,14 @@ type wire struct {
 	after bool
 
 	writes atomic.Int64
+	reads  atomic.Int64 // of single objects, past the cache
 	dead   atomic.Bool
 	mutex  sync.Mutex
 	log    []string
 }
+
+// namesOne tells a read of one child or bot from a list.
+var namesOne = regexp.MustCompile(`/(botdeployments|statefulsets|configmaps|serviceaccounts|networkpolicies)/[^/]+$`)
 
 type wireTripper struct {
 	w    *wire
@@ -160,6 +165,9 @@ func (t wireTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := t.w
 	if w.dead.Load() {
 		return nil, fmt.Errorf("the wire is cut")
+	}
+	if r.Method == http.MethodGet && namesOne.MatchString(r.URL.Path) {
+		w.reads.Add(1)
 	}
 	if r.Method == http.MethodGet || strings.Contains(r.URL.Path, "/events") || strings.Contains(r.URL.Path, "/leases") {
 		return t.next.RoundTrip(r)

@@ -284,7 +284,9 @@ func (q *Queue[T]) AddAfter(key T, after time.Duration) {
 }
 
 // AddRateLimited adds an item that has failed.
-func (q *Queue[T]) AddRateLimited(key T) { q.AddWithOpts(priorityqueue.AddOpts{RateLimited: true}, key) }
+func (q *Queue[T]) AddRateLimited(key T) {
+	q.AddWithOpts(priorityqueue.AddOpts{RateLimited: true}, key)
+}
 
 // Get is GetWithPriority without the priority.
 func (q *Queue[T]) Get() (T, bool) {

@@ -62,18 +62,27 @@ func (e *TerminatingError) Error() string {
 type Writer struct {
 	// Client reads from a cache that shows our own writes, and writes.
 	Client client.Client
-	// Live reads past the cache. It is asked only when the cache knows no object of a name that is taken.
+	// Live reads past the cache. It is asked when the cache knows no object of a name that is taken, and before an update.
 	Live client.Reader
+	// Strip, where it is set, is what the cache does to each object to keep it small. What differs in the cache is then read
+	// live before it is written.
+	Strip func(client.Object)
 }
 
-// Ensure makes the child of an owner be as desired says, and returns it as it is then. The child must name the owner as its
-// controller.
+// Ensure makes the child of an owner be as desired says, and returns it as it is then, or as the cache has it. The child must
+// name the owner as its controller.
 func Ensure[T client.Object](ctx context.Context, w Writer, desired T) (T, Outcome, error) {
-	owner := metav1.GetControllerOf(desired)
+	return EnsureRendered(ctx, w, desired, func(context.Context) (T, error) { return desired, nil })
+}
+
+// EnsureRendered is Ensure for a child that is made of what the cache does not hold. The sketch is made of what it does hold: as
+// long as that is the same as the cached child nothing else is read.
+func EnsureRendered[T client.Object](ctx context.Context, w Writer, sketch T, render func(context.Context) (T, error)) (T, Outcome, error) {
+	owner := metav1.GetControllerOf(sketch)
 	if owner == nil {
-		return desired, Unchanged, fmt.Errorf("ensure %T %s: it names no controller", desired, desired.GetName())
+		return sketch, Unchanged, fmt.Errorf("ensure %T %s: it names no controller", sketch, sketch.GetName())
 	}
-	return EnsureWhere(ctx, w, desired, func(live T) bool {
+	return ensure(ctx, w, sketch, render, func(live T) bool {
 		controller := metav1.GetControllerOf(live)
 		return controller != nil && controller.UID == owner.UID
 	})
@@ -81,37 +90,73 @@ func Ensure[T client.Object](ctx context.Context, w Writer, desired T) (T, Outco
 
 // EnsureWhere is Ensure for an object that has no controller: mine decides whether one that exists may be written.
 func EnsureWhere[T client.Object](ctx context.Context, w Writer, desired T, mine func(T) bool) (T, Outcome, error) {
-	kind, err := w.kindOf(desired)
+	return ensure(ctx, w, desired, func(context.Context) (T, error) { return desired, nil }, mine)
+}
+
+func ensure[T client.Object](ctx context.Context, w Writer, sketch T, render func(context.Context) (T, error), mine func(T) bool) (T, Outcome, error) {
+	kind, err := w.kindOf(sketch)
 	if err != nil {
-		return desired, Unchanged, err
+		return sketch, Unchanged, err
 	}
-	live, found, err := read(ctx, w.Client, desired)
+	cached, found, err := read(ctx, w.Client, sketch)
 	if err != nil {
-		return desired, Unchanged, err
+		return sketch, Unchanged, err
 	}
+	if found {
+		if err := refusal(kind, cached, mine); err != nil {
+			return cached, Unchanged, err
+		}
+		if Drift(w.stripped(sketch), cached) == "" {
+			return cached, Unchanged, nil
+		}
+	}
+	desired, err := render(ctx)
+	if err != nil {
+		return sketch, Unchanged, err
+	}
+	live := cached
 	if !found {
 		created, err := create(ctx, w, kind, desired)
 		if !apierrors.IsAlreadyExists(err) {
 			return created, Created, err
 		}
-		// The cache holds only what carries our label, so this is a stranger, or a child that lost its label.
-		live, found, err = read(ctx, w.Live, desired)
-		if err != nil {
+	}
+	if !found || w.Strip != nil {
+		// The cache holds only what carries our label, so this may be a stranger, or a child that lost its label.
+		if live, found, err = read(ctx, w.Live, desired); err != nil {
 			return desired, Unchanged, err
 		}
 		if !found {
 			gone := apierrors.NewConflict(schema.GroupResource{Resource: kind}, desired.GetName(), errors.New("it appeared and went away"))
 			return desired, Unchanged, gone
 		}
-	}
-	key := client.ObjectKeyFromObject(desired)
-	if !mine(live) {
-		return live, Unchanged, &ForeignError{Kind: kind, Key: key}
-	}
-	if live.GetDeletionTimestamp() != nil {
-		return live, Unchanged, &TerminatingError{Kind: kind, Key: key}
+		if err := refusal(kind, live, mine); err != nil {
+			return live, Unchanged, err
+		}
 	}
 	return repair(ctx, w, kind, desired, live)
+}
+
+// stripped is what the cache would hold of an object.
+func (w Writer) stripped(object client.Object) client.Object {
+	if w.Strip == nil {
+		return object
+	}
+	small := copyOf(object)
+	w.Strip(small)
+	return small
+}
+
+// refusal says why an object must not be written.
+func refusal[T client.Object](kind string, object T, mine func(T) bool) error {
+	key := client.ObjectKeyFromObject(object)
+	if !mine(object) {
+		return &ForeignError{Kind: kind, Key: key}
+	}
+	if object.GetDeletionTimestamp() != nil {
+		return &TerminatingError{Kind: kind, Key: key}
+	}
+	return nil
 }
 
 func repair[T client.Object](ctx context.Context, w Writer, kind string, desired, live T) (T, Outcome, error) {

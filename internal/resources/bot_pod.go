@@ -129,10 +129,10 @@ func botEnv(spec *v1alpha1.BotDeploymentSpec) []corev1.EnvVar {
 			continue
 		}
 		if isFile(spec.Credentials, channel.Telegram.Credential) {
-			ours = append(ours, corev1.EnvVar{Name: envTelegramTokenFile, Value: literal(path.Join(CredentialsDir, channel.Telegram.Credential))})
+			ours = append(ours, corev1.EnvVar{Name: envTelegramTokenFile, Value: Literal(path.Join(CredentialsDir, channel.Telegram.Credential))})
 		}
 		if channel.Telegram.APIURL != "" {
-			ours = append(ours, corev1.EnvVar{Name: envTelegramAPIURL, Value: literal(channel.Telegram.APIURL)})
+			ours = append(ours, corev1.EnvVar{Name: envTelegramAPIURL, Value: Literal(channel.Telegram.APIURL)})
 		}
 	}
 	for _, credential := range spec.Credentials {
@@ -150,7 +150,7 @@ func botEnv(spec *v1alpha1.BotDeploymentSpec) []corev1.EnvVar {
 	var env []corev1.EnvVar
 	for _, variable := range spec.Env {
 		if !taken[variable.Name] {
-			env = append(env, corev1.EnvVar{Name: variable.Name, Value: literal(variable.Value)})
+			env = append(env, corev1.EnvVar{Name: variable.Name, Value: Literal(variable.Value)})
 		}
 	}
 	return append(env, ours...)
@@ -237,13 +237,13 @@ func restricted() *corev1.SecurityContext {
 	}
 }
 
-// literal keeps Kubernetes from expanding $(VAR) in commands, arguments and variables.
-func literal(text string) string { return strings.ReplaceAll(text, "$", "$$") }
+// Literal keeps Kubernetes from expanding $(VAR) in commands, arguments and variables.
+func Literal(text string) string { return strings.ReplaceAll(text, "$", "$$") }
 
 func literals(texts []string) []string {
 	var result []string
 	for _, text := range texts {
-		result = append(result, literal(text))
+		result = append(result, Literal(text))
 	}
 	return result
 }

@@ -1,0 +1,226 @@
+package bulk_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/bulk"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+func long(c string) string { return strings.Repeat(c, 700) }
+
+func makeBot(change func(*v1alpha1.BotDeploymentSpec)) *v1alpha1.BotDeployment {
+	bot := &v1alpha1.BotDeployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "bot", UID: "1", Annotations: map[string]string{
+			corev1.LastAppliedConfigAnnotation: long("x"), "lethe.dev/x": "kept"},
+			Labels: map[string]string{"team": "a", v1alpha1.LabelBot: "bot"}, Finalizers: []string{"example.com/x", v1alpha1.FinalizerKeys},
+			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}}},
+		Spec: v1alpha1.BotDeploymentSpec{
+			Image: "i", Command: []string{"/bin/sh", long("$c")}, Args: []string{"short $(X)", long("a")},
+			Env: []v1alpha1.EnvVar{{Name: "A", Value: "$short"}, {Name: "B", Value: long("b$")}},
+			Credentials: []v1alpha1.Credential{
+				{Name: "telegram", Sealed: v1alpha1.SealedValue(long("s"))},
+				{Name: strings.Repeat("n", 63), Delivery: v1alpha1.DeliveryEnv, EnvName: strings.Repeat("E", 128), Sealed: "s"}},
+			Channels: []v1alpha1.Channel{{Name: "main", Type: v1alpha1.ChannelTelegram,
+				Telegram: &v1alpha1.TelegramChannel{Credential: "telegram", APIURL: "https://" + long("u")}}},
+		},
+	}
+	if change != nil {
+		change(&bot.Spec)
+	}
+	return bot
+}
+
+func render(bot *v1alpha1.BotDeployment) *appsv1.StatefulSet {
+	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "t"}}
+	return resources.BotStatefulSet(resources.DefaultSettings(), bot, tenant, "bot-cred-0123456789")
+}
+
+func stripped[T client.Object](t *testing.T, object T) T {
+	t.Helper()
+	small, ok := object.DeepCopyObject().(T)
+	if !ok {
+		t.Fatal("a copy of another type")
+	}
+	bulk.Strip(small)
+	return small
+}
+
+// A template that is made of a stripped bot is a stripped template: what is the same is found to be the same without a read.
+func TestRenderingCommutes(t *testing.T) {
+	sketch, cached := stripped(t, render(stripped(t, makeBot(nil)))), stripped(t, render(makeBot(nil)))
+	if path := kube.Drift(sketch, cached); path != "" {
+		t.Errorf("differs in %s", path)
+	}
+	if again := stripped(t, stripped(t, cached)); kube.Drift(cached, again) != "" {
+		t.Error("stripping twice is not stripping once")
+	}
+}
+
+// Whatever text changes is seen, and no text can pass for the digest of another.
+func TestEveryChangeIsSeen(t *testing.T) {
+	digest := bulk.Text(long("a"))
+	for name, change := range map[string]func(*v1alpha1.BotDeploymentSpec){
+		"a long argument":                       func(s *v1alpha1.BotDeploymentSpec) { s.Args[1] = long("z") },
+		"the end of a long argument":            func(s *v1alpha1.BotDeploymentSpec) { s.Args[1] += "z" },
+		"a short argument":                      func(s *v1alpha1.BotDeploymentSpec) { s.Args[0] = "z" },
+		"one argument more":                     func(s *v1alpha1.BotDeploymentSpec) { s.Args = append(s.Args, "z") },
+		"a long command":                        func(s *v1alpha1.BotDeploymentSpec) { s.Command[1] = long("z") },
+		"a long value":                          func(s *v1alpha1.BotDeploymentSpec) { s.Env[1].Value = long("z") },
+		"a short value":                         func(s *v1alpha1.BotDeploymentSpec) { s.Env[0].Value = "z" },
+		"a long text becomes short":             func(s *v1alpha1.BotDeploymentSpec) { s.Env[1].Value = "b$" },
+		"a name":                                func(s *v1alpha1.BotDeploymentSpec) { s.Env[0].Name = "Z" },
+		"a digest of another process":           func(s *v1alpha1.BotDeploymentSpec) { s.Args[1] = digest[:20] + "x" + digest[21:] },
+		"the address of the messenger's server": func(s *v1alpha1.BotDeploymentSpec) { s.Channels[0].Telegram.APIURL += "z" },
+	} {
+		if kube.Drift(stripped(t, render(stripped(t, makeBot(change)))), stripped(t, render(makeBot(nil)))) == "" {
+			t.Errorf("%s was changed, and nothing differs", name)
+		}
+	}
+	if forged := "\x00" + long("q")[:51]; bulk.Text(forged) == forged {
+		t.Error("a text with the mark of a digest is taken for one")
+	}
+	a, b := &corev1.ConfigMap{Data: map[string]string{"k": "1"}}, &corev1.ConfigMap{Data: map[string]string{"k": "2"}}
+	if kube.Drift(stripped(t, a), stripped(t, b)) == "" || kube.Drift(stripped(t, a), stripped(t, a)) != "" {
+		t.Error("ConfigMaps are compared wrongly")
+	}
+}
+
+func TestMetadataThatIsKept(t *testing.T) {
+	bot := stripped(t, makeBot(nil))
+	if !bulk.IsStripped(bot) || bulk.IsStripped(makeBot(nil)) {
+		t.Error("what was stripped cannot be told")
+	}
+	if len(bot.Finalizers) != 2 || bot.Labels["team"] != "" || bot.Labels[v1alpha1.LabelBot] != "bot" || bot.Annotations["lethe.dev/x"] != "kept" ||
+		len(bot.Annotations) != 2 || bot.ManagedFields != nil {
+		t.Errorf("metadata: %+v", bot.ObjectMeta)
+	}
+	forger := makeBot(nil)
+	forger.Annotations["lethe.dev/stripped"] = "true"
+	if bulk.IsStripped(forger) {
+		t.Error("an annotation that anybody can set keeps an object from being written")
+	}
+	store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"team": "a"}},
+		Spec: v1alpha1.DataStoreSpec{Postgres: &v1alpha1.PostgresStore{Host: "h", Password: "seal.v1"}}}
+	small := stripped(t, store)
+	if small.Labels["team"] != "a" || small.Spec.Postgres.Password != "" || small.Spec.Postgres.Host != "h" || store.Spec.Postgres.Password == "" {
+		t.Errorf("store: %+v", small)
+	}
+	bundle := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: resources.CABundleName}, Data: map[string]string{resources.CABundleKey: long("p")}}
+	if stripped(t, bundle).Data[resources.CABundleKey] == "" {
+		t.Error("the manager reads the CA bundle out of the cache")
+	}
+}
+
+// worstBot is as large as the schema lets it be, in each field that the cache keeps something of.
+func worstBot() *v1alpha1.BotDeployment {
+	bot := makeBot(nil)
+	spec := &bot.Spec
+	fill := func(n int, add func(i int)) {
+		for i := range n {
+			add(i)
+		}
+	}
+	spec.Command, spec.Args, spec.Env, spec.Credentials, spec.Channels = nil, nil, nil, nil, nil
+	fill(32, func(int) { spec.Command = append(spec.Command, strings.Repeat("c", 300)) })
+	fill(64, func(int) { spec.Args = append(spec.Args, strings.Repeat("a", 300)) })
+	fill(64, func(i int) {
+		spec.Env = append(spec.Env, v1alpha1.EnvVar{Name: fmt.Sprintf("%0128d", i), Value: strings.Repeat("v", 300)})
+	})
+	fill(16, func(i int) {
+		spec.Credentials = append(spec.Credentials, v1alpha1.Credential{Name: fmt.Sprintf("%063d", i), EnvName: fmt.Sprintf("E%0127d", i),
+			Delivery: v1alpha1.DeliveryEnv, SecretKeyRef: &v1alpha1.SecretKeyRef{Name: fmt.Sprintf("%0253d", i), Key: fmt.Sprintf("%0253d", i)}})
+	})
+	fill(8, func(i int) {
+		spec.Channels = append(spec.Channels, v1alpha1.Channel{Name: fmt.Sprintf("%063d", i), Type: v1alpha1.ChannelTelegram,
+			Telegram: &v1alpha1.TelegramChannel{Credential: fmt.Sprintf("%063d", i), APIURL: fmt.Sprintf("https://%0245d", i)}})
+	})
+	fill(16, func(int) {
+		rule := v1alpha1.EgressRule{CIDR: "1.1.1.0/24"}
+		fill(16, func(i int) { rule.Ports = append(rule.Ports, v1alpha1.EgressPort{Protocol: "TCP", Port: int32(i + 1)}) })
+		spec.Egress = append(spec.Egress, rule)
+	})
+	fill(8, func(i int) {
+		bot.Status.Conditions = append(bot.Status.Conditions, metav1.Condition{Type: fmt.Sprint("Kind", i), Message: long("m")})
+	})
+	bot.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: strings.Repeat("x", 60<<10)}
+	fill(200, func(i int) { bot.Annotations[fmt.Sprint("lethe.dev/", i)] = "x" })
+	fill(60, func(i int) { bot.Labels[fmt.Sprint("example.com/", i)] = "x" })
+	fill(16, func(i int) {
+		bot.ManagedFields = append(bot.ManagedFields, metav1.ManagedFieldsEntry{Manager: fmt.Sprint(i),
+			FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:x":"` + long("y") + `"}}`)}})
+	})
+	return bot
+}
+
+// The heap that one cached object takes, in bytes, at its worst. With the quotas on counts these are what a tenant can take
+// of the manager's memory: docs/design/0007-fairness.md.
+func TestHeapPerCachedObject(t *testing.T) {
+	bot := worstBot()
+	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "plan"}, Data: map[string]string{"plan.json": strings.Repeat("p", 900<<10)}}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{"x": strings.Repeat("x", 200<<10)}}}
+	for range 2000 {
+		account.ImagePullSecrets = append(account.ImagePullSecrets, corev1.LocalObjectReference{Name: long("r")[:250]})
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{"x": strings.Repeat("x", 250<<10)}}}
+	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "b"}}
+	for range 5000 {
+		binding.Subjects = append(binding.Subjects, rbacv1.Subject{Kind: "Group", Name: long("g")[:100]})
+	}
+	for _, c := range []struct {
+		name   string
+		object client.Object
+		into   func() client.Object
+		most   int
+	}{
+		{"BotDeployment", bot, func() client.Object { return &v1alpha1.BotDeployment{} }, 88 << 10},
+		{"StatefulSet of a bot", render(bot), func() client.Object { return &appsv1.StatefulSet{} }, 64 << 10},
+		{"NetworkPolicy of a bot", resources.BotNetworkPolicy(bot), func() client.Object { return &networkingv1.NetworkPolicy{} }, 48 << 10},
+		{"ConfigMap", configMap, func() client.Object { return &corev1.ConfigMap{} }, 4 << 10},
+		{"ServiceAccount", account, func() client.Object { return &corev1.ServiceAccount{} }, 4 << 10},
+		{"Namespace", namespace, func() client.Object { return &corev1.Namespace{} }, 4 << 10},
+		{"RoleBinding", binding, func() client.Object { return &rbacv1.RoleBinding{} }, 24 << 10},
+	} {
+		const copies = 64
+		encoded, err := json.Marshal(c.object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := make([]client.Object, copies)
+		before := heap()
+		for i := range kept {
+			kept[i] = c.into()
+			if err := json.Unmarshal(encoded, kept[i]); err != nil {
+				t.Fatal(err)
+			}
+			bulk.Strip(kept[i])
+		}
+		each := int(heap()-before) / copies
+		runtime.KeepAlive(kept)
+		t.Logf("%-24s %7d bytes as JSON, %6d in the cache", c.name, len(encoded), each)
+		if each > c.most {
+			t.Errorf("a cached %s takes %d bytes, want at most %d", c.name, each, c.most)
+		}
+	}
+}
+
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what pools hold goes with the second
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}

@@ -23,7 +23,6 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -142,8 +141,9 @@ func newManager(ctx context.Context, o options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	managerOptions.Metrics = metricsserver.Options{BindAddress: o.metrics}
-	managerOptions.HealthProbeBindAddress = o.health
+	// The servers of controller-runtime take any number of connections: observe opens ours instead.
+	managerOptions.Metrics = metricsserver.Options{BindAddress: "0"}
+	managerOptions.HealthProbeBindAddress = "0"
 	managerOptions.LeaderElection = o.leaderElect
 	managerOptions.LeaderElectionID = leaseName
 	managerOptions.LeaderElectionNamespace = o.settings.Namespace
@@ -161,8 +161,8 @@ func newManager(ctx context.Context, o options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
-		return nil, fmt.Errorf("add health checks: %w", err)
+	if err := observe(ctx, mgr, o); err != nil {
+		return nil, err
 	}
 	return mgr, nil
 }

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/test/attack"
 	"github.com/lethe-dev/lethe/test/env"
 )
 
@@ -89,6 +90,34 @@ func TestProcess(t *testing.T) {
 			return errors.New("the metrics do not count the Tenant")
 		}
 		return err
+	})
+	// Whoever only holds connections keeps neither the kubelet nor the monitoring out, and no other protocol is spoken.
+	for range 200 {
+		for _, address := range []string{health, metrics} {
+			// One that is turned away at once is none.
+			if idle, err := net.Dial("tcp", address); err == nil {
+				defer idle.Close()
+			}
+		}
+	}
+	waitFor(t, func() error { _, err := get("http://" + health + "/healthz"); return err })
+	waitFor(t, func() error {
+		text, err := get("http://" + metrics + "/metrics")
+		if err == nil && !strings.Contains(text, `lethe_manager_connections_refused_total{door="probes",reason="Source"}`) {
+			return errors.New("the metrics do not count the connections that were turned away")
+		}
+		return err
+	})
+	waitFor(t, func() error {
+		raw, err := net.Dial("tcp", metrics)
+		if err != nil {
+			return err
+		}
+		defer raw.Close()
+		if status, err := attack.Status(raw, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"); err != nil || status != http.StatusHTTPVersionNotSupported {
+			return fmt.Errorf("HTTP/2 in clear: %d, %v", status, err)
+		}
+		return nil
 	})
 	if err := checkUninstall(t.Context()); err == nil || !strings.Contains(err.Error(), "acme") {
 		t.Errorf("with a Tenant: %v", err)

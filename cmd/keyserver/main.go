@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/keyserver"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -42,6 +44,9 @@ const (
 
 	maintainEvery = time.Minute
 	stopWithin    = 20 * time.Second
+
+	// leastMemory is what the limits of the doors are added up to: docs/design/0006-doors.md.
+	leastMemory = 256 << 20
 )
 
 type options struct {
@@ -54,6 +59,7 @@ type options struct {
 	listen        string
 	metrics       string
 	health        string
+	memoryLimit   int64
 	verbosity     int
 }
 
@@ -78,6 +84,9 @@ func main() {
 		log.Error("Not started", "cause", err)
 		os.Exit(exitUsage)
 	}
+	if o.memoryLimit > 0 {
+		debug.SetMemoryLimit(o.memoryLimit / 4 * 3)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	if err := run(ctx, log, o, kek); err != nil {
@@ -91,6 +100,10 @@ func main() {
 func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key) error {
 	registry := prometheus.NewRegistry()
 	metrics, err := keyserver.NewMetrics(registry)
+	var doorMetrics *doors.Metrics
+	if err == nil {
+		doorMetrics, err = doors.NewMetrics("lethe_keyserver", registry)
+	}
 	if err == nil {
 		err = errors.Join(registry.Register(collectors.NewGoCollector()),
 			registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
@@ -111,7 +124,7 @@ func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key) erro
 	if err != nil {
 		return err
 	}
-	d, err := listen(ctx, o)
+	d, err := listen(ctx, o, doorMetrics)
 	if err != nil {
 		return err
 	}
@@ -133,6 +146,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.listen, "listen", ":8443", "address to answer on, TLS")
 	flags.StringVar(&o.metrics, "metrics-bind-address", ":8080", "address of the metrics, plain HTTP; 0 for none")
 	flags.StringVar(&o.health, "health-probe-bind-address", ":8081", "address of /healthz and /readyz, plain HTTP")
+	flags.Int64Var(&o.memoryLimit, "memory-limit", 0, "bytes that the container may have; three quarters of them are for Go, the rest is the kernel's for connections; 0 for no limit")
 	flags.IntVar(&o.verbosity, "v", 0, "1 for debug messages")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -146,6 +160,9 @@ func parse(args []string) (options, error) {
 	}
 	if o.kekFile == "" {
 		problems = append(problems, errors.New("--kek-file is required: without a key-encryption key nothing is started, and none is ever made up"))
+	}
+	if o.memoryLimit < 0 || (o.memoryLimit > 0 && o.memoryLimit < leastMemory) {
+		problems = append(problems, fmt.Errorf("--memory-limit %d is less than %d bytes, which the connections that are let in can take", o.memoryLimit, leastMemory))
 	}
 	if o.kekGrade != keyserver.GradeProduction && o.kekGrade != keyserver.GradeEvaluation {
 		problems = append(problems, fmt.Errorf("--kek-grade %q is neither Production nor Evaluation", o.kekGrade))
@@ -175,17 +192,22 @@ func hosts(s resources.Settings) []string {
 	return names
 }
 
-// doors are the addresses that the program answers on.
-type doors struct {
+// entrances are the addresses that the program answers on.
+type entrances struct {
 	calls, health, metrics net.Listener // metrics may be nil
 }
 
-func listen(ctx context.Context, o options) (doors, error) {
-	var d doors
+func listen(ctx context.Context, o options, m *doors.Metrics) (entrances, error) {
+	var d entrances
 	for _, door := range []struct {
 		what, address string
+		limits        doors.Limits
 		into          *net.Listener
-	}{{"calls", o.listen, &d.calls}, {"probes", o.health, &d.health}, {"metrics", o.metrics, &d.metrics}} {
+	}{
+		{"calls", o.listen, keyserver.CallLimits, &d.calls},
+		{"probes", o.health, doors.ObserverLimits, &d.health},
+		{"metrics", o.metrics, doors.ObserverLimits, &d.metrics},
+	} {
 		if door.what == "metrics" && door.address == "0" {
 			continue
 		}
@@ -193,13 +215,13 @@ func listen(ctx context.Context, o options) (doors, error) {
 		if err != nil {
 			return d, fmt.Errorf("listen for %s: %w", door.what, err)
 		}
-		*door.into = l
+		*door.into = doors.Listen(l, door.what, door.limits, clock.RealClock{}, m)
 	}
 	return d, nil
 }
 
 // serve answers until the context ends, and then ends what it is answering.
-func serve(ctx context.Context, log *slog.Logger, d doors, server *keyserver.Server, registry *prometheus.Registry) error {
+func serve(ctx context.Context, log *slog.Logger, d entrances, server *keyserver.Server, registry *prometheus.Registry) error {
 	health := http.NewServeMux()
 	health.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	health.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -207,15 +229,14 @@ func serve(ctx context.Context, log *slog.Logger, d doors, server *keyserver.Ser
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		}
 	})
-	calls := newHTTPServer(server.Handler(), log)
-	calls.TLSConfig = server.Authority().TLSConfig()
-	probes := newHTTPServer(health, log)
+	calls := doors.NewServer(server.Handler(), keyserver.CallRules, server.Authority().TLSConfig(), log)
+	probes := doors.NewServer(health, doors.ObserverRules("/healthz", "/readyz"), nil, log)
 	servers := []*http.Server{calls, probes}
 	starts := []func() error{func() error { return calls.ServeTLS(d.calls, "", "") }, func() error { return probes.Serve(d.health) }}
 	if d.metrics != nil {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-		metrics := newHTTPServer(mux, log)
+		metrics := doors.NewServer(mux, doors.ObserverRules("/metrics"), nil, log)
 		servers = append(servers, metrics)
 		starts = append(starts, func() error { return metrics.Serve(d.metrics) })
 	}
@@ -242,12 +263,6 @@ func serve(ctx context.Context, log *slog.Logger, d doors, server *keyserver.Ser
 		}
 	}
 	return failed
-}
-
-func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 }
 
 // maintain keeps keys and certificates in order. Until the first time has succeeded it tries every few seconds: there is

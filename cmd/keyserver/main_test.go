@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/keyserver"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -42,7 +43,7 @@ func TestFlags(t *testing.T) {
 			t.Errorf("without %s: %v", name, err)
 		}
 	}
-	for _, more := range []string{"--kek-grade=Best", "extra", "--unknown", "--realm=" + strings.Repeat("r", 64)} {
+	for _, more := range []string{"--kek-grade=Best", "extra", "--unknown", "--memory-limit=1000", "--memory-limit=-1", "--realm=" + strings.Repeat("r", 64)} {
 		if _, err := parse(append(slices.Clone(good), more)); err == nil {
 			t.Errorf("accepted %s", more)
 		}
@@ -72,13 +73,13 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := listen(t.Context(), options{listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: "127.0.0.1:0"})
+	registry := prometheus.NewRegistry()
+	d, err := listen(t.Context(), options{listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: "127.0.0.1:0"}, newDoorMetrics(t, registry))
 	if err != nil {
 		t.Fatal(err)
 	}
 	settings := resources.DefaultSettings()
 	settings.Image, settings.KeyserverURL = "lethe:1", "https://"+d.calls.Addr().String()
-	registry := prometheus.NewRegistry()
 	metrics, err := keyserver.NewMetrics(registry)
 	if err != nil {
 		t.Fatal(err)
@@ -131,7 +132,8 @@ func TestServe(t *testing.T) {
 		t.Errorf("revoking a live tenant: %v", err)
 	}
 	if _, body := get(t, d.metrics, "/metrics"); !strings.Contains(body, `lethe_keyserver_requests_total{path="/v1/tenant",reason="OK"} 1`) ||
-		!strings.Contains(body, "lethe_keyserver_kek_usable 1") || !strings.Contains(body, `certificate_expiry_timestamp_seconds{certificate="leaf"}`) {
+		!strings.Contains(body, "lethe_keyserver_kek_usable 1") || !strings.Contains(body, `certificate_expiry_timestamp_seconds{certificate="leaf"}`) ||
+		!strings.Contains(body, `lethe_keyserver_connections{door="calls",state="Reserved"} 1`) {
 		t.Errorf("the metrics are\n%s", body)
 	}
 	stop()
@@ -146,6 +148,15 @@ func TestServe(t *testing.T) {
 	if strings.Contains(logged.String(), token) || !strings.Contains(logged.String(), `"path":"/v1/tenant"`) {
 		t.Error("the log holds the token, or no line of the access")
 	}
+}
+
+func newDoorMetrics(t *testing.T, registry *prometheus.Registry) *doors.Metrics {
+	t.Helper()
+	m, err := doors.NewMetrics("lethe_keyserver", registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 func await(t *testing.T, ok func() bool) {
@@ -175,13 +186,13 @@ func get(t *testing.T, l net.Listener, path string) (int, string) {
 }
 
 func TestListenRefuses(t *testing.T) {
-	d, err := listen(t.Context(), options{listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: "0"})
+	d, err := listen(t.Context(), options{listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: "0"}, newDoorMetrics(t, prometheus.NewRegistry()))
 	if err != nil || d.metrics != nil {
 		t.Fatalf("metrics %v, %v", d.metrics, err)
 	}
 	taken := d.calls.Addr().String()
 	for name, o := range map[string]options{"calls": {listen: taken}, "probes": {listen: "127.0.0.1:0", health: taken}, "metrics": {listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: taken}} {
-		if _, err := listen(t.Context(), o); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := listen(t.Context(), o, newDoorMetrics(t, prometheus.NewRegistry())); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

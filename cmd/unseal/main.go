@@ -101,6 +101,8 @@ type unsealer interface {
 const (
 	firstWait = 250 * time.Millisecond
 	maxWait   = 5 * time.Second
+	// unansweredWait is the longest where no keyserver answered.
+	unansweredWait = time.Second
 )
 
 // ask goes on asking until the keyserver gives the credentials, refuses for good, or the time is up.
@@ -116,6 +118,10 @@ func ask(ctx context.Context, client unsealer, c clock.Clock, timeout time.Durat
 		}
 		// What the keyserver asks for is kept to only up to our own longest wait: a pod that starts should start soon.
 		pause := min(max(wait, keyclient.RetryAfter(err, 0)), maxWait)
+		if keyclient.ReasonOf(err) == "" {
+			// A connection that was closed before an answer lost its place in a crowd: the sooner it comes again, the sooner it gets in.
+			pause = min(pause, unansweredWait)
+		}
 		if c.Now().Add(pause).After(deadline) {
 			return bundle, fmt.Errorf("no credentials within %s: %w", timeout, describe(err))
 		}

@@ -181,7 +181,7 @@ func TestAskGoesOn(t *testing.T) {
 		s.errs[i] = down
 	}
 	_, err := ask(t.Context(), s, running(t), time.Minute)
-	if err == nil || !errors.Is(err, down) || !strings.Contains(err.Error(), "within 1m0s") || s.asked < 10 || s.asked > 30 {
+	if err == nil || !errors.Is(err, down) || !strings.Contains(err.Error(), "within 1m0s") || s.asked < 40 || s.asked > 70 {
 		t.Errorf("asked %d times: %v", s.asked, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -26,6 +26,7 @@ const DefaultTimeout = 15 * time.Second
 
 const (
 	maxAnswer       = 1 << 20
+	maxHead         = 16 << 10
 	idleConnections = 16
 )
 
@@ -165,11 +166,14 @@ func (c *Client) callAs(ctx context.Context, path string, req, into any) (string
 		return "", fmt.Errorf("ask the keyserver: %w", err)
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	defer clear(answer)
 	if err != nil {
 		return "", errors.New("the keyserver's answer broke off")
 	}
-	defer clear(answer)
+	if len(answer) > maxAnswer {
+		return "", fmt.Errorf("the keyserver's answer is longer than %d bytes", maxAnswer)
+	}
 	if resp.StatusCode != http.StatusOK {
 		return "", refusalOf(resp.StatusCode, answer)
 	}
@@ -200,6 +204,12 @@ func (c *Client) token() (string, error) {
 	return token, nil
 }
 
+func onlyHTTP1() *http.Protocols {
+	p := &http.Protocols{}
+	p.SetHTTP1(true)
+	return p
+}
+
 // client trusts the present bundle. It goes on using its connections while the bundle is the same.
 func (c *Client) client(ctx context.Context) (*http.Client, error) {
 	bundle, err := c.o.CA(ctx)
@@ -224,8 +234,12 @@ func (c *Client) client(ctx context.Context) (*http.Client, error) {
 			// No proxy: the token is for the keyserver alone.
 			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool},
 			MaxIdleConnsPerHost: idleConnections,
-			IdleConnTimeout:     90 * time.Second,
+			// Shorter than the keyserver keeps one, so that no call meets a connection that is being closed.
+			IdleConnTimeout:     60 * time.Second,
 			TLSHandshakeTimeout: 5 * time.Second,
+			// Whoever answers in the keyserver's place, or a broken one, fills no memory of ours: see maxAnswer, too.
+			MaxResponseHeaderBytes: maxHead,
+			Protocols:              onlyHTTP1(),
 		},
 		// A redirect would take the token elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

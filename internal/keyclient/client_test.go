@@ -217,6 +217,25 @@ func TestTrustsTheBundleOnly(t *testing.T) {
 	}
 }
 
+// TestAnswersAreBounded: whoever answers in the keyserver's place fills no memory of ours, with a head or with a body.
+func TestAnswersAreBounded(t *testing.T) {
+	s := newServer(t)
+	for name, answer := range map[string]func(http.ResponseWriter){
+		"a head": func(w http.ResponseWriter) { w.Header().Set("X", strings.Repeat("x", 2*maxHead)) },
+		"a body": func(w http.ResponseWriter) { _, _ = w.Write([]byte(`{"kekGrade":"` + strings.Repeat("x", maxAnswer))) },
+	} {
+		s.answer = func(w http.ResponseWriter, r *http.Request) {
+			if r.ProtoMajor != 1 {
+				t.Errorf("it speaks %s", r.Proto)
+			}
+			answer(w)
+		}
+		if _, err := s.client(t).Tenant(t.Context(), protocol.ObjectRef{}); err == nil || strings.Contains(err.Error(), "xxx") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestTokensThatAreNoPods(t *testing.T) {
 	for name, token := range map[string]string{"two parts": "a.b", "no base64": "a.!.c", "no pod": "a.e30.c", "no JSON": "a.eHl6.c"} {
 		if _, err := podUID(token); err == nil || IsRetryable(err) {

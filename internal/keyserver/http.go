@@ -13,6 +13,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
@@ -79,42 +80,75 @@ func (c caller) LogValue() slog.Value {
 }
 
 // handle joins a call's parts: who asks, what for, what it gets; it counts and logs every access, without any value.
-func handle[Request, Response any](s *Server, path string, authenticate func(context.Context, string) (caller, error),
+func handle[Request, Response any](s *Server, path string, queue *doors.Queue, authenticate authenticator,
 	call func(context.Context, caller, *Request) (*Response, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 		defer cancel()
 		began := s.Clock.Now()
-		var who caller
 		var req Request
-		var resp *Response
-		var body []byte
-		leave, err := s.inFlight.enter(ctx, r, func() (err error) {
-			body, err = read(w, r)
-			return err
-		})
+		who, answer, err := work(ctx, s, w, r, &req, queue, authenticate, call)
 		if err == nil {
-			defer leave()
-			who, err = authenticate(ctx, r.Header.Get("Authorization"))
-		}
-		if err == nil {
-			err = decode(body, &req)
-		}
-		if err == nil {
-			resp, err = call(ctx, who, &req)
+			err = s.give(ctx, w, r, answer)
 		}
 		took := s.Clock.Since(began)
 		if err != nil {
 			ref := asRefusal(err)
 			s.Metrics.observe(path, ref.Reason, took)
 			s.Log.Info("Refused", "path", path, "reason", ref.Reason, "message", ref.Message, "caller", who, "object", describe(&req), "took", took, "cause", ref.cause)
-			writeRefusal(w, ref)
+			writeRefusal(w, r, ref)
 			return
 		}
 		s.Metrics.observe(path, "OK", took)
 		s.Log.Info("Answered", "path", path, "caller", who, "object", describe(&req), "took", took)
-		writeJSON(w, http.StatusOK, resp)
 	})
+}
+
+// work does everything but giving the answer: nobody's place is taken up by a body that does not come, nor by an answer that
+// is not read.
+func work[Request, Response any](ctx context.Context, s *Server, w http.ResponseWriter, r *http.Request, req *Request, queue *doors.Queue,
+	authenticate authenticator, call func(context.Context, caller, *Request) (*Response, error)) (caller, []byte, error) {
+	body, err := read(w, r)
+	if err != nil {
+		return caller{}, nil, err
+	}
+	who, leave, err := s.enter(ctx, r, queue, authenticate)
+	if err != nil {
+		return who, nil, err
+	}
+	defer leave()
+	if err := decode(body, req); err != nil {
+		return who, nil, err
+	}
+	resp, err := call(ctx, who, req)
+	if err != nil {
+		return who, nil, err
+	}
+	answer, err := json.Marshal(resp)
+	if err != nil {
+		return who, nil, fmt.Errorf("encode the answer: %w", err)
+	}
+	return who, answer, nil
+}
+
+// give sends an answer. A large one waits for its caller's turn, since a reader that is slow makes it stay in memory.
+func (s *Server) give(ctx context.Context, w http.ResponseWriter, r *http.Request, answer []byte) error {
+	if len(answer) > maxAnswer {
+		return refuse(protocol.ReasonInternal, "the answer is longer than %d bytes", maxAnswer)
+	}
+	if len(answer) > smallAnswer {
+		name := address(r)
+		if conn := doors.Of(r.Context()); conn != nil && conn.Name() != "" {
+			name = conn.Name()
+		}
+		leave, err := turn(ctx, s.inFlight.answers, name)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
+	write(w, r, http.StatusOK, answer)
+	return nil
 }
 
 // describe names what a request of the manager is about; the requests of pods are about themselves.
@@ -155,7 +189,7 @@ func notARequest() *refusal {
 	return refuse(protocol.ReasonBadRequest, "the body is not a JSON request of at most %d bytes", maxBody)
 }
 
-func writeRefusal(w http.ResponseWriter, r *refusal) {
+func writeRefusal(w http.ResponseWriter, req *http.Request, r *refusal) {
 	status, ok := statuses[r.Reason]
 	if !ok {
 		status = http.StatusConflict
@@ -163,13 +197,25 @@ func writeRefusal(w http.ResponseWriter, r *refusal) {
 	if r.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(r.RetryAfter))
 	}
-	writeJSON(w, status, &r.answer)
+	if status == http.StatusUnauthorized || status == http.StatusBadRequest {
+		w.Header().Set("Connection", "close")
+	}
+	body, err := json.Marshal(&r.answer)
+	if err != nil {
+		body = []byte("{}")
+	}
+	write(w, req, status, body)
 }
 
-func writeJSON(w http.ResponseWriter, status int, body any) {
+// write answers. A stranger's connection ends with its answer: whoever wants to keep one shows a token that counts.
+func write(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	if conn := doors.Of(r.Context()); conn != nil && conn.Name() == "" {
+		w.Header().Set("Connection", "close")
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	// A client that has gone away is not our error, and there is no answer left to change.
-	_ = json.NewEncoder(w).Encode(body)
+	_, _ = w.Write(body)
 }

@@ -4,97 +4,124 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"sync"
 
+	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// Limits of the door, and of what is worked on behind it. What they cost in memory is added up in
+// docs/design/0006-doors.md, and held by TestMemoryUnderAttack.
+var (
+	// CallLimits are those of the door for calls. The manager's replicas have places of their own.
+	CallLimits = doors.Limits{Strangers: 256, PerSource: 192, Known: 192, PerName: 32, Reserved: 64, Wire: 32 << 10}
+	// CallRules are what may be said there: six small calls.
+	CallRules = doors.Rules{Method: http.MethodPost, Body: maxBody, Head: 8 << 10, Paths: []string{protocol.PathTenant,
+		protocol.PathCredentials, protocol.PathRevoke, protocol.PathUnseal, protocol.PathLease, protocol.PathRelease}}
+
+	// strangerLimits are for finding out whose a token is, names being addresses. Each costs a question to the API server.
+	strangerLimits = doors.QueueLimits{Places: 32, PerName: 16, Waiting: 256, WaitingPerName: 128}
+	managerLimits  = doors.QueueLimits{Places: 16, PerName: 16, Waiting: 64, WaitingPerName: 64}
+	// leaseLimits and unsealLimits are apart, so that bots that start do not make sweeps lose their leases, nor the other way
+	// round. Names are namespaces.
+	leaseLimits  = doors.QueueLimits{Places: 12, PerName: 6, Waiting: 256, WaitingPerName: 32}
+	unsealLimits = doors.QueueLimits{Places: 12, PerName: 6, Waiting: 256, WaitingPerName: 32}
+	// answerLimits are for answers that do not fit into what the kernel buffers, so that slow readers hold up only their own.
+	answerLimits = doors.QueueLimits{Places: 16, PerName: 2, Waiting: 16, WaitingPerName: 2}
 )
 
 const (
-	// maxInFlight is how many requests are worked on at a time, and maxPerAddress how many of one caller's: a pod that asks
-	// without end must not keep the others' leases and credentials waiting. The manager's workers fit.
-	maxInFlight   = 64
-	maxPerAddress = 16
-	// maxWaiting of one address; what comes on top is turned away at once.
-	maxWaiting = 256
+	// smallAnswer fits into what the kernel buffers: writing it waits for nobody.
+	smallAnswer = 32 << 10
+	// maxAnswer is more than all credentials of one object can have.
+	maxAnswer = 512 << 10
+
+	// managerName is the manager's among names of connections, where all others are namespaces.
+	managerName = "the manager"
 )
 
-// inFlight bounds the requests that are worked on, for each address and altogether.
+// inFlight bounds the requests that are worked on, and lets those that wait take turns.
 type inFlight struct {
-	all chan struct{}
-
-	mu        sync.Mutex
-	addresses map[string]*addressGate
-}
-
-// addressGate is one address's share. It exists as long as somebody of that address is inside or waits.
-type addressGate struct {
-	slots chan struct{}
-	users int
+	strangers, manager, leases, unseals, answers *doors.Queue
 }
 
 func newInFlight() *inFlight {
-	return &inFlight{all: make(chan struct{}, maxInFlight), addresses: map[string]*addressGate{}}
+	return &inFlight{strangers: doors.NewQueue(strangerLimits), manager: doors.NewQueue(managerLimits),
+		leases: doors.NewQueue(leaseLimits), unseals: doors.NewQueue(unsealLimits), answers: doors.NewQueue(answerLimits)}
 }
 
-// enter waits until a request may be worked on. leave must be called when that is done. The request arrives while it takes up
-// nothing but its own address's share: a body that never comes is waited for at nobody else's expense.
-func (f *inFlight) enter(ctx context.Context, r *http.Request, arrive func() error) (leave func(), err error) {
-	address, _, err := net.SplitHostPort(r.RemoteAddr)
+// authenticator finds out who asks.
+type authenticator func(context.Context, string) (caller, error)
+
+// enter finds out who asks, and waits for that one's turn. A connection that has shown whose it is waits with its own kind
+// only: what strangers do, behind the same address or another, does not hold it up. leave must be called when the work is done.
+func (s *Server) enter(ctx context.Context, r *http.Request, queue *doors.Queue, authenticate authenticator) (who caller, leave func(), err error) {
+	conn := doors.Of(r.Context())
+	known := ""
+	if conn != nil {
+		known = conn.Name()
+	}
+	if known != "" && (known == managerName) == (queue == s.inFlight.manager) {
+		return s.enterKnown(ctx, r, queue, known, authenticate)
+	}
+	out, err := turn(ctx, s.inFlight.strangers, address(r))
 	if err != nil {
-		address = r.RemoteAddr
+		return caller{}, nil, err
 	}
-	gate := f.gate(address)
-	if gate == nil {
-		return nil, later(protocol.ReasonInternal, 2, "too many requests of this address at a time")
+	who, err = authenticate(ctx, r.Header.Get("Authorization"))
+	out()
+	if err != nil {
+		return who, nil, err
 	}
-	if err := take(ctx, gate.slots); err != nil {
-		f.forget(address, gate)
-		return nil, err
+	name := s.nameOf(who)
+	if conn != nil {
+		// One whose namespace has its share stays a stranger, whose connection ends with the answer.
+		conn.Prove(name, name == managerName)
 	}
-	if err = arrive(); err == nil {
-		err = take(ctx, f.all)
+	leave, err = turn(ctx, queue, name)
+	return who, leave, err
+}
+
+// enterKnown takes the connection's word for whose turn it is, and still asks about the token each time.
+func (s *Server) enterKnown(ctx context.Context, r *http.Request, queue *doors.Queue, name string, authenticate authenticator) (caller, func(), error) {
+	leave, err := turn(ctx, queue, name)
+	if err != nil {
+		return caller{}, nil, err
+	}
+	who, err := authenticate(ctx, r.Header.Get("Authorization"))
+	if err == nil && s.nameOf(who) != name {
+		err = refuse(protocol.ReasonForbidden, "this connection has been used with the token of another namespace")
 	}
 	if err != nil {
-		<-gate.slots
-		f.forget(address, gate)
-		return nil, err
+		leave()
+		return who, nil, err
 	}
-	return func() {
-		<-f.all
-		<-gate.slots
-		f.forget(address, gate)
-	}, nil
+	return who, leave, nil
 }
 
-func take(ctx context.Context, slots chan struct{}) error {
-	select {
-	case slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return later(protocol.ReasonInternal, 2, "too many requests at a time")
+func (s *Server) nameOf(who caller) string {
+	if who.Namespace == s.Settings.Namespace && who.ServiceAccount == resources.ServiceAccountManager {
+		return managerName
 	}
+	return who.Namespace
 }
 
-// gate of an address, or nil when too many of it wait already.
-func (f *inFlight) gate(address string) *addressGate {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	gate, ok := f.addresses[address]
-	if !ok {
-		gate = &addressGate{slots: make(chan struct{}, maxPerAddress)}
-		f.addresses[address] = gate
+func turn(ctx context.Context, q *doors.Queue, name string) (func(), error) {
+	leave, err := q.Enter(ctx, name)
+	if err != nil {
+		return nil, later(protocol.ReasonInternal, 2, "too many requests at a time")
 	}
-	if gate.users >= maxPerAddress+maxWaiting {
-		return nil
-	}
-	gate.users++
-	return gate
+	return leave, nil
 }
 
-func (f *inFlight) forget(address string, gate *addressGate) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if gate.users--; gate.users == 0 {
-		delete(f.addresses, address)
+// address that a request came from.
+func address(r *http.Request) string {
+	if conn := doors.Of(r.Context()); conn != nil {
+		return conn.Source()
 	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
 }

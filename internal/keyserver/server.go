@@ -22,7 +22,7 @@ import (
 
 // Limits of one request.
 const (
-	maxBody        = 64 << 10
+	maxBody        = 8 << 10
 	requestTimeout = 15 * time.Second
 )
 
@@ -130,11 +130,11 @@ func (s *Server) Ready(ctx context.Context) error {
 // Handler serves the calls.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("POST "+protocol.PathTenant, handle(s, protocol.PathTenant, s.forManager, s.tenant))
-	mux.Handle("POST "+protocol.PathCredentials, handle(s, protocol.PathCredentials, s.forManager, s.credentials))
-	mux.Handle("POST "+protocol.PathRevoke, handle(s, protocol.PathRevoke, s.forManager, s.revoke))
-	mux.Handle("POST "+protocol.PathUnseal, handle(s, protocol.PathUnseal, s.forPod, s.unseal))
-	mux.Handle("POST "+protocol.PathLease, handle(s, protocol.PathLease, s.forPod, s.lease))
-	mux.Handle("POST "+protocol.PathRelease, handle(s, protocol.PathRelease, s.forPod, s.release))
+	mux.Handle("POST "+protocol.PathTenant, handle(s, protocol.PathTenant, s.inFlight.manager, s.forManager, s.tenant))
+	mux.Handle("POST "+protocol.PathCredentials, handle(s, protocol.PathCredentials, s.inFlight.manager, s.forManager, s.credentials))
+	mux.Handle("POST "+protocol.PathRevoke, handle(s, protocol.PathRevoke, s.inFlight.manager, s.forManager, s.revoke))
+	mux.Handle("POST "+protocol.PathUnseal, handle(s, protocol.PathUnseal, s.inFlight.unseals, s.forPod, s.unseal))
+	mux.Handle("POST "+protocol.PathLease, handle(s, protocol.PathLease, s.inFlight.leases, s.forPod, s.lease))
+	mux.Handle("POST "+protocol.PathRelease, handle(s, protocol.PathRelease, s.inFlight.leases, s.forPod, s.release))
 	return mux
 }

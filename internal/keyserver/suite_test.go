@@ -35,15 +35,26 @@ import (
 
 var testEnv *env.Env
 
-func TestMain(m *testing.M) { os.Exit(env.Main(m, func(e *env.Env) { testEnv = e })) }
+func TestMain(m *testing.M) {
+	if config := os.Getenv(attackedEnv); config != "" {
+		os.Exit(attacked(config))
+	}
+	os.Exit(env.Main(m, func(e *env.Env) { testEnv = e }))
+}
 
 // sharedKEK is the one of the keys' namespace that all tests share, as one installation would.
 var sharedKEK = sync.OnceValue(newKEK)
 
-func newKEK() sealing.Key {
+func newKEK() sealing.Key { return parseKEK(newKEKText()) }
+
+func newKEKText() string {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b)
-	k, err := sealing.ParseKEK([]byte(base64.StdEncoding.EncodeToString(b)))
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+func parseKEK(text string) sealing.Key {
+	k, err := sealing.ParseKEK([]byte(text))
 	if err != nil {
 		panic(err)
 	}
@@ -195,11 +206,16 @@ func (w *world) waitAllowed(ns string) {
 // eventually polls with a bounded wait.
 func (w *world) eventually(ok func() bool) {
 	w.Helper()
-	deadline := time.After(10 * time.Second)
+	w.eventuallyWithin(10*time.Second, ok)
+}
+
+func (w *world) eventuallyWithin(most time.Duration, ok func() bool) {
+	w.Helper()
+	deadline := time.After(most)
 	for !ok() {
 		select {
 		case <-deadline:
-			w.Fatal("not within ten seconds")
+			w.Fatalf("not within %s", most)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -40,13 +40,17 @@ func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.Creden
 	if err != nil {
 		return nil, err
 	}
+	sub.tenant = tenant.Name
+	sub.suspended = sub.bot != nil && resources.IsSuspended(sub.bot, tenant)
 	keys, err := s.keysOf(ctx, tenant)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := s.storeCredentials(ctx, sub, keys, wanted, !sub.hadKeys())
-	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
-		// The object is not as new as its status says (a crash, or another replica): once more with what is stored.
+	isNew := !sub.hadKeys()
+	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || (err == nil && isNew && len(wanted) > 0 && resp.Secret == "") {
+		// The object is not as new as its status says (a crash, or another replica), or a value was refused, and one that was
+		// stored before may go on: once more with what is stored.
 		resp, err = s.storeCredentials(ctx, sub, keys, wanted, false)
 	}
 	return resp, err
@@ -140,7 +144,7 @@ func record(doc objectDoc, st set) (objectDoc, error) {
 	for _, r := range st.items {
 		out.Credentials[r.wanted.name] = credentialDoc{
 			Highest: max(doc.Credentials[r.wanted.name].Highest, r.version), Version: r.version, Source: r.source,
-			Destination: r.wanted.destination.Digest()}
+			Destination: r.wanted.destination.Digest(), Identity: r.identity}
 	}
 	if len(out.Credentials) > maxKnownCredentials {
 		return out, refuse(protocol.ReasonBadRequest, "the object has had more than %d names of credentials: make a new one", maxKnownCredentials)

@@ -28,6 +28,8 @@ type resolved struct {
 	source  string // names the value without giving it away
 	version uint32
 	value   func(context.Context) ([]byte, error) // called only when a new set is written
+	// identity of the channel that the value speaks for; empty for other credentials.
+	identity string
 }
 
 // resolveAll looks at every credential; a refused one keeps the value that is in use.
@@ -46,6 +48,13 @@ func (s *Server) resolveAll(ctx context.Context, sub *subject, tenant *tenantKey
 		}
 		if r.source == "" {
 			s.keepInUse(sub, keys, &r)
+		}
+		if r.source != "" && w.name == channelCredential(sub.bot) && !sub.suspended {
+			if err := s.holdChannel(ctx, sub, keys, &r); err != nil {
+				return nil, err
+			}
+		} else {
+			r.identity = keys.doc.Credentials[w.name].Identity
 		}
 		out = append(out, r)
 	}

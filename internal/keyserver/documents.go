@@ -98,6 +98,8 @@ type credentialDoc struct {
 	Source  string `json:"source,omitempty"`  // names the value in use without giving it away
 	// Destination is the digest of the server that the value in use was sealed for; empty for a bot's.
 	Destination string `json:"destination,omitempty"`
+	// Identity is the keyed digest of the messenger's channel that the value in use speaks for: <kid of the channel key>.<digest>.
+	Identity string `json:"identity,omitempty"`
 }
 
 // caDoc holds the keyserver's certificate authorities.

@@ -13,6 +13,8 @@ type Metrics struct {
 	tenantKeys  prometheus.Gauge
 	kekUsable   prometheus.Gauge
 	certificate *prometheus.GaugeVec
+	// channelsTaken counts credentials that were refused because another bot holds their channel.
+	channelsTaken prometheus.Counter
 }
 
 // NewMetrics registers the metrics.
@@ -29,7 +31,9 @@ func NewMetrics(into prometheus.Registerer) (*Metrics, error) {
 		certificate: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lethe_keyserver_certificate_expiry_timestamp_seconds",
 			Help: "When the server's certificate (leaf) and its authority (ca) end."}, []string{"certificate"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.tenantKeys, m.kekUsable, m.certificate} {
+	m.channelsTaken = prometheus.NewCounter(prometheus.CounterOpts{Name: "lethe_keyserver_channels_taken_total",
+		Help: "Credentials that were refused because another bot holds the messenger's channel that they speak for."})
+	for _, c := range []prometheus.Collector{m.channelsTaken, m.requests, m.duration, m.tenantKeys, m.kekUsable, m.certificate} {
 		if err := into.Register(c); err != nil {
 			return nil, err
 		}

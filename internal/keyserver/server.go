@@ -62,6 +62,10 @@ type Server struct {
 
 	uidsMu    sync.Mutex
 	uidsFloor int64 // behind every user id that is known to have been given; 0 while that was not looked for
+	channelMu sync.Mutex
+	// channelsSwept is when holders were last looked for that are gone.
+	channelsSwept time.Time
+	channel       sealing.Key // digests channels' identities; the zero Key before it was read
 
 	kekMu      sync.Mutex
 	kekChecked time.Time
@@ -116,7 +120,7 @@ func (s *Server) Maintain(ctx context.Context) error {
 	s.tenants.sweep()
 	s.managers.sweep()
 	s.Metrics.tenantKeys.Set(float64(s.keys.len()))
-	return s.authority.Maintain(ctx)
+	return errors.Join(s.authority.Maintain(ctx), s.maintainChannels(ctx))
 }
 
 // Ready says whether calls can be answered now: the key-encryption key opens its canary and there is a certificate.

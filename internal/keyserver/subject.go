@@ -19,7 +19,10 @@ type subject struct {
 	bot    *v1alpha1.BotDeployment // one of the two is set
 	store  *v1alpha1.DataStore
 	known  string // the encrypted Secret that its status names; says that it had keys once
-	seen   int64  // the generation of its document of keys that its status names
+	// suspended says that the bot must have no pod: it claims no channel.
+	suspended bool
+	tenant    string // its name, once it is known
+	seen      int64  // the generation of its document of keys that its status names
 }
 
 // wantedCredential is one credential as the spec asks for it.

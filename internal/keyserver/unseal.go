@@ -63,6 +63,10 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	if err := s.matchBot(set, pod, bot, tenant); err != nil {
 		return nil, err
 	}
+	sub.tenant = tenant.Name
+	if err := s.holdsChannel(ctx, sub, keys); err != nil {
+		return nil, err
+	}
 	if polls(bot) {
 		if err := s.onlyPod(ctx, pod); err != nil {
 			return nil, err

@@ -58,6 +58,7 @@ const (
 	ReasonUnknownKey    = "UnknownKey"    // sealed to a key that this tenant does not have
 	ReasonDoesNotOpen   = "DoesNotOpen"   // right place by its hint, yet it does not open: altered, or another realm
 	ReasonRolledBack    = "RolledBack"    // older than the one in use, which goes on being used
+	ReasonChannelTaken  = "ChannelTaken"  // another bot holds the messenger's channel that the token speaks for
 	ReasonSecretMissing = "SecretMissing" // secretKeyRef points at nothing
 	// ReasonSecretNotShared: the Secret that secretKeyRef names does not name the bot.
 	ReasonSecretNotShared = "SecretNotShared"

@@ -26,11 +26,12 @@ const wrapPrefix = "wrap.v1."
 type Purpose string
 
 const (
-	PurposeTenant Purpose = "tenant" // a tenant's key under the KEK; bound to realm, tenant, tenant UID
-	PurposeSeal   Purpose = "seal"   // the private key that values are sealed to, under the tenant's; bound to the same
-	PurposeData   Purpose = "data"   // an object's data key under the tenant's; bound to the same and the object's UID
-	PurposeCA     Purpose = "ca"     // the private key of the keyserver's CA under the KEK; bound to the realm
-	PurposeCanary Purpose = "canary" // a known text under the KEK, to tell a wrong KEK; bound to the realm
+	PurposeTenant  Purpose = "tenant"  // a tenant's key under the KEK; bound to realm, tenant, tenant UID
+	PurposeSeal    Purpose = "seal"    // the private key that values are sealed to, under the tenant's; bound to the same
+	PurposeData    Purpose = "data"    // an object's data key under the tenant's; bound to the same and the object's UID
+	PurposeCA      Purpose = "ca"      // the private key of the keyserver's CA under the KEK; bound to the realm
+	PurposeChannel Purpose = "channel" // the key that channels' identities are digested with, under the KEK; bound to the realm
+	PurposeCanary  Purpose = "canary"  // a known text under the KEK, to tell a wrong KEK; bound to the realm
 )
 
 // Key is a symmetric key: the KEK, a tenant's key or an object's data key. Children are random, never derived from

@@ -21,11 +21,14 @@ func NoCredentials() *metav1.Condition {
 // reverting a commit must not stop a bot.
 func Credentials(answer protocol.CredentialsResponse) (*metav1.Condition, *Problem) {
 	const kind = v1alpha1.ConditionCredentialsReady
-	var refused, older, plain []string
+	var refused, older, plain, notes []string
 	reason := ""
 	for _, item := range answer.Items {
 		switch item.Reason {
 		case protocol.ReasonStored:
+			if item.Message != "" {
+				notes = append(notes, fmt.Sprintf(" %s: %s.", item.Name, item.Message))
+			}
 		case protocol.ReasonRolledBack:
 			older = append(older, item.Name)
 		default:
@@ -50,6 +53,7 @@ func Credentials(answer protocol.CredentialsResponse) (*metav1.Condition, *Probl
 		c = condition(kind, metav1.ConditionTrue, ReasonPlaintext, fmt.Sprintf(
 			"Taken from a Secret, so the plaintext stands in etcd: %s. Prefer sealed values.", strings.Join(plain, ", ")))
 	}
+	c.Message += strings.Join(notes, "")
 	return &c, nil
 }
 

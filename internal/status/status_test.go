@@ -222,3 +222,11 @@ func TestApply(t *testing.T) {
 		t.Errorf("%d characters at %s", len(c.Message), c.LastTransitionTime)
 	}
 }
+
+// TestNotesOnStoredCredentials: what is stored may still have something said about it.
+func TestNotesOnStoredCredentials(t *testing.T) {
+	c, problem := Credentials(protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "telegram", Reason: protocol.ReasonStored, Message: "no token's shape"}}})
+	if problem != nil || c.Status != metav1.ConditionTrue || !strings.Contains(c.Message, "telegram: no token's shape.") {
+		t.Errorf("%+v, %+v", c, problem)
+	}
+}

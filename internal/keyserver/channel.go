@@ -1,0 +1,409 @@
+package keyserver
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// A messenger answers one consumer of a bot at a time, whatever number of BotDeployments hold its token. So the identity of
+// a channel has one holder in the whole installation: a document of the keys' namespace that is created once, named by a
+// keyed digest of the identity. It is not taken back when its bot is suspended or gone: whoever comes next looks, live,
+// whether the holder still needs it.
+
+const (
+	formatChannelKey    = "lethe.dev/channel-key/v2"
+	formatChannelHolder = "lethe.dev/channel-holder/v2"
+
+	channelKeyName   = "channel-key"
+	componentChannel = "channel"
+)
+
+// channelKeyDoc holds the key that digests are made with, under the KEK. It stays the same when the KEK is rotated.
+type channelKeyDoc struct {
+	Realm string `json:"realm"`
+	KID   string `json:"kid"`
+	Key   string `json:"key"`
+}
+
+// channelHolderDoc says which bot holds an identity. It is authenticated under the channel key.
+type channelHolderDoc struct {
+	Realm     string `json:"realm"`
+	Digest    string `json:"digest"`
+	Tenant    string `json:"tenant"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
+}
+
+func channelSecretName(digest string) string { return "channel-" + digest[:min(len(digest), 20)] }
+
+// telegramToken is a token as Telegram issues it: the bot's number, which is its identity and public, and a secret part,
+// which @BotFather can change.
+var telegramToken = regexp.MustCompile(`^([0-9]{1,20}):[A-Za-z0-9_-]{16,}$`)
+
+// channelCredential names the credential that a bot's channel takes its identity from; empty when it has none.
+func channelCredential(bot *v1alpha1.BotDeployment) string {
+	if bot == nil {
+		return ""
+	}
+	for _, c := range bot.Spec.Channels {
+		if c.Telegram != nil {
+			return c.Telegram.Credential
+		}
+	}
+	return ""
+}
+
+// identity is the keyed digest of the channel that a token speaks for, "<kid>.<digest>", or empty where the value has no
+// token's shape and so no identity.
+func (s *Server) identity(ctx context.Context, token []byte) (string, error) {
+	found := telegramToken.FindSubmatch([]byte(strings.TrimSpace(string(token))))
+	if found == nil {
+		return "", nil
+	}
+	key, err := s.channelKey(ctx)
+	if err != nil {
+		return "", err
+	}
+	return key.KID() + "." + key.MAC("channel", string(v1alpha1.ChannelTelegram), string(found[1])), nil
+}
+
+// channelKey reads the key that digests are made with, and makes it where there never was one.
+func (s *Server) channelKey(ctx context.Context) (sealing.Key, error) {
+	s.channelMu.Lock()
+	defer s.channelMu.Unlock()
+	if s.channel.KID() != "" {
+		return s.channel, nil
+	}
+	if err := s.kekUsable(ctx); err != nil {
+		return sealing.Key{}, err
+	}
+	var secret corev1.Secret
+	name := client.ObjectKey{Namespace: s.KeysNamespace, Name: channelKeyName}
+	err := s.Client.Get(ctx, name, &secret)
+	if apierrors.IsNotFound(err) {
+		if err = s.makeChannelKey(ctx); err == nil || apierrors.IsAlreadyExists(err) {
+			err = s.Client.Get(ctx, name, &secret)
+		}
+	}
+	if err != nil {
+		return sealing.Key{}, err
+	}
+	key, err := openChannelKey(&secret, s.kek())
+	if err != nil {
+		return sealing.Key{}, refuse(protocol.ReasonKeyMissing, "%s: restore the backup", err)
+	}
+	s.channel = key
+	return key, nil
+}
+
+func (s *Server) makeChannelKey(ctx context.Context) error {
+	key, entry, err := s.newKeyUnder(s.kek(), sealing.PurposeChannel, s.Realm)
+	if err != nil {
+		return err
+	}
+	doc := channelKeyDoc{Realm: s.Realm, KID: key.KID(), Key: entry.Key}
+	secret, err := newDocument(s.KeysNamespace, channelKeyName, "", formatChannelKey, 1, s.kek(), doc)
+	if err != nil {
+		return err
+	}
+	return s.Client.Create(ctx, secret)
+}
+
+// openChannelKey reads, opens and authenticates the document of the channel key.
+func openChannelKey(secret *corev1.Secret, kek sealing.Ring) (sealing.Key, error) {
+	var doc channelKeyDoc
+	if _, err := openKEKDocument(secret, formatChannelKey, kek, &doc); err != nil {
+		return sealing.Key{}, err
+	}
+	key, err := kek.Unwrap(doc.Key, sealing.PurposeChannel, doc.Realm)
+	if err != nil || key.KID() != doc.KID {
+		return sealing.Key{}, altered(secret, "the channel key does not open")
+	}
+	return key, nil
+}
+
+// holdChannel makes a bot the holder of the identity behind one of its credentials, and refuses the credential when
+// another bot is. A refused one goes on with the value before it, where that is of another channel that the bot still holds.
+func (s *Server) holdChannel(ctx context.Context, sub *subject, keys *objectKeys, r *resolved) error {
+	before := keys.doc.Credentials[r.wanted.name]
+	if r.source == before.Source && s.knows(before.Identity) {
+		r.identity = before.Identity
+	} else {
+		value, err := r.value(ctx)
+		if err != nil {
+			return nil // writing the set says what is wrong with it
+		}
+		if r.identity, err = s.identity(ctx, value); err != nil {
+			return err
+		}
+	}
+	if r.identity == "" {
+		r.result.Message = strings.TrimPrefix(r.result.Message+"; ", "; ") +
+			"the value has not the shape of a Telegram token (number, colon, secret part), so that nothing keeps another bot from using it at the same time"
+		return nil
+	}
+	err := s.claim(ctx, sub, r.identity)
+	taken := asTaken(err)
+	if taken == nil {
+		return err
+	}
+	s.Metrics.channelsTaken.Inc()
+	refusedOne := refused(r.wanted, taken.Reason, "%s", taken.Message)
+	if before.Source != r.source && before.Identity != "" && before.Identity != r.identity && s.claim(ctx, sub, before.Identity) == nil {
+		s.keepInUse(sub, keys, &refusedOne)
+		refusedOne.identity = before.Identity
+	}
+	*r = refusedOne
+	return nil
+}
+
+// knows says whether an identity was made with the present channel key.
+func (s *Server) knows(identity string) bool {
+	kid, _, ok := strings.Cut(identity, ".")
+	s.channelMu.Lock()
+	defer s.channelMu.Unlock()
+	return ok && (s.channel.KID() == "" || s.channel.KID() == kid)
+}
+
+// asTaken returns the refusal when an error says that another bot holds a channel.
+func asTaken(err error) *refusal {
+	if err == nil {
+		return nil
+	}
+	if r := asRefusal(err); r.Reason == protocol.ReasonChannelTaken {
+		return r
+	}
+	return nil
+}
+
+// claim makes a bot the holder of an identity. Creating the document is what decides between two that come at once.
+func (s *Server) claim(ctx context.Context, sub *subject, identity string) error {
+	key, err := s.channelKey(ctx)
+	if err != nil {
+		return err
+	}
+	_, digest, _ := strings.Cut(identity, ".")
+	ring := sealing.Ring{key}
+	wanted := channelHolderDoc{Realm: s.Realm, Digest: digest, Tenant: sub.tenant, Namespace: sub.namespace(), Name: sub.name(), UID: sub.uid()}
+	var secret corev1.Secret
+	err = s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: channelSecretName(digest)}, &secret)
+	if apierrors.IsNotFound(err) {
+		fresh, err := s.newHolder(ring, 1, wanted)
+		if err != nil {
+			return err
+		}
+		if err := s.Client.Create(ctx, fresh); apierrors.IsAlreadyExists(err) {
+			return later(protocol.ReasonInternal, 1, "another replica wrote at the same time")
+		} else if err != nil {
+			return err
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var held channelHolderDoc
+	e, err := readDocument(&secret, formatChannelHolder, &held)
+	if err == nil {
+		err = e.check(&secret, ring)
+	}
+	if err != nil || held.Digest != digest {
+		// Nothing is lost with a document that says who holds a channel: it is made anew, for who needs it.
+		s.Log.Warn("A channel's holder cannot be believed and is taken over", "secret", secret.Name, "object", refString(sub.ref()), "cause", err)
+		return s.takeOver(ctx, &secret, ring, wanted, 1)
+	}
+	if held.UID == sub.uid() {
+		return nil
+	}
+	needs, err := s.stillHolds(ctx, held)
+	if err != nil {
+		return err
+	}
+	if !needs {
+		return s.takeOver(ctx, &secret, ring, wanted, e.Generation+1)
+	}
+	s.Log.Info("Channel taken", "object", refString(sub.ref()), "holder", fmt.Sprintf("%s %s/%s %s", held.Tenant, held.Namespace, held.Name, held.UID))
+	return taken(sub, held)
+}
+
+// taken names the holder only to its own tenant.
+func taken(sub *subject, held channelHolderDoc) error {
+	who := "a bot of this installation"
+	if held.Tenant == sub.tenant {
+		who = fmt.Sprintf("BotDeployment %s/%s", held.Namespace, held.Name)
+	}
+	return refuse(protocol.ReasonChannelTaken,
+		"%s uses this Telegram bot already (the number before the token's colon): Telegram answers one program at a time, and two would stop each other. Suspend or delete that one, or ask @BotFather for another bot", who)
+}
+
+// takeOver writes a new holder over exactly the document that was read.
+func (s *Server) takeOver(ctx context.Context, was *corev1.Secret, ring sealing.Ring, doc channelHolderDoc, generation int64) error {
+	fresh, err := s.newHolder(ring, generation, doc)
+	if err != nil {
+		return err
+	}
+	fresh.UID, fresh.ResourceVersion = was.UID, was.ResourceVersion
+	return s.Client.Update(ctx, fresh)
+}
+
+// stillHolds looks, live, whether the holder of a channel needs it: it exists, runs or has a pod that has not ended, and its
+// token is of that channel.
+func (s *Server) stillHolds(ctx context.Context, held channelHolderDoc) (bool, error) {
+	var bot v1alpha1.BotDeployment
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: held.Namespace, Name: held.Name}, &bot)
+	if client.IgnoreNotFound(err) != nil {
+		return true, err
+	}
+	idle := err != nil || string(bot.UID) != held.UID || !bot.DeletionTimestamp.IsZero() || channelCredential(&bot) == ""
+	if !idle {
+		tenant, err := s.tenantOf(ctx, held.Namespace)
+		switch r := asRefusalOnly(err); {
+		case err != nil && r == nil:
+			return true, err
+		case err != nil:
+			idle = true // the namespace is no tenant's any more, or its Tenant is going
+		default:
+			idle = resources.IsSuspended(&bot, tenant)
+		}
+	}
+	if idle {
+		return s.hasPod(ctx, held)
+	}
+	return s.hasIdentity(ctx, held)
+}
+
+// asRefusalOnly returns an error that is a refusal of ours.
+func asRefusalOnly(err error) *refusal {
+	if r, ok := err.(*refusal); ok { //nolint:errorlint // refusals are not wrapped on the way here
+		return r
+	}
+	return nil
+}
+
+// hasPod says whether a pod of the holder may still use the token.
+func (s *Server) hasPod(ctx context.Context, held channelHolderDoc) (bool, error) {
+	var pods corev1.PodList
+	err := s.Client.List(ctx, &pods, client.InNamespace(held.Namespace), client.MatchingFields{"spec.serviceAccountName": resources.BotName(held.Name)})
+	if apierrors.IsForbidden(err) {
+		return false, nil // the keyserver has rights in tenants' namespaces only, and what ran there was removed before they went
+	}
+	if err != nil {
+		return true, err
+	}
+	for i := range pods.Items {
+		if !ended(&pods.Items[i]) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// hasIdentity says whether one of the holder's credentials in use is still of the channel.
+func (s *Server) hasIdentity(ctx context.Context, held channelHolderDoc) (bool, error) {
+	var secret corev1.Secret
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: objectSecretName(held.UID)}, &secret)
+	if apierrors.IsNotFound(err) {
+		// It claimed the channel and has not stored anything yet, or its keys are lost: it lives, so it keeps it.
+		return true, nil
+	}
+	if err != nil {
+		return true, err
+	}
+	var doc objectDoc
+	if _, err := readDocument(&secret, formatObject, &doc); err != nil {
+		return true, nil //nolint:nilerr // what cannot be read proves nothing
+	}
+	if len(doc.Sets) == 0 {
+		return true, nil
+	}
+	for _, c := range doc.Credentials {
+		if _, digest, _ := strings.Cut(c.Identity, "."); digest == held.Digest {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// holdsChannel refuses a pod whose bot is not, and cannot become, the holder of its channel.
+func (s *Server) holdsChannel(ctx context.Context, sub *subject, keys *objectKeys) error {
+	identity := keys.doc.Credentials[channelCredential(sub.bot)].Identity
+	if identity == "" {
+		return nil
+	}
+	return s.claim(ctx, sub, identity)
+}
+
+// channelsEvery is how often holders are looked for that are gone.
+const channelsEvery = 10 * time.Minute
+
+// maintainChannels deletes the documents of holders that no longer exist and have no pod any more. Nobody waits for it: who
+// needs such a channel takes it over. It only keeps the keys' namespace from filling up.
+func (s *Server) maintainChannels(ctx context.Context) error {
+	s.channelMu.Lock()
+	due := s.channelsSwept.IsZero() || !s.Clock.Now().Before(s.channelsSwept.Add(channelsEvery))
+	if due {
+		s.channelsSwept = s.Clock.Now()
+	}
+	s.channelMu.Unlock()
+	if !due {
+		return nil
+	}
+	var holders corev1.SecretList
+	if err := s.Client.List(ctx, &holders, client.InNamespace(s.KeysNamespace), client.MatchingLabels{v1alpha1.LabelComponent: componentChannel}); err != nil {
+		return fmt.Errorf("list the holders of channels: %w", err)
+	}
+	for i := range holders.Items {
+		secret := &holders.Items[i]
+		var held channelHolderDoc
+		if _, err := readDocument(secret, formatChannelHolder, &held); err != nil {
+			continue // taken over by who needs the channel
+		}
+		gone, err := s.isHolderGone(ctx, held)
+		if err != nil {
+			return err
+		}
+		if !gone {
+			continue
+		}
+		err = s.Client.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return fmt.Errorf("delete the holder of a channel: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Server) isHolderGone(ctx context.Context, held channelHolderDoc) (bool, error) {
+	var bot v1alpha1.BotDeployment
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: held.Namespace, Name: held.Name}, &bot)
+	if client.IgnoreNotFound(err) != nil {
+		return false, err
+	}
+	if err == nil && string(bot.UID) == held.UID {
+		return false, nil
+	}
+	hasPod, err := s.hasPod(ctx, held)
+	return !hasPod, err
+}
+
+// newHolder makes the document of a holder.
+func (s *Server) newHolder(ring sealing.Ring, generation int64, doc channelHolderDoc) (*corev1.Secret, error) {
+	secret, err := newDocument(s.KeysNamespace, channelSecretName(doc.Digest), doc.Tenant, formatChannelHolder, generation, ring, doc)
+	if err == nil {
+		secret.Labels[v1alpha1.LabelComponent] = componentChannel
+	}
+	return secret, err
+}

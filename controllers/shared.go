@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/status"
@@ -57,7 +58,7 @@ func explain(kind string, err error) error {
 	if err == nil || problemIn(err) != nil {
 		return err
 	}
-	p := &problem{Problem: status.Problem{Condition: kind, Message: err.Error()}}
+	p := &problem{Problem: status.Problem{Condition: kind, Message: foreign.API(err)}}
 	var foreign *kube.ForeignError
 	var terminating *kube.TerminatingError
 	switch {

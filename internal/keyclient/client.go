@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
@@ -163,7 +164,7 @@ func (c *Client) callAs(ctx context.Context, path string, req, into any) (string
 	r.Header.Set("Authorization", "Bearer "+token)
 	resp, err := client.Do(r)
 	if err != nil {
-		return "", fmt.Errorf("ask the keyserver: %w", err)
+		return "", fmt.Errorf("ask the keyserver: %w", foreign.Network(err))
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -186,10 +187,10 @@ func (c *Client) callAs(ctx context.Context, path string, req, into any) (string
 // refusalOf reads a refusal. What is not from a keyserver (a proxy in between, say) is retryable and named by its status.
 func refusalOf(status int, answer []byte) error {
 	var e protocol.Error
-	if err := json.Unmarshal(answer, &e); err != nil || e.Reason == "" {
+	if err := json.Unmarshal(answer, &e); err != nil || foreign.Word(e.Reason) == "" {
 		return fmt.Errorf("the keyserver answered with status %d", status)
 	}
-	return &Refusal{reason: e.Reason, message: e.Message, after: time.Duration(e.RetryAfter) * time.Second}
+	return &Refusal{reason: e.Reason, message: foreign.Text(e.Message), after: time.Duration(e.RetryAfter) * time.Second}
 }
 
 func (c *Client) token() (string, error) {

@@ -5,6 +5,7 @@ const (
 	ReasonUnreachable          = "Unreachable"          // no connection: host, port, network policy, or the server is down
 	ReasonWrongPassword        = "WrongPassword"        // the role or its password is not accepted
 	ReasonUntrustedCertificate = "UntrustedCertificate" // the server has no TLS, or a certificate that does not verify
+	ReasonNoSCRAM              = "NoSCRAM"              // the server logs in by something else than SCRAM-SHA-256: no password was sent
 	ReasonNoSuchDatabase       = "NoSuchDatabase"       // the server is there, the database is not
 	ReasonUnsupportedServer    = "UnsupportedServer"    // too old, a standby, or without the settings that sweeping needs
 	ReasonPlanMismatch         = "PlanMismatch"         // the plan file is not the one whose hash was given

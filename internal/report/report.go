@@ -13,6 +13,8 @@ import (
 	"io"
 	"sort"
 	"strings"
+
+	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
 // MaxBytes is the most that a kubelet keeps of one container's termination message.
@@ -147,7 +149,27 @@ func Decode(message string) (Report, error) {
 	if r.Format != 1 || r.Outcome == "" || r.Plan == "" {
 		return Report{}, fmt.Errorf("%w: format %d", ErrUnreadable, r.Format)
 	}
+	// The pod that wrote it had a database's own words, and may be broken into.
+	if !isWord(r.Reason) || !isNumber(r.SystemIdentifier) {
+		return Report{}, fmt.Errorf("%w: a field is not of its form", ErrUnreadable)
+	}
+	r.Message, r.Database = foreign.Text(r.Message), foreign.Name(r.Database)
+	for i := range r.Uncovered {
+		r.Uncovered[i] = foreign.Name(r.Uncovered[i])
+	}
+	for i := range r.Lines {
+		if !isWord(r.Lines[i].Reason) {
+			return Report{}, fmt.Errorf("%w: a line is not of its form", ErrUnreadable)
+		}
+		r.Lines[i].Message = foreign.Text(r.Lines[i].Message)
+	}
 	return r, nil
+}
+
+func isWord(text string) bool { return text == "" || foreign.Word(text) == text }
+
+func isNumber(text string) bool {
+	return len(text) <= 20 && !strings.ContainsFunc(text, func(r rune) bool { return r < '0' || r > '9' })
 }
 
 func pack(document []byte) ([]byte, error) {

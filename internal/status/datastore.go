@@ -114,7 +114,7 @@ func conditions(v map[string]Verdict) []metav1.Condition {
 // reached says whether a sweep that ended with this reason talked to the store; known is false when the reason does not tell.
 func reached(reason string) (talked, known bool) {
 	switch reason {
-	case report.ReasonUnreachable, report.ReasonUntrustedCertificate, report.ReasonWrongPassword, report.ReasonNoSuchDatabase, report.ReasonUnsupportedServer:
+	case report.ReasonUnreachable, report.ReasonUntrustedCertificate, report.ReasonWrongPassword, report.ReasonNoSCRAM, report.ReasonNoSuchDatabase, report.ReasonUnsupportedServer:
 		return false, true
 	case "", report.ReasonIdentityChanged, report.ReasonClockSkew, report.ReasonTimeBudget, report.ReasonLeaseLost, report.ReasonDatasetsRefused:
 		return true, true

@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
 // Reasons that every kind uses. A problem brings its own.
@@ -36,10 +37,8 @@ type Problem struct {
 
 // condition makes one, with a message that fits.
 func condition(kind string, value metav1.ConditionStatus, reason, message string) metav1.Condition {
-	if len(message) > messageLimit {
-		message = message[:messageLimit-1] + "…"
-	}
-	return metav1.Condition{Type: kind, Status: value, Reason: reason, Message: message}
+	// The last door: whatever a message was made of, it is one line that a terminal and a reader take for what it is.
+	return metav1.Condition{Type: kind, Status: value, Reason: reason, Message: foreign.Line(message, messageLimit)}
 }
 
 // Summary is Ready, Reconciling and Stalled in kstatus' sense, out of the first problem of an object that has one.

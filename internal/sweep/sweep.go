@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
@@ -494,9 +494,7 @@ func windows(base v1alpha1.Period, overrides []plan.Override) postgres.Windows {
 	return w
 }
 
+// cut is the door of the report: names of tables and triggers are the database's own.
 func cut(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most-len("…")], "") + "…"
+	return foreign.Line(s, most)
 }

@@ -6,6 +6,8 @@ import (
 	"sort"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
 // catalogue is what the server says about its tables. Nothing in it comes out of a row.
@@ -61,7 +63,8 @@ type edge struct {
 	onDelete      string // pg_constraint.confdeltype: a no action, r restrict, c cascade, n set null, d set default
 }
 
-func (t *table) String() string { return t.schema + "." + t.name }
+// String names the table to people: what it is called is up to whoever may create tables there.
+func (t *table) String() string { return foreign.Name(t.schema + "." + t.name) }
 
 func (e *edge) cascades() bool { return e.onDelete == "c" || e.onDelete == "n" || e.onDelete == "d" }
 

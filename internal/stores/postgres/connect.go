@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
@@ -51,9 +53,11 @@ func (e *Error) Unwrap() error { return e.Cause }
 // Session is one connection. The store's lock is held by the very session that deletes, so that whoever has lost the one
 // has lost the other.
 type Session struct {
-	conn  *pgx.Conn
-	pid   uint32
-	clock func() time.Time
+	conn *pgx.Conn
+	pid  uint32
+	// database that was asked for.
+	database string
+	clock    func() time.Time
 }
 
 // lockKey is the advisory lock of every sweep. Such locks belong to one database of one cluster, which is the identity of
@@ -62,7 +66,7 @@ const lockKey = int64(0x6c657468655f3031) // "lethe_01"
 
 const connectTimeout = 10 * time.Second
 
-// Connect logs in over TLS with a verified certificate, and never otherwise. clock is the caller's, to compare with the store's
+// Connect logs in over TLS with a verified certificate and by SCRAM-SHA-256, and never otherwise. clock is the caller's, to compare with the store's
 // and to measure how long things take. Errors are *Error.
 func Connect(ctx context.Context, t Target, password string, clock func() time.Time) (*Session, error) {
 	// Everything is set by hand below: neither the environment nor a password file has a say.
@@ -76,6 +80,9 @@ func Connect(ctx context.Context, t Target, password string, clock func() time.T
 	}
 	cfg.Host, cfg.Port, cfg.Database, cfg.User, cfg.Password = t.Host, uint16(t.Port), t.Database, t.Username, password
 	cfg.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.Host, RootCAs: roots}
+	// A server that asks for the password itself, or for its MD5, gets nothing, and one that asks for nothing has not shown that it knows it.
+	// Where the server offers it, the exchange is bound to the certificate of this very connection.
+	cfg.RequireAuth, cfg.ChannelBinding = "scram-sha-256", "prefer"
 	cfg.Fallbacks, cfg.ConnectTimeout = nil, connectTimeout
 	// Every statement is planned for its own values: a plan for other cutoffs may read the whole table. plan_cache_mode would
 	// do the same to the checks of foreign keys, which run for each row.
@@ -92,7 +99,7 @@ func Connect(ctx context.Context, t Target, password string, clock func() time.T
 	if err != nil {
 		return nil, classifyConnect(t, err)
 	}
-	return &Session{conn: conn, pid: conn.PgConn().PID(), clock: clock}, nil
+	return &Session{conn: conn, pid: conn.PgConn().PID(), database: t.Database, clock: clock}, nil
 }
 
 func roots(bundle string) (*x509.CertPool, error) {
@@ -121,7 +128,7 @@ func classifyConnect(t Target, err error) error {
 		return &Error{Reason: report.ReasonUntrustedCertificate, Message: fmt.Sprintf(
 			"the certificate of %s chains to no authority in spec.postgres.caBundle: put the server's certificate authority there, then seal the password again, which is bound to it", where)}
 	case errors.As(err, &verify):
-		return &Error{Reason: report.ReasonUntrustedCertificate, Message: "the certificate of " + where + " does not verify", Cause: verify.Err}
+		return &Error{Reason: report.ReasonUntrustedCertificate, Message: "the certificate of " + where + " does not verify", Cause: foreign.Network(verify)}
 	case errors.As(err, &server):
 		return classifyLogin(t, where, server)
 	case errors.Is(err, context.Canceled):
@@ -129,8 +136,15 @@ func classifyConnect(t Target, err error) error {
 	case refusedTLS(err):
 		return &Error{Reason: report.ReasonUntrustedCertificate, Message: fmt.Sprintf(
 			"%s offers no TLS: switch it on (ssl = on), passwords and rows are never sent in clear", where)}
+	case strings.Contains(err.Error(), "require_auth check failed"), strings.Contains(err.Error(), "server does not support SCRAM-SHA-256"):
+		return &Error{Reason: report.ReasonNoSCRAM, Message: fmt.Sprintf(
+			"%s does not log role %q in by SCRAM-SHA-256, and nothing else is answered, so no password was sent: set password_encryption = 'scram-sha-256', set the role's password again, and say scram-sha-256 in its hostssl line of pg_hba.conf (not trust, cert, md5 or password)",
+			where, t.Username)}
+	case strings.Contains(err.Error(), "failed SASL auth"):
+		return &Error{Reason: report.ReasonNoSCRAM, Message: fmt.Sprintf(
+			"%s broke the SCRAM exchange off without proving that it knows the password of role %q: is it the database server itself, or something that stands between?", where, t.Username)}
 	}
-	return &Error{Reason: report.ReasonUnreachable, Cause: innermost(err), Message: fmt.Sprintf(
+	return &Error{Reason: report.ReasonUnreachable, Cause: foreign.Network(err), Message: fmt.Sprintf(
 		"no connection to %s: check spec.postgres.host and port, that the server runs, and that the tenant's egress and the server's firewall let the sweeper through", where)}
 }
 
@@ -147,27 +161,14 @@ func classifyLogin(t Target, where string, server *pgconn.PgError) error {
 		return &Error{Reason: report.ReasonWrongPassword, Message: fmt.Sprintf(
 			"role %q may not connect to database %q: run the SQL that 'kubectl lethe grants' prints", t.Username, t.Database)}
 	case "42704", "22023":
-		return &Error{Reason: report.ReasonUnsupportedServer, Message: where + " does not know a setting that sweeping needs: PostgreSQL 13 or newer is needed", Cause: server}
+		return &Error{Reason: report.ReasonUnsupportedServer, Message: where + " does not know a setting that sweeping needs (SQLSTATE " + code(server) + "): PostgreSQL 13 or newer is needed"}
 	}
-	return &Error{Reason: report.ReasonUnreachable, Message: where + " answers and takes no connection", Cause: server}
+	return &Error{Reason: report.ReasonUnreachable, Message: where + " answers and takes no connection (SQLSTATE " + code(server) + "): see the server's log"}
 }
 
 // refusedTLS recognises a server that answers no to the request for TLS; pgx has no exported error for it.
 func refusedTLS(err error) bool {
 	return strings.Contains(err.Error(), "server refused TLS connection")
-}
-
-// innermost drops what pgx wraps around an error: its text repeats role and database, which the message has.
-func innermost(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return op
-	}
-	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) {
-		return connect.Unwrap()
-	}
-	return err
 }
 
 // Close ends the session and with it the store's lock.
@@ -201,6 +202,8 @@ func (s *Session) Identify(ctx context.Context) (Identity, error) {
 		return id, fmt.Errorf("read the identity of the database: %w", err)
 	}
 	switch {
+	case !systemIdentifier.MatchString(id.SystemIdentifier) || id.Database != s.database:
+		return id, &Error{Reason: report.ReasonUnsupportedServer, Message: "the server names itself or the database as no PostgreSQL would: is a pooler in between?"}
 	case id.Version < 130000:
 		return id, &Error{Reason: report.ReasonUnsupportedServer, Message: fmt.Sprintf("server version %d: PostgreSQL 13 or newer is needed", id.Version)}
 	case standby:
@@ -238,11 +241,20 @@ func (s *Session) Lock(ctx context.Context) (bool, error) {
 	return got, nil
 }
 
-// code is the SQLSTATE of an error that the server sent, else empty.
+// code is the SQLSTATE of an error that the server sent, else empty. What is not of the form of one is XX000, internal error: the server can write
+// anything there.
 func code(err error) string {
 	var server *pgconn.PgError
-	if errors.As(err, &server) {
-		return server.Code
+	if !errors.As(err, &server) {
+		return ""
 	}
-	return ""
+	if !sqlstate.MatchString(server.Code) {
+		return "XX000"
+	}
+	return server.Code
 }
+
+var (
+	sqlstate         = regexp.MustCompile(`^[0-9A-Z]{5}$`)
+	systemIdentifier = regexp.MustCompile(`^[0-9]{1,20}$`)
+)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/retention"
 )
@@ -317,5 +318,5 @@ func Describe(err error) string {
 	if err == nil {
 		return ""
 	}
-	return "the connection to the store broke: " + innermost(err).Error()
+	return "the connection to the store broke: " + foreign.Network(err).Error()
 }

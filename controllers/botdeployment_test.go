@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -349,21 +351,42 @@ func (w *world) podOf(bot *v1alpha1.BotDeployment, set *appsv1.StatefulSet, reas
 	w.t.Cleanup(func() { _ = w.cluster.Delete(context.Background(), pod, client.GracePeriodSeconds(0)) })
 }
 
+// TestSpecThatKubernetesRefuses: what our own rules let through may be refused further down, by a policy of the cluster's for example.
 func TestSpecThatKubernetesRefuses(t *testing.T) {
 	w, _ := withTenant(t, "invalid")
+	name, invalid := "bot-invalid", metav1.StatusReasonInvalid
+	policy := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.ValidatingAdmissionPolicySpec{
+		MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
+			Operations: []admissionv1.OperationType{admissionv1.Create},
+			Rule:       admissionv1.Rule{APIGroups: []string{"apps"}, APIVersions: []string{"v1"}, Resources: []string{"statefulsets"}}}}}},
+		Validations: []admissionv1.Validation{{Expression: "object.spec.template.spec.containers.all(c, !c.image.endsWith(':latest'))",
+			Message: "spec.template.spec.containers[].image must not be \u202elatest", Reason: &invalid}},
+	}}
+	binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+		PolicyName: name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny}}}
+	w.create(policy, binding)
+	t.Cleanup(func() { w.delete(binding); w.delete(policy) })
 	bot := makeBot("invalid-a", "b")
-	bot.Spec.Resources = &v1alpha1.BotResources{
-		Requests: corev1.ResourceList{corev1.ResourceMemory: *quantityOf("2Gi")},
-		Limits:   corev1.ResourceList{corev1.ResourceMemory: *quantityOf("1Gi")},
-	}
+	bot.Spec.Image = "registry.example/bot:latest"
+	labels := map[string]string{"a": "b"}
+	probe := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "invalid-a", Name: "probe"}, Spec: appsv1.StatefulSetSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: bot.Spec.Image}}}}}}
+	w.eventually("the policy is enforced", func() error {
+		err := w.cluster.Create(context.Background(), probe.DeepCopy(), client.DryRunAll)
+		if !apierrors.IsInvalid(err) {
+			return fmt.Errorf("a StatefulSet of that image: %v", err)
+		}
+		return nil
+	})
 	w.create(bot)
 	w.becomes(bot, "Stalled=True/"+ReasonRefused)
 	w.becomes(bot, "WorkloadReady=False/"+ReasonRefused)
 	c := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionStalled)
-	if !strings.Contains(c.Message, "resources.requests") {
-		t.Errorf("the message does not name the field: %s", c.Message)
+	if !strings.Contains(c.Message, "containers[].image must not be latest") {
+		t.Errorf("the message does not name the field, or was not cleaned: %q", c.Message)
 	}
-	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Spec.Resources = nil })
+	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Spec.Image = "registry.example/bot:v1" })
 	w.becomes(bot, "Ready=True")
 }
 

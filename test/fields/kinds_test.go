@@ -80,7 +80,6 @@ func kinds() map[string]kind {
 		"rollout.terminationGracePeriodSeconds": number(1, 600),
 		"rollout.progressDeadlineSeconds":       number(10, 3600),
 		"operatingMode":                         word(),
-		"runAsUser":                             {0, -1, 2147483648, "x"},
 	}}
 	for _, probe := range []string{"startup", "liveness", "readiness"} {
 		bot.hostile["probes."+probe+".path"] = []any{"", "x", "/a b", "/a\r\nHost: x", "/\x00", "/" + long(256)}
@@ -137,6 +136,7 @@ func kinds() map[string]kind {
 	tenant := kind{spec: reflect.TypeFor[v1alpha1.TenantSpec](), object: tenantObject, hostile: map[string][]any{
 		"class":                          word(),
 		"state":                          word(),
+		"userNamespaces":                 word(),
 		"namespaces[].name":              label(),
 		"externalIDs[].type":             class(),
 		"externalIDs[].value":            {"", newline, escape, nul, long(128)},

@@ -3,8 +3,11 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
@@ -109,14 +112,46 @@ func (r *BotDeploymentReconciler) ensureFinalizer(ctx context.Context, s *botSco
 
 // ensureIsolation comes before anything runs.
 func (r *BotDeploymentReconciler) ensureIsolation(ctx context.Context, s *botScope) (time.Duration, error) {
-	for _, child := range []client.Object{resources.BotNetworkPolicy(s.bot), resources.BotServiceAccount(s.bot)} {
+	for _, child := range []client.Object{resources.BotNetworkPolicy(r.Settings, s.bot, s.tenant), resources.BotServiceAccount(s.bot)} {
 		if err := ensureChild(ctx, r.Writer, child); err != nil {
 			return 0, explain(v1alpha1.ConditionIsolationReady, err)
 		}
 	}
 	s.observed.Isolated = true
-	return 0, nil
+	if beyond := resources.BeyondCeiling(s.bot, s.tenant); len(beyond) > 0 {
+		s.observed.Isolated = false
+		s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonEgressBeyondCeiling, Stalled: true,
+			Message: fmt.Sprintf("%s asks for more than the Tenant's egressCeiling lets through; only what lies within is open. Narrow it, or have the Tenant's egressCeiling widened.",
+				strings.Join(beyond, ", "))}})
+	}
+	return 0, r.findKeyserver(ctx, s)
 }
+
+// findKeyserver makes sure that a bot without DNS is told where the keyserver is: nothing would start, and nothing say why.
+func (r *BotDeploymentReconciler) findKeyserver(ctx context.Context, s *botScope) error {
+	if len(s.bot.Spec.Credentials) == 0 || resources.HasDNS(s.bot, s.tenant) || resources.IsSuspended(s.bot, s.tenant) {
+		return nil
+	}
+	bundle := &corev1.ConfigMap{}
+	key := client.ObjectKey{Namespace: s.bot.Namespace, Name: resources.CABundleName}
+	if err := r.Writer.Client.Get(ctx, key, bundle); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("read the keyserver's addresses: %w", err)
+	}
+	if bundle.Data[resources.AddressesKey] != "" {
+		return nil
+	}
+	return &problem{after: strangerWait, Problem: status.Problem{Condition: v1alpha1.ConditionCredentialsReady, Reason: ReasonKeyserverAddressUnknown,
+		Message: fmt.Sprintf("The bot has no egress, so it has no DNS, and it cannot be told an address of the keyserver: Service %s in %s must be one with a cluster IP.",
+			resources.ServiceKeyserver, r.Settings.Namespace)}}
+}
+
+// Reasons of a bot's isolation and of its way to the keyserver.
+const (
+	// ReasonEgressBeyondCeiling: the bot asks for more than its Tenant's egressCeiling lets through.
+	ReasonEgressBeyondCeiling = "EgressBeyondCeiling"
+	// ReasonKeyserverAddressUnknown: a bot without DNS cannot be told where the keyserver is.
+	ReasonKeyserverAddressUnknown = "KeyserverAddressUnknown"
+)
 
 // revokeKeys comes before anything slower: without its keys the bot's pod cannot start again.
 func (r *BotDeploymentReconciler) revokeKeys(ctx context.Context, s *botScope) (time.Duration, error) {

@@ -155,7 +155,7 @@ func (r *DataStoreReconciler) ensureFinalizer(ctx context.Context, s *storeScope
 func (r *DataStoreReconciler) ensureIsolation(ctx context.Context, s *storeScope) (time.Duration, error) {
 	for _, child := range []client.Object{
 		resources.SweeperServiceAccount(s.store),
-		resources.SweeperNetworkPolicy(s.store, s.tenant),
+		resources.SweeperNetworkPolicy(r.Settings, s.store, s.tenant),
 	} {
 		if _, _, err := kube.Ensure(ctx, r.Writer, child); err != nil {
 			return 0, explain(v1alpha1.ConditionReady, err)

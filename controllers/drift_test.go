@@ -58,8 +58,8 @@ func TestEveryOwnedFieldIsRepaired(t *testing.T) {
 func childrenOf(tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment) []client.Object {
 	namespace := bot.Namespace
 	children := []client.Object{
-		resources.Namespace(tenant, namespace, true), resources.TenantCABundle(tenant, namespace, ""),
-		resources.BotNetworkPolicy(bot), resources.BotServiceAccount(bot), resources.BotStatefulSet(testSettings(), bot, tenant, "x"),
+		resources.Namespace(tenant, namespace, true), resources.TenantCABundle(tenant, namespace, "", ""),
+		resources.BotNetworkPolicy(testSettings(), bot, tenant), resources.BotServiceAccount(bot), resources.BotStatefulSet(testSettings(), bot, tenant, "x"),
 	}
 	children = append(children, isolation(testSettings(), tenant, namespace)...)
 	for _, binding := range resources.TenantRoleBindings(testSettings(), tenant, namespace) {

@@ -164,7 +164,7 @@ func (w *world) publishCA(bundle string) {
 	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: env.SystemNamespace, Name: resources.CABundleName}}
 	err := w.admin.Get(context.Background(), client.ObjectKeyFromObject(cm), cm)
 	cm.Labels = resources.Labels(resources.ComponentKeyserver)
-	cm.Data = map[string]string{resources.CABundleKey: bundle}
+	cm.Data = map[string]string{resources.CABundleKey: bundle, resources.AddressesKey: w.addresses}
 	if apierrors.IsNotFound(err) {
 		err = w.admin.Create(context.Background(), cm)
 	} else if err == nil {

@@ -65,6 +65,8 @@ type world struct {
 	resync  time.Duration      // 0: controller-runtime's own, hours
 	pace    time.Duration      // of passes over one object
 	clock   clock.PassiveClock // nil: the real one
+	// addresses are those of the keyserver's Service.
+	addresses string
 
 	wire *wire
 	stop func()
@@ -76,7 +78,7 @@ const resyncEvery = 300 * time.Millisecond
 // newWorld starts a manager. Everything that the test leaves behind is removed at its end.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond, pace: time.Millisecond}
+	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond, addresses: "10.96.0.7\n", pace: time.Millisecond}
 	w.keys = newKeyserverDouble(testEnv.AsServiceAccount(t, env.SystemNamespace, resources.ServiceAccountKeyserver), testEnv.Client)
 	w.kcm = &clusterDouble{c: w.cluster}
 	w.publishCA("first")

@@ -116,7 +116,7 @@ func (r *TenantReconciler) ensureKeys(ctx context.Context, s *tenantScope) (time
 			Message: fmt.Sprintf("ConfigMap %s is not there yet: the keyserver writes it when it starts.", key)}}
 	}
 	for _, namespace := range s.owned {
-		copied := resources.TenantCABundle(s.tenant, namespace.Name, bundle.Data[resources.CABundleKey])
+		copied := resources.TenantCABundle(s.tenant, namespace.Name, bundle.Data[resources.CABundleKey], bundle.Data[resources.AddressesKey])
 		if _, _, err := kube.Ensure(ctx, r.Writer, copied); err != nil {
 			return 0, explain(condition, err)
 		}

@@ -131,6 +131,83 @@ type TenantAccess struct {
 	Role AccessRole `json:"role,omitempty"`
 }
 
+// EgressCeiling is the most that a tenant's bots can open by themselves.
+type EgressCeiling struct {
+	// allow lists blocks and ports. Left out or empty, bots open nothing by themselves.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Allow []EgressLimit `json:"allow,omitempty"`
+}
+
+// EgressLimit is a block of addresses with the ports on it that bots may open.
+//
+// +kubebuilder:validation:XValidation:rule="isCIDR(self.cidr)",message="not a block of addresses: write one such as 140.82.112.0/20 or 2606:50c0::/32",fieldPath=".cidr"
+type EgressLimit struct {
+	// cidr is the block of addresses, IPv4 or IPv6, for example 203.0.113.0/24. One that holds private addresses does not let
+	// bots open those.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=43
+	CIDR string `json:"cidr,omitempty"`
+
+	// ports that may be opened.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Ports []EgressPortRange `json:"ports,omitempty"`
+}
+
+// EgressPortRange is a port, or all ports from one to another.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.endPort) || self.endPort >= self.port",message="endPort must not be less than port"
+type EgressPortRange struct {
+	// protocol of the ports. Defaults to TCP.
+	// +optional
+	// +kubebuilder:default=TCP
+	// +kubebuilder:validation:Enum=TCP;UDP
+	Protocol string `json:"protocol,omitempty"`
+
+	// port is the first one.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port,omitempty"`
+
+	// endPort is the last one. Left out, it is port.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	EndPort int32 `json:"endPort,omitempty"`
+}
+
+// ForeignNetworkPolicy names a network policy of another hand.
+type ForeignNetworkPolicy struct {
+	// group of its kind. Defaults to networking.k8s.io.
+	// +optional
+	// +kubebuilder:default=networking.k8s.io
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
+	Group string `json:"group,omitempty"`
+
+	// resource is the plural of its kind, in lower case. Defaults to networkpolicies.
+	// +optional
+	// +kubebuilder:default=networkpolicies
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z]+$`
+	Resource string `json:"resource,omitempty"`
+
+	// name of the policy, in whichever of the tenant's namespaces it is.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
+	Name string `json:"name,omitempty"`
+}
+
 // RetentionOverride shortens the window of one data class for this tenant.
 //
 // +kubebuilder:validation:XValidation:rule="self.dataClass.matches('^[A-Z][A-Za-z0-9]*$')",message="write a class as Conversations: letters and digits, a capital first (the value is not repeated here)",fieldPath=".dataClass"
@@ -196,6 +273,19 @@ type TenantSpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self.cidr) || !['0.0.0.0/8','100.100.100.200/32','127.0.0.0/8','168.63.129.16/32','169.254.0.0/16','192.0.0.192/32','255.255.255.255/32','::/64','64:ff9b::/104','64:ff9b::6464:64c8/128','64:ff9b::7f00:0/104','64:ff9b::a83f:8110/128','64:ff9b::a9fe:0/112','64:ff9b::c000:c0/128','64:ff9b::ffff:ffff/128','64:ff9b:1::/48','2001::/32','2002::/16','fd00:42::42/128','fd00:ec2::/32','fd20:ce::254/128','fe80::/10'].exists(p, cidr(p).containsCIDR(cidr(self.cidr)))",message="nobody opens this block: it is the node itself, a metadata service, or a form of IPv6 that hides an IPv4 address",fieldPath=".cidr"
 	Egress []EgressRule `json:"egress,omitempty"`
+
+	// egressCeiling bounds what the tenant's bots open by themselves, with spec.egress and with channels that bring their own
+	// addresses: of what lies beyond it nothing is opened, and the bot says so (EgressBeyondCeiling). Left out, that is the
+	// public internet. It bounds neither spec.egress here nor what the stores of the tenant are swept through.
+	// +optional
+	EgressCeiling *EgressCeiling `json:"egressCeiling,omitempty"`
+
+	// foreignNetworkPolicies are network policies in the tenant's namespaces that are not Lethe's and are meant to be there.
+	// One that is not named here keeps the tenant's bots from starting (ForeignNetworkPolicy), since policies add up.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	ForeignNetworkPolicies []ForeignNetworkPolicy `json:"foreignNetworkPolicies,omitempty"`
 
 	// access of the tenant's people.
 	// +optional

@@ -45,8 +45,8 @@ func main() {
 }
 
 type options struct {
-	url, caFile, tokenFile, dir, envFile string
-	timeout                              time.Duration
+	url, caFile, addressesFile, tokenFile, dir, envFile string
+	timeout                                             time.Duration
 }
 
 func parse(args []string) (options, error) {
@@ -54,6 +54,7 @@ func parse(args []string) (options, error) {
 	flags := flag.NewFlagSet("unseal", flag.ContinueOnError)
 	flags.StringVar(&o.url, "url", "", "address of the keyserver, https://host:port (required)")
 	flags.StringVar(&o.caFile, "ca-file", "", "certificates to trust, in PEM (required)")
+	flags.StringVar(&o.addressesFile, "addresses-file", "", "addresses of the keyserver, one a line, to try before its name is looked up")
 	flags.StringVar(&o.tokenFile, "token-file", "", "the pod's projected token (required)")
 	flags.StringVar(&o.dir, "dir", "", "folder in memory for credentials delivered as files (required)")
 	flags.StringVar(&o.envFile, "env-file", "", "file in memory for credentials delivered as variables; only where there are some")
@@ -78,7 +79,7 @@ func run(ctx context.Context, args []string) (int, string) {
 	if err != nil {
 		return exitUsage, err.Error()
 	}
-	client, err := keyclient.New(keyclient.Options{URL: o.url, CAFile: o.caFile, TokenFile: o.tokenFile})
+	client, err := keyclient.New(keyclient.Options{URL: o.url, CAFile: o.caFile, AddressesFile: o.addressesFile, TokenFile: o.tokenFile})
 	if err != nil {
 		return exitUsage, err.Error()
 	}

@@ -40,6 +40,9 @@ type Options struct {
 	CA     func(context.Context) ([]byte, error)
 	// TokenFile holds the caller's token, with the audience lethe.dev/keyserver.
 	TokenFile string
+	// AddressesFile, where it is set, holds IP addresses of the keyserver, one a line, which are tried before its name is looked
+	// up: a pod without DNS has no other way. Whoever answers there must have a certificate for the name all the same.
+	AddressesFile string
 	// Timeout of one call. Defaults to DefaultTimeout.
 	Timeout time.Duration
 }
@@ -233,6 +236,7 @@ func (c *Client) client(ctx context.Context) (*http.Client, error) {
 	c.http = &http.Client{
 		Transport: &http.Transport{
 			// No proxy: the token is for the keyserver alone.
+			DialContext:         c.dial,
 			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool},
 			MaxIdleConnsPerHost: idleConnections,
 			// Shorter than the keyserver keeps one, so that no call meets a connection that is being closed.

@@ -3,6 +3,8 @@ package keyserver
 import (
 	"context"
 	"fmt"
+	"maps"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -48,15 +50,20 @@ func (a *Authority) publish(ctx context.Context, doc *caDoc, now time.Time) (tim
 		return time.Time{}, err
 	}
 	missing := apierrors.IsNotFound(err)
+	addresses, err := a.addresses(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	data := map[string]string{resources.CABundleKey: doc.bundle(), resources.AddressesKey: addresses}
 	since := nextSince(cm, fingerprint)
-	if !missing && cm.Data[resources.CABundleKey] == doc.bundle() && len(cm.Data) == 1 && (fingerprint == "" || !since.IsZero()) {
+	if !missing && maps.Equal(cm.Data, data) && (fingerprint == "" || !since.IsZero()) {
 		return since, nil
 	}
 	if fingerprint != "" && (since.IsZero() || !strings.Contains(cm.Data[resources.CABundleKey], doc.Next.Certificate)) {
 		// It was not in the bundle until now, whatever the annotation says.
 		since = now.UTC().Truncate(time.Second)
 	}
-	cm.Data = map[string]string{resources.CABundleKey: doc.bundle()}
+	cm.Data = data
 	if cm.Annotations == nil {
 		cm.Annotations = map[string]string{}
 	}
@@ -78,6 +85,23 @@ func (a *Authority) publish(ctx context.Context, doc *caDoc, now time.Time) (tim
 		return time.Time{}, err
 	}
 	return since, nil
+}
+
+// addresses are the cluster IPs of the keyserver's Service, one a line: pods without DNS find it by them. A Service that is not
+// there, or has none, gives none.
+func (a *Authority) addresses(ctx context.Context) (string, error) {
+	service := &corev1.Service{}
+	err := a.Client.Get(ctx, client.ObjectKey{Namespace: a.Settings.Namespace, Name: resources.ServiceKeyserver}, service)
+	if client.IgnoreNotFound(err) != nil {
+		return "", err
+	}
+	var lines strings.Builder
+	for _, ip := range service.Spec.ClusterIPs {
+		if _, err := netip.ParseAddr(ip); err == nil { // "None" is no address
+			lines.WriteString(ip + "\n")
+		}
+	}
+	return lines.String(), nil
 }
 
 // nextSince reads the annotation; zero when it speaks of another authority, or is not readable.

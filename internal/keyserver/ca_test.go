@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -109,7 +110,7 @@ func TestBundleIsRepaired(t *testing.T) {
 	cm.Data = map[string]string{resources.CABundleKey: want + "rubbish", "more": "x"}
 	w.must(testEnv.Client.Update(t.Context(), cm))
 	w.must(w.server.Maintain(t.Context()))
-	if cm, got := w.bundle(); got != want || len(cm.Data) != 1 {
+	if cm, got := w.bundle(); got != want || len(cm.Data) != 2 {
 		t.Error("a changed bundle stays")
 	}
 	w.must(testEnv.Client.Delete(t.Context(), cm))
@@ -117,6 +118,37 @@ func TestBundleIsRepaired(t *testing.T) {
 	if _, got := w.bundle(); got != want {
 		t.Error("a deleted bundle stays away")
 	}
+}
+
+// TestBundleHoldsTheServicesAddresses: pods without DNS find the keyserver by them, the ones of a Service that was made again too.
+func TestBundleHoldsTheServicesAddresses(t *testing.T) {
+	w := newPKI(t)
+	says := func(want string) {
+		t.Helper()
+		w.must(w.server.Maintain(t.Context()))
+		cm, _ := w.bundle()
+		if got, there := cm.Data[resources.AddressesKey]; !there || got != want {
+			t.Errorf("holds %q, want %q", got, want)
+		}
+	}
+	says("")
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: w.opts.Settings.Namespace, Name: resources.ServiceKeyserver},
+		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 8443}}}}
+	for range 2 {
+		again := service.DeepCopy()
+		w.must(testEnv.Client.Create(t.Context(), again))
+		says(again.Spec.ClusterIP + "\n")
+		w.writes.reset(0, false)
+		says(again.Spec.ClusterIP + "\n")
+		if n, seen := w.writes.writes(); n != 0 {
+			t.Errorf("the same address made %d writes: %v", n, seen)
+		}
+		w.must(testEnv.Client.Delete(t.Context(), again))
+	}
+	headless := service.DeepCopy()
+	headless.Spec.ClusterIP = corev1.ClusterIPNone
+	w.must(testEnv.Client.Create(t.Context(), headless))
+	says("")
 }
 
 // TestRotation runs through the life of two authorities. At every step a client that has the bundle of the step before

@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/netblocks"
 )
 
 // BotServiceAccount is who a bot's pod is to the keyserver. It has no rights and its token is not mounted.
@@ -20,21 +19,20 @@ func BotServiceAccount(bot *v1alpha1.BotDeployment) *corev1.ServiceAccount {
 }
 
 // BotNetworkPolicy says what a bot reaches beyond what its Tenant opens to all: Telegram, unless the channel brings its own
-// address, and spec.egress without any private address. Nothing reaches the bot.
-func BotNetworkPolicy(bot *v1alpha1.BotDeployment) *networkingv1.NetworkPolicy {
+// address, and spec.egress, under the Tenant's ceiling and without any private address; and DNS, when it reaches anything at
+// all. Nothing reaches the bot.
+func BotNetworkPolicy(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) *networkingv1.NetworkPolicy {
 	policy := &networkingv1.NetworkPolicy{
 		ObjectMeta: botMeta(bot),
 		Spec: networkingv1.NetworkPolicySpec{
 			PodSelector: metav1.LabelSelector{MatchLabels: botSelector(bot)},
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
+			Egress:      botEgress(bot, tenant),
 		},
 	}
-	for _, channel := range bot.Spec.Channels {
-		if channel.Telegram != nil && channel.Telegram.APIURL == "" {
-			policy.Spec.Egress = append(policy.Spec.Egress, telegramEgress())
-		}
+	if HasDNS(bot, tenant) {
+		policy.Spec.Egress = append(policy.Spec.Egress, dnsEgress(s))
 	}
-	policy.Spec.Egress = append(policy.Spec.Egress, egressRules(bot.Spec.Egress, netblocks.ClosedToBots())...)
 	return policy
 }
 

@@ -161,6 +161,7 @@ func addCredentials(pod *corev1.PodSpec, s Settings, credentials []v1alpha1.Cred
 	args := []string{
 		"--url=" + s.KeyserverURL,
 		"--ca-file=" + path.Join(keyserverDir, CABundleKey),
+		"--addresses-file=" + path.Join(keyserverDir, AddressesKey),
 		"--token-file=" + path.Join(keyserverDir, tokenFile),
 		"--dir=" + CredentialsDir,
 		"--timeout=60s",
@@ -201,7 +202,7 @@ func keyserverVolume() corev1.Volume {
 			}},
 			{ConfigMap: &corev1.ConfigMapProjection{
 				LocalObjectReference: corev1.LocalObjectReference{Name: CABundleName},
-				Items:                []corev1.KeyToPath{{Key: CABundleKey, Path: CABundleKey}},
+				Items:                []corev1.KeyToPath{{Key: CABundleKey, Path: CABundleKey}, {Key: AddressesKey, Path: AddressesKey}},
 			}},
 		},
 	}}}

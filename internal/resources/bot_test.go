@@ -89,7 +89,7 @@ func TestBotGolden(t *testing.T) {
 	golden(t, "bot-serviceaccount", BotServiceAccount(richBot()))
 	bot := richBot()
 	bot.Spec.Channels[0].Telegram.APIURL = "" // Telegram's own addresses
-	golden(t, "bot-networkpolicy", BotNetworkPolicy(bot))
+	golden(t, "bot-networkpolicy", BotNetworkPolicy(testSettings(), bot, richTenant()))
 }
 
 func TestTenantGolden(t *testing.T) {
@@ -100,7 +100,7 @@ func TestTenantGolden(t *testing.T) {
 	golden(t, "tenant-resourcequotas", anys(TenantResourceQuotas(tenant, namespace))...)
 	golden(t, "tenant-limitrange", TenantLimitRange(tenant, namespace))
 	golden(t, "tenant-networkpolicies", anys(TenantNetworkPolicies(testSettings(), tenant, namespace))...)
-	golden(t, "tenant-cabundle", TenantCABundle(tenant, namespace, "-----BEGIN CERTIFICATE-----\n"))
+	golden(t, "tenant-cabundle", TenantCABundle(tenant, namespace, "-----BEGIN CERTIFICATE-----\n", "10.96.0.7\n"))
 }
 
 func anys[T any](objects []T) []any {
@@ -231,9 +231,9 @@ func TestEgressNeverOpensAPrivateAddress(t *testing.T) {
 		bot := richBot()
 		bot.Spec.Channels = nil
 		bot.Spec.Egress = []v1alpha1.EgressRule{{CIDR: block.String(), Ports: []v1alpha1.EgressPort{{Port: 443}}}}
-		network := BotNetworkPolicy(bot)
+		network := BotNetworkPolicy(testSettings(), bot, &v1alpha1.Tenant{})
 		tenant := &v1alpha1.Tenant{Spec: v1alpha1.TenantSpec{Egress: bot.Spec.Egress}}
-		platform := TenantNetworkPolicies(testSettings(), tenant, "n")[3]
+		platform := TenantNetworkPolicies(testSettings(), tenant, "n")[2]
 		inside := block.Addr().AsSlice()
 		for i := block.Bits(); i < len(inside)*8; i++ {
 			inside[i/8] ^= byte(rapid.IntRange(0, 1).Draw(t, "bit")) << (7 - i%8)
@@ -266,13 +266,13 @@ func TestEgressInsideAPrivateRangeOpensNothing(t *testing.T) {
 		bot := richBot()
 		bot.Spec.Channels = nil
 		bot.Spec.Egress = []v1alpha1.EgressRule{{CIDR: cidr, Ports: []v1alpha1.EgressPort{{Port: 443}}}}
-		if rules := BotNetworkPolicy(bot).Spec.Egress; len(rules) != 0 {
+		if rules := BotNetworkPolicy(testSettings(), bot, &v1alpha1.Tenant{}).Spec.Egress; len(rules) != 0 {
 			t.Errorf("%s opens %v", cidr, rules)
 		}
 	}
 	for _, cidr := range []string{"169.254.169.254/32", "127.0.0.0/8", "2001::/32", "::8.8.8.8/128", "fe80::/64", "64:ff9b::a9fe:a9fe/128", "fd00:ec2::254/128", "2002:a9fe:a9fe::/48"} {
 		tenant := &v1alpha1.Tenant{Spec: v1alpha1.TenantSpec{Egress: []v1alpha1.EgressRule{{CIDR: cidr, Ports: []v1alpha1.EgressPort{{Port: 80}}}}}}
-		if rules := TenantNetworkPolicies(testSettings(), tenant, "n")[3].Spec.Egress; len(rules) != 0 {
+		if rules := TenantNetworkPolicies(testSettings(), tenant, "n")[2].Spec.Egress; len(rules) != 0 {
 			t.Errorf("a Tenant's %s opens %v", cidr, rules)
 		}
 	}
@@ -281,7 +281,7 @@ func TestEgressInsideAPrivateRangeOpensNothing(t *testing.T) {
 func reaches(policy *networkingv1.NetworkPolicy, address netip.Addr) bool {
 	for _, rule := range policy.Spec.Egress {
 		for _, peer := range rule.To {
-			if !netip.MustParsePrefix(peer.IPBlock.CIDR).Contains(address) {
+			if peer.IPBlock == nil || !netip.MustParsePrefix(peer.IPBlock.CIDR).Contains(address) {
 				continue
 			}
 			excepted := false
@@ -372,7 +372,7 @@ func TestNoTwoOwnersShareAChild(t *testing.T) {
 		"Secret of a kind": {store: func(n string) []string { return []string{CredentialsName(n, hash), CredentialsName(n, other)} }},
 		"label":            {bot: func(n string) []string { return []string{LabelValue(n)} }},
 	}
-	fixed := []string{ServiceAccountManager, ServiceAccountKeyserver, PolicyDefaultDeny, PolicyDNS, PolicyKeyserver, PolicyEgress, CABundleName, "default", "kube-root-ca.crt"}
+	fixed := []string{ServiceAccountManager, ServiceAccountKeyserver, PolicyDefaultDeny, PolicyKeyserver, PolicyEgress, CABundleName, "default", "kube-root-ca.crt"}
 	name := rapid.StringMatching(`[a-z0-9]([-a-z0-9.]{0,60}[a-z0-9])?`).Filter(func(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 })
 	squat := rapid.Custom(func(t *rapid.T) string { // a name that is made to meet another one's child
 		base := rapid.OneOf(name, rapid.SampledFrom([]string{"a", "s", "a.b", "a-b", strings.Repeat("a", 48), strings.Repeat("a", 63), strings.Repeat("a", 253), strings.Repeat("a.", 60) + "a"})).Draw(t, "base")

@@ -19,15 +19,6 @@ var telegramRanges = []string{
 	"2001:67c:4e8::/48", "2001:b28:f23c::/48", "2001:b28:f23d::/48", "2001:b28:f23f::/48", "2a0a:f280::/32",
 }
 
-// telegramEgress opens Telegram's published addresses on port 443.
-func telegramEgress() networkingv1.NetworkPolicyEgressRule {
-	rule := networkingv1.NetworkPolicyEgressRule{Ports: []networkingv1.NetworkPolicyPort{policyPort(corev1.ProtocolTCP, 443)}}
-	for _, block := range telegramRanges {
-		rule.To = append(rule.To, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: block}})
-	}
-	return rule
-}
-
 // egressRules turn a spec's rules into a policy's, without the ranges in except: netblocks.ClosedToBots for what a bot opens by
 // itself, netblocks.ClosedToAll for what its Tenant opens. Blocks that do not parse open nothing: the API server has refused them.
 func egressRules(rules []v1alpha1.EgressRule, except []netip.Prefix) []networkingv1.NetworkPolicyEgressRule {

@@ -29,7 +29,6 @@ const (
 	LimitRangeName   = "lethe"
 
 	PolicyDefaultDeny = "lethe-default-deny"
-	PolicyDNS         = "lethe-dns"
 	PolicyKeyserver   = "lethe-keyserver"
 	PolicyEgress      = "lethe-egress"
 
@@ -37,9 +36,15 @@ const (
 	// keyserver) and in each tenant namespace (copied by the manager). Its key is CABundleKey, in PEM.
 	CABundleName = "lethe-keyserver-ca"
 	CABundleKey  = "ca.crt"
+	// AddressesKey in the same ConfigMap holds the cluster IPs of the keyserver's Service, one a line: a bot without egress has
+	// no DNS. It is empty where the Service has none.
+	AddressesKey = "addresses"
 
 	// PriorityClassSweeper is on the pods of sweeps, so that a tenant's quota does not count them.
 	PriorityClassSweeper = "lethe-sweeper"
+
+	// ServiceKeyserver is what pods and the manager call the keyserver by, in the manager's namespace.
+	ServiceKeyserver = "lethe-keyserver"
 
 	// KeyserverPort is where the keyserver's pods listen.
 	KeyserverPort = 8443

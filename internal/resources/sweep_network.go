@@ -14,7 +14,7 @@ import (
 // SweeperNetworkPolicy says what a store's sweeps reach beyond what the Tenant opens to all its pods: the store's port, on
 // the store's address where the spec names one, else on any public address, since a policy knows no names. A private
 // address is opened by the Tenant's egress and by nothing else, the node itself and metadata services by nothing at all. Nothing reaches a sweep.
-func SweeperNetworkPolicy(store *v1alpha1.DataStore, tenant *v1alpha1.Tenant) *networkingv1.NetworkPolicy {
+func SweeperNetworkPolicy(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant) *networkingv1.NetworkPolicy {
 	return &networkingv1.NetworkPolicy{
 		ObjectMeta: meta(store.Namespace, SweeperName(store.Name), StoreLabels(store.Name, ComponentSweeper),
 			OwnerReference(store, KindDataStore)),
@@ -24,7 +24,8 @@ func SweeperNetworkPolicy(store *v1alpha1.DataStore, tenant *v1alpha1.Tenant) *n
 				v1alpha1.LabelStore:     LabelValue(store.Name),
 			}},
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
-			Egress:      storeEgress(store, tenant),
+			// By name they find the keyserver, and most stores.
+			Egress: append(storeEgress(store, tenant), dnsEgress(s)),
 		},
 	}
 }

@@ -104,16 +104,6 @@ func TenantNetworkPolicies(s Settings, tenant *v1alpha1.Tenant, namespace string
 			Spec:       networkingv1.NetworkPolicySpec{PolicyTypes: both},
 		},
 		{
-			ObjectMeta: tenantMeta(tenant, namespace, PolicyDNS),
-			Spec: networkingv1.NetworkPolicySpec{
-				PolicyTypes: egress,
-				Egress: []networkingv1.NetworkPolicyEgressRule{{
-					To:    podsOf(s.DNSNamespace, s.DNSPodLabels),
-					Ports: []networkingv1.NetworkPolicyPort{policyPort(corev1.ProtocolUDP, 53), policyPort(corev1.ProtocolTCP, 53)},
-				}},
-			},
-		},
-		{
 			ObjectMeta: tenantMeta(tenant, namespace, PolicyKeyserver),
 			Spec: networkingv1.NetworkPolicySpec{
 				PodSelector: ourPods(),
@@ -135,11 +125,12 @@ func TenantNetworkPolicies(s Settings, tenant *v1alpha1.Tenant, namespace string
 	}
 }
 
-// TenantCABundle is the copy of the keyserver's CA certificates that pods mount. Changing it restarts no pod.
-func TenantCABundle(tenant *v1alpha1.Tenant, namespace, bundle string) *corev1.ConfigMap {
+// TenantCABundle is the copy of the keyserver's CA certificates that pods mount, with the addresses that a pod without DNS
+// finds it by. Changing it restarts no pod.
+func TenantCABundle(tenant *v1alpha1.Tenant, namespace, bundle, addresses string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: tenantMeta(tenant, namespace, CABundleName),
-		Data:       map[string]string{CABundleKey: bundle},
+		Data:       map[string]string{CABundleKey: bundle, AddressesKey: addresses},
 	}
 }
 

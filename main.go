@@ -50,6 +50,7 @@ type options struct {
 	tokenFile     string
 	leaderElect   bool
 	workers       int
+	policyKinds   string
 	metrics       string
 	health        string
 	verbosity     int
@@ -104,6 +105,8 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.tokenFile, "token-file", "/var/run/secrets/lethe.dev/token", "file with the manager's token for the keyserver")
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "work only while holding the lease, so that replicas take turns")
 	flags.IntVar(&o.workers, "workers", 10, "objects of one kind that are worked on at a time")
+	flags.StringVar(&o.policyKinds, "network-policy-kinds", controllers.DefaultPolicyKinds,
+		"kinds of network policies that keep bots from starting where another hand made one: resource.group,resource.group")
 	flags.StringVar(&o.metrics, "metrics-bind-address", ":8080", "address of the metrics, plain HTTP; 0 for none")
 	flags.StringVar(&o.health, "health-probe-bind-address", ":8081", "address of /healthz and /readyz, plain HTTP")
 	flags.IntVar(&o.verbosity, "v", 0, "4 for what was looked at and left as it is")
@@ -116,6 +119,9 @@ func parse(args []string) (options, error) {
 	}
 	if o.workers < 1 {
 		problems = append(problems, fmt.Errorf("--workers %d is less than 1", o.workers))
+	}
+	if _, err := controllers.ParsePolicyKinds(o.policyKinds); err != nil {
+		problems = append(problems, fmt.Errorf("--network-policy-kinds: %w", err))
 	}
 	if o.tokenFile == "" {
 		problems = append(problems, errors.New("--token-file is empty"))
@@ -157,7 +163,11 @@ func newManager(ctx context.Context, o options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the keyserver's client: %w", err)
 	}
-	err = controllers.Setup(ctx, mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, Metrics: metrics.Registry})
+	kinds, err := controllers.ParsePolicyKinds(o.policyKinds)
+	if err != nil {
+		return nil, err
+	}
+	err = controllers.Setup(ctx, mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, PolicyKinds: kinds, Metrics: metrics.Registry})
 	if err != nil {
 		return nil, err
 	}

@@ -124,6 +124,11 @@ func (r *BotDeploymentReconciler) ensureIsolation(ctx context.Context, s *botSco
 			Message: fmt.Sprintf("%s asks for more than the Tenant's egressCeiling lets through; only what lies within is open. Narrow it, or have the Tenant's egressCeiling widened.",
 				strings.Join(beyond, ", "))}})
 	}
+	// Stopping a bot needs nobody's leave.
+	if err := errForeign(s.tenant); err != nil && !resources.IsSuspended(s.bot, s.tenant) {
+		s.observed.Isolated = false
+		return 0, err
+	}
 	return 0, r.findKeyserver(ctx, s)
 }
 

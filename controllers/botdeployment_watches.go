@@ -94,6 +94,7 @@ func setChange() predicate.Predicate {
 func decisionsChange() predicate.Predicate {
 	return onUpdate(func(old, now *v1alpha1.Tenant) bool {
 		return old.Spec.State != now.Spec.State || !equality.Semantic.DeepEqual(old.Spec.Placement, now.Spec.Placement) ||
+			(errForeign(old) == nil) != (errForeign(now) == nil) ||
 			!equality.Semantic.DeepEqual(old.Spec.EgressCeiling, now.Spec.EgressCeiling) || (len(old.Spec.Egress) == 0) != (len(now.Spec.Egress) == 0) ||
 			old.Spec.UserNamespaces != now.Spec.UserNamespaces || isUIDRangeTaken(old) != isUIDRangeTaken(now) ||
 			!equality.Semantic.DeepEqual(old.Status.UIDRange, now.Status.UIDRange) ||

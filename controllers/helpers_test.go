@@ -121,7 +121,7 @@ func (w *world) checkConditions(object client.Object) {
 	kinds := []string{v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled}
 	switch object.(type) {
 	case *v1alpha1.Tenant:
-		kinds = append(kinds, v1alpha1.ConditionNamespacesReady, v1alpha1.ConditionKeysReady, v1alpha1.ConditionInUse)
+		kinds = append(kinds, v1alpha1.ConditionNamespacesReady, v1alpha1.ConditionIsolationReady, v1alpha1.ConditionKeysReady, v1alpha1.ConditionInUse)
 	case *v1alpha1.BotDeployment:
 		kinds = append(kinds, v1alpha1.ConditionIsolationReady, v1alpha1.ConditionCredentialsReady, v1alpha1.ConditionWorkloadReady)
 	}

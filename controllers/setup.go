@@ -15,6 +15,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
@@ -49,6 +50,8 @@ type Options struct {
 	Keys Keys
 	// KeysNamespace holds the wrapped keys. Like the manager's own namespace it can be no Tenant's.
 	KeysNamespace string
+	// PolicyKinds are the kinds of network policies of other hands to look for. Defaults to Kubernetes' own.
+	PolicyKinds []schema.GroupResource
 	// Metrics registers the gauges of what the cache holds. Left out, there are none.
 	Metrics prometheus.Registerer
 	// Clock. Defaults to the real one.
@@ -70,7 +73,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if o.Pace == 0 {
 		o.Pace = time.Second
 	}
+	if len(o.PolicyKinds) == 0 {
+		o.PolicyKinds = []schema.GroupResource{corePolicies}
+	}
 	if err := addIndexes(ctx, mgr); err != nil {
+		return err
+	}
+	foreign, err := newForeignPolicies(ctx, mgr, o.PolicyKinds)
+	if err != nil {
 		return err
 	}
 	writer := kube.Writer{Client: wholeOnly{mgr.GetClient()}, Live: mgr.GetAPIReader(), Strip: func(o client.Object) { bulk.Strip(o) }}
@@ -78,7 +88,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	reconcilers := []interface {
 		SetupWithManager(ctrl.Manager, controller.Options) error
 	}{
-		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, KeysNamespace: o.KeysNamespace},
+		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Foreign: foreign, KeysNamespace: o.KeysNamespace},
 		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle},
 		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock},
 		&DataRetentionPolicyReconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},

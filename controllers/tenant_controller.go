@@ -39,6 +39,8 @@ type TenantReconciler struct {
 	Settings resources.Settings
 	Recorder events.EventRecorder
 	Clock    clock.PassiveClock
+	// Foreign knows the network policies of other hands.
+	Foreign *foreignPolicies
 	// KeysNamespace can be no Tenant's, and the manager's own neither.
 	KeysNamespace string
 
@@ -77,7 +79,7 @@ func (r *TenantReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ c
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	phases := []phase[*tenantScope]{
-		r.ensureFinalizer, r.observeUse, r.observeClaims, r.ensureNamespaces, r.ensureBindings, r.ensureIsolation, r.releaseDropped, r.ensureKeys,
+		r.ensureFinalizer, r.observeUse, r.observeForeign, r.observeClaims, r.ensureNamespaces, r.ensureBindings, r.ensureIsolation, r.releaseDropped, r.ensureKeys,
 	}
 	if !tenant.DeletionTimestamp.IsZero() {
 		if !hasFinalizer(tenant) {

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -39,6 +40,9 @@ func (r *TenantReconciler) SetupWithManager(mgr ctrl.Manager, options controller
 		Owns(&corev1.LimitRange{}, builder.WithPredicates(childChange())).
 		Owns(&corev1.ConfigMap{}, builder.WithPredicates(childChange())).
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(m.ofBundle)).
+		// Created by another hand with our label on it: the Tenant says so. Those that are ours wake whom they belong to.
+		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(m.ofPolicy), builder.WithPredicates(predicate.NewPredicateFuncs(notOurPolicy))).
+		WatchesRawSource(source.Channel(r.Foreign.events, handler.EnqueueRequestsFromMapFunc(m.ofPolicy))).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.ofNamespace)).
 		Watches(&v1alpha1.BotDeployment{}, handler.EnqueueRequestsFromMapFunc(m.ofUse), comesOrGoes).
 		Watches(&v1alpha1.DataStore{}, handler.EnqueueRequestsFromMapFunc(m.ofUse), comesOrGoes).
@@ -117,6 +121,17 @@ func (m tenantMapper) ofBundle(ctx context.Context, object client.Object) []reco
 func (m tenantMapper) ofNamespace(ctx context.Context, object client.Object) []reconcile.Request {
 	requests := m.list(ctx, client.MatchingFields{indexNamespace: object.GetName()})
 	return append(requests, request(object.GetLabels()[v1alpha1.LabelTenant]))
+}
+
+func notOurPolicy(object client.Object) bool { return !isOurPolicy(object) }
+
+// ofPolicy wakes the Tenant in whose namespace a foreign network policy came or went.
+func (m tenantMapper) ofPolicy(ctx context.Context, object client.Object) []reconcile.Request {
+	namespace := &corev1.Namespace{}
+	if err := m.cache.Get(ctx, client.ObjectKey{Name: object.GetNamespace()}, namespace, client.UnsafeDisableDeepCopy); err != nil {
+		return nil // not a tenant's
+	}
+	return []reconcile.Request{request(namespace.Labels[v1alpha1.LabelTenant])}
 }
 
 // ofUse wakes a Tenant when what it says about being in use is no longer so: not for each of a thousand bots.

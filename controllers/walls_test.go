@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -73,4 +74,103 @@ func TestBotWithoutEgressIsToldWhereTheKeyserverIs(t *testing.T) {
 		}
 		return w.admin.Get(context.Background(), client.ObjectKeyFromObject(setOf(bot)), &appsv1.StatefulSet{})
 	})
+}
+
+func openPolicy(namespace, name string) *networkingv1.NetworkPolicy {
+	return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: networkingv1.NetworkPolicySpec{
+		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, Egress: []networkingv1.NetworkPolicyEgressRule{{}}}}
+}
+
+// TestForeignNetworkPolicy: one more policy opens what ours close, whoever made it and whatever labels it carries. No bot starts
+// until it is gone or meant; what runs is left alone.
+func TestForeignNetworkPolicy(t *testing.T) {
+	w, tenant := withTenant(t, "opened")
+	w.becomes(tenant, "IsolationReady=True")
+	running := makeBot("opened-a", "running")
+	w.create(running)
+	w.becomes(running, "Ready=True")
+	set := setOf(running)
+	if err := w.get(set); err != nil {
+		t.Fatal(err)
+	}
+	labelled := openPolicy("opened-a", "disguised")
+	labelled.Labels = resources.Labels(resources.ComponentIsolation)
+	owned := openPolicy("opened-a", "owned")
+	owned.Labels, owned.OwnerReferences = labelled.Labels, resources.OwnerReference(tenant, resources.KindTenant)
+	for i, foreign := range []*networkingv1.NetworkPolicy{openPolicy("opened-a", "open"), labelled, owned} {
+		t.Run(foreign.Name, func(t *testing.T) {
+			w.t = t
+			w.create(foreign)
+			w.becomes(tenant, "Stalled=True/"+ReasonForeignNetworkPolicy)
+			w.becomes(tenant, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+			c := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionIsolationReady)
+			if !strings.Contains(c.Message, "networkpolicies.networking.k8s.io opened-a/"+foreign.Name) {
+				t.Errorf("says %q", c.Message)
+			}
+			bot := makeBot("opened-a", fmt.Sprintf("new-%d", i))
+			w.create(bot)
+			w.becomes(bot, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+			w.becomes(running, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+			w.calm()
+			if err := w.get(setOf(bot)); client.IgnoreNotFound(err) != nil || err == nil {
+				t.Errorf("the new bot was started: %v", err)
+			}
+			if now := setOf(running); w.get(now) != nil || now.Generation != set.Generation || *now.Spec.Replicas != 1 {
+				t.Error("what runs was touched")
+			}
+			if i == 0 {
+				edit(w, tenant, func(t *v1alpha1.Tenant) {
+					t.Spec.ForeignNetworkPolicies = []v1alpha1.ForeignNetworkPolicy{{Name: foreign.Name}}
+				})
+			} else {
+				w.delete(foreign)
+			}
+			w.becomes(tenant, "Ready=True")
+			w.becomes(bot, "Ready=True")
+			w.becomes(running, "Ready=True")
+		})
+	}
+	w.t = t
+	// Stopping needs nobody's leave, and a restart forgets nothing.
+	w.create(openPolicy("opened-a", "again"))
+	w.becomes(running, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+	w.restart()
+	edit(w, running, func(b *v1alpha1.BotDeployment) { b.Spec.OperatingMode = v1alpha1.ModeSuspended })
+	w.eventually("stopped", func() error {
+		now := setOf(running)
+		if err := w.get(now); err != nil || *now.Spec.Replicas != 0 {
+			return fmt.Errorf("replicas %v, %v", now.Spec.Replicas, err)
+		}
+		return nil
+	})
+	w.becomes(tenant, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+}
+
+// TestForeignPolicyAtAdoption: a namespace that is taken over brings its policies along.
+func TestForeignPolicyAtAdoption(t *testing.T) {
+	w := newWorld(t)
+	namespace := testEnv.Namespace(t, "adopted", nil)
+	w.create(openPolicy(namespace.Name, "from-before"))
+	edit(w, namespace, func(n *corev1.Namespace) {
+		n.Labels = map[string]string{v1alpha1.LabelTenant: "adopter"}
+	})
+	tenant := makeTenant("adopter", namespace.Name)
+	w.create(tenant)
+	w.becomes(tenant, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+	bot := makeBot(namespace.Name, "b")
+	w.create(bot)
+	w.becomes(bot, "Stalled=True/"+ReasonForeignNetworkPolicy)
+	w.delete(openPolicy(namespace.Name, "from-before"))
+	w.becomes(bot, "Ready=True")
+}
+
+func TestPolicyKinds(t *testing.T) {
+	for text, ok := range map[string]bool{
+		DefaultPolicyKinds: true, "networkpolicies.networking.k8s.io, ciliumnetworkpolicies.cilium.io": true,
+		"": false, "ciliumnetworkpolicies.cilium.io": false, "networkpolicies.networking.k8s.io,services": false,
+	} {
+		if _, err := ParsePolicyKinds(text); (err == nil) != ok {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
 }

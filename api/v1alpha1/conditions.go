@@ -67,3 +67,7 @@ const (
 	// AudienceKeyserver is the audience of the projected tokens that pods and the manager show to the keyserver.
 	AudienceKeyserver = "lethe.dev/keyserver"
 )
+
+// ReasonForeignNetworkPolicy of IsolationReady on a Tenant: a network policy of another hand is in its namespaces. The manager
+// starts no bot then, and the keyserver gives no pod its credentials.
+const ReasonForeignNetworkPolicy = "ForeignNetworkPolicy"

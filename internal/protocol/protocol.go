@@ -48,6 +48,7 @@ const (
 	ReasonRevoked         = "Revoked"         // the object's keys were destroyed
 	ReasonSuspended       = "Suspended"       // the tenant, the bot, the CronJob or the Job is suspended
 	ReasonForeignSecret   = "ForeignSecret"   // a Secret that is not ours has the name that ours would have
+	ReasonNotIsolated     = "NotIsolated"     // a network policy of another hand is in the tenant's namespaces
 	ReasonBadRequest      = "BadRequest"
 	ReasonInternal        = "Internal"
 

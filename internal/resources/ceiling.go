@@ -173,7 +173,9 @@ func joined(rules []networkingv1.NetworkPolicyEgressRule) []networkingv1.Network
 }
 
 func samePorts(a, b []networkingv1.NetworkPolicyPort) bool {
-	return slices.EqualFunc(a, b, func(x, y networkingv1.NetworkPolicyPort) bool { return *x.Protocol == *y.Protocol && *x.Port == *y.Port })
+	return slices.EqualFunc(a, b, func(x, y networkingv1.NetworkPolicyPort) bool {
+		return *x.Protocol == *y.Protocol && *x.Port == *y.Port
+	})
 }
 
 // dnsEgress opens the cluster's DNS pods.

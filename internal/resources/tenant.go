@@ -125,6 +125,9 @@ func TenantNetworkPolicies(s Settings, tenant *v1alpha1.Tenant, namespace string
 	}
 }
 
+// TenantPolicies are the names of a Tenant's policies in each of its namespaces.
+func TenantPolicies() []string { return []string{PolicyDefaultDeny, PolicyKeyserver, PolicyEgress} }
+
 // TenantCABundle is the copy of the keyserver's CA certificates that pods mount, with the addresses that a pod without DNS
 // finds it by. Changing it restarts no pod.
 func TenantCABundle(tenant *v1alpha1.Tenant, namespace, bundle, addresses string) *corev1.ConfigMap {

@@ -22,6 +22,8 @@ type TenantObserved struct {
 	Problems []Problem
 	// WalledIn says that every namespace of the spec is the tenant's and isolated.
 	WalledIn bool
+	// Unopened says that no network policy of another hand is in the namespaces, but those that the spec names.
+	Unopened bool
 	// KeysOpen says that the keyserver has the tenant's keys.
 	KeysOpen bool
 	// KEKGrade is Production or Evaluation, once the keys are open.
@@ -38,7 +40,7 @@ func Tenant(o TenantObserved) []metav1.Condition {
 		return append(deleting(o.Problems, o.Deleting), inUse(o.InUse))
 	}
 	worst := Worst(o.Problems)
-	progressing := !o.WalledIn || !o.KeysOpen
+	progressing := !o.WalledIn || !o.KeysOpen || !o.Unopened
 	message := "The namespaces are walled in and the keys are open."
 	if progressing {
 		message = "Setting up namespaces and keys."
@@ -47,6 +49,8 @@ func Tenant(o TenantObserved) []metav1.Condition {
 	conditions = append(conditions,
 		Step(v1alpha1.ConditionNamespacesReady, first(o.Problems, v1alpha1.ConditionNamespacesReady), o.WalledIn, ReasonWalledIn,
 			"Every namespace is the tenant's and walled in."),
+		Step(v1alpha1.ConditionIsolationReady, first(o.Problems, v1alpha1.ConditionIsolationReady), o.Unopened, ReasonWalledIn,
+			"No network policy is in the namespaces but Lethe's and those that the Tenant names."),
 		Step(v1alpha1.ConditionKeysReady, first(o.Problems, v1alpha1.ConditionKeysReady), o.KeysOpen, ReasonKeysOpen, keysMessage(o.KEKGrade)),
 		inUse(o.InUse))
 	return conditions

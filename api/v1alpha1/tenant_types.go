@@ -136,7 +136,7 @@ type EgressCeiling struct {
 	// allow lists blocks and ports. Left out or empty, bots open nothing by themselves.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=16
 	Allow []EgressLimit `json:"allow,omitempty"`
 }
 

@@ -188,8 +188,9 @@ func texts(list []string, as func(string) string) []string {
 // stripConfigMap leaves a digest of all that is in it. The keyserver's CA bundle is read by the manager itself.
 func stripConfigMap(object *corev1.ConfigMap) {
 	const maxBundle = 64 << 10
-	bundle := object.Data[resources.CABundleKey]
-	if object.Name == resources.CABundleName && len(object.Data) == 1 && len(object.BinaryData) == 0 && len(bundle) <= maxBundle {
+	_, hasAddresses := object.Data[resources.AddressesKey]
+	bundle := len(object.Data[resources.CABundleKey]) + len(object.Data[resources.AddressesKey])
+	if object.Name == resources.CABundleName && len(object.Data) == 2 && hasAddresses && len(object.BinaryData) == 0 && bundle <= maxBundle {
 		return
 	}
 	if _, done := object.Data[mark]; done || len(object.Data)+len(object.BinaryData) == 0 {

@@ -119,7 +119,7 @@ func TestMetadataThatIsKept(t *testing.T) {
 	if small.Labels["team"] != "a" || small.Spec.Postgres.Password != "" || small.Spec.Postgres.Host != "h" || store.Spec.Postgres.Password == "" {
 		t.Errorf("store: %+v", small)
 	}
-	bundle := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: resources.CABundleName}, Data: map[string]string{resources.CABundleKey: long("p")}}
+	bundle := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: resources.CABundleName}, Data: map[string]string{resources.CABundleKey: long("p"), resources.AddressesKey: "10.96.0.7"}}
 	if stripped(t, bundle).Data[resources.CABundleKey] == "" {
 		t.Error("the manager reads the CA bundle out of the cache")
 	}
@@ -188,7 +188,7 @@ func TestHeapPerCachedObject(t *testing.T) {
 	}{
 		{"BotDeployment", bot, func() client.Object { return &v1alpha1.BotDeployment{} }, 88 << 10},
 		{"StatefulSet of a bot", render(bot), func() client.Object { return &appsv1.StatefulSet{} }, 64 << 10},
-		{"NetworkPolicy of a bot", resources.BotNetworkPolicy(bot), func() client.Object { return &networkingv1.NetworkPolicy{} }, 48 << 10},
+		{"NetworkPolicy of a bot", resources.BotNetworkPolicy(resources.DefaultSettings(), bot, &v1alpha1.Tenant{}), func() client.Object { return &networkingv1.NetworkPolicy{} }, 48 << 10},
 		{"ConfigMap", configMap, func() client.Object { return &corev1.ConfigMap{} }, 4 << 10},
 		{"ServiceAccount", account, func() client.Object { return &corev1.ServiceAccount{} }, 4 << 10},
 		{"Namespace", namespace, func() client.Object { return &corev1.Namespace{} }, 4 << 10},

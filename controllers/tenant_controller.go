@@ -130,6 +130,9 @@ func (r *TenantReconciler) ensureKeys(ctx context.Context, s *tenantScope) (time
 	}
 	if due := verified.at.Add(verifyEvery); open && s.now.Before(due) && isRangeAsVerified(s.tenant, verified) {
 		s.observed.KeysOpen = true
+		if err := r.showSealingKey(ctx, s, s.tenant.Status.SealingKeys); err != nil {
+			return 0, err
+		}
 		return due.Sub(s.now), checkUIDRange(ctx, r.Writer.Client, s.tenant, condition)
 	}
 	answer, err := r.Keys.Tenant(ctx, refTo(resources.KindTenant, s.tenant))
@@ -140,9 +143,29 @@ func (r *TenantReconciler) ensureKeys(ctx context.Context, s *tenantScope) (time
 	if err := takeUIDRange(r.Recorder, s, answer.UIDRange); err != nil {
 		return 0, err
 	}
+	var keys []v1alpha1.SealingKey
+	for _, k := range answer.SealingKeys {
+		keys = append(keys, v1alpha1.SealingKey(k))
+	}
+	if err := r.showSealingKey(ctx, s, keys); err != nil {
+		return 0, err
+	}
 	s.observed.KeysOpen, s.observed.KEKGrade = true, answer.KEKGrade
 	r.verified.put(s.tenant.UID, s.tenant.Generation, s.now, *s.tenant.Status.UIDRange)
 	return verifyEvery, checkUIDRange(ctx, r.Writer.Client, s.tenant, condition)
+}
+
+// showSealingKey copies the key to seal to into each namespace: the tenant's people may not read the Tenant.
+func (r *TenantReconciler) showSealingKey(ctx context.Context, s *tenantScope, keys []v1alpha1.SealingKey) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	for _, namespace := range s.owned {
+		if err := ensureChild(ctx, r.Writer, resources.TenantSealingKey(s.tenant, namespace.Name, keys[0])); err != nil {
+			return explain(v1alpha1.ConditionKeysReady, err)
+		}
+	}
+	return nil
 }
 
 // report computes the conditions and writes the status, if it differs.

@@ -218,7 +218,7 @@ func (r *TenantReconciler) leaveUnlabelled(ctx context.Context, tenant *v1alpha1
 // leave removes what we made in a namespace, the manager's own rights last.
 func (r *TenantReconciler) leave(ctx context.Context, tenant *v1alpha1.Tenant, namespace string) error {
 	children := isolation(r.Settings, tenant, namespace)
-	children = append(children, resources.TenantCABundle(tenant, namespace, "", ""))
+	children = append(children, resources.TenantCABundle(tenant, namespace, "", ""), resources.TenantSealingKey(tenant, namespace, v1alpha1.SealingKey{}))
 	bindings := resources.TenantRoleBindings(r.Settings, tenant, namespace)
 	slices.Reverse(bindings)
 	for _, binding := range bindings {

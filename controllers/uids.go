@@ -53,7 +53,7 @@ func isUIDRangeTaken(tenant *v1alpha1.Tenant) bool {
 	return keys != nil && keys.Reason == ReasonUIDRangeTaken
 }
 
-// uidRangeChange lets a Tenant through when a hand has changed the range in its status.
+// uidRangeChange lets a Tenant through when a hand has changed the range in its status, or when there are other keys to seal to.
 func uidRangeChange() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc:  func(event.CreateEvent) bool { return false },
@@ -62,7 +62,8 @@ func uidRangeChange() predicate.Predicate {
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			old, okOld := e.ObjectOld.(*v1alpha1.Tenant)
 			now, okNow := e.ObjectNew.(*v1alpha1.Tenant)
-			return okOld && okNow && !equality.Semantic.DeepEqual(old.Status.UIDRange, now.Status.UIDRange)
+			return okOld && okNow && (!equality.Semantic.DeepEqual(old.Status.UIDRange, now.Status.UIDRange) ||
+				(len(old.Status.SealingKeys) > 0 && !equality.Semantic.DeepEqual(old.Status.SealingKeys, now.Status.SealingKeys)))
 		},
 	}
 }

@@ -71,3 +71,10 @@ const (
 // ReasonForeignNetworkPolicy of IsolationReady on a Tenant: a network policy of another hand is in its namespaces. The manager
 // starts no bot then, and the keyserver gives no pod its credentials.
 const ReasonForeignNetworkPolicy = "ForeignNetworkPolicy"
+
+// The ConfigMap in each tenant namespace that holds the key to seal to, the file in it, and that file's format.
+const (
+	SealingKeyConfigMap = "lethe-sealing-key"
+	KeyFileName         = "tenant-key.yaml"
+	KeyFileFormat       = "lethe.dev/tenant-key/v1"
+)

@@ -12,6 +12,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -35,7 +36,7 @@ func (k tenantKey) fingerprint() string {
 }
 
 // keyFileFormat names the form of a key file.
-const keyFileFormat = "lethe.dev/tenant-key/v1"
+const keyFileFormat = v1alpha1.KeyFileFormat
 
 // keyFile is a tenant's public key for sealing without a cluster.
 type keyFile struct {
@@ -95,6 +96,14 @@ func readKeyFile(path string) (tenantKey, error) {
 	if err != nil {
 		return tenantKey{}, err
 	}
+	key, err := parseKeyFile(b)
+	if err != nil {
+		return key, fmt.Errorf("--key-file: %w", err)
+	}
+	return key, nil
+}
+
+func parseKeyFile(b []byte) (tenantKey, error) {
 	var f keyFile
 	dec := json.NewDecoder(bytes.NewReader(nil))
 	if j, err := yaml.YAMLToJSON(b); err == nil {
@@ -102,7 +111,7 @@ func readKeyFile(path string) (tenantKey, error) {
 	}
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&f); err != nil || f.Format != keyFileFormat {
-		return tenantKey{}, fmt.Errorf("--key-file: not a key file (format: %s); make one with `kubectl lethe key`", keyFileFormat)
+		return tenantKey{}, fmt.Errorf("not a key file (format: %s); make one with `kubectl lethe key`", keyFileFormat)
 	}
 	return newTenantKey(f.Tenant, v1alpha1.SealingKey{KID: f.KID, Suite: f.Suite, Public: f.Public, Realm: f.Realm})
 }
@@ -140,10 +149,35 @@ func (s *shell) keyOfNamespace(ctx context.Context, c client.Client, namespace s
 	if _, refused := compile.IsRefusal(err); refused {
 		return tenantKey{}, err
 	}
+	if apierrors.IsForbidden(err) {
+		if key, found, err := s.keyInNamespace(ctx, c, namespace); found || err != nil {
+			return key, err
+		}
+	}
 	if err != nil {
 		return tenantKey{}, readError("the tenant of namespace "+namespace, err)
 	}
 	return s.firstKey(tenant)
+}
+
+// keyInNamespace reads the manager's copy of the key, for who may not read the Tenant. It says so: only the fingerprint tells a
+// right copy from one that a broken-into manager made.
+func (s *shell) keyInNamespace(ctx context.Context, c client.Client, namespace string) (tenantKey, bool, error) {
+	var copied corev1.ConfigMap
+	err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: v1alpha1.SealingKeyConfigMap}, &copied)
+	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+		return tenantKey{}, false, nil
+	}
+	what := fmt.Sprintf("ConfigMap %s in namespace %s", v1alpha1.SealingKeyConfigMap, namespace)
+	if err != nil {
+		return tenantKey{}, false, fmt.Errorf("read %s: %w", what, err)
+	}
+	key, err := parseKeyFile([]byte(copied.Data[v1alpha1.KeyFileName]))
+	if err != nil {
+		return tenantKey{}, false, fmt.Errorf("%s: %w", what, err)
+	}
+	s.note("note: you may not read the Tenant; this is its key as %s has it", what)
+	return key, true, nil
 }
 
 func (s *shell) firstKey(tenant *v1alpha1.Tenant) (tenantKey, error) {

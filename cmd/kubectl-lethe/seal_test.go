@@ -2,13 +2,16 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -176,6 +179,30 @@ func TestSealWithTheRightsOfTheCaller(t *testing.T) {
 	}
 	c.as = "mallory"
 	c.fails(canary, args, "--key-file")
+	// Who has the role Operate reads neither Tenants nor namespaces; the key is where the role may read it.
+	var tenant v1alpha1.Tenant
+	if err := testEnv.Client.Get(t.Context(), client.ObjectKey{Name: ns}, &tenant); err != nil {
+		t.Fatal(err)
+	}
+	create(t, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "operate"},
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: resources.RoleTenantOperate},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "ann"}}})
+	c.as = "ann"
+	c.fails(canary, args, "--key-file")
+	shown := resources.TenantSealingKey(&tenant, ns, tenant.Status.SealingKeys[0])
+	if err := testEnv.As(t, "system:serviceaccount:lethe-system:lethe-manager", "system:masters").Create(t.Context(), shown); err != nil {
+		t.Fatal(err)
+	}
+	o = c.ok(canary, args...)
+	opens(t, priv, placeOfBot(ns, 1), o.out, canary)
+	if !strings.Contains(o.errOut, "ConfigMap lethe-sealing-key") {
+		t.Errorf("nothing says where the key is from:\n%s", o.errOut)
+	}
+	file := filepath.Join(t.TempDir(), "key.yaml")
+	if err := os.WriteFile(file, []byte(c.ok("", "key", "-n", ns).out), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opens(t, priv, placeOfBot(ns, 1), c.ok(canary, append(args, "--key-file", file)...).out, canary)
 }
 
 // Each call has a secret in a place where it does not belong, or fails with one at hand.

@@ -372,7 +372,7 @@ func TestNoTwoOwnersShareAChild(t *testing.T) {
 		"Secret of a kind": {store: func(n string) []string { return []string{CredentialsName(n, hash), CredentialsName(n, other)} }},
 		"label":            {bot: func(n string) []string { return []string{LabelValue(n)} }},
 	}
-	fixed := []string{ServiceAccountManager, ServiceAccountKeyserver, PolicyDefaultDeny, PolicyKeyserver, PolicyEgress, CABundleName, "default", "kube-root-ca.crt"}
+	fixed := []string{ServiceAccountManager, ServiceAccountKeyserver, PolicyDefaultDeny, PolicyKeyserver, PolicyEgress, CABundleName, SealingKeyName, "default", "kube-root-ca.crt"}
 	name := rapid.StringMatching(`[a-z0-9]([-a-z0-9.]{0,60}[a-z0-9])?`).Filter(func(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 })
 	squat := rapid.Custom(func(t *rapid.T) string { // a name that is made to meet another one's child
 		base := rapid.OneOf(name, rapid.SampledFrom([]string{"a", "s", "a.b", "a-b", strings.Repeat("a", 48), strings.Repeat("a", 63), strings.Repeat("a", 253), strings.Repeat("a.", 60) + "a"})).Draw(t, "base")

@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"strings"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // Names that are the same in every cluster and tenant namespace.
@@ -39,6 +41,11 @@ const (
 	// AddressesKey in the same ConfigMap holds the cluster IPs of the keyserver's Service, one a line: a bot without egress has
 	// no DNS. It is empty where the Service has none.
 	AddressesKey = "addresses"
+
+	// SealingKeyName is the ConfigMap with the public key that credentials are sealed to, in each tenant namespace. Its key is
+	// SealingKeyFile.
+	SealingKeyName = v1alpha1.SealingKeyConfigMap
+	SealingKeyFile = v1alpha1.KeyFileName
 
 	// PriorityClassSweeper is on the pods of sweeps, so that a tenant's quota does not count them.
 	PriorityClassSweeper = "lethe-sweeper"

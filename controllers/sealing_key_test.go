@@ -1,0 +1,51 @@
+package controllers
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// TestSealingKeyIsShownInEachNamespace: the tenant's people read it there. What is shown is what the Tenant's status says, whoever
+// changed the copy, and another key when the keyserver writes another one.
+func TestSealingKeyIsShownInEachNamespace(t *testing.T) {
+	w, tenant := withTenant(t, "shown")
+	shown := resources.TenantSealingKey(tenant, "shown-a", v1alpha1.SealingKey{})
+	holds := func(public string) {
+		t.Helper()
+		w.eventually("the key "+public, func() error {
+			if err := w.get(shown); err != nil {
+				return err
+			}
+			if text := shown.Data[resources.SealingKeyFile]; !strings.Contains(text, fmt.Sprintf("public: %q\n", public)) || !strings.Contains(text, "tenant: \"shown\"\n") {
+				return fmt.Errorf("holds %q", text)
+			}
+			return nil
+		})
+	}
+	if err := w.get(tenant); err != nil {
+		t.Fatal(err)
+	}
+	first := tenant.Status.SealingKeys[0].Public
+	holds(first)
+	manager := testEnv.As(t, managerUser, "system:masters")
+	shown.Data[resources.SealingKeyFile] = "another hand's"
+	if err := manager.Update(t.Context(), shown); err != nil {
+		t.Fatal(err)
+	}
+	holds(first)
+	if err := w.get(tenant); err != nil {
+		t.Fatal(err)
+	}
+	before := tenant.DeepCopy()
+	tenant.Status.SealingKeys[0].Public = "bmV3"
+	if err := w.keys.asKeyserver.Status().Patch(t.Context(), tenant, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
+	holds("bmV3")
+}

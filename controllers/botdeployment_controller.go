@@ -67,12 +67,12 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 	if err := r.Writer.Client.Get(ctx, req.NamespacedName, bot); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	phases := []phase[*botScope]{r.findTenant, r.ensureFinalizer, r.ensureIsolation, r.ensureCredentials, r.ensureWorkload}
+	phases := []phase[*botScope]{r.findTenant, r.ensureFinalizer, r.ensureIsolation, r.ensureCredentials, r.ensureVolume, r.ensureWorkload}
 	if !bot.DeletionTimestamp.IsZero() {
 		if !hasFinalizer(bot) {
 			return ctrl.Result{}, nil
 		}
-		phases = []phase[*botScope]{r.revokeKeys, r.letGo}
+		phases = []phase[*botScope]{r.revokeKeys, r.releaseVolumes, r.letGo}
 	}
 	s := &botScope{bot: bot, before: bot.DeepCopy(), now: r.Clock.Now()}
 	s.begun = r.beginning(s)
@@ -97,9 +97,11 @@ func (r *BotDeploymentReconciler) findTenant(ctx context.Context, s *botScope) (
 	return 0, nil
 }
 
-// ensureFinalizer makes sure that the keyserver is told when a bot goes that it holds keys for.
+// ensureFinalizer makes sure that the keyserver is told when a bot goes that it holds keys for, and that a volume goes that is
+// to go with its bot.
 func (r *BotDeploymentReconciler) ensureFinalizer(ctx context.Context, s *botScope) (time.Duration, error) {
-	if len(s.bot.Spec.Credentials) == 0 || hasFinalizer(s.bot) {
+	goes := s.bot.Spec.Storage != nil && resources.ReclaimPolicyOf(s.bot) == resources.ReclaimDelete
+	if (len(s.bot.Spec.Credentials) == 0 && !goes) || hasFinalizer(s.bot) {
 		return 0, nil
 	}
 	if err := ensureFinalizer(ctx, r.Writer.Client, s.bot); err != nil {

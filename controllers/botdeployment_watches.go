@@ -35,6 +35,7 @@ func (r *BotDeploymentReconciler) SetupWithManager(mgr ctrl.Manager, options con
 		Owns(&corev1.ServiceAccount{}, builder.WithPredicates(childChange())).
 		Owns(&networkingv1.NetworkPolicy{}, builder.WithPredicates(childChange())).
 		Watches(&appsv1.StatefulSet{}, afterNewBots(), builder.WithPredicates(setChange())).
+		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(botOfClaim), builder.WithPredicates(claimChange())).
 		Watches(&v1alpha1.Tenant{}, handler.EnqueueRequestsFromMapFunc(m.ofTenant), builder.WithPredicates(decisionsChange())).
 		WithOptions(options).
 		Complete(r)
@@ -88,6 +89,40 @@ func setChange() predicate.Predicate {
 				!sameMetadata(old, now))
 		},
 	}
+}
+
+// claimChange lets a volume through when whose it is, its size or its end has changed, or when it is gone. That it was made is
+// no news, and what Kubernetes binds and counts neither.
+func claimChange() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			old, okOld := e.ObjectOld.(*corev1.PersistentVolumeClaim)
+			now, okNow := e.ObjectNew.(*corev1.PersistentVolumeClaim)
+			if !okOld || !okNow {
+				return true
+			}
+			return !equality.Semantic.DeepEqual(recordOf(old), recordOf(now)) || !old.DeletionTimestamp.Equal(now.DeletionTimestamp) ||
+				!equality.Semantic.DeepEqual(old.Spec.Resources, now.Spec.Resources)
+		},
+	}
+}
+
+// recordOf is what of a volume's metadata is ours.
+func recordOf(claim *corev1.PersistentVolumeClaim) []string {
+	var record []string
+	for _, key := range []string{v1alpha1.AnnotationTenantUID, v1alpha1.AnnotationBotUID, v1alpha1.AnnotationBot, v1alpha1.AnnotationReclaimPolicy, v1alpha1.AnnotationAdopt} {
+		record = append(record, claim.Annotations[key])
+	}
+	for _, key := range []string{v1alpha1.LabelManagedBy, v1alpha1.LabelComponent, v1alpha1.LabelBot, v1alpha1.LabelTenant} {
+		record = append(record, claim.Labels[key])
+	}
+	return record
+}
+
+// botOfClaim wakes the bot that a volume is on record for.
+func botOfClaim(_ context.Context, claim client.Object) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: client.ObjectKey{Namespace: claim.GetNamespace(), Name: claim.GetAnnotations()[v1alpha1.AnnotationBot]}}}
 }
 
 // decisionsChange lets a Tenant through when something has changed that a bot depends on.

@@ -170,7 +170,7 @@ type clusterDouble struct {
 
 func childLists() []client.ObjectList {
 	return []client.ObjectList{
-		&corev1.ServiceAccountList{}, &corev1.SecretList{}, &corev1.ConfigMapList{}, &corev1.ResourceQuotaList{}, &corev1.LimitRangeList{},
+		&corev1.ServiceAccountList{}, &corev1.SecretList{}, &corev1.PersistentVolumeClaimList{}, &corev1.ConfigMapList{}, &corev1.ResourceQuotaList{}, &corev1.LimitRangeList{},
 		&networkingv1.NetworkPolicyList{}, &rbacv1.RoleBindingList{}, &appsv1.StatefulSetList{}, &batchv1.CronJobList{}, &batchv1.JobList{},
 	}
 }
@@ -181,7 +181,7 @@ func ownLists() []client.ObjectList {
 
 func (f *clusterDouble) tick(t *testing.T) {
 	t.Helper()
-	if err := errors.Join(f.runSets(), f.collect(), f.endNamespaces()); err != nil {
+	if err := errors.Join(f.runSets(), f.collect(), f.endClaims(), f.endNamespaces()); err != nil {
 		t.Logf("playing Kubernetes' controllers: %v", err)
 	}
 }
@@ -235,6 +235,37 @@ func (f *clusterDouble) collect() error {
 		}
 	}
 	return nil
+}
+
+// endClaims lets go of the volumes that are being deleted and that no StatefulSet's pod uses.
+func (f *clusterDouble) endClaims() error {
+	used := map[client.ObjectKey]bool{}
+	err := f.each(&appsv1.StatefulSetList{}, func(o client.Object) error {
+		set, ok := o.(*appsv1.StatefulSet)
+		if !ok || *set.Spec.Replicas == 0 {
+			return nil
+		}
+		for _, volume := range set.Spec.Template.Spec.Volumes {
+			if volume.PersistentVolumeClaim != nil {
+				used[client.ObjectKey{Namespace: set.Namespace, Name: volume.PersistentVolumeClaim.ClaimName}] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return f.each(&corev1.PersistentVolumeClaimList{}, func(o client.Object) error {
+		if o.GetDeletionTimestamp() == nil || used[client.ObjectKeyFromObject(o)] || len(o.GetFinalizers()) == 0 {
+			return nil
+		}
+		o.SetFinalizers(nil)
+		err := f.c.Update(context.Background(), o)
+		if apierrors.IsConflict(err) {
+			return nil
+		}
+		return client.IgnoreNotFound(err)
+	})
 }
 
 // endNamespaces empties the namespaces that are being deleted, and lets the empty ones go.

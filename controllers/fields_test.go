@@ -48,6 +48,7 @@ func rendered(t *testing.T, tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment
 	for _, namespace := range tenant.Spec.Namespaces {
 		all = append(all, resources.Namespace(tenant, namespace.Name, true))
 	}
+	all = append(all, resources.BotClaim(bot, tenant))
 	encoded, err := json.Marshal(all)
 	if err != nil {
 		t.Fatal(err)
@@ -91,6 +92,7 @@ func TestEveryBotFieldDoesSomething(t *testing.T) {
 		"egress[].ports[].port":                 func(s *spec) { s.Egress[0].Ports[0].Port = 8443 },
 		"storage.size":                          func(s *spec) { s.Storage.Size = resource.MustParse("9Gi") },
 		"storage.storageClassName":              func(s *spec) { s.Storage.StorageClassName = nil },
+		"storage.claim.existing":                func(s *spec) { s.Storage.Claim = &v1alpha1.BotClaim{Existing: "other"} },
 		"storage.mountPath":                     func(s *spec) { s.Storage.MountPath = "/other" },
 		"storage.reclaimPolicy":                 func(s *spec) { s.Storage.ReclaimPolicy = "Retain" },
 		"rollout.terminationGracePeriodSeconds": func(s *spec) { s.Rollout.TerminationGracePeriodSeconds = 9 },
@@ -143,6 +145,7 @@ func TestEveryTenantFieldDoesSomething(t *testing.T) {
 	}
 	elsewhere := map[string]string{
 		"class":                                 "package plan: only a Platform tenant's namespaces may hold shared stores",
+		"retainedVolumes":                       "TestTenantWithRetainedVolumes",
 		"externalIDs[].type":                    "TestExternalIDClaimedTwice",
 		"externalIDs[].value":                   "TestExternalIDClaimedTwice",
 		"retentionOverrides[].dataClass":        "package plan",

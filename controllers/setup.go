@@ -140,7 +140,7 @@ func cachedObjects() map[client.Object]cache.ByObject {
 		&corev1.Namespace{}: {Label: tenantNamespaces()},
 	}
 	for _, child := range []client.Object{
-		&corev1.ServiceAccount{}, &corev1.ConfigMap{}, &corev1.ResourceQuota{}, &corev1.LimitRange{},
+		&corev1.ServiceAccount{}, &corev1.ConfigMap{}, &corev1.PersistentVolumeClaim{}, &corev1.ResourceQuota{}, &corev1.LimitRange{},
 		&networkingv1.NetworkPolicy{}, &rbacv1.RoleBinding{}, &appsv1.StatefulSet{}, &batchv1.CronJob{}, &batchv1.Job{},
 	} {
 		objects[child] = ours

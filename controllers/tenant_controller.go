@@ -69,6 +69,9 @@ func newTenantScope(tenant *v1alpha1.Tenant, now time.Time) *tenantScope {
 	s.observed.InUse = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionInUse)
 	s.observed.KeysOpen = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionKeysReady)
 	s.observed.KEKGrade = tenant.Status.KEKGrade
+	if known := tenant.Status.RetainedVolumes; known != nil && tenant.Spec.RetainedVolumes != v1alpha1.RetainedVolumesRelease {
+		s.observed.Retained = namesOf(known.Items)
+	}
 	return s
 }
 
@@ -79,13 +82,13 @@ func (r *TenantReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ c
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	phases := []phase[*tenantScope]{
-		r.ensureFinalizer, r.observeUse, r.observeForeign, r.observeClaims, r.ensureNamespaces, r.ensureBindings, r.ensureIsolation, r.releaseDropped, r.ensureKeys,
+		r.ensureFinalizer, r.observeUse, r.observeVolumes, r.observeForeign, r.observeClaims, r.ensureNamespaces, r.ensureBindings, r.ensureIsolation, r.releaseDropped, r.ensureKeys,
 	}
 	if !tenant.DeletionTimestamp.IsZero() {
 		if !hasFinalizer(tenant) {
 			return ctrl.Result{}, nil
 		}
-		phases = []phase[*tenantScope]{r.observeUse, r.revokeKeys, r.removeNamespaces, r.letGo}
+		phases = []phase[*tenantScope]{r.observeUse, r.observeVolumes, r.revokeKeys, r.removeNamespaces, r.letGo}
 	}
 	s := newTenantScope(tenant, r.Clock.Now())
 	defer func() { err = errors.Join(err, r.report(ctx, s)) }()

@@ -43,7 +43,7 @@ func (r *TenantReconciler) removeNamespaces(ctx context.Context, s *tenantScope)
 			return 0, err
 		case !namespace.DeletionTimestamp.IsZero() && wasCreatedFor(namespace, s.tenant):
 			going = append(going, namespace.Name)
-		case inUse:
+		case inUse || s.retains(namespace.Name):
 			used = append(used, namespace.Name)
 		case !wasCreatedFor(namespace, s.tenant):
 			if err := r.leave(ctx, s.tenant, namespace.Name); err != nil {
@@ -65,7 +65,7 @@ func (r *TenantReconciler) removeNamespaces(ctx context.Context, s *tenantScope)
 func waitingFor(used, going []string) string {
 	var parts []string
 	if len(used) > 0 {
-		parts = append(parts, fmt.Sprintf("Waiting for BotDeployments and DataStores to be deleted from %s.", strings.Join(used, ", ")))
+		parts = append(parts, fmt.Sprintf("Waiting for BotDeployments, DataStores and retained volumes (unless spec.retainedVolumes is Release) to be deleted from %s.", strings.Join(used, ", ")))
 	}
 	if len(going) > 0 {
 		parts = append(parts, fmt.Sprintf("Waiting for Kubernetes to remove %s.", strings.Join(going, ", ")))

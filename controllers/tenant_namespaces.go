@@ -190,10 +190,10 @@ func (r *TenantReconciler) releaseDropped(ctx context.Context, s *tenantScope) (
 		if err != nil {
 			return 0, err
 		}
-		if used {
+		if used || s.retains(namespace.Name) {
 			s.note(&problem{Problem: status.Problem{
 				Condition: v1alpha1.ConditionNamespacesReady, Reason: ReasonNamespaceInUse, Stalled: true,
-				Message: fmt.Sprintf("Namespace %s was taken off spec.namespaces and still holds BotDeployments or DataStores: delete them, or put it back.", namespace.Name),
+				Message: fmt.Sprintf("Namespace %s was taken off spec.namespaces and still holds BotDeployments, DataStores or retained volumes: delete them, or put it back.", namespace.Name),
 			}})
 			continue
 		}

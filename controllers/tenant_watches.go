@@ -25,6 +25,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
 )
 
 // SetupWithManager wakes a Tenant for its own changes, for those of its children and namespaces, for a new CA bundle of the
@@ -45,6 +46,8 @@ func (r *TenantReconciler) SetupWithManager(mgr ctrl.Manager, options controller
 		WatchesRawSource(source.Channel(r.Foreign.events, handler.EnqueueRequestsFromMapFunc(m.ofPolicy))).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.ofNamespace)).
 		Watches(&v1alpha1.BotDeployment{}, handler.EnqueueRequestsFromMapFunc(m.ofUse), comesOrGoes).
+		Watches(&v1alpha1.BotDeployment{}, handler.EnqueueRequestsFromMapFunc(m.ofHome), builder.WithPredicates(botWithVolumeGoes())).
+		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(m.ofHome), builder.WithPredicates(claimChange())).
 		Watches(&v1alpha1.DataStore{}, handler.EnqueueRequestsFromMapFunc(m.ofUse), comesOrGoes).
 		Watches(&v1alpha1.Tenant{}, handler.EnqueueRequestsFromMapFunc(m.ofClaims), builder.WithPredicates(claimsChange())).
 		WithOptions(options).
@@ -146,10 +149,33 @@ func (m tenantMapper) ofUse(ctx context.Context, object client.Object) []reconci
 		return nil
 	}
 	used, err := holdsOurs(ctx, m.cache, object.GetNamespace())
-	if err == nil && used == meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionInUse) && tenant.DeletionTimestamp.IsZero() {
+	said := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionInUse)
+	if err == nil && used == (said != nil && said.Reason == status.ReasonHoldsBots) && tenant.DeletionTimestamp.IsZero() {
 		return nil
 	}
 	return []reconcile.Request{request(name)}
+}
+
+// botWithVolumeGoes lets a bot through that may leave a volume behind.
+func botWithVolumeGoes() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		UpdateFunc:  func(event.UpdateEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+		DeleteFunc: func(e event.DeleteEvent) bool {
+			bot, ok := e.Object.(*v1alpha1.BotDeployment)
+			return ok && bot.Spec.Storage != nil
+		},
+	}
+}
+
+// ofHome wakes the Tenant whose namespace an object is in.
+func (m tenantMapper) ofHome(ctx context.Context, object client.Object) []reconcile.Request {
+	namespace := &corev1.Namespace{}
+	if err := m.cache.Get(ctx, client.ObjectKey{Name: object.GetNamespace()}, namespace, client.UnsafeDisableDeepCopy); err != nil {
+		return nil // not a tenant's
+	}
+	return []reconcile.Request{request(namespace.Labels[v1alpha1.LabelTenant])}
 }
 
 // ofClaims wakes the other Tenants that claim an identifier of this one, or user ids.

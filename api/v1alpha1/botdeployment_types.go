@@ -210,18 +210,36 @@ type Probes struct {
 	Readiness *Probe `json:"readiness,omitempty"`
 }
 
+// BotClaim names a volume that is there already.
+type BotClaim struct {
+	// existing is the name of a PersistentVolumeClaim in the bot's namespace that the bot takes over: one that was retained
+	// when an earlier bot of this Tenant was deleted, or one that someone allowed the verb adopt on the Tenant has given to
+	// it by the annotation lethe.dev/adopt. Cannot be changed or removed.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Existing string `json:"existing,omitempty"`
+}
+
 // BotStorage is a volume that outlives the pod.
 //
-// +kubebuilder:validation:XValidation:rule="quantity(string(self.size)).isGreaterThan(quantity('0')) && !quantity(string(self.size)).isGreaterThan(quantity('64Ti')) && quantity(string(self.size)).isInteger()",message="must be a whole number of bytes, more than 0 and at most 64Ti",fieldPath=".size"
+// +kubebuilder:validation:XValidation:rule="has(self.size) || has(self.claim)",message="set size for a new volume, or claim.existing for one that is there"
+// +kubebuilder:validation:XValidation:rule="!has(self.claim) || self.claim.existing.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a PersistentVolumeClaim (the value is not repeated here)",fieldPath=".claim"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.claim) || (has(self.claim) && self.claim.existing == oldSelf.claim.existing)",message="cannot be changed or removed",fieldPath=".claim"
+// +kubebuilder:validation:XValidation:rule="!has(self.size) || (quantity(string(self.size)).isGreaterThan(quantity('0')) && !quantity(string(self.size)).isGreaterThan(quantity('64Ti')) && quantity(string(self.size)).isInteger())",message="must be a whole number of bytes, more than 0 and at most 64Ti",fieldPath=".size"
 // +kubebuilder:validation:XValidation:rule="!has(self.storageClassName) || self.storageClassName.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a StorageClass (the value is not repeated here)",fieldPath=".storageClassName"
 // +kubebuilder:validation:XValidation:rule="has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",message="cannot be changed",fieldPath=".storageClassName"
 // +kubebuilder:validation:XValidation:rule="self.mountPath.matches('^(/[-A-Za-z0-9._+@~]+)+$') && !self.mountPath.matches('/[.][.]?(/|$)')",message="must be an absolute path without . and .. and without a slash at its end",fieldPath=".mountPath"
 // +kubebuilder:validation:XValidation:rule="!(self.mountPath + '/').matches('^/(proc|sys|dev|run|var/run|etc/hosts|etc/hostname|etc/resolv[.]conf)/') && !(self.mountPath in ['/etc', '/var'])",message="is Kubernetes' or Lethe's own, or holds what is: mount the volume elsewhere, for example at /data",fieldPath=".mountPath"
 type BotStorage struct {
-	// size of the volume. Cannot be changed.
-	// +required
+	// size of the volume. Cannot be changed. With claim it may be left out; said, the claim must have it.
+	// +optional
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.storage.size cannot be changed"
-	Size resource.Quantity `json:"size,omitempty"`
+	Size resource.Quantity `json:"size,omitzero"`
+
+	// claim takes over a volume that is there, instead of making a new one.
+	// +optional
+	Claim *BotClaim `json:"claim,omitempty"`
 
 	// storageClassName of the volume. Left out, the cluster's default. Cannot be changed.
 	// +optional
@@ -377,6 +395,19 @@ type BotResources struct {
 	Limits corev1.ResourceList `json:"limits,omitempty"`
 }
 
+// BotClaimStatus is the volume that a bot has.
+type BotClaimStatus struct {
+	// name of the PersistentVolumeClaim.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// uid of the PersistentVolumeClaim.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	UID string `json:"uid,omitempty"`
+}
+
 // BotDeploymentStatus is what was observed.
 type BotDeploymentStatus struct {
 	// observedGeneration of the spec that the conditions speak of.
@@ -405,6 +436,11 @@ type BotDeploymentStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	CredentialsGeneration int64 `json:"credentialsGeneration,omitempty"`
+
+	// claim is the PersistentVolumeClaim that holds the bot's data. One that was there and is gone is never replaced by an
+	// empty one.
+	// +optional
+	Claim *BotClaimStatus `json:"claim,omitempty"`
 }
 
 // BotDeployment is one bot of a tenant.

@@ -48,6 +48,16 @@ const (
 	// AnnotationOwnerUID on every child, and on the pods of bots and sweeps, records the UID of the object that it was made for.
 	// It outlives the owner reference, which orphaning takes away: by it a child whose owner is gone is known, and removed.
 	AnnotationOwnerUID = "lethe.dev/owner-uid"
+	// AnnotationTenantUID, AnnotationBotUID and AnnotationBot on a PersistentVolumeClaim record whose it is, AnnotationReclaimPolicy
+	// what becomes of it with the bot. A claim is mounted only by the bot on record. The manager writes them, and who is
+	// allowed the verb "adopt" on the Tenant (admission policy lethe-volumes).
+	AnnotationTenantUID     = "lethe.dev/tenant-uid"
+	AnnotationBotUID        = "lethe.dev/bot-uid"
+	AnnotationBot           = "lethe.dev/bot"
+	AnnotationReclaimPolicy = "lethe.dev/reclaim-policy"
+	// AnnotationAdopt on a PersistentVolumeClaim holds the UID of a Tenant whose bots may take it over by spec.storage.claim.existing
+	// although it is on record as somebody else's, or as nobody's. Only who is allowed the verb "adopt" on the Tenant sets it.
+	AnnotationAdopt = "lethe.dev/adopt"
 	// LabelManagedBy with the value ManagedByLethe is on every child object; caches select by it.
 	LabelManagedBy = "app.kubernetes.io/managed-by"
 	ManagedByLethe = "lethe"

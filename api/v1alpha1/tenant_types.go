@@ -27,6 +27,17 @@ const (
 	TenantSuspended TenantState = "Suspended"
 )
 
+// RetainedVolumesPolicy says whether volumes of bots that are gone keep their Tenant from being deleted.
+// +kubebuilder:validation:Enum=Protect;Release
+type RetainedVolumesPolicy string
+
+const (
+	// RetainedVolumesProtect counts them as in use.
+	RetainedVolumesProtect RetainedVolumesPolicy = "Protect"
+	// RetainedVolumesRelease lets them go: with the namespaces that Lethe made, or to whoever has the others next.
+	RetainedVolumesRelease RetainedVolumesPolicy = "Release"
+)
+
 // UserNamespaces says whether a tenant's bots run in a Linux user namespace of their own.
 // +kubebuilder:validation:Enum=Enabled;Disabled
 type UserNamespaces string
@@ -293,6 +304,13 @@ type TenantSpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	Access []TenantAccess `json:"access,omitempty"`
 
+	// retainedVolumes says what volumes of deleted bots mean when the Tenant is to be deleted. Defaults to Protect: it is refused
+	// while there are any. Release says that nobody needs them: those in namespaces that Lethe made are deleted with
+	// these, and those in adopted namespaces stay, where no later Tenant's bot can take them over.
+	// +optional
+	// +kubebuilder:default=Protect
+	RetainedVolumes RetainedVolumesPolicy `json:"retainedVolumes,omitempty"`
+
 	// retentionOverrides shorten windows for this tenant; they can never lengthen one.
 	// +optional
 	// +listType=map
@@ -357,6 +375,32 @@ type UIDRange struct {
 	Size int64 `json:"size,omitempty"`
 }
 
+// RetainedVolume is a volume whose bot is gone.
+type RetainedVolume struct {
+	// namespace of the PersistentVolumeClaim.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
+	// name of the PersistentVolumeClaim.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}
+
+// RetainedVolumes are the volumes in a tenant's namespaces whose bots are gone.
+type RetainedVolumes struct {
+	// count of all of them.
+	// +required
+	Count int32 `json:"count,omitempty"`
+
+	// items are the first of them by namespace and name.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Items []RetainedVolume `json:"items,omitempty"`
+}
+
 // TenantStatus is what was observed.
 type TenantStatus struct {
 	// observedGeneration of the spec that the conditions speak of.
@@ -389,6 +433,10 @@ type TenantStatus struct {
 	// +optional
 	UIDRange *UIDRange `json:"uidRange,omitempty"`
 
+	// retainedVolumes are the volumes in the namespaces whose bots are gone. Left out, there are none.
+	// +optional
+	RetainedVolumes *RetainedVolumes `json:"retainedVolumes,omitempty"`
+
 	// kekGrade is Production, or Evaluation where the key-encryption key lies in a Secret of the same etcd.
 	// +optional
 	// +kubebuilder:validation:Enum=Production;Evaluation
@@ -410,6 +458,7 @@ type TenantStatus struct {
 // +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.spec.state`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Retained",type=integer,priority=1,JSONPath=`.status.retainedVolumes.count`
 // +kubebuilder:printcolumn:name="KEK",type=string,priority=1,JSONPath=`.status.kekGrade`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63",message="metadata.name of a Tenant is used as a label value: at most 63 characters"

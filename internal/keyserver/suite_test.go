@@ -384,9 +384,10 @@ func (w *world) startPod(bot *v1alpha1.BotDeployment, set string, change ...func
 	yes := true
 	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: sts.Name, UID: sts.UID, Controller: &yes}}
 	pod.Spec.Hostname, pod.Spec.Subdomain = pod.Name, sts.Spec.ServiceName
-	for _, c := range sts.Spec.VolumeClaimTemplates {
-		pod.Spec.Volumes = append([]corev1.Volume{{Name: c.Name, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{
-			ClaimName: c.Name + "-" + pod.Name}}}}, pod.Spec.Volumes...)
+	if bot.Spec.Storage != nil {
+		if err := w.cluster.Create(w.Context(), resources.BotClaim(bot, w.tenant)); client.IgnoreAlreadyExists(err) != nil {
+			w.Fatal(err)
+		}
 	}
 	for _, f := range change {
 		f(pod)

@@ -49,11 +49,11 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	if resources.IsSuspended(bot, tenant) {
 		return nil, refuse(protocol.ReasonSuspended, "the bot or its Tenant is suspended")
 	}
-	if resources.BotUID(tenant) == 0 {
-		return nil, later(protocol.ReasonNotReady, 5, "Tenant %s has no range of user ids yet", tenant.Name)
-	}
 	keys, err := s.storedKeys(ctx, sub, tenant)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.uidsOnRecord(ctx, tenant); err != nil {
 		return nil, err
 	}
 	// The annotation only chooses among the sets that this keyserver itself wrote for this object.
@@ -65,6 +65,9 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 		return nil, later(protocol.ReasonNotIsolated, 30, "Tenant %s is not isolated: %s", tenant.Name, c.Message)
 	}
 	if err := s.matchBot(set, pod, bot, tenant); err != nil {
+		return nil, err
+	}
+	if err := s.claimOnRecord(ctx, bot, tenant); err != nil {
 		return nil, err
 	}
 	sub.tenant = tenant.Name

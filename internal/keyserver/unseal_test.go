@@ -19,6 +19,15 @@ import (
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
+func volumeNamed(pod *corev1.Pod, name string) *corev1.Volume {
+	for i := range pod.Spec.Volumes {
+		if pod.Spec.Volumes[i].Name == name {
+			return &pod.Spec.Volumes[i]
+		}
+	}
+	return nil
+}
+
 // rich is a bot that uses everything a bot can have.
 func (w *world) rich(b *v1alpha1.BotDeployment) {
 	telegram(b)
@@ -180,12 +189,16 @@ func TestUnsealRefusesAlteredPods(t *testing.T) {
 				}
 			}
 		}, "spec.volumes"},
-		"another pod's claim": {func(p *corev1.Pod) { p.Spec.Volumes[0].PersistentVolumeClaim.ClaimName = "data-other-0" }, "spec.volumes"},
-		"a mount":             {func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts[1].MountPath = "/elsewhere" }, "volumeMounts"},
-		"a host's network":    {func(p *corev1.Pod) { p.Spec.HostNetwork = true }, "differs"},
-		"a host's processes":  {func(p *corev1.Pod) { p.Spec.HostPID = true }, "spec.hostPID"},
-		"a host's IPC":        {func(p *corev1.Pod) { p.Spec.HostIPC = true }, "spec.hostIPC"},
-		"shared processes":    {func(p *corev1.Pod) { yes := true; p.Spec.ShareProcessNamespace = &yes }, "spec.shareProcessNamespace"},
+		"another bot's claim": {func(p *corev1.Pod) { volumeNamed(p, "data").PersistentVolumeClaim.ClaimName = "other-data" }, "spec.volumes"},
+		"a claim besides": {func(p *corev1.Pod) {
+			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "more", VolumeSource: corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "other-data"}}})
+		}, "spec.volumes"},
+		"a mount":            {func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts[1].MountPath = "/elsewhere" }, "volumeMounts"},
+		"a host's network":   {func(p *corev1.Pod) { p.Spec.HostNetwork = true }, "differs"},
+		"a host's processes": {func(p *corev1.Pod) { p.Spec.HostPID = true }, "spec.hostPID"},
+		"a host's IPC":       {func(p *corev1.Pod) { p.Spec.HostIPC = true }, "spec.hostIPC"},
+		"shared processes":   {func(p *corev1.Pod) { yes := true; p.Spec.ShareProcessNamespace = &yes }, "spec.shareProcessNamespace"},
 		"root": {func(p *corev1.Pod) {
 			no, root := false, int64(0)
 			p.Spec.SecurityContext.RunAsNonRoot, p.Spec.SecurityContext.RunAsUser = &no, &root

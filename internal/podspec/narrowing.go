@@ -72,7 +72,6 @@ var Narrowing = []Rule{
 			takeProfile(&want.SecurityContext.AppArmorProfile, got.SecurityContext.AppArmorProfile)
 		}
 	})},
-	{"spec.volumes", "the StatefulSet, the claim of this very pod", addClaims},
 	{"spec.containers[].resources", "the LimitRange, a resize in place: cpu, memory and ephemeral-storage, no device and no claim", eachContainer(takeResources)},
 	{"spec.containers[].resizePolicy", "the API server", eachContainer(func(want, got *corev1.Container) { want.ResizePolicy = got.ResizePolicy })},
 	{"spec.containers[].imagePullPolicy", "the admission plugin AlwaysPullImages, Always only", eachContainer(func(want, got *corev1.Container) {
@@ -173,28 +172,4 @@ func eachContainer(take func(want, got *corev1.Container)) func(want, got *corev
 			}
 		}
 	}
-}
-
-// addClaims takes over the volumes that a StatefulSet makes of its claim templates: those that a container of the template
-// mounts by name and that hold the claim of this very pod.
-func addClaims(expected, actual *corev1.PodSpec, podName string) {
-	has := map[string]bool{}
-	for _, v := range expected.Volumes {
-		has[v.Name] = true
-	}
-	mounted := map[string]bool{}
-	for _, c := range expected.Containers {
-		for _, m := range c.VolumeMounts {
-			mounted[m.Name] = true
-		}
-	}
-	var claims []corev1.Volume
-	for _, v := range actual.Volumes {
-		if has[v.Name] || !mounted[v.Name] || v.PersistentVolumeClaim == nil || v.PersistentVolumeClaim.ClaimName != v.Name+"-"+podName {
-			continue
-		}
-		claims = append(claims, v)
-	}
-	// The StatefulSet puts them in front.
-	expected.Volumes = append(claims, expected.Volumes...)
 }

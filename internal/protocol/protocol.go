@@ -49,6 +49,7 @@ const (
 	ReasonSuspended       = "Suspended"       // the tenant, the bot, the CronJob or the Job is suspended
 	ReasonForeignSecret   = "ForeignSecret"   // a Secret that is not ours has the name that ours would have
 	ReasonNotIsolated     = "NotIsolated"     // a network policy of another hand is in the tenant's namespaces
+	ReasonForeignVolume   = "ForeignVolume"   // the pod's volume is not on record as the bot's
 	ReasonBadRequest      = "BadRequest"
 	ReasonInternal        = "Internal"
 

@@ -61,36 +61,12 @@ func BotStatefulSet(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 			},
 		},
 	}
-	if storage := bot.Spec.Storage; storage != nil {
-		whenDeleted := appsv1.RetainPersistentVolumeClaimRetentionPolicyType
-		if storage.ReclaimPolicy == "Delete" {
-			whenDeleted = appsv1.DeletePersistentVolumeClaimRetentionPolicyType
-		}
-		set.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{dataClaim(bot)}
-		set.Spec.PersistentVolumeClaimRetentionPolicy = &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{
-			WhenDeleted: whenDeleted,
-			WhenScaled:  appsv1.RetainPersistentVolumeClaimRetentionPolicyType,
-		}
-	}
 	return set
 }
 
 // IsSuspended says whether a bot must have no pod, because of itself or of its tenant.
 func IsSuspended(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) bool {
 	return bot.Spec.OperatingMode == v1alpha1.ModeSuspended || tenant.Spec.State == v1alpha1.TenantSuspended
-}
-
-func dataClaim(bot *v1alpha1.BotDeployment) corev1.PersistentVolumeClaim {
-	return corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Name: volumeData, Labels: BotLabels(bot.Name)},
-		Spec: corev1.PersistentVolumeClaimSpec{
-			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-			StorageClassName: bot.Spec.Storage.StorageClassName,
-			Resources: corev1.VolumeResourceRequirements{
-				Requests: corev1.ResourceList{corev1.ResourceStorage: bot.Spec.Storage.Size},
-			},
-		},
-	}
 }
 
 func botMeta(bot *v1alpha1.BotDeployment) metav1.ObjectMeta {

@@ -59,6 +59,9 @@ func BotPodTemplate(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 		Containers: []corev1.Container{botContainer(bot)},
 		Volumes:    []corev1.Volume{memoryVolume(volumeTmp, tmpSize)},
 	}
+	if bot.Spec.Storage != nil {
+		template.Spec.Volumes = append(template.Spec.Volumes, dataVolume(bot))
+	}
 	if tenant.Spec.UserNamespaces == v1alpha1.UserNamespacesEnabled {
 		template.Spec.HostUsers = ptr(false)
 	}

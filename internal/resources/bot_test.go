@@ -86,6 +86,7 @@ func richBot() *v1alpha1.BotDeployment {
 func TestBotGolden(t *testing.T) {
 	const secret = "helper-cred-0123456789"
 	golden(t, "bot-statefulset", BotStatefulSet(testSettings(), richBot(), richTenant(), secret))
+	golden(t, "bot-claim", BotClaim(richBot(), richTenant()))
 	golden(t, "bot-serviceaccount", BotServiceAccount(richBot()))
 	bot := richBot()
 	bot.Spec.Channels[0].Telegram.APIURL = "" // Telegram's own addresses
@@ -203,7 +204,10 @@ func checkPod(t *rapid.T, bot *v1alpha1.BotDeployment, template corev1.PodTempla
 		if volume.EmptyDir != nil && (volume.EmptyDir.Medium != corev1.StorageMediumMemory || volume.EmptyDir.SizeLimit == nil) {
 			t.Errorf("volume %s is not in memory, or has no bound", volume.Name)
 		}
-		if volume.EmptyDir == nil && volume.Projected == nil {
+		if claim := volume.PersistentVolumeClaim; claim != nil && (volume.Name != volumeData || bot.Spec.Storage == nil || claim.ClaimName != BotClaimName(bot)) {
+			t.Errorf("volume %s is claim %s, which is not the bot's", volume.Name, claim.ClaimName)
+		}
+		if volume.EmptyDir == nil && volume.Projected == nil && volume.PersistentVolumeClaim == nil {
 			t.Errorf("volume %s is of a kind that a bot must not have", volume.Name)
 		}
 	}

@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -14,6 +15,8 @@ const (
 	ReasonKeysOpen  = "KeysOpen"
 	ReasonHoldsBots = "HoldsBotsOrStores"
 	ReasonEmpty     = "Empty"
+	// ReasonHoldsVolumes: volumes of bots that are gone are left.
+	ReasonHoldsVolumes = "HoldsVolumes"
 )
 
 // TenantObserved is what one pass over a Tenant found.
@@ -30,6 +33,8 @@ type TenantObserved struct {
 	KEKGrade string
 	// InUse says that bots or stores are in the tenant's namespaces.
 	InUse bool
+	// Retained names volumes of bots that are gone, where they count as in use.
+	Retained []string
 	// Deleting is what a deletion waits for; empty when the Tenant is not being deleted.
 	Deleting string
 }
@@ -37,7 +42,7 @@ type TenantObserved struct {
 // Tenant computes all conditions of a Tenant.
 func Tenant(o TenantObserved) []metav1.Condition {
 	if o.Deleting != "" {
-		return append(deleting(o.Problems, o.Deleting), inUse(o.InUse))
+		return append(deleting(o.Problems, o.Deleting), inUse(o.InUse, o.Retained))
 	}
 	worst := Worst(o.Problems)
 	progressing := !o.WalledIn || !o.KeysOpen || !o.Unopened
@@ -52,7 +57,7 @@ func Tenant(o TenantObserved) []metav1.Condition {
 		Step(v1alpha1.ConditionIsolationReady, first(o.Problems, v1alpha1.ConditionIsolationReady), o.Unopened, ReasonWalledIn,
 			"No network policy is in the namespaces but Lethe's and those that the Tenant names."),
 		Step(v1alpha1.ConditionKeysReady, first(o.Problems, v1alpha1.ConditionKeysReady), o.KeysOpen, ReasonKeysOpen, keysMessage(o.KEKGrade)),
-		inUse(o.InUse))
+		inUse(o.InUse, o.Retained))
 	return conditions
 }
 
@@ -63,12 +68,18 @@ func keysMessage(grade string) string {
 	return "The keys are open."
 }
 
-func inUse(used bool) metav1.Condition {
-	if used {
+func inUse(used bool, retained []string) metav1.Condition {
+	switch {
+	case used:
 		return condition(v1alpha1.ConditionInUse, metav1.ConditionTrue, ReasonHoldsBots,
 			"There are BotDeployments or DataStores in the namespaces; delete them before the Tenant.")
+	case len(retained) > 0:
+		return condition(v1alpha1.ConditionInUse, metav1.ConditionTrue, ReasonHoldsVolumes, fmt.Sprintf(
+			"Volumes of deleted bots are left: %s. Delete each PersistentVolumeClaim that nobody needs before the Tenant, or say "+
+				"spec.retainedVolumes: Release: then those in namespaces that Lethe made are deleted with the Tenant, and the others stay.", strings.Join(retained, ", ")))
+	default:
+		return condition(v1alpha1.ConditionInUse, metav1.ConditionFalse, ReasonEmpty, "No BotDeployment, no DataStore and no retained volume is in the namespaces.")
 	}
-	return condition(v1alpha1.ConditionInUse, metav1.ConditionFalse, ReasonEmpty, "No BotDeployment and no DataStore is in the namespaces.")
 }
 
 // deleting are Ready, Reconciling and Stalled of an object on its way out.

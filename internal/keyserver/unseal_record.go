@@ -1,0 +1,50 @@
+package keyserver
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// uidsOnRecord refuses while the Tenant's status names other user ids than the tenant's document: the pod is compared with what
+// is rendered out of that status, and two tenants that run as one user use up each other's share of the node.
+func (s *Server) uidsOnRecord(ctx context.Context, tenant *v1alpha1.Tenant) error {
+	if resources.BotUID(tenant) == 0 {
+		return later(protocol.ReasonNotReady, 5, "Tenant %s has no range of user ids yet", tenant.Name)
+	}
+	keys, err := s.keysOf(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	if v1alpha1.UIDRange(keys.doc.UIDRange) != *tenant.Status.UIDRange {
+		return later(protocol.ReasonPodMismatch, 15, "the status of Tenant %s names other user ids than the keyserver has on record: it is put right with the next call for the Tenant", tenant.Name)
+	}
+	return nil
+}
+
+// claimOnRecord refuses a pod whose volume is not on record as this bot's: what is in it is somebody else's data, and whoever
+// had it mounted here could leave in it what reads the credentials.
+func (s *Server) claimOnRecord(ctx context.Context, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) error {
+	if bot.Spec.Storage == nil {
+		return nil
+	}
+	claim := &corev1.PersistentVolumeClaim{}
+	name := resources.BotClaimName(bot)
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: bot.Namespace, Name: name}, claim)
+	if apierrors.IsNotFound(err) {
+		return later(protocol.ReasonForeignVolume, 5, "PersistentVolumeClaim %s does not exist", name)
+	}
+	if err != nil {
+		return err
+	}
+	if !resources.IsClaimOf(claim, bot, tenant) {
+		return later(protocol.ReasonForeignVolume, 5, "PersistentVolumeClaim %s is not on record as this bot's", name)
+	}
+	return nil
+}

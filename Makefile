@@ -8,10 +8,14 @@ IMAGE ?= lethe:dev
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 N ?= 1000
 ROWS ?= 1000000
+TIME ?= 30s
 
 tool = $$(hack/tools/build.sh $(1))
 # kube-apiserver, etcd and kubectl, for tests without a node. A folder that you have already is taken instead.
 assets = export KUBEBUILDER_ASSETS="$${KUBEBUILDER_ASSETS:-$$(hack/cluster/cluster.sh assets)}"
+# Where many goroutines share what must not be mixed up. Their tests run once, with the race detector.
+race_packages = $$(go list ./controllers/... ./internal/doors/... ./internal/fair/... ./internal/keyserver/... ./internal/keyclient/... ./internal/sweep/...)
+other_packages = $$(go list ./... | grep -vxF "$(race_packages)")
 # Packages whose tests start no server: what can be run while thinking.
 unit_packages = $$(go list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... \
 	| grep -Ev 'lethe/test/(env|pg|walls|chart|e2e|bench)|controller-runtime/pkg/envtest|lethe/hack/demo ' | cut -d' ' -f1)
@@ -51,15 +55,25 @@ test-unit: ## Tests that start no server (under a minute)
 test: prepare ## All tests: unit, a real API server, a real PostgreSQL, the whole path on a real node (as root)
 	@$(assets); \
 	go -C hack/cluster test ./... ; \
-	go test -timeout 40m -p 2 ./...
+	go test -race -timeout 40m -p 2 $(race_packages) ; \
+	go test -timeout 40m -p 2 $(other_packages)
+
+.PHONY: fuzz
+fuzz: ## Each fuzz target for TIME (TIME=30s); their corpora run in every test
+	@for file in $$(git grep -l '^func Fuzz' -- '*_test.go'); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' "$$file"); do \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime "$(TIME)" "./$$(dirname "$$file")"; \
+		done; \
+	done
 
 .PHONY: test-e2e
 test-e2e: prepare ## Only the end-to-end run on a real node (as root)
 	@$(assets); go test -count=1 -timeout 40m -v ./test/e2e/...
 
 .PHONY: prepare
-prepare: ## Install PostgreSQL where it is missing, build kube-apiserver and etcd
+prepare: ## Install PostgreSQL and a C compiler (for the race detector) where they are missing, build kube-apiserver and etcd
 	@hack/postgres.sh
+	@hack/compiler.sh
 	@hack/cluster/cluster.sh assets >/dev/null
 
 .PHONY: verify

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -46,9 +47,19 @@ func readEnvelope(secret *corev1.Secret, format string) (envelope, error) {
 		return e, fmt.Errorf("secret %s/%s holds no readable %s: %w", secret.Namespace, secret.Name, documentKey, errUnreadable)
 	}
 	if e.Format != format {
-		return e, fmt.Errorf("secret %s/%s is of format %q, this version reads %q: %w%s", secret.Namespace, secret.Name, e.Format, format, errUnreadable, earlier(e.Format))
+		return e, fmt.Errorf("secret %s/%s is of %s, this version reads %q: %w%s", secret.Namespace, secret.Name, formatName(e.Format), format, errUnreadable, earlier(e.Format))
 	}
 	return e, nil
+}
+
+// aFormat is what a format of ours can look like. Nothing else of a document that is not authenticated is repeated.
+var aFormat = regexp.MustCompile(`^lethe\.dev/[a-z-]{1,20}/v[0-9]{1,3}$`)
+
+func formatName(format string) string {
+	if !aFormat.MatchString(format) {
+		return "no format of Lethe's"
+	}
+	return fmt.Sprintf("format %q", format)
 }
 
 // earlier says what to do about the formats of versions before any release.

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -38,6 +39,11 @@ var testEnv *env.Env
 func TestMain(m *testing.M) {
 	if config := os.Getenv(attackedEnv); config != "" {
 		os.Exit(attacked(config))
+	}
+	// Fuzzing runs this program many times, and none of its targets needs an API server.
+	flag.Parse()
+	if fuzz := flag.Lookup("test.fuzz"); fuzz != nil && fuzz.Value.String() != "" {
+		os.Exit(m.Run())
 	}
 	os.Exit(env.Main(m, func(e *env.Env) { testEnv = e }))
 }

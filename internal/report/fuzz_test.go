@@ -1,0 +1,51 @@
+package report
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/lethe-dev/lethe/test/fuzz"
+)
+
+// FuzzReport: a termination message is refused without being repeated, or is a report that can be written and read again, within its
+// bounds.
+func FuzzReport(f *testing.F) {
+	whole, err := Encode(Report{Outcome: "Swept", Plan: "p", Lines: []Line{{Dataset: "messages"}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	small, err := pack(whole)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(whole))
+	f.Add(string(small))
+	f.Fuzz(func(t *testing.T, message string) {
+		r, err := Decode(message)
+		if piece := fuzz.Repeated(err, message); piece != "" {
+			t.Fatalf("the error repeats %q", piece)
+		}
+		if err != nil {
+			return
+		}
+		b, err := Encode(r)
+		if err != nil {
+			return // longer than a termination message
+		}
+		if len(b) > MaxBytes {
+			t.Fatalf("%d bytes", len(b))
+		}
+		first, err := Decode(string(b))
+		if err != nil {
+			t.Fatalf("what was written is not read: %v", err)
+		}
+		again, err := Encode(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := Decode(string(again))
+		if err != nil || !reflect.DeepEqual(first.Lines, second.Lines) {
+			t.Fatalf("what was read and written is another report: %v", err)
+		}
+	})
+}

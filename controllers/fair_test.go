@@ -3,12 +3,18 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -22,7 +28,7 @@ const backlog = 200
 // tenant's bot comes up all the same: one that is made when the backlog is there, and one that a new leader finds in it.
 func TestVictimBesideABacklog(t *testing.T) {
 	w := newWorld(t)
-	greedy, victim := makeTenant("greedy", "greedy-a", "greedy-b"), makeTenant("victim", "victim-a")
+	greedy, victim := withBots(makeTenant("greedy", "greedy-a", "greedy-b")), makeTenant("victim", "victim-a")
 	w.create(greedy, victim)
 	w.becomes(greedy, "Ready=True")
 	w.becomes(victim, "Ready=True")
@@ -52,8 +58,8 @@ func TestVictimBesideABacklog(t *testing.T) {
 		t.Errorf("%d of 10 workers wait for the backlog, want some and at most half", n)
 	}
 	open()
-	w.eventually("the backlog comes up too", func() error {
-		for _, bot := range bots {
+	w.eventually("the backlog goes on", func() error {
+		for _, bot := range bots[:10] {
 			if err := w.isNow(bot, "Ready=True"); err != nil {
 				return err
 			}
@@ -147,6 +153,75 @@ func (w *world) change(bot *v1alpha1.BotDeployment, argument string) {
 	if err := w.admin.Patch(w.t.Context(), bot, patch); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// TestFullQuota: a namespace takes no more bots than its Tenant's quota says, in Kubernetes' own words, and a bot whose
+// children a full quota refuses says so in the same words, and comes up when there is room.
+func TestFullQuota(t *testing.T) {
+	w := newWorld(t)
+	two, full := int32(2), true
+	tenant := makeTenant("small", "small-a")
+	tenant.Spec.Quota = &v1alpha1.TenantQuota{Bots: &two}
+	w.create(tenant)
+	w.becomes(tenant, "Ready=True")
+	w.create(makeBot("small-a", "one"))
+	w.becomes(makeBot("small-a", "one"), "Ready=True")
+
+	// Nothing is freed from here on, and no account is left.
+	w.kcm.full = func(*corev1.ResourceQuota) bool { return full }
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "small-a", Name: resources.QuotaObjectsName}}
+	w.eventually("the quota is full", func() error {
+		if err := w.get(quota); err != nil {
+			return err
+		}
+		const accounts = corev1.ResourceName("count/serviceaccounts")
+		quota.Status.Used[accounts] = quota.Status.Hard[accounts]
+		return w.cluster.Status().Update(t.Context(), quota)
+	})
+	bot := makeBot("small-a", "two")
+	w.create(bot)
+	w.becomes(bot, "Stalled=True/QuotaExceeded")
+	message := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionStalled).Message
+	if !strings.Contains(message, "exceeded quota: lethe-objects, requested: count/serviceaccounts=1") {
+		t.Errorf("it says %q", message)
+	}
+	err := w.admin.Create(t.Context(), makeBot("small-a", "three"))
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "count/botdeployments.lethe.dev") {
+		t.Errorf("a third bot: %v", err)
+	}
+	full = false
+	w.restart()
+	w.becomes(bot, "Ready=True")
+}
+
+// TestUncountedQuota: until Kubernetes has counted, nothing runs in a namespace, the Tenant says what it waits for, and a quota
+// that was made too early is made anew.
+func TestUncountedQuota(t *testing.T) {
+	w := newWorld(t)
+	w.kcm.full = func(*corev1.ResourceQuota) bool { return true } // nobody counts
+	w.stop()
+	ahead := clocktesting.NewFakePassiveClock(time.Now())
+	w.clock = ahead
+	w.start(&wire{})
+	tenant := makeTenant("early", "early-a")
+	w.create(tenant)
+	w.becomes(tenant, "NamespacesReady=False/Progressing")
+	if len(tenant.Status.Namespaces) > 0 {
+		t.Errorf("namespaces: %+v", tenant.Status.Namespaces)
+	}
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "early-a", Name: resources.QuotaObjectsName}}
+	w.eventually("a quota", func() error { return w.get(quota) })
+	was := quota.UID
+	ahead.SetTime(time.Now().Add(time.Minute))
+	w.eventually("another quota", func() error {
+		if err := w.get(quota); err != nil || quota.UID != was {
+			return err
+		}
+		return fmt.Errorf("it is the same")
+	})
+	w.kcm.full = nil
+	ahead.SetTime(time.Now())
+	w.becomes(tenant, "Ready=True")
 }
 
 // TestQueueMetrics: the gauges of the queues have a series for each controller, and none for a tenant or an object.

@@ -16,8 +16,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -166,6 +168,8 @@ type clusterDouble struct {
 	c client.Client
 	// broken says of an image that its pod never becomes ready.
 	broken func(image string) bool
+	// full says of a quota that nothing frees it.
+	full func(*corev1.ResourceQuota) bool
 }
 
 func childLists() []client.ObjectList {
@@ -181,9 +185,35 @@ func ownLists() []client.ObjectList {
 
 func (f *clusterDouble) tick(t *testing.T) {
 	t.Helper()
-	if err := errors.Join(f.runSets(), f.collect(), f.endClaims(), f.endNamespaces()); err != nil {
+	if err := errors.Join(f.count(), f.runSets(), f.collect(), f.endClaims(), f.endNamespaces()); err != nil {
 		t.Logf("playing Kubernetes' controllers: %v", err)
 	}
+}
+
+// count plays the controller that says how much of a quota is used. What is gone it does not notice before half is used.
+func (f *clusterDouble) count() error {
+	return f.each(&corev1.ResourceQuotaList{}, func(o client.Object) error {
+		quota, ok := o.(*corev1.ResourceQuota)
+		if !ok || quota.DeletionTimestamp != nil {
+			return nil
+		}
+		due := !equality.Semantic.DeepEqual(quota.Status.Hard, quota.Spec.Hard)
+		used := corev1.ResourceList{}
+		for name, hard := range quota.Spec.Hard {
+			used[name] = resource.MustParse("0")
+			now := quota.Status.Used[name]
+			due = due || (strings.HasPrefix(string(name), "count/") && 2*now.Value() > hard.Value())
+		}
+		if !due || quota.Name != resources.QuotaObjectsName || f.full != nil && f.full(quota) {
+			return nil
+		}
+		quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: used}
+		err := f.c.Status().Update(context.Background(), quota)
+		if apierrors.IsConflict(err) {
+			return nil
+		}
+		return client.IgnoreNotFound(err)
+	})
 }
 
 // runSets reports every pod ready whose image is not broken.

@@ -23,7 +23,7 @@ const (
 // TestWritesPerBot counts what it costs to bring bots up: one create for each child, one finalizer, one status.
 func TestWritesPerBot(t *testing.T) {
 	w := newWorld(t)
-	tenant := makeTenant("budget", "budget-a")
+	tenant := withBots(makeTenant("budget", "budget-a"))
 	w.settle = 20_000_000_000 // as in production: longer than a bot takes to come up
 	w.restart()
 	w.create(tenant)

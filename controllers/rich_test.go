@@ -10,11 +10,11 @@ import (
 // richTenant uses every field.
 func richTenant(name string, namespaces ...string) *v1alpha1.Tenant {
 	tenant := makeTenant(name, namespaces...)
-	pods := int32(7)
+	pods, bots, stores := int32(7), int32(300), int32(7)
 	tenant.Spec.Class = v1alpha1.TenantCustomer
 	tenant.Spec.State = v1alpha1.TenantActive
 	tenant.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: name + "-1"}}
-	tenant.Spec.Quota = &v1alpha1.TenantQuota{Pods: &pods, CPU: quantityOf("3"), Memory: quantityOf("5Gi"), Storage: quantityOf("20Gi")}
+	tenant.Spec.Quota = &v1alpha1.TenantQuota{Bots: &bots, Stores: &stores, Pods: &pods, CPU: quantityOf("3"), Memory: quantityOf("5Gi"), Storage: quantityOf("20Gi")}
 	tenant.Spec.Placement = &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"topology.kubernetes.io/region": "eu"}}
 	tenant.Spec.Egress = []v1alpha1.EgressRule{{CIDR: "10.20.0.0/16", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: 5432}, {Protocol: "UDP", Port: 53}}}}
 	tenant.Spec.Access = []v1alpha1.TenantAccess{{Group: name + ":readers", Role: v1alpha1.AccessView}, {Group: name + ":makers", Role: v1alpha1.AccessOperate}}

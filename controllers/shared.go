@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -70,6 +71,11 @@ func explain(kind string, err error) error {
 		p.Reason, p.Message, p.after, p.quiet = ReasonRetrying, "Another hand wrote at the same time.", conflictWait, true
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		p.Reason, p.Stalled = ReasonRefused, true
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "status unknown for quota"):
+		// A quota that was just made counts nothing until Kubernetes' controller has looked at the namespace.
+		p.Reason, p.Message, p.after, p.quiet = ReasonRetrying, "Kubernetes is still counting what the namespace holds.", rightsWait, true
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
+		p.Reason, p.Stalled, p.after = status.ReasonQuotaExceeded, true, strangerWait
 	case apierrors.IsForbidden(err):
 		p.Reason, p.cause = ReasonForbidden, err
 	default:

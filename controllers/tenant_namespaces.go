@@ -135,16 +135,56 @@ func (r *TenantReconciler) ensureBindings(ctx context.Context, s *tenantScope) (
 
 // ensureIsolation walls each namespace in. Only then does the status name it, and only then may anything run in it.
 func (r *TenantReconciler) ensureIsolation(ctx context.Context, s *tenantScope) (time.Duration, error) {
+	var wait time.Duration
 	for _, namespace := range s.owned {
 		for _, child := range isolation(r.Settings, s.tenant, namespace.Name) {
 			if err := ensureChild(ctx, r.Writer, child); err != nil {
 				return 0, explain(v1alpha1.ConditionNamespacesReady, err)
 			}
 		}
+		counted, err := r.isCounted(ctx, s, namespace)
+		if err != nil {
+			return 0, err
+		}
+		if !counted {
+			wait = sooner(wait, rightsWait)
+			s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionNamespacesReady, Reason: status.ReasonProgressing,
+				Message: fmt.Sprintf("Kubernetes has not counted yet what namespace %s holds (ResourceQuota %s).", namespace.Name, resources.QuotaObjectsName)}})
+			continue
+		}
 		s.walled[namespace.Name] = true
 		s.record(namespace)
 	}
-	return 0, nil
+	return wait, nil
+}
+
+// countAgainAfter is how long Kubernetes' quota controller may take. A quota that was made before it knew our kinds it would look
+// at again only minutes later: that one is made anew.
+const countAgainAfter = 10 * time.Second
+
+// isCounted says whether the quota of a new namespace is in force: until Kubernetes has counted, it refuses everything.
+func (r *TenantReconciler) isCounted(ctx context.Context, s *tenantScope, namespace *corev1.Namespace) (bool, error) {
+	if hasNamespace(s.tenant, namespace.Name, string(namespace.UID)) {
+		return true, nil
+	}
+	quota := &corev1.ResourceQuota{}
+	err := r.Writer.Client.Get(ctx, client.ObjectKey{Namespace: namespace.Name, Name: resources.QuotaObjectsName}, quota)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the quota of %s: %w", namespace.Name, err)
+	}
+	for name := range quota.Spec.Hard {
+		if _, counted := quota.Status.Used[name]; counted {
+			continue
+		}
+		if s.now.Sub(quota.CreationTimestamp.Time) > countAgainAfter && quota.DeletionTimestamp.IsZero() {
+			return false, explain(v1alpha1.ConditionNamespacesReady, r.Writer.Delete(ctx, quota))
+		}
+		return false, nil
+	}
+	return true, nil
 }
 
 // record puts a namespace into the status, by UID.

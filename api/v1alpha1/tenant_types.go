@@ -92,12 +92,27 @@ type ExternalID struct {
 	Value string `json:"value,omitempty"`
 }
 
-// TenantQuota bounds what the bots of a tenant may use, in each of its namespaces. Sweeps of Lethe are not counted.
+// TenantQuota bounds what a tenant may use, in each of its namespaces: all of them together may use as many times as much as
+// the Tenant has namespaces. Sweeps of Lethe are not counted.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.cpu) || (quantity(string(self.cpu)).isGreaterThan(quantity('0')) && !quantity(string(self.cpu)).isGreaterThan(quantity('100k')))",message="must be more than 0 and at most 100k; to stop all bots, set spec.state to Suspended",fieldPath=".cpu"
 // +kubebuilder:validation:XValidation:rule="!has(self.memory) || (quantity(string(self.memory)).isGreaterThan(quantity('0')) && !quantity(string(self.memory)).isGreaterThan(quantity('1Pi')))",message="must be more than 0 and at most 1Pi; to stop all bots, set spec.state to Suspended",fieldPath=".memory"
 // +kubebuilder:validation:XValidation:rule="!has(self.storage) || (!quantity(string(self.storage)).isLessThan(quantity('0')) && !quantity(string(self.storage)).isGreaterThan(quantity('1Ei')))",message="must be at least 0, which is no volumes, and at most 1Ei",fieldPath=".storage"
 type TenantQuota struct {
+	// bots are how many BotDeployments may exist, suspended ones too. What belongs to them is bounded with them. Defaults to 50.
+	// +optional
+	// +kubebuilder:default=50
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000
+	Bots *int32 `json:"bots,omitempty"`
+
+	// stores are how many DataStores may exist. Defaults to 10.
+	// +optional
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=200
+	Stores *int32 `json:"stores,omitempty"`
+
 	// pods that may exist at a time. Defaults to 50.
 	// +optional
 	// +kubebuilder:default=50

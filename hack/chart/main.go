@@ -35,6 +35,7 @@ func run(config, chart string) error {
 		{"rbac", "templates/rbac", withNamespaces},
 		{"admission", "templates/admission", withNamespaces},
 		{"guard", "templates/guard", withNamespaces},
+		{"flowcontrol", "templates/flowcontrol", withShares},
 		{"manager/priorityclasses.yaml", "templates/priorityclasses", withNamespaces},
 	} {
 		if err := copyAll(filepath.Join(config, part.from), filepath.Join(chart, part.to), part.convert); err != nil {
@@ -89,6 +90,22 @@ func keepCRD(content string) (string, error) {
 	return "{{- if .Values.crds.install }}\n" +
 		strings.Replace(content, annotations, annotations+"    helm.sh/resource-policy: keep\n", 1) +
 		"{{- end }}\n", nil
+}
+
+// withShares makes flow control optional, and the shares of the two priority levels values: the first is Lethe's own.
+func withShares(content string) (string, error) {
+	converted, err := withNamespaces(content)
+	if err != nil {
+		return "", err
+	}
+	for _, value := range []string{"ownShares", "tenantShares"} {
+		shares := regexp.MustCompile(`nominalConcurrencyShares: \d+`).FindString(converted)
+		if shares == "" {
+			return "", errors.New("want the shares of two priority levels")
+		}
+		converted = strings.Replace(converted, shares, "nominalConcurrencyShares: {{ .Values.flowControl."+value+" }}", 1)
+	}
+	return "{{- if .Values.flowControl.install }}\n" + converted + "{{- end }}\n", nil
 }
 
 // namespaces that are not spelt out in a chart: the release's own, and that of the keys.

@@ -28,6 +28,7 @@ const (
 
 	QuotaName        = "lethe"
 	QuotaStorageName = "lethe-storage"
+	QuotaObjectsName = "lethe-objects"
 	LimitRangeName   = "lethe"
 
 	PolicyDefaultDeny = "lethe-default-deny"

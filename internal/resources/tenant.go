@@ -73,7 +73,53 @@ func TenantResourceQuotas(tenant *v1alpha1.Tenant, namespace string) []*corev1.R
 				Hard: corev1.ResourceList{corev1.ResourceRequestsStorage: orDefault(quota.Storage, "100Gi")},
 			},
 		},
+		{
+			ObjectMeta: tenantMeta(tenant, namespace, QuotaObjectsName),
+			Spec:       corev1.ResourceQuotaSpec{Hard: objectCounts(quota)},
+		},
 	}
+}
+
+// objectCounts bound how many objects a namespace holds. Bots and stores are the Tenant's decision, and what only Lethe makes
+// for them follows with room for those that are on their way out. Of what people with other roles may make too, they get no
+// more than half (admission policy lethe-object-counts): the other half is Lethe's, so that nobody can stop its bots, its
+// keys or its sweeps by filling up a namespace. Jobs and CronJobs are not counted for the same reason: nobody but Lethe and
+// Kubernetes makes them here.
+func objectCounts(quota *v1alpha1.TenantQuota) corev1.ResourceList {
+	const others = 100 // objects of a kind that people with other roles may have, beside as many as Lethe needs
+	bots, stores := int64(50), int64(10)
+	if quota.Bots != nil {
+		bots = int64(*quota.Bots)
+	}
+	if quota.Stores != nil {
+		stores = int64(*quota.Stores)
+	}
+	counts := corev1.ResourceList{}
+	for name, count := range map[corev1.ResourceName]int64{
+		"count/botdeployments.lethe.dev":               bots,
+		"count/datastores.lethe.dev":                   stores,
+		"count/statefulsets.apps":                      2*bots + 10,
+		"count/networkpolicies.networking.k8s.io":      2*(bots+stores) + others,
+		"count/serviceaccounts":                        2 * (2*(bots+stores) + 20),
+		"count/persistentvolumeclaims":                 2 * (2*bots + 10),
+		"count/configmaps":                             2 * (4*stores + others),
+		"count/secrets":                                2 * (4*(bots+stores) + others),
+		"count/services":                               2 * 20,
+		"count/roles.rbac.authorization.k8s.io":        2 * 20,
+		"count/rolebindings.rbac.authorization.k8s.io": 2 * 20,
+		"count/leases.coordination.k8s.io":             2 * 20,
+		"count/horizontalpodautoscalers.autoscaling":   2 * 20,
+		"count/poddisruptionbudgets.policy":            2 * 20,
+		"count/ingresses.networking.k8s.io":            2 * 20,
+		"count/endpointslices.discovery.k8s.io":        2 * 50,
+		"count/replicationcontrollers":                 0,
+		"count/deployments.apps":                       0,
+		"count/replicasets.apps":                       0,
+		"count/daemonsets.apps":                        0,
+	} {
+		counts[name] = *resource.NewQuantity(count, resource.DecimalSI)
+	}
+	return counts
 }
 
 // TenantLimitRange gives containers that say nothing a share of the quota.

@@ -43,7 +43,7 @@ func assetsFolder(ctx context.Context, root string) (string, error) {
 	return lastLine(string(out)), nil
 }
 
-// install makes the namespaces of Lethe and applies config/rbac and config/admission as they are in the repository.
+// install makes the namespaces of Lethe and applies config/rbac, config/admission and config/flowcontrol as they are in the repository.
 func (e *Env) install(ctx context.Context) error {
 	for _, name := range []string{SystemNamespace, KeysNamespace} {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -51,7 +51,7 @@ func (e *Env) install(ctx context.Context) error {
 			return fmt.Errorf("make namespace %s: %w", name, err)
 		}
 	}
-	for _, folder := range []string{"rbac", "admission"} {
+	for _, folder := range []string{"rbac", "admission", "flowcontrol"} {
 		if err := e.applyFolder(ctx, filepath.Join(e.Root, "config", folder)); err != nil {
 			return err
 		}

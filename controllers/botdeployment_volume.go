@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -177,12 +178,8 @@ func (r *BotDeploymentReconciler) record(ctx context.Context, desired, live *cor
 	if written.Annotations == nil {
 		written.Annotations = map[string]string{}
 	}
-	for key, value := range desired.Labels {
-		written.Labels[key] = value
-	}
-	for key, value := range desired.Annotations {
-		written.Annotations[key] = value
-	}
+	maps.Copy(written.Labels, desired.Labels)
+	maps.Copy(written.Annotations, desired.Annotations)
 	delete(written.Annotations, v1alpha1.AnnotationAdopt)
 	// At the version that was judged.
 	if err := r.Writer.Client.Update(ctx, written, kube.FieldOwner); err != nil {
@@ -287,13 +284,16 @@ func (r *BotDeploymentReconciler) releaseVolumes(ctx context.Context, s *botScop
 func (r *BotDeploymentReconciler) keep(ctx context.Context, cached *corev1.PersistentVolumeClaim) error {
 	claim := &corev1.PersistentVolumeClaim{}
 	if err := r.Writer.Live.Get(ctx, client.ObjectKeyFromObject(cached), claim); err != nil {
-		return err
+		return fmt.Errorf("read PersistentVolumeClaim %s: %w", cached.Name, err)
 	}
 	if claim.UID != cached.UID || claim.Annotations[v1alpha1.AnnotationBotUID] != cached.Annotations[v1alpha1.AnnotationBotUID] {
 		return nil
 	}
 	claim.Annotations[v1alpha1.AnnotationReclaimPolicy] = resources.ReclaimRetain
-	return r.Writer.Client.Update(ctx, claim, kube.FieldOwner)
+	if err := r.Writer.Client.Update(ctx, claim, kube.FieldOwner); err != nil {
+		return fmt.Errorf("record that PersistentVolumeClaim %s stays: %w", claim.Name, err)
+	}
+	return nil
 }
 
 // claimsIn are the claims of ours in a namespace.

@@ -48,7 +48,7 @@ func (r *TenantReconciler) observeVolumes(ctx context.Context, s *tenantScope) (
 	if len(retained) == 0 {
 		return wait, nil
 	}
-	s.tenant.Status.RetainedVolumes = &v1alpha1.RetainedVolumes{Count: int32(len(retained)), Items: retained[:min(len(retained), retainedListed)]} //nolint:gosec // far fewer than 2^31
+	s.tenant.Status.RetainedVolumes = &v1alpha1.RetainedVolumes{Count: int32(len(retained)), Items: retained[:min(len(retained), retainedListed)]}
 	if s.tenant.Spec.RetainedVolumes != v1alpha1.RetainedVolumesRelease {
 		s.observed.Retained = namesOf(retained)
 	}

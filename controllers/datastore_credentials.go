@@ -69,6 +69,9 @@ func verdictOn(answer protocol.CredentialsResponse) status.Verdict {
 		switch item.Reason {
 		case protocol.ReasonStored:
 		case protocol.ReasonRolledBack:
+			if answer.Secret == "" {
+				return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: "spec.postgres.password: " + item.Message}
+			}
 			return status.Verdict{Status: metav1.ConditionTrue, Reason: item.Reason, Message: item.Message}
 		default:
 			return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: "spec.postgres.password: " + item.Message}

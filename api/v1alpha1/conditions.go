@@ -58,6 +58,11 @@ const (
 	// AnnotationAdopt on a PersistentVolumeClaim holds the UID of a Tenant whose bots may take it over by spec.storage.claim.existing
 	// although it is on record as somebody else's, or as nobody's. Only who is allowed the verb "adopt" on the Tenant sets it.
 	AnnotationAdopt = "lethe.dev/adopt"
+	// AnnotationKeys on a Tenant with the value KeysNew says that it gets new keys, also where those of an earlier Tenant that was
+	// the same wait for their destruction. Who makes a Tenant without it needs the verb "adopt" on it; it never changes
+	// afterwards (admission policy lethe-tenant-keys).
+	AnnotationKeys = "lethe.dev/sealing-keys"
+	KeysNew        = "New"
 	// LabelManagedBy with the value ManagedByLethe is on every child object; caches select by it.
 	LabelManagedBy = "app.kubernetes.io/managed-by"
 	ManagedByLethe = "lethe"

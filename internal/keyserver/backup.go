@@ -43,7 +43,8 @@ type BackupItem struct {
 	Name   string // of the tenant, or namespace/name of the object
 	Tenant string // whose keys they are; empty for the last three kinds
 	UID    string
-	Keys   []string // kids of sealing keys
+	Keys   []string  // kids of sealing keys
+	Until  time.Time // of keys that wait for their destruction
 }
 
 // NewBackup makes a backup of what a list of the keys' namespace returned. A key that cannot be read makes it fail: a
@@ -176,6 +177,22 @@ func (s BackupSecret) item() (BackupItem, error) {
 		return BackupItem{Secret: s.Name, Kind: "UserIDs"}, nil
 	case formatChannelKey:
 		return BackupItem{Secret: s.Name, Kind: "ChannelKey"}, nil
+	case formatPending:
+		var doc pendingDoc
+		if _, err := s.as(format, &doc); err != nil {
+			return BackupItem{}, err
+		}
+		item := BackupItem{Secret: s.Name, Kind: "Pending", Name: doc.Tenant, Tenant: doc.Tenant, UID: doc.UID, Until: doc.Until}
+		for _, k := range doc.Seal {
+			item.Keys = append(item.Keys, k.KID)
+		}
+		return item, nil
+	case formatVersions:
+		var doc versionsDoc
+		if _, err := s.as(format, &doc); err != nil {
+			return BackupItem{}, err
+		}
+		return BackupItem{Secret: s.Name, Kind: "Versions", Name: doc.Tenant, Tenant: doc.Tenant, UID: doc.TenantUID}, nil
 	default:
 		return BackupItem{}, fmt.Errorf("secret %s is of format %q, which this program does not know%s", s.Name, format, earlier(format))
 	}
@@ -243,6 +260,21 @@ func (s BackupSecret) verify(kek sealing.Ring, tenants map[string]*tenantKeys) e
 		return err
 	case formatChannelKey:
 		_, err := openChannelKey(s.stored(), kek)
+		return err
+	case formatPending:
+		var pending pendingDoc
+		if _, err := openKEKDocument(s.stored(), formatPending, kek, &pending); err != nil {
+			return err
+		}
+		for _, k := range pending.Seal {
+			if _, _, err := kek.UnwrapBytes(k.Key, sealing.PurposePending, pending.ids()...); err != nil {
+				return fmt.Errorf("sealing key %s of the deleted Tenant %s: %w", k.KID, pending.Tenant, err)
+			}
+		}
+		return nil
+	case formatVersions:
+		var versions versionsDoc
+		_, err := openKEKDocument(s.stored(), formatVersions, kek, &versions)
 		return err
 	}
 	var canary canaryDoc

@@ -9,15 +9,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
-
-// maxKnownCredentials bounds how many names of credentials one object may have had.
-const maxKnownCredentials = 256
 
 // credentials opens the credentials of an object and stores them again, all in one Secret that is named by what went in:
 // the same input makes no write. What cannot be opened leaves the value in use as it is, and says so.
@@ -67,7 +65,13 @@ func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *ten
 		}
 	}
 	if keys == nil {
+		again := false
 		if sub.hadKeys() {
+			if again, err = s.destroyed(ctx, sub, tenant); err != nil {
+				return nil, err
+			}
+		}
+		if sub.hadKeys() && !again {
 			return nil, refuse(protocol.ReasonKeyMissing,
 				"the data key of %s %s/%s is gone (Secret %s/%s), although credentials were stored with it: restore the backup with `kubectl lethe keys restore`, or delete the object and make it again",
 				sub.kind, sub.namespace(), sub.name(), s.KeysNamespace, objectSecretName(sub.uid()))
@@ -75,6 +79,9 @@ func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *ten
 		if keys, err = s.newObjectKeys(sub, tenant); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.recallVersions(ctx, sub, keys, wanted); err != nil {
+		return nil, err
 	}
 	resolved, err := s.resolveAll(ctx, sub, tenant, keys, wanted)
 	if err != nil {
@@ -128,8 +135,9 @@ func newSet(sub *subject, keys *objectKeys, items []resolved) set {
 	return set{name: resources.CredentialsName(sub.name(), hash), hash: hash, items: sorted}
 }
 
-// record is the document with a set in it: its name before its Secret exists, and the versions that went in.
-func record(doc objectDoc, st set) (objectDoc, error) {
+// record is the document with a set in it: its name before its Secret exists, and the versions that went in. What it no longer
+// has room for has to be remembered elsewhere before it is written.
+func record(doc objectDoc, st set, now time.Time) (objectDoc, []versionEntry) {
 	out := doc
 	out.Sets = slices.Clone(doc.Sets)
 	if !slices.Contains(out.Sets, st.name) {
@@ -139,17 +147,21 @@ func record(doc objectDoc, st set) (objectDoc, error) {
 	out.Credentials = map[string]credentialDoc{}
 	for name, c := range doc.Credentials {
 		// No longer in the spec: only how far it got stays known.
-		out.Credentials[name] = credentialDoc{Highest: c.Highest}
+		if c.Unused.IsZero() {
+			c.Unused = now
+		}
+		out.Credentials[name] = credentialDoc{Highest: c.Highest, Digest: c.Digest, Unused: c.Unused}
 	}
 	for _, r := range st.items {
-		out.Credentials[r.wanted.name] = credentialDoc{
-			Highest: max(doc.Credentials[r.wanted.name].Highest, r.version), Version: r.version, Source: r.source,
-			Destination: r.wanted.destination.Digest(), Identity: r.identity}
+		c := credentialDoc{Highest: doc.Credentials[r.wanted.name].Highest, Digest: doc.Credentials[r.wanted.name].Digest,
+			Version: r.version, Source: r.source, Destination: r.wanted.destination.Digest(), Identity: r.identity}
+		if r.version > c.Highest {
+			c.Highest, c.Digest = r.version, r.source
+		}
+		out.Credentials[r.wanted.name] = c
 	}
-	if len(out.Credentials) > maxKnownCredentials {
-		return out, refuse(protocol.ReasonBadRequest, "the object has had more than %d names of credentials: make a new one", maxKnownCredentials)
-	}
-	return out, nil
+	dropped := dropUnused(&out, func(name string) bool { return out.Credentials[name].Unused.IsZero() })
+	return out, dropped
 }
 
 // sameRecord says whether writing a document would change anything.

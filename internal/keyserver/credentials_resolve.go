@@ -85,7 +85,7 @@ func (s *Server) resolveSealed(sub *subject, tenant *tenantKeys, keys *objectKey
 	sum := sha256.Sum256([]byte(w.sealed))
 	source, version := hex.EncodeToString(sum[:]), envelope.Hint.Version
 	before := keys.doc.Credentials[w.name]
-	if before.Source == source && before.Version == version && version >= before.Highest {
+	if before.Source == source && before.Version == version && version >= before.Highest && before.Digest == source {
 		r := stored(w, source, version, nil)
 		r.value = func(ctx context.Context) ([]byte, error) {
 			if v, err := s.valueInUse(ctx, sub, keys, w.name); err == nil {
@@ -106,7 +106,18 @@ func (s *Server) resolveSealed(sub *subject, tenant *tenantKeys, keys *objectKey
 	if version < before.Highest {
 		return refused(w, protocol.ReasonRolledBack, "version %d is older than version %d, which was stored before", version, before.Highest)
 	}
+	if version == before.Highest && source != before.Digest {
+		return refused(w, protocol.ReasonVersionReused, "version %d was used before, for another sealed value: %s", version, sealAgain(sub, w.name, before.Highest))
+	}
 	return stored(w, source, version, value)
+}
+
+// sealAgain is the command that a person runs.
+func sealAgain(sub *subject, credential string, highest uint32) string {
+	if sub.store != nil {
+		return fmt.Sprintf("run `kubectl lethe seal --store %s/%s --version %d` and put its output into spec.postgres.password", sub.namespace(), sub.name(), highest+1)
+	}
+	return fmt.Sprintf("run `kubectl lethe seal --bot %s/%s --credential %s --version %d` and put its output into spec.credentials", sub.namespace(), sub.name(), credential, highest+1)
 }
 
 func openSealed(e sealing.Envelope, tenant *tenantKeys, place sealing.Place) ([]byte, error) {
@@ -180,7 +191,7 @@ func (s *Server) keepInUse(sub *subject, keys *objectKeys, r *resolved) {
 	before := keys.doc.Credentials[r.wanted.name]
 	if before.Source == "" {
 		if r.result.Reason == protocol.ReasonRolledBack {
-			r.result.Message += fmt.Sprintf("; seal the value again with a version of %d or more", before.Highest)
+			r.result.Message += "; " + sealAgain(sub, r.wanted.name, before.Highest)
 		}
 		return
 	}
@@ -194,7 +205,7 @@ func (s *Server) keepInUse(sub *subject, keys *objectKeys, r *resolved) {
 	r.result.Version = before.Version
 	r.result.Message += "; the value stored before goes on being used"
 	if r.result.Reason == protocol.ReasonRolledBack {
-		r.result.Message += fmt.Sprintf(" (to go back on purpose, seal the old value again with a version of %d or more)", before.Highest)
+		r.result.Message += fmt.Sprintf(" (to go back on purpose, seal the old value again with a version of %d or more)", before.Highest+1)
 	}
 }
 

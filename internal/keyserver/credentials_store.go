@@ -22,8 +22,8 @@ const annotationInputs = "lethe.dev/inputs"
 // writeSet stores a set: first the object's document (key, versions, the set's name), then the Secret. A crash between
 // the two leaves a name without a Secret, which the next call fills; never a Secret that nothing knows of.
 func (s *Server) writeSet(ctx context.Context, sub *subject, keys *objectKeys, st set) error {
-	doc, err := record(keys.doc, st)
-	if err != nil {
+	doc, dropped := record(keys.doc, st, s.now())
+	if err := s.rememberVersions(ctx, keys.doc.Tenant, keys.doc.TenantUID, dropped); err != nil {
 		return err
 	}
 	if slices.Contains(keys.doc.Sets, st.name) {
@@ -113,14 +113,14 @@ func (s *Server) buildSet(ctx context.Context, sub *subject, keys *objectKeys, s
 // updating holds to the version that was read, so that two replicas never overwrite each other's versions.
 func (s *Server) writeDocument(ctx context.Context, sub *subject, keys *objectKeys, doc objectDoc) error {
 	if keys.secret == nil {
-		secret, err := newDocument(s.KeysNamespace, objectSecretName(sub.uid()), keys.doc.Tenant, formatObject, 1, keys.keys, doc)
+		secret, err := newDocument(s.KeysNamespace, objectSecretName(sub.uid()), keys.doc.Tenant, formatObject, sub.seen+1, keys.keys, doc)
 		if err != nil {
 			return err
 		}
 		if err := s.Client.Create(ctx, secret); err != nil {
 			return err
 		}
-		keys.secret, keys.generation, keys.doc = secret, 1, doc
+		keys.secret, keys.generation, keys.doc = secret, sub.seen+1, doc
 		return nil
 	}
 	if sameRecord(keys.doc, doc) {

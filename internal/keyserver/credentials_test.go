@@ -233,7 +233,7 @@ func TestRolledBackAfterTheCredentialWasRemoved(t *testing.T) {
 	w.storeAndRecord(bot)
 	w.update(bot, func(b *v1alpha1.BotDeployment) { b.Spec.Credentials = append(b.Spec.Credentials, first) })
 	resp := w.store(bot)
-	if resp.Secret != "" || resp.Items[1].Reason != protocol.ReasonRolledBack || !strings.Contains(resp.Items[1].Message, "5 or more") {
+	if resp.Secret != "" || resp.Items[1].Reason != protocol.ReasonRolledBack || !strings.Contains(resp.Items[1].Message, "--version 6") {
 		t.Errorf("answered %+v", resp)
 	}
 }

@@ -13,6 +13,9 @@ const (
 	formatCanary = "lethe.dev/kek-canary/v2"
 	formatUIDs   = "lethe.dev/uid-ranges/v2"
 
+	formatVersions = "lethe.dev/versions/v2"
+	formatPending  = "lethe.dev/pending-keys/v2"
+
 	canaryName = "kek-canary"
 	caName     = "keyserver-ca"
 	uidsName   = "uid-ranges"
@@ -20,9 +23,14 @@ const (
 	tenantPrefix = "tenant-"
 	objectPrefix = "object-"
 
-	labelVelero    = "velero.io/exclude-from-backup"
-	componentKeys  = "keys"
-	componentLease = "lease"
+	versionsPrefix = "versions-"
+	pendingPrefix  = "pending-"
+
+	labelVelero   = "velero.io/exclude-from-backup"
+	componentKeys = "keys"
+
+	componentPending = "pending-keys"
+	componentLease   = "lease"
 )
 
 // Grades of a key-encryption key.
@@ -60,6 +68,8 @@ type tenantDoc struct {
 	Seal []sealDoc `json:"seal"`
 	// UIDRange are the user ids that the tenant's bots run as; nobody else has any of them, ever.
 	UIDRange uidRangeDoc `json:"uidRange"`
+	// Binding names what the Tenant was when it was last looked at: see bindingOf.
+	Binding string `json:"binding,omitempty"`
 }
 
 type sealDoc struct {
@@ -94,12 +104,15 @@ type objectDoc struct {
 
 type credentialDoc struct {
 	Highest uint32 `json:"highest,omitempty"` // version ever stored; nothing lower is stored again
+	Digest  string `json:"digest,omitempty"`  // of the sealed value that had it; another of that version is not stored
 	Version uint32 `json:"version,omitempty"` // of the value in use; 0 out of a secretKeyRef
 	Source  string `json:"source,omitempty"`  // names the value in use without giving it away
 	// Destination is the digest of the server that the value in use was sealed for; empty for a bot's.
 	Destination string `json:"destination,omitempty"`
 	// Identity is the keyed digest of the messenger's channel that the value in use speaks for: <kid of the channel key>.<digest>.
 	Identity string `json:"identity,omitempty"`
+	// Unused is when the name was first not in the spec any more.
+	Unused time.Time `json:"unused,omitzero"`
 }
 
 // caDoc holds the keyserver's certificate authorities.

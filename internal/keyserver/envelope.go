@@ -143,6 +143,9 @@ func keySecret(namespace, name, tenant string, data []byte) *corev1.Secret {
 		v1alpha1.LabelComponent:     componentKeys,
 		"app.kubernetes.io/part-of": "lethe",
 	}
+	if strings.HasPrefix(name, pendingPrefix) {
+		labels[v1alpha1.LabelComponent] = componentPending
+	}
 	if tenant != "" {
 		labels[v1alpha1.LabelTenant] = tenant
 	}

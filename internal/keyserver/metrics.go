@@ -12,6 +12,7 @@ type Metrics struct {
 	duration    *prometheus.HistogramVec
 	tenantKeys  prometheus.Gauge
 	kekUsable   prometheus.Gauge
+	pending     prometheus.Gauge
 	certificate *prometheus.GaugeVec
 	// channelsTaken counts credentials that were refused because another bot holds their channel.
 	channelsTaken prometheus.Counter
@@ -28,12 +29,14 @@ func NewMetrics(into prometheus.Registerer) (*Metrics, error) {
 			Help: "Tenants whose keys are open in memory, for a minute at most after their last use."}),
 		kekUsable: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lethe_keyserver_kek_usable",
 			Help: "1 while the key-encryption key opens its canary."}),
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lethe_keyserver_pending_destructions",
+			Help: "Deleted Tenants whose sealing keys wait for the end of their grace, and are destroyed then."}),
 		certificate: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lethe_keyserver_certificate_expiry_timestamp_seconds",
 			Help: "When the server's certificate (leaf) and its authority (ca) end."}, []string{"certificate"}),
 	}
 	m.channelsTaken = prometheus.NewCounter(prometheus.CounterOpts{Name: "lethe_keyserver_channels_taken_total",
 		Help: "Credentials that were refused because another bot holds the messenger's channel that they speak for."})
-	for _, c := range []prometheus.Collector{m.channelsTaken, m.requests, m.duration, m.tenantKeys, m.kekUsable, m.certificate} {
+	for _, c := range []prometheus.Collector{m.channelsTaken, m.requests, m.duration, m.tenantKeys, m.kekUsable, m.certificate, m.pending} {
 		if err := into.Register(c); err != nil {
 			return nil, err
 		}

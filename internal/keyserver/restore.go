@@ -131,6 +131,8 @@ func (r *restoring) one(s BackupSecret) error {
 		return r.object(s)
 	case formatUIDs:
 		return r.uids(s)
+	case formatVersions:
+		return r.versions(s)
 	}
 	// The canary, whose key was compared, and the certificate authority: one that is there is in use.
 	if _, ok := r.existing[s.Name]; ok {
@@ -302,7 +304,7 @@ func (r *restoring) object(s BackupSecret) error {
 		// the versions got.
 		bound.Sets, bound.Current, bound.Credentials = nil, "", map[string]credentialDoc{}
 		for name, c := range doc.Credentials {
-			bound.Credentials[name] = credentialDoc{Highest: c.Highest}
+			bound.Credentials[name] = credentialDoc{Highest: c.Highest, Digest: c.Digest, Unused: c.Unused}
 		}
 	}
 	return r.put(name, bound.Tenant, formatObject, max(e.Generation, object.Generation)+1, keys.keys, bound)
@@ -345,4 +347,29 @@ func (r *restoring) objectNow(doc objectDoc) (LiveObject, bool) {
 		}
 	}
 	return LiveObject{}, false
+}
+
+// versions brings back what a tenant remembers of objects that are gone, for its present UID.
+func (r *restoring) versions(s BackupSecret) error {
+	var doc versionsDoc
+	e, err := s.as(formatVersions, &doc)
+	if err != nil {
+		return err
+	}
+	live, lives := r.live.Tenants[doc.Tenant]
+	name := s.Name
+	if lives && live.UID != doc.TenantUID {
+		name = versionsSecretName(live.UID)
+	}
+	switch _, exists := r.existing[name]; {
+	case exists:
+		r.out.Kept = append(r.out.Kept, name)
+		return nil
+	case name == s.Name:
+		return r.create(s)
+	case !r.Adopt:
+		return nil // the Tenant's own document is a problem already
+	}
+	doc.TenantUID = live.UID
+	return r.put(name, doc.Tenant, formatVersions, e.Generation, r.KEK, doc)
 }

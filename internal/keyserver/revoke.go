@@ -2,6 +2,7 @@ package keyserver
 
 import (
 	"context"
+	"errors"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -44,6 +45,8 @@ func stillLives(ref protocol.ObjectRef) error {
 	return refuse(protocol.ReasonForbidden, "%s %s is not being deleted: its keys stay", ref.Kind, ref.Name)
 }
 
+// revokeObject remembers the versions of an object's credentials, deletes its encrypted Secrets, and destroys its key. The
+// document, which names them, goes last, so that a crash leaves nothing that is not found again.
 func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error {
 	sub, err := s.find(ctx, ref)
 	if r := asRefusal(err); err != nil && r.Reason != protocol.ReasonNotFound {
@@ -64,10 +67,13 @@ func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error
 		}
 		// The name that was looked for must be the one that the key belongs to: a live object's UID under the name of
 		// one that is gone would pass the check above.
-		if doc.Kind != ref.Kind || doc.Namespace != ref.Namespace || doc.Name != ref.Name {
+		if doc.Kind != ref.Kind || doc.Namespace != ref.Namespace || doc.Name != ref.Name || doc.UID != ref.UID {
 			return refuse(protocol.ReasonForbidden, "the key of that UID belongs to %s %s/%s", doc.Kind, doc.Namespace, doc.Name)
 		}
-		if err := s.deleteExactly(ctx, &secret); err != nil {
+		if err := s.rememberObject(ctx, &secret, doc); err != nil {
+			return err
+		}
+		if err := s.destroyObject(ctx, &secret, doc); err != nil {
 			return err
 		}
 	}
@@ -78,6 +84,71 @@ func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error
 	return nil
 }
 
+// rememberObject keeps how far the versions of an object got, for one made again under its name. A document that cannot be
+// authenticated is not believed, and does not hold up its own destruction.
+func (s *Server) rememberObject(ctx context.Context, secret *corev1.Secret, doc objectDoc) error {
+	var holder corev1.Secret
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: tenantSecretName(doc.Tenant)}, &holder)
+	if apierrors.IsNotFound(err) {
+		return nil // the Tenant went first, and what is remembered with it
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.kekUsable(ctx); err != nil {
+		return err
+	}
+	keys, err := s.openForLast(secret, &holder)
+	if err != nil {
+		s.Log.Warn("The versions of an object's credentials are forgotten, since its keys do not open", "secret", secret.Name, "cause", err)
+		return nil
+	}
+	return s.rememberVersions(ctx, keys.doc.Tenant, keys.doc.TenantUID, entriesOf(keys.doc))
+}
+
+func (s *Server) openForLast(secret, holder *corev1.Secret) (*objectKeys, error) {
+	tenant, err := openTenantDocument(holder, s.kek())
+	if err != nil {
+		return nil, err
+	}
+	return openObjectDocument(secret, tenant)
+}
+
+// destroyObject deletes an object's encrypted Secrets and its key.
+func (s *Server) destroyObject(ctx context.Context, secret *corev1.Secret, doc objectDoc) error {
+	for _, name := range doc.Sets {
+		if err := s.deleteOldSet(ctx, doc, name); err != nil {
+			return err
+		}
+	}
+	return s.deleteExactly(ctx, secret)
+}
+
+// deleteOldSet deletes an encrypted Secret of an object that is gone. Where the keyserver has no right any more, the Tenant has
+// left that namespace: what lies there is ciphertext without a key, and its owner is gone.
+func (s *Server) deleteOldSet(ctx context.Context, doc objectDoc, name string) error {
+	var set corev1.Secret
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: doc.Namespace, Name: name}, &set)
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	owner := metav1.GetControllerOf(&set)
+	if set.Type != v1alpha1.SecretTypeEncrypted || (owner != nil && string(owner.UID) != doc.UID) {
+		return nil
+	}
+	err = s.Client.Delete(ctx, &set, client.Preconditions{UID: &set.UID})
+	if apierrors.IsForbidden(err) {
+		return nil
+	}
+	return client.IgnoreNotFound(err)
+}
+
+// revokeTenant destroys a tenant's key, the data keys and the encrypted Secrets of all its objects at once. The private keys
+// that values were sealed to wait, disabled, for the grace: see pending.go. A crash between two writes leaves what the next
+// call finds: what waits is written first, the tenant's key goes next, and then one object after the other.
 func (s *Server) revokeTenant(ctx context.Context, ref protocol.ObjectRef) error {
 	var tenant v1alpha1.Tenant
 	err := s.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &tenant)
@@ -86,6 +157,14 @@ func (s *Server) revokeTenant(ctx context.Context, ref protocol.ObjectRef) error
 	}
 	if err == nil && string(tenant.UID) == ref.UID && tenant.DeletionTimestamp.IsZero() {
 		return stillLives(ref)
+	}
+	var live *v1alpha1.Tenant
+	if err == nil && string(tenant.UID) == ref.UID {
+		live = &tenant
+	}
+	objects, err := s.objectsOf(ctx, ref)
+	if err != nil {
+		return err
 	}
 	var secret corev1.Secret
 	err = s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: tenantSecretName(ref.Name)}, &secret)
@@ -99,26 +178,41 @@ func (s *Server) revokeTenant(ctx context.Context, ref protocol.ObjectRef) error
 		}
 		// Keys of another Tenant of that name are not this one's to destroy.
 		if doc.UID == ref.UID {
+			if err := s.setAside(ctx, &secret, live, objects); err != nil {
+				return err
+			}
 			if err := s.deleteExactly(ctx, &secret); err != nil {
 				return err
 			}
 		}
 	}
 	// What was wrapped under the tenant's key opens no more; nothing of it is left lying about.
-	var objects corev1.SecretList
-	if err := s.Client.List(ctx, &objects, client.InNamespace(s.KeysNamespace), client.MatchingLabels{v1alpha1.LabelTenant: ref.Name}); err != nil {
-		return err
-	}
-	for i := range objects.Items {
-		var doc objectDoc
-		if _, err := readDocument(&objects.Items[i], formatObject, &doc); err != nil || doc.TenantUID != ref.UID {
-			continue
-		}
-		if err := s.deleteExactly(ctx, &objects.Items[i]); err != nil {
+	for i := range objects {
+		if err := s.destroyObject(ctx, &objects[i].secret, objects[i].doc); err != nil {
 			return err
 		}
 	}
-	return nil
+	versions := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.KeysNamespace, Name: versionsSecretName(ref.UID)}}
+	return client.IgnoreNotFound(s.Client.Delete(ctx, versions))
+}
+
+// storedObject is an object's document, not authenticated.
+type storedObject struct {
+	secret corev1.Secret
+	doc    objectDoc
+}
+
+// objectsOf lists the documents of a tenant's objects.
+func (s *Server) objectsOf(ctx context.Context, tenant protocol.ObjectRef) ([]storedObject, error) {
+	var out []storedObject
+	err := s.eachKeySecret(ctx, client.MatchingLabels{v1alpha1.LabelTenant: tenant.Name}, func(secret *corev1.Secret) error {
+		var doc objectDoc
+		if _, err := readDocument(secret, formatObject, &doc); err == nil && doc.TenantUID == tenant.UID {
+			out = append(out, storedObject{*secret, doc})
+		}
+		return nil
+	})
+	return out, err
 }
 
 // deleteExactly deletes the Secret that was read, and none that was made under its name since.
@@ -128,4 +222,10 @@ func (s *Server) deleteExactly(ctx context.Context, secret *corev1.Secret) error
 		return later(protocol.ReasonInternal, 1, "Secret %s was made again meanwhile", secret.Name)
 	}
 	return client.IgnoreNotFound(err)
+}
+
+// isRefusal says whether an error is an answer of ours.
+func isRefusal(err error) bool {
+	var r *refusal
+	return errors.As(err, &r)
 }

@@ -34,7 +34,7 @@ func (s *Server) tenant(ctx context.Context, _ caller, req *protocol.TenantReque
 	if err != nil {
 		return nil, err
 	}
-	if keys, err = s.recordUIDs(ctx, keys, &tenant); err != nil {
+	if keys, err = s.recordTenant(ctx, keys, &tenant); err != nil {
 		return nil, err
 	}
 	resp := &protocol.TenantResponse{KEKGrade: s.KEKGrade, Generation: keys.generation, UIDRange: protocol.UIDRange(keys.doc.UIDRange)}
@@ -56,15 +56,17 @@ func (s *Server) ensureTenantKeys(ctx context.Context, tenant *v1alpha1.Tenant) 
 		if err := s.mayMakeKeys(ctx, tenant); err != nil {
 			return nil, err
 		}
-		block, err := s.allocateUIDs(ctx)
-		if err != nil {
-			return nil, err
-		}
-		fresh, err := s.makeTenantKeys(tenant, block)
+		fresh, old, err := s.firstDocument(ctx, tenant)
 		if err != nil {
 			return nil, err
 		}
 		if err = s.Client.Create(ctx, fresh); err == nil {
+			if old != nil {
+				// What waited is a live Tenant's again. Should this fail, Maintain does it.
+				if err := s.deleteExactly(ctx, old.secret); err != nil {
+					return nil, err
+				}
+			}
 			return s.openTenantKeys(fresh, tenant)
 		}
 		if !apierrors.IsAlreadyExists(err) {
@@ -78,6 +80,25 @@ func (s *Server) ensureTenantKeys(ctx context.Context, tenant *v1alpha1.Tenant) 
 		return nil, err
 	}
 	return s.openTenantKeys(&secret, tenant)
+}
+
+// firstDocument makes a tenant's document: out of keys that wait since an earlier Tenant that was the same was deleted, or
+// with new ones.
+func (s *Server) firstDocument(ctx context.Context, tenant *v1alpha1.Tenant) (*corev1.Secret, *waiting, error) {
+	old, err := s.waitingFor(ctx, tenant)
+	if err != nil {
+		return nil, nil, err
+	}
+	if old != nil {
+		fresh, err := s.revive(ctx, tenant, old)
+		return fresh, old, err
+	}
+	block, err := s.allocateUIDs(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	fresh, err := s.makeTenantKeys(tenant, block)
+	return fresh, nil, err
 }
 
 // mayMakeKeys refuses to make keys where there were some before. That is known from the tenant's status, and from keys of
@@ -100,7 +121,7 @@ func (s *Server) mayMakeKeys(ctx context.Context, tenant *v1alpha1.Tenant) error
 }
 
 func (s *Server) makeTenantKeys(tenant *v1alpha1.Tenant, block uidRangeDoc) (*corev1.Secret, error) {
-	doc := tenantDoc{Realm: s.Realm, Tenant: tenant.Name, UID: string(tenant.UID), UIDRange: block}
+	doc := tenantDoc{Realm: s.Realm, Tenant: tenant.Name, UID: string(tenant.UID), UIDRange: block, Binding: bindingOf(s.Realm, tenant)}
 	ids := []string{doc.Realm, doc.Tenant, doc.UID}
 	key, entry, err := s.newKeyUnder(s.kek(), sealing.PurposeTenant, ids...)
 	if err != nil {

@@ -158,17 +158,19 @@ func (s *Server) eachKeySecret(ctx context.Context, labels client.MatchingLabels
 	}
 }
 
-// recordUIDs gives a tenant whose document has no block of user ids one.
-func (s *Server) recordUIDs(ctx context.Context, keys *tenantKeys, tenant *v1alpha1.Tenant) (*tenantKeys, error) {
-	if keys.doc.UIDRange.Size > 0 {
+// recordTenant keeps in a tenant's document who it is by now, and gives one without user ids a block.
+func (s *Server) recordTenant(ctx context.Context, keys *tenantKeys, tenant *v1alpha1.Tenant) (*tenantKeys, error) {
+	doc := keys.doc
+	doc.Binding = bindingOf(s.Realm, tenant)
+	if doc.UIDRange.Size > 0 && doc.Binding == keys.doc.Binding {
 		return keys, nil
 	}
-	block, err := s.allocateUIDs(ctx)
-	if err != nil {
-		return nil, err
+	if doc.UIDRange.Size == 0 {
+		var err error
+		if doc.UIDRange, err = s.allocateUIDs(ctx); err != nil {
+			return nil, err
+		}
 	}
-	doc := keys.doc
-	doc.UIDRange = block
 	secret, _, err := s.updateDocument(ctx, keys.secret, formatTenant, keys.keys, doc)
 	if err != nil {
 		return nil, err

@@ -61,6 +61,7 @@ const (
 	ReasonDoesNotOpen   = "DoesNotOpen"   // right place by its hint, yet it does not open: altered, or another realm
 	ReasonRolledBack    = "RolledBack"    // older than the one in use, which goes on being used
 	ReasonChannelTaken  = "ChannelTaken"  // another bot holds the messenger's channel that the token speaks for
+	ReasonVersionReused = "VersionReused" // the version was used before, for another sealed value
 	ReasonSecretMissing = "SecretMissing" // secretKeyRef points at nothing
 	// ReasonSecretNotShared: the Secret that secretKeyRef names does not name the bot.
 	ReasonSecretNotShared = "SecretNotShared"

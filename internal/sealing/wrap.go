@@ -31,7 +31,9 @@ const (
 	PurposeData    Purpose = "data"    // an object's data key under the tenant's; bound to the same and the object's UID
 	PurposeCA      Purpose = "ca"      // the private key of the keyserver's CA under the KEK; bound to the realm
 	PurposeChannel Purpose = "channel" // the key that channels' identities are digested with, under the KEK; bound to the realm
-	PurposeCanary  Purpose = "canary"  // a known text under the KEK, to tell a wrong KEK; bound to the realm
+	// PurposePending is a private key of a deleted tenant under the KEK; bound to realm, tenant, the earlier tenant's UID.
+	PurposePending Purpose = "pending"
+	PurposeCanary  Purpose = "canary" // a known text under the KEK, to tell a wrong KEK; bound to the realm
 )
 
 // Key is a symmetric key: the KEK, a tenant's key or an object's data key. Children are random, never derived from

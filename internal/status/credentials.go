@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -31,6 +32,10 @@ func Credentials(answer protocol.CredentialsResponse) (*metav1.Condition, *Probl
 			}
 		case protocol.ReasonRolledBack:
 			older = append(older, item.Name)
+			if answer.Secret == "" {
+				// Nothing newer goes on being used: it is refused like any other.
+				refused, reason = append(refused, fmt.Sprintf("%s: %s", item.Name, item.Message)), cmp.Or(reason, item.Reason)
+			}
 		default:
 			refused = append(refused, fmt.Sprintf("%s: %s", item.Name, item.Message))
 			if reason == "" {

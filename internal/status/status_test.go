@@ -114,12 +114,13 @@ func TestCredentials(t *testing.T) {
 		answer        protocol.CredentialsResponse
 		want, problem string
 	}{
-		"all stored":         {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonStored)}}, "True/Stored", ""},
-		"one older":          {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonRolledBack)}}, "True/RolledBack", ""},
-		"one from a Secret":  {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "a", Reason: protocol.ReasonStored, Plaintext: true}}}, "True/PlaintextInSecret", ""},
-		"one refused":        {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonStored), item("b", protocol.ReasonWrongPlace)}}, "False/WrongPlace", "WrongPlace"},
-		"never stored":       {protocol.CredentialsResponse{Items: []protocol.CredentialResult{item("a", protocol.ReasonUnknownKey)}}, "False/UnknownKey", "UnknownKey"},
-		"none, and no words": {protocol.CredentialsResponse{}, "False/NotReady", "NotReady"},
+		"all stored":                  {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonStored)}}, "True/Stored", ""},
+		"one older":                   {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonRolledBack)}}, "True/RolledBack", ""},
+		"one older, and no newer one": {protocol.CredentialsResponse{Items: []protocol.CredentialResult{item("a", protocol.ReasonRolledBack)}}, "False/RolledBack", "RolledBack"},
+		"one from a Secret":           {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "a", Reason: protocol.ReasonStored, Plaintext: true}}}, "True/PlaintextInSecret", ""},
+		"one refused":                 {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonStored), item("b", protocol.ReasonWrongPlace)}}, "False/WrongPlace", "WrongPlace"},
+		"never stored":                {protocol.CredentialsResponse{Items: []protocol.CredentialResult{item("a", protocol.ReasonUnknownKey)}}, "False/UnknownKey", "UnknownKey"},
+		"none, and no words":          {protocol.CredentialsResponse{}, "False/NotReady", "NotReady"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, problem := Credentials(tc.answer)

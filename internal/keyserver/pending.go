@@ -1,0 +1,246 @@
+package keyserver
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// Grace is how long the keys that a deleted Tenant's credentials were sealed to wait before they are destroyed.
+const Grace = 72 * time.Hour
+
+func pendingSecretName(tenantUID string) string { return pendingPrefix + tenantUID }
+
+// pendingDoc holds what of a deleted Tenant waits for the end of the grace: the private keys under the KEK, which no call uses,
+// and what belongs to them. A Tenant that is the same in everything that Binding covers, made by somebody who may adopt it,
+// gets them back.
+type pendingDoc struct {
+	Realm   string    `json:"realm"`
+	Tenant  string    `json:"tenant"`
+	UID     string    `json:"uid"`
+	Binding string    `json:"binding"`
+	Deleted time.Time `json:"deleted"`
+	Until   time.Time `json:"until"`
+	// Seal are the keys, wrapped under the KEK for the purpose "pending": no other use of a wrapped key opens them.
+	Seal     []sealDoc      `json:"seal"`
+	UIDRange uidRangeDoc    `json:"uidRange"`
+	Versions []versionEntry `json:"versions,omitempty"`
+}
+
+func (d pendingDoc) ids() []string { return []string{d.Realm, d.Tenant, d.UID} }
+
+// bindingOf names what a Tenant has to be the same in to be the same customer: realm, name, namespaces, external identifiers.
+// Their order does not count.
+func bindingOf(realm string, tenant *v1alpha1.Tenant) string {
+	var parts []string
+	for _, n := range tenant.Spec.Namespaces {
+		parts = append(parts, fmt.Sprintf("namespace %d:%s", len(n.Name), n.Name))
+	}
+	for _, id := range tenant.Spec.ExternalIDs {
+		parts = append(parts, fmt.Sprintf("id %d:%s,%d:%s", len(id.Type), id.Type, len(id.Value), id.Value))
+	}
+	slices.Sort(parts)
+	h := sha256.New()
+	for _, p := range append([]string{"lethe/binding/v1", realm, tenant.Name}, parts...) {
+		fmt.Fprintf(h, "%d:%s,", len(p), p)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// setAside writes what waits of a tenant whose keys are about to be destroyed: create-only, so that a repeat adds nothing and
+// lengthens nothing. live is the Tenant while it is still there.
+func (s *Server) setAside(ctx context.Context, secret *corev1.Secret, live *v1alpha1.Tenant, objects []storedObject) error {
+	if err := s.kekUsable(ctx); err != nil {
+		return err
+	}
+	keys, err := openTenantDocument(secret, s.kek())
+	if errors.Is(err, sealing.ErrUnknownKey) {
+		return s.refuseDocument(err, "")
+	}
+	if err != nil {
+		// What nobody can open any more has nothing that could wait.
+		s.Log.Warn("No key of a deleted tenant waits, since its document does not open", "secret", secret.Name, "cause", err)
+		return nil
+	}
+	now := s.now()
+	doc := pendingDoc{Realm: keys.doc.Realm, Tenant: keys.doc.Tenant, UID: keys.doc.UID, Binding: keys.doc.Binding,
+		Deleted: now, Until: now.Add(Grace), UIDRange: keys.doc.UIDRange}
+	if live != nil {
+		doc.Binding = bindingOf(s.Realm, live)
+	}
+	for _, d := range keys.doc.Seal {
+		if d.Key, err = s.rewrapSeal(keys.keys, sealing.PurposeSeal, keys.ids(), s.kek(), sealing.PurposePending, doc.ids(), d); err != nil {
+			return err
+		}
+		doc.Seal = append(doc.Seal, d)
+	}
+	_, remembered, err := s.versions(ctx, keys.doc.UID)
+	if err != nil && !isRefusal(err) {
+		return err
+	}
+	doc.Versions = remembered.Entries
+	for i := range objects {
+		if object, err := openObjectDocument(&objects[i].secret, keys); err == nil {
+			doc.Versions = mergeVersions(doc.Versions, entriesOf(object.doc))
+		}
+	}
+	waiting, err := newDocument(s.KeysNamespace, pendingSecretName(doc.UID), doc.Tenant, formatPending, 1, s.kek(), doc)
+	if err != nil {
+		return err
+	}
+	if err := s.Client.Create(ctx, waiting); err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	s.Log.Info("Destroying the keys of a Tenant; those that its credentials were sealed to wait", "tenant", doc.Tenant, "uid", doc.UID, "until", doc.Until)
+	return nil
+}
+
+// rewrapSeal opens a private key under one ring and wraps it under another.
+func (s *Server) rewrapSeal(from sealing.Ring, purpose sealing.Purpose, ids []string, to sealing.Ring, as sealing.Purpose, asIDs []string, d sealDoc) (string, error) {
+	kid, seed, err := from.UnwrapBytes(d.Key, purpose, ids...)
+	if err != nil {
+		return "", err
+	}
+	defer clear(seed)
+	if kid != d.KID {
+		return "", sealing.ErrDoesNotOpen
+	}
+	return to.WrapBytes(s.Random, kid, seed, as, asIDs...)
+}
+
+// waiting is a document of keys that wait.
+type waiting struct {
+	secret *corev1.Secret
+	doc    pendingDoc
+}
+
+// waitingFor finds the keys of an earlier Tenant that a Tenant gets back: the same in everything, within the grace, and its maker
+// may adopt. Admission (lethe-tenant-keys) lets only such a person, or program, make a Tenant without the annotation that
+// asks for new keys, and lets nobody change the annotation afterwards.
+func (s *Server) waitingFor(ctx context.Context, tenant *v1alpha1.Tenant) (*waiting, error) {
+	if tenant.Annotations[v1alpha1.AnnotationKeys] != "" {
+		return nil, nil
+	}
+	var found *waiting
+	binding := bindingOf(s.Realm, tenant)
+	err := s.eachKeySecret(ctx, client.MatchingLabels{v1alpha1.LabelTenant: tenant.Name}, func(secret *corev1.Secret) error {
+		if !strings.HasPrefix(secret.Name, pendingPrefix) {
+			return nil
+		}
+		var doc pendingDoc
+		if _, err := openKEKDocument(secret, formatPending, s.kek(), &doc); err != nil {
+			return s.refuseDocument(err, "")
+		}
+		if doc.Realm != s.Realm || doc.Tenant != tenant.Name || doc.Binding != binding || !s.Clock.Now().Before(doc.Until) {
+			return nil
+		}
+		if found == nil || found.doc.Deleted.Before(doc.Deleted) {
+			found = &waiting{secret.DeepCopy(), doc}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// revive makes a tenant's document out of keys that wait: a new tenant's key, the private keys that its credentials in Git were
+// sealed to, and its user ids. What it remembers of versions is written first.
+func (s *Server) revive(ctx context.Context, tenant *v1alpha1.Tenant, w *waiting) (*corev1.Secret, error) {
+	doc := tenantDoc{Realm: s.Realm, Tenant: tenant.Name, UID: string(tenant.UID), Binding: bindingOf(s.Realm, tenant), UIDRange: w.doc.UIDRange}
+	ids := []string{doc.Realm, doc.Tenant, doc.UID}
+	key, entry, err := s.newKeyUnder(s.kek(), sealing.PurposeTenant, ids...)
+	if err != nil {
+		return nil, err
+	}
+	entry.State = stateActive
+	doc.Keys = []keyDoc{entry}
+	for _, d := range w.doc.Seal {
+		if d.Key, err = s.rewrapSeal(s.kek(), sealing.PurposePending, w.doc.ids(), sealing.Ring{key}, sealing.PurposeSeal, ids, d); err != nil {
+			return nil, s.refuseDocument(altered(w.secret, "a key that waits does not open"), "")
+		}
+		doc.Seal = append(doc.Seal, d)
+	}
+	if doc.UIDRange.Size == 0 {
+		if doc.UIDRange, err = s.allocateUIDs(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.rememberVersions(ctx, doc.Tenant, doc.UID, w.doc.Versions); err != nil {
+		return nil, err
+	}
+	s.Log.Info("The keys of a Tenant that was deleted are its keys again", "tenant", doc.Tenant, "uid", doc.UID, "earlier", w.doc.UID)
+	return newDocument(s.KeysNamespace, tenantSecretName(tenant.Name), tenant.Name, formatTenant, 1, sealing.Ring{key}, doc)
+}
+
+// destroyed says whether the data key of this very object was destroyed with its Tenant, which lives again: then, and only then,
+// an object that had one gets another.
+func (s *Server) destroyed(ctx context.Context, sub *subject, tenant *tenantKeys) (bool, error) {
+	_, doc, err := s.versions(ctx, tenant.doc.UID)
+	return slices.ContainsFunc(doc.Entries, func(e versionEntry) bool { return e.UID == sub.uid() }), err
+}
+
+// endGrace destroys keys whose grace is over, and those that are a live Tenant's again, and counts the others.
+func (s *Server) endGrace(ctx context.Context) error {
+	count := 0
+	err := s.eachKeySecret(ctx, client.MatchingLabels{v1alpha1.LabelComponent: componentPending}, func(secret *corev1.Secret) error {
+		var doc pendingDoc
+		if _, err := openKEKDocument(secret, formatPending, s.kek(), &doc); err != nil {
+			s.Log.Warn("Keys that wait for their destruction cannot be read", "secret", secret.Name, "cause", err)
+			count++
+			return nil
+		}
+		over := !s.Clock.Now().Before(doc.Until)
+		if !over {
+			revived, err := s.isRevived(ctx, doc)
+			if err != nil {
+				return err
+			}
+			if !revived {
+				count++
+				return nil
+			}
+		}
+		if err := s.deleteExactly(ctx, secret); err != nil {
+			return err
+		}
+		s.Log.Info("Destroyed what waited of a Tenant's keys", "tenant", doc.Tenant, "uid", doc.UID, "graceOver", over)
+		return nil
+	})
+	if err == nil {
+		s.Metrics.pending.Set(float64(count))
+	}
+	return err
+}
+
+// isRevived says whether keys that wait are in the document of a tenant.
+func (s *Server) isRevived(ctx context.Context, doc pendingDoc) (bool, error) {
+	var secret corev1.Secret
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: tenantSecretName(doc.Tenant)}, &secret)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	keys, err := openTenantDocument(&secret, s.kek())
+	if err != nil || keys.doc.UID == doc.UID {
+		return false, nil
+	}
+	for _, d := range doc.Seal {
+		if _, ok := keys.seal[d.KID]; !ok {
+			return false, nil
+		}
+	}
+	return true, nil
+}

@@ -1,0 +1,209 @@
+package keyserver
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/internal/protocol"
+)
+
+const (
+	// maxUnusedCredentials bounds the names in an object's document that the spec no longer has; the ones unused longest go
+	// to the tenant's versions.
+	maxUnusedCredentials = 64
+	// maxVersions bounds what a tenant remembers of objects and names that are gone; the oldest are forgotten first.
+	maxVersions = 1000
+	// rememberTries is how often the document is read again because another replica wrote it at the same time.
+	rememberTries = 8
+)
+
+func versionsSecretName(tenantUID string) string { return versionsPrefix + tenantUID }
+
+// versionsDoc remembers how far the versions of credentials got whose objects are gone, so that an object made again under
+// its name does not begin anew.
+type versionsDoc struct {
+	Realm     string `json:"realm"`
+	Tenant    string `json:"tenant"`
+	TenantUID string `json:"tenantUID"`
+	// Entries, the newest last.
+	Entries []versionEntry `json:"entries"`
+}
+
+// versionEntry is one credential of an object that is gone, or that no longer has it.
+type versionEntry struct {
+	Kind       string `json:"kind"`
+	Namespace  string `json:"namespace"`
+	Name       string `json:"name"`
+	UID        string `json:"uid"` // of the last object of that name
+	Credential string `json:"credential"`
+	Highest    uint32 `json:"highest,omitempty"`
+	Digest     string `json:"digest,omitempty"` // of the sealed value that had it
+}
+
+func (e versionEntry) key() string {
+	return strings.Join([]string{e.Kind, e.Namespace, e.Name, e.Credential}, "/")
+}
+
+// entriesOf is what has to be remembered of an object; of all its credentials, or of some.
+func entriesOf(doc objectDoc, names ...string) []versionEntry {
+	var out []versionEntry
+	for _, name := range slices.Sorted(maps.Keys(doc.Credentials)) {
+		if len(names) > 0 && !slices.Contains(names, name) {
+			continue
+		}
+		c := doc.Credentials[name]
+		out = append(out, versionEntry{Kind: doc.Kind, Namespace: doc.Namespace, Name: doc.Name, UID: doc.UID, Credential: name, Highest: c.Highest, Digest: c.Digest})
+	}
+	return out
+}
+
+// mergeVersions puts entries behind those that are there. A version never goes back. The oldest are dropped.
+func mergeVersions(have, more []versionEntry) []versionEntry {
+	highest := map[string]versionEntry{}
+	for _, e := range append(slices.Clone(have), more...) {
+		if was, ok := highest[e.key()]; !ok || was.Highest <= e.Highest {
+			highest[e.key()] = e
+		}
+	}
+	newest := map[string]versionEntry{}
+	for _, e := range more {
+		newest[e.key()] = e
+	}
+	var out []versionEntry
+	for _, e := range have {
+		if _, again := newest[e.key()]; !again {
+			out = append(out, e)
+		}
+	}
+	for _, e := range more {
+		last, first := newest[e.key()]
+		if !first {
+			continue
+		}
+		delete(newest, e.key())
+		last.Highest, last.Digest = highest[e.key()].Highest, highest[e.key()].Digest
+		out = append(out, last)
+	}
+	return out[max(0, len(out)-maxVersions):]
+}
+
+// versions reads what a tenant remembers; none when there is nothing.
+func (s *Server) versions(ctx context.Context, tenantUID string) (*corev1.Secret, versionsDoc, error) {
+	var secret corev1.Secret
+	var doc versionsDoc
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: versionsSecretName(tenantUID)}, &secret)
+	if apierrors.IsNotFound(err) {
+		return nil, doc, nil
+	}
+	if err != nil {
+		return nil, doc, err
+	}
+	if _, err := openKEKDocument(&secret, formatVersions, s.kek(), &doc); err != nil {
+		return nil, doc, s.refuseDocument(err, "")
+	}
+	if doc.TenantUID != tenantUID || doc.Realm != s.Realm {
+		return nil, doc, s.refuseDocument(altered(&secret, "it names another tenant"), "")
+	}
+	return &secret, doc, nil
+}
+
+// rememberVersions adds to what a tenant remembers. Nothing is written when it is known already.
+func (s *Server) rememberVersions(ctx context.Context, tenant, tenantUID string, entries []versionEntry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	for range rememberTries {
+		secret, doc, err := s.versions(ctx, tenantUID)
+		if err != nil {
+			return err
+		}
+		merged := mergeVersions(doc.Entries, entries)
+		if secret != nil && len(merged) == len(doc.Entries) && sameVersions(merged, doc.Entries) {
+			return nil
+		}
+		doc = versionsDoc{Realm: s.Realm, Tenant: tenant, TenantUID: tenantUID, Entries: merged}
+		if secret != nil {
+			_, _, err = s.updateDocument(ctx, secret, formatVersions, s.kek(), doc)
+		} else {
+			var fresh *corev1.Secret
+			if fresh, err = newDocument(s.KeysNamespace, versionsSecretName(tenantUID), tenant, formatVersions, 1, s.kek(), doc); err == nil {
+				err = s.Client.Create(ctx, fresh)
+			}
+		}
+		if !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+	}
+	return later(protocol.ReasonInternal, 1, "other replicas wrote the tenant's versions at the same time")
+}
+
+// sameVersions says whether two lists say the same, in whatever order.
+func sameVersions(a, b []versionEntry) bool {
+	known := map[versionEntry]bool{}
+	for _, e := range b {
+		known[e] = true
+	}
+	return !slices.ContainsFunc(a, func(e versionEntry) bool { return !known[e] })
+}
+
+// recallVersions puts into an object's document, in memory, how far its credentials got under an earlier object of its name,
+// or before their names were dropped. It asks only when there is a name that the document does not know.
+func (s *Server) recallVersions(ctx context.Context, sub *subject, keys *objectKeys, wanted []wantedCredential) error {
+	unknown := func(w wantedCredential) bool {
+		_, known := keys.doc.Credentials[w.name]
+		return !known && w.ref == nil
+	}
+	if !slices.ContainsFunc(wanted, unknown) {
+		return nil
+	}
+	_, doc, err := s.versions(ctx, keys.doc.TenantUID)
+	if err != nil || len(doc.Entries) == 0 {
+		return err
+	}
+	credentials := maps.Clone(keys.doc.Credentials)
+	if credentials == nil {
+		credentials = map[string]credentialDoc{}
+	}
+	for _, e := range doc.Entries {
+		if e.Kind != sub.kind || e.Namespace != sub.namespace() || e.Name != sub.name() {
+			continue
+		}
+		if _, known := credentials[e.Credential]; !known && slices.ContainsFunc(wanted, func(w wantedCredential) bool { return w.name == e.Credential }) {
+			credentials[e.Credential] = credentialDoc{Highest: e.Highest, Digest: e.Digest}
+		}
+	}
+	keys.doc.Credentials = credentials
+	return nil
+}
+
+// dropUnused takes the names out of an object's document that its spec has not had for longest, where there are too many, and
+// returns what has to be remembered of them.
+func dropUnused(doc *objectDoc, used func(string) bool) []versionEntry {
+	var unused []string
+	for name := range doc.Credentials {
+		if !used(name) {
+			unused = append(unused, name)
+		}
+	}
+	if len(unused) <= maxUnusedCredentials {
+		return nil
+	}
+	slices.SortFunc(unused, func(a, b string) int {
+		if c := doc.Credentials[a].Unused.Compare(doc.Credentials[b].Unused); c != 0 {
+			return c
+		}
+		return strings.Compare(a, b)
+	})
+	unused = unused[:len(unused)-maxUnusedCredentials]
+	dropped := entriesOf(*doc, unused...)
+	for _, name := range unused {
+		delete(doc.Credentials, name)
+	}
+	return dropped
+}

@@ -1,6 +1,7 @@
 package keyserver
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -182,7 +183,7 @@ func TestRevokeSurvivesACrash(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
 	for _, after := range []bool{false, true} {
-		store := w.newStore("chat", "")
+		store := w.newStore(fmt.Sprintf("chat-%t", after), "")
 		req := protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, store)}
 		w.granted(w.call(protocol.PathCredentials, w.manager, req, nil))
 		w.must(testEnv.Client.Delete(w.Context(), store))

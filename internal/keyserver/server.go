@@ -120,7 +120,7 @@ func (s *Server) Maintain(ctx context.Context) error {
 	s.tenants.sweep()
 	s.managers.sweep()
 	s.Metrics.tenantKeys.Set(float64(s.keys.len()))
-	return errors.Join(s.authority.Maintain(ctx), s.maintainChannels(ctx))
+	return errors.Join(s.authority.Maintain(ctx), s.maintainChannels(ctx), s.endGrace(ctx))
 }
 
 // Ready says whether calls can be answered now: the key-encryption key opens its canary and there is a certificate.

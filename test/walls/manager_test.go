@@ -48,7 +48,7 @@ func TestManagerChangesNoSpec(t *testing.T) {
 		{name: "a bot of its own", as: manager, denied: true, try: create(&lethev1.BotDeployment{
 			ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "own"}, Spec: lethev1.BotDeploymentSpec{Image: "evil:1"}})},
 		{name: "a bot deleted", as: manager, denied: true, try: remove(bot)},
-		{name: "a Tenant of its own", as: manager, denied: true, try: create(makeTenant("specs-own"))},
+		{name: "a Tenant of its own", as: manager, denied: true, try: create(withNewKeys(makeTenant("specs-own")))},
 		{name: "the first keys of a Tenant", as: manager, denied: true, try: patchStatusOf(fresh, `{"status":{"sealingKeys":[`+mine+`]}}`)},
 		{name: "a better grade than there is", as: manager, denied: true, try: patchStatusOf(owner, `{"status":{"kekGrade":"Production"}}`)},
 		{name: "the first grade", as: manager, denied: true, try: patchStatusOf(fresh, `{"status":{"kekGrade":"Production"}}`)},
@@ -176,4 +176,10 @@ func restricted(tenant string) map[string]string {
 		"pod-security.kubernetes.io/enforce":         "restricted",
 		"pod-security.kubernetes.io/enforce-version": "latest",
 	}
+}
+
+// withNewKeys asks for new keys, so that no verb on the Tenant is needed to make it.
+func withNewKeys(tenant *lethev1.Tenant) *lethev1.Tenant {
+	tenant.Annotations = map[string]string{lethev1.AnnotationKeys: lethev1.KeysNew}
+	return tenant
 }

@@ -91,7 +91,10 @@ func newForeignPolicies(ctx context.Context, mgr ctrl.Manager, kinds []schema.Gr
 	if err := f.watchKinds(ctx); err != nil {
 		return nil, err
 	}
-	return f, mgr.Add(f)
+	if err := mgr.Add(f); err != nil {
+		return nil, fmt.Errorf("add the cache of foreign policies: %w", err)
+	}
+	return f, nil
 }
 
 // onlyName keeps out of memory what nobody asks for.

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -54,7 +55,7 @@ func TestBotWithoutEgressIsToldWhereTheKeyserverIs(t *testing.T) {
 	w.eventually("no address", func() error {
 		cm := resources.TenantCABundle(&v1alpha1.Tenant{}, "silent-a", "", "")
 		if err := w.get(cm); err != nil || cm.Data[resources.AddressesKey] != "" {
-			return fmt.Errorf("%v %v", cm.Data, err)
+			return fmt.Errorf("%v %w", cm.Data, errors.Join(err, errNotYet))
 		}
 		return nil
 	})
@@ -75,6 +76,8 @@ func TestBotWithoutEgressIsToldWhereTheKeyserverIs(t *testing.T) {
 		return w.admin.Get(context.Background(), client.ObjectKeyFromObject(setOf(bot)), &appsv1.StatefulSet{})
 	})
 }
+
+var errNotYet = errors.New("not yet")
 
 func openPolicy(namespace, name string) *networkingv1.NetworkPolicy {
 	return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: networkingv1.NetworkPolicySpec{
@@ -139,7 +142,7 @@ func TestForeignNetworkPolicy(t *testing.T) {
 	w.eventually("stopped", func() error {
 		now := setOf(running)
 		if err := w.get(now); err != nil || *now.Spec.Replicas != 0 {
-			return fmt.Errorf("replicas %v, %v", now.Spec.Replicas, err)
+			return fmt.Errorf("replicas %v, %w", now.Spec.Replicas, errors.Join(err, errNotYet))
 		}
 		return nil
 	})

@@ -3,6 +3,7 @@ package keyclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -21,7 +22,7 @@ func (c *Client) dial(ctx context.Context, network, target string) (net.Conn, er
 	d := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
 	_, port, err := net.SplitHostPort(target)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the keyserver's port: %w", err)
 	}
 	addresses := c.addresses()
 	var failed error
@@ -39,7 +40,10 @@ func (c *Client) dial(ctx context.Context, network, target string) (net.Conn, er
 		}
 		return nil, errNoDNS
 	}
-	return conn, err
+	if err != nil {
+		return nil, fmt.Errorf("connect by name: %w", err)
+	}
+	return conn, nil
 }
 
 // addresses are read anew for each connection: the Service may have been made again. What is no address is left out.

@@ -130,7 +130,7 @@ func installCiliumPolicies(t *testing.T) {
 	}
 	waitFor(t, "the kind is served", func(ctx context.Context) bool {
 		_, err := c.Resource(ciliumPolicies).Namespace(tenantNS).List(ctx, metav1.ListOptions{})
-		return err == nil || !(apierrors.IsNotFound(err) || meta.IsNoMatchError(err) || strings.Contains(err.Error(), "could not find"))
+		return err == nil || (!apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) && !strings.Contains(err.Error(), "could not find"))
 	})
 }
 

@@ -55,7 +55,7 @@ func (d *demo) door(ctx context.Context) error {
 	own := bots[0]
 	own.Spec.Egress = []v1alpha1.EgressRule{{CIDR: d.telegram.Host + "/32", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: d.telegram.Port}}}}
 	err = d.client.Create(ctx, own, client.DryRunAll)
-	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "is a private address") {
+	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "a private or special address") {
 		return fmt.Errorf("a bot that opens a private address by itself is not refused as such: %w", err)
 	}
 	d.note("%s: acme's NetworkPolicy opens it, globex's does not, and a bot that tries is refused", d.telegram.API)

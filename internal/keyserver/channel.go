@@ -19,8 +19,8 @@ import (
 
 // A messenger answers one consumer of a bot at a time, whatever number of BotDeployments hold its token. So the identity of
 // a channel has one holder in the whole installation: a document of the keys' namespace that is created once, named by a
-// keyed digest of the identity. It is not taken back when its bot is suspended or gone: whoever comes next looks, live,
-// whether the holder still needs it.
+// keyed digest of the identity. It goes with the bot's keys, and is not taken back when its bot is suspended: whoever comes
+// next looks, live, whether the holder still needs it.
 
 const (
 	formatChannelKey    = "lethe.dev/channel-key/v2"
@@ -344,6 +344,33 @@ func (s *Server) holdsChannel(ctx context.Context, sub *subject, keys *objectKey
 		return nil
 	}
 	return s.claim(ctx, sub, identity)
+}
+
+// releaseChannels gives up what an object held whose keys are being destroyed. What a crash leaves behind is taken over by who
+// needs it, or forgotten by maintainChannels.
+func (s *Server) releaseChannels(ctx context.Context, doc objectDoc) error {
+	for _, c := range doc.Credentials {
+		_, digest, ok := strings.Cut(c.Identity, ".")
+		if !ok {
+			continue
+		}
+		var secret corev1.Secret
+		err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: channelSecretName(digest)}, &secret)
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		var held channelHolderDoc
+		if _, err := readDocument(&secret, formatChannelHolder, &held); err != nil || held.UID != doc.UID {
+			continue
+		}
+		if err := s.deleteExactly(ctx, &secret); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // channelsEvery is how often holders are looked for that are gone.

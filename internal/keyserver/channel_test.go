@@ -345,3 +345,22 @@ func TestHoldersThatAreGoneAreForgotten(t *testing.T) {
 	}
 	w.takes(stays, protocol.ReasonStored)
 }
+
+// TestAChannelGoesWithItsBotsKeys: revoking gives it up at once, and nobody else's.
+func TestAChannelGoesWithItsBotsKeys(t *testing.T) {
+	w := newWorld(t)
+	w.tenantKeys()
+	id := newID()
+	stays := w.polling("stays", w.telegramToken(newID()))
+	w.takes(stays, protocol.ReasonStored)
+	goes := w.polling("goes", w.telegramToken(id))
+	w.takes(goes, protocol.ReasonStored)
+	w.must(testEnv.Client.Delete(t.Context(), goes))
+	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, goes)}, nil))
+	var list corev1.SecretList
+	w.must(testEnv.Client.List(t.Context(), &list, client.InNamespace("lethe-keys"), client.MatchingLabels{v1alpha1.LabelComponent: componentChannel, v1alpha1.LabelTenant: w.tenant.Name}))
+	if len(list.Items) != 1 {
+		t.Errorf("%d holders are left", len(list.Items))
+	}
+	w.takes(stays, protocol.ReasonStored)
+}

@@ -114,8 +114,11 @@ func (s *Server) openForLast(secret, holder *corev1.Secret) (*objectKeys, error)
 	return openObjectDocument(secret, tenant)
 }
 
-// destroyObject deletes an object's encrypted Secrets and its key.
+// destroyObject deletes an object's encrypted Secrets and its key, and gives up the channels that it held.
 func (s *Server) destroyObject(ctx context.Context, secret *corev1.Secret, doc objectDoc) error {
+	if err := s.releaseChannels(ctx, doc); err != nil {
+		return err
+	}
 	for _, name := range doc.Sets {
 		if err := s.deleteOldSet(ctx, doc, name); err != nil {
 			return err

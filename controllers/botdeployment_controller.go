@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
@@ -37,6 +38,8 @@ type BotDeploymentReconciler struct {
 	Settings resources.Settings
 	Recorder events.EventRecorder
 	Clock    clock.PassiveClock
+	// Orphans is told where a bot has gone.
+	Orphans *OrphanSweep
 	// Settle is how long a new generation may take before a status says that it is on its way. Until then the status
 	// that the object was made with, or the generation that it speaks of, says so: one write saved for each bot that comes up.
 	Settle time.Duration
@@ -65,14 +68,16 @@ type botScope struct {
 func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Result, err error) {
 	bot := &v1alpha1.BotDeployment{}
 	if err := r.Writer.Client.Get(ctx, req.NamespacedName, bot); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			r.Orphans.Soon(req.Namespace)
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	phases := []phase[*botScope]{r.findTenant, r.ensureFinalizer, r.ensureIsolation, r.ensureCredentials, r.ensureVolume, r.ensureWorkload}
+	phases := []phase[*botScope]{
+		r.findTenant, r.stopSuspended, r.ensureFinalizer, r.ensureIsolation, r.ensureCredentials, r.ensureVolume, r.ensureWorkload,
+	}
 	if !bot.DeletionTimestamp.IsZero() {
-		if !hasFinalizer(bot) {
-			return ctrl.Result{}, nil
-		}
-		phases = []phase[*botScope]{r.revokeKeys, r.releaseVolumes, r.letGo}
+		phases = []phase[*botScope]{r.stopForGood, r.revokeKeys, r.releaseVolumes, r.letGo}
 	}
 	s := &botScope{bot: bot, before: bot.DeepCopy(), now: r.Clock.Now()}
 	s.begun = r.beginning(s)
@@ -89,6 +94,11 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 func (r *BotDeploymentReconciler) findTenant(ctx context.Context, s *botScope) (time.Duration, error) {
 	s.bot.Status.Tenant = ""
 	tenant, err := tenantOf(ctx, r.Writer.Client, s.bot.Namespace)
+	if p := problemIn(err); p != nil && p.Reason == ReasonNoTenant {
+		if err := r.stopNobodys(ctx, s); err != nil {
+			return 0, err
+		}
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -160,8 +170,59 @@ const (
 	ReasonKeyserverAddressUnknown = "KeyserverAddressUnknown"
 )
 
+// stopNobodys stops a bot whose namespace is no tenant's any more. The cache may be behind, so it is asked live first.
+func (r *BotDeploymentReconciler) stopNobodys(ctx context.Context, s *botScope) error {
+	set, err := setOfBot(ctx, r.Writer.Client, s.bot)
+	if err != nil || set == nil || !runsPods(set) {
+		return explain(v1alpha1.ConditionWorkloadReady, err)
+	}
+	nobodys, err := isNobodys(ctx, r.Writer.Live, s.bot.Namespace)
+	if err != nil || !nobodys {
+		return explain(v1alpha1.ConditionWorkloadReady, err)
+	}
+	err = scaleToNothing(ctx, r.Writer, set)
+	if apierrors.IsForbidden(err) {
+		err = r.Orphans.regain(ctx, s.bot.Namespace, err)
+	}
+	return explain(v1alpha1.ConditionWorkloadReady, err)
+}
+
+// stopSuspended comes before every step that could fail: suspending a bot needs nobody's leave.
+func (r *BotDeploymentReconciler) stopSuspended(ctx context.Context, s *botScope) (time.Duration, error) {
+	if !resources.IsSuspended(s.bot, s.tenant) {
+		return 0, nil
+	}
+	set, err := setOfBot(ctx, r.Writer.Client, s.bot)
+	if err == nil && set != nil {
+		err = scaleToNothing(ctx, r.Writer, set)
+	}
+	return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+}
+
+// stop takes the bot's pod and leaves everything else of its StatefulSet as it is.
+func (r *BotDeploymentReconciler) stop(ctx context.Context, s *botScope) error {
+	if s.running == nil {
+		return nil
+	}
+	return explain(v1alpha1.ConditionWorkloadReady, scaleToNothing(ctx, r.Writer, s.running))
+}
+
+// stopForGood comes before anything else when a bot goes: garbage collection would take its StatefulSet only after the bot
+// itself is gone, and somebody's finalizer may keep that.
+func (r *BotDeploymentReconciler) stopForGood(ctx context.Context, s *botScope) (time.Duration, error) {
+	s.observed.Deleting = "Stopping the bot."
+	set, err := setOfBot(ctx, r.Writer.Client, s.bot)
+	if err == nil && set != nil && set.DeletionTimestamp == nil {
+		err = withoutRights(r.Writer.Delete(ctx, set))
+	}
+	return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+}
+
 // revokeKeys comes before anything slower: without its keys the bot's pod cannot start again.
 func (r *BotDeploymentReconciler) revokeKeys(ctx context.Context, s *botScope) (time.Duration, error) {
+	if !hasFinalizer(s.bot) {
+		return 0, nil
+	}
 	s.observed.Deleting = "Destroying the bot's keys."
 	if err := revoke(ctx, r.Keys, refTo(resources.KindBotDeployment, s.bot)); err != nil {
 		return 0, keyProblem(v1alpha1.ConditionCredentialsReady, err)
@@ -169,8 +230,16 @@ func (r *BotDeploymentReconciler) revokeKeys(ctx context.Context, s *botScope) (
 	return 0, nil
 }
 
-// letGo drops the finalizer. Garbage collection removes the children, which the bot owns.
+// letGo drops the finalizer. Garbage collection removes the children, which the bot owns. A bot that somebody else's finalizer
+// keeps says so.
 func (r *BotDeploymentReconciler) letGo(ctx context.Context, s *botScope) (time.Duration, error) {
+	others := foreignFinalizers(s.bot)
+	if !hasFinalizer(s.bot) {
+		if s.gone = len(others) == 0; !s.gone {
+			s.observed.Deleting = heldMessage(others)
+		}
+		return 0, nil
+	}
 	if err := dropFinalizer(ctx, r.Writer.Client, s.bot); err != nil {
 		return 0, explain(v1alpha1.ConditionReady, err)
 	}

@@ -7,7 +7,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -108,15 +107,9 @@ func askEvery(bot *v1alpha1.BotDeployment, last storedCredentials) time.Duration
 
 // findRunning reads the bot's StatefulSet as it is.
 func (r *BotDeploymentReconciler) findRunning(ctx context.Context, s *botScope) error {
-	set := &appsv1.StatefulSet{}
-	err := r.Writer.Client.Get(ctx, client.ObjectKey{Namespace: s.bot.Namespace, Name: resources.BotName(s.bot.Name)}, set)
-	if client.IgnoreNotFound(err) != nil {
-		return explain(v1alpha1.ConditionWorkloadReady, err)
-	}
-	if err == nil && metav1.IsControlledBy(set, s.bot) {
-		s.running = set
-	}
-	return nil
+	set, err := setOfBot(ctx, r.Writer.Client, s.bot)
+	s.running = set
+	return explain(v1alpha1.ConditionWorkloadReady, err)
 }
 
 func runningSecret(set *appsv1.StatefulSet) string {

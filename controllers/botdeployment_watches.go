@@ -37,6 +37,7 @@ func (r *BotDeploymentReconciler) SetupWithManager(mgr ctrl.Manager, options con
 		Watches(&appsv1.StatefulSet{}, afterNewBots(), builder.WithPredicates(setChange())).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(botOfClaim), builder.WithPredicates(claimChange())).
 		Watches(&v1alpha1.Tenant{}, handler.EnqueueRequestsFromMapFunc(m.ofTenant), builder.WithPredicates(decisionsChange())).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.ofNamespace), builder.WithPredicates(onUpdate(labelMoved))).
 		WithOptions(options).
 		Complete(r)
 	if err != nil {
@@ -128,13 +129,19 @@ func botOfClaim(_ context.Context, claim client.Object) []reconcile.Request {
 // decisionsChange lets a Tenant through when something has changed that a bot depends on.
 func decisionsChange() predicate.Predicate {
 	return onUpdate(func(old, now *v1alpha1.Tenant) bool {
-		return old.Spec.State != now.Spec.State || !equality.Semantic.DeepEqual(old.Spec.Placement, now.Spec.Placement) ||
+		return old.Spec.State != now.Spec.State || old.DeletionTimestamp.IsZero() != now.DeletionTimestamp.IsZero() ||
+			isInUse(old) != isInUse(now) || !equality.Semantic.DeepEqual(old.Spec.Placement, now.Spec.Placement) ||
 			(errForeign(old) == nil) != (errForeign(now) == nil) ||
 			!equality.Semantic.DeepEqual(old.Spec.EgressCeiling, now.Spec.EgressCeiling) || (len(old.Spec.Egress) == 0) != (len(now.Spec.Egress) == 0) ||
 			old.Spec.UserNamespaces != now.Spec.UserNamespaces || isUIDRangeTaken(old) != isUIDRangeTaken(now) ||
 			!equality.Semantic.DeepEqual(old.Status.UIDRange, now.Status.UIDRange) ||
 			!equality.Semantic.DeepEqual(old.Status.Namespaces, now.Status.Namespaces)
 	})
+}
+
+// ofNamespace wakes the bots of a namespace that begins or ends to be a tenant's.
+func (m botMapper) ofNamespace(ctx context.Context, object client.Object) []reconcile.Request {
+	return m.in(ctx, object.GetName())
 }
 
 // botMapper finds the bots that an event concerns, in the cache as it is.
@@ -154,14 +161,21 @@ func (m botMapper) ofTenant(ctx context.Context, object client.Object) []reconci
 	}
 	var requests []reconcile.Request
 	for name := range names {
-		bots := &v1alpha1.BotDeploymentList{}
-		if err := m.cache.List(ctx, bots, client.InNamespace(name), client.UnsafeDisableDeepCopy); err != nil {
-			log.FromContext(ctx).Error(err, "Listing BotDeployments")
-			return nil
-		}
-		for i := range bots.Items {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&bots.Items[i])})
-		}
+		requests = append(requests, m.in(ctx, name)...)
+	}
+	return requests
+}
+
+// in are the bots of a namespace.
+func (m botMapper) in(ctx context.Context, namespace string) []reconcile.Request {
+	bots := &v1alpha1.BotDeploymentList{}
+	if err := m.cache.List(ctx, bots, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		log.FromContext(ctx).Error(err, "Listing BotDeployments")
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range bots.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&bots.Items[i])})
 	}
 	return requests
 }

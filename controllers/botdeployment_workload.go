@@ -33,7 +33,12 @@ const (
 func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScope) (time.Duration, error) {
 	s.observed.Suspended = suspension(s.bot, s.tenant)
 	if err := checkUIDRange(ctx, r.Writer.Client, s.tenant, v1alpha1.ConditionWorkloadReady); err != nil {
-		return 0, errors.Join(err, r.stopSuspended(ctx, s))
+		return 0, err
+	}
+	if s.running == nil && s.observed.Suspended == status.NotSuspended && !isInUse(s.tenant) {
+		// Admission refuses to delete a Tenant that says that it is in use, so it says so before anything runs for it.
+		return 0, &problem{Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: ReasonTenantNotReady,
+			Message: fmt.Sprintf("Tenant %s does not say yet that it is in use: see its condition InUse.", s.tenant.Name)}}
 	}
 	set, _, err := kube.EnsureRendered(ctx, r.Writer, resources.BotStatefulSet(r.Settings, s.bot, s.tenant, s.secret),
 		func(ctx context.Context) (*appsv1.StatefulSet, error) {
@@ -69,34 +74,6 @@ func (r *BotDeploymentReconciler) whole(ctx context.Context, s *botScope) (*v1al
 			errors.New("it has changed since this pass began"))
 	}
 	return bot, nil
-}
-
-// stopSuspended takes the pod of a bot that is to have none, whatever else is wrong with it.
-func (r *BotDeploymentReconciler) stopSuspended(ctx context.Context, s *botScope) error {
-	if !resources.IsSuspended(s.bot, s.tenant) {
-		return nil
-	}
-	return r.stop(ctx, s)
-}
-
-// stop takes the bot's pod and leaves everything else of its StatefulSet as it is.
-func (r *BotDeploymentReconciler) stop(ctx context.Context, s *botScope) error {
-	if s.running == nil || !s.running.DeletionTimestamp.IsZero() || (s.running.Spec.Replicas != nil && *s.running.Spec.Replicas == 0) {
-		return nil
-	}
-	stopped := &appsv1.StatefulSet{}
-	if err := r.Writer.Live.Get(ctx, client.ObjectKeyFromObject(s.running), stopped); err != nil {
-		return explain(v1alpha1.ConditionWorkloadReady, client.IgnoreNotFound(err))
-	}
-	if stopped.UID != s.running.UID {
-		return nil
-	}
-	var none int32
-	stopped.Spec.Replicas = &none
-	if err := r.Writer.Client.Update(ctx, stopped, kube.FieldOwner); err != nil {
-		return explain(v1alpha1.ConditionWorkloadReady, fmt.Errorf("stop StatefulSet %s: %w", stopped.Name, err))
-	}
-	return nil
 }
 
 // observeUnready says what a pod waits for. Within the time that a new generation has to settle nobody asks.
@@ -155,8 +132,15 @@ func wasOverdue(bot *v1alpha1.BotDeployment) bool {
 		workload != nil && workload.Status == metav1.ConditionFalse && workload.Reason == stalled.Reason
 }
 
+// isInUse says whether a Tenant's status protects it from being deleted.
+func isInUse(tenant *v1alpha1.Tenant) bool {
+	return meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionInUse)
+}
+
 func suspension(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) status.Suspension {
 	switch {
+	case tenant.DeletionTimestamp != nil:
+		return status.StoppedWithTenant
 	case tenant.Spec.State == v1alpha1.TenantSuspended:
 		return status.SuspendedByTenant
 	case bot.Spec.OperatingMode == v1alpha1.ModeSuspended:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
@@ -43,6 +44,8 @@ type DataStoreReconciler struct {
 	Settings resources.Settings
 	Recorder events.EventRecorder
 	Clock    clock.PassiveClock
+	// Orphans is told where a store has gone.
+	Orphans *OrphanSweep
 
 	stored answers[struct{}]
 }
@@ -71,6 +74,7 @@ func (r *DataStoreReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	if err := r.Writer.Client.Get(ctx, req.NamespacedName, store); err != nil {
 		if client.IgnoreNotFound(err) == nil {
 			forgetStoreMetrics(req.Namespace, req.Name)
+			r.Orphans.Soon(req.Namespace)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -88,11 +92,15 @@ func (r *DataStoreReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	return result, errors.Join(err, writeErr)
 }
 
-// finalize ends what only we can end. Garbage collection takes the children, and with the keys destroyed no sweep gets
-// another lease: one that runs now stops within 30 seconds. It reads nothing in the namespace, which may be going away too.
+// finalize ends what only we can end. Sweeps are stopped first: garbage collection takes the children only when the store
+// itself is gone, and somebody's finalizer may keep that. With the keys destroyed no sweep gets another lease: one that
+// runs now stops within 30 seconds. It needs nothing in the namespace, which may be going away too.
 func (r *DataStoreReconciler) finalize(ctx context.Context, store *v1alpha1.DataStore) (ctrl.Result, error) {
+	if err := withoutRights(stopSweeps(ctx, r.Writer, store)); err != nil {
+		return finish(0, explain(v1alpha1.ConditionReady, err))
+	}
 	if !controllerutil.ContainsFinalizer(store, v1alpha1.FinalizerKeys) {
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, r.sayWhoHolds(ctx, store)
 	}
 	if err := revoke(ctx, r.Keys, refTo(resources.KindDataStore, store)); err != nil {
 		waiting := problemIn(keyProblem(v1alpha1.ConditionReady, err))
@@ -105,7 +113,20 @@ func (r *DataStoreReconciler) finalize(ctx context.Context, store *v1alpha1.Data
 	}
 	r.stored.forget(store.UID)
 	forgetStoreMetrics(store.Namespace, store.Name)
-	return ctrl.Result{}, dropFinalizer(ctx, r.Writer.Client, store)
+	return ctrl.Result{}, errors.Join(dropFinalizer(ctx, r.Writer.Client, store), r.sayWhoHolds(ctx, store))
+}
+
+// sayWhoHolds tells of a store that we have let go and that somebody else's finalizer keeps.
+func (r *DataStoreReconciler) sayWhoHolds(ctx context.Context, store *v1alpha1.DataStore) error {
+	others := foreignFinalizers(store)
+	if len(others) == 0 {
+		return nil
+	}
+	after := store.DeepCopy()
+	held := &status.Problem{Reason: status.ReasonDeleting, Message: heldMessage(others)}
+	status.Apply(&after.Status.Conditions, status.Summary(held, false, ""), store.Generation, metav1.NewTime(r.Clock.Now()))
+	_, err := writeStatus(ctx, r.Writer.Client, store, after, sameStatus(store.Status, after.Status))
+	return err
 }
 
 // compile makes the plan out of the live objects.
@@ -113,10 +134,20 @@ func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.
 	compiled, err := compile.Store(ctx, r.Writer.Client, s.store, s.now)
 	if refusal, ok := compile.IsRefusal(err); ok {
 		s.refuse(refusal.Reason, refusal.Message, refusal.Reason != compile.ReasonTenantNotReady && refusal.Reason != compile.ReasonDeleting)
+		if err := r.stopNobodys(ctx, s); err != nil {
+			return 0, err
+		}
 		return 0, s.refused()
 	}
 	if err != nil {
 		return 0, explain(v1alpha1.ConditionReady, err)
+	}
+	if compiled.Tenant.DeletionTimestamp != nil {
+		s.refuse(compile.ReasonDeleting, fmt.Sprintf("Tenant %s is being deleted: nothing is swept any more", compiled.Tenant.Name), false)
+		if err := r.stopNobodys(ctx, s); err != nil {
+			return 0, err
+		}
+		return 0, s.refused()
 	}
 	s.tenant, s.result = compiled.Tenant, &compiled.Result
 	s.status.Tenant = s.tenant.Name
@@ -131,6 +162,25 @@ func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.
 	s.status.Plan.Hash = s.hash
 	s.status.Plan.AwaitingApproval = boundedLines(s.result.AwaitingApproval)
 	return 0, nil
+}
+
+// stopNobodys ends the sweeps of a store whose namespace is no tenant's any more, or that of one that is being deleted. The
+// cache may be behind, so it is asked live first, where there is anything to stop.
+func (r *DataStoreReconciler) stopNobodys(ctx context.Context, s *storeScope) error {
+	cron := &batchv1.CronJob{}
+	key := client.ObjectKey{Namespace: s.store.Namespace, Name: resources.SweepName(s.store.Name)}
+	err := r.Writer.Client.Get(ctx, key, cron)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return explain(v1alpha1.ConditionReady, fmt.Errorf("read the CronJob: %w", err))
+	}
+	nobodys, err := isNobodys(ctx, r.Writer.Live, s.store.Namespace)
+	if err == nil && nobodys {
+		err = withoutRights(stopSweeps(ctx, r.Writer, s.store))
+	}
+	return explain(v1alpha1.ConditionReady, err)
 }
 
 // ReasonPlanTooLarge: the plan does not fit a ConfigMap.

@@ -32,7 +32,7 @@ type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 // SetupWithManager wakes a store for its own changes, for those of its children, of the policies that select or selected it,
 // and of the tenants that its plan is made of.
 func (r *DataStoreReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
-	own := builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}))
+	own := builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}, finalizerTaken()))
 	err := ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.DataStore{}, own).
 		Owns(&corev1.ServiceAccount{}).
@@ -42,6 +42,7 @@ func (r *DataStoreReconciler) SetupWithManager(mgr ctrl.Manager, options control
 		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(r.storeOfJob), builder.WithPredicates(jobMoved())).
 		Watches(&v1alpha1.DataRetentionPolicy{}, r.wakeSelected(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.Tenant{}, handler.EnqueueRequestsFromMapFunc(r.storesOfTenant), builder.WithPredicates(tenantMoved())).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.storesInNamespace), builder.WithPredicates(onUpdate(labelMoved))).
 		WithOptions(options).
 		Complete(r)
 	if err != nil {
@@ -78,7 +79,7 @@ func (r *DataStoreReconciler) storeOfJob(ctx context.Context, job client.Object)
 // tenantMoved lets a Tenant through when something that a plan is made of has changed.
 func tenantMoved() predicate.Predicate {
 	return onUpdate(func(old, now *v1alpha1.Tenant) bool {
-		return old.Generation != now.Generation || !equality.Semantic.DeepEqual(old.Status.Namespaces, now.Status.Namespaces)
+		return old.Generation != now.Generation || old.DeletionTimestamp.IsZero() != now.DeletionTimestamp.IsZero() || !equality.Semantic.DeepEqual(old.Status.Namespaces, now.Status.Namespaces)
 	})
 }
 
@@ -92,6 +93,11 @@ func (r *DataStoreReconciler) storesOfTenant(ctx context.Context, object client.
 		return s.Spec.Tenancy == v1alpha1.TenancyShared || s.Status.Tenant == tenant.Name ||
 			listsNamespace(tenant, s.Namespace) || hasNamespace(tenant, s.Namespace, "")
 	})
+}
+
+// storesInNamespace are the stores of a namespace that begins or ends to be a tenant's.
+func (r *DataStoreReconciler) storesInNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
+	return r.storesWhere(ctx, func(s *v1alpha1.DataStore) bool { return s.Namespace == namespace.GetName() })
 }
 
 // wakeSelected wakes the stores that a policy selects, and those that it selected until now.

@@ -89,7 +89,7 @@ func TestIdle(t *testing.T) {
 	asked := w.keys.callsTo(resources.KindBotDeployment)
 
 	w.stop()
-	w.resync = resyncEvery
+	w.resync, w.every = resyncEvery, resyncEvery // and an orphan sweep with each
 	// Time stands still: what the keyserver is asked by the hour, each bot at its own minute, falls due for none.
 	w.clock = clocktesting.NewFakePassiveClock(time.Now())
 	restarted := time.Now()

@@ -56,6 +56,9 @@ type Options struct {
 	Metrics prometheus.Registerer
 	// Clock. Defaults to the real one.
 	Clock clock.PassiveClock
+	// OrphansEvery is between two looks for what has no owner any more, OrphansAfter how long garbage collection is given when an
+	// owner has gone. They default to a quarter of an hour and to 15 seconds.
+	OrphansEvery, OrphansAfter time.Duration
 	// Settle is how long a new generation of a bot may take before a status says that it is on its way. Defaults to a minute.
 	Settle time.Duration
 	// Pace is the time between two passes over one object in the long run, however often it changes. Defaults to a second.
@@ -85,12 +88,17 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	writer := kube.Writer{Client: wholeOnly{mgr.GetClient()}, Live: mgr.GetAPIReader(), Strip: func(o client.Object) { bulk.Strip(o) }}
 	recorder := mgr.GetEventRecorder("lethe")
+	sweep := newOrphanSweep(writer, recorder, o)
+	if err := mgr.Add(sweep); err != nil {
+		return fmt.Errorf("add the orphan sweep: %w", err)
+	}
 	reconcilers := []interface {
 		SetupWithManager(ctrl.Manager, controller.Options) error
 	}{
-		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Foreign: foreign, KeysNamespace: o.KeysNamespace},
-		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle},
-		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock},
+		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Foreign: foreign, KeysNamespace: o.KeysNamespace,
+			Orphans: sweep},
+		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle, Orphans: sweep},
+		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Orphans: sweep},
 		&DataRetentionPolicyReconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
 	}
 	queues := newQueues(mgr.GetCache(), mgr.GetControllerOptions().MaxConcurrentReconciles, o.Pace)

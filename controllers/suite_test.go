@@ -65,12 +65,16 @@ type world struct {
 	resync  time.Duration      // 0: controller-runtime's own, hours
 	pace    time.Duration      // of passes over one object
 	clock   clock.PassiveClock // nil: the real one
+	every   time.Duration      // between two orphan sweeps; 0: a quarter of an hour
 	// addresses are those of the keyserver's Service.
 	addresses string
 
 	wire *wire
 	stop func()
 }
+
+// orphansSoon is what garbage collection is given.
+const orphansSoon = 300 * time.Millisecond
 
 // resyncEvery is a full resync so often that tests can wait for ten.
 const resyncEvery = 300 * time.Millisecond
@@ -108,7 +112,8 @@ func (w *world) start(cut *wire) {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := Setup(ctx, mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Clock: w.clock, Pace: w.pace}); err != nil {
+	if err := Setup(ctx, mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Clock: w.clock, Pace: w.pace,
+		OrphansEvery: w.every, OrphansAfter: orphansSoon}); err != nil {
 		w.t.Fatal(err)
 	}
 	ended := make(chan error, 1)

@@ -20,7 +20,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// +kubebuilder:rbac:groups=lethe.dev,resources=tenants,verbs=list;watch;patch
+// +kubebuilder:rbac:groups=lethe.dev,resources=tenants,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=lethe.dev,resources=tenants/status,verbs=patch
 // +kubebuilder:rbac:groups=lethe.dev,resources=botdeployments;datastores,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch;create;update;delete
@@ -43,6 +43,8 @@ type TenantReconciler struct {
 	Foreign *foreignPolicies
 	// KeysNamespace can be no Tenant's, and the manager's own neither.
 	KeysNamespace string
+	// Orphans removes what has no owner any more.
+	Orphans *OrphanSweep
 
 	verified answers[v1alpha1.UIDRange] // and the range of user ids that was answered
 }
@@ -58,6 +60,8 @@ type tenantScope struct {
 	walled map[string]bool
 	// waiting is what a deletion waits for.
 	waiting string
+	// held are objects that only somebody else's finalizer keeps, in words.
+	held []string
 	// quiet says that the pass was cut short by something that passes by itself, gone that the Tenant was let go: neither
 	// is worth a status.
 	quiet, gone bool
@@ -79,6 +83,9 @@ func newTenantScope(tenant *v1alpha1.Tenant, now time.Time) *tenantScope {
 func (r *TenantReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Result, err error) {
 	tenant := &v1alpha1.Tenant{}
 	if err := r.Writer.Client.Get(ctx, req.NamespacedName, tenant); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			r.Orphans.SoonOf(ctx, req.Name)
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	phases := []phase[*tenantScope]{
@@ -88,7 +95,7 @@ func (r *TenantReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ c
 		if !hasFinalizer(tenant) {
 			return ctrl.Result{}, nil
 		}
-		phases = []phase[*tenantScope]{r.observeUse, r.observeVolumes, r.revokeKeys, r.removeNamespaces, r.letGo}
+		phases = []phase[*tenantScope]{r.stopPods, r.lookForUse, r.observeVolumes, r.revokeKeys, r.removeNamespaces, r.letGo}
 	}
 	s := newTenantScope(tenant, r.Clock.Now())
 	defer func() { err = errors.Join(err, r.report(ctx, s)) }()

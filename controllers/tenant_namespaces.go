@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -33,6 +34,9 @@ const (
 
 // rightsWait lets the API server notice a RoleBinding that was just made.
 const rightsWait = 250 * time.Millisecond
+
+// leaveWait is between two looks at pods that are still ending: they are not watched.
+const leaveWait = 2 * time.Second
 
 // Values of TenantNamespaceStatus.Origin.
 const (
@@ -225,8 +229,9 @@ func (r *TenantReconciler) releaseDropped(ctx context.Context, s *tenantScope) (
 		}
 		s.forget(known.Name) // it is gone, or another namespace has its name
 	}
+	var wait time.Duration
 	for _, namespace := range s.dropped {
-		used, err := r.isUsed(ctx, namespace.Name)
+		used, _, err := lookInto(ctx, r.Writer.Live, namespace.Name)
 		if err != nil {
 			return 0, err
 		}
@@ -237,26 +242,41 @@ func (r *TenantReconciler) releaseDropped(ctx context.Context, s *tenantScope) (
 			}})
 			continue
 		}
-		if err := r.leave(ctx, s.tenant, namespace.Name); err != nil {
-			return 0, explain(v1alpha1.ConditionNamespacesReady, err)
+		err = explain(v1alpha1.ConditionNamespacesReady, r.leave(ctx, s.tenant, namespace.Name))
+		if p := problemIn(err); p != nil && p.cause == nil {
+			s.note(err) // pods that are still ending keep the keys from nobody
+			wait = sooner(wait, p.after)
+			continue
+		}
+		if err != nil {
+			return 0, err
 		}
 		s.forget(namespace.Name)
 	}
-	return 0, nil
+	return wait, nil
 }
 
 // leaveUnlabelled leaves a namespace that is gone, or has lost its label, and with it the walls around our rights there.
 // While bots or stores are in it what isolates them is kept.
 func (r *TenantReconciler) leaveUnlabelled(ctx context.Context, tenant *v1alpha1.Tenant, namespace string) (kept bool, err error) {
-	used, err := r.isUsed(ctx, namespace)
+	used, _, err := lookInto(ctx, r.Writer.Live, namespace)
 	if err != nil || used {
 		return used, err
 	}
 	return false, explain(v1alpha1.ConditionNamespacesReady, r.leave(ctx, tenant, namespace))
 }
 
-// leave removes what we made in a namespace, the manager's own rights last.
+// leave removes what we made in a namespace: first what has no owner any more, then, when nothing of it runs, the walls, and
+// the manager's own rights last.
 func (r *TenantReconciler) leave(ctx context.Context, tenant *v1alpha1.Tenant, namespace string) error {
+	running, err := r.Orphans.clear(ctx, namespace)
+	if err != nil {
+		return err
+	}
+	if len(running) > 0 {
+		return &problem{after: leaveWait, Problem: status.Problem{Condition: v1alpha1.ConditionNamespacesReady, Reason: ReasonTerminating,
+			Message: fmt.Sprintf("Namespace %s is left when what runs in it has ended: %s.", namespace, cutList(running))}}
+	}
 	children := isolation(r.Settings, tenant, namespace)
 	children = append(children, resources.TenantCABundle(tenant, namespace, "", ""), resources.TenantSealingKey(tenant, namespace, v1alpha1.SealingKey{}))
 	bindings := resources.TenantRoleBindings(r.Settings, tenant, namespace)
@@ -344,15 +364,33 @@ func (r *TenantReconciler) isUsed(ctx context.Context, namespace string) (bool, 
 	return holdsOurs(ctx, r.Writer.Client, namespace)
 }
 
-// holdsOurs says whether a namespace holds bots or stores.
+// holdsOurs says whether a namespace holds bots or stores. One that only somebody else's finalizer keeps does not count: it
+// must hold up nobody but itself.
 func holdsOurs(ctx context.Context, c client.Reader, namespace string) (bool, error) {
 	for _, list := range []client.ObjectList{&v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}} {
 		if err := c.List(ctx, list, client.InNamespace(namespace), client.Limit(1), unlocked); err != nil {
 			return false, fmt.Errorf("look into namespace %s: %w", namespace, err)
 		}
-		if meta.LenList(list) > 0 {
-			return true, nil
+		if meta.LenList(list) == 0 {
+			continue
+		}
+		first, err := firstOf(list)
+		if err != nil || !isHeld(first) {
+			return true, err
 		}
 	}
-	return false, nil
+	used, _, err := lookInto(ctx, c, namespace) // the first of a kind may be held, and others not
+	return used, err
+}
+
+func firstOf(list client.ObjectList) (first client.Object, err error) {
+	err = meta.EachListItem(list, func(item runtime.Object) error {
+		object, ok := item.(client.Object)
+		if !ok {
+			return fmt.Errorf("%T is no object", item)
+		}
+		first = object
+		return nil
+	})
+	return first, err
 }

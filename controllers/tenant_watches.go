@@ -32,7 +32,9 @@ import (
 // keyserver, for the first bot or store in it and the last one out, and for a Tenant that claims the same identifiers.
 func (r *TenantReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
 	m := tenantMapper{cache: mgr.GetCache(), bundle: client.ObjectKey{Namespace: r.Settings.Namespace, Name: resources.CABundleName}}
-	comesOrGoes := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(event.UpdateEvent) bool { return false }})
+	comesOrGoes := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return isHeld(e.ObjectOld) != isHeld(e.ObjectNew)
+	}})
 	err := ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.Tenant{}, builder.WithPredicates(predicate.Or(ownChange(), uidRangeChange()))).
 		Owns(&rbacv1.RoleBinding{}, builder.WithPredicates(childChange())).
@@ -65,6 +67,11 @@ func ownChange() predicate.Predicate {
 		return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || isResync(e) ||
 			(hasFinalizer(e.ObjectOld) && !hasFinalizer(e.ObjectNew))
 	}}
+}
+
+// finalizerTaken lets an object of ours through when a hand took our finalizer off it.
+func finalizerTaken() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool { return hasFinalizer(e.ObjectOld) && !hasFinalizer(e.ObjectNew) }}
 }
 
 // onUpdate lets an update through when it is one that matters, and every other event.

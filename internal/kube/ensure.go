@@ -3,7 +3,8 @@
 // An object is compared with what a builder says first; equal means no request at all. A missing one is created. One that
 // differs is written whole, at the version that was compared: what a foreign hand added to a field of ours goes away too,
 // which server-side apply would leave, since it takes back only what it once set itself. An object that another controller
-// owns, or nobody, is refused: never adopted, overwritten or deleted.
+// owns, or nobody, is refused: never adopted, overwritten or deleted. A child of ours that was orphaned is told from those by
+// the record that it carries, and by a look at its owner past the cache.
 package kube
 
 import (
@@ -13,6 +14,9 @@ import (
 	"reflect"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +25,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/lethe-dev/lethe/internal/orphans"
 )
 
 // FieldOwner is the name under which everything is written.
@@ -103,7 +109,7 @@ func ensure[T client.Object](ctx context.Context, w Writer, sketch T, render fun
 		return sketch, Unchanged, err
 	}
 	if found {
-		if err := refusal(kind, cached, mine); err != nil {
+		if err := w.refusal(ctx, kind, sketch, cached, func() bool { return mine(cached) }); err != nil {
 			return cached, Unchanged, err
 		}
 		if Drift(w.stripped(sketch), cached) == "" {
@@ -130,7 +136,7 @@ func ensure[T client.Object](ctx context.Context, w Writer, sketch T, render fun
 			gone := apierrors.NewConflict(schema.GroupResource{Resource: kind}, desired.GetName(), errors.New("it appeared and went away"))
 			return desired, Unchanged, gone
 		}
-		if err := refusal(kind, live, mine); err != nil {
+		if err := w.refusal(ctx, kind, sketch, live, func() bool { return mine(live) }); err != nil {
 			return live, Unchanged, err
 		}
 	}
@@ -148,15 +154,59 @@ func (w Writer) stripped(object client.Object) client.Object {
 }
 
 // refusal says why an object must not be written.
-func refusal[T client.Object](kind string, object T, mine func(T) bool) error {
+func (w Writer) refusal(ctx context.Context, kind string, desired, object client.Object, mine func() bool) error {
 	key := client.ObjectKeyFromObject(object)
-	if !mine(object) {
-		return &ForeignError{Kind: kind, Key: key}
+	if !mine() {
+		if err := w.takeOver(ctx, desired, object, &ForeignError{Kind: kind, Key: key}); err != nil {
+			return err
+		}
 	}
 	if object.GetDeletionTimestamp() != nil {
 		return &TerminatingError{Kind: kind, Key: key}
 	}
 	return nil
+}
+
+// takeOver says whether a child that its present owner does not control may be written for it: one of the owner's own that lost
+// its owner reference, or one that nobody controls and whose owner is gone. What runs, or is still controlled by an owner
+// that is gone, is not taken over but removed, and made anew.
+func (w Writer) takeOver(ctx context.Context, desired, live client.Object, foreign error) error {
+	wanted, ok := orphans.OwnerOf(desired)
+	was, known := orphans.OwnerOf(live)
+	if !ok || !known || was.Kind != wanted.Kind {
+		return foreign
+	}
+	if was.UID == wanted.UID {
+		return nil
+	}
+	state, err := orphans.Look(ctx, w.Live, was)
+	switch {
+	case err != nil:
+		return err
+	case state != orphans.Gone:
+		return foreign
+	case metav1.GetControllerOf(live) == nil && !Runs(live):
+		return nil
+	}
+	if live.GetDeletionTimestamp() == nil {
+		if err := w.Delete(ctx, live); err != nil {
+			return err
+		}
+	}
+	return apierrors.NewConflict(schema.GroupResource{Resource: fmt.Sprintf("%T", live)}, live.GetName(),
+		errors.New("what a gone owner left under this name is being removed"))
+}
+
+// Runs says whether an object is, or makes, something that runs.
+func Runs(object client.Object) bool {
+	switch o := object.(type) {
+	case *appsv1.StatefulSet, *batchv1.CronJob, *batchv1.Job, *corev1.Pod:
+		return true
+	case *metav1.PartialObjectMetadata:
+		return o.Kind == "Pod" && o.APIVersion == "v1"
+	default:
+		return false
+	}
 }
 
 func repair[T client.Object](ctx context.Context, w Writer, kind string, desired, live T) (T, Outcome, error) {
@@ -208,7 +258,8 @@ func (w Writer) Delete(ctx context.Context, read client.Object) error {
 	return nil
 }
 
-// DeleteOwned removes the object of desired's kind and name where it exists and the same controller owns it.
+// DeleteOwned removes the object of desired's kind and name where it exists and the same controller owns it, or owned it
+// before a hand took the reference away.
 func (w Writer) DeleteOwned(ctx context.Context, desired client.Object) error {
 	owner := metav1.GetControllerOf(desired)
 	if owner == nil {
@@ -218,11 +269,20 @@ func (w Writer) DeleteOwned(ctx context.Context, desired client.Object) error {
 	if err != nil {
 		return err
 	}
-	controller := metav1.GetControllerOf(live)
-	if !found || controller == nil || controller.UID != owner.UID || live.GetDeletionTimestamp() != nil {
+	if !found || !IsOf(live, owner.UID) || live.GetDeletionTimestamp() != nil {
 		return nil
 	}
 	return w.Delete(ctx, live)
+}
+
+// IsOf says whether an object is a child of the owner with that UID: it controls the object, or nobody does and the object
+// records it.
+func IsOf(object client.Object, owner types.UID) bool {
+	if controller := metav1.GetControllerOf(object); controller != nil {
+		return controller.UID == owner
+	}
+	was, known := orphans.OwnerOf(object)
+	return known && was.UID == owner
 }
 
 // read says whether the object exists. Any failure but "not found" is an error, never "absent".

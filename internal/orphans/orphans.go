@@ -9,7 +9,9 @@ import (
 	"context"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -75,6 +77,23 @@ func (o Owners) Of(owner Owner) State {
 		return state
 	}
 	return Gone
+}
+
+// Among are the owners in a list, which the caller knows to be as fresh as it needs.
+func Among(list client.ObjectList) (Owners, error) {
+	owners := Owners{}
+	err := meta.EachListItem(list, func(item runtime.Object) error {
+		object, ok := item.(client.Object)
+		if !ok {
+			return fmt.Errorf("%T is no object", item)
+		}
+		owners[object.GetUID()] = stateOf(object)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read a list of owners: %w", err)
+	}
+	return owners, nil
 }
 
 // pageSize bounds one answer of the API server.

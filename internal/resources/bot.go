@@ -64,9 +64,11 @@ func BotStatefulSet(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 	return set
 }
 
-// IsSuspended says whether a bot must have no pod, because of itself or of its tenant.
+// IsSuspended says whether a bot must have no pod, because of itself or of its tenant. That of a Tenant that is being deleted
+// must not either.
 func IsSuspended(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) bool {
-	return bot.Spec.OperatingMode == v1alpha1.ModeSuspended || tenant.Spec.State == v1alpha1.TenantSuspended
+	return bot.Spec.OperatingMode == v1alpha1.ModeSuspended || tenant.Spec.State == v1alpha1.TenantSuspended ||
+		tenant.DeletionTimestamp != nil
 }
 
 func botMeta(bot *v1alpha1.BotDeployment) metav1.ObjectMeta {

@@ -26,6 +26,8 @@ const (
 	SuspendedBySpec Suspension = "Spec"
 	// SuspendedByTenant: the Tenant is suspended.
 	SuspendedByTenant Suspension = "Tenant"
+	// StoppedWithTenant: the Tenant is being deleted.
+	StoppedWithTenant Suspension = "TenantDeleting"
 )
 
 // BotObserved is what one pass over a BotDeployment found.
@@ -91,6 +93,11 @@ func botSummary(o BotObserved) []metav1.Condition {
 		conditions[0] = condition(v1alpha1.ConditionReady, metav1.ConditionFalse, "TenantSuspended",
 			"The Tenant is suspended, and all its bots with it.")
 		return conditions
+	case o.Suspended == StoppedWithTenant:
+		conditions := Summary(nil, false, "")
+		conditions[0] = condition(v1alpha1.ConditionReady, metav1.ConditionFalse, "TenantDeleting",
+			"The Tenant is being deleted: the bot has no pod and gets no credentials. Its own keys are destroyed when it is deleted.")
+		return conditions
 	case o.Suspended == SuspendedBySpec:
 		return Summary(nil, false, "The bot is suspended: it has no pod, and keeps everything else.")
 	default:
@@ -107,8 +114,15 @@ func workload(o BotObserved) metav1.Condition {
 	case !w.Done:
 		return condition(kind, metav1.ConditionFalse, w.Reason, w.Message)
 	case o.Suspended != NotSuspended:
-		return condition(kind, metav1.ConditionFalse, ReasonSuspended, "The bot has no pod because it is suspended.")
+		return condition(kind, metav1.ConditionFalse, ReasonSuspended, suspendedMessage(o.Suspended))
 	default:
 		return condition(kind, metav1.ConditionTrue, ReasonRunning, "The pod of the present revision is ready.")
 	}
+}
+
+func suspendedMessage(by Suspension) string {
+	if by == StoppedWithTenant {
+		return "The bot has no pod because its Tenant is being deleted."
+	}
+	return "The bot has no pod because it is suspended."
 }

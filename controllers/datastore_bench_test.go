@@ -12,12 +12,14 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
 	clocktesting "k8s.io/utils/clock/testing"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -114,8 +116,13 @@ func (b *storeBench) use(wrap func(client.Client) client.Client) {
 		c = wrap(c)
 	}
 	writer := kube.Writer{Client: c, Live: manager}
-	b.stores = &DataStoreReconciler{Writer: writer, Keys: b.keys, Settings: testSettings(), Recorder: b.events, Clock: b.clock}
+	b.stores = &DataStoreReconciler{Writer: writer, Keys: b.keys, Settings: testSettings(), Recorder: b.events, Clock: b.clock, Orphans: unheard()}
 	b.policies = &DataRetentionPolicyReconciler{Writer: writer, Recorder: b.events, Clock: b.clock}
+}
+
+// unheard is an orphan sweep that is told where to look, and does not run.
+func unheard() *OrphanSweep {
+	return &OrphanSweep{queue: workqueue.NewTypedDelayingQueue[string](), after: time.Hour}
 }
 
 // cachedLike reads like the manager's cache, which holds of Kubernetes' kinds only what carries our label, and is never late.
@@ -189,6 +196,14 @@ func (b *storeBench) clean() {
 	}
 	if err := b.env.Client.DeleteAllOf(ctx, &v1alpha1.Tenant{}); err != nil {
 		b.Error(err)
+	}
+	// Nor does one collect what stores leave behind: the orphan sweep of another test's manager would, among the writes that
+	// it counts.
+	for _, left := range []client.Object{&batchv1.CronJob{}, &batchv1.Job{}, &corev1.Pod{}, &networkingv1.NetworkPolicy{}, &corev1.ServiceAccount{},
+		&corev1.ConfigMap{}, &rbacv1.RoleBinding{}} {
+		if err := b.cluster.DeleteAllOf(ctx, left, client.InNamespace(b.namespace), client.GracePeriodSeconds(0)); err != nil {
+			b.Error(err)
+		}
 	}
 	// No controller ends namespaces here. Without its label it is no tenant's, and other tests leave it alone.
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.namespace}}

@@ -32,7 +32,7 @@ func (b *storeBench) manage() (stop func()) {
 	mgr, err := ctrl.NewManager(config, options)
 	b.must(err)
 	writer := kube.Writer{Client: mgr.GetClient(), Live: mgr.GetAPIReader()}
-	stores := &DataStoreReconciler{Writer: writer, Keys: b.keys, Settings: testSettings(), Recorder: b.events, Clock: b.clock}
+	stores := &DataStoreReconciler{Writer: writer, Keys: b.keys, Settings: testSettings(), Recorder: b.events, Clock: b.clock, Orphans: unheard()}
 	policies := &DataRetentionPolicyReconciler{Writer: writer, Recorder: b.events, Clock: b.clock}
 	b.must(stores.SetupWithManager(mgr, controller.Options{}))
 	b.must(policies.SetupWithManager(mgr, controller.Options{}))

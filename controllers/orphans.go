@@ -23,6 +23,8 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -67,7 +69,11 @@ func init() { metrics.Registry.MustRegister(orphansRemoved, orphansLeft) }
 // owner has gone, and once in a while; where nothing is wrong it only reads. Whether an owner is gone is asked past the
 // cache; what is removed is read again before, and removed only as it was read.
 type OrphanSweep struct {
-	writer   kube.Writer
+	writer kube.Writer
+	// direct deletes past the cache: a client that shows its own writes would begin to watch every kind that it writes, pods
+	// too, which nobody gave us leave to watch.
+	direct   kube.Writer
+	caches   cache.Cache
 	recorder events.EventRecorder
 	settings resources.Settings
 	every    time.Duration
@@ -79,8 +85,12 @@ type OrphanSweep struct {
 	left  map[string]bool // namespaces in which something could not be removed
 }
 
-func newOrphanSweep(w kube.Writer, recorder events.EventRecorder, o Options) *OrphanSweep {
-	s := &OrphanSweep{writer: w, recorder: recorder, settings: o.Settings, every: o.OrphansEvery, after: o.OrphansAfter,
+func newOrphanSweep(mgr ctrl.Manager, w kube.Writer, recorder events.EventRecorder, o Options) (*OrphanSweep, error) {
+	direct, err := client.New(mgr.GetConfig(), client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+	if err != nil {
+		return nil, fmt.Errorf("make the orphan sweep's client: %w", err)
+	}
+	s := &OrphanSweep{writer: w, direct: kube.Writer{Client: direct, Live: w.Live}, caches: mgr.GetCache(), recorder: recorder, settings: o.Settings, every: o.OrphansEvery, after: o.OrphansAfter,
 		queue: workqueue.NewTypedDelayingQueue[string](), left: map[string]bool{},
 		limit: flowcontrol.NewTokenBucketRateLimiter(orphanRequests, orphanRequests)}
 	if s.every == 0 {
@@ -89,7 +99,7 @@ func newOrphanSweep(w kube.Writer, recorder events.EventRecorder, o Options) *Or
 	if s.after == 0 {
 		s.after = orphansAfter
 	}
-	return s
+	return s, nil
 }
 
 // NeedLeaderElection is of controller-runtime: one manager sweeps.
@@ -97,6 +107,16 @@ func (s *OrphanSweep) NeedLeaderElection() bool { return true }
 
 // Start runs until the manager ends.
 func (s *OrphanSweep) Start(ctx context.Context) error {
+	// The controllers begin at the same time: what they watch may not be in the cache yet.
+	for _, kind := range []client.Object{
+		&corev1.Namespace{}, &v1alpha1.Tenant{}, &v1alpha1.BotDeployment{}, &v1alpha1.DataStore{}, &appsv1.StatefulSet{}, &batchv1.CronJob{},
+		&batchv1.Job{}, &networkingv1.NetworkPolicy{}, &corev1.ServiceAccount{}, &corev1.ConfigMap{}, &corev1.ResourceQuota{},
+		&corev1.LimitRange{}, &rbacv1.RoleBinding{},
+	} {
+		if _, err := s.caches.GetInformer(ctx, kind); err != nil {
+			return fmt.Errorf("wait for the cache of %T: %w", kind, err)
+		}
+	}
 	var work sync.WaitGroup
 	work.Go(func() {
 		for {
@@ -336,7 +356,7 @@ func (s *OrphanSweep) remove(ctx context.Context, look *looks, suspect client.Ob
 	if state == orphans.Lives && !isAdrift(child, owner, children) || state == orphans.Ending && !kube.Runs(suspect) {
 		return false, nil
 	}
-	if err := s.writer.Delete(ctx, child); err != nil {
+	if err := s.direct.Delete(ctx, child); err != nil {
 		if apierrors.IsConflict(err) {
 			s.queue.AddAfter(child.GetNamespace(), s.after)
 			return false, nil
@@ -388,7 +408,7 @@ func (s *OrphanSweep) release(ctx context.Context, look *looks, suspects []clien
 		if err := s.limit.Wait(ctx); err != nil {
 			return false, fmt.Errorf("wait for a turn: %w", err)
 		}
-		if err := s.writer.Delete(ctx, wall); err != nil {
+		if err := s.direct.Delete(ctx, wall); err != nil {
 			return false, err
 		}
 		orphansRemoved.WithLabelValues(kindOf(wall)).Inc()

@@ -88,7 +88,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	writer := kube.Writer{Client: wholeOnly{mgr.GetClient()}, Live: mgr.GetAPIReader(), Strip: func(o client.Object) { bulk.Strip(o) }}
 	recorder := mgr.GetEventRecorder("lethe")
-	sweep := newOrphanSweep(writer, recorder, o)
+	sweep, err := newOrphanSweep(mgr, writer, recorder, o)
+	if err != nil {
+		return err
+	}
 	if err := mgr.Add(sweep); err != nil {
 		return fmt.Errorf("add the orphan sweep: %w", err)
 	}

@@ -269,7 +269,7 @@ func TestTenantDeletedWithABotInIt(t *testing.T) {
 	if w.keys.isRevoked(tenant.UID) {
 		t.Error("keys were destroyed although a bot exists")
 	}
-	if set := w.setOfBot(bot); set != nil && *set.Spec.Replicas > 0 {
+	if w.replicas(bot) > 0 {
 		t.Error("a bot of a Tenant that is being deleted was started")
 	}
 	w.delete(bot)

@@ -1,0 +1,206 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+const nobody = types.UID("0e0e0e0e-0000-4000-8000-000000000000")
+
+// orphansOfEachKind are children of a bot, a store and a Tenant that do not exist, without an owner reference.
+func orphansOfEachKind(namespace string) map[string]client.Object {
+	s := testSettings()
+	tenant := makeTenant("long-gone", namespace)
+	bot, store := makeBot(namespace, "lost"), &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "lost"}}
+	store.Spec.Postgres = &v1alpha1.PostgresStore{Host: "db.example", Port: 5432, Database: "d", Username: "u"}
+	tenant.UID, bot.UID, store.UID = nobody, nobody, nobody
+	hash := "0123456789abcdef"
+	pod := func(name string, t corev1.PodTemplateSpec) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: *t.ObjectMeta.DeepCopy(), Spec: *t.Spec.DeepCopy()}
+		p.Namespace, p.Name, p.Spec.PriorityClassName, p.Spec.ServiceAccountName = namespace, name, "", "default"
+		user := int64(1000)
+		p.Spec.SecurityContext.RunAsUser = &user
+		return p
+	}
+	left := map[string]client.Object{
+		"a bot's StatefulSet":       resources.BotStatefulSet(s, bot, tenant, "lost-cred-0123456789"),
+		"a bot's NetworkPolicy":     resources.BotNetworkPolicy(bot),
+		"a bot's ServiceAccount":    resources.BotServiceAccount(bot),
+		"a bot's pod":               pod("lost-bot-0", resources.BotPodTemplate(s, bot, tenant, "lost-cred-0123456789")),
+		"a store's ServiceAccount":  resources.SweeperServiceAccount(store),
+		"a store's NetworkPolicy":   resources.SweeperNetworkPolicy(store, tenant),
+		"a store's plan":            resources.PlanConfigMap(store, hash, []byte("{}")),
+		"a store's CronJob":         resources.SweepCronJob(s, store, tenant, hash),
+		"a store's Job out of turn": resources.CatchUpJob(s, store, tenant, hash, "lost-catchup-0123456789"),
+		"a sweep's pod":             pod("lost-sweep-0", resources.SweepPodTemplate(s, store, tenant, hash)),
+	}
+	for _, o := range left {
+		o.SetOwnerReferences(nil)
+	}
+	return left
+}
+
+// TestOrphansOfEachKind: each kind of child is found and removed alone, and nothing of a bot that lives is touched.
+func TestOrphansOfEachKind(t *testing.T) {
+	w, tenant := withTenant(t, "kinds")
+	bot := makeBot("kinds-a", "b")
+	w.create(bot)
+	w.becomes(bot, "Ready=True")
+	w.becomes(tenant, "InUse=True")
+	w.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "kinds-a", Name: "default"}})
+	w.calm()
+	living := w.versions()
+	for name, o := range orphansOfEachKind("kinds-a") {
+		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
+			w.stop()
+			if err := w.cluster.Create(context.Background(), o); err != nil {
+				t.Fatal(err)
+			}
+			w.start(&wire{})
+			w.gone(o)
+			w.stop()
+			if got := w.versions(); fmt.Sprint(got) != fmt.Sprint(living) {
+				t.Errorf("versions moved from\n%v to\n%v", living, got)
+			}
+		})
+	}
+}
+
+// TestOrphanSweepDiesAtEveryWrite: whoever comes next finishes.
+func TestOrphanSweepDiesAtEveryWrite(t *testing.T) {
+	w, tenant := withTenant(t, "dies")
+	bot := makeBot("dies-a", "b")
+	w.create(bot)
+	w.becomes(bot, "Ready=True")
+	w.becomes(tenant, "InUse=True")
+	w.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "dies-a", Name: "default"}})
+	w.calm()
+	living := w.versions()
+	all := len(orphansOfEachKind("dies-a"))
+	for number := 1; number <= all; number++ {
+		for _, landed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("write %d, landed: %v", number, landed), func(t *testing.T) {
+				w := w.in(t)
+				w.stop()
+				left := orphansOfEachKind("dies-a")
+				for _, o := range left {
+					if err := w.cluster.Create(context.Background(), o); err != nil {
+						t.Fatal(err)
+					}
+				}
+				cut := &wire{cutAt: int64(number), after: landed}
+				w.start(cut)
+				w.soon("the wire is cut", func() error {
+					if !cut.isDead() {
+						return fmt.Errorf("%d writes", cut.writes.Load())
+					}
+					return nil
+				})
+				w.restart()
+				for _, o := range left {
+					w.gone(o)
+				}
+				w.stop()
+				if got := w.versions(); fmt.Sprint(got) != fmt.Sprint(living) {
+					t.Errorf("versions moved from\n%v to\n%v", living, got)
+				}
+			})
+		}
+	}
+}
+
+// TestANamespaceOfNobodysTenantIsLeft: walls and rights of a Tenant that is gone go last, once nothing runs and no bot is there.
+func TestANamespaceOfNobodysTenantIsLeft(t *testing.T) {
+	w, tenant := withTenant(t, "left")
+	bot := makeBot("left-a", "b")
+	w.create(bot)
+	w.becomes(bot, "Ready=True")
+	w.stop()
+	w.orphan("left-a", tenant)
+	w.forgetUse(tenant)
+	w.delete(tenant)
+	w.takeFinalizersOff(tenant)
+	w.gone(tenant)
+	w.start(&wire{})
+	w.eventually("stopped", func() error { return w.runs("left-a") })
+	w.calm()
+	door := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "left-a", Name: resources.PolicyDefaultDeny}}
+	if err := w.get(door); err != nil {
+		t.Errorf("the namespace was left although a bot is in it: %v", err)
+	}
+	w.delete(bot)
+	w.gone(bot)
+	w.eventually("left", func() error { return w.isEmptyButSecrets("left-a") })
+}
+
+// TestNothingSweepsForAStoreThatIsGone: neither a CronJob nor a Job outlives a store, is held by somebody's finalizer, or
+// outlives the namespace's being a tenant's.
+func TestNothingSweepsForAStoreThatIsGone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		how func(b *storeBench, s *v1alpha1.DataStore)
+		say string
+	}{
+		"deleted and held": {how: func(b *storeBench, s *v1alpha1.DataStore) {
+			amend(b, s, func(s *v1alpha1.DataStore) { s.Finalizers = append(s.Finalizers, "example.com/hold") })
+			b.must(b.cluster.Delete(b.Context(), s))
+		}, say: "example.com/hold"},
+		"deleted, held, its children without owner": {how: func(b *storeBench, s *v1alpha1.DataStore) {
+			cron := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: resources.SweepName(s.Name)}}
+			amend(b, cron, func(c *batchv1.CronJob) { c.OwnerReferences = nil })
+			amend(b, b.job(), func(j *batchv1.Job) { j.OwnerReferences = nil })
+			amend(b, s, func(s *v1alpha1.DataStore) { s.Finalizers = append(s.Finalizers, "example.com/hold") })
+			b.must(b.cluster.Delete(b.Context(), s))
+		}, say: "example.com/hold"},
+		"its namespace's label taken away": {how: func(b *storeBench, _ *v1alpha1.DataStore) {
+			amend(b, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.namespace}}, func(n *corev1.Namespace) { delete(n.Labels, v1alpha1.LabelTenant) })
+		}, say: "belongs to no Tenant"},
+		"its Tenant being deleted": {how: func(b *storeBench, _ *v1alpha1.DataStore) {
+			tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: b.tenant}}
+			amend(b, tenant, func(t *v1alpha1.Tenant) { t.Finalizers = []string{v1alpha1.FinalizerKeys} })
+			b.must(b.cluster.Delete(b.Context(), tenant))
+			b.Cleanup(func() {
+				b.must(b.cluster.Patch(context.Background(), tenant, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))))
+			})
+		}, say: "is being deleted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newStoreBench(t, v1alpha1.TenantCustomer)
+			b.policy("privacy", audit, rule("Conversations", period(90)))
+			s := b.store("chat", nil)
+			b.settle(s)
+			if len(b.active()) != 1 {
+				t.Fatal("nothing sweeps to begin with")
+			}
+			tc.how(b, s)
+			for range 3 { // its own passes, and one on what they have changed
+				if _, err := b.pass(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cron := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: resources.SweepName(s.Name)}}
+			if err := b.env.Client.Get(b.Context(), client.ObjectKeyFromObject(cron), cron); !apierrors.IsNotFound(err) {
+				t.Errorf("the CronJob: %v", err)
+			}
+			for _, job := range b.active() {
+				if job.DeletionTimestamp == nil {
+					t.Errorf("Job %s sweeps on", job.Name)
+				}
+			}
+			b.read(s)
+			b.says(s, "Ready", tc.say)
+		})
+	}
+}

@@ -69,7 +69,7 @@ func (w *sweepWorld) sweep(name string, change ...func(*corev1.Pod)) *corev1.Pod
 
 func (w *sweepWorld) podOf(job *batchv1.Job, change ...func(*corev1.Pod)) *corev1.Pod {
 	w.Helper()
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: job.Name + "-abcde", Labels: job.Spec.Template.Labels,
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: job.Name + "-abcde", Labels: job.Spec.Template.Labels, Annotations: job.Spec.Template.Annotations,
 		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job"))}}, Spec: *job.Spec.Template.Spec.DeepCopy()}
 	for _, f := range change {
 		f(pod)

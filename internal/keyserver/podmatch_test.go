@@ -104,7 +104,7 @@ func TestLeaseRefusesAlteredJobs(t *testing.T) {
 	for field, change := range map[string]func(*batchv1.Job){
 		"spec.containers[0].image": func(j *batchv1.Job) { j.Spec.Template.Spec.Containers[0].Image = "evil:1" },
 		"metadata.annotations[k8s.v1.cni.cncf.io/networks]": func(j *batchv1.Job) {
-			j.Spec.Template.Annotations = map[string]string{"k8s.v1.cni.cncf.io/networks": "evil"}
+			j.Spec.Template.Annotations["k8s.v1.cni.cncf.io/networks"] = "evil"
 		},
 		"spec.dnsConfig": func(j *batchv1.Job) {
 			j.Spec.Template.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"203.0.113.9"}}

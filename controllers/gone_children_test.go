@@ -36,11 +36,11 @@ func orphansOfEachKind(namespace string) map[string]client.Object {
 	}
 	left := map[string]client.Object{
 		"a bot's StatefulSet":       resources.BotStatefulSet(s, bot, tenant, "lost-cred-0123456789"),
-		"a bot's NetworkPolicy":     resources.BotNetworkPolicy(bot),
+		"a bot's NetworkPolicy":     resources.BotNetworkPolicy(s, bot, tenant),
 		"a bot's ServiceAccount":    resources.BotServiceAccount(bot),
 		"a bot's pod":               pod("lost-bot-0", resources.BotPodTemplate(s, bot, tenant, "lost-cred-0123456789")),
 		"a store's ServiceAccount":  resources.SweeperServiceAccount(store),
-		"a store's NetworkPolicy":   resources.SweeperNetworkPolicy(store, tenant),
+		"a store's NetworkPolicy":   resources.SweeperNetworkPolicy(s, store, tenant),
 		"a store's plan":            resources.PlanConfigMap(store, hash, []byte("{}")),
 		"a store's CronJob":         resources.SweepCronJob(s, store, tenant, hash),
 		"a store's Job out of turn": resources.CatchUpJob(s, store, tenant, hash, "lost-catchup-0123456789"),

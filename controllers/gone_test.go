@@ -52,8 +52,9 @@ func (w *world) orphan(namespace string, owner client.Object) {
 	w.t.Helper()
 	for _, list := range childLists() {
 		err := w.kcm.each(list, func(o client.Object) error {
-			if controller := metav1.GetControllerOf(o); controller == nil || controller.UID != owner.GetUID() || o.GetName() == resources.CABundleName {
-				return nil // the certificates are the manager's alone, for garbage collection too
+			controller := metav1.GetControllerOf(o)
+			if _, bundle := o.(*corev1.ConfigMap); bundle || controller == nil || controller.UID != owner.GetUID() {
+				return nil // certificates and sealing keys are the manager's alone to write, for garbage collection too
 			}
 			o.SetOwnerReferences(nil)
 			return w.cluster.Update(context.Background(), o)

@@ -34,7 +34,9 @@ func TestEnsureAfterOrphaning(t *testing.T) {
 		return resources.BotStatefulSet(resources.DefaultSettings(), b, tenant, "")
 	}
 	account := func(b *v1alpha1.BotDeployment) client.Object { return resources.BotServiceAccount(b) }
-	policy := func(b *v1alpha1.BotDeployment) client.Object { return resources.BotNetworkPolicy(b) }
+	policy := func(b *v1alpha1.BotDeployment) client.Object {
+		return resources.BotNetworkPolicy(resources.DefaultSettings(), b, tenant)
+	}
 	for name, tc := range map[string]struct {
 		child func(*v1alpha1.BotDeployment) client.Object
 		// after the bot has gone, and another has its name:

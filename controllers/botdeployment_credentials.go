@@ -28,6 +28,7 @@ func (r *BotDeploymentReconciler) ensureCredentials(ctx context.Context, s *botS
 	if err := r.findRunning(ctx, s); err != nil {
 		return 0, err
 	}
+	s.observed.Plaintext = resources.Plaintext(s.bot)
 	if len(s.bot.Spec.Credentials) == 0 {
 		s.observed.Credentials = status.NoCredentials()
 		s.bot.Status.CredentialsSecret = ""

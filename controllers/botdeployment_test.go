@@ -19,6 +19,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
 )
 
 // withTenant is a world with a Tenant that is ready.
@@ -120,6 +121,30 @@ func TestForeignStatefulSetIsRefused(t *testing.T) {
 		t.Errorf("the stranger's StatefulSet was touched: %v", err)
 	}
 	w.oneEvent(bot, ReasonNameTaken)
+}
+
+// TestPlaintextInSpec: who sees no warnings at apply learns from the condition and one event that a credential stands in the spec. The bot runs.
+func TestPlaintextInSpec(t *testing.T) {
+	w, _ := withTenant(t, "plain")
+	bot := makeBot("plain-a", "b")
+	token := "123456789:" + strings.Repeat("Ab-_9", 7)
+	bot.Spec.Env = []v1alpha1.EnvVar{{Name: "TOKEN", Value: token}}
+	w.create(bot)
+	w.becomes(bot, "Ready=True")
+	w.becomes(bot, "CredentialsReady=True/"+status.ReasonPlaintextInSpec)
+	if said := fmt.Sprint(bot.Status); !strings.Contains(said, "spec.env[TOKEN].value") || strings.Contains(said, token) {
+		t.Errorf("the status says %s", said)
+	}
+	w.oneEvent(bot, status.ReasonPlaintextInSpec)
+	version := bot.ResourceVersion
+	w.restart()
+	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Labels = map[string]string{"looked": "at"} })
+	w.becomes(bot, "CredentialsReady=True/"+status.ReasonPlaintextInSpec)
+	if version == bot.ResourceVersion {
+		t.Error("the edit was not seen")
+	}
+	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Spec.Env = nil })
+	w.becomes(bot, "CredentialsReady=True/"+status.ReasonStored)
 }
 
 func TestSuspension(t *testing.T) {

@@ -1,9 +1,13 @@
 package status
 
 import (
+	"fmt"
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
 // Reasons of a BotDeployment's conditions.
@@ -12,8 +16,10 @@ const (
 	ReasonStored        = "Stored"
 	ReasonNoCredentials = "NoCredentials"
 	ReasonPlaintext     = "PlaintextInSecret"
-	ReasonRunning       = "Running"
-	ReasonSuspended     = "Suspended"
+	// ReasonPlaintextInSpec: what looks like a credential stands in the spec in plain text.
+	ReasonPlaintextInSpec = "PlaintextInSpec"
+	ReasonRunning         = "Running"
+	ReasonSuspended       = "Suspended"
 )
 
 // Suspension says who stopped a bot.
@@ -38,6 +44,8 @@ type BotObserved struct {
 	Isolated bool
 	// Credentials is the condition CredentialsReady as the keyserver's answer makes it; nil when it was not asked.
 	Credentials *metav1.Condition
+	// Plaintext names the elements of the spec that hold what looks like a credential.
+	Plaintext []string
 	// Workload is nil when the pass did not come that far.
 	Workload *Workload
 	// Suspended says who stopped the bot.
@@ -70,11 +78,34 @@ func Bot(o BotObserved) []metav1.Condition {
 	conditions = append(conditions, Step(v1alpha1.ConditionIsolationReady, o.Problem, o.Isolated, ReasonIsolated,
 		"ServiceAccount and NetworkPolicy are in place."))
 	if o.Credentials != nil {
-		conditions = append(conditions, *o.Credentials)
+		conditions = append(conditions, withPlaintext(*o.Credentials, o.Plaintext))
 	} else {
 		conditions = append(conditions, Step(v1alpha1.ConditionCredentialsReady, o.Problem, false, "", ""))
 	}
 	return append(conditions, workload(o))
+}
+
+// plaintextShown is how many elements a condition names.
+const plaintextShown = 3
+
+// withPlaintext notes in CredentialsReady that credentials seem to stand in the spec. The bot runs all the same, and a reason that says more is kept. The
+// note comes first, and is not added to a condition of an earlier pass that begins with it.
+func withPlaintext(c metav1.Condition, elements []string) metav1.Condition {
+	if len(elements) == 0 || c.Status != metav1.ConditionTrue {
+		return c
+	}
+	shown := strings.Join(elements[:min(len(elements), plaintextShown)], ", ")
+	if more := len(elements) - plaintextShown; more > 0 {
+		shown += fmt.Sprintf(" and %d more", more)
+	}
+	note := "In plain text in the spec, by the look of it: " + shown + ". Put it into spec.credentials with 'kubectl lethe seal', and change it where it was issued. "
+	if !strings.HasPrefix(c.Message, note) {
+		c.Message = foreign.Line(note+c.Message, messageLimit)
+	}
+	if c.Reason == ReasonStored || c.Reason == ReasonNoCredentials {
+		c.Reason = ReasonPlaintextInSpec
+	}
+	return c
 }
 
 func botSummary(o BotObserved) []metav1.Condition {

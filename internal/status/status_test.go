@@ -141,6 +141,36 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+// TestPlaintextInSpec: the note comes once, first and without pushing out a reason that says more; a second pass over what the first made changes nothing.
+func TestPlaintextInSpec(t *testing.T) {
+	elements := []string{"spec.env[A].value", "spec.args[0]", "spec.args[1]", "spec.command[2]"}
+	of := func(c *metav1.Condition) metav1.Condition {
+		for _, made := range Bot(BotObserved{Credentials: c, Plaintext: elements, Isolated: true, Workload: &Workload{Done: true}}) {
+			if made.Type == v1alpha1.ConditionStalled && made.Status == metav1.ConditionTrue || made.Type == v1alpha1.ConditionReady && made.Status != metav1.ConditionTrue {
+				t.Errorf("a note stops the bot: %+v", made)
+			}
+			if made.Type == v1alpha1.ConditionCredentialsReady {
+				return made
+			}
+		}
+		return metav1.Condition{}
+	}
+	for reason, want := range map[string]string{ReasonStored: ReasonPlaintextInSpec, ReasonNoCredentials: ReasonPlaintextInSpec, ReasonPlaintext: ReasonPlaintext, protocol.ReasonRolledBack: protocol.ReasonRolledBack} {
+		c := condition(v1alpha1.ConditionCredentialsReady, metav1.ConditionTrue, reason, "What was there before.")
+		once := of(&c)
+		if once.Reason != want || once.Status != metav1.ConditionTrue || !strings.Contains(once.Message, "spec.env[A].value, spec.args[0], spec.args[1] and 1 more") || !strings.HasSuffix(once.Message, c.Message) {
+			t.Errorf("%s: %+v", reason, once)
+		}
+		if twice := of(&once); twice != once {
+			t.Errorf("%s: a second pass makes %+v out of %+v", reason, twice, once)
+		}
+	}
+	refused := condition(v1alpha1.ConditionCredentialsReady, metav1.ConditionFalse, protocol.ReasonWrongPlace, "x")
+	if got := of(&refused); got != refused {
+		t.Errorf("a refusal was changed to %+v", got)
+	}
+}
+
 func TestUnready(t *testing.T) {
 	set := &appsv1.StatefulSet{Status: appsv1.StatefulSetStatus{UpdateRevision: "new"}}
 	set.Spec.Template.Spec.Containers = []corev1.Container{{Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}}}}

@@ -1,0 +1,226 @@
+package fields
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// warned is a client that keeps what the API server warns of, as kubectl shows it.
+type warned struct {
+	client.Client
+	mu   sync.Mutex
+	said []string
+}
+
+func (w *warned) HandleWarningHeader(_ int, _, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.said = append(w.said, text)
+}
+
+// dryRun sends an object and returns the warnings.
+func (w *warned) dryRun(t *testing.T, o client.Object) []string {
+	t.Helper()
+	w.mu.Lock()
+	w.said = nil
+	w.mu.Unlock()
+	if err := w.Create(t.Context(), o, client.DryRunAll); err != nil {
+		t.Fatalf("%s is refused: %v", o.GetName(), err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.said
+}
+
+func newWarned(t *testing.T) *warned {
+	t.Helper()
+	w := &warned{}
+	config := rest.CopyConfig(cluster.Config)
+	config.WarningHandler = w
+	var err error
+	if w.Client, err = client.New(config, client.Options{Scheme: cluster.Scheme}); err != nil {
+		t.Fatal(err)
+	}
+	err = wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+		return len(w.dryRun(t, with(t, kinds()["BotDeployment"], "env[].value", "AKIA"+strings.Repeat("A1", 8)))) > 0, nil
+	})
+	if err != nil {
+		t.Fatalf("the policy on plain text does not warn: %v", err)
+	}
+	return w
+}
+
+func repeat(s string, n int) string { return strings.Repeat(s, n/len(s)+1)[:n] }
+
+// tokens in the shapes that their issuers give them, put together here so that no scanner takes them for real ones.
+func tokens() map[string]string {
+	jwt := "eyJ" + repeat("hbGciOiJIUzI1NiJ9", 17) + ".eyJ" + repeat("zdWIiOiIxMjM0In0", 16) + "." + repeat("Sfl-K_", 43)
+	return map[string]string{
+		"Telegram":               "987654321:" + "AAE" + repeat("x-Y_9", 32),
+		"Telegram in a URL":      "https://api.telegram.org/bot" + "1234567890:" + "AAF" + repeat("z_", 32) + "/getMe",
+		"JWT":                    jwt,
+		"JWT in a header":        "Authorization: Bearer " + jwt,
+		"AWS key id":             "AKIA" + repeat("IOSFODNN7", 16),
+		"AWS session":            "ASIA" + repeat("Q3EGRX", 16),
+		"GitHub classic":         "ghp_" + repeat("a1B2c3", 36),
+		"GitHub app":             "ghs_" + repeat("a1B2c3", 36),
+		"GitHub fine-grained":    "github_pat_" + repeat("11ABCDE", 22) + "_" + repeat("xYz9", 59),
+		"GitLab":                 "glpat-" + repeat("aB-c_1", 20),
+		"Slack bot":              "xoxb-" + "123456789012-1234567890123-" + repeat("aBc", 24),
+		"Slack user":             "xoxp-" + "123456789012-123456789012-" + repeat("aBc", 24),
+		"Stripe":                 "sk_live_" + repeat("4eC39H", 24),
+		"Stripe restricted":      "rk_live_" + repeat("4eC39H", 24),
+		"OpenAI":                 "sk-" + repeat("aB3", 20) + "T3BlbkFJ" + repeat("xY9", 20),
+		"OpenAI project":         "sk-proj-" + repeat("aB-3_x", 120),
+		"Anthropic":              "sk-ant-api03-" + repeat("aB-3_x", 93),
+		"Google":                 "AIza" + repeat("SyD-9t_R", 35),
+		"PEM":                    "-----BEGIN PRIVATE KEY-----\nMIIE" + repeat("abc", 60) + "\n-----END PRIVATE KEY-----\n",
+		"PEM of RSA":             "-----BEGIN RSA PRIVATE KEY-----\nMIIE",
+		"PEM of OpenSSH":         "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl",
+		"a database's URL":       "postgresql://app:" + marker + "@db.example:5432/app?sslmode=require",
+		"a broker's URL":         "amqps://:" + marker + "@mq.example/",
+		"in the midst of a text": "--connect=redis://default:" + marker + "@cache.example:6379 --verbose",
+	}
+}
+
+// harmless are texts that bots have and that only look a little like a token.
+var harmless = []string{
+	"", "en", "--polling", "https://api.telegram.org", "https://db.example:5432/path@v1", "https://r.example/@scope/pkg", "mailto:ops@example.com", "postgres://app@db.example/app",
+	"postgres://app:$(PASSWORD)@db.example/app", "postgres://app:${PASSWORD}@db.example/app", "https://user:<password>@host.example", "/var/run/lethe/credentials/telegram-token",
+	"12:30", "123456789", "123456789:short", "2026-11-25T19:00:00+01:00", "sha256:" + strings.Repeat("0a", 32), "123456:" + strings.Repeat("0a", 32), "task-with-a-name-of-more-than-forty-characters-in-it",
+	"sk-SK", "sk-learn", "eyJust a text", "xoxo", "glpat-", "AIza", "AKIA", "ghp_", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "-----BEGIN PUBLIC KEY-----\nMIIB",
+	"550e8400-e29b-41d4-a716-446655440000", "10.0.0.1:8080,10.0.0.2:8080", "fe80::1", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB", "pk_test_" + repeat("4eC39H", 24), "seal.v1.a.b.c.d.e",
+	"postgres://db.example:5432/app?user=a@b", "key=value,other=1", strings.Repeat("a", 1000), strings.Repeat("1", 1000),
+}
+
+// TestTokensAreWarnedOf: a credential in plain text is warned of where it stands and never repeated; what is harmless is not warned of. The bot's
+// condition goes by the same expression.
+func TestTokensAreWarnedOf(t *testing.T) {
+	w := newWarned(t)
+	places := map[string]string{"env[].value": "spec.env[A].value", "args[]": "spec.args[0]", "command[]": "spec.command[0]"}
+	for name, token := range tokens() {
+		for path, place := range places {
+			o := with(t, kinds()["BotDeployment"], path, token)
+			said := strings.Join(w.dryRun(t, o), "\n")
+			if !strings.Contains(said, place+" looks like a credential") || !strings.Contains(said, "kubectl lethe seal") {
+				t.Errorf("%s in %s: the warning is %q", name, path, said)
+			}
+			if strings.Contains(said, token) || strings.Contains(said, marker) {
+				t.Errorf("%s in %s: the warning repeats it: %s", name, path, said)
+			}
+			if found := resources.Plaintext(typedBot(t, o)); len(found) != 1 || found[0] != place {
+				t.Errorf("%s in %s: the bot's condition would name %v", name, path, found)
+			}
+		}
+	}
+	for _, text := range harmless {
+		for path := range places {
+			o := with(t, kinds()["BotDeployment"], path, text)
+			if said := w.dryRun(t, o); len(said) > 0 {
+				t.Errorf("%.80q in %s: %v", text, path, said)
+			}
+			if found := resources.Plaintext(typedBot(t, o)); len(found) > 0 {
+				t.Errorf("%.80q in %s: the bot's condition would name %v", text, path, found)
+			}
+		}
+	}
+}
+
+// TestTheGreatestBotIsWarnedOf: as many and as long values as the schema takes are looked at to the last, and a warning too long to name all says so.
+func TestTheGreatestBotIsWarnedOf(t *testing.T) {
+	w := newWarned(t)
+	greatest := func(last string) *unstructured.Unstructured {
+		o := kinds()["BotDeployment"].build(t)
+		var env []any
+		for i := range 64 {
+			env = append(env, map[string]any{"name": fmt.Sprintf("%s%02d", repeat("N", 126), i), "value": repeat("1:-a", 2048)})
+		}
+		list := func(n int) (all []any) {
+			for range n {
+				all = append(all, repeat("1:-a", 1024))
+			}
+			return all
+		}
+		args, command := list(64), list(32)
+		env[63].(map[string]any)["value"], args[63], command[31] = repeat("1:-a", 2047-len(last))+" "+last, repeat("1:-a", 1023-len(last))+" "+last, repeat("1:-a", 1023-len(last))+" "+last
+		for field, value := range map[string]any{"env": env, "args": args, "command": command} {
+			set(t, o.Object["spec"], field, value)
+		}
+		return o
+	}
+	said := strings.Join(w.dryRun(t, greatest("AKIA"+repeat("IOSFODNN7", 16))), "\n")
+	for _, place := range []string{repeat("N", 126) + "63].value", "spec.args[63]", "spec.command[31]"} {
+		if !strings.Contains(said, place) {
+			t.Errorf("%s is not named: %.600s", place, said)
+		}
+	}
+	if said := w.dryRun(t, greatest("nothing")); len(said) > 0 {
+		t.Errorf("warned of nothing: %.600v", said)
+	}
+	all := greatest("nothing")
+	for _, variable := range all.Object["spec"].(map[string]any)["env"].([]any) {
+		variable.(map[string]any)["value"] = "AKIA" + repeat("IOSFODNN7", 16)
+	}
+	if said := strings.Join(w.dryRun(t, all), "\n"); !strings.Contains(said, "elements of spec.env, spec.args or spec.command look like credentials") {
+		t.Errorf("64 tokens under long names: %.600s", said)
+	}
+}
+
+func TestSamplesAreNotWarnedOf(t *testing.T) {
+	w := newWarned(t)
+	seen := 0
+	for _, folder := range []string{"config/samples", "examples/quickstart"} {
+		files, err := filepath.Glob(filepath.Join(cluster.Root, folder, "*.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for text := range strings.SplitSeq("\n"+string(content), "\n---") {
+				o := &unstructured.Unstructured{}
+				if err := yaml.Unmarshal([]byte(text), &o.Object); err != nil || o.GetKind() != "BotDeployment" {
+					continue
+				}
+				seen++
+				o.SetNamespace("default")
+				if said := w.dryRun(t, o); len(said) > 0 {
+					t.Errorf("%s: %v", file, said)
+				}
+			}
+		}
+	}
+	if seen < 2 {
+		t.Errorf("%d bots in the samples", seen)
+	}
+}
+
+func typedBot(t *testing.T, o *unstructured.Unstructured) *v1alpha1.BotDeployment {
+	t.Helper()
+	b, err := yaml.Marshal(o.Object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bot := &v1alpha1.BotDeployment{}
+	if err := yaml.Unmarshal(b, bot); err != nil {
+		t.Fatal(err)
+	}
+	return bot
+}

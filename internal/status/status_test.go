@@ -81,11 +81,11 @@ func TestTenant(t *testing.T) {
 		want     string
 	}{
 		"nothing is known yet": {TenantObserved{},
-			"Ready=False/Progressing Reconciling=True/Progressing Stalled=False/NotStalled NamespacesReady=Unknown/Waiting KeysReady=Unknown/Waiting InUse=False/Empty"},
-		"it is set up": {TenantObserved{WalledIn: true, KeysOpen: true, InUse: true},
-			"Ready=True/Ready Reconciling=False/Settled Stalled=False/NotStalled NamespacesReady=True/WalledIn KeysReady=True/KeysOpen InUse=True/HoldsBotsOrStores"},
+			"Ready=False/Progressing Reconciling=True/Progressing Stalled=False/NotStalled NamespacesReady=Unknown/Waiting IsolationReady=Unknown/Waiting KeysReady=Unknown/Waiting InUse=False/Empty"},
+		"it is set up": {TenantObserved{WalledIn: true, Unopened: true, KeysOpen: true, InUse: true},
+			"Ready=True/Ready Reconciling=False/Settled Stalled=False/NotStalled NamespacesReady=True/WalledIn IsolationReady=True/WalledIn KeysReady=True/KeysOpen InUse=True/HoldsBotsOrStores"},
 		"what stalls speaks before what does not": {TenantObserved{Problems: []Problem{away, taken}, InUse: true},
-			"Ready=False/NamespaceTaken Reconciling=False/Settled Stalled=True/NamespaceTaken NamespacesReady=False/NamespaceTaken KeysReady=False/KeyserverUnavailable InUse=True/HoldsBotsOrStores"},
+			"Ready=False/NamespaceTaken Reconciling=False/Settled Stalled=True/NamespaceTaken NamespacesReady=False/NamespaceTaken IsolationReady=Unknown/Waiting KeysReady=False/KeyserverUnavailable InUse=True/HoldsBotsOrStores"},
 		"it is going away": {TenantObserved{Deleting: "Waiting.", Problems: []Problem{away}},
 			"Ready=False/Deleting Reconciling=True/Deleting Stalled=False/NotStalled InUse=False/Empty"},
 	} {
@@ -100,7 +100,7 @@ func TestTenant(t *testing.T) {
 }
 
 func TestEvaluationGradeIsSaid(t *testing.T) {
-	c := meta.FindStatusCondition(Tenant(TenantObserved{WalledIn: true, KeysOpen: true, KEKGrade: "Evaluation"}), v1alpha1.ConditionKeysReady)
+	c := meta.FindStatusCondition(Tenant(TenantObserved{WalledIn: true, Unopened: true, KeysOpen: true, KEKGrade: "Evaluation"}), v1alpha1.ConditionKeysReady)
 	if !strings.Contains(c.Message, "evaluation") {
 		t.Errorf("nobody learns of it: %s", c.Message)
 	}

@@ -141,23 +141,23 @@ func TestTokensAreWarnedOf(t *testing.T) {
 	}
 }
 
-// TestTheGreatestBotIsWarnedOf: as many and as long values as the schema takes are looked at to the last, and a warning too long to name all says so.
+// TestTheGreatestBotIsWarnedOf: as many values as the schema takes, and nearly as large together as policy lethe-object-size lets them be, are looked at to the last, and a warning too long to name all says so.
 func TestTheGreatestBotIsWarnedOf(t *testing.T) {
 	w := newWarned(t)
 	greatest := func(last string) *unstructured.Unstructured {
 		o := kinds()["BotDeployment"].build(t)
 		var env []any
 		for i := range 64 {
-			env = append(env, map[string]any{"name": fmt.Sprintf("%s%02d", repeat("N", 126), i), "value": repeat("1:-a", 2048)})
+			env = append(env, map[string]any{"name": fmt.Sprintf("%s%02d", repeat("N", 126), i), "value": repeat("1:-a", 300)})
 		}
 		list := func(n int) (all []any) {
 			for range n {
-				all = append(all, repeat("1:-a", 1024))
+				all = append(all, repeat("1:-a", 200))
 			}
 			return all
 		}
 		args, command := list(64), list(32)
-		env[63].(map[string]any)["value"], args[63], command[31] = repeat("1:-a", 2047-len(last))+" "+last, repeat("1:-a", 1023-len(last))+" "+last, repeat("1:-a", 1023-len(last))+" "+last
+		env[63].(map[string]any)["value"], args[63], command[31] = repeat("1:-a", 299-len(last))+" "+last, repeat("1:-a", 199-len(last))+" "+last, repeat("1:-a", 199-len(last))+" "+last
 		for field, value := range map[string]any{"env": env, "args": args, "command": command} {
 			set(t, o.Object["spec"], field, value)
 		}

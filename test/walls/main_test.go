@@ -35,9 +35,11 @@ const (
 	groupOperate = "acme:operators"
 	groupView    = "acme:viewers"
 	// groupAdopt, groupDebug and groupNetwork have one verb on the tenant acme.
-	groupAdopt   = "walls:adopt-acme"
-	groupDebug   = "walls:debug-acme"
-	groupNetwork = "walls:network-acme"
+	groupAdopt = "walls:adopt-acme"
+	groupDebug = "walls:debug-acme"
+	// groupAdoptAll has the verb adopt on every tenant.
+	groupAdoptAll = "walls:adopt-all"
+	groupNetwork  = "walls:network-acme"
 )
 
 var (
@@ -69,7 +71,8 @@ func prepare() error {
 		role(groupAdopt, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, ResourceNames: []string{tenant}, Verbs: []string{"adopt"}}),
 		role(groupDebug, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, ResourceNames: []string{tenant}, Verbs: []string{"debug"}}),
 		role(groupNetwork, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, ResourceNames: []string{tenant}, Verbs: []string{"network"}}),
-		bindCluster(groupMost), bindCluster(groupAdopt), bindCluster(groupDebug), bindCluster(groupNetwork),
+		role(groupAdoptAll, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, Verbs: []string{"adopt"}}),
+		bindCluster(groupAdoptAll), bindCluster(groupMost), bindCluster(groupAdopt), bindCluster(groupDebug), bindCluster(groupNetwork),
 		binding(tenantNS, "lethe-manager", "lethe-manager-tenant", serviceAccount("lethe-system", "lethe-manager")),
 		binding(tenantNS, "lethe-keyserver", "lethe-keyserver-tenant", serviceAccount("lethe-system", "lethe-keyserver")),
 		binding(tenantNS, "lethe-operate", "lethe-tenant-operate", group(groupOperate)),

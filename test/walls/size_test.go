@@ -70,7 +70,7 @@ func TestLargestObject(t *testing.T) {
 	if prepared != nil {
 		t.Fatal(prepared)
 	}
-	most := as("someone", groupMost)
+	most := as("someone", groupMost, groupAdoptAll)
 	for name, character := range map[string]string{"plain": "x", "each byte six in JSON": "<"} {
 		bot := largestBotOf(tenantNS, "largest", character)
 		if err := most.Create(t.Context(), bot); err != nil {
@@ -118,7 +118,7 @@ func TestObjectsThatAreTooLarge(t *testing.T) {
 	if prepared != nil {
 		t.Fatal(prepared)
 	}
-	most := as("someone", groupMost)
+	most := as("someone", groupMost, groupAdoptAll)
 	days := int32(30)
 	policy := func() client.Object {
 		return &lethev1.DataRetentionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "sized"}, Spec: lethev1.DataRetentionPolicySpec{
@@ -287,7 +287,7 @@ func TestOthersFillAtMostHalf(t *testing.T) {
 	if err := server.AsCluster(t).Status().Update(t.Context(), quota); err != nil {
 		t.Fatal(err)
 	}
-	someone := as("someone", groupMost)
+	someone := as("someone", groupMost, groupAdoptAll)
 	made := 0
 	// The policy reads the quota from a cache, so a few more may slip through than half.
 	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {

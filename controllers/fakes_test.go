@@ -85,7 +85,7 @@ func (k *keyserverDouble) Tenant(ctx context.Context, ref protocol.ObjectRef) (p
 	if k.down != nil {
 		return protocol.TenantResponse{}, k.down
 	}
-	key := protocol.SealingKey{KID: "0123456789abcdef", Suite: "MLKEM768-X25519+HKDF-SHA256+AES-256-GCM", Public: "cHVibGlj-" + ref.Name, Realm: "test"}
+	key := protocol.SealingKey{KID: "0123456789abcdef", Suite: "MLKEM768-X25519+HKDF-SHA256+AES-256-GCM", Public: "cHVibGlj-" + ref.Name, Realm: "test", State: v1alpha1.SealingKeyActive}
 	tenant := &v1alpha1.Tenant{}
 	if err := k.live.Get(ctx, client.ObjectKey{Name: ref.Name}, tenant); err != nil {
 		return protocol.TenantResponse{}, err

@@ -355,7 +355,18 @@ type SealingKey struct {
 	// +required
 	// +kubebuilder:validation:MaxLength=63
 	Realm string `json:"realm,omitempty"`
+
+	// state is Active for the key to seal to, and Retired for one that only goes on opening what was sealed to it before.
+	// +required
+	// +kubebuilder:validation:Enum=Active;Retired
+	State string `json:"state,omitempty"`
 }
+
+// States of a sealing key.
+const (
+	SealingKeyActive  = "Active"
+	SealingKeyRetired = "Retired"
+)
 
 // TenantNamespaceStatus is a namespace that was found to be the tenant's.
 type TenantNamespaceStatus struct {
@@ -436,11 +447,12 @@ type TenantStatus struct {
 	// +kubebuilder:validation:MaxItems=32
 	Namespaces []TenantNamespaceStatus `json:"namespaces,omitempty"`
 
-	// sealingKeys to seal credentials to; the first is the one to use.
+	// sealingKeys that open what was sealed to them; the first is the one to seal to, the others are retired. Only the
+	// keyserver writes them.
 	// +optional
 	// +listType=map
 	// +listMapKey=kid
-	// +kubebuilder:validation:MaxItems=4
+	// +kubebuilder:validation:MaxItems=16
 	SealingKeys []SealingKey `json:"sealingKeys,omitempty"`
 
 	// uidRange is the tenant's block of user ids, as the keyserver recorded it. No two Tenants share one, and none holds an

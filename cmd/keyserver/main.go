@@ -5,11 +5,12 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -55,6 +56,7 @@ type options struct {
 	keysNamespace string
 	realm         string
 	kekFile       string
+	kekPrevious   []string
 	kekGrade      string
 	listen        string
 	metrics       string
@@ -79,7 +81,7 @@ func main() {
 	}
 	log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
-	kek, err := keyserver.LoadKEK(o.kekFile)
+	kek, previous, err := loadKEKs(o)
 	if err != nil {
 		log.Error("Not started", "cause", err)
 		os.Exit(exitUsage)
@@ -89,15 +91,30 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	if err := run(ctx, log, o, kek); err != nil {
+	if err := run(ctx, log, o, kek, previous); err != nil {
 		log.Error("Failed", "cause", err)
 		os.Exit(exitFailed)
 	}
 	log.Info("Stopped")
 }
 
+// loadKEKs reads the key-encryption keys: the one of --kek-file, and those of before.
+func loadKEKs(o options) (kek sealing.Key, previous []sealing.Key, err error) {
+	if kek, err = keyserver.LoadKEK(o.kekFile); err != nil {
+		return kek, nil, err
+	}
+	for _, file := range o.kekPrevious {
+		key, err := keyserver.LoadKEK(file)
+		if err != nil {
+			return kek, nil, fmt.Errorf("--kek-file-previous: %w", err)
+		}
+		previous = append(previous, key)
+	}
+	return kek, previous, nil
+}
+
 // run builds the server and serves until the context ends.
-func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key) error {
+func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key, previous []sealing.Key) error {
 	registry := prometheus.NewRegistry()
 	metrics, err := keyserver.NewMetrics(registry)
 	var doorMetrics *doors.Metrics
@@ -119,8 +136,8 @@ func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key) erro
 	if err != nil {
 		return fmt.Errorf("make a client of the API server: %w", err)
 	}
-	server, err := keyserver.New(keyserver.Options{Client: kube, KEK: kek, KEKGrade: o.kekGrade, Realm: o.realm, KeysNamespace: o.keysNamespace,
-		Hosts: hosts(o.settings), Settings: o.settings, PreviousImages: o.previous, Clock: clock.RealClock{}, Random: rand.Reader, Log: log, Metrics: metrics})
+	server, err := keyserver.New(keyserver.Options{Client: kube, KEK: kek, KEKPrevious: previous, KEKGrade: o.kekGrade, Realm: o.realm, KeysNamespace: o.keysNamespace,
+		Hosts: hosts(o.settings), Settings: o.settings, PreviousImages: o.previous, Clock: clock.RealClock{}, Random: cryptorand.Reader, Log: log, Metrics: metrics})
 	if err != nil {
 		return err
 	}
@@ -141,6 +158,13 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.keysNamespace, "keys-namespace", "lethe-keys", "namespace that holds the wrapped keys")
 	flags.StringVar(&o.realm, "realm", "", "name that is bound into every sealed value and every key; never change it (required)")
 	flags.StringVar(&o.kekFile, "kek-file", "", "file with the key-encryption key: 32 random bytes in base64 (required)")
+	flags.Func("kek-file-previous", "file with a key-encryption key of before: it opens and wraps nothing new; may be given several times", func(path string) error {
+		if path == "" {
+			return errors.New("the file's name is empty")
+		}
+		o.kekPrevious = append(o.kekPrevious, path)
+		return nil
+	})
 	flags.StringVar(&o.kekGrade, "kek-grade", keyserver.GradeProduction,
 		"Production, or Evaluation where that file comes from a Secret of the same cluster: a copy of etcd then opens everything")
 	flags.StringVar(&o.listen, "listen", ":8443", "address to answer on, TLS")
@@ -245,6 +269,7 @@ func serve(ctx context.Context, log *slog.Logger, d entrances, server *keyserver
 		go func() { ended <- start() }()
 	}
 	go maintain(ctx, log, server)
+	go rotate(ctx, log, server)
 	running := len(starts)
 	var failed error
 	select {
@@ -281,6 +306,22 @@ func maintain(ctx context.Context, log *slog.Logger, server *keyserver.Server) {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
+		}
+	}
+}
+
+// rotate looks every few seconds whether keys are to be rotated. Replicas do not look at the same time: then they do each
+// other's work less often.
+func rotate(ctx context.Context, log *slog.Logger, server *keyserver.Server) {
+	const every = 10 * time.Second
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every + rand.N(every)):
+		}
+		if err := server.Rotate(ctx); err != nil && ctx.Err() == nil {
+			log.Error("Keys were not looked at", "cause", err)
 		}
 	}
 }

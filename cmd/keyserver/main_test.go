@@ -43,10 +43,16 @@ func TestFlags(t *testing.T) {
 			t.Errorf("without %s: %v", name, err)
 		}
 	}
-	for _, more := range []string{"--kek-grade=Best", "extra", "--unknown", "--memory-limit=1000", "--memory-limit=-1", "--realm=" + strings.Repeat("r", 64)} {
+	for _, more := range []string{"--kek-grade=Best", "extra", "--kek-file-previous=", "--unknown", "--memory-limit=1000", "--memory-limit=-1", "--realm=" + strings.Repeat("r", 64)} {
 		if _, err := parse(append(slices.Clone(good), more)); err == nil {
 			t.Errorf("accepted %s", more)
 		}
+	}
+	if o, err := parse(append(slices.Clone(good), "--kek-file-previous=/a", "--kek-file-previous=/b")); err != nil || !slices.Equal(o.kekPrevious, []string{"/a", "/b"}) {
+		t.Errorf("key-encryption keys of before: %q, %v", o.kekPrevious, err)
+	}
+	if _, _, err := loadKEKs(options{kekFile: "/nowhere"}); err == nil || !strings.Contains(err.Error(), "--kek-file") {
+		t.Errorf("no file: %v", err)
 	}
 	want := []string{"lethe-keyserver.lethe-system.svc", "lethe-keyserver.lethe-system.svc.cluster.local"}
 	if got := hosts(o.settings); !slices.Equal(got, want) {

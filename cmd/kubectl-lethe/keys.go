@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -21,7 +22,8 @@ import (
 )
 
 func newKeys(s *shell) *cobra.Command {
-	cmd := group("keys", "Back up, verify and restore the wrapped keys", newKeysBackup(s), newKeysVerify(s), newKeysRestore(s))
+	cmd := group("keys", "Back up, verify, restore, rotate and destroy keys", newKeysBackup(s), newKeysVerify(s), newKeysRestore(s),
+		newKeysStatus(s), newKeysRotate(s), newKeysDestroy(s))
 	cmd.PersistentFlags().String("keys-namespace", "lethe-keys", "namespace that holds the wrapped keys")
 	return cmd
 }
@@ -90,17 +92,22 @@ func countKinds(items []keyserver.BackupItem) string {
 }
 
 func newKeysVerify(s *shell) *cobra.Command {
-	var kekFile string
+	var kekFiles []string
+	var record bool
 	cmd := &cobra.Command{
-		Use:     "verify FILE --kek-file KEK",
-		Short:   "Open every key of a backup, to know that it can be restored",
-		Example: "  kubectl lethe keys verify keys-2026-03-02.json --kek-file kek.b64",
-		Args:    oneArgument("the backup"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if kekFile == "" {
+		Use:   "verify FILE --kek-file KEK",
+		Short: "Open every key of a backup, to know that it can be restored",
+		Long: `Open every key of a backup and authenticate every document, to know that it can be restored. It asks no cluster. With --record
+the cluster is told that this backup was verified, by its date and digest: an earlier key-encryption key is called
+destroyed only after that ("keys destroy kek").`,
+		Example: `  kubectl lethe keys verify keys-2026-03-02.json --kek-file kek.b64
+  kubectl lethe keys verify keys-2026-03-02.json --kek-file kek.b64 --record`,
+		Args: oneArgument("the backup"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(kekFiles) == 0 {
 				return errors.New("--kek-file is needed: only the key-encryption key can tell whether the keys open")
 			}
-			backup, _, err := openBackup(args[0], kekFile)
+			backup, kek, err := openBackup(args[0], kekFiles)
 			if err != nil {
 				return err
 			}
@@ -112,10 +119,18 @@ func newKeysVerify(s *shell) *cobra.Command {
 				fmt.Fprintln(s.Out, describeItem(i))
 			}
 			s.note("Every key opens: %s, of %s.", countKinds(items), backup.Created.Format("2006-01-02 15:04 MST"))
-			return nil
+			if !record {
+				return nil
+			}
+			ns, err := cmd.Flags().GetString("keys-namespace")
+			if err != nil {
+				return err
+			}
+			return s.recordBackup(cmd.Context(), ns, backup, kek)
 		},
 	}
-	cmd.Flags().StringVar(&kekFile, "kek-file", "", "file with the key-encryption key")
+	cmd.Flags().StringArrayVar(&kekFiles, "kek-file", nil, "file with the key-encryption key; of a backup that was made while it changed, both, each with the flag")
+	cmd.Flags().BoolVar(&record, "record", false, "tell the cluster that this backup was verified")
 	return cmd
 }
 
@@ -130,27 +145,62 @@ func describeItem(i keyserver.BackupItem) string {
 	return line
 }
 
-// openBackup reads a backup and, when a key-encryption key is given, opens all of it.
-func openBackup(path, kekFile string) (keyserver.Backup, sealing.Ring, error) {
+// recordBackup tells the cluster that a backup opens with the one key that it names, and needs no other.
+func (s *shell) recordBackup(ctx context.Context, namespace string, backup keyserver.Backup, kek sealing.Ring) error {
+	only, err := kek.Find(backup.KEK)
+	if err != nil {
+		return fmt.Errorf("the backup needs key-encryption key %s: %w", backup.KEK, err)
+	}
+	if err := backup.Verify(sealing.Ring{only}); err != nil {
+		return fmt.Errorf("not recorded: the backup was made while the key-encryption key changed, and does not open with %s alone: %w", backup.KEK, err)
+	}
+	c, err := s.client()
+	if err != nil {
+		return err
+	}
+	record := keyserver.VerifiedBackup{Created: backup.Created, Digest: backup.Digest, KEK: backup.KEK, At: s.now().UTC().Truncate(time.Second)}
+	if err := changeRotation(ctx, c, namespace, func(cm *corev1.ConfigMap) error { return keyserver.RecordBackup(cm, record) }); err != nil {
+		return err
+	}
+	s.note("Recorded: a backup of %s under key-encryption key %s opens.", backup.Created.Format("2006-01-02 15:04 MST"), backup.KEK)
+	return nil
+}
+
+// openBackup reads a backup and, when key-encryption keys are given, opens all of it.
+func openBackup(path string, kekFiles []string) (keyserver.Backup, sealing.Ring, error) {
 	b, err := readFile("the backup", path)
 	if err != nil {
 		return keyserver.Backup{}, nil, err
 	}
 	backup, err := keyserver.ReadBackup(b)
-	if err != nil || kekFile == "" {
+	if err != nil || len(kekFiles) == 0 {
 		return backup, nil, err
 	}
-	text, err := readFile("--kek-file", kekFile)
+	var ring sealing.Ring
+	for _, file := range kekFiles {
+		kek, err := readKEK(file)
+		if err != nil {
+			return backup, nil, err
+		}
+		ring = append(ring, kek)
+	}
+	if leading, err := ring.Leading(backup.KEK); err == nil {
+		ring = leading // what has to be written anew is under the one that wrapped
+	}
+	return backup, ring, backup.Verify(ring)
+}
+
+func readKEK(file string) (sealing.Key, error) {
+	text, err := readFile("--kek-file", file)
 	if err != nil {
-		return backup, nil, err
+		return sealing.Key{}, err
 	}
 	defer clear(text)
 	kek, err := sealing.ParseKEK(text)
 	if err != nil {
-		return backup, nil, fmt.Errorf("--kek-file: %w", err)
+		return sealing.Key{}, fmt.Errorf("--kek-file: %w", err)
 	}
-	ring := sealing.Ring{kek}
-	return backup, ring, backup.Verify(ring)
+	return kek, nil
 }
 
 func newKeysRestore(s *shell) *cobra.Command {
@@ -172,26 +222,27 @@ Tenants, bots and stores that were made again under their names (out of Git, aft
 			if o.namespace, err = cmd.Flags().GetString("keys-namespace"); err != nil {
 				return err
 			}
-			if o.adopt && o.kekFile == "" {
+			if o.adopt && len(o.kekFiles) == 0 {
 				return errors.New("--adopt needs --kek-file: the keys are wrapped anew for the new UIDs")
 			}
 			o.path = args[0]
 			return s.restoreKeys(cmd.Context(), o)
 		},
 	}
-	cmd.Flags().StringVar(&o.kekFile, "kek-file", "", "file with the key-encryption key: everything is opened before anything is written")
+	cmd.Flags().StringArrayVar(&o.kekFiles, "kek-file", nil, "file with the key-encryption key: everything is opened before anything is written; may be given several times")
 	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "bind the keys to Tenants and objects that were made again")
 	cmd.Flags().BoolVar(&o.yes, "yes", false, "write without asking")
 	return cmd
 }
 
 type restoreOptions struct {
-	path, namespace, kekFile string
-	adopt, yes               bool
+	path, namespace string
+	kekFiles        []string
+	adopt, yes      bool
 }
 
 func (s *shell) restoreKeys(ctx context.Context, o restoreOptions) error {
-	backup, kek, err := openBackup(o.path, o.kekFile)
+	backup, kek, err := openBackup(o.path, o.kekFiles)
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,8 @@ type drill struct {
 	bot       *v1alpha1.BotDeployment
 	server    *httptest.Server
 	token     string
+	keys      *keyserver.Server
+	previous  []string // files of key-encryption keys of before
 }
 
 func newDrill(t *testing.T, name string) *drill {
@@ -73,18 +75,27 @@ func (d *drill) restart() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	var previous []sealing.Key
+	for _, file := range d.previous {
+		key, err := keyserver.LoadKEK(file)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		previous = append(previous, key)
+	}
 	metrics, err := keyserver.NewMetrics(prometheus.NewRegistry())
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	settings := resources.DefaultSettings()
 	settings.Image = "lethe:test"
-	s, err := keyserver.New(keyserver.Options{Client: testEnv.AsCluster(d.t), KEK: kek, KEKGrade: keyserver.GradeProduction, Realm: testRealm,
+	s, err := keyserver.New(keyserver.Options{Client: testEnv.AsCluster(d.t), KEK: kek, KEKPrevious: previous, KEKGrade: keyserver.GradeProduction, Realm: testRealm,
 		KeysNamespace: d.namespace, Hosts: []string{"localhost"}, Settings: settings, Clock: clock.RealClock{}, Random: rand.Reader,
 		Log: slog.New(slog.DiscardHandler), Metrics: metrics})
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	d.keys = s
 	d.server = httptest.NewServer(s.Handler())
 	d.t.Cleanup(d.server.Close)
 }

@@ -52,6 +52,7 @@ type caller struct {
 	as         string   // empty: the administrator
 	groups     []string // of as
 	terminal   bool
+	now        func() time.Time // nil for day0
 }
 
 func newCaller(t *testing.T) *caller {
@@ -72,6 +73,13 @@ func newCaller(t *testing.T) *caller {
 	return &caller{t: t, kubeconfig: path}
 }
 
+func (c *caller) time() time.Time {
+	if c.now != nil {
+		return c.now()
+	}
+	return day0
+}
+
 // run calls the program with something on standard input.
 func (c *caller) run(stdin string, args ...string) outcome {
 	c.t.Helper()
@@ -79,7 +87,7 @@ func (c *caller) run(stdin string, args ...string) outcome {
 	s := &shell{
 		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(stdin), Out: &out, ErrOut: &errOut},
 		config:    genericclioptions.NewConfigFlags(true),
-		now:       func() time.Time { return day0 },
+		now:       c.time,
 		random:    random(9),
 		terminal:  func() bool { return c.terminal },
 		hidden:    func() ([]byte, error) { return []byte(stdin), nil },
@@ -156,7 +164,7 @@ func makeTenant(t *testing.T, name string, change func(*v1alpha1.Tenant)) sealin
 	pub := priv.Public()
 	tenant.Status = v1alpha1.TenantStatus{
 		Namespaces:  []v1alpha1.TenantNamespaceStatus{{Name: name, UID: string(ns.UID), Origin: "Adopted"}},
-		SealingKeys: []v1alpha1.SealingKey{{KID: pub.KID(), Suite: sealing.Suite, Public: pub.String(), Realm: testRealm}},
+		SealingKeys: []v1alpha1.SealingKey{{KID: pub.KID(), Suite: sealing.Suite, Public: pub.String(), Realm: testRealm, State: v1alpha1.SealingKeyActive}},
 		KEKGrade:    "Production",
 	}
 	if err := testEnv.Client.Status().Update(ctx, tenant); err != nil {

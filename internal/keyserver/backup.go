@@ -68,7 +68,7 @@ func NewBackup(secrets []corev1.Secret, now time.Time) (Backup, error) {
 			if _, err := entry.as(formatCanary, &doc); err != nil {
 				return Backup{}, errors.New("the canary is not readable")
 			}
-			kid, err := sealing.WrappingKID(doc.Canary)
+			kid, err := sealing.WrappingKID(doc.present().Canary)
 			if err != nil {
 				return Backup{}, errors.New("the canary is not readable")
 			}
@@ -281,7 +281,7 @@ func (s BackupSecret) verify(kek sealing.Ring, tenants map[string]*tenantKeys) e
 	if _, err := openKEKDocument(s.stored(), formatCanary, kek, &canary); err != nil {
 		return err
 	}
-	if _, _, err := kek.UnwrapBytes(canary.Canary, sealing.PurposeCanary, canary.Realm); err != nil {
+	if _, _, err := kek.UnwrapBytes(canary.present().Canary, sealing.PurposeCanary, canary.Realm); err != nil {
 		return fmt.Errorf("canary: %w", err)
 	}
 	return nil

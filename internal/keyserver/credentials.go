@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -46,9 +47,9 @@ func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.Creden
 	}
 	resp, err := s.storeCredentials(ctx, sub, keys, wanted, !sub.hadKeys())
 	isNew := !sub.hadKeys()
-	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || (err == nil && isNew && len(wanted) > 0 && resp.Secret == "") {
-		// The object is not as new as its status says (a crash, or another replica), or a value was refused, and one that was
-		// stored before may go on: once more with what is stored.
+	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || errors.Is(err, errNotInUse) || (err == nil && isNew && len(wanted) > 0 && resp.Secret == "") {
+		// The object is not as new as its status says (a crash, or another replica), what is stored of it was moved, or a value
+		// was refused, and one that was stored before may go on: once more with what is stored.
 		resp, err = s.storeCredentials(ctx, sub, keys, wanted, false)
 	}
 	return resp, err
@@ -83,6 +84,9 @@ func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *ten
 	if err := s.recallVersions(ctx, sub, keys, wanted); err != nil {
 		return nil, err
 	}
+	if tenant, err = s.knowing(ctx, tenant, wanted); err != nil {
+		return nil, err
+	}
 	resolved, err := s.resolveAll(ctx, sub, tenant, keys, wanted)
 	if err != nil {
 		return nil, err
@@ -115,7 +119,7 @@ type set struct {
 	items []resolved
 }
 
-// newSet names a set by what goes into it: the object, its data key, and each credential's name, source, version and
+// newSet names a set by what goes into it: the object, the key that names its sets, and each credential's name, source, version and
 // variable. None of them gives a value away.
 func newSet(sub *subject, keys *objectKeys, items []resolved) set {
 	sorted := slices.Clone(items)
@@ -127,7 +131,7 @@ func newSet(sub *subject, keys *objectKeys, items []resolved) set {
 			fmt.Fprintf(h, "%d:%s,", len(p), p)
 		}
 	}
-	write("lethe/set/v1", sub.uid(), keys.keys.First().KID())
+	write("lethe/set/v1", sub.uid(), keys.digest.KID())
 	for _, r := range sorted {
 		write(r.wanted.name, r.source, strconv.FormatUint(uint64(r.version), 10), r.wanted.envName)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -31,15 +32,16 @@ func (s *Server) cleanSets(ctx context.Context, sub *subject, keys *objectKeys, 
 	}
 	used = append(used, present)
 	doc := keys.doc
-	doc.Sets = nil
+	doc.Sets, doc.Secrets = nil, maps.Clone(doc.Secrets)
 	for _, name := range keys.doc.Sets {
 		if slices.Contains(used, name) {
 			doc.Sets = append(doc.Sets, name)
 			continue
 		}
-		if err := s.deleteSet(ctx, sub, name); err != nil {
+		if err := s.deleteSet(ctx, sub, keys.doc.secretOf(name)); err != nil {
 			return err
 		}
+		delete(doc.Secrets, name)
 	}
 	return s.writeDocument(ctx, sub, keys, doc)
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -61,6 +62,19 @@ func (s *Server) resolveAll(ctx context.Context, sub *subject, tenant *tenantKey
 	return out, nil
 }
 
+// knowing returns the tenant's keys with every key that the credentials are sealed to, as far as there is one: another replica
+// may have made a new one since these were remembered.
+func (s *Server) knowing(ctx context.Context, tenant *tenantKeys, wanted []wantedCredential) (*tenantKeys, error) {
+	for _, w := range wanted {
+		if e, err := sealing.Parse(w.sealed); err == nil {
+			if _, ok := tenant.seal[e.KID]; !ok {
+				return s.keysAnew(ctx, tenant)
+			}
+		}
+	}
+	return tenant, nil
+}
+
 func refused(w wantedCredential, reason, format string, args ...any) resolved {
 	return resolved{wanted: w, result: protocol.CredentialResult{Name: w.name, Reason: reason, Message: fmt.Sprintf(format, args...)}}
 }
@@ -94,6 +108,10 @@ func (s *Server) resolveSealed(sub *subject, tenant *tenantKeys, keys *objectKey
 			return openSealed(envelope, tenant, place)
 		}
 		return r
+	}
+	if i := slices.IndexFunc(tenant.doc.Destroyed, func(d destroyedDoc) bool { return d.KID == envelope.KID }); i >= 0 {
+		return refused(w, protocol.ReasonUnknownKey, "sealed to key %s, which was destroyed on %s: seal it again with the Tenant's present key",
+			envelope.KID, tenant.doc.Destroyed[i].At.Format(time.DateOnly))
 	}
 	if _, ok := tenant.seal[envelope.KID]; !ok {
 		return refused(w, protocol.ReasonUnknownKey, "sealed to key %s, which Tenant %s does not have (it has %s): seal it again with the Tenant's present key",
@@ -137,7 +155,7 @@ func kids(tenant *tenantKeys) []string {
 	return out
 }
 
-// resolveRef reads a value out of a Secret of the object's namespace. Its source is keyed with the object's data key: the
+// resolveRef reads a value out of a Secret of the object's namespace. Its source is keyed with a key of the object: the
 // same value under another label or resourceVersion is the same set, and nobody can try values against it.
 func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys, w wantedCredential) (resolved, error) {
 	var secret corev1.Secret
@@ -161,7 +179,7 @@ func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys,
 	case len(value) == 0 || len(value) > sealing.MaxPlaintext:
 		return refused(w, protocol.ReasonMalformed, "key %s of Secret %s has %d bytes: a credential has 1 to %d", w.ref.Key, w.ref.Name, len(value), sealing.MaxPlaintext), nil
 	}
-	return stored(w, keys.keys.First().MAC("secretKeyRef", w.name, string(value)), 0, value), nil
+	return stored(w, keys.digest.MAC("secretKeyRef", w.name, string(value)), 0, value), nil
 }
 
 // isSharedWith says whether a Secret names a bot, or all bots of its namespace. Who may write bots has thereby no Secret, and
@@ -217,7 +235,7 @@ var errNotInUse = errors.New("the encrypted Secret that held the value is gone")
 func (s *Server) valueInUse(ctx context.Context, sub *subject, keys *objectKeys, name string) ([]byte, error) {
 	for _, set := range slices.Backward(keys.doc.Sets) {
 		var secret corev1.Secret
-		err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: set}, &secret)
+		err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: keys.doc.secretOf(set)}, &secret)
 		if apierrors.IsNotFound(err) {
 			continue
 		}

@@ -27,7 +27,7 @@ func (s *Server) writeSet(ctx context.Context, sub *subject, keys *objectKeys, s
 		return err
 	}
 	if slices.Contains(keys.doc.Sets, st.name) {
-		done, err := s.haveSet(ctx, sub, st)
+		done, err := s.haveSet(ctx, sub, keys, st)
 		if err != nil {
 			return err
 		}
@@ -45,7 +45,7 @@ func (s *Server) writeSet(ctx context.Context, sub *subject, keys *objectKeys, s
 	}
 	err = s.Client.Create(ctx, secret)
 	if apierrors.IsAlreadyExists(err) {
-		done, err := s.haveSet(ctx, sub, st)
+		done, err := s.haveSet(ctx, sub, keys, st)
 		if err == nil && !done {
 			err = later(protocol.ReasonInternal, 1, "Secret %s/%s came and went", sub.namespace(), st.name)
 		}
@@ -56,9 +56,9 @@ func (s *Server) writeSet(ctx context.Context, sub *subject, keys *objectKeys, s
 
 // haveSet says whether the Secret of a set is there. One of that name that is not ours is refused: it is not adopted,
 // overwritten or deleted.
-func (s *Server) haveSet(ctx context.Context, sub *subject, st set) (bool, error) {
+func (s *Server) haveSet(ctx context.Context, sub *subject, keys *objectKeys, st set) (bool, error) {
 	var secret corev1.Secret
-	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: st.name}, &secret)
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: keys.doc.secretOf(st.name)}, &secret)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
@@ -86,15 +86,17 @@ func (s *Server) buildSet(ctx context.Context, sub *subject, keys *objectKeys, s
 	}
 	immutable := true
 	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: sub.namespace(), Name: st.name, Labels: labels,
+		ObjectMeta: metav1.ObjectMeta{Namespace: sub.namespace(), Name: keys.doc.secretOf(st.name), Labels: labels,
 			Annotations: map[string]string{annotationInputs: st.hash}, OwnerReferences: resources.OwnerReference(sub.object, sub.kind)},
 		Type: v1alpha1.SecretTypeEncrypted, Immutable: &immutable, Data: map[string][]byte{},
 	}
 	for _, r := range st.items {
 		value, err := r.value(ctx)
 		if errors.Is(err, errNotInUse) || errors.Is(err, sealing.ErrUnknownKey) || errors.Is(err, sealing.ErrDoesNotOpen) {
-			return nil, refuse(protocol.ReasonKeyMissing,
+			none := refuse(protocol.ReasonKeyMissing,
 				"credential %s: %s, and the spec holds no newer one that opens: seal it again with a higher version", r.wanted.name, errNotInUse)
+			none.cause = errNotInUse
+			return nil, none
 		}
 		if err != nil {
 			return nil, err

@@ -1,6 +1,10 @@
 package keyserver
 
-import "time"
+import (
+	"time"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
 
 // What lies in the keys' namespace: Secrets of type lethe.dev/wrapped-key with one JSON document each, under documentKey,
 // in an envelope that authenticates it (envelope.go). Frozen in docs/design/formats.md.
@@ -46,8 +50,10 @@ func objectSecretName(uid string) string { return objectPrefix + uid }
 // States of a tenant's key and of a sealing key. An Active one is used for what is new; a Retired one only opens what is
 // still under it.
 const (
-	stateActive  = "Active"
-	stateRetired = "Retired"
+	stateActive  = v1alpha1.SealingKeyActive
+	stateRetired = v1alpha1.SealingKeyRetired
+	// stateDestroyed is a key-encryption key's, every copy of which a person says to have destroyed.
+	stateDestroyed = "Destroyed"
 )
 
 // keyDoc is a symmetric key under the key above it.
@@ -55,6 +61,8 @@ type keyDoc struct {
 	KID   string `json:"kid"`
 	Key   string `json:"key"`
 	State string `json:"state,omitempty"` // of a tenant's key
+	// Since is when it came into its state, or was made.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // tenantDoc holds a tenant's keys.
@@ -70,6 +78,13 @@ type tenantDoc struct {
 	UIDRange uidRangeDoc `json:"uidRange"`
 	// Binding names what the Tenant was when it was last looked at: see bindingOf.
 	Binding string `json:"binding,omitempty"`
+	// Destroyed are the last sealing keys that a person had destroyed, to say so to whoever still uses one.
+	Destroyed []destroyedDoc `json:"destroyed,omitempty"`
+}
+
+type destroyedDoc struct {
+	KID string    `json:"kid"`
+	At  time.Time `json:"at"`
 }
 
 type sealDoc struct {
@@ -100,6 +115,13 @@ type objectDoc struct {
 	Sets []string `json:"sets,omitempty"`
 	// Current is the one of them that is in use.
 	Current string `json:"current,omitempty"`
+	// Digest is a key under the tenant's that names sets and tells values apart. It encrypts nothing and outlives data keys, so
+	// that a new data key changes no name.
+	Digest keyDoc `json:"digest"`
+	// Secrets says in which Secret a set lies that is not in the one of its own name: it was encrypted anew since.
+	Secrets map[string]string `json:"secrets,omitempty"`
+	// Moving are Secrets that may exist and in which no set lies (yet, or any more).
+	Moving []string `json:"moving,omitempty"`
 }
 
 type credentialDoc struct {
@@ -132,6 +154,27 @@ type caEntry struct {
 
 // canaryDoc tells a wrong KEK before it does harm.
 type canaryDoc struct {
-	Realm  string `json:"realm"`
-	Canary string `json:"canary"`
+	Realm string `json:"realm"`
+	// KEKs are the key-encryption keys of this installation: the one that wraps, then those of before.
+	KEKs []kekDoc `json:"keks"`
+}
+
+// kekDoc is what is known of one key-encryption key.
+type kekDoc struct {
+	KID    string    `json:"kid"`
+	Canary string    `json:"canary"` // a known text under it
+	State  string    `json:"state"`
+	Since  time.Time `json:"since"` // when it came into Active or Retired
+	// Rewrapped is since when nothing has been under a retired one.
+	Rewrapped time.Time `json:"rewrapped,omitzero"`
+	// Destroyed is when a person said to have destroyed every copy of it.
+	Destroyed time.Time `json:"destroyed,omitzero"`
+}
+
+// present is the one that wraps; the zero value in a document that holds none.
+func (d canaryDoc) present() kekDoc {
+	if len(d.KEKs) == 0 {
+		return kekDoc{}
+	}
+	return d.KEKs[0]
 }

@@ -83,6 +83,15 @@ func readDocument(secret *corev1.Secret, format string, into any) (envelope, err
 	return e, nil
 }
 
+// formatOf is the format of a Secret's document, whatever it is; empty when it cannot be told.
+func formatOf(secret *corev1.Secret) string {
+	var head envelope
+	if err := json.Unmarshal(secret.Data[documentKey], &head); err != nil {
+		return ""
+	}
+	return head.Format
+}
+
 // check authenticates the envelope of a Secret.
 func (e envelope) check(secret *corev1.Secret, keys sealing.Ring) error {
 	err := keys.CheckDocument(e.MAC, e.Format, secret.Name, e.Generation, e.Document)
@@ -158,7 +167,12 @@ func keySecret(namespace, name, tenant string, data []byte) *corev1.Secret {
 
 // kek are the key-encryption keys: the first one wraps, the others only open. Everything that is wrapped, opened or
 // authenticated under one goes through here.
-func (o *Options) kek() sealing.Ring { return sealing.Ring{o.KEK} }
+func (o *Options) kek() sealing.Ring {
+	if o.ring == nil {
+		return append(sealing.Ring{o.KEK}, o.KEKPrevious...)
+	}
+	return o.ring.get()
+}
 
 // updateDocument writes a document anew: the next generation of what was read, and only over exactly that. It returns the
 // Secret and its generation.
@@ -253,5 +267,10 @@ func openObjectDocument(secret *corev1.Secret, tenant *tenantKeys) (*objectKeys,
 	if keys.keys, err = openRing(tenant.keys, d.Keys, sealing.PurposeData, tenant.ids(d.UID)...); err != nil {
 		return nil, altered(secret, "the data key does not open")
 	}
+	digest, err := openRing(tenant.keys, []keyDoc{d.Digest}, sealing.PurposeDigest, tenant.ids(d.UID)...)
+	if err != nil {
+		return nil, altered(secret, "the key that names sets does not open")
+	}
+	keys.digest = digest.First()
 	return keys, e.check(secret, keys.keys)
 }

@@ -469,9 +469,9 @@ func generateVectors(t *testing.T) {
 	object.doc.Sets, object.doc.Current = []string{"support-cred-0123456789"}, "support-cred-0123456789"
 	stored, err := newDocument("lethe-keys", objectSecretName(sub.uid()), "acme", formatObject, 2, object.keys, object.doc)
 	must(err)
-	wrapped, err := s.kek().WrapBytes(s.Random, "canary", []byte(canaryText), sealing.PurposeCanary, s.Realm)
+	present, err := s.newKEKDoc(key, s.now())
 	must(err)
-	canary, err := newDocument("lethe-keys", canaryName, "", formatCanary, 1, s.kek(), canaryDoc{Realm: s.Realm, Canary: wrapped})
+	canary, err := newDocument("lethe-keys", canaryName, "", formatCanary, 1, s.kek(), canaryDoc{Realm: s.Realm, KEKs: []kekDoc{present}})
 	must(err)
 	secrets := map[string]json.RawMessage{}
 	for _, secret := range []*corev1.Secret{made, stored, canary} {

@@ -87,14 +87,40 @@ func (s *Server) openCanary(ctx context.Context) error {
 	if doc.Realm != s.Realm {
 		return later(protocol.ReasonKEKUnavailable, 30, "the keys in %s are of realm %q, this keyserver runs with --realm %q", s.KeysNamespace, doc.Realm, s.Realm)
 	}
-	_, text, err := s.kek().UnwrapBytes(doc.Canary, sealing.PurposeCanary, doc.Realm)
+	_, text, err := s.kek().UnwrapBytes(doc.present().Canary, sealing.PurposeCanary, doc.Realm)
 	if err != nil || string(text) != canaryText {
-		return s.wrongKEK(doc.Canary)
+		return s.wrongKEK(doc.present().Canary)
 	}
 	if _, err := openKEKDocument(&secret, formatCanary, s.kek(), &doc); err != nil {
 		return later(protocol.ReasonKEKUnavailable, 30, "%s: delete that Secret, and it is made again", err)
 	}
-	return nil
+	s.noteMissingKEK(doc)
+	return s.ring.lead(doc.present().KID)
+}
+
+// noteMissingKEK remembers that documents may be under an earlier key-encryption key that this process does not hold. What is
+// under the others is still answered for, but the process says that it is not ready.
+func (s *Server) noteMissingKEK(doc canaryDoc) {
+	missing := ""
+	for _, k := range doc.KEKs {
+		if _, err := s.kek().Find(k.KID); err != nil && k.State == stateRetired && k.Rewrapped.IsZero() {
+			missing = k.KID
+		}
+	}
+	s.kekMu.Lock()
+	defer s.kekMu.Unlock()
+	s.kekMissing = missing
+}
+
+// holdsEveryKEK refuses to be called ready while keys may lie under an earlier key-encryption key that is not here.
+func (s *Server) holdsEveryKEK() error {
+	s.kekMu.Lock()
+	defer s.kekMu.Unlock()
+	if s.kekMissing == "" {
+		return nil
+	}
+	return later(protocol.ReasonKEKUnavailable, 30,
+		"keys are still under key-encryption key %s: start the keyserver with its file as --kek-file-previous (kek.previous), until `kubectl lethe keys status` says that nothing is under it", s.kekMissing)
 }
 
 func (s *Server) wrongKEK(wrapped string) error {
@@ -129,11 +155,11 @@ func (s *Server) makeCanary(ctx context.Context) error {
 			}
 		}
 	}
-	wrapped, err := s.kek().WrapBytes(s.Random, "canary", []byte(canaryText), sealing.PurposeCanary, s.Realm)
+	present, err := s.newKEKDoc(s.kek().First(), s.now())
 	if err != nil {
 		return err
 	}
-	secret, err := newDocument(s.KeysNamespace, canaryName, "", formatCanary, 1, s.kek(), canaryDoc{Realm: s.Realm, Canary: wrapped})
+	secret, err := newDocument(s.KeysNamespace, canaryName, "", formatCanary, 1, s.kek(), canaryDoc{Realm: s.Realm, KEKs: []kekDoc{present}})
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package keyserver
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -61,6 +62,39 @@ func (s *Server) keysOf(ctx context.Context, tenant *v1alpha1.Tenant) (*tenantKe
 	return keys, nil
 }
 
+// keysAnew reads a tenant's keys that were remembered once more: what another replica has made since is in them.
+func (s *Server) keysAnew(ctx context.Context, was *tenantKeys) (*tenantKeys, error) {
+	var secret corev1.Secret
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: tenantSecretName(was.doc.Tenant)}, &secret)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, err
+	}
+	if err != nil {
+		return was, nil
+	}
+	keys, err := openTenantDocument(&secret, s.kek())
+	if err != nil {
+		return nil, s.refuseDocument(err, "")
+	}
+	if keys.doc.UID != was.doc.UID || keys.doc.Realm != was.doc.Realm || keys.generation < was.generation {
+		return was, nil
+	}
+	s.keys.put(keys.doc.UID, keys)
+	return keys, nil
+}
+
+// wraps says whether an object's keys are under the tenant's.
+func (k *tenantKeys) wraps(d objectDoc) bool {
+	for _, entry := range append(slices.Clone(d.Keys), d.Digest) {
+		if parent, err := sealing.WrappingKID(entry.Key); err == nil {
+			if _, err := k.keys.Find(parent); err != nil {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func (s *Server) keyMissing(tenant *v1alpha1.Tenant) error {
 	return refuse(protocol.ReasonKeyMissing,
 		"the keys of Tenant %s are gone: Secret %s/%s does not hold what its status names; restore them with `kubectl lethe keys restore` (new ones are never made in their place: nothing that was sealed would open)",
@@ -90,7 +124,8 @@ func (s *Server) openTenantKeys(secret *corev1.Secret, tenant *v1alpha1.Tenant) 
 		return nil, rolledBack(secret, keys.generation, tenant.Status.KeysGeneration)
 	}
 	for _, known := range tenant.Status.SealingKeys {
-		if _, ok := keys.seal[known.KID]; !ok {
+		destroyed := slices.ContainsFunc(keys.doc.Destroyed, func(d destroyedDoc) bool { return d.KID == known.KID })
+		if _, ok := keys.seal[known.KID]; !ok && !destroyed {
 			return nil, s.keyMissing(tenant)
 		}
 	}

@@ -47,6 +47,13 @@ func (m *memo[V]) put(key string, value V) {
 	m.items[key] = memoItem[V]{value, m.clock.Now().Add(m.ttl)}
 }
 
+// forget forgets one value.
+func (m *memo[V]) forget(key string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.items, key)
+}
+
 // flush forgets everything.
 func (m *memo[V]) flush() {
 	m.mu.Lock()

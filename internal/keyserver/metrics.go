@@ -16,6 +16,9 @@ type Metrics struct {
 	certificate *prometheus.GaugeVec
 	// channelsTaken counts credentials that were refused because another bot holds their channel.
 	channelsTaken prometheus.Counter
+	// onOld and rotationPass are about rotation.
+	onOld        *prometheus.GaugeVec
+	rotationPass prometheus.Gauge
 }
 
 // NewMetrics registers the metrics.
@@ -33,10 +36,14 @@ func NewMetrics(into prometheus.Registerer) (*Metrics, error) {
 			Help: "Deleted Tenants whose sealing keys wait for the end of their grace, and are destroyed then."}),
 		certificate: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lethe_keyserver_certificate_expiry_timestamp_seconds",
 			Help: "When the server's certificate (leaf) and its authority (ca) end."}, []string{"certificate"}),
+		onOld: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lethe_keyserver_keys_on_old",
+			Help: "What is still on an old key, by layer, as the last pass over all documents counted it: documents (kek), keys (tenant), values of live objects (sealing), objects (data)."}, []string{"layer"}),
+		rotationPass: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lethe_keyserver_rotation_pass_timestamp_seconds",
+			Help: "When the last whole pass over all documents ended."}),
 	}
 	m.channelsTaken = prometheus.NewCounter(prometheus.CounterOpts{Name: "lethe_keyserver_channels_taken_total",
 		Help: "Credentials that were refused because another bot holds the messenger's channel that they speak for."})
-	for _, c := range []prometheus.Collector{m.channelsTaken, m.requests, m.duration, m.tenantKeys, m.kekUsable, m.certificate, m.pending} {
+	for _, c := range []prometheus.Collector{m.channelsTaken, m.requests, m.duration, m.tenantKeys, m.kekUsable, m.certificate, m.pending, m.onOld, m.rotationPass} {
 		if err := into.Register(c); err != nil {
 			return nil, err
 		}

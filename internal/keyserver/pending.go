@@ -163,7 +163,7 @@ func (s *Server) revive(ctx context.Context, tenant *v1alpha1.Tenant, w *waiting
 	if err != nil {
 		return nil, err
 	}
-	entry.State = stateActive
+	entry.State, entry.Since = stateActive, s.now()
 	doc.Keys = []keyDoc{entry}
 	for _, d := range w.doc.Seal {
 		if d.Key, err = s.rewrapSeal(s.kek(), sealing.PurposePending, w.doc.ids(), sealing.Ring{key}, sealing.PurposeSeal, ids, d); err != nil {

@@ -115,7 +115,7 @@ func (r *restoring) sameKEK() error {
 	if _, err := readDocument(secret, formatCanary, &doc); err != nil {
 		return r.problem("%s", err)
 	}
-	kid, err := sealing.WrappingKID(doc.Canary)
+	kid, err := sealing.WrappingKID(doc.present().Canary)
 	if err != nil || kid != r.backup.KEK || doc.Realm != r.backup.Realm {
 		return r.problem("the keys in %s are under key-encryption key %s and realm %s, those of the backup under %s and %s: start the keyserver with those, in an empty namespace",
 			r.namespace, kid, doc.Realm, r.backup.KEK, r.backup.Realm)
@@ -299,10 +299,13 @@ func (r *restoring) object(s BackupSecret) error {
 			return err
 		}
 	}
+	if bound.Digest.Key, err = r.tenants[doc.TenantUID].keys.Wrap(r.random, keys.digest, sealing.PurposeDigest, bound.Realm, bound.Tenant, live.UID, object.UID); err != nil {
+		return err
+	}
 	if object.UID != doc.UID {
 		// Encrypted Secrets of the earlier object are bound to its UID and open no more. What must not be lost is how far
 		// the versions got.
-		bound.Sets, bound.Current, bound.Credentials = nil, "", map[string]credentialDoc{}
+		bound.Sets, bound.Current, bound.Credentials, bound.Secrets, bound.Moving = nil, "", map[string]credentialDoc{}, nil, nil
 		for name, c := range doc.Credentials {
 			bound.Credentials[name] = credentialDoc{Highest: c.Highest, Digest: c.Digest, Unused: c.Unused}
 		}

@@ -119,7 +119,7 @@ func (s *Server) destroyObject(ctx context.Context, secret *corev1.Secret, doc o
 	if err := s.releaseChannels(ctx, doc); err != nil {
 		return err
 	}
-	for _, name := range doc.Sets {
+	for _, name := range doc.secretNames() {
 		if err := s.deleteOldSet(ctx, doc, name); err != nil {
 			return err
 		}

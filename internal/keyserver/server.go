@@ -30,8 +30,9 @@ const (
 type Options struct {
 	// Client reads live: one without a cache.
 	Client client.Client
-	// KEK is the key-encryption key.
-	KEK sealing.Key
+	// KEK is the key-encryption key, and KEKPrevious are those of before, while anything may be under them.
+	KEK         sealing.Key
+	KEKPrevious []sealing.Key
 	// KEKGrade is Production or Evaluation.
 	KEKGrade string
 	// Realm is bound into everything: a DNS label chosen at installation.
@@ -49,6 +50,8 @@ type Options struct {
 	Random         io.Reader
 	Log            *slog.Logger
 	Metrics        *Metrics
+
+	ring *kekRing // New makes it; shared by all parts of a server
 }
 
 // Server answers the calls of package protocol.
@@ -70,6 +73,9 @@ type Server struct {
 	kekMu      sync.Mutex
 	kekChecked time.Time
 	kekErr     error
+	kekMissing string // an earlier key that is still needed and not here
+
+	rotation rotation
 }
 
 // New makes a server; it asks nothing of the cluster yet.
@@ -93,6 +99,10 @@ func New(o Options) (*Server, error) {
 		if !isPinned(image) {
 			return nil, fmt.Errorf("--previous-image %q is not of the form REPOSITORY@sha256:<64 hex digits>: a tag may come to mean another image", image)
 		}
+	}
+	var err error
+	if o.ring, err = newKEKRing(o); err != nil {
+		return nil, err
 	}
 	s := &Server{Options: o, inFlight: newInFlight()}
 	s.tenants = newMemo[*v1alpha1.Tenant](o.Clock, tenantMemory)
@@ -126,6 +136,9 @@ func (s *Server) Maintain(ctx context.Context) error {
 // Ready says whether calls can be answered now: the key-encryption key opens its canary and there is a certificate.
 func (s *Server) Ready(ctx context.Context) error {
 	if err := s.kekUsable(ctx); err != nil {
+		return err
+	}
+	if err := s.holdsEveryKEK(); err != nil {
 		return err
 	}
 	return s.authority.ready()

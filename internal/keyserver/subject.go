@@ -110,6 +110,8 @@ type objectKeys struct {
 	generation int64          // of the document
 	doc        objectDoc
 	keys       sealing.Ring // the first encrypts
+	digest     sealing.Key  // names sets and tells values apart
+	tenant     *tenantKeys  // whose keys these are under; only while they are rotated
 }
 
 func (k *objectKeys) owner() sealing.Owner {
@@ -136,6 +138,14 @@ func (s *Server) loadObjectKeys(ctx context.Context, sub *subject, tenant *tenan
 			"Secret %s/%s holds the key of %s %s/%s of Tenant %s, not of this object: the namespace has changed hands; delete the object and make it again",
 			secret.Namespace, secret.Name, d.Kind, d.Namespace, d.Name, d.Tenant)
 	}
+	if !tenant.wraps(d) {
+		// Another replica has rotated the tenant's key since this one read it.
+		fresh, err := s.keysAnew(ctx, tenant)
+		if err != nil {
+			return nil, err
+		}
+		tenant = fresh
+	}
 	keys, err := openObjectDocument(secret, tenant)
 	if err != nil {
 		return nil, s.refuseDocument(err, "")
@@ -152,6 +162,11 @@ func (s *Server) newObjectKeys(sub *subject, tenant *tenantKeys) (*objectKeys, e
 	if err != nil {
 		return nil, err
 	}
-	return &objectKeys{keys: sealing.Ring{key}, doc: objectDoc{Realm: tenant.doc.Realm, Tenant: tenant.doc.Tenant, TenantUID: tenant.doc.UID,
-		Kind: sub.kind, Namespace: sub.namespace(), Name: sub.name(), UID: sub.uid(), Keys: []keyDoc{entry}}}, nil
+	digest, naming, err := s.newKeyUnder(tenant.keys, sealing.PurposeDigest, tenant.ids(sub.uid())...)
+	if err != nil {
+		return nil, err
+	}
+	entry.Since = s.now()
+	return &objectKeys{keys: sealing.Ring{key}, digest: digest, doc: objectDoc{Realm: tenant.doc.Realm, Tenant: tenant.doc.Tenant, TenantUID: tenant.doc.UID,
+		Kind: sub.kind, Namespace: sub.namespace(), Name: sub.name(), UID: sub.uid(), Keys: []keyDoc{entry}, Digest: naming}}, nil
 }

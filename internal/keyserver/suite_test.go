@@ -130,6 +130,7 @@ type world struct {
 	tenant   *v1alpha1.Tenant
 	ns       string
 	cluster  client.Client
+	before   []sealing.Key // key-encryption keys of before
 }
 
 func newWorld(t *testing.T) *world {

@@ -37,11 +37,17 @@ func (s *Server) tenant(ctx context.Context, _ caller, req *protocol.TenantReque
 	if keys, err = s.recordTenant(ctx, keys, &tenant); err != nil {
 		return nil, err
 	}
+	resp := s.tenantResponse(keys)
+	return resp, s.publishKeys(ctx, &tenant, resp)
+}
+
+// tenantResponse is what may be known of a tenant's keys: the one to seal to first, then the retired ones.
+func (s *Server) tenantResponse(keys *tenantKeys) *protocol.TenantResponse {
 	resp := &protocol.TenantResponse{KEKGrade: s.KEKGrade, Generation: keys.generation, UIDRange: protocol.UIDRange(keys.doc.UIDRange)}
 	for _, d := range keys.doc.Seal {
-		resp.SealingKeys = append(resp.SealingKeys, protocol.SealingKey{KID: d.KID, Suite: d.Suite, Public: d.Public, Realm: keys.doc.Realm})
+		resp.SealingKeys = append(resp.SealingKeys, protocol.SealingKey{KID: d.KID, Suite: d.Suite, Public: d.Public, Realm: keys.doc.Realm, State: d.State})
 	}
-	return resp, s.publishKeys(ctx, &tenant, resp)
+	return resp
 }
 
 // ensureTenantKeys reads the keys live, not from memory: this call is how a person finds out that they are gone.
@@ -127,7 +133,7 @@ func (s *Server) makeTenantKeys(tenant *v1alpha1.Tenant, block uidRangeDoc) (*co
 	if err != nil {
 		return nil, err
 	}
-	entry.State = stateActive
+	entry.State, entry.Since = stateActive, s.now()
 	doc.Keys = []keyDoc{entry}
 	seal, err := s.newSealKey(sealing.Ring{key}, ids...)
 	if err != nil {

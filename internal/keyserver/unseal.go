@@ -219,7 +219,7 @@ func (s *Server) onlyPod(ctx context.Context, pod *corev1.Pod) error {
 // openSet reads and opens an encrypted Secret of an object.
 func (s *Server) openSet(ctx context.Context, sub *subject, keys *objectKeys, set string) (*protocol.SecretBundle, error) {
 	var secret corev1.Secret
-	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: set}, &secret)
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: keys.doc.secretOf(set)}, &secret)
 	if apierrors.IsNotFound(err) {
 		return nil, later(protocol.ReasonNotReady, 2, "Secret %s/%s is gone; the manager makes it again", sub.namespace(), set)
 	}

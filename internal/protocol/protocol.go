@@ -93,6 +93,7 @@ type SealingKey struct {
 	Suite  string `json:"suite"`
 	Public string `json:"public"`
 	Realm  string `json:"realm"`
+	State  string `json:"state"` // Active or Retired
 }
 
 // CredentialsRequest asks to open and store the credentials of a BotDeployment or a DataStore.

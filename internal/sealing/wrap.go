@@ -29,6 +29,7 @@ const (
 	PurposeTenant  Purpose = "tenant"  // a tenant's key under the KEK; bound to realm, tenant, tenant UID
 	PurposeSeal    Purpose = "seal"    // the private key that values are sealed to, under the tenant's; bound to the same
 	PurposeData    Purpose = "data"    // an object's data key under the tenant's; bound to the same and the object's UID
+	PurposeDigest  Purpose = "digest"  // a key that names an object's sets, under the tenant's; bound like a data key
 	PurposeCA      Purpose = "ca"      // the private key of the keyserver's CA under the KEK; bound to the realm
 	PurposeChannel Purpose = "channel" // the key that channels' identities are digested with, under the KEK; bound to the realm
 	// PurposePending is a private key of a deleted tenant under the KEK; bound to realm, tenant, the earlier tenant's UID.

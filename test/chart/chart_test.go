@@ -128,6 +128,22 @@ func TestChartRendersNoSecret(t *testing.T) {
 	}
 }
 
+func TestChartHandsEveryKeyEncryptionKeyToTheKeyserver(t *testing.T) {
+	evaluation := []string{"--set", "realm=test", "--set", "kek.source=EvaluationSecret", "--set", "kek.secretName=kek", "--set", "kek.acceptEvaluationGrade=true"}
+	for _, values := range [][]string{needed, evaluation} {
+		values = append(slices.Clone(values), "--set", "kek.file=kek-2", "--set", "kek.previous={kek,kek-0}")
+		keyserver := podOf(t, byKey(mustRender(renderChart("lethe-system", values...))(t))["Deployment.apps lethe-system/lethe-keyserver"])
+		for _, arg := range []string{"--kek-file=/var/run/lethe/kek/kek-2", "--kek-file-previous=/var/run/lethe/kek/kek", "--kek-file-previous=/var/run/lethe/kek/kek-0"} {
+			if !slices.Contains(keyserver.Spec.Containers[0].Args, arg) {
+				t.Errorf("want %s in %q", arg, keyserver.Spec.Containers[0].Args)
+			}
+		}
+		if secret := keyserver.Spec.Volumes[0].Secret; secret != nil && len(secret.Items) != 3 {
+			t.Errorf("the Secret is mounted with %d of 3 keys", len(secret.Items))
+		}
+	}
+}
+
 func TestWrongValuesAreRefusedWithARemedy(t *testing.T) {
 	for name, tc := range map[string]struct {
 		values []string
@@ -143,6 +159,9 @@ func TestWrongValuesAreRefusedWithARemedy(t *testing.T) {
 		"a folder of the node":          {[]string{"realm=x", "kek.volume.hostPath.path=/"}, "hostPath"},
 		"two volumes":                   {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "kek.volume.csi.driver=y"}, "/kek/volume"},
 		"a value that does not exist":   {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "manger.workers=3"}, "manger"},
+		"the new key as an old one":     {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "kek.previous={kek}"}, "kek.file stands in kek.previous"},
+		"an old key twice":              {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "kek.previous={a,a}"}, "/kek/previous"},
+		"an old key with a path":        {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "kek.previous={../a}"}, "/kek/previous"},
 		"a key written into the values": {[]string{"realm=x", "kek.value=c2VjcmV0"}, "value"},
 	} {
 		t.Run(name, func(t *testing.T) {

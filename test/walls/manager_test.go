@@ -22,14 +22,14 @@ func TestManagerChangesNoSpec(t *testing.T) {
 	for _, o := range []client.Object{bot.DeepCopy(), owner, fresh} {
 		mustCreate(t, o)
 	}
-	ours := lethev1.SealingKey{KID: "0123456789abcdef", Suite: "s", Public: "ours", Realm: "r"}
+	ours := lethev1.SealingKey{KID: "0123456789abcdef", Suite: "s", Public: "ours", Realm: "r", State: lethev1.SealingKeyActive}
 	owner.Status.SealingKeys, owner.Status.KEKGrade = []lethev1.SealingKey{ours}, "Evaluation"
 	owner.Status.UIDRange = &lethev1.UIDRange{First: 1_000_005_000, Size: 1000}
 	if err := admin.Status().Update(t.Context(), owner); err != nil {
 		t.Fatal(err)
 	}
-	mine := `{"kid":"fedcba9876543210","suite":"s","public":"mine","realm":"r"}`
-	known := `{"kid":"0123456789abcdef","suite":"s","public":"ours","realm":"r"}`
+	mine := `{"kid":"fedcba9876543210","suite":"s","public":"mine","realm":"r","state":"Active"}`
+	known := `{"kid":"0123456789abcdef","suite":"s","public":"ours","realm":"r","state":"Active"}`
 	climb(t, "lethe-manager-specs", []attempt{
 		{name: "its finalizer", as: manager, try: patchOf(bot, `{"metadata":{"finalizers":["example.com/other","lethe.dev/keys"]}}`)},
 		{name: "a status", as: manager, try: patchStatusOf(bot, `{"status":{"observedGeneration":1}}`)},

@@ -78,6 +78,9 @@ tolerations:
 {{- fail (printf "realm cannot be changed: this installation is %q and everything that was sealed or wrapped is bound to that name, the values say %q. Set realm back." .data.realm $.Values.realm) -}}
 {{- end -}}
 {{- end -}}
+{{- if has .Values.kek.file .Values.kek.previous -}}
+{{- fail "kek.file stands in kek.previous too: the new key-encryption key and those before it are different files." -}}
+{{- end -}}
 {{- if eq .Values.kek.source "Volume" -}}
 {{- if not .Values.kek.volume -}}
 {{- fail "kek.volume is required when kek.source is Volume: name the volume that holds the key-encryption key, for example --set kek.volume.persistentVolumeClaim.claimName=lethe-kek. 'kubectl lethe kek generate' makes a key; docs/install.md shows the way." -}}

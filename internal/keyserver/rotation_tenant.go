@@ -1,0 +1,366 @@
+package keyserver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// Bounds of what a tenant's document and its Tenant's status hold.
+const (
+	maxSealKeys   = 16
+	maxTenantKeys = 4
+	maxDestroyed  = 32
+)
+
+// tenantDocument brings one tenant's document up to date: its key under the KEK that wraps, its sealing key and its own key no
+// older than asked for, what is under its own key under the first, retired sealing keys ended that somebody wants ended. All of
+// it is one write.
+func (p *pass) tenantDocument(ctx context.Context, secret *corev1.Secret) error {
+	var doc tenantDoc
+	e, err := readDocument(secret, formatTenant, &doc)
+	if err != nil {
+		return err
+	}
+	keys := &tenantKeys{secret: secret, generation: e.Generation, doc: doc}
+	if p.tenantWants(doc) {
+		if keys, err = openTenantDocument(secret, p.kek()); err != nil {
+			p.noteTenant(doc)
+			return err
+		}
+		if keys, err = p.rewriteTenant(ctx, keys); err != nil {
+			p.noteTenant(doc)
+			return err
+		}
+	}
+	p.noteTenant(keys.doc)
+	return p.publishRotated(ctx, keys)
+}
+
+// tenantWants says whether anything is to be done, without opening a key.
+func (p *pass) tenantWants(doc tenantDoc) bool {
+	kek := p.kek().First().KID()
+	for _, k := range doc.Keys {
+		if parent, err := sealing.WrappingKID(k.Key); err != nil || parent != kek {
+			return true
+		}
+	}
+	for _, k := range doc.Seal {
+		if parent, err := sealing.WrappingKID(k.Key); err != nil || len(doc.Keys) == 0 || parent != doc.Keys[0].KID {
+			return true
+		}
+		if d, ok := p.request.Destroy[k.KID]; ok && d.Tenant == doc.Tenant {
+			return true
+		}
+	}
+	return p.due(LayerTenant, doc.Tenant, doc.Keys[0].Since) || len(doc.Seal) == 0 || p.due(LayerSealing, doc.Tenant, doc.Seal[0].Since)
+}
+
+// due says whether a key is older than asked for.
+func (p *pass) due(layer Layer, tenant string, since time.Time) bool {
+	return since.Before(p.request.Of(layer, tenant))
+}
+
+// sinceFor is the time of a new key: never before what was asked for, so that one request makes one key.
+func (p *pass) sinceFor(layer Layer, tenant string) time.Time {
+	now := p.now()
+	if asked := p.request.Of(layer, tenant); asked.After(now) {
+		return asked.UTC().Truncate(time.Second).Add(time.Second)
+	}
+	return now
+}
+
+func (p *pass) rewriteTenant(ctx context.Context, keys *tenantKeys) (*tenantKeys, error) {
+	doc, ring := keys.doc, keys.keys
+	doc.Keys, doc.Seal, doc.Destroyed = slices.Clone(doc.Keys), slices.Clone(doc.Seal), slices.Clone(doc.Destroyed)
+	var err error
+	if p.due(LayerTenant, doc.Tenant, doc.Keys[0].Since) && len(doc.Keys) < maxTenantKeys {
+		key, entry, err := p.newKeyUnder(p.kek(), sealing.PurposeTenant, keys.ids()...)
+		if err != nil {
+			return nil, err
+		}
+		entry.State, entry.Since = stateActive, p.sinceFor(LayerTenant, doc.Tenant)
+		doc.Keys[0].State, doc.Keys[0].Since = stateRetired, p.now()
+		doc.Keys = append([]keyDoc{entry}, doc.Keys...)
+		ring = append(sealing.Ring{key}, ring...)
+	}
+	if len(doc.Seal) == 0 || p.due(LayerSealing, doc.Tenant, doc.Seal[0].Since) {
+		if len(doc.Seal) >= maxSealKeys {
+			return nil, fmt.Errorf("%w: it has %d sealing keys; destroy retired ones with `kubectl lethe keys destroy sealing-key`", errUnreadable, len(doc.Seal))
+		}
+		entry, err := p.newSealKey(ring, keys.ids()...)
+		if err != nil {
+			return nil, err
+		}
+		entry.Since = p.sinceFor(LayerSealing, doc.Tenant)
+		if len(doc.Seal) > 0 {
+			doc.Seal[0].State, doc.Seal[0].Since = stateRetired, p.now()
+		}
+		doc.Seal = append([]sealDoc{entry}, doc.Seal...)
+	}
+	if doc, err = p.endSealKeys(ctx, doc); err != nil {
+		return nil, err
+	}
+	for i := range doc.Keys {
+		if doc.Keys[i].Key, err = p.kek().Rewrap(p.Random, doc.Keys[i].Key, sealing.PurposeTenant, keys.ids()...); err != nil {
+			return nil, err
+		}
+	}
+	for i := range doc.Seal {
+		if doc.Seal[i].Key, err = ring.Rewrap(p.Random, doc.Seal[i].Key, sealing.PurposeSeal, keys.ids()...); err != nil {
+			return nil, err
+		}
+	}
+	return p.writeTenant(ctx, keys, ring, doc)
+}
+
+// writeTenant writes a tenant's document, unless it says the same, and forgets what was remembered of it.
+func (p *pass) writeTenant(ctx context.Context, keys *tenantKeys, ring sealing.Ring, doc tenantDoc) (*tenantKeys, error) {
+	if slices.Equal(doc.Keys, keys.doc.Keys) && slices.Equal(doc.Seal, keys.doc.Seal) {
+		return keys, nil
+	}
+	secret, _, err := p.updateDocument(ctx, keys.secret, formatTenant, ring, doc)
+	if err != nil {
+		return nil, err
+	}
+	p.wrote()
+	p.keys.forget(doc.UID)
+	fresh, err := openTenantDocument(secret, p.kek())
+	if err != nil {
+		return nil, err
+	}
+	const remembered = 256
+	p.remember(fresh, remembered)
+	return fresh, nil
+}
+
+// endSealKeys takes retired sealing keys out of a document that somebody wants destroyed. One that live objects still need
+// stays, unless that was said to be meant.
+func (p *pass) endSealKeys(ctx context.Context, doc tenantDoc) (tenantDoc, error) {
+	for kid, d := range p.request.Destroy {
+		i := slices.IndexFunc(doc.Seal, func(k sealDoc) bool { return k.KID == kid })
+		if i < 0 || d.Tenant != doc.Tenant {
+			continue
+		}
+		if doc.Seal[i].State != stateRetired || !doc.Seal[i].Since.Before(d.At.Add(time.Second)) {
+			p.refuse(kid, "it is the key to seal to: rotate first, with `kubectl lethe keys rotate sealing --tenant "+doc.Tenant+"`")
+			continue
+		}
+		if !d.Force {
+			n, err := p.sealedWith(ctx, doc, kid)
+			if err != nil {
+				return doc, err
+			}
+			if n > 0 {
+				p.refuse(kid, fmt.Sprintf("%d values of live objects are sealed to it: seal them again to %s, or destroy it with --force", n, doc.Seal[0].KID))
+				continue
+			}
+		}
+		doc.Destroyed = append(doc.Destroyed, destroyedDoc{KID: kid, At: p.now()})
+		if extra := len(doc.Destroyed) - maxDestroyed; extra > 0 {
+			doc.Destroyed = doc.Destroyed[extra:]
+		}
+		doc.Seal = slices.Delete(doc.Seal, i, i+1)
+	}
+	return doc, nil
+}
+
+func (p *pass) refuse(kid, why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.report.Refused) < maxProblems {
+		p.report.Refused[kid] = why
+	}
+}
+
+// sealedWith counts the values of live objects of a tenant that are sealed to a key. Not being able to count is an error: then
+// nothing is destroyed.
+func (s *Server) sealedWith(ctx context.Context, doc tenantDoc, kid string) (int, error) {
+	counts, err := s.sealedTo(ctx, doc)
+	return counts[kid], err
+}
+
+// sealedTo counts the values of live objects of a tenant by the key that they are sealed to.
+func (s *Server) sealedTo(ctx context.Context, doc tenantDoc) (map[string]int, error) {
+	var tenant v1alpha1.Tenant
+	err := s.Client.Get(ctx, client.ObjectKey{Name: doc.Tenant}, &tenant)
+	if apierrors.IsNotFound(err) || (err == nil && string(tenant.UID) != doc.UID) {
+		return map[string]int{}, nil // no live object is its own
+	}
+	if err != nil {
+		return nil, err
+	}
+	counts := map[string]int{}
+	for _, ns := range tenant.Status.Namespaces {
+		if err := CountSealed(ctx, s.Client, ns.Name, counts); err != nil {
+			return nil, err
+		}
+	}
+	return counts, nil
+}
+
+// CountSealed counts the sealed values in the specs of a namespace's bots and stores, by the key that they are sealed to.
+func CountSealed(ctx context.Context, c client.Client, namespace string, into map[string]int) error {
+	count := func(text v1alpha1.SealedValue) {
+		if e, err := sealing.Parse(string(text)); err == nil {
+			into[e.KID]++
+		}
+	}
+	next := ""
+	for {
+		var bots v1alpha1.BotDeploymentList
+		if err := c.List(ctx, &bots, client.InNamespace(namespace), client.Limit(rotationPage), client.Continue(next)); err != nil {
+			return fmt.Errorf("list the bots of namespace %s: %w", namespace, err)
+		}
+		for i := range bots.Items {
+			for _, credential := range bots.Items[i].Spec.Credentials {
+				count(credential.Sealed)
+			}
+		}
+		if next = bots.Continue; next == "" {
+			break
+		}
+	}
+	for {
+		var stores v1alpha1.DataStoreList
+		if err := c.List(ctx, &stores, client.InNamespace(namespace), client.Limit(rotationPage), client.Continue(next)); err != nil {
+			return fmt.Errorf("list the stores of namespace %s: %w", namespace, err)
+		}
+		for i := range stores.Items {
+			if pg := stores.Items[i].Spec.Postgres; pg != nil {
+				count(pg.Password)
+			}
+		}
+		if next = stores.Continue; next == "" {
+			return nil
+		}
+	}
+}
+
+// noteTenant keeps what the tenant's objects are held against, and counts what of the document itself is on an old key.
+func (p *pass) noteTenant(doc tenantDoc) {
+	t := &passTenant{name: doc.Tenant, retired: map[string]time.Time{}}
+	for i, k := range doc.Keys {
+		if i == 0 {
+			t.first = k.KID
+			continue
+		}
+		t.retired[k.KID] = k.Since
+	}
+	left := 0
+	for i, k := range doc.Seal {
+		if parent, err := sealing.WrappingKID(k.Key); err != nil || parent != t.first {
+			left++
+		}
+		if i > 0 {
+			t.seal = append(t.seal, k.KID)
+		}
+	}
+	onOldKEK := 0
+	for _, k := range doc.Keys {
+		if parent, err := sealing.WrappingKID(k.Key); err != nil || parent != p.kek().First().KID() {
+			onOldKEK = 1
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tenants[doc.UID] = t
+	p.report.Left[LayerTenant] += left
+	p.report.Left[LayerKEK] += onOldKEK
+}
+
+// dropTenantKeys lets go of tenants' keys that nothing is under any more, and that nothing can come under any more.
+func (p *pass) dropTenantKeys(ctx context.Context) {
+	for uid, t := range p.tenants {
+		if len(t.retired) == 0 {
+			continue
+		}
+		p.leave(LayerTenant, len(t.retired))
+		late := false
+		for _, since := range t.retired {
+			late = late || p.began.Before(since.Add(lateWrites))
+		}
+		if late || t.under > 0 {
+			p.mu.Lock()
+			p.soon = true
+			p.mu.Unlock()
+			continue
+		}
+		keys, err := p.keysOfTenant(ctx, t.name, uid, true)
+		if err == nil {
+			err = p.dropRetired(ctx, keys, t)
+		}
+		if err != nil {
+			p.problem(&corev1.Secret{ObjectMeta: objectMeta(tenantSecretName(t.name))}, err)
+		}
+	}
+}
+
+// dropRetired takes exactly those keys out of a document that nothing was found under.
+func (p *pass) dropRetired(ctx context.Context, keys *tenantKeys, t *passTenant) error {
+	if keys.doc.Keys[0].KID != t.first {
+		return errMeanwhile
+	}
+	doc := keys.doc
+	doc.Keys = slices.DeleteFunc(slices.Clone(doc.Keys), func(k keyDoc) bool { _, retired := t.retired[k.KID]; return retired })
+	if len(doc.Keys) == 0 {
+		return errMeanwhile
+	}
+	if _, err := p.writeTenant(ctx, keys, keys.keys, doc); err != nil {
+		return err
+	}
+	p.leave(LayerTenant, -len(t.retired))
+	return nil
+}
+
+// countSealed counts the values of live objects that are sealed to retired keys: their number is for people, who seal them
+// again in Git. Tenants that never rotated cost nothing.
+func (p *pass) countSealed(ctx context.Context) {
+	p.leave(LayerSealing, 0)
+	for uid, t := range p.tenants {
+		if len(t.seal) == 0 {
+			continue
+		}
+		counts, err := p.sealedTo(ctx, tenantDoc{Tenant: t.name, UID: uid})
+		if err != nil {
+			p.problem(&corev1.Secret{ObjectMeta: objectMeta(tenantSecretName(t.name))}, err)
+			continue
+		}
+		for _, kid := range t.seal {
+			p.leave(LayerSealing, counts[kid])
+		}
+	}
+}
+
+// publishRotated shows a tenant's sealing keys in its status, where they differ. The keyserver's answer to the manager does
+// the same; here it comes at once.
+func (p *pass) publishRotated(ctx context.Context, keys *tenantKeys) error {
+	if len(keys.doc.Seal) < 2 && len(keys.doc.Destroyed) == 0 {
+		return nil
+	}
+	var tenant v1alpha1.Tenant
+	err := p.Client.Get(ctx, client.ObjectKey{Name: keys.doc.Tenant}, &tenant)
+	if apierrors.IsNotFound(err) || (err == nil && (string(tenant.UID) != keys.doc.UID || !tenant.DeletionTimestamp.IsZero())) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	known := p.tenantResponse(keys)
+	if len(tenant.Status.SealingKeys) == 0 {
+		return nil // the call `tenant` shows the first ones
+	}
+	if err := p.publishKeys(ctx, &tenant, known); err != nil && asRefusal(err).Reason != protocol.ReasonNotFound {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,699 @@
+package keyserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// newRotationWorld has a keys' namespace and a KEK of its own.
+func newRotationWorld(t *testing.T) *world {
+	t.Helper()
+	w := newWorldAs(t, testEnv.AsCluster(t), testEnv.Namespace(t, "keys", nil).Name, newKEK())
+	w.must(w.server.Maintain(t.Context()))
+	w.tenantKeys()
+	return w
+}
+
+// ask changes the ConfigMap as the program does.
+func (w *world) ask(change func(*corev1.ConfigMap) error) {
+	w.Helper()
+	cm := &corev1.ConfigMap{}
+	err := testEnv.Client.Get(w.Context(), client.ObjectKey{Namespace: w.opts.KeysNamespace, Name: RotationName}, cm)
+	if client.IgnoreNotFound(err) != nil {
+		w.Fatal(err)
+	}
+	missing := err != nil
+	if missing {
+		cm = NewRotation(w.opts.KeysNamespace)
+	}
+	w.must(change(cm))
+	if missing {
+		w.must(testEnv.Client.Create(w.Context(), cm))
+		return
+	}
+	w.must(testEnv.Client.Update(w.Context(), cm))
+}
+
+// askFor asks for a layer, some seconds after everything that is there was made.
+func (w *world) askFor(layer Layer, tenant string) {
+	w.Helper()
+	w.later(2 * time.Second)
+	w.ask(func(cm *corev1.ConfigMap) error { return AskRotation(cm, layer, tenant, w.clock.Now()) })
+}
+
+func (w *world) later(d time.Duration) { w.clock.SetTime(w.clock.Now().Add(d)) }
+
+// settle has passes run until nothing is left but what people have to do.
+func (w *world) settle(servers ...*Server) RotationStatus {
+	w.Helper()
+	if len(servers) == 0 {
+		servers = []*Server{w.server}
+	}
+	for range 12 {
+		for _, s := range servers {
+			w.must(s.Rotate(w.Context()))
+		}
+		st := w.rotation()
+		if st.Left[LayerKEK]+st.Left[LayerTenant]+st.Left[LayerData]+len(st.Problems) == 0 && !servers[0].rotation.waits {
+			return st
+		}
+		w.later(lateWrites)
+	}
+	w.Fatalf("not over: %+v\n%s", w.rotation(), w.log.String())
+	return RotationStatus{}
+}
+
+func (w *world) rotation() RotationStatus {
+	w.Helper()
+	cm := &corev1.ConfigMap{}
+	w.must(testEnv.Client.Get(w.Context(), client.ObjectKey{Namespace: w.opts.KeysNamespace, Name: RotationStatusName}, cm))
+	st, err := ReadRotationStatus(cm)
+	w.must(err)
+	return st
+}
+
+// replica is another process with other key-encryption keys, the first of which wraps when it is asked for.
+func (w *world) replica(kek sealing.Key, previous ...sealing.Key) *Server {
+	w.Helper()
+	o := w.opts
+	o.KEK, o.KEKPrevious, o.ring = kek, previous, nil
+	metrics, err := NewMetrics(prometheus.NewRegistry())
+	w.must(err)
+	o.Metrics = metrics
+	s, err := New(o)
+	w.must(err)
+	return s
+}
+
+func (w *world) tenantDocument() tenantDoc {
+	w.Helper()
+	var doc tenantDoc
+	_, err := readDocument(w.getSecret(w.opts.KeysNamespace, tenantSecretName(w.tenant.Name)), formatTenant, &doc)
+	w.must(err)
+	return doc
+}
+
+func (w *world) objectDocument(bot *v1alpha1.BotDeployment) objectDoc {
+	w.Helper()
+	var doc objectDoc
+	_, err := readDocument(w.getSecret(w.opts.KeysNamespace, objectSecretName(string(bot.UID))), formatObject, &doc)
+	w.must(err)
+	return doc
+}
+
+// encrypted are the names of the encrypted Secrets of the tenant's namespace.
+func (w *world) encrypted() []string {
+	w.Helper()
+	var list corev1.SecretList
+	w.must(testEnv.Client.List(w.Context(), &list, client.InNamespace(w.ns)))
+	var out []string
+	for _, s := range list.Items {
+		if s.Type == v1alpha1.SecretTypeEncrypted {
+			out = append(out, s.Name)
+		}
+	}
+	return out
+}
+
+// runner is a bot that runs: a pod asks for its credentials again and again.
+type runner struct {
+	bot    *v1alpha1.BotDeployment
+	secret string
+	set    string
+	pod    *corev1.Pod
+	token  string
+}
+
+func (w *world) newRunner(name string) *runner {
+	w.Helper()
+	r := &runner{}
+	r.bot, r.secret = w.newBot(name)
+	r.set = w.storeAndRecord(r.bot).Secret
+	r.pod = w.startPod(r.bot, r.set)
+	r.token = w.podToken(r.pod)
+	return r
+}
+
+// goesOn says that a pod gets its credential, and that the manager is told the same set as ever: a rotation restarts nothing.
+func (w *world) goesOn(r *runner, when string) {
+	w.Helper()
+	items, refusal := w.unseal(r.token, string(r.pod.UID))
+	if refusal != nil || string(items["telegram"].Value) != r.secret {
+		w.Fatalf("%s: the pod does not get its credential: %+v\n%s", when, refusal, w.log.String())
+	}
+	resp := w.store(r.bot)
+	if resp.Secret != r.set || resp.Items[0].Reason != protocol.ReasonStored {
+		w.Fatalf("%s: the set is %q by now (%+v), and was %q: the bot would restart", when, resp.Secret, resp.Items, r.set)
+	}
+}
+
+func TestDataKeysRotateWithoutARestart(t *testing.T) {
+	w := newRotationWorld(t)
+	r := w.newRunner("support")
+	before := w.objectDocument(r.bot)
+	w.askFor(LayerData, w.tenant.Name)
+	w.settle()
+	after := w.objectDocument(r.bot)
+	if len(after.Keys) != 1 || after.Keys[0].KID == before.Keys[0].KID || len(after.Moving) > 0 {
+		t.Errorf("the document holds %+v, before %+v", after, before)
+	}
+	if left := w.encrypted(); len(left) != 1 || left[0] == r.set || left[0] != after.Secrets[r.set] {
+		t.Errorf("the namespace holds %v", left)
+	}
+	w.goesOn(r, "afterwards")
+	// Once more, and then a new value: names go on, and nothing is left over.
+	w.askFor(LayerData, "")
+	w.settle()
+	w.goesOn(r, "after the second time")
+	if left := w.encrypted(); len(left) != 1 {
+		t.Errorf("the namespace holds %v", left)
+	}
+	w.update(r.bot, func(bot *v1alpha1.BotDeployment) {
+		bot.Spec.Credentials[0].Sealed = w.seal(w.place(sealing.KindBotDeployment, bot.Name, "telegram", 2), w.secret())
+	})
+	if next := w.store(r.bot); next.Secret == r.set || next.Items[0].Version != 2 {
+		t.Errorf("a new value: %+v", next)
+	}
+	// Nothing is due: nothing is written.
+	w.writes.reset(0, false)
+	w.restart()
+	w.must(w.server.Rotate(t.Context()))
+	if n, seen := w.writes.writes(); n != 0 {
+		t.Errorf("%d writes with nothing to do: %v", n, seen)
+	}
+}
+
+// TestAPlainValueKeepsItsSet: what a secretKeyRef names is told apart by a key that a new data key does not change.
+func TestAPlainValueKeepsItsSet(t *testing.T) {
+	w := newRotationWorld(t)
+	plain := &corev1.Secret{Data: map[string][]byte{"token": []byte(w.secret())}}
+	plain.Namespace, plain.Name, plain.Annotations = w.ns, "plain", map[string]string{"lethe.dev/credential-for": "plain"}
+	w.must(testEnv.Client.Create(t.Context(), plain))
+	bot, _ := w.newBot("plain", func(bot *v1alpha1.BotDeployment) {
+		bot.Spec.Credentials[0].Sealed = ""
+		bot.Spec.Credentials[0].SecretKeyRef = &v1alpha1.SecretKeyRef{Name: "plain", Key: "token"}
+	})
+	set := w.storeAndRecord(bot).Secret
+	w.askFor(LayerData, "")
+	w.askFor(LayerTenant, "")
+	w.settle()
+	if resp := w.store(bot); set == "" || resp.Secret != set {
+		t.Errorf("the set is %q by now, and was %q: %+v", resp.Secret, set, resp.Items)
+	}
+}
+
+// layers asks for one layer each and says what a process needs for it.
+func layersOf(w *world) map[Layer]func() *Server {
+	fresh := newKEK()
+	simple := func(layer Layer) func() *Server {
+		return func() *Server { w.restart(); return w.server }
+	}
+	return map[Layer]func() *Server{
+		LayerSealing: simple(LayerSealing), LayerData: simple(LayerData), LayerTenant: simple(LayerTenant),
+		LayerKEK: func() *Server {
+			w.opts.KEK, w.opts.KEKPrevious = fresh, []sealing.Key{w.opts.KEK}
+			if w.opts.KEKPrevious[0].KID() == fresh.KID() {
+				w.opts.KEKPrevious = w.before
+			}
+			w.before = w.opts.KEKPrevious
+			w.restart()
+			return w.server
+		},
+	}
+}
+
+// TestRotationSurvivesACrashAtEveryWrite: for each layer the process dies before and after each write. In every state that this
+// leaves a pod gets its credential, and the next process ends what was begun, with nothing left over.
+func TestRotationSurvivesACrashAtEveryWrite(t *testing.T) {
+	for _, layer := range Layers() {
+		for failAt := 1; ; failAt++ {
+			crashes := 0
+			for _, after := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, write %d, landed %t", layer, failAt, after), func(t *testing.T) {
+					if w := crashedRotation(t, layer, failAt, after); w {
+						crashes++
+					}
+				})
+			}
+			if crashes == 0 || t.Failed() {
+				break
+			}
+			if failAt > 20 {
+				t.Fatalf("%s: more than twenty writes", layer)
+			}
+		}
+	}
+}
+
+// crashedRotation says whether there was such a write.
+func crashedRotation(t *testing.T, layer Layer, failAt int, after bool) bool {
+	w := newRotationWorld(t)
+	r := w.newRunner("support")
+	process := layersOf(w)[layer]
+	process()
+	w.askFor(layer, map[bool]string{true: "", false: w.tenant.Name}[layer == LayerKEK])
+	w.writes.reset(failAt, after)
+	for range 4 {
+		_ = w.server.Rotate(t.Context()) // it dies in there, or is over
+		w.later(lateWrites)
+	}
+	n, seen := w.writes.writes()
+	if n < failAt {
+		return false
+	}
+	w.writes.reset(0, false)
+	process()
+	w.goesOn(r, fmt.Sprintf("after the crash at %v", seen))
+	st := w.settle()
+	if st.Left[layer] > 0 && layer != LayerSealing {
+		t.Errorf("left: %+v", st.Left)
+	}
+	w.goesOn(r, "afterwards")
+	w.rotated(r, layer)
+	if left := w.encrypted(); len(left) != 1 {
+		t.Errorf("the namespace holds %v", left)
+	}
+	w.writes.reset(0, false)
+	process()
+	w.must(w.server.Maintain(t.Context()))
+	w.must(w.server.Rotate(t.Context()))
+	if n, seen := w.writes.writes(); n != 0 {
+		t.Errorf("%d writes with nothing to do: %v", n, seen)
+	}
+	return true
+}
+
+// rotated says that there is one new key of a layer, and none too many.
+func (w *world) rotated(r *runner, layer Layer) {
+	w.Helper()
+	tenant, object := w.tenantDocument(), w.objectDocument(r.bot)
+	asked := w.clock.Now().Add(-time.Hour) // all of the test is younger
+	switch layer {
+	case LayerSealing:
+		if len(tenant.Seal) != 2 || tenant.Seal[0].State != stateActive || tenant.Seal[1].State != stateRetired {
+			w.Errorf("sealing keys: %+v", tenant.Seal)
+		}
+		w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
+		if keys := w.tenant.Status.SealingKeys; len(keys) != 2 || keys[0].KID != tenant.Seal[0].KID || keys[1].State != v1alpha1.SealingKeyRetired {
+			w.Errorf("the status shows %+v", keys)
+		}
+	case LayerTenant:
+		parent, err := sealing.WrappingKID(object.Keys[0].Key)
+		if len(tenant.Keys) != 1 || err != nil || parent != tenant.Keys[0].KID || tenant.Keys[0].Since.Before(asked) {
+			w.Errorf("the tenant's keys: %+v, the object's under %s", tenant.Keys, parent)
+		}
+	case LayerData:
+		if len(object.Keys) != 1 || len(object.Secrets) != 1 || len(object.Moving) != 0 {
+			w.Errorf("the object's document: %+v", object)
+		}
+	case LayerKEK:
+		for _, s := range w.keySecrets() {
+			if formatOf(&s) != formatObject && formatOf(&s) != formatTenant && formatOf(&s) != formatCanary && !underKEK(&s, w.opts.KEK.KID()) {
+				w.Errorf("%s is not under the new key", s.Name)
+			}
+		}
+	}
+}
+
+func (w *world) keySecrets() []corev1.Secret {
+	w.Helper()
+	var list corev1.SecretList
+	w.must(testEnv.Client.List(w.Context(), &list, client.InNamespace(w.opts.KeysNamespace)))
+	return list.Items
+}
+
+// TestTwoReplicasRotateAtOnce: two processes rotate every layer at the same time, while bots come in and pods ask.
+func TestTwoReplicasRotateAtOnce(t *testing.T) {
+	w := newRotationWorld(t)
+	var runners []*runner
+	for i := range 12 {
+		runners = append(runners, w.newRunner(fmt.Sprintf("bot-%d", i)))
+	}
+	fresh := newKEK()
+	old := w.opts.KEK
+	w.opts.KEK, w.opts.KEKPrevious = fresh, []sealing.Key{old}
+	w.restart()
+	other := w.replica(fresh, old)
+	w.must(other.Maintain(t.Context()))
+	for _, layer := range []Layer{LayerKEK, LayerTenant, LayerSealing, LayerData} {
+		w.askFor(layer, "")
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for _, s := range []*Server{w.server, other} {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if err := s.Rotate(ctx); err != nil && ctx.Err() == nil && asRefusal(err).RetryAfter == 0 {
+					t.Errorf("a pass: %v", err)
+				}
+				s.rotation.mu.Lock()
+				s.rotation.version = "" // no wait between two passes
+				s.rotation.mu.Unlock()
+			}
+		})
+	}
+	for i := range 8 {
+		w.goesOn(runners[i], "meanwhile")
+		runners = append(runners, w.newRunner(fmt.Sprintf("late-%d", i)))
+	}
+	stop()
+	wg.Wait()
+	st := w.settle(w.server, other)
+	for _, s := range []*Server{w.server, other} {
+		w.server = s
+		for _, r := range runners {
+			w.goesOn(r, "afterwards")
+		}
+	}
+	if len(w.encrypted()) != len(runners) || st.Left[LayerData] > 0 {
+		t.Errorf("%d encrypted Secrets of %d bots; left %v", len(w.encrypted()), len(runners), st.Left)
+	}
+	if doc := w.tenantDocument(); len(doc.Keys) != 1 || len(doc.Seal) != 2 {
+		t.Errorf("one request each made %d keys of the tenant and %d sealing keys", len(doc.Keys), len(doc.Seal))
+	}
+}
+
+// TestARememberedKeyIsReadAnew: a replica that remembers a tenant's keys meets what another one has made since.
+func TestARememberedKeyIsReadAnew(t *testing.T) {
+	w := newRotationWorld(t)
+	r := w.newRunner("support")
+	w.goesOn(r, "before") // the server remembers the tenant's keys from here on
+	other := w.replica(w.opts.KEK)
+	w.askFor(LayerTenant, "")
+	w.askFor(LayerSealing, "")
+	w.must(other.Rotate(t.Context()))
+	w.goesOn(r, "with the tenant's key of another replica")
+	w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
+	bot, secret := w.newBot("new")
+	resp := w.store(bot)
+	if resp.Items[0].Reason != protocol.ReasonStored || secret == "" {
+		t.Errorf("a value that is sealed to another replica's new key: %+v", resp.Items)
+	}
+}
+
+func TestRetiredSealingKeysAreDestroyedByPeople(t *testing.T) {
+	w := newRotationWorld(t)
+	r := w.newRunner("support")
+	old := w.tenant.Status.SealingKeys[0].KID
+	destroy := func(force bool) RotationStatus {
+		w.Helper()
+		w.later(2 * time.Second)
+		w.ask(func(cm *corev1.ConfigMap) error {
+			return AskDestruction(cm, old, DestroyRequest{Tenant: w.tenant.Name, At: w.clock.Now(), Force: force})
+		})
+		w.must(w.server.Rotate(t.Context()))
+		return w.rotation()
+	}
+	if st := destroy(true); !strings.Contains(st.Refused[old], "key to seal to") || len(w.tenantDocument().Seal) != 1 {
+		t.Errorf("the present key: %+v", st)
+	}
+	w.askFor(LayerSealing, w.tenant.Name)
+	if st := w.settle(); st.Left[LayerSealing] != 1 {
+		t.Errorf("%d values on retired keys, want 1", st.Left[LayerSealing])
+	}
+	if st := destroy(false); !strings.Contains(st.Refused[old], "1 values of live objects") || len(w.tenantDocument().Seal) != 2 {
+		t.Errorf("a key that is needed: %+v", st)
+	}
+	// Sealed again, the request of before is too old to come true by itself.
+	w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
+	earlier := r.bot.Spec.Credentials[0].Sealed
+	r.secret = w.secret()
+	w.update(r.bot, func(bot *v1alpha1.BotDeployment) {
+		bot.Spec.Credentials[0].Sealed = w.seal(w.place(sealing.KindBotDeployment, bot.Name, "telegram", 2), r.secret)
+	})
+	w.storeAndRecord(r.bot)
+	w.later(recount + destroyWithin)
+	w.must(w.server.Rotate(t.Context()))
+	if len(w.tenantDocument().Seal) != 2 {
+		t.Error("a request that was refused came true on another day")
+	}
+	w.writes.reset(0, false)
+	if st := destroy(false); st.Refused[old] != "" || len(w.tenantDocument().Seal) != 1 {
+		t.Errorf("a key that nothing needs: %+v", st)
+	}
+	w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
+	if keys := w.tenant.Status.SealingKeys; len(keys) != 1 || keys[0].KID == old {
+		t.Errorf("the status shows %+v", keys)
+	}
+	// What was sealed to it opens no more, on any replica, and says why.
+	w.later(2 * keyMemory)
+	w.update(r.bot, func(bot *v1alpha1.BotDeployment) { bot.Spec.Credentials[0].Sealed = earlier })
+	if resp := w.store(r.bot); resp.Items[0].Reason != protocol.ReasonUnknownKey || !strings.Contains(resp.Items[0].Message, "was destroyed on") {
+		t.Errorf("a value that is sealed to it: %+v", resp.Items)
+	}
+	w.granted(w.askTenant(nil))
+}
+
+func TestForceDestroysASealingKeyThatIsNeeded(t *testing.T) {
+	w := newRotationWorld(t)
+	w.newRunner("support")
+	old := w.tenant.Status.SealingKeys[0].KID
+	w.askFor(LayerSealing, "")
+	w.settle()
+	w.later(2 * time.Second)
+	w.ask(func(cm *corev1.ConfigMap) error {
+		return AskDestruction(cm, old, DestroyRequest{Tenant: w.tenant.Name, At: w.clock.Now(), Force: true})
+	})
+	w.must(w.server.Rotate(t.Context()))
+	if doc := w.tenantDocument(); len(doc.Seal) != 1 || len(doc.Destroyed) != 1 || doc.Destroyed[0].KID != old {
+		t.Errorf("the document holds %+v", doc)
+	}
+}
+
+// formatText is a format of documents.
+var formatText = regexp.MustCompile(`^"lethe\.dev/[a-z-]+/v[0-9]+"$`)
+
+// TestEveryKindOfDocumentIsRewrapped holds the list of kinds against the formats that the code knows: a new kind cannot be
+// forgotten when the key-encryption key is changed.
+func TestEveryKindOfDocumentIsRewrapped(t *testing.T) {
+	elsewhere := map[string]string{
+		formatTenant: "its key is rewrapped with the tenant's document", formatObject: "nothing in it is under the KEK", formatBackup: "a file, not a Secret",
+	}
+	packages, err := parser.ParseDir(token.NewFileSet(), ".", func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, p := range packages {
+		ast.Inspect(p, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING && formatText.MatchString(lit.Value) {
+				found[strings.Trim(lit.Value, `"`)] = true
+			}
+			return true
+		})
+	}
+	if len(found) < 4 {
+		t.Fatalf("found %v", found)
+	}
+	for format := range found {
+		if _, ok := kekKinds[format]; !ok && elsewhere[format] == "" && !notUnderKEK[format] {
+			t.Errorf("format %s is in no list: say in kekKinds how it is brought under another key-encryption key", format)
+		}
+	}
+	for format, kind := range kekKinds {
+		if !found[format] {
+			t.Errorf("format %s is in the list and nowhere else", format)
+		}
+		document, wrapped := kind.fresh()
+		if b, err := json.Marshal(document); err != nil || len(b) < 3 || wrapped == nil {
+			t.Errorf("format %s: %v", format, err)
+		}
+	}
+}
+
+// TestADeletedObjectLeavesNoSecretOfARotation: what a rotation moved, and what it had only begun, goes with its object.
+func TestADeletedObjectLeavesNoSecretOfARotation(t *testing.T) {
+	for failAt := range 5 {
+		w := newRotationWorld(t)
+		bot, _ := w.newBot("support")
+		w.storeAndRecord(bot)
+		w.askFor(LayerData, "")
+		w.writes.reset(failAt, true)
+		_ = w.server.Rotate(t.Context())
+		w.writes.reset(0, false)
+		w.restart()
+		w.must(testEnv.Client.Delete(t.Context(), bot))
+		w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil))
+		if left := w.encrypted(); len(left) > 0 {
+			t.Errorf("crash at write %d: the namespace holds %v", failAt, left)
+		}
+	}
+}
+
+// TestKeysThatWaitFollowTheKEK: a Tenant that was deleted before the key-encryption key changed comes back after it.
+func TestKeysThatWaitFollowTheKEK(t *testing.T) {
+	w := newRotationWorld(t)
+	w.newRunner("support")
+	w.must(testEnv.Client.Delete(t.Context(), w.tenant))
+	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo("Tenant", w.tenant)}, nil))
+	old, fresh := w.opts.KEK, newKEK()
+	w.opts.KEK, w.opts.KEKPrevious = fresh, []sealing.Key{old}
+	w.restart()
+	w.askFor(LayerKEK, "")
+	w.settle()
+	backup, err := NewBackup(w.keySecrets(), w.clock.Now())
+	w.must(err)
+	w.must(backup.Verify(sealing.Ring{fresh})) // nothing needs the earlier one
+	pending := 0
+	for _, s := range w.keySecrets() {
+		if formatOf(&s) == formatPending {
+			pending++
+			if !underKEK(&s, fresh.KID()) {
+				t.Error("keys that wait are under the earlier key")
+			}
+		}
+	}
+	if pending != 1 {
+		t.Errorf("%d documents of keys that wait", pending)
+	}
+}
+
+// TestOldCopiesOpenForNobodyOnceTheKEKIsGone: what destroying keys erases, and since when it holds for copies too.
+func TestOldCopiesOpenForNobodyOnceTheKEKIsGone(t *testing.T) {
+	w := newRotationWorld(t)
+	w.newRunner("support")
+	old, fresh := w.opts.KEK, newKEK()
+	copied, err := NewBackup(w.keySecrets(), w.clock.Now())
+	w.must(err)
+	w.opts.KEK, w.opts.KEKPrevious = fresh, []sealing.Key{old}
+	w.restart()
+	// Nothing happens by itself: until it is asked for the earlier key wraps, on all replicas.
+	w.settle()
+	if kid := w.server.kek().First().KID(); kid != old.KID() {
+		t.Fatalf("%s wraps before anybody asked", kid)
+	}
+	w.askFor(LayerKEK, "")
+	st := w.settle()
+	if st.KEKs[0].KID != fresh.KID() || st.KEKs[1].KID != old.KID() || st.KEKs[1].Rewrapped.IsZero() {
+		t.Fatalf("the status says %+v", st.KEKs)
+	}
+	say := func() RotationStatus {
+		w.Helper()
+		w.later(2 * time.Second)
+		w.ask(func(cm *corev1.ConfigMap) error { return RecordKEKDestroyed(cm, old.KID(), w.clock.Now()) })
+		w.must(w.server.Rotate(t.Context()))
+		return w.rotation()
+	}
+	if st := say(); !strings.Contains(st.Refused[old.KID()], "no backup") {
+		t.Errorf("without a verified backup: %+v", st)
+	}
+	// A backup from before the end is none that would do.
+	record := func(b Backup) {
+		w.Helper()
+		w.ask(func(cm *corev1.ConfigMap) error {
+			return RecordBackup(cm, VerifiedBackup{Created: b.Created, Digest: b.Digest, KEK: b.KEK, At: w.clock.Now()})
+		})
+	}
+	record(copied)
+	if st := say(); !strings.Contains(st.Refused[old.KID()], "no backup") {
+		t.Errorf("with an earlier backup: %+v", st)
+	}
+	now, err := NewBackup(w.keySecrets(), w.clock.Now())
+	w.must(err)
+	w.must(now.Verify(sealing.Ring{fresh}))
+	record(now)
+	if st := say(); !strings.Contains(st.Refused[old.KID()], "still holds it") {
+		t.Errorf("while it is mounted: %+v", st)
+	}
+	w.opts.KEKPrevious = nil
+	w.restart()
+	w.must(w.server.Maintain(t.Context()))
+	w.must(w.server.Ready(t.Context()))
+	st = say()
+	if st.KEKs[1].State != stateDestroyed || st.KEKs[1].Destroyed.IsZero() || len(st.Refused) > 0 {
+		t.Errorf("the status says %+v, refused %v", st.KEKs, st.Refused)
+	}
+	// The control: with the earlier key the copy opens, and with all that is left it does not.
+	w.must(copied.Verify(sealing.Ring{old}))
+	if err := copied.Verify(sealing.Ring{fresh}); err == nil {
+		t.Error("the copy opens with the present key")
+	}
+	// Going back to it is refused.
+	w.opts.KEK, w.opts.KEKPrevious = old, []sealing.Key{fresh}
+	w.restart()
+	w.askFor(LayerKEK, "")
+	if err := w.server.Rotate(t.Context()); err == nil || !strings.Contains(err.Error(), "was destroyed") {
+		t.Errorf("a key that was called destroyed: %v", err)
+	}
+}
+
+// TestAReplicaWithoutAKEKThatIsNeededIsNotReady, and says which one it lacks.
+func TestAReplicaWithoutAKEKThatIsNeededIsNotReady(t *testing.T) {
+	w := newRotationWorld(t)
+	old, fresh := w.opts.KEK, newKEK()
+	behind := w.replica(old)
+	w.must(behind.Maintain(t.Context()))
+	w.opts.KEK, w.opts.KEKPrevious = fresh, []sealing.Key{old}
+	w.restart()
+	w.must(w.server.Maintain(t.Context()))
+	w.askFor(LayerKEK, "")
+	w.must(w.server.Rotate(t.Context()))
+	w.later(kekMemory)
+	var r *refusal
+	if err := behind.Ready(t.Context()); !errors.As(err, &r) || r.Reason != protocol.ReasonKEKUnavailable || !strings.Contains(r.Message, fresh.KID()) {
+		t.Errorf("a replica without the new key: %v", err)
+	}
+	early := w.replica(fresh)
+	w.must(early.Maintain(t.Context()))
+	if err := early.Ready(t.Context()); !errors.As(err, &r) || !strings.Contains(r.Message, old.KID()) || !strings.Contains(r.Message, "--kek-file-previous") {
+		t.Errorf("a replica without the old key, too early: %v", err)
+	}
+	w.settle()
+	w.later(kekMemory)
+	w.must(early.Ready(t.Context()))
+}
+
+// TestKEKsAreGivenOnce: the same key twice is a mistake.
+func TestKEKsAreGivenOnce(t *testing.T) {
+	w := newRotationWorld(t)
+	o := w.opts
+	o.KEKPrevious = []sealing.Key{o.KEK}
+	if _, err := New(o); err == nil || !strings.Contains(err.Error(), o.KEK.KID()) {
+		t.Errorf("the same key twice: %v", err)
+	}
+	o.KEKPrevious = []sealing.Key{{}}
+	if _, err := New(o); err == nil {
+		t.Error("an empty key is taken")
+	}
+}
+
+// TestRotationWithTheRightsOfTheChart: the keyserver's own identity may do all of it.
+func TestRotationWithTheRightsOfTheChart(t *testing.T) {
+	w := newWorld(t)
+	w.tenantKeys()
+	r := w.newRunner("support")
+	w.askFor(LayerData, w.tenant.Name)
+	w.askFor(LayerSealing, w.tenant.Name)
+	w.askFor(LayerTenant, w.tenant.Name)
+	for range 3 {
+		w.must(w.server.Rotate(t.Context()))
+		w.later(lateWrites)
+	}
+	if tenant, object := w.tenantDocument(), w.objectDocument(r.bot); len(tenant.Keys) != 1 || len(tenant.Seal) != 2 || len(object.Secrets) != 1 || len(object.Moving) != 0 {
+		t.Errorf("tenant %+v, object %+v; problems %v", tenant, object, w.rotation().Problems)
+	}
+	w.goesOn(r, "afterwards")
+	if slices.ContainsFunc(w.rotation().Problems, func(p string) bool { return strings.Contains(p, "lacks a right") }) {
+		t.Errorf("problems: %v", w.rotation().Problems)
+	}
+}

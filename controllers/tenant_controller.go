@@ -190,6 +190,10 @@ func (r *TenantReconciler) report(ctx context.Context, s *tenantScope) error {
 	written, err := writeStatus(ctx, r.Writer.Client, s.before, s.tenant, sameStatus(s.before.Status, *st))
 	if written {
 		tell(r.Recorder, s.tenant, s.before.Status.Conditions, st.Conditions)
+		was, now := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionReady)
+		if s.observed.Contested != "" && (was == nil || now == nil || was.Message != now.Message) {
+			r.Recorder.Eventf(s.tenant, nil, corev1.EventTypeWarning, ReasonExternalIDContested, "Reconcile", "%s", s.observed.Contested)
+		}
 	}
 	return err
 }

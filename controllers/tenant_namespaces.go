@@ -28,8 +28,10 @@ const (
 	ReasonNamespaceReserved = "NamespaceReserved"
 	// ReasonNamespaceInUse: a namespace that was taken off the list holds bots or stores.
 	ReasonNamespaceInUse = "NamespaceInUse"
-	// ReasonExternalIDTaken: two Tenants claim one external identifier.
+	// ReasonExternalIDTaken: another Tenant was the first to claim an external identifier of this one.
 	ReasonExternalIDTaken = "ExternalIDTaken"
+	// ReasonExternalIDContested is the event of a Tenant whose external identifier another one claims too, later than it did. It stays Ready.
+	ReasonExternalIDContested = "ExternalIDContested"
 )
 
 // rightsWait lets the API server notice a RoleBinding that was just made.
@@ -307,29 +309,6 @@ func isolation(s resources.Settings, tenant *v1alpha1.Tenant, namespace string) 
 func ensureChild(ctx context.Context, w kube.Writer, child client.Object) error {
 	_, _, err := kube.Ensure(ctx, w, child)
 	return err
-}
-
-// observeClaims looks for other Tenants that claim an external identifier of this one.
-func (r *TenantReconciler) observeClaims(ctx context.Context, s *tenantScope) (time.Duration, error) {
-	for _, id := range s.tenant.Spec.ExternalIDs {
-		claimants := &v1alpha1.TenantList{}
-		if err := r.Writer.Client.List(ctx, claimants, client.MatchingFields{indexExternalID: externalIDKey(id)}, unlocked); err != nil {
-			return 0, fmt.Errorf("list the Tenants that claim an external identifier: %w", err)
-		}
-		var others []string
-		for i := range claimants.Items {
-			if claimants.Items[i].UID != s.tenant.UID {
-				others = append(others, claimants.Items[i].Name)
-			}
-		}
-		if len(others) > 0 {
-			slices.Sort(others)
-			s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionReady, Reason: ReasonExternalIDTaken, Stalled: true,
-				Message: fmt.Sprintf("The external identifier %s %s is also claimed by %s: neither claim is believed until one is removed.",
-					id.Type, id.Value, strings.Join(others, ", "))}})
-		}
-	}
-	return 0, nil
 }
 
 // observeUse finds out whether bots or stores are in the tenant's namespaces. Admission refuses to delete a Tenant that

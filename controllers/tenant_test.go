@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -298,19 +300,72 @@ func TestDeletionWaitsForTheKeyserver(t *testing.T) {
 	w.gone(tenant)
 }
 
+// TestExternalIDClaimedTwice: whoever claims an identifier that another Tenant has is Stalled, be it the younger Tenant or the older one; the one that
+// had it stays Ready and says so once; taking the second claim away heals both.
 func TestExternalIDClaimedTwice(t *testing.T) {
+	for name, tc := range map[string]struct{ holder, later string }{"the older has it": {"claim-a", "claim-b"}, "the younger has it": {"claim-d", "claim-c"}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			tenants := map[string]*v1alpha1.Tenant{}
+			for _, each := range slices.Sorted(slices.Values([]string{tc.holder, tc.later})) { // the older comes first
+				tenants[each] = makeTenant(each, each)
+				if each == tc.holder {
+					tenants[each].Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: "42"}}
+				}
+				w.create(tenants[each])
+				w.becomes(tenants[each], "Ready=True")
+			}
+			holder, later := tenants[tc.holder], tenants[tc.later]
+			edit(w, later, func(t *v1alpha1.Tenant) { t.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: "42"}} })
+			w.becomes(later, "Stalled=True/"+ReasonExternalIDTaken)
+			w.oneEvent(holder, ReasonExternalIDContested)
+			contested := func(want bool) {
+				t.Helper()
+				w.eventually("what the holder says", func() error {
+					if err := w.get(holder); err != nil {
+						return err
+					}
+					ready := meta.FindStatusCondition(holder.Status.Conditions, v1alpha1.ConditionReady)
+					if ready == nil || ready.Status != metav1.ConditionTrue || strings.Contains(ready.Message, "AccountID 42 by "+later.Name) != want {
+						return fmt.Errorf("%+v", ready)
+					}
+					return nil
+				})
+			}
+			contested(true)
+			// Neither a restart nor a change of the holder's spec turns the two around.
+			w.restart()
+			edit(w, holder, func(t *v1alpha1.Tenant) { t.Spec.State = v1alpha1.TenantSuspended })
+			w.eventually("the new spec was looked at", func() error {
+				if err := w.get(holder); err != nil || holder.Status.ObservedGeneration != holder.Generation {
+					return fmt.Errorf("generation %d of %d: %w", holder.Status.ObservedGeneration, holder.Generation, err)
+				}
+				return nil
+			})
+			contested(true)
+			w.becomes(later, "Stalled=True/"+ReasonExternalIDTaken)
+			edit(w, later, func(t *v1alpha1.Tenant) { t.Spec.ExternalIDs[0].Value = "43" })
+			w.becomes(later, "Ready=True")
+			contested(false)
+		})
+	}
+}
+
+// TestExternalIDPassesOn: when the first lets go of an identifier, the second has it.
+func TestExternalIDPassesOn(t *testing.T) {
 	w := newWorld(t)
-	first, second := makeTenant("claim-a", "claim-a"), makeTenant("claim-b", "claim-b")
-	id := []v1alpha1.ExternalID{{Type: "AccountID", Value: "42"}}
+	first, second := makeTenant("pass-a", "pass-a"), makeTenant("pass-b", "pass-b")
+	id := []v1alpha1.ExternalID{{Type: "AccountID", Value: "77"}}
 	first.Spec.ExternalIDs, second.Spec.ExternalIDs = id, id
 	w.create(first)
 	w.becomes(first, "Ready=True")
 	w.create(second)
 	w.becomes(second, "Stalled=True/"+ReasonExternalIDTaken)
-	w.becomes(first, "Stalled=True/"+ReasonExternalIDTaken)
-	edit(w, second, func(t *v1alpha1.Tenant) { t.Spec.ExternalIDs[0].Value = "43" })
+	edit(w, first, func(t *v1alpha1.Tenant) { t.Spec.ExternalIDs = nil })
 	w.becomes(second, "Ready=True")
-	w.becomes(first, "Ready=True")
+	edit(w, first, func(t *v1alpha1.Tenant) { t.Spec.ExternalIDs = id })
+	w.becomes(first, "Stalled=True/"+ReasonExternalIDTaken)
+	w.becomes(second, "Ready=True")
 }
 
 func TestForeignChildIsRefused(t *testing.T) {

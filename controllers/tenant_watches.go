@@ -216,6 +216,7 @@ func request(name string) reconcile.Request {
 
 func claimsChange() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		return !slices.Equal(externalIDsOf(e.ObjectOld), externalIDsOf(e.ObjectNew)) || !slices.Equal(uidBlocksOf(e.ObjectOld), uidBlocksOf(e.ObjectNew))
+		return !slices.Equal(externalIDsOf(e.ObjectOld), externalIDsOf(e.ObjectNew)) || !slices.Equal(heldIDsOf(e.ObjectOld), heldIDsOf(e.ObjectNew)) ||
+			!slices.Equal(uidBlocksOf(e.ObjectOld), uidBlocksOf(e.ObjectNew))
 	}}
 }

@@ -84,8 +84,9 @@ type ExternalID struct {
 	Type string `json:"type,omitempty"`
 
 	// value as the store's tenant column holds it. One type and value belongs to one tenant in the whole cluster;
-	// where two claim it, neither claim is believed,
-	// and the Tenant that claimed it later is Stalled. Use an identifier that says nothing about a person.
+	// where two claim it, neither claim is believed by retention (the rows go by the base window, as an unknown tenant's),
+	// the Tenant that claimed it later is Stalled (ExternalIDTaken), and the one that has it in its status says so and stays Ready.
+	// Use an identifier that says nothing about a person.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
@@ -446,6 +447,12 @@ type TenantStatus struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=32
 	Namespaces []TenantNamespaceStatus `json:"namespaces,omitempty"`
+
+	// externalIDs are those of the spec that this Tenant was the first to claim: a Tenant that claims one of them later is the one that is Stalled.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	ExternalIDs []ExternalID `json:"externalIDs,omitempty"`
 
 	// sealingKeys that open what was sealed to them; the first is the one to seal to, the others are retired. Only the
 	// keyserver writes them.

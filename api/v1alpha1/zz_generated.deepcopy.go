@@ -1474,6 +1474,11 @@ func (in *TenantStatus) DeepCopyInto(out *TenantStatus) {
 		*out = make([]TenantNamespaceStatus, len(*in))
 		copy(*out, *in)
 	}
+	if in.ExternalIDs != nil {
+		in, out := &in.ExternalIDs, &out.ExternalIDs
+		*out = make([]ExternalID, len(*in))
+		copy(*out, *in)
+	}
 	if in.SealingKeys != nil {
 		in, out := &in.SealingKeys, &out.SealingKeys
 		*out = make([]SealingKey, len(*in))

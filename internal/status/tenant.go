@@ -35,6 +35,8 @@ type TenantObserved struct {
 	InUse bool
 	// Retained names volumes of bots that are gone, where they count as in use.
 	Retained []string
+	// Contested says which external identifiers another Tenant claims too, later than this one; empty when there are none. It is no problem of this Tenant.
+	Contested string
 	// Deleting is what a deletion waits for; empty when the Tenant is not being deleted.
 	Deleting string
 }
@@ -49,6 +51,9 @@ func Tenant(o TenantObserved) []metav1.Condition {
 	message := "The namespaces are walled in and the keys are open."
 	if progressing {
 		message = "Setting up namespaces and keys."
+	}
+	if o.Contested != "" {
+		message += " " + o.Contested
 	}
 	conditions := Summary(worst, progressing, message)
 	conditions = append(conditions,

@@ -96,6 +96,10 @@ demo-down: ## Remove every trace of the demo
 bench-scale: ## N bots on simulated nodes, against a bare client in the same run (N=1000)
 	@$(assets); go run ./test/bench/scale -n $(N)
 
+.PHONY: bench-rotate
+bench-rotate: ## Every layer of keys of N bots gets new ones, with two keyservers and callers meanwhile (N=1000)
+	@$(assets); go run ./test/bench/rotate -n $(N)
+
 .PHONY: bench-sweep
 bench-sweep: prepare ## A sweep of ROWS rows, against one raw DELETE in the same run (ROWS=1000000)
 	@go run ./test/bench/sweep -rows $(ROWS)

@@ -8,6 +8,9 @@ IMAGE ?= lethe:dev
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 N ?= 1000
 ROWS ?= 1000000
+PODS ?= 8
+UPDATES ?= 10000
+VICTIMS ?= 20
 TIME ?= 30s
 
 tool = $$(hack/tools/build.sh $(1))
@@ -103,6 +106,10 @@ bench-rotate: ## Every layer of keys of N bots gets new ones, with two keyserver
 .PHONY: bench-sweep
 bench-sweep: prepare ## A sweep of ROWS rows, against one raw DELETE in the same run (ROWS=1000000)
 	@go run ./test/bench/sweep -rows $(ROWS)
+
+.PHONY: bench-attack
+bench-attack: ## One tenant's worst, against VICTIMS others on a real node (as root; PODS=8, UPDATES=10000, VICTIMS=20)
+	@go run ./test/bench/attack -pods $(PODS) -updates $(UPDATES) -victims $(VICTIMS)
 
 ##@ Generated and packed
 

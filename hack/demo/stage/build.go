@@ -36,10 +36,27 @@ func (s *Stage) Build(ctx context.Context, withImages bool) error {
 		return nil
 	}
 	for name, more := range map[string][]string{letheImage: nil, botImage: {"--binary", s.Path("bin", "telegram-bot")}} {
-		args := append([]string{"run", "./hack/image", "--name", name + ":build", "-o", s.archive(name)}, more...)
-		if _, err := s.run(s.command(ctx, "go", args...)); err != nil {
-			return fmt.Errorf("make image %s: %w", name, err)
+		if err := s.makeImage(ctx, name, more...); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// BuildImage builds a program of this repository that is static, and an image that runs it.
+func (s *Stage) BuildImage(ctx context.Context, name, pkg string) error {
+	cmd := s.command(ctx, "go", "build", "-trimpath", "-o", s.Path("bin", name), pkg)
+	cmd.Env = append(cmd.Env, "CGO_ENABLED=0", "GOFLAGS=")
+	if _, err := s.run(cmd); err != nil {
+		return fmt.Errorf("build %s: %w", name, err)
+	}
+	return s.makeImage(ctx, name, "--binary", s.Path("bin", name))
+}
+
+func (s *Stage) makeImage(ctx context.Context, name string, more ...string) error {
+	args := append([]string{"run", "./hack/image", "--name", name + ":build", "-o", s.archive(name)}, more...)
+	if _, err := s.run(s.command(ctx, "go", args...)); err != nil {
+		return fmt.Errorf("make image %s: %w", name, err)
 	}
 	return nil
 }
@@ -68,18 +85,26 @@ func (s *Stage) BotImage() (string, error) { return s.tagged(botImage) }
 
 // LoadImages brings both images to the node, under their full names.
 func (s *Stage) LoadImages(ctx context.Context) error {
-	if _, err := s.cluster(ctx, "load-image", "--name", s.Cluster, s.archive(letheImage), s.archive(botImage)); err != nil {
-		return fmt.Errorf("load the images: %w", err)
-	}
 	for _, name := range []string{letheImage, botImage} {
-		full, err := s.tagged(name)
-		if err != nil {
+		if _, err := s.LoadImage(ctx, name); err != nil {
 			return err
-		}
-		const registry = "docker.io/library/" // what Kubernetes puts before a name without one
-		if _, err := s.cluster(ctx, "ctr", "--name", s.Cluster, "--", "images", "tag", "--force", registry+name+":build", registry+full); err != nil {
-			return fmt.Errorf("name image %s: %w", full, err)
 		}
 	}
 	return nil
+}
+
+// LoadImage brings one image that was built to the node and returns its full name.
+func (s *Stage) LoadImage(ctx context.Context, name string) (string, error) {
+	if _, err := s.cluster(ctx, "load-image", "--name", s.Cluster, s.archive(name)); err != nil {
+		return "", fmt.Errorf("load image %s: %w", name, err)
+	}
+	full, err := s.tagged(name)
+	if err != nil {
+		return "", err
+	}
+	const registry = "docker.io/library/" // what Kubernetes puts before a name without one
+	if _, err := s.cluster(ctx, "ctr", "--name", s.Cluster, "--", "images", "tag", "--force", registry+name+":build", registry+full); err != nil {
+		return "", fmt.Errorf("name image %s: %w", full, err)
+	}
+	return full, nil
 }

@@ -176,6 +176,8 @@ func (c *Cluster) writeNodeConfig(groups node.Cgroups) error {
 			"imagefs.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%",
 		},
 		"maxPods": 110,
+		// Processes and threads of one pod: without a limit, one could take all that the node has.
+		"podPidsLimit": 1024,
 		// Pods start one beside the other and at once: one person waits for them.
 		"serializeImagePulls":       false,
 		"registerNode":              true,

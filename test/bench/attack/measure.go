@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/hack/demo/stage"
+)
+
+const (
+	between    = time.Second     // between two new bots of the victims'
+	longest    = 3 * time.Minute // that a victim's bot is waited for
+	writers    = 16              // updates at a time
+	etcdMost   = 512 << 20       // growth of etcd after which the updates go on with a small object: etcd's own quota would end the run
+	unsealName = "unseal"        // the init container
+)
+
+// times are how long the victims' bots took.
+type times struct {
+	all    []time.Duration
+	failed int
+}
+
+func (t times) p99() time.Duration {
+	if len(t.all) == 0 {
+		return 0
+	}
+	slices.Sort(t.all)
+	return t.all[(len(t.all)*99+99)/100-1]
+}
+
+func (t times) String() string {
+	if len(t.all) == 0 {
+		return "none came up"
+	}
+	slices.Sort(t.all)
+	return fmt.Sprintf("%d ready, half within %.1fs, the last after %.1fs; %d failed", len(t.all), t.all[len(t.all)/2].Seconds(), t.p99().Seconds(), t.failed)
+}
+
+// measure is the run itself.
+func (b *bench) measure(ctx context.Context) error {
+	looking, stop := context.WithCancel(ctx)
+	defer stop()
+	watched := b.watchMemory(looking)
+
+	if err := b.prepareOrders(ctx); err != nil {
+		return err
+	}
+	b.say("quiet: a new tenant, and a new bot of each")
+	newcomer, err := b.tenant(ctx, "newcomer-quiet", nil)
+	if err != nil {
+		return err
+	}
+	quiet, err := b.newBots(ctx, append(slices.Clone(b.victims), newcomer), nil)
+	if err != nil {
+		return err
+	}
+	b.say("quiet: %s", quiet)
+	if err := b.endBots(ctx); err != nil {
+		return err
+	}
+	before, err := b.etcdBytes()
+	if err != nil {
+		return err
+	}
+
+	b.say("under attack from here on")
+	b.orders.set(true)
+	attacking, end := context.WithTimeout(ctx, b.attackTime)
+	defer end()
+	objects, err := b.fill(attacking)
+	if err != nil {
+		return err
+	}
+	b.say("%d suspended bots of the largest size", objects)
+	var made, large atomic.Int64
+	var updating sync.WaitGroup
+	updating.Go(func() { b.update(attacking, before, &made, &large) })
+	if err := stage.Until(ctx, b.attackTime, "see a backlog", func(context.Context) (string, error) {
+		if n := made.Load(); n < int64(min(b.updates, 200)) && attacking.Err() == nil {
+			return fmt.Sprintf("%d updates", n), nil
+		}
+		return "", nil
+	}); err != nil {
+		return err
+	}
+	begun := time.Now()
+	late, err := b.tenant(ctx, "newcomer-late", nil)
+	if err != nil {
+		return err
+	}
+	b.say("a tenant that came after the backlog was ready after %.1fs", time.Since(begun).Seconds())
+	under, err := b.newBots(ctx, append(slices.Clone(b.victims), late), b.restartManager)
+	if err != nil {
+		return err
+	}
+	b.say("under attack: %s", under)
+	updating.Wait()
+	b.say("%d updates, %d of them of the largest object", made.Load(), large.Load())
+	after, err := b.etcdBytes()
+	if err != nil {
+		return err
+	}
+	if err := watched.look(ctx); err != nil {
+		return err
+	}
+	b.orders.set(false)
+	dialled, answered := b.orders.sums()
+	b.print(watched, quiet, under, after-before, objects, made.Load(), large.Load(), dialled, answered)
+	return nil
+}
+
+// fill makes suspended bots of the largest size until the quota ends it.
+func (b *bench) fill(ctx context.Context) (int, error) {
+	for i := range botsOfTenant + 1 {
+		err := b.operator.Create(ctx, largest(fmt.Sprintf("large-%02d", i)))
+		if apierrors.IsForbidden(err) && i > 0 {
+			return i, nil
+		}
+		if err != nil {
+			return i, fmt.Errorf("make the largest bot: %w", err)
+		}
+	}
+	return 0, errors.New("the quota has no end")
+}
+
+// update changes one object again and again: the largest, until etcd has grown too much for the run, and from then on an attacker's bot.
+func (b *bench) update(ctx context.Context, before int64, made, large *atomic.Int64) {
+	var next atomic.Int64
+	var all sync.WaitGroup
+	var small atomic.Bool
+	var refused atomic.Int64
+	for range writers {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				n := next.Add(1)
+				if n > int64(b.updates) {
+					return
+				}
+				if size, err := b.etcdBytes(); n%50 == 0 && err == nil && size-before > etcdMost {
+					small.Store(true)
+				}
+				object, counter := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: attacker, Name: "large-00"}}, large
+				if small.Load() {
+					object.Name, counter = "attacker-00", &atomic.Int64{}
+				}
+				patch := fmt.Sprintf(`{"spec":{"rollout":{"progressDeadlineSeconds":%d}}}`, 300+n%3000)
+				if err := b.operator.Patch(ctx, object, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+					if refused.Add(1) == 1 && ctx.Err() == nil {
+						b.say("the first update that was refused: %v", err)
+					}
+					continue
+				}
+				made.Add(1)
+				counter.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	b.say("%d updates were refused", refused.Load())
+}
+
+// restartManager ends both of the manager's pods.
+func (b *bench) restartManager(ctx context.Context) error {
+	b.say("the manager is restarted")
+	if err := b.admin.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(stage.SystemNamespace), client.MatchingLabels{"app.kubernetes.io/component": "manager"}); err != nil {
+		return fmt.Errorf("restart the manager: %w", err)
+	}
+	return nil
+}
+
+// newBots makes a bot in each tenant's namespace, one after the other, and measures how long each takes to be Ready. middle is
+// done when half of them exist.
+func (b *bench) newBots(ctx context.Context, tenants []*v1alpha1.Tenant, middle func(context.Context) error) (times, error) {
+	var result times
+	limits := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
+	changes, err := b.admin.Watch(ctx, &v1alpha1.BotDeploymentList{}, client.HasLabels{victimLabel})
+	if err != nil {
+		return result, fmt.Errorf("watch the victims' bots: %w", err)
+	}
+	defer changes.Stop()
+	created := map[string]time.Time{}
+	ready := map[string]time.Duration{}
+	create := time.NewTicker(between)
+	defer create.Stop()
+	over := time.NewTimer(longest + time.Duration(len(tenants))*between)
+	defer over.Stop()
+	for len(ready) < len(tenants) {
+		select {
+		case <-ctx.Done():
+			return result, context.Cause(ctx)
+		case <-create.C:
+			n := len(created)
+			if n == len(tenants) {
+				continue
+			}
+			bot, err := b.bot(tenants[n], "bot", limits, "rest")
+			if err != nil {
+				return result, err
+			}
+			bot.Labels = map[string]string{victimLabel: "yes"}
+			created[bot.Namespace] = time.Now()
+			if err := b.admin.Create(ctx, bot); err != nil {
+				return result, fmt.Errorf("make a victim's bot: %w", err)
+			}
+			if n == len(tenants)/2 && middle != nil {
+				if err := middle(ctx); err != nil {
+					return result, err
+				}
+			}
+		case e, ok := <-changes.ResultChan():
+			if !ok {
+				return result, errors.New("the watch of the victims' bots ended")
+			}
+			bot, isBot := e.Object.(*v1alpha1.BotDeployment)
+			if !isBot || !meta.IsStatusConditionTrue(bot.Status.Conditions, v1alpha1.ConditionReady) || bot.DeletionTimestamp != nil {
+				continue
+			}
+			if _, had := ready[bot.Namespace]; !had && !created[bot.Namespace].IsZero() {
+				ready[bot.Namespace] = time.Since(created[bot.Namespace])
+			}
+		case <-over.C:
+			result.failed += len(tenants) - len(ready)
+			b.say("%d bots did not come up", len(tenants)-len(ready))
+			for range len(tenants) - len(ready) {
+				result.all = append(result.all, longest)
+			}
+			tenants = tenants[:len(ready)]
+		}
+	}
+	for _, took := range ready {
+		result.all = append(result.all, took)
+	}
+	failed, err := b.failedUnseals(ctx)
+	result.failed += failed
+	return result, err
+}
+
+// failedUnseals counts the victims' pods whose unsealing ended with an error, once or more often.
+func (b *bench) failedUnseals(ctx context.Context) (int, error) {
+	var pods corev1.PodList
+	if err := b.admin.List(ctx, &pods, client.HasLabels{v1alpha1.LabelTenant}); err != nil {
+		return 0, fmt.Errorf("list the victims' pods: %w", err)
+	}
+	failed := 0
+	for i := range pods.Items {
+		if pods.Items[i].Namespace == attacker {
+			continue
+		}
+		for _, c := range pods.Items[i].Status.InitContainerStatuses {
+			if c.Name == unsealName && (c.RestartCount > 0 || c.State.Terminated != nil && c.State.Terminated.ExitCode != 0) {
+				failed++
+			}
+		}
+	}
+	return failed, nil
+}
+
+// endBots deletes the victims' bots.
+func (b *bench) endBots(ctx context.Context) error {
+	return stage.Until(ctx, most, "end the victims' bots", func(ctx context.Context) (string, error) {
+		var bots v1alpha1.BotDeploymentList
+		if err := b.admin.List(ctx, &bots, client.HasLabels{victimLabel}); err != nil {
+			return "", err
+		}
+		for i := range bots.Items {
+			if bots.Items[i].DeletionTimestamp.IsZero() {
+				if err := client.IgnoreNotFound(b.admin.Delete(ctx, &bots.Items[i])); err != nil {
+					return "", err
+				}
+			}
+		}
+		if n := len(bots.Items); n > 0 {
+			return fmt.Sprintf("%d are left", n), nil
+		}
+		var pods corev1.PodList
+		if err := b.admin.List(ctx, &pods, client.HasLabels{v1alpha1.LabelTenant}); err != nil {
+			return "", err
+		}
+		if n := len(pods.Items); n > b.pods {
+			return fmt.Sprintf("%d pods", n), nil
+		}
+		return "", nil
+	})
+}
+
+func (b *bench) print(w *watcher, quiet, under times, growth int64, objects int, made, large, dialled, answered int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var restarts int32
+	for key, n := range w.restarts {
+		restarts += n
+		if n > 0 {
+			fmt.Printf("restarted: %s\n", w.why[key])
+		}
+	}
+	ratio := 0.0
+	if q := quiet.p99(); q > 0 {
+		ratio = under.p99().Seconds() / q.Seconds()
+	}
+	const mib = 1 << 20
+	fmt.Printf("attack_pods=%d\n", b.pods)
+	fmt.Printf("attack_objects=%d\n", objects)
+	fmt.Printf("attack_updates=%d\n", made)
+	fmt.Printf("attack_updates_of_largest=%d\n", large)
+	fmt.Printf("attack_connections=%d\n", dialled)
+	fmt.Printf("attack_calls_answered=%d\n", answered)
+	for _, component := range []string{"keyserver", "manager"} {
+		if n := w.group[component]; n > 0 {
+			fmt.Printf("%s_cgroup_peak_mib=%d\n", component, n/mib)
+		}
+	}
+	fmt.Printf("victim_ready_p99_quiet_s=%.1f\n", quiet.p99().Seconds())
+	fmt.Printf("victim_ready_p99_attack_s=%.1f\n", under.p99().Seconds())
+	fmt.Printf("keyserver_rss_peak_mib=%.1f\n", float64(w.peaks["keyserver"])/1024)
+	fmt.Printf("manager_rss_peak_mib=%.1f\n", float64(w.peaks["manager"])/1024)
+	fmt.Printf("restarts=%d\n", restarts)
+	fmt.Printf("victim_ready_p99_ratio=%.2f\n", ratio)
+	fmt.Printf("victim_unseal_failed=%d\n", under.failed)
+	fmt.Printf("etcd_growth_mib=%d\n", growth/mib)
+}

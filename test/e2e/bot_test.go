@@ -29,8 +29,10 @@ func botAnswers(t *testing.T, w *world) {
 	w.chat(t, id, "hello")
 
 	for i, edit := range []func(*v1alpha1.BotDeployment){
-		func(b *v1alpha1.BotDeployment) { b.Spec.Env = []v1alpha1.EnvVar{{Name: "ROUND", Value: "1"}} },
-		func(b *v1alpha1.BotDeployment) { b.Spec.Env[0].Value = "2" },
+		func(b *v1alpha1.BotDeployment) {
+			b.Spec.Env = append(b.Spec.Env, v1alpha1.EnvVar{Name: "ROUND", Value: "1"})
+		},
+		func(b *v1alpha1.BotDeployment) { b.Spec.Env[len(b.Spec.Env)-1].Value = "2" },
 		// A token that was sealed again: a new set of credentials is a new revision too.
 		func(b *v1alpha1.BotDeployment) {
 			b.Spec.Credentials[0].Sealed = w.seal(t, acme, acme.Name, "support", "telegram-token", 2, token)
@@ -158,9 +160,9 @@ func wrongPlace(t *testing.T, w *world) {
 	// Sealed for the right place, it works: nothing else was wrong. Somebody who tries again is told again, and the bot goes on with
 	// the value that it has.
 	wrong := stolen.Spec.Credentials[0].Sealed
-	for range 2 {
+	for round := range 2 {
 		change(t, w.client, stolen, func(b *v1alpha1.BotDeployment) {
-			b.Spec.Credentials[0].Sealed = w.seal(t, globex, globex.Name, "support", "telegram-token", 1, token)
+			b.Spec.Credentials[0].Sealed = w.seal(t, globex, globex.Name, "support", "telegram-token", uint32(round+1), token)
 		})
 		w.awaitReady(t, stolen, 2*time.Minute)
 		change(t, w.client, stolen, func(b *v1alpha1.BotDeployment) { b.Spec.Credentials[0].Sealed = wrong })

@@ -44,6 +44,19 @@ func walls(t *testing.T, w *world) {
 	change(t, w.client, tenant, func(o *v1alpha1.Tenant) { o.Spec.Egress = open })
 	w.awaitReady(t, bot, 2*time.Minute)
 	w.chat(t, id, "is the door open?")
+	var pod corev1.Pod
+	if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: tenant.Name, Name: "walled-bot-0"}, &pod); err != nil {
+		t.Fatal(err)
+	}
+	if got := dial(t.Context(), "/proc/"+processOf(t, &pod)+"/ns/net", w.dns(t)); got != "" {
+		t.Errorf("a bot that reaches something cannot reach the DNS servers: %s", got)
+	}
+}
+
+// dns is where the cluster's DNS servers answer.
+func (w *world) dns(t *testing.T) string {
+	t.Helper()
+	return net.JoinHostPort(w.running(t, "kube-system", client.MatchingLabels{"k8s-app": "kube-dns"}).Status.PodIP, "53")
 }
 
 // reaches sends packets out of a pod's network to all that a broken-into bot would look for, and to the little that it needs.
@@ -66,11 +79,11 @@ func (w *world) reaches(t *testing.T, namespace, name string) {
 		"another tenant's bot":            net.JoinHostPort(w.running(t, "e2e-acme", nil).Status.PodIP, "8080"),
 		"the manager's metrics":           net.JoinHostPort(w.running(t, stage.SystemNamespace, client.MatchingLabels{"app.kubernetes.io/component": "manager"}).Status.PodIP, "8080"),
 		"the keyserver's metrics":         net.JoinHostPort(w.running(t, stage.SystemNamespace, client.MatchingLabels{"app.kubernetes.io/component": "keyserver"}).Status.PodIP, "8080"),
+		"the DNS servers":                 w.dns(t), // nothing is open, so there is no name to look up
 		"another port of the DNS servers": net.JoinHostPort(w.running(t, "kube-system", client.MatchingLabels{"k8s-app": "kube-dns"}).Status.PodIP, "9153"),
 	}
 	open := map[string]string{
-		"the keyserver":   net.JoinHostPort(w.running(t, stage.SystemNamespace, client.MatchingLabels{"app.kubernetes.io/component": "keyserver"}).Status.PodIP, strconv.Itoa(resources.KeyserverPort)),
-		"the DNS servers": net.JoinHostPort(w.running(t, "kube-system", client.MatchingLabels{"k8s-app": "kube-dns"}).Status.PodIP, "53"),
+		"the keyserver": net.JoinHostPort(w.running(t, stage.SystemNamespace, client.MatchingLabels{"app.kubernetes.io/component": "keyserver"}).Status.PodIP, strconv.Itoa(resources.KeyserverPort)),
 	}
 	var pod corev1.Pod
 	if err := w.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &pod); err != nil {

@@ -5,12 +5,11 @@ package main
 
 import (
 	"context"
-	cryptorand "crypto/rand"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -25,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
@@ -137,7 +137,7 @@ func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key, prev
 		return fmt.Errorf("make a client of the API server: %w", err)
 	}
 	server, err := keyserver.New(keyserver.Options{Client: kube, KEK: kek, KEKPrevious: previous, KEKGrade: o.kekGrade, Realm: o.realm, KeysNamespace: o.keysNamespace,
-		Hosts: hosts(o.settings), Settings: o.settings, PreviousImages: o.previous, Clock: clock.RealClock{}, Random: cryptorand.Reader, Log: log, Metrics: metrics})
+		Hosts: hosts(o.settings), Settings: o.settings, PreviousImages: o.previous, Clock: clock.RealClock{}, Random: rand.Reader, Log: log, Metrics: metrics})
 	if err != nil {
 		return err
 	}
@@ -318,7 +318,7 @@ func rotate(ctx context.Context, log *slog.Logger, server *keyserver.Server) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(every + rand.N(every)):
+		case <-time.After(wait.Jitter(every, 1)):
 		}
 		if err := server.Rotate(ctx); err != nil && ctx.Err() == nil {
 			log.Error("Keys were not looked at", "cause", err)

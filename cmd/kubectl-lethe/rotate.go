@@ -131,7 +131,7 @@ func everyReplicaHoldsBoth(ctx context.Context, c client.Client, namespace strin
 		both = both || slices.ContainsFunc(container.Args, func(a string) bool { return strings.HasPrefix(a, "--kek-file-previous=") })
 	}
 	if !both {
-		return fmt.Errorf("Deployment %s/%s has no --kek-file-previous: start the keyserver with the new key as kek.file and the present one in kek.previous, then ask again; nothing was asked for",
+		return fmt.Errorf("the Deployment %s/%s has no --kek-file-previous: start the keyserver with the new key as kek.file and the present one in kek.previous, then ask again; nothing was asked for",
 			namespace, keyserverDeployment)
 	}
 	want := int32(1)
@@ -348,7 +348,7 @@ func (s *shell) destroySealing(ctx context.Context, namespace, kid, name string,
 	i := slices.IndexFunc(tenant.Status.SealingKeys, func(k v1alpha1.SealingKey) bool { return k.KID == kid })
 	switch {
 	case i < 0:
-		return fmt.Errorf("Tenant %s has no sealing key of that kid; `kubectl lethe keys status --tenant %s` lists them", name, name)
+		return fmt.Errorf("the Tenant %s has no sealing key of that kid; `kubectl lethe keys status --tenant %s` lists them", name, name)
 	case tenant.Status.SealingKeys[i].State != v1alpha1.SealingKeyRetired:
 		return fmt.Errorf("%s is the key to seal to: rotate first, with `kubectl lethe keys rotate sealing --tenant %s`", kid, name)
 	}

@@ -66,11 +66,11 @@ func (s *Server) keysOf(ctx context.Context, tenant *v1alpha1.Tenant) (*tenantKe
 func (s *Server) keysAnew(ctx context.Context, was *tenantKeys) (*tenantKeys, error) {
 	var secret corev1.Secret
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: tenantSecretName(was.doc.Tenant)}, &secret)
-	if client.IgnoreNotFound(err) != nil {
-		return nil, err
+	if apierrors.IsNotFound(err) {
+		return was, nil
 	}
 	if err != nil {
-		return was, nil
+		return nil, err
 	}
 	keys, err := openTenantDocument(&secret, s.kek())
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	testNames = regexp.MustCompile(`<!--((?: Test\w+)+) -->`)
+	testNames = regexp.MustCompile(`<!--((?:,? (?:Test|Fuzz)\w+)+) -->`)
 	testFuncs = regexp.MustCompile(`(?m)^func (Test\w+|Fuzz\w+)\(`)
 )
 
@@ -34,14 +34,15 @@ func TestTheThreatModelIsTested(t *testing.T) {
 	said := 0
 	for _, statement := range statements(read(t, "docs", "threat-model.md")) {
 		said++
-		names := testNames.FindStringSubmatch(statement)
-		if names == nil {
+		named := testNames.FindAllStringSubmatch(statement, -1)
+		if named == nil {
 			t.Errorf("no test is named for: %.100s", statement)
-			continue
 		}
-		for _, name := range strings.Fields(names[1]) {
-			if !exists[name] {
-				t.Errorf("%s does not exist, for: %.100s", name, statement)
+		for _, names := range named {
+			for _, name := range strings.FieldsFunc(names[1], func(r rune) bool { return r == ' ' || r == ',' }) {
+				if !exists[name] {
+					t.Errorf("%s does not exist, for: %.100s", name, statement)
+				}
 			}
 		}
 	}

@@ -23,7 +23,7 @@ import (
 
 func newKeys(s *shell) *cobra.Command {
 	cmd := group("keys", "Back up, verify, restore, rotate and destroy keys", newKeysBackup(s), newKeysVerify(s), newKeysRestore(s),
-		newKeysStatus(s), newKeysRotate(s), newKeysDestroy(s))
+		newKeysStatus(s), newKeysRotate(s), newKeysDestroy(s), newKeysPending(s), newKeysForget(s))
 	cmd.PersistentFlags().String("keys-namespace", "lethe-keys", "namespace that holds the wrapped keys")
 	return cmd
 }

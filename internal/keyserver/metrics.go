@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
 // Metrics of a keyserver. No label holds a name of a tenant, a pod or an object: paths and reasons are few and fixed.
@@ -16,6 +18,8 @@ type Metrics struct {
 	certificate *prometheus.GaugeVec
 	// channelsTaken counts credentials that were refused because another bot holds their channel.
 	channelsTaken prometheus.Counter
+	// orphans counts keys that were destroyed because their owner was gone without a word.
+	orphans *prometheus.CounterVec
 	// onOld and rotationPass are about rotation.
 	onOld        *prometheus.GaugeVec
 	rotationPass prometheus.Gauge
@@ -43,7 +47,12 @@ func NewMetrics(into prometheus.Registerer) (*Metrics, error) {
 	}
 	m.channelsTaken = prometheus.NewCounter(prometheus.CounterOpts{Name: "lethe_keyserver_channels_taken_total",
 		Help: "Credentials that were refused because another bot holds the messenger's channel that they speak for."})
-	for _, c := range []prometheus.Collector{m.channelsTaken, m.requests, m.duration, m.tenantKeys, m.kekUsable, m.certificate, m.pending, m.onOld, m.rotationPass} {
+	m.orphans = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lethe_keyserver_orphans_removed_total",
+		Help: "Documents of keys that were destroyed because their owner, of that kind, was gone and nobody had revoked them."}, []string{"kind"})
+	for _, kind := range []string{"Tenant", sealing.KindBotDeployment, sealing.KindDataStore} {
+		m.orphans.WithLabelValues(kind)
+	}
+	for _, c := range []prometheus.Collector{m.channelsTaken, m.orphans, m.requests, m.duration, m.tenantKeys, m.kekUsable, m.certificate, m.pending, m.onOld, m.rotationPass} {
 		if err := into.Register(c); err != nil {
 			return nil, err
 		}

@@ -76,6 +76,7 @@ type Server struct {
 	kekMissing string // an earlier key that is still needed and not here
 
 	rotation rotation
+	orphans  orphans
 }
 
 // New makes a server; it asks nothing of the cluster yet.
@@ -130,7 +131,7 @@ func (s *Server) Maintain(ctx context.Context) error {
 	s.tenants.sweep()
 	s.managers.sweep()
 	s.Metrics.tenantKeys.Set(float64(s.keys.len()))
-	return errors.Join(s.authority.Maintain(ctx), s.maintainChannels(ctx), s.endGrace(ctx))
+	return errors.Join(s.authority.Maintain(ctx), s.maintainChannels(ctx), s.endGrace(ctx), s.sweepOrphans(ctx))
 }
 
 // Ready says whether calls can be answered now: the key-encryption key opens its canary and there is a certificate.

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/internal/resources"
 )
 
 // uninstallRefused: removing Lethe under its tenants would orphan their credentials.
@@ -89,6 +91,7 @@ func deletionLeavesNothing(t *testing.T, w *world) {
 	}
 	token, id := w.newToken(t, 3)
 	bot := w.newBot(t, tenant, "leaving", token)
+	bot.Spec.Storage = &v1alpha1.BotStorage{Size: resource.MustParse("16Mi"), MountPath: "/data", ReclaimPolicy: "Delete"}
 	w.create(t, bot)
 	w.awaitReady(t, bot, 2*time.Minute)
 	w.chat(t, id, "last words?")
@@ -105,7 +108,8 @@ func deletionLeavesNothing(t *testing.T, w *world) {
 	until(t, time.Minute, "see nothing of the bot", func(ctx context.Context) (string, error) {
 		now, err := w.children(ctx, tenant.Name)
 		for name := range now {
-			if !before[name] {
+			// How far its versions got is remembered as long as the Tenant lives.
+			if !before[name] && !strings.Contains(name, stage.KeysNamespace+"/versions-") {
 				return name, err
 			}
 		}
@@ -264,6 +268,23 @@ func (w *world) used() (map[use]bool, error) {
 	return used, lines.Err()
 }
 
+// repairs are rights that are needed only where something went wrong, or a person asked for something, that this run does not
+// bring about. Each is used in a test of its own against a real API server.
+var repairs = map[use]bool{
+	// TestOrphansOfEachKind
+	{resources.ServiceAccountManager, "delete", "", "pods"}:            true,
+	{resources.ServiceAccountManager, "delete", "", "serviceaccounts"}: true,
+	{resources.ServiceAccountManager, "delete", "batch", "cronjobs"}:   true,
+	{resources.ServiceAccountManager, "delete", "batch", "jobs"}:       true,
+	// TestGoneIsGone
+	{resources.ServiceAccountManager, "get", "lethe.dev", "tenants"}: true,
+	// TestExistingVolumeIsTakenOver
+	{resources.ServiceAccountManager, "update", "", "persistentvolumeclaims"}: true,
+	// TestRotationWithTheRightsOfTheChart
+	{resources.ServiceAccountKeyserver, "list", "lethe.dev", "botdeployments"}: true,
+	{resources.ServiceAccountKeyserver, "list", "lethe.dev", "datastores"}:     true,
+}
+
 // unusedGrants reads the rights out of config/rbac, and from the audit log of the whole run which of them were ever used.
 func unusedGrants(t *testing.T, w *world) {
 	used, err := w.used()
@@ -280,7 +301,7 @@ func unusedGrants(t *testing.T, w *world) {
 		if g.verb == "list" && used[use{g.user, "watch", g.group, g.resource}] {
 			continue
 		}
-		if !used[g] {
+		if !used[g] && !repairs[g] {
 			never = append(never, g.String())
 		}
 	}

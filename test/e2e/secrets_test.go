@@ -36,7 +36,7 @@ const (
 func thousandCanaries(t *testing.T, w *world) {
 	pods := int32(100)
 	tenant := w.tenant(t, "e2e-canaries", func(s *v1alpha1.TenantSpec) {
-		s.Quota = &v1alpha1.TenantQuota{Pods: &pods}
+		s.Quota = &v1alpha1.TenantQuota{Pods: &pods, Bots: &pods}
 	})
 	var bots []*v1alpha1.BotDeployment
 	for i := range canaryBots {

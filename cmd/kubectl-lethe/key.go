@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -176,15 +177,20 @@ func (s *shell) keyInNamespace(ctx context.Context, c client.Client, namespace s
 	if err != nil {
 		return tenantKey{}, false, fmt.Errorf("%s: %w", what, err)
 	}
-	s.note("note: you may not read the Tenant; this is its key as %s has it", what)
+	s.note("note: you may not read the Tenant; this is its key as %s has it, and whether it still opens (the Tenant's condition KeysReady) cannot be checked", what)
 	return key, true, nil
 }
 
 func (s *shell) firstKey(tenant *v1alpha1.Tenant) (tenantKey, error) {
+	keys := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionKeysReady)
+	if keys != nil && keys.Status == metav1.ConditionFalse && len(tenant.Status.SealingKeys) > 0 {
+		return tenantKey{}, fmt.Errorf("the key in the status of Tenant %s is not one to seal to: its condition KeysReady is False (%s): %s; have that mended first (keys that are lost come back by `kubectl lethe keys restore`), since nobody may be able to open what is sealed to it",
+			tenant.Name, keys.Reason, keys.Message)
+	}
 	if len(tenant.Status.SealingKeys) == 0 {
 		why := "the manager has not seen it yet"
-		if c := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionKeysReady); c != nil {
-			why = fmt.Sprintf("its condition KeysReady is %s: %s", c.Status, c.Message)
+		if keys != nil {
+			why = fmt.Sprintf("its condition KeysReady is %s: %s", keys.Status, keys.Message)
 		}
 		return tenantKey{}, fmt.Errorf("there is no key to seal to in the status of Tenant %s; %s", tenant.Name, why)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -212,9 +213,22 @@ func newKeysRestore(s *shell) *cobra.Command {
 key-encryption key, of another realm or of another Tenant are never mixed: then nothing is written, and the reasons
 are said.
 
-Tenants, bots and stores that were made again under their names (out of Git, after the cluster was lost) have new UIDs.
---adopt binds the keys to the new ones; it needs --kek-file. Apply Tenants, bots and stores first, then adopt.`,
-		Example: `  kubectl lethe keys restore keys-2026-03-02.json
+Keys of a Tenant that does not exist stay away: it may have been deleted on purpose. --tenant NAME brings them back, and
+--all-tenants those of every Tenant that lived when the backup was made; both need --kek-file. They wait 72 hours for a
+Tenant of the same name, namespaces and external identifiers that somebody with the verb "adopt" makes, as after a deletion.
+
+A whole cluster that was lost: install with the same realm and key-encryption key, restore with --all-tenants, and only then
+apply Tenants, bots and stores out of Git.
+
+Were they applied first, the keyserver has made new keys by now. --adopt puts those of the backup in their place, bound to
+the new UIDs, and sets the Tenants' status. It refuses where something was sealed to the new keys.`,
+		Example: `  # keys are missing, Tenants and bots are there
+  kubectl lethe keys restore keys-2026-03-02.json
+
+  # the whole cluster was lost; nothing was applied yet
+  kubectl lethe keys restore keys-2026-03-02.json --all-tenants --kek-file kek.b64
+
+  # the same, but Tenants and bots were applied too early
   kubectl lethe keys restore keys-2026-03-02.json --adopt --kek-file kek.b64`,
 		Args: oneArgument("the backup"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -225,20 +239,25 @@ Tenants, bots and stores that were made again under their names (out of Git, aft
 			if o.adopt && len(o.kekFiles) == 0 {
 				return errors.New("--adopt needs --kek-file: the keys are wrapped anew for the new UIDs")
 			}
+			if (o.allTenants || len(o.tenants) > 0) && len(o.kekFiles) == 0 {
+				return errors.New("--tenant and --all-tenants need --kek-file: the keys are wrapped anew, to wait for their Tenants")
+			}
 			o.path = args[0]
 			return s.restoreKeys(cmd.Context(), o)
 		},
 	}
 	cmd.Flags().StringArrayVar(&o.kekFiles, "kek-file", nil, "file with the key-encryption key: everything is opened before anything is written; may be given several times")
-	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "bind the keys to Tenants and objects that were made again")
+	cmd.Flags().BoolVar(&o.adopt, "adopt", false, "bind the keys to Tenants and objects that were made again, in the place of keys that nothing was sealed to")
+	cmd.Flags().StringArrayVar(&o.tenants, "tenant", nil, "Tenant that does not exist and whose keys are to wait for it; may be repeated")
+	cmd.Flags().BoolVar(&o.allTenants, "all-tenants", false, "the same for every Tenant that lived when the backup was made")
 	cmd.Flags().BoolVar(&o.yes, "yes", false, "write without asking")
 	return cmd
 }
 
 type restoreOptions struct {
-	path, namespace string
-	kekFiles        []string
-	adopt, yes      bool
+	path, namespace        string
+	kekFiles, tenants      []string
+	adopt, allTenants, yes bool
 }
 
 func (s *shell) restoreKeys(ctx context.Context, o restoreOptions) error {
@@ -254,7 +273,8 @@ func (s *shell) restoreKeys(ctx context.Context, o restoreOptions) error {
 	if err != nil {
 		return err
 	}
-	plan, err := backup.Restore(o.namespace, live, keyserver.RestoreOptions{KEK: kek, Adopt: o.adopt}, s.random)
+	plan, err := backup.Restore(o.namespace, live, keyserver.RestoreOptions{KEK: kek, Adopt: o.adopt,
+		Tenants: o.tenants, AllTenants: o.allTenants, Now: s.now()}, s.random)
 	if err != nil {
 		return err
 	}
@@ -262,7 +282,7 @@ func (s *shell) restoreKeys(ctx context.Context, o restoreOptions) error {
 	switch {
 	case len(plan.Problems) > 0:
 		return errors.New("nothing was written")
-	case len(plan.Create)+len(plan.Replace) == 0:
+	case len(plan.Create)+len(plan.Replace)+len(plan.Statuses) == 0:
 		s.note("Nothing is missing.")
 		return nil
 	case o.yes:
@@ -294,7 +314,7 @@ func readLive(ctx context.Context, c client.Client, namespace string) (keyserver
 	}
 	for i := range tenants.Items {
 		t := &tenants.Items[i]
-		live.Tenants[t.Name] = keyserver.LiveTenant{UID: string(t.UID), Generation: t.Status.KeysGeneration}
+		live.Tenants[t.Name] = keyserver.LiveTenant{UID: string(t.UID), Generation: t.Status.KeysGeneration, SealingKeys: kidsOf(t)}
 	}
 	var bots v1alpha1.BotDeploymentList
 	if err := c.List(ctx, &bots); err != nil {
@@ -302,7 +322,11 @@ func readLive(ctx context.Context, c client.Client, namespace string) (keyserver
 	}
 	for i := range bots.Items {
 		b := &bots.Items[i]
-		live.Objects = append(live.Objects, keyserver.LiveObject{ObjectRef: refOf(sealing.KindBotDeployment, b), Generation: b.Status.CredentialsGeneration})
+		o := keyserver.LiveObject{ObjectRef: refOf(sealing.KindBotDeployment, b), Generation: b.Status.CredentialsGeneration}
+		for _, c := range b.Spec.Credentials {
+			o.SealedTo = append(o.SealedTo, sealedTo(c.Sealed)...)
+		}
+		live.Objects = append(live.Objects, o)
 	}
 	var stores v1alpha1.DataStoreList
 	if err := c.List(ctx, &stores); err != nil {
@@ -310,9 +334,30 @@ func readLive(ctx context.Context, c client.Client, namespace string) (keyserver
 	}
 	for i := range stores.Items {
 		st := &stores.Items[i]
-		live.Objects = append(live.Objects, keyserver.LiveObject{ObjectRef: refOf(sealing.KindDataStore, st), Generation: st.Status.CredentialsGeneration})
+		o := keyserver.LiveObject{ObjectRef: refOf(sealing.KindDataStore, st), Generation: st.Status.CredentialsGeneration}
+		if st.Spec.Postgres != nil {
+			o.SealedTo = sealedTo(st.Spec.Postgres.Password)
+		}
+		live.Objects = append(live.Objects, o)
 	}
 	return live, nil
+}
+
+func kidsOf(t *v1alpha1.Tenant) []string {
+	var out []string
+	for _, k := range t.Status.SealingKeys {
+		out = append(out, k.KID)
+	}
+	return out
+}
+
+// sealedTo names the key of a sealed value, when it is one.
+func sealedTo(value v1alpha1.SealedValue) []string {
+	e, err := sealing.Parse(string(value))
+	if err != nil {
+		return nil
+	}
+	return []string{e.KID}
 }
 
 func refOf(kind string, o client.Object) protocol.ObjectRef {
@@ -327,9 +372,15 @@ func (s *shell) describeRestoration(plan keyserver.Restoration) {
 	}
 	list("make    ", plan.Create)
 	list("replace ", plan.Replace)
+	for _, st := range plan.Statuses {
+		s.note("set      the keys in the status of Tenant %s", st.Name)
+	}
 	slices.Sort(plan.Kept)
 	for _, name := range plan.Kept {
 		s.note("keep     %s", name)
+	}
+	for _, line := range plan.Waiting {
+		s.note("wait     %s", line)
 	}
 	for _, line := range plan.Skipped {
 		s.note("leave    %s", line)
@@ -342,7 +393,8 @@ func (s *shell) describeRestoration(plan keyserver.Restoration) {
 	}
 }
 
-// writeKeys only makes what does not exist, and replaces only what is still as it was read. Broken off, it is run again.
+// writeKeys only makes what does not exist, and replaces only what is still as it was read; what the keyserver goes by, a
+// Tenant's status, comes last. Broken off, it is run again.
 func writeKeys(ctx context.Context, c client.Client, plan keyserver.Restoration) error {
 	for _, secret := range plan.Create {
 		if err := c.Create(ctx, secret); err != nil {
@@ -357,7 +409,35 @@ func writeKeys(ctx context.Context, c client.Client, plan keyserver.Restoration)
 			return fmt.Errorf("replace the key %s: %w", secret.Name, hide(err))
 		}
 	}
+	for _, st := range plan.Statuses {
+		if err := setKeys(ctx, c, st); err != nil {
+			return fmt.Errorf("set the keys in the status of Tenant %s (run restore again): %w", st.Name, err)
+		}
+	}
 	return nil
+}
+
+// setKeys writes into a Tenant's status which keys it has by now, as the keyserver does when nothing contradicts it.
+func setKeys(ctx context.Context, c client.Client, st keyserver.TenantStatus) error {
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		var tenant v1alpha1.Tenant
+		if err := c.Get(ctx, client.ObjectKey{Name: st.Name}, &tenant); err != nil {
+			return err
+		}
+		if string(tenant.UID) != st.UID {
+			return errors.New("it was made again meanwhile")
+		}
+		before := tenant.DeepCopy()
+		tenant.Status.SealingKeys = nil
+		for _, k := range st.SealingKeys {
+			tenant.Status.SealingKeys = append(tenant.Status.SealingKeys, v1alpha1.SealingKey(k))
+		}
+		tenant.Status.KeysGeneration = st.Generation
+		if block := v1alpha1.UIDRange(st.UIDRange); block.Size > 0 {
+			tenant.Status.UIDRange = &block
+		}
+		return c.Status().Patch(ctx, &tenant, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	})
 }
 
 // hide keeps the reason of a refusal and leaves out its details, which may repeat fields of a Secret.

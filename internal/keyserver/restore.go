@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -26,31 +27,47 @@ type Live struct {
 type LiveTenant struct {
 	UID        string
 	Generation int64
+	// SealingKeys are the names of those in its status.
+	SealingKeys []string
 }
 
 // LiveObject is a BotDeployment or a DataStore, and how often its status says that its document was written.
 type LiveObject struct {
 	protocol.ObjectRef
 	Generation int64
+	// SealedTo are the names of the keys that the values in its spec are sealed to.
+	SealedTo []string
 }
 
 // RestoreOptions say how keys are restored.
 type RestoreOptions struct {
 	// KEK is needed to adopt, and to make a copy that is older than what the live objects know of the newest one again.
 	KEK sealing.Ring
-	// Adopt binds the keys of Tenants and objects that were made again under their names, and so have other UIDs, to them.
+	// Adopt binds the keys of Tenants and objects that were made again under their names, and so have other UIDs, to them,
+	// in the place of new keys that nothing was sealed to.
 	Adopt bool
+	// Tenants that do not exist and whose sealing keys wait again for one that is made like them, as after a deletion.
+	Tenants []string
+	// AllTenants names every Tenant that lived when the backup was made.
+	AllTenants bool
+	// Now is when the waiting begins.
+	Now time.Time
 }
 
 // Restoration is what a restore would do. Nothing is written where Problems says anything.
 type Restoration struct {
 	// Create these Secrets; one that exists by then is a reason to stop.
 	Create []*corev1.Secret
-	// Replace these, which hold the keys of an earlier Tenant, by their present resourceVersion. Only when adopting.
+	// Replace these by their present resourceVersion, after those of Create: keys of an earlier Tenant, keys that nothing was
+	// sealed to, and what is behind the backup. Only with a key-encryption key.
 	Replace []*corev1.Secret
+	// Statuses name other keys than the Tenants will have, and are set after the Secrets. Only when adopting.
+	Statuses []TenantStatus
+	// Waiting says which Tenants, when they are made again, will have their keys.
+	Waiting []string
 	// Kept are names of Secrets that are there already and stay as they are.
 	Kept []string
-	// Skipped are names of Secrets of objects that no longer exist, with the reason.
+	// Skipped are keys of Tenants and objects that do not exist, with the reason.
 	Skipped []string
 	// Older are names of Secrets that are older than what was in use before, with what that means.
 	Older []string
@@ -58,15 +75,27 @@ type Restoration struct {
 	Problems []string
 }
 
+// TenantStatus is what a Tenant's status has to say of its keys.
+type TenantStatus struct {
+	Name, UID   string
+	Generation  int64
+	SealingKeys []protocol.SealingKey
+	UIDRange    protocol.UIDRange
+}
+
 // Restore says what has to be written to bring a backup back into a namespace that is empty or holds the same keys. It
 // writes nothing itself.
 func (b Backup) Restore(namespace string, live Live, o RestoreOptions, random io.Reader) (Restoration, error) {
-	r := &restoring{backup: b, namespace: namespace, live: live, RestoreOptions: o, random: random, existing: map[string]*corev1.Secret{}}
+	r := &restoring{backup: b, namespace: namespace, live: live, RestoreOptions: o, random: random, existing: map[string]*corev1.Secret{},
+		present: map[string]*tenantKeys{}, blocks: map[string]uidRangeDoc{}, remembered: map[string][]versionEntry{}}
 	for i := range live.Secrets {
 		r.existing[live.Secrets[i].Name] = &live.Secrets[i]
 	}
-	if o.Adopt && len(o.KEK) == 0 {
-		return Restoration{}, errors.New("to adopt, the key-encryption key is needed")
+	if (o.Adopt || o.AllTenants || len(o.Tenants) > 0) && len(o.KEK) == 0 {
+		return Restoration{}, errors.New("to adopt, and to bring back keys of Tenants that do not exist, the key-encryption key is needed")
+	}
+	if err := b.names(o.Tenants); err != nil {
+		return Restoration{}, err
 	}
 	if len(o.KEK) > 0 {
 		if err := b.Verify(o.KEK); err != nil {
@@ -80,23 +109,36 @@ func (b Backup) Restore(namespace string, live Live, o RestoreOptions, random io
 	if err := r.sameKEK(); err != nil {
 		return Restoration{}, err
 	}
-	for _, s := range b.Secrets {
-		if err := r.one(s); err != nil {
-			return Restoration{}, err
+	// Tenants first, whose keys the others are under: also in the order of writing, for who has to run it again.
+	for _, tenants := range []bool{true, false} {
+		for _, s := range b.Secrets {
+			if (s.format() == formatTenant) != tenants {
+				continue
+			}
+			if err := r.one(s); err != nil {
+				return Restoration{}, err
+			}
 		}
 	}
+	if err := r.remember(); err != nil {
+		return Restoration{}, err
+	}
+	r.sharedUIDs()
 	return r.out, nil
 }
 
 type restoring struct {
 	RestoreOptions
-	backup    Backup
-	namespace string
-	live      Live
-	random    io.Reader
-	existing  map[string]*corev1.Secret
-	tenants   map[string]*tenantKeys // opened, by the UID in the backup; only with a key-encryption key
-	out       Restoration
+	backup     Backup
+	namespace  string
+	live       Live
+	random     io.Reader
+	existing   map[string]*corev1.Secret
+	tenants    map[string]*tenantKeys    // opened, by the UID in the backup; only with a key-encryption key
+	present    map[string]*tenantKeys    // that Tenants will have after the restore, by name; only with a key-encryption key
+	blocks     map[string]uidRangeDoc    // of user ids that Tenants get, by name
+	remembered map[string][]versionEntry // of Tenants that live, by name; only with a key-encryption key
+	out        Restoration
 }
 
 // problem keeps a reason not to write anything, and goes on: all of them are told at once.
@@ -133,6 +175,8 @@ func (r *restoring) one(s BackupSecret) error {
 		return r.uids(s)
 	case formatVersions:
 		return r.versions(s)
+	case formatPending:
+		return r.pending(s)
 	}
 	// The canary, whose key was compared, and the certificate authority: one that is there is in use.
 	if _, ok := r.existing[s.Name]; ok {
@@ -187,48 +231,95 @@ func (r *restoring) tenant(s BackupSecret) error {
 		return err
 	}
 	live, lives := r.live.Tenants[doc.Tenant]
-	rebind := lives && live.UID != doc.UID
+	if !lives {
+		return r.missingTenant(s.Name, doc)
+	}
+	written, replaces := int64(0), false
+	if there, exists := r.existing[s.Name]; exists {
+		var now tenantDoc
+		was, err := readDocument(there, formatTenant, &now)
+		if err != nil {
+			return r.problem("%s", err)
+		}
+		if now.UID == live.UID && hasSealKeys(now, doc) {
+			r.out.Kept = append(r.out.Kept, s.Name)
+			return r.asItIs(there, live, now)
+		}
+		if !hasSealKeys(doc, now) {
+			if !r.Adopt {
+				return r.problem("Tenant %s has other keys by now in Secret %s/%s: if nothing was sealed to them, restore with --adopt and --kek-file, which replaces them",
+					doc.Tenant, r.namespace, s.Name)
+			}
+			if used, err := r.usesOf(there, now, doc); err != nil || len(used) > 0 {
+				return r.inUse(doc.Tenant, used, err)
+			}
+		}
+		written, replaces = was.Generation, true
+	}
+	rebind := live.UID != doc.UID
 	if rebind && !r.Adopt {
 		return r.problem("Tenant %s was made again (UID %s, in the backup %s): restore with --adopt to bind its keys to it", doc.Tenant, live.UID, doc.UID)
 	}
-	if there, exists := r.existing[s.Name]; exists {
-		var now tenantDoc
-		if _, err := readDocument(there, formatTenant, &now); err != nil {
-			return r.problem("%s", err)
-		}
-		switch {
-		case sameSealKeys(now, doc) && now.UID == doc.UID && !rebind, sameSealKeys(now, doc) && now.UID == live.UID:
-			r.out.Kept = append(r.out.Kept, s.Name)
-			return nil
-		case !sameSealKeys(now, doc):
-			return r.problem("Tenant %s has other keys by now in Secret %s/%s: if nothing was sealed to them, delete that Secret and restore again", doc.Tenant, r.namespace, s.Name)
+	r.blocks[doc.Tenant] = doc.UIDRange
+	generation, rewrite := max(e.Generation, max(written, live.Generation)+1), true
+	if !replaces {
+		generation, rewrite, err = r.newest("Tenant "+doc.Tenant, e.Generation, live.Generation)
+		if err != nil || generation == 0 {
+			return err
 		}
 	}
-	if err := r.sharedUIDs(doc); err != nil {
-		return err
-	}
-	known := int64(0)
-	if lives {
-		known = live.Generation
-	}
-	generation, rewrite, err := r.newest("Tenant "+doc.Tenant, e.Generation, known)
-	if err != nil || generation == 0 {
-		return err
-	}
+	keys := r.tenants[doc.UID]
+	r.present[doc.Tenant] = keys
 	if !rebind && !rewrite {
 		return r.create(s)
 	}
-	keys := r.tenants[doc.UID]
+	if keys == nil {
+		return r.problem("the keys of an earlier Tenant %s lie in Secret %s/%s: restore with --kek-file, which replaces them", doc.Tenant, r.namespace, s.Name)
+	}
 	if rebind {
 		if keys, err = r.rebindTenant(keys, live.UID); err != nil {
 			return err
 		}
+		r.present[doc.Tenant] = keys
 	}
+	r.status(live, keys.doc, generation)
 	return r.put(s.Name, doc.Tenant, formatTenant, generation, keys.keys, keys.doc)
 }
 
-func sameSealKeys(a, b tenantDoc) bool {
-	return slices.EqualFunc(a.Seal, b.Seal, func(x, y sealDoc) bool { return x.KID == y.KID })
+// asItIs goes by a tenant's keys that are there and stay. A restore that was broken off may not have come to the status.
+func (r *restoring) asItIs(there *corev1.Secret, live LiveTenant, now tenantDoc) error {
+	if len(r.KEK) == 0 {
+		return nil
+	}
+	keys, err := openTenantDocument(there, r.KEK)
+	if err != nil {
+		return r.problem("%s", err)
+	}
+	r.present[now.Tenant] = keys
+	r.status(live, keys.doc, keys.generation)
+	return nil
+}
+
+// status notes a Tenant whose status names a key that it will not have: the keyserver refuses such a Tenant.
+func (r *restoring) status(live LiveTenant, doc tenantDoc, generation int64) {
+	gone := slices.ContainsFunc(live.SealingKeys, func(kid string) bool {
+		return !slices.ContainsFunc(doc.Seal, func(d sealDoc) bool { return d.KID == kid })
+	})
+	if !r.Adopt || !gone {
+		return
+	}
+	st := TenantStatus{Name: doc.Tenant, UID: live.UID, Generation: generation, UIDRange: protocol.UIDRange(doc.UIDRange)}
+	for _, d := range doc.Seal {
+		st.SealingKeys = append(st.SealingKeys, protocol.SealingKey{KID: d.KID, Suite: d.Suite, Public: d.Public, Realm: doc.Realm, State: d.State})
+	}
+	r.out.Statuses = append(r.out.Statuses, st)
+}
+
+// hasSealKeys says whether a has, or had until a person destroyed it, every sealing key of b: then a is no older than b.
+func hasSealKeys(a, b tenantDoc) bool {
+	return !slices.ContainsFunc(b.Seal, func(want sealDoc) bool {
+		return !hasSealKey(a, want.KID) && !slices.ContainsFunc(a.Destroyed, func(d destroyedDoc) bool { return d.KID == want.KID })
+	})
 }
 
 // rebindTenant wraps a tenant's keys for its new UID. The keys themselves stay: what was sealed to them opens again.
@@ -265,41 +356,70 @@ func (r *restoring) object(s BackupSecret) error {
 		return err
 	}
 	live, lives := r.live.Tenants[doc.Tenant]
+	if !lives {
+		return nil // said with its Tenant, and remembered there
+	}
 	object, there := r.objectNow(doc)
-	same := lives && live.UID == doc.TenantUID && object.UID == doc.UID
+	same := live.UID == doc.TenantUID && object.UID == doc.UID
 	switch {
-	case !r.Adopt || same:
-		if same {
-			return r.objectAsItIs(s, doc, e.Generation, object.Generation)
-		}
-		return r.objectAsItIs(s, doc, e.Generation, 0)
-	case !lives || !there:
+	case same && r.isUnderPresent(s, doc):
+		return r.objectAsItIs(s, doc, e.Generation, object.Generation)
+	case !there:
 		r.out.Skipped = append(r.out.Skipped, fmt.Sprintf("%s: %s %s/%s does not exist", s.Name, doc.Kind, doc.Namespace, doc.Name))
-		return nil
+		return r.rememberObject(s, doc)
+	case !r.Adopt:
+		r.out.Skipped = append(r.out.Skipped, fmt.Sprintf("%s: %s %s/%s was made again; --adopt binds its keys to it", s.Name, doc.Kind, doc.Namespace, doc.Name))
+		return r.rememberObject(s, doc)
+	}
+	return r.adoptObject(s, doc, e.Generation, object)
+}
+
+// isUnderPresent says whether an object's document, that of the cluster or of the backup, opens with the keys that its
+// Tenant will have, as far as that can be tried.
+func (r *restoring) isUnderPresent(s BackupSecret, doc objectDoc) bool {
+	present := r.present[doc.Tenant]
+	if present == nil || !r.Adopt {
+		return true
+	}
+	secret := s.stored()
+	if there, ok := r.existing[s.Name]; ok {
+		secret = there
+	}
+	_, err := openObjectDocument(secret, present)
+	return err == nil
+}
+
+// adoptObject binds an object's keys to the object that has its name now.
+func (r *restoring) adoptObject(s BackupSecret, doc objectDoc, written int64, object LiveObject) error {
+	present := r.present[doc.Tenant]
+	if present == nil {
+		return nil // a problem of its Tenant
 	}
 	name := objectSecretName(object.UID)
+	var now objectDoc
 	if exists, ok := r.existing[name]; ok {
-		var now objectDoc
-		if _, err := readDocument(exists, formatObject, &now); err != nil {
+		was, err := readDocument(exists, formatObject, &now)
+		if err != nil {
 			return r.problem("%s", err)
 		}
-		if now.TenantUID == live.UID {
+		if _, err := openObjectDocument(exists, present); err == nil {
 			r.out.Kept = append(r.out.Kept, name)
 			return nil
 		}
+		written = max(written, was.Generation)
 	}
 	keys, err := r.openObject(s, doc)
 	if err != nil {
 		return err
 	}
 	bound := keys.doc
-	bound.TenantUID, bound.UID, bound.Keys = live.UID, object.UID, slices.Clone(doc.Keys)
+	bound.TenantUID, bound.UID, bound.Keys = present.doc.UID, object.UID, slices.Clone(doc.Keys)
 	for i, key := range keys.keys {
-		if bound.Keys[i].Key, err = r.tenants[doc.TenantUID].keys.Wrap(r.random, key, sealing.PurposeData, bound.Realm, bound.Tenant, live.UID, object.UID); err != nil {
+		if bound.Keys[i].Key, err = present.keys.Wrap(r.random, key, sealing.PurposeData, present.ids(object.UID)...); err != nil {
 			return err
 		}
 	}
-	if bound.Digest.Key, err = r.tenants[doc.TenantUID].keys.Wrap(r.random, keys.digest, sealing.PurposeDigest, bound.Realm, bound.Tenant, live.UID, object.UID); err != nil {
+	if bound.Digest.Key, err = present.keys.Wrap(r.random, keys.digest, sealing.PurposeDigest, present.ids(object.UID)...); err != nil {
 		return err
 	}
 	if object.UID != doc.UID {
@@ -310,7 +430,10 @@ func (r *restoring) object(s BackupSecret) error {
 			bound.Credentials[name] = credentialDoc{Highest: c.Highest, Digest: c.Digest, Unused: c.Unused}
 		}
 	}
-	return r.put(name, bound.Tenant, formatObject, max(e.Generation, object.Generation)+1, keys.keys, bound)
+	for _, name := range now.secretNames() {
+		bound.Moving = appendNew(bound.Moving, name) // opens for nobody any more; the keyserver deletes what no set lies in
+	}
+	return r.put(name, bound.Tenant, formatObject, max(written, object.Generation)+1, keys.keys, bound)
 }
 
 // openObject opens an object's keys out of the backup.
@@ -350,29 +473,4 @@ func (r *restoring) objectNow(doc objectDoc) (LiveObject, bool) {
 		}
 	}
 	return LiveObject{}, false
-}
-
-// versions brings back what a tenant remembers of objects that are gone, for its present UID.
-func (r *restoring) versions(s BackupSecret) error {
-	var doc versionsDoc
-	e, err := s.as(formatVersions, &doc)
-	if err != nil {
-		return err
-	}
-	live, lives := r.live.Tenants[doc.Tenant]
-	name := s.Name
-	if lives && live.UID != doc.TenantUID {
-		name = versionsSecretName(live.UID)
-	}
-	switch _, exists := r.existing[name]; {
-	case exists:
-		r.out.Kept = append(r.out.Kept, name)
-		return nil
-	case name == s.Name:
-		return r.create(s)
-	case !r.Adopt:
-		return nil // the Tenant's own document is a problem already
-	}
-	doc.TenantUID = live.UID
-	return r.put(name, doc.Tenant, formatVersions, e.Generation, r.KEK, doc)
 }

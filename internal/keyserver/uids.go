@@ -201,18 +201,3 @@ func (r *restoring) uids(s BackupSecret) error {
 	}
 	return r.put(s.Name, "", formatUIDs, e.Generation+1, r.KEK, backup)
 }
-
-// sharedUIDs refuses to bring back a tenant whose user ids are another's by now.
-func (r *restoring) sharedUIDs(doc tenantDoc) error {
-	for name, secret := range r.existing {
-		var other tenantDoc
-		if !strings.HasPrefix(name, tenantPrefix) || name == tenantSecretName(doc.Tenant) {
-			continue
-		}
-		if _, err := readDocument(secret, formatTenant, &other); err == nil && other.UIDRange.overlaps(doc.UIDRange) {
-			return r.problem("the user ids of Tenant %s in the backup (from %d on) are Tenant %s's by now: its volumes would be readable for both; delete Tenant %s, restore, and make it anew",
-				doc.Tenant, doc.UIDRange.First, other.Tenant, other.Tenant)
-		}
-	}
-	return nil
-}

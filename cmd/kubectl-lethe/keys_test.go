@@ -41,7 +41,13 @@ type drill struct {
 
 func newDrill(t *testing.T, name string) *drill {
 	t.Helper()
-	d := &drill{t: t, kekFile: filepath.Join(t.TempDir(), "kek"), namespace: testEnv.Namespace(t, "keys", nil).Name, name: name}
+	return newDrillIn(t, name, testEnv.Namespace(t, "keys", nil).Name)
+}
+
+// newDrillIn is one whose keys lie in a namespace that is there already, and is empty.
+func newDrillIn(t *testing.T, name, namespace string) *drill {
+	t.Helper()
+	d := &drill{t: t, kekFile: filepath.Join(t.TempDir(), "kek"), namespace: namespace, name: name}
 	_, err := generateKEK(rand.Reader, d.kekFile)
 	if err != nil {
 		t.Fatal(err)

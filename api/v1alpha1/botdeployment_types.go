@@ -224,7 +224,7 @@ type BotClaim struct {
 // BotStorage is a volume that outlives the pod.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.size) || has(self.claim)",message="set size for a new volume, or claim.existing for one that is there"
-// +kubebuilder:validation:XValidation:rule="!has(self.claim) || self.claim.existing.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a PersistentVolumeClaim (the value is not repeated here)",fieldPath=".claim"
+// +kubebuilder:validation:XValidation:rule="!has(self.claim) || self.claim.existing.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a PersistentVolumeClaim (the value is not repeated here)",fieldPath=".claim.existing"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.claim) || (has(self.claim) && self.claim.existing == oldSelf.claim.existing)",message="cannot be changed or removed",fieldPath=".claim"
 // +kubebuilder:validation:XValidation:rule="!has(self.size) || (quantity(string(self.size)).isGreaterThan(quantity('0')) && !quantity(string(self.size)).isGreaterThan(quantity('64Ti')) && quantity(string(self.size)).isInteger())",message="must be a whole number of bytes, more than 0 and at most 64Ti",fieldPath=".size"
 // +kubebuilder:validation:XValidation:rule="!has(self.storageClassName) || self.storageClassName.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a StorageClass (the value is not repeated here)",fieldPath=".storageClassName"

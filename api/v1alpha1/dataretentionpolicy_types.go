@@ -30,12 +30,13 @@ type RuleAction string
 const ActionDelete RuleAction = "Delete"
 
 // TenantOverride shortens a rule's window for one tenant.
+//
+// +kubebuilder:validation:XValidation:rule="self.tenant.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of a Tenant (the value is not repeated here)",fieldPath=".tenant"
 type TenantOverride struct {
 	// tenant by name.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
 	Tenant string `json:"tenant,omitempty"`
 
 	// retainFor that applies instead, provably shorter than the rule's.
@@ -47,12 +48,12 @@ type TenantOverride struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.basis != 'RecordAge' || has(self.retainFor)",message="retainFor is required when basis is RecordAge"
 // +kubebuilder:validation:XValidation:rule="self.dataClass.matches('^[A-Z][A-Za-z0-9]*$')",message="write a class as Conversations: letters and digits, a capital first (the value is not repeated here)",fieldPath=".dataClass"
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be lower-case letters, digits and dashes (the value is not repeated here)",fieldPath=".name"
 type RetentionRule struct {
 	// name of the rule.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name,omitempty"`
 
 	// dataClass that the rule governs, in every store that storeSelector selects.

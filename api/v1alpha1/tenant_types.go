@@ -62,25 +62,26 @@ const (
 )
 
 // TenantNamespace is one namespace of a tenant.
+//
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be the name of a namespace: lower-case letters, digits and dashes (the value is not repeated here)",fieldPath=".name"
 type TenantNamespace struct {
 	// name of the namespace. It is created when absent; one that exists is taken only when it already carries the
 	// protected label lethe.dev/tenant with this tenant's name.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name,omitempty"`
 }
 
 // ExternalID is what a tenant is called in a shared store.
 //
+// +kubebuilder:validation:XValidation:rule="self.type.matches('^[A-Z][A-Za-z0-9]*$')",message="write a type as AccountID: letters and digits, a capital first (the value is not repeated here)",fieldPath=".type"
 // +kubebuilder:validation:XValidation:rule="self.value.matches('^[^\\x00-\\x1f\\x7f]+$')",message="must not hold control characters",fieldPath=".value"
 type ExternalID struct {
 	// type of the identifier, in the host company's words, for example AccountID. A shared store names the type it uses.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[A-Z][A-Za-z0-9]*$`
 	Type string `json:"type,omitempty"`
 
 	// value as the store's tenant column holds it. One type and value belongs to one tenant in the whole cluster;
@@ -188,7 +189,7 @@ type EgressLimit struct {
 
 // EgressPortRange is a port, or all ports from one to another.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.endPort) || self.endPort >= self.port",message="endPort must not be less than port"
+// +kubebuilder:validation:XValidation:rule="!has(self.endPort) || self.endPort >= self.port",message="endPort must not be less than port",fieldPath=".endPort"
 type EgressPortRange struct {
 	// protocol of the ports. Defaults to TCP.
 	// +optional
@@ -210,13 +211,16 @@ type EgressPortRange struct {
 }
 
 // ForeignNetworkPolicy names a network policy of another hand.
+//
+// +kubebuilder:validation:XValidation:rule="self.group.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the group of an API such as cilium.io (the value is not repeated here)",fieldPath=".group"
+// +kubebuilder:validation:XValidation:rule="self.resource.matches('^[a-z]+$')",message="must be the plural of a kind in lower case such as ciliumnetworkpolicies (the value is not repeated here)",fieldPath=".resource"
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of a network policy (the value is not repeated here)",fieldPath=".name"
 type ForeignNetworkPolicy struct {
 	// group of its kind. Defaults to networking.k8s.io.
 	// +optional
 	// +kubebuilder:default=networking.k8s.io
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
 	Group string `json:"group,omitempty"`
 
 	// resource is the plural of its kind, in lower case. Defaults to networkpolicies.
@@ -224,14 +228,12 @@ type ForeignNetworkPolicy struct {
 	// +kubebuilder:default=networkpolicies
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[a-z]+$`
 	Resource string `json:"resource,omitempty"`
 
 	// name of the policy, in whichever of the tenant's namespaces it is.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
 	Name string `json:"name,omitempty"`
 }
 

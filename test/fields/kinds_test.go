@@ -77,6 +77,7 @@ func kinds() map[string]kind {
 		"storage.mountPath": {"", "/", "data", "/data/", "//data", "/data//x", "/data/./x", "/data/../var/run/lethe", "/..", "/data/..", "/a:b", "/a b", "/proc", "/proc/1", "/sys", "/sys/fs", "/dev", "/dev/shm",
 			"/etc", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/var", "/var/run", "/var/run/lethe", "/var/run/lethe/credentials", "/var/run/secrets/kubernetes.io/serviceaccount", "/run", "/run/lethe", "/a\x00", "/a\n", long(256)},
 		"storage.reclaimPolicy":                 word(),
+		"storage.claim.existing":                {"", "A", "a_b", dots, newline, nul, long(253)},
 		"rollout.terminationGracePeriodSeconds": number(1, 600),
 		"rollout.progressDeadlineSeconds":       number(10, 3600),
 		"operatingMode":                         word(),
@@ -134,23 +135,33 @@ func kinds() map[string]kind {
 	period("approvedPlan.windows[].tenants[].retainFor", store.hostile)
 
 	tenant := kind{spec: reflect.TypeFor[v1alpha1.TenantSpec](), object: tenantObject, hostile: map[string][]any{
-		"class":                          word(),
-		"state":                          word(),
-		"userNamespaces":                 word(),
-		"namespaces[].name":              label(),
-		"externalIDs[].type":             class(),
-		"externalIDs[].value":            {"", newline, escape, nul, long(128)},
-		"quota.pods":                     number(0, 3000),
-		"quota.cpu":                      quantity("0", 0, "1Mi", "1M"),
-		"quota.memory":                   quantity("0", 0, "1Ei"),
-		"quota.storage":                  quantity("2Ei"),
-		"placement.nodeSelector":         {map[string]any{}, map[string]any{"a b": "c"}, map[string]any{"a": "b c"}, map[string]any{"": "a"}, map[string]any{"a/b/c": "d"}, map[string]any{"a": long(63)}, map[string]any{"a": newline}},
-		"egress[].cidr":                  cidr(),
-		"egress[].ports[].protocol":      word(),
-		"egress[].ports[].port":          number(1, 65535),
-		"access[].group":                 {"", " a", "a ", newline, escape, nul, long(253)},
-		"access[].role":                  word(),
-		"retentionOverrides[].dataClass": class(),
+		"class":                                  word(),
+		"state":                                  word(),
+		"userNamespaces":                         word(),
+		"namespaces[].name":                      label(),
+		"externalIDs[].type":                     class(),
+		"externalIDs[].value":                    {"", newline, escape, nul, long(128)},
+		"quota.pods":                             number(0, 3000),
+		"quota.bots":                             number(0, 1000),
+		"quota.stores":                           number(0, 200),
+		"retainedVolumes":                        word(),
+		"egressCeiling.allow[].cidr":             {"", "x", "8.8.8.8", "8.8.8.8/33", "::/129", long(43)},
+		"egressCeiling.allow[].ports[].protocol": word(),
+		"egressCeiling.allow[].ports[].port":     number(1, 65535),
+		"egressCeiling.allow[].ports[].endPort":  append(number(1, 65535), 442),
+		"foreignNetworkPolicies[].group":         {"A", "a/b", "-a", newline, nul, long(253)},
+		"foreignNetworkPolicies[].resource":      {"A", "a/b", "a1", newline, nul, long(63)},
+		"foreignNetworkPolicies[].name":          {"", "A", "a/b", "-a", newline, nul, long(253)},
+		"quota.cpu":                              quantity("0", 0, "1Mi", "1M"),
+		"quota.memory":                           quantity("0", 0, "1Ei"),
+		"quota.storage":                          quantity("2Ei"),
+		"placement.nodeSelector":                 {map[string]any{}, map[string]any{"a b": "c"}, map[string]any{"a": "b c"}, map[string]any{"": "a"}, map[string]any{"a/b/c": "d"}, map[string]any{"a": long(63)}, map[string]any{"a": newline}},
+		"egress[].cidr":                          cidr(),
+		"egress[].ports[].protocol":              word(),
+		"egress[].ports[].port":                  number(1, 65535),
+		"access[].group":                         {"", " a", "a ", newline, escape, nul, long(253)},
+		"access[].role":                          word(),
+		"retentionOverrides[].dataClass":         class(),
 	}}
 	period("retentionOverrides[].retainFor", tenant.hostile)
 
@@ -187,7 +198,7 @@ spec:
   - {name: legacy, secretKeyRef: {name: legacy, key: token}, delivery: Env, envName: LEGACY}
   - {name: token, sealed: seal.v1.a.b.c.d.e}
   egress: [{cidr: 140.82.112.0/20, ports: [{port: 443}]}]
-  storage: {size: 1Gi, storageClassName: fast, mountPath: /data}
+  storage: {size: 1Gi, storageClassName: fast, mountPath: /data, claim: {existing: data}}
   rollout: {terminationGracePeriodSeconds: 30}
 `
 
@@ -235,6 +246,8 @@ spec:
   quota: {pods: 5, cpu: "4", memory: 8Gi, storage: 10Gi}
   placement: {nodeSelector: {a: b}}
   egress: [{cidr: 10.20.0.0/16, ports: [{port: 5432}]}]
+  egressCeiling: {allow: [{cidr: 8.8.8.0/24, ports: [{port: 443, endPort: 443}]}]}
+  foreignNetworkPolicies: [{group: cilium.io, resource: ciliumnetworkpolicies, name: theirs}]
   access: [{group: "acme:ops", role: View}]
   retentionOverrides: [{dataClass: Messages, retainFor: {days: 30}}]
 `

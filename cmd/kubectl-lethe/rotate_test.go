@@ -182,7 +182,7 @@ func TestRotateTheKeyEncryptionKey(t *testing.T) {
 
 // TestRotateNeedsNoRightOnKeys: the Role of the chart is enough, and nobody else may.
 func TestRotateNeedsNoRightOnKeys(t *testing.T) {
-	d := newDrill(t, "drill-p")
+	d := newDrill(t, "drill-x")
 	c := newCaller(t)
 	d.expect("make keys", d.makeKeys(), "")
 	d.rotate()

@@ -125,7 +125,7 @@ func deletionLeavesNothing(t *testing.T, w *world) {
 	})
 
 	// A bot in a namespace that is deleted underneath ends too.
-	token, _ = w.newToken(t, 4)
+	token, _ = w.newToken(t, 6)
 	under := w.newBot(t, tenant, "under", token)
 	w.create(t, under)
 	w.awaitReady(t, under, 2*time.Minute)

@@ -16,6 +16,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/bulk"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/env"
@@ -31,7 +32,7 @@ func (b *storeBench) manage() (stop func()) {
 	options.Controller.SkipNameValidation = new(true)
 	mgr, err := ctrl.NewManager(config, options)
 	b.must(err)
-	writer := kube.Writer{Client: mgr.GetClient(), Live: mgr.GetAPIReader()}
+	writer := kube.Writer{Client: wholeOnly{mgr.GetClient()}, Live: mgr.GetAPIReader(), Strip: func(o client.Object) { bulk.Strip(o) }}
 	stores := &DataStoreReconciler{Writer: writer, Keys: b.keys, Settings: testSettings(), Recorder: b.events, Clock: b.clock, Orphans: unheard()}
 	policies := &DataRetentionPolicyReconciler{Writer: writer, Recorder: b.events, Clock: b.clock}
 	b.must(stores.SetupWithManager(mgr, controller.Options{}))

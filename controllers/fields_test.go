@@ -135,6 +135,8 @@ func TestEveryTenantFieldDoesSomething(t *testing.T) {
 		"quota.cpu":                 func(s *spec) { s.Quota.CPU = nil },
 		"quota.memory":              func(s *spec) { s.Quota.Memory = nil },
 		"quota.storage":             func(s *spec) { s.Quota.Storage = nil },
+		"quota.bots":                func(s *spec) { s.Quota.Bots = ptrTo(int32(3)) },
+		"quota.stores":              func(s *spec) { s.Quota.Stores = ptrTo(int32(3)) },
 		"placement.nodeSelector":    func(s *spec) { s.Placement.NodeSelector = map[string]string{"a": "b"} },
 		"userNamespaces":            func(s *spec) { s.UserNamespaces = v1alpha1.UserNamespacesEnabled },
 		"egress[].cidr":             func(s *spec) { s.Egress[0].CIDR = "10.9.0.0/16" },
@@ -144,16 +146,23 @@ func TestEveryTenantFieldDoesSomething(t *testing.T) {
 		"access[].role":             func(s *spec) { s.Access[0].Role = v1alpha1.AccessOperate },
 	}
 	elsewhere := map[string]string{
-		"class":                                 "package plan: only a Platform tenant's namespaces may hold shared stores",
-		"retainedVolumes":                       "TestTenantWithRetainedVolumes",
-		"externalIDs[].type":                    "TestExternalIDClaimedTwice",
-		"externalIDs[].value":                   "TestExternalIDClaimedTwice",
-		"retentionOverrides[].dataClass":        "package plan",
-		"retentionOverrides[].retainFor.hours":  "package plan",
-		"retentionOverrides[].retainFor.days":   "package plan",
-		"retentionOverrides[].retainFor.weeks":  "package plan",
-		"retentionOverrides[].retainFor.months": "package plan",
-		"retentionOverrides[].retainFor.years":  "package plan",
+		"class":                                  "package plan: only a Platform tenant's namespaces may hold shared stores",
+		"retainedVolumes":                        "TestTenantWithRetainedVolumes",
+		"egressCeiling.allow[].cidr":             "TestEgressCeiling",
+		"egressCeiling.allow[].ports[].protocol": "TestEgressCeiling",
+		"egressCeiling.allow[].ports[].port":     "TestEgressCeiling",
+		"egressCeiling.allow[].ports[].endPort":  "TestBotsNeverReachBeyondTheCeiling",
+		"foreignNetworkPolicies[].group":         "TestForeignNetworkPolicy",
+		"foreignNetworkPolicies[].resource":      "TestForeignNetworkPolicy",
+		"foreignNetworkPolicies[].name":          "TestForeignNetworkPolicy",
+		"externalIDs[].type":                     "TestExternalIDClaimedTwice",
+		"externalIDs[].value":                    "TestExternalIDClaimedTwice",
+		"retentionOverrides[].dataClass":         "package plan",
+		"retentionOverrides[].retainFor.hours":   "package plan",
+		"retentionOverrides[].retainFor.days":    "package plan",
+		"retentionOverrides[].retainFor.weeks":   "package plan",
+		"retentionOverrides[].retainFor.months":  "package plan",
+		"retentionOverrides[].retainFor.years":   "package plan",
 	}
 	base := rendered(t, richTenant("f", "f-a"), richBot("f-a", "b"))
 	for _, path := range leaves(reflect.TypeFor[spec](), "") {
@@ -182,3 +191,5 @@ func noStrangers(t *testing.T, known []string, tables ...[]string) {
 		}
 	}
 }
+
+func ptrTo[T any](value T) *T { return &value }

@@ -83,9 +83,12 @@ func TestTenantWaitsForTheKeyserver(t *testing.T) {
 			w.create(tenant)
 			w.becomes(tenant, tc.reason)
 			w.becomes(tenant, "Ready=False")
-			if len(tenant.Status.Namespaces) != 1 {
-				t.Error("the namespaces are not walled in without the keyserver")
-			}
+			w.soon("the namespaces are walled in without the keyserver", func() error {
+				if err := w.get(tenant); err != nil || len(tenant.Status.Namespaces) == 1 {
+					return err
+				}
+				return fmt.Errorf("the status names %d", len(tenant.Status.Namespaces))
+			})
 			w.keys.set(func(k *keyserverDouble) { k.down = nil })
 			w.restart() // rather than wait for the next try
 			w.becomes(tenant, "Ready=True")

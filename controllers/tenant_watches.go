@@ -44,7 +44,7 @@ func (r *TenantReconciler) SetupWithManager(mgr ctrl.Manager, options controller
 		Owns(&corev1.ConfigMap{}, builder.WithPredicates(childChange())).
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(m.ofBundle)).
 		// Created by another hand with our label on it: the Tenant says so. Those that are ours wake whom they belong to.
-		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(m.ofPolicy), builder.WithPredicates(predicate.NewPredicateFuncs(notOurPolicy))).
+		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(m.ofPolicy), builder.WithPredicates(foreignPolicyChange())).
 		WatchesRawSource(source.Channel(r.Foreign.events, handler.EnqueueRequestsFromMapFunc(m.ofPolicy))).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.ofNamespace)).
 		Watches(&v1alpha1.BotDeployment{}, handler.EnqueueRequestsFromMapFunc(m.ofUse), comesOrGoes).
@@ -133,7 +133,12 @@ func (m tenantMapper) ofNamespace(ctx context.Context, object client.Object) []r
 	return append(requests, request(object.GetLabels()[v1alpha1.LabelTenant]))
 }
 
-func notOurPolicy(object client.Object) bool { return !isOurPolicy(object) }
+// foreignPolicyChange lets a policy through that is, or was until now, not ours: also one that was put right.
+func foreignPolicyChange() predicate.Predicate {
+	foreign := predicate.NewPredicateFuncs(func(object client.Object) bool { return !isOurPolicy(object) })
+	return predicate.Funcs{CreateFunc: foreign.Create, DeleteFunc: foreign.Delete, GenericFunc: foreign.Generic,
+		UpdateFunc: func(e event.UpdateEvent) bool { return !isOurPolicy(e.ObjectOld) || !isOurPolicy(e.ObjectNew) }}
+}
 
 // ofPolicy wakes the Tenant in whose namespace a foreign network policy came or went.
 func (m tenantMapper) ofPolicy(ctx context.Context, object client.Object) []reconcile.Request {

@@ -88,12 +88,16 @@ func (p *pass) objectWants(doc objectDoc) bool { return !p.underFirst(doc) || p.
 func (p *pass) underFirst(doc objectDoc) bool {
 	p.mu.Lock()
 	t := p.tenants[doc.TenantUID]
+	first := ""
+	if t != nil {
+		first = t.first
+	}
 	p.mu.Unlock()
 	if t == nil {
 		return true // made since the pass began, under the key of then; or its Tenant is gone
 	}
 	for _, k := range append(slices.Clone(doc.Keys), doc.Digest) {
-		if parent, err := sealing.WrappingKID(k.Key); err != nil || parent != t.first {
+		if parent, err := sealing.WrappingKID(k.Key); err != nil || parent != first {
 			return false
 		}
 	}

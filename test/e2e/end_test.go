@@ -279,6 +279,7 @@ var repairs = map[use]bool{
 	// TestGoneIsGone
 	{resources.ServiceAccountManager, "get", "lethe.dev", "tenants"}: true,
 	// TestExistingVolumeIsTakenOver
+	{resources.ServiceAccountManager, "get", "", "persistentvolumeclaims"}:    true,
 	{resources.ServiceAccountManager, "update", "", "persistentvolumeclaims"}: true,
 	// TestRotationWithTheRightsOfTheChart
 	{resources.ServiceAccountKeyserver, "list", "lethe.dev", "botdeployments"}: true,

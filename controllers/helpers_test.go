@@ -191,7 +191,7 @@ func (w *world) publishCA(bundle string) {
 func (w *world) clean() {
 	w.stop()
 	var stuck []string
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		left := 0
 		stuck = nil
 		for _, list := range ownLists() {

@@ -211,9 +211,12 @@ func (w *world) soon(what string, condition func() error) {
 	w.poll(3*time.Millisecond, what, condition)
 }
 
+// patience is how long a test waits for what must happen: the race detector and a busy machine make everything many times slower.
+const patience = 2 * time.Minute
+
 func (w *world) poll(every time.Duration, what string, condition func() error) {
 	w.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {

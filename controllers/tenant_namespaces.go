@@ -181,8 +181,9 @@ func (r *TenantReconciler) isCounted(ctx context.Context, s *tenantScope, namesp
 	if err != nil {
 		return false, fmt.Errorf("read the quota of %s: %w", namespace.Name, err)
 	}
-	for name := range quota.Spec.Hard {
-		if _, counted := quota.Status.Used[name]; counted {
+	for name, hard := range quota.Spec.Hard {
+		// Of a kind that the cluster does not serve nothing is counted, and nothing can be made.
+		if _, counted := quota.Status.Used[name]; counted || (hard.IsZero() && len(quota.Status.Hard) > 0) {
 			continue
 		}
 		if s.now.Sub(quota.CreationTimestamp.Time) > countAgainAfter && quota.DeletionTimestamp.IsZero() {

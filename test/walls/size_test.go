@@ -335,6 +335,9 @@ func TestFlowControl(t *testing.T) {
 	}{
 		"a tenant's user makes a bot":     {operator, http.MethodPost, bots, flow("lethe-tenants")},
 		"a tenant's user deletes bots":    {operator, http.MethodDelete, bots + "?dryRun=All", flow("lethe-tenants")},
+		"somebody writes an event":        {operator, http.MethodPost, "/api/v1/namespaces/" + tenantNS + "/events?dryRun=All", flow("lethe-tenants")},
+		"somebody writes one the new way": {operator, http.MethodPost, "/apis/events.k8s.io/v1/namespaces/" + tenantNS + "/events?dryRun=All", flow("lethe-tenants")},
+		"somebody claims a device":        {operator, http.MethodPost, "/apis/resource.k8s.io/v1/namespaces/" + tenantNS + "/resourceclaims?dryRun=All", flow("lethe-tenants")},
 		"a tenant's user reads bots":      {operator, http.MethodGet, bots, ""},
 		"the manager reads bots":          {manager, http.MethodGet, bots, flow("lethe")},
 		"the manager writes a status":     {manager, http.MethodPatch, bots + "/x/status", flow("lethe")},

@@ -21,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -51,6 +52,7 @@ type options struct {
 	leaderElect   bool
 	workers       int
 	policyKinds   string
+	changes       string
 	metrics       string
 	health        string
 	verbosity     int
@@ -107,6 +109,8 @@ func parse(args []string) (options, error) {
 	flags.IntVar(&o.workers, "workers", 10, "objects of one kind that are worked on at a time")
 	flags.StringVar(&o.policyKinds, "network-policy-kinds", controllers.DefaultPolicyKinds,
 		"kinds of network policies that keep bots from starting where another hand made one: resource.group,resource.group")
+	flags.StringVar(&o.changes, "changes-budget", controllers.DefaultChangesBudget,
+		"bytes that may be written to the bots and stores of one Tenant within five minutes; past it, changes are paused")
 	flags.StringVar(&o.metrics, "metrics-bind-address", ":8080", "address of the metrics, plain HTTP; 0 for none")
 	flags.StringVar(&o.health, "health-probe-bind-address", ":8081", "address of /healthz and /readyz, plain HTTP")
 	flags.IntVar(&o.verbosity, "v", 0, "4 for what was looked at and left as it is")
@@ -122,6 +126,9 @@ func parse(args []string) (options, error) {
 	}
 	if _, err := controllers.ParsePolicyKinds(o.policyKinds); err != nil {
 		problems = append(problems, fmt.Errorf("--network-policy-kinds: %w", err))
+	}
+	if _, err := controllers.ParseChangesBudget(o.changes); err != nil {
+		problems = append(problems, fmt.Errorf("--changes-budget: %w", err))
 	}
 	if o.tokenFile == "" {
 		problems = append(problems, errors.New("--token-file is empty"))
@@ -139,7 +146,12 @@ func newManager(ctx context.Context, o options) (ctrl.Manager, error) {
 	}
 	cfg.QPS = -1
 	cfg.UserAgent = "lethe-manager/" + version.String()
-	managerOptions, err := controllers.ManagerOptions(cfg, o.workers)
+	limit, err := controllers.ParseChangesBudget(o.changes)
+	if err != nil {
+		return nil, err
+	}
+	changes := controllers.NewChanges(limit, clock.RealClock{})
+	managerOptions, err := controllers.ManagerOptions(cfg, o.workers, changes)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +179,7 @@ func newManager(ctx context.Context, o options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = controllers.Setup(ctx, mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, PolicyKinds: kinds, Metrics: metrics.Registry})
+	err = controllers.Setup(ctx, mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, PolicyKinds: kinds, Changes: changes, Metrics: metrics.Registry})
 	if err != nil {
 		return nil, err
 	}

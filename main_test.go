@@ -33,9 +33,11 @@ func TestParse(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	for bad, word := range map[string]string{
-		"":                        "--image is required",
-		"--image=i --workers=0":   "--workers",
-		"--image=i --token-file=": "--token-file",
+		"":                                        "--image is required",
+		"--image=i --workers=0":                   "--workers",
+		"--image=i --changes-budget=1Mi":          "--changes-budget",
+		"--image=i --changes-budget=much":         "--changes-budget",
+		"--image=i --token-file=":                 "--token-file",
 		"--image=i --keys-namespace=lethe-system": "--keys-namespace",
 		"--image=i stray":                         "stray",
 		"--image=i --no-such-flag":                "no-such-flag",

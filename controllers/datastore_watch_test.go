@@ -26,7 +26,7 @@ import (
 func (b *storeBench) manage() (stop func()) {
 	b.Helper()
 	config := b.env.ServiceAccountConfig(env.SystemNamespace, resources.ServiceAccountManager)
-	options, err := ManagerOptions(config, 10)
+	options, err := ManagerOptions(config, 10, nil)
 	b.must(err)
 	options.Scheme, options.Metrics = b.env.Scheme, metricsserver.Options{BindAddress: "0"}
 	options.Controller.SkipNameValidation = new(true)

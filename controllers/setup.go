@@ -54,6 +54,8 @@ type Options struct {
 	PolicyKinds []schema.GroupResource
 	// Metrics registers the gauges of what the cache holds. Left out, there are none.
 	Metrics prometheus.Registerer
+	// Changes counts what tenants write, as ManagerOptions was given it. Left out, nobody's changes are paused.
+	Changes *Changes
 	// Clock. Defaults to the real one.
 	Clock clock.PassiveClock
 	// OrphansEvery is between two looks for what has no owner any more, OrphansAfter how long garbage collection is given when an
@@ -95,6 +97,15 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err := mgr.Add(sweep); err != nil {
 		return fmt.Errorf("add the orphan sweep: %w", err)
 	}
+	if o.Changes != nil {
+		brake, err := newBrake(ctx, mgr, o.Changes)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(mgr.Add(o.Changes), mgr.Add(brake)); err != nil {
+			return fmt.Errorf("add the counting of changes: %w", err)
+		}
+	}
 	reconcilers := []interface {
 		SetupWithManager(ctrl.Manager, controller.Options) error
 	}{
@@ -120,8 +131,8 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 
 // ManagerOptions are the parts of a manager's options that the reconcilers rely on: what is cached, and how fast they work.
 // Few workers without a limit of their own beat many: on a small control plane more only cause conflicts and repeats, and
-// the API server has its own way of dividing itself fairly.
-func ManagerOptions(cfg *rest.Config, workers int) (ctrl.Options, error) {
+// the API server has its own way of dividing itself fairly. Without changes nobody counts what tenants write.
+func ManagerOptions(cfg *rest.Config, workers int, changes *Changes) (ctrl.Options, error) {
 	watches, err := separateClient(cfg)
 	if err != nil {
 		return ctrl.Options{}, err
@@ -130,7 +141,7 @@ func ManagerOptions(cfg *rest.Config, workers int) (ctrl.Options, error) {
 	return ctrl.Options{
 		Cache: cache.Options{
 			HTTPClient:       watches,
-			DefaultTransform: strip,
+			DefaultTransform: changes.strip,
 			ByObject:         cachedObjects(),
 			// A kind that nobody watches must not be cached by an oversight.
 			ReaderFailOnMissingInformer: true,
@@ -157,14 +168,6 @@ func cachedObjects() map[client.Object]cache.ByObject {
 		objects[child] = ours
 	}
 	return objects
-}
-
-// strip is what the cache does to each object before it keeps it: docs/design/0007-fairness.md.
-func strip(object any) (any, error) {
-	if o, ok := object.(client.Object); ok {
-		bulk.Strip(o)
-	}
-	return object, nil
 }
 
 // wholeOnly refuses to write an object back that came out of the cache, where most of it is missing. Patches are made of

@@ -224,7 +224,7 @@ var expected = map[string]bool{status.ReasonProgressing: true, status.ReasonSusp
 // isBad says whether a condition tells of something that a person should look at.
 func isBad(c metav1.Condition) bool {
 	switch c.Type {
-	case v1alpha1.ConditionStalled:
+	case v1alpha1.ConditionStalled, v1alpha1.ConditionChangesPaused:
 		return c.Status == metav1.ConditionTrue
 	case v1alpha1.ConditionReconciling, v1alpha1.ConditionReady, v1alpha1.ConditionInUse:
 		return false

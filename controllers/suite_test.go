@@ -66,6 +66,7 @@ type world struct {
 	pace    time.Duration      // of passes over one object
 	clock   clock.PassiveClock // nil: the real one
 	every   time.Duration      // between two orphan sweeps; 0: a quarter of an hour
+	budget  int64              // of bytes that a tenant may write
 	// addresses are those of the keyserver's Service.
 	addresses string
 
@@ -82,7 +83,7 @@ const resyncEvery = 300 * time.Millisecond
 // newWorld starts a manager. Everything that the test leaves behind is removed at its end.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond, addresses: "10.96.0.7\n", pace: time.Millisecond}
+	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond, addresses: "10.96.0.7\n", pace: time.Millisecond, budget: 32 << 20}
 	w.keys = newKeyserverDouble(testEnv.AsServiceAccount(t, env.SystemNamespace, resources.ServiceAccountKeyserver), testEnv.Client)
 	w.kcm = &clusterDouble{c: w.cluster}
 	w.publishCA("first")
@@ -96,7 +97,12 @@ func (w *world) start(cut *wire) {
 	w.t.Helper()
 	cfg := rest.CopyConfig(testEnv.ServiceAccountConfig(env.SystemNamespace, resources.ServiceAccountManager))
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return cut.over(next) })
-	options, err := ManagerOptions(cfg, 10)
+	now := w.clock
+	if now == nil {
+		now = clock.RealClock{}
+	}
+	changes := NewChanges(w.budget, now)
+	options, err := ManagerOptions(cfg, 10, changes)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -113,7 +119,7 @@ func (w *world) start(cut *wire) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := Setup(ctx, mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Clock: w.clock, Pace: w.pace,
-		OrphansEvery: w.every, OrphansAfter: orphansSoon}); err != nil {
+		Changes: changes, OrphansEvery: w.every, OrphansAfter: orphansSoon}); err != nil {
 		w.t.Fatal(err)
 	}
 	ended := make(chan error, 1)

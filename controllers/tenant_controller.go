@@ -71,6 +71,7 @@ type tenantScope struct {
 func newTenantScope(tenant *v1alpha1.Tenant, now time.Time) *tenantScope {
 	s := &tenantScope{tenant: tenant, before: tenant.DeepCopy(), now: now, walled: map[string]bool{}}
 	s.observed.InUse = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionInUse)
+	s.observed.Paused = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionChangesPaused)
 	s.observed.KeysOpen = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionKeysReady)
 	s.observed.KEKGrade = tenant.Status.KEKGrade
 	if known := tenant.Status.RetainedVolumes; known != nil && tenant.Spec.RetainedVolumes != v1alpha1.RetainedVolumesRelease {

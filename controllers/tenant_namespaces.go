@@ -312,15 +312,18 @@ func ensureChild(ctx context.Context, w kube.Writer, child client.Object) error 
 	return err
 }
 
-// observeUse finds out whether bots or stores are in the tenant's namespaces. Admission refuses to delete a Tenant that
-// says so.
+// observeUse finds out whether bots or stores are in the tenant's namespaces, and whether they can be changed. Admission refuses
+// to delete a Tenant that says that they are.
 func (r *TenantReconciler) observeUse(ctx context.Context, s *tenantScope) (time.Duration, error) {
 	namespaces, err := r.namespacesOf(ctx, s.tenant)
 	if err != nil {
 		return 0, err
 	}
 	var inUse bool
+	s.observed.Paused = false
 	for i := range namespaces {
+		_, marked := namespaces[i].Annotations[v1alpha1.AnnotationChangesPaused]
+		s.observed.Paused = s.observed.Paused || marked
 		used, err := r.isUsed(ctx, namespaces[i].Name)
 		if err != nil {
 			return 0, err

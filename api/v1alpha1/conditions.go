@@ -16,6 +16,10 @@ const (
 	// ConditionInUse (Tenant): a BotDeployment or DataStore is in one of its namespaces; admission then refuses its deletion.
 	ConditionInUse = "InUse"
 
+	// ConditionChangesPaused (Tenant): more was written to its bots and stores than etcd is meant to hold of one Tenant; admission
+	// refuses further changes until the time that the annotation AnnotationChangesPaused of its namespaces names.
+	ConditionChangesPaused = "ChangesPaused"
+
 	// ConditionIsolationReady (BotDeployment): ServiceAccount and NetworkPolicy are in place.
 	ConditionIsolationReady = "IsolationReady"
 	// ConditionCredentialsReady (BotDeployment, DataStore): every credential was opened and encrypted at rest.
@@ -58,6 +62,9 @@ const (
 	// AnnotationAdopt on a PersistentVolumeClaim holds the UID of a Tenant whose bots may take it over by spec.storage.claim.existing
 	// although it is on record as somebody else's, or as nobody's. Only who is allowed the verb "adopt" on the Tenant sets it.
 	AnnotationAdopt = "lethe.dev/adopt"
+	// AnnotationChangesPaused on a tenant's Namespace says until when (RFC 3339) admission refuses changes to bots and stores there
+	// (admission policy lethe-changes-paused). The manager writes it and takes it away; who may update the Tenant may take it away too.
+	AnnotationChangesPaused = "lethe.dev/changes-paused-until"
 	// AnnotationKeys on a Tenant with the value KeysNew says that it gets new keys, also where those of an earlier Tenant that was
 	// the same wait for their destruction. Who makes a Tenant without it needs the verb "adopt" on it; it never changes
 	// afterwards (admission policy lethe-tenant-keys).

@@ -81,13 +81,13 @@ func TestTenant(t *testing.T) {
 		want     string
 	}{
 		"nothing is known yet": {TenantObserved{},
-			"Ready=False/Progressing Reconciling=True/Progressing Stalled=False/NotStalled NamespacesReady=Unknown/Waiting IsolationReady=Unknown/Waiting KeysReady=Unknown/Waiting InUse=False/Empty"},
+			"Ready=False/Progressing Reconciling=True/Progressing Stalled=False/NotStalled NamespacesReady=Unknown/Waiting IsolationReady=Unknown/Waiting KeysReady=Unknown/Waiting ChangesPaused=False/WithinBudget InUse=False/Empty"},
 		"it is set up": {TenantObserved{WalledIn: true, Unopened: true, KeysOpen: true, InUse: true},
-			"Ready=True/Ready Reconciling=False/Settled Stalled=False/NotStalled NamespacesReady=True/WalledIn IsolationReady=True/WalledIn KeysReady=True/KeysOpen InUse=True/HoldsBotsOrStores"},
+			"Ready=True/Ready Reconciling=False/Settled Stalled=False/NotStalled NamespacesReady=True/WalledIn IsolationReady=True/WalledIn KeysReady=True/KeysOpen ChangesPaused=False/WithinBudget InUse=True/HoldsBotsOrStores"},
 		"what stalls speaks before what does not": {TenantObserved{Problems: []Problem{away, taken}, InUse: true},
-			"Ready=False/NamespaceTaken Reconciling=False/Settled Stalled=True/NamespaceTaken NamespacesReady=False/NamespaceTaken IsolationReady=Unknown/Waiting KeysReady=False/KeyserverUnavailable InUse=True/HoldsBotsOrStores"},
+			"Ready=False/NamespaceTaken Reconciling=False/Settled Stalled=True/NamespaceTaken NamespacesReady=False/NamespaceTaken IsolationReady=Unknown/Waiting KeysReady=False/KeyserverUnavailable ChangesPaused=False/WithinBudget InUse=True/HoldsBotsOrStores"},
 		"it is going away": {TenantObserved{Deleting: "Waiting.", Problems: []Problem{away}},
-			"Ready=False/Deleting Reconciling=True/Deleting Stalled=False/NotStalled InUse=False/Empty"},
+			"Ready=False/Deleting Reconciling=True/Deleting Stalled=False/NotStalled ChangesPaused=False/WithinBudget InUse=False/Empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conditions := Tenant(tc.observed)

@@ -11,10 +11,13 @@ import (
 
 // Reasons of a Tenant's conditions.
 const (
-	ReasonWalledIn  = "WalledIn"
-	ReasonKeysOpen  = "KeysOpen"
-	ReasonHoldsBots = "HoldsBotsOrStores"
-	ReasonEmpty     = "Empty"
+	ReasonWalledIn     = "WalledIn"
+	ReasonKeysOpen     = "KeysOpen"
+	ReasonHoldsBots    = "HoldsBotsOrStores"
+	ReasonEmpty        = "Empty"
+	ReasonWithinBudget = "WithinBudget"
+	// ReasonBudgetExceeded: more was written than the Tenant may.
+	ReasonBudgetExceeded = "BudgetExceeded"
 	// ReasonHoldsVolumes: volumes of bots that are gone are left.
 	ReasonHoldsVolumes = "HoldsVolumes"
 )
@@ -35,6 +38,8 @@ type TenantObserved struct {
 	InUse bool
 	// Retained names volumes of bots that are gone, where they count as in use.
 	Retained []string
+	// Paused says that changes are refused, since more was written than the Tenant's budget.
+	Paused bool
 	// Contested says which external identifiers another Tenant claims too, later than this one; empty when there are none. It is no problem of this Tenant.
 	Contested string
 	// Deleting is what a deletion waits for; empty when the Tenant is not being deleted.
@@ -44,7 +49,7 @@ type TenantObserved struct {
 // Tenant computes all conditions of a Tenant.
 func Tenant(o TenantObserved) []metav1.Condition {
 	if o.Deleting != "" {
-		return append(deleting(o.Problems, o.Deleting), inUse(o.InUse, o.Retained))
+		return append(deleting(o.Problems, o.Deleting), paused(o.Paused), inUse(o.InUse, o.Retained))
 	}
 	worst := Worst(o.Problems)
 	progressing := !o.WalledIn || !o.KeysOpen || !o.Unopened
@@ -62,7 +67,7 @@ func Tenant(o TenantObserved) []metav1.Condition {
 		Step(v1alpha1.ConditionIsolationReady, first(o.Problems, v1alpha1.ConditionIsolationReady), o.Unopened, ReasonWalledIn,
 			"No network policy is in the namespaces but Lethe's and those that the Tenant names."),
 		Step(v1alpha1.ConditionKeysReady, first(o.Problems, v1alpha1.ConditionKeysReady), o.KeysOpen, ReasonKeysOpen, keysMessage(o.KEKGrade)),
-		inUse(o.InUse, o.Retained))
+		paused(o.Paused), inUse(o.InUse, o.Retained))
 	return conditions
 }
 
@@ -71,6 +76,15 @@ func keysMessage(grade string) string {
 		return "The keys are open. Their key-encryption key is of evaluation grade: it lies in the cluster's own etcd, so a snapshot opens everything."
 	}
 	return "The keys are open."
+}
+
+func paused(now bool) metav1.Condition {
+	if !now {
+		return condition(v1alpha1.ConditionChangesPaused, metav1.ConditionFalse, ReasonWithinBudget, "Bots and stores can be changed.")
+	}
+	return condition(v1alpha1.ConditionChangesPaused, metav1.ConditionTrue, ReasonBudgetExceeded, "More was written to the bots and stores than one Tenant may have "+
+		"written within five minutes: changes are refused until the time in the annotation "+v1alpha1.AnnotationChangesPaused+" of its namespaces. What runs goes on. "+
+		"Find who writes so much; raise the manager's --changes-budget if it is meant; take the annotation away to end it at once.")
 }
 
 func inUse(used bool, retained []string) metav1.Condition {

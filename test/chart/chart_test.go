@@ -158,6 +158,7 @@ func TestWrongValuesAreRefusedWithARemedy(t *testing.T) {
 		"a Secret through the volume":   {[]string{"realm=x", "kek.volume.secret.secretName=s"}, "secret"},
 		"a folder of the node":          {[]string{"realm=x", "kek.volume.hostPath.path=/"}, "hostPath"},
 		"two volumes":                   {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "kek.volume.csi.driver=y"}, "/kek/volume"},
+		"a budget that pauses anybody":  {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "manager.changesBudget=1Mi"}, "/manager/changesBudget"},
 		"a value that does not exist":   {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "manger.workers=3"}, "manger"},
 		"the new key as an old one":     {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "kek.previous={kek}"}, "kek.file stands in kek.previous"},
 		"an old key twice":              {[]string{"realm=x", "kek.volume.persistentVolumeClaim.claimName=x", "kek.previous={a,a}"}, "/kek/previous"},

@@ -40,6 +40,8 @@ const (
 	// groupAdoptAll has the verb adopt on every tenant.
 	groupAdoptAll = "walls:adopt-all"
 	groupNetwork  = "walls:network-acme"
+	// groupNamespaces may write namespaces, and nothing else.
+	groupNamespaces = "walls:namespaces"
 )
 
 var (
@@ -72,7 +74,8 @@ func prepare() error {
 		role(groupDebug, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, ResourceNames: []string{tenant}, Verbs: []string{"debug"}}),
 		role(groupNetwork, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, ResourceNames: []string{tenant}, Verbs: []string{"network"}}),
 		role(groupAdoptAll, rbacv1.PolicyRule{APIGroups: []string{"lethe.dev"}, Resources: []string{"tenants"}, Verbs: []string{"adopt"}}),
-		bindCluster(groupAdoptAll), bindCluster(groupMost), bindCluster(groupAdopt), bindCluster(groupDebug), bindCluster(groupNetwork),
+		role(groupNamespaces, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"namespaces", "namespaces/status"}, Verbs: []string{"*"}}),
+		bindCluster(groupNamespaces), bindCluster(groupAdoptAll), bindCluster(groupMost), bindCluster(groupAdopt), bindCluster(groupDebug), bindCluster(groupNetwork),
 		binding(tenantNS, "lethe-manager", "lethe-manager-tenant", serviceAccount("lethe-system", "lethe-manager")),
 		binding(tenantNS, "lethe-keyserver", "lethe-keyserver-tenant", serviceAccount("lethe-system", "lethe-keyserver")),
 		binding(tenantNS, "lethe-operate", "lethe-tenant-operate", group(groupOperate)),

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -57,7 +58,12 @@ func harness(ctx context.Context, args []string) error {
 		return fmt.Errorf("find the API server: %w", err)
 	}
 	cfg.QPS, cfg.UserAgent = -1, "lethe-manager/harness"
-	o, err := controllers.ManagerOptions(cfg, *workers)
+	limit, err := controllers.ParseChangesBudget(controllers.DefaultChangesBudget)
+	if err != nil {
+		return fmt.Errorf("read the budget: %w", err)
+	}
+	changes := controllers.NewChanges(limit, clock.RealClock{})
+	o, err := controllers.ManagerOptions(cfg, *workers, changes)
 	if err != nil {
 		return err
 	}
@@ -81,7 +87,7 @@ func harness(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := controllers.Setup(ctx, mgr, controllers.Options{Settings: settings, Keys: keys, KeysNamespace: *keysNamespace, Metrics: metrics.Registry}); err != nil {
+	if err := controllers.Setup(ctx, mgr, controllers.Options{Settings: settings, Keys: keys, KeysNamespace: *keysNamespace, Changes: changes, Metrics: metrics.Registry}); err != nil {
 		return err
 	}
 	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {

@@ -1,0 +1,417 @@
+package controllers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+const (
+	// testBudget is what a tenant may write in these tests, testSlack what it gets in until its mark is where admission looks.
+	testBudget = 1 << 20
+	testSlack  = 2 << 20
+	// groupOperators have the role Operate, groupWriters another role with every right on our kinds.
+	groupOperators = "brake:operators"
+	groupWriters   = "brake:writers"
+)
+
+// changesWorld is a world with a small budget and a clock that stands still.
+func changesWorld(t *testing.T) (*world, *clocktesting.FakePassiveClock) {
+	t.Helper()
+	w := newWorld(t)
+	w.stop()
+	now := clocktesting.NewFakePassiveClock(time.Now())
+	w.budget, w.clock = testBudget, now
+	w.start(&wire{})
+	return w, now
+}
+
+// operated is a Tenant with one bot in each namespace, whose people may change them.
+func (w *world) operated(name string, namespaces ...string) *v1alpha1.Tenant {
+	w.t.Helper()
+	tenant := makeTenant(name, namespaces...)
+	tenant.Spec.Access = []v1alpha1.TenantAccess{{Group: groupOperators, Role: v1alpha1.AccessOperate}}
+	w.create(tenant)
+	w.becomes(tenant, "Ready=True")
+	for _, namespace := range namespaces {
+		bot := makeBot(namespace, "bot")
+		w.create(bot)
+		w.becomes(bot, "Ready=True")
+		every := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "writers"}, Rules: []rbacv1.PolicyRule{{
+			APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"*"}, Verbs: []string{"*"}}}}
+		bound := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "writers"},
+			RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "writers"},
+			Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: groupWriters}}}
+		w.create(every, bound)
+	}
+	return tenant
+}
+
+func isPaused(err error) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "'lethe-changes-paused'") && strings.Contains(err.Error(), "changes are paused until 20")
+}
+
+// attackUntilPaused writes with a few hands at once until a write is refused because changes are paused, and says how many
+// bytes were let in.
+func (w *world) attackUntilPaused(write func(hand, n int) (client.Object, error)) (accepted int64) {
+	w.t.Helper()
+	const hands, most = 4, 10_000
+	var total, writes atomic.Int64
+	var seen sync.Map // a write that changes nothing is no revision
+	var ended atomic.Bool
+	var all sync.WaitGroup
+	for hand := range hands {
+		all.Go(func() {
+			for n := 0; !ended.Load(); n++ {
+				object, err := write(hand, n)
+				switch {
+				case isPaused(err):
+					ended.Store(true)
+				case apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.IsAlreadyExists(err):
+				case err != nil:
+					w.t.Errorf("write %d: %v", n, err)
+					ended.Store(true)
+				default:
+					content, err := json.Marshal(object)
+					if err != nil {
+						w.t.Error(err)
+					}
+					if _, again := seen.LoadOrStore(object.GetResourceVersion(), true); !again {
+						total.Add(int64(len(content)))
+					}
+				}
+				if writes.Add(1) > most {
+					w.t.Errorf("%d writes and %d bytes, and nothing is paused", most, total.Load())
+					ended.Store(true)
+				}
+			}
+		})
+	}
+	all.Wait()
+	return total.Load()
+}
+
+func (w *world) marks(namespaces ...string) (marks []string) {
+	w.t.Helper()
+	for _, name := range namespaces {
+		namespace := &corev1.Namespace{}
+		if err := w.admin.Get(w.t.Context(), client.ObjectKey{Name: name}, namespace); err != nil {
+			w.t.Fatal(err)
+		}
+		marks = append(marks, namespace.Annotations[v1alpha1.AnnotationChangesPaused])
+	}
+	return marks
+}
+
+// marked waits until every namespace has the same mark, and returns it.
+func (w *world) marked(namespaces ...string) (mark string) {
+	w.t.Helper()
+	w.eventually("a mark on "+strings.Join(namespaces, ", "), func() error {
+		marks := w.marks(namespaces...)
+		for _, m := range marks {
+			if m == "" || m != marks[0] {
+				return fmt.Errorf("marks: %q", marks)
+			}
+		}
+		mark = marks[0]
+		return nil
+	})
+	return mark
+}
+
+func (w *world) unmarked(namespaces ...string) {
+	w.t.Helper()
+	w.eventually("no mark on "+strings.Join(namespaces, ", "), func() error {
+		for _, m := range w.marks(namespaces...) {
+			if m != "" {
+				return fmt.Errorf("marked until %s", m)
+			}
+		}
+		return nil
+	})
+}
+
+func patchText(text string) client.Patch { return client.RawPatch(types.MergePatchType, []byte(text)) }
+
+func note(n int, size int) client.Patch {
+	return patchText(fmt.Sprintf(`{"metadata":{"annotations":{"example.com/note":%q}}}`, fmt.Sprintf("%08d", n)+strings.Repeat("x", size)))
+}
+
+// TestChangesArePaused: whoever writes, and however, gets no more in within the window than the budget and what is on its way
+// when the mark is set; another tenant is not touched, what Lethe and Kubernetes do goes on, and it ends by itself.
+func TestChangesArePaused(t *testing.T) {
+	w, now := changesWorld(t)
+	victim := w.operated("brake-victim", "brake-victim-a")
+	attacks := map[string]struct {
+		group string
+		write func(ctx context.Context, c client.Client, namespace string, hand, n int) (client.Object, error)
+	}{
+		"spec": {groupOperators, func(ctx context.Context, c client.Client, ns string, hand, n int) (client.Object, error) {
+			bot := makeBot(ns, "bot")
+			return bot, c.Patch(ctx, bot, patchText(fmt.Sprintf(`{"spec":{"args":[%q,%q]}}`, fmt.Sprint(hand, n), strings.Repeat("x", 1000))))
+		}},
+		"annotations": {groupOperators, func(ctx context.Context, c client.Client, ns string, hand, n int) (client.Object, error) {
+			bot := makeBot(ns, "bot")
+			return bot, c.Patch(ctx, bot, note(hand*100_000+n, 60_000))
+		}},
+		"field managers": {groupOperators, func(ctx context.Context, c client.Client, ns string, hand, n int) (client.Object, error) {
+			bot := makeBot(ns, "bot")
+			bot.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "BotDeployment"}
+			bot.Labels = map[string]string{fmt.Sprintf("example.com/l%d", n%30): "x"}
+			for i := range 60 {
+				bot.Spec.Env = append(bot.Spec.Env, v1alpha1.EnvVar{Name: fmt.Sprintf("E%0100d", i), Value: "x"})
+			}
+			//nolint:staticcheck // the object is applied as it is
+			return bot, c.Patch(ctx, bot, client.Apply, client.ForceOwnership, client.FieldOwner(fmt.Sprint("manager-", hand)))
+		}},
+		"made and deleted": {groupOperators, func(ctx context.Context, c client.Client, ns string, hand, n int) (client.Object, error) {
+			bot := makeBot(ns, fmt.Sprintf("loop-%d", hand))
+			bot.Annotations = map[string]string{"example.com/note": strings.Repeat("x", 60_000)}
+			err := c.Create(ctx, bot)
+			if apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota") {
+				return nil, apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("botdeployments").GroupResource(), bot.Name, err)
+			}
+			if err == nil || apierrors.IsAlreadyExists(err) {
+				err = errors.Join(err, client.IgnoreNotFound(c.Delete(ctx, makeBot(ns, bot.Name))))
+			}
+			return bot, err
+		}},
+		"status, by another role": {groupWriters, func(ctx context.Context, c client.Client, ns string, hand, n int) (client.Object, error) {
+			bot := makeBot(ns, "bot")
+			if n == 0 {
+				if err := c.Patch(ctx, bot, note(0, 60_000)); err != nil {
+					return bot, err
+				}
+			}
+			return bot, c.Status().Patch(ctx, bot, patchText(fmt.Sprintf(`{"status":{"observedGeneration":%d}}`, 4*n+hand)))
+		}},
+	}
+	tenants := map[string]*v1alpha1.Tenant{} // made before the clock moves
+	for name := range attacks {
+		tenants[name] = w.operated(fmt.Sprintf("brake-%d", len(tenants)), fmt.Sprintf("brake-%d-a", len(tenants)), fmt.Sprintf("brake-%d-b", len(tenants)))
+	}
+	for name, attack := range attacks {
+		tenant := tenants[name]
+		a, b := tenant.Name+"-a", tenant.Name+"-b"
+		eve := testEnv.As(t, "eve", attack.group)
+		began := time.Now()
+		accepted := w.attackUntilPaused(func(hand, n int) (client.Object, error) {
+			return attack.write(t.Context(), eve, a, hand, n)
+		})
+		t.Logf("%s: %d bytes let in, in %s", name, accepted, time.Since(began).Round(time.Millisecond))
+		if accepted > testBudget+testSlack {
+			t.Errorf("%s: %d bytes were let in, want at most %d", name, accepted, testBudget+testSlack)
+		}
+		w.marked(a, b)
+		w.becomes(tenant, "ChangesPaused=True/BudgetExceeded")
+		w.oneEvent(tenant, "BudgetExceeded")
+
+		now.SetTime(now.Now().Add(changesWindow + time.Minute))
+		w.unmarked(a, b)
+		w.becomes(tenant, "ChangesPaused=False/WithinBudget")
+		bot := makeBot(a, "bot")
+		if err := eve.Patch(t.Context(), bot, note(0, 10)); err != nil {
+			t.Errorf("%s, after its time: %v", name, err)
+		}
+	}
+	w.becomes(victim, "ChangesPaused=False/WithinBudget")
+	w.hasEvents(victim, "BudgetExceeded", 0)
+}
+
+// pausedTenant is a Tenant whose changes are paused.
+func (w *world) pausedTenant(name string, namespaces ...string) (*v1alpha1.Tenant, string) {
+	w.t.Helper()
+	tenant := w.operated(name, namespaces...)
+	eve := testEnv.As(w.t, "eve", groupOperators)
+	w.attackUntilPaused(func(hand, n int) (client.Object, error) {
+		bot := makeBot(namespaces[0], "bot")
+		return bot, eve.Patch(w.t.Context(), bot, note(hand*100_000+n, 60_000))
+	})
+	return tenant, w.marked(namespaces...)
+}
+
+// TestWhatGoesOnInAPause: what ends something stays possible, once; what would be one more copy is refused, also by an
+// administrator; what Lethe and Kubernetes write goes on.
+func TestWhatGoesOnInAPause(t *testing.T) {
+	w, _ := changesWorld(t)
+	tenant := w.operated("brake-on", "brake-on-a", "brake-on-b")
+	ctx, eve := t.Context(), testEnv.As(t, "eve", groupOperators)
+	const ns = "brake-on-a"
+	for _, name := range []string{"stops", "goes", "held", "started"} {
+		bot := makeBot(ns, name)
+		if name == "held" {
+			bot.Finalizers = []string{"example.com/mine"}
+		}
+		w.create(bot)
+		w.becomes(bot, "Ready=True")
+	}
+	w.attackUntilPaused(func(hand, n int) (client.Object, error) {
+		bot := makeBot(ns, "bot")
+		return bot, eve.Patch(ctx, bot, note(hand*100_000+n, 60_000))
+	})
+	w.marked(ns, "brake-on-b")
+	w.becomes(tenant, "ChangesPaused=True")
+
+	refused := func(what string, err error) {
+		t.Helper()
+		if !isPaused(err) {
+			t.Errorf("%s: want it refused, got: %v", what, err)
+		}
+	}
+	passes := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	refused("a new bot in the other namespace", eve.Create(ctx, makeBot("brake-on-b", "new")))
+	refused("a change by an administrator", w.admin.Patch(ctx, makeBot(ns, "bot"), note(1, 1)))
+	refused("a finalizer, by an administrator", w.admin.Patch(ctx, makeBot(ns, "goes"), patchText(`{"metadata":{"finalizers":["lethe.dev/keys","example.com/more"]}}`)))
+	passes("applying what is there", eve.Patch(ctx, makeBot(ns, "goes"), patchText(`{"spec":{"operatingMode":"Running"}}`)))
+	suspend, resume := patchText(`{"spec":{"operatingMode":"Suspended"}}`), patchText(`{"spec":{"operatingMode":"Running"}}`)
+	passes("suspending", eve.Patch(ctx, makeBot(ns, "stops"), suspend))
+	refused("starting again", eve.Patch(ctx, makeBot(ns, "stops"), resume))
+	refused("a change of what is suspended", eve.Patch(ctx, makeBot(ns, "stops"), patchText(`{"spec":{"operatingMode":"Suspended","args":["x"]}}`)))
+	// The manager and Kubernetes go on: the pod ends, and the status says so.
+	w.eventually("the bot stops", func() error { return w.isNow(makeBot(ns, "stops"), "Reconciling=False") })
+	w.hasReplicas(makeBot(ns, "stops"), 0)
+
+	passes("deleting", eve.Delete(ctx, makeBot(ns, "goes")))
+	w.eventually("it is gone", func() error { return w.isGone(makeBot(ns, "goes")) })
+
+	held := makeBot(ns, "held")
+	passes("deleting what a finalizer holds", eve.Delete(ctx, held, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+	passes("deleting it again", eve.Delete(ctx, makeBot(ns, "held"), client.PropagationPolicy(metav1.DeletePropagationBackground)))
+	refused("deleting it in another way", eve.Delete(ctx, makeBot(ns, "held"), client.PropagationPolicy(metav1.DeletePropagationForeground)))
+	refused("a note on what is being deleted", eve.Patch(ctx, makeBot(ns, "held"), note(1, 1)))
+	passes("letting it go", eve.Patch(ctx, makeBot(ns, "held"), patchText(`{"metadata":{"finalizers":null}}`)))
+	w.eventually("it is gone", func() error { return w.isGone(makeBot(ns, "held")) })
+}
+
+// TestAPauseOutlivesTheManager: a manager that begins in the middle of a pause neither forgets nor prolongs it, marks the
+// namespaces that the one before it did not come to, and ends what should have ended meanwhile.
+func TestAPauseOutlivesTheManager(t *testing.T) {
+	w, now := changesWorld(t)
+	const a, b = "brake-life-a", "brake-life-b"
+	tenant, mark := w.pausedTenant("brake-life", a, b)
+	until, err := time.Parse(time.RFC3339, mark)
+	if err != nil || !until.After(now.Now()) || until.After(now.Now().Add(changesWindow+30*time.Second)) {
+		t.Fatalf("marked until %q, now %s: %v", mark, now.Now(), err)
+	}
+	w.restart()
+	w.calm()
+	if got := w.marked(a, b); got != mark {
+		t.Errorf("after a restart it is paused until %s, was %s", got, mark)
+	}
+	for _, name := range []string{a, b} { // it died between the two
+		w.stop()
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if err := w.admin.Patch(t.Context(), namespace, patchText(`{"metadata":{"annotations":{"lethe.dev/changes-paused-until":null}}}`)); err != nil {
+			t.Fatal(err)
+		}
+		w.start(&wire{})
+		if got := w.marked(a, b); got != mark {
+			t.Errorf("%s is paused until %s, was %s", name, got, mark)
+		}
+	}
+	w.stop()
+	now.SetTime(until)
+	w.start(&wire{})
+	w.unmarked(a, b)
+	w.becomes(tenant, "ChangesPaused=False")
+	if err := w.admin.Patch(t.Context(), makeBot(a, "bot"), note(0, 10)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEndingAPauseByHand: who may update the Tenant takes the mark off one namespace; the others follow, and the count begins
+// anew, until it is exceeded again.
+func TestEndingAPauseByHand(t *testing.T) {
+	w, _ := changesWorld(t)
+	const a, b = "brake-hand-a", "brake-hand-b"
+	tenant, _ := w.pausedTenant("brake-hand", a, b)
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b}}
+	if err := w.admin.Patch(t.Context(), namespace, patchText(`{"metadata":{"annotations":{"lethe.dev/changes-paused-until":null}}}`)); err != nil {
+		t.Fatal(err)
+	}
+	w.unmarked(a, b)
+	w.becomes(tenant, "ChangesPaused=False")
+	eve := testEnv.As(t, "eve", groupOperators)
+	if err := eve.Patch(t.Context(), makeBot(a, "bot"), note(0, 10)); err != nil {
+		t.Error(err)
+	}
+	w.attackUntilPaused(func(hand, n int) (client.Object, error) {
+		bot := makeBot(b, "bot")
+		return bot, eve.Patch(t.Context(), bot, note(hand*100_000+n, 60_000))
+	})
+	w.marked(a, b)
+}
+
+// TestTenThousandUpdates: while one tenant sends ten thousand updates, another's new bot comes up, and none of its writes is refused.
+func TestTenThousandUpdates(t *testing.T) {
+	const updates, hands = 10_000, 16
+	w, _ := changesWorld(t)
+	w.operated("brake-greedy", "brake-greedy-a")
+	victim := w.operated("brake-small", "brake-small-a")
+	eve, alice := testEnv.As(t, "eve", groupOperators), testEnv.As(t, "alice", groupOperators)
+	var sent, refused, over atomic.Int64
+	var all sync.WaitGroup
+	for hand := range hands {
+		all.Go(func() {
+			for sent.Add(1) <= updates {
+				bot := makeBot("brake-greedy-a", "bot")
+				switch err := eve.Patch(t.Context(), bot, note(hand*100_000+int(sent.Load()), 1000)); {
+				case isPaused(err):
+					refused.Add(1)
+				case err != nil && !apierrors.IsConflict(err):
+					over.Add(1)
+				}
+			}
+		})
+	}
+	w.soon("the first thousand", func() error {
+		if sent.Load() < 1000 {
+			return fmt.Errorf("%d were sent", sent.Load())
+		}
+		return nil
+	})
+	from := time.Now()
+	bot := makeBot("brake-small-a", "new")
+	for {
+		err := alice.Create(t.Context(), bot)
+		if err == nil {
+			break
+		}
+		if !strings.Contains(err.Error(), "exceeded quota") {
+			t.Fatal(err)
+		}
+		w.kcm.tick(t)
+	}
+	w.becomes(bot, "Ready=True")
+	took, during := time.Since(from), sent.Load()
+	if err := alice.Patch(t.Context(), bot, note(1, 1000)); err != nil {
+		t.Errorf("the other tenant's change: %v", err)
+	}
+	all.Wait()
+	t.Logf("ready after %s, when %d updates were sent; %d were refused", took.Round(time.Millisecond), during, refused.Load())
+	if refused.Load() < updates/2 || over.Load() > 0 {
+		t.Errorf("%d of %d updates were refused, %d failed otherwise", refused.Load(), updates, over.Load())
+	}
+	w.becomes(victim, "ChangesPaused=False")
+}

@@ -1,0 +1,211 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// RuleMeasurement is what was measured for one rule on one dataset.
+type RuleMeasurement struct {
+	// dataset of the store.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Dataset string `json:"dataset,omitempty"`
+
+	// policy and rule that govern it.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Policy string `json:"policy,omitempty"`
+	// rule of the policy.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Rule string `json:"rule,omitempty"`
+
+	// window in ISO 8601, for example P90D; the base window where tenants have shorter ones.
+	// +required
+	// +kubebuilder:validation:MaxLength=16
+	Window string `json:"window,omitempty"`
+
+	// rows in the table, as the planner estimates them.
+	// +optional
+	Rows int64 `json:"rows,omitempty"`
+
+	// eligible rows are past their window and could be deleted now (in Audit: would be).
+	// +optional
+	Eligible int64 `json:"eligible,omitempty"`
+
+	// overdue rows are past their window and their slack, and still there.
+	// +optional
+	Overdue int64 `json:"overdue,omitempty"`
+
+	// oldestOverdueSeconds is how long the worst of them has been overdue.
+	// +optional
+	OldestOverdueSeconds int64 `json:"oldestOverdueSeconds,omitempty"`
+
+	// keptByFloor rows are past their window, and stay since a floor (their own or a child's) holds them.
+	// +optional
+	KeptByFloor int64 `json:"keptByFloor,omitempty"`
+
+	// keptByChild rows are past their window, and stay since a row that is not expired refers to them.
+	// +optional
+	KeptByChild int64 `json:"keptByChild,omitempty"`
+
+	// unknownAge rows have no age that can be believed: NULL, infinite, in the future, before 1990. They are never deleted.
+	// +optional
+	UnknownAge int64 `json:"unknownAge,omitempty"`
+
+	// unknownTenant rows name no tenant that is known. They fall under the base window.
+	// +optional
+	UnknownTenant int64 `json:"unknownTenant,omitempty"`
+
+	// deleted rows in the last sweep.
+	// +optional
+	Deleted int64 `json:"deleted,omitempty"`
+
+	// capped is set when a count stopped at its bound and the true one is larger.
+	// +optional
+	Capped bool `json:"capped,omitempty"`
+
+	// problem that kept rows of this dataset from being measured or deleted, with its remedy.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Problem string `json:"problem,omitempty"`
+}
+
+// PlanStatus is the plan that is in force.
+type PlanStatus struct {
+	// hash of the plan; its ConfigMap is named by it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Hash string `json:"hash,omitempty"`
+
+	// systemIdentifier of the database cluster, as last seen.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	SystemIdentifier string `json:"systemIdentifier,omitempty"`
+
+	// awaitingApproval lists what the plan could delete beyond spec.approvedPlan, one line each.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=256
+	AwaitingApproval []string `json:"awaitingApproval,omitempty"`
+}
+
+// SweepOutcome says how a sweep ended.
+// +kubebuilder:validation:Enum=Done;Stopped;Refused;Failed;Lost
+type SweepOutcome string
+
+const (
+	// SweepDone deleted everything that it could.
+	SweepDone SweepOutcome = "Done"
+	// SweepStopped ended early, with its time or its lease; the next one goes on.
+	SweepStopped SweepOutcome = "Stopped"
+	// SweepRefused deleted nothing, for a reason that a person must mend.
+	SweepRefused SweepOutcome = "Refused"
+	// SweepFailed broke off on an error.
+	SweepFailed SweepOutcome = "Failed"
+	// SweepLost left no report that can be read, or one that was cut.
+	SweepLost SweepOutcome = "Lost"
+)
+
+// SweepStatus is how a sweep ended.
+type SweepStatus struct {
+	// jobUID of the Job that ran the sweep. Its report is read once.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	JobUID string `json:"jobUID,omitempty"`
+
+	// content of the plan that it ran by: its hash without the date until which it is valid.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Content string `json:"content,omitempty"`
+
+	// outcome of the sweep.
+	// +required
+	Outcome SweepOutcome `json:"outcome,omitempty"`
+
+	// reason in one word, when it did not end as it should.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
+
+	// message for people.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Message string `json:"message,omitempty"`
+
+	// finishedAt is when the Job ended.
+	// +optional
+	FinishedAt *metav1.Time `json:"finishedAt,omitempty"`
+
+	// attempt counts sweeps in a row that did not measure the store; 0 when this one did.
+	// +optional
+	Attempt int32 `json:"attempt,omitempty"`
+
+	// deleted rows.
+	// +optional
+	Deleted int64 `json:"deleted,omitempty"`
+}
+
+// DataStoreStatus is what was observed and measured.
+type DataStoreStatus struct {
+	// observedGeneration of the spec that the conditions speak of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions are Ready, Reconciling, Stalled, CredentialsReady, Reachable, CoverageComplete, Approved, Compliant.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// tenant that the store's namespace belongs to.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Tenant string `json:"tenant,omitempty"`
+
+	// credentialsSecret names the encrypted Secret that sweeps use.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	CredentialsSecret string `json:"credentialsSecret,omitempty"`
+
+	// credentialsGeneration is how often the keyserver had written the data key's document when it was last seen. One that was
+	// written less often is an earlier copy, and is refused.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	CredentialsGeneration int64 `json:"credentialsGeneration,omitempty"`
+
+	// plan in force.
+	// +optional
+	Plan PlanStatus `json:"plan,omitzero"`
+
+	// lastSweep is how the last sweep ended.
+	// +optional
+	LastSweep *SweepStatus `json:"lastSweep,omitempty"`
+
+	// measuredAt is when rules were last measured. Two sweep intervals later they count as unknown.
+	// +optional
+	MeasuredAt *metav1.Time `json:"measuredAt,omitempty"`
+
+	// uncovered tables are neither dataset nor exempt (the first 32).
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=128
+	Uncovered []string `json:"uncovered,omitempty"`
+
+	// rules as measured, worst first.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Rules []RuleMeasurement `json:"rules,omitempty"`
+
+	// overdue rows over all rules.
+	// +optional
+	Overdue int64 `json:"overdue,omitempty"`
+
+	// oldestOverdueSeconds is how long the worst row of all rules has been overdue.
+	// +optional
+	OldestOverdueSeconds int64 `json:"oldestOverdueSeconds,omitempty"`
+}

@@ -185,6 +185,7 @@ func TestEndToEnd(t *testing.T) {
 		{"a bot reaches what its tenant has opened, and nothing else", walls},
 		{"a bad image and a wrong token are set", badImage},
 		{"a value sealed for another tenant is refused, and repeated nowhere", wrongPlace},
+		{"one tenant takes all that the kernel counts, and others still get theirs", takesAll},
 		{"a tenant's people cannot climb", tenantUser},
 		{"the manager's identity cannot climb", managerIdentity},
 		{"data is forgotten exactly", forgets},

@@ -87,11 +87,11 @@ func (b *bench) measure(ctx context.Context) error {
 		return err
 	}
 	b.say("%d suspended bots of the largest size", objects)
-	var made, large atomic.Int64
+	var done updates
 	var updating sync.WaitGroup
-	updating.Go(func() { b.update(attacking, before, &made, &large) })
+	updating.Go(func() { b.update(attacking, before, &done) })
 	if err := stage.Until(ctx, b.attackTime, "see a backlog", func(context.Context) (string, error) {
-		if n := made.Load(); n < int64(min(b.updates, 200)) && attacking.Err() == nil {
+		if n := done.made.Load() + done.refused.Load(); n < int64(min(b.updates, 200)) && attacking.Err() == nil {
 			return fmt.Sprintf("%d updates", n), nil
 		}
 		return "", nil
@@ -110,7 +110,7 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	b.say("under attack: %s", under)
 	updating.Wait()
-	b.say("%d updates, %d of them of the largest object", made.Load(), large.Load())
+	b.say("%s", &done)
 	after, err := b.etcdBytes()
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	b.orders.set(false)
 	dialled, answered := b.orders.sums()
-	b.print(watched, quiet, under, after-before, objects, made.Load(), large.Load(), dialled, answered)
+	b.print(watched, quiet, under, after-before, objects, &done, dialled, answered)
 	return nil
 }
 
@@ -138,12 +138,22 @@ func (b *bench) fill(ctx context.Context) (int, error) {
 	return 0, errors.New("the quota has no end")
 }
 
+// updates of one object that somebody of the attacking tenant asked for.
+type updates struct {
+	made, refused, failed atomic.Int64 // taken, refused by the API server as too many or too much, and without such an answer
+	large                 atomic.Int64 // of those made, of the largest object
+}
+
+func (u *updates) String() string {
+	return fmt.Sprintf("%d updates, %d of them of the largest object; %d were refused, %d had no answer", u.made.Load(), u.large.Load(), u.refused.Load(), u.failed.Load())
+}
+
 // update changes one object again and again: the largest, until etcd has grown too much for the run, and from then on an attacker's bot.
-func (b *bench) update(ctx context.Context, before int64, made, large *atomic.Int64) {
+// What is refused was asked for all the same, and counts.
+func (b *bench) update(ctx context.Context, before int64, done *updates) {
 	var next atomic.Int64
 	var all sync.WaitGroup
 	var small atomic.Bool
-	var refused atomic.Int64
 	for range writers {
 		all.Go(func() {
 			for ctx.Err() == nil {
@@ -151,27 +161,36 @@ func (b *bench) update(ctx context.Context, before int64, made, large *atomic.In
 				if n > int64(b.updates) {
 					return
 				}
-				if size, err := b.etcdBytes(); n%50 == 0 && err == nil && size-before > etcdMost {
-					small.Store(true)
+				if n%50 == 0 {
+					if size, err := b.etcdBytes(); err == nil && size-before > etcdMost {
+						small.Store(true)
+					}
 				}
-				object, counter := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: attacker, Name: "large-00"}}, large
+				object := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: attacker, Name: "large-00"}}
 				if small.Load() {
-					object.Name, counter = "attacker-00", &atomic.Int64{}
+					object.Name = "attacker-00"
 				}
 				patch := fmt.Sprintf(`{"spec":{"rollout":{"progressDeadlineSeconds":%d}}}`, 300+n%3000)
-				if err := b.operator.Patch(ctx, object, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
-					if refused.Add(1) == 1 && ctx.Err() == nil {
+				err := b.operator.Patch(ctx, object, client.RawPatch(types.MergePatchType, []byte(patch)))
+				switch {
+				case err == nil:
+					done.made.Add(1)
+					if object.Name == "large-00" {
+						done.large.Add(1)
+					}
+				case apierrors.IsForbidden(err), apierrors.IsTooManyRequests(err), apierrors.IsInvalid(err):
+					if done.refused.Add(1) == 1 {
 						b.say("the first update that was refused: %v", err)
 					}
-					continue
+				case ctx.Err() == nil:
+					if done.failed.Add(1) == 1 {
+						b.say("the first update without an answer: %v", err)
+					}
 				}
-				made.Add(1)
-				counter.Add(1)
 			}
 		})
 	}
 	all.Wait()
-	b.say("%d updates were refused", refused.Load())
 }
 
 // restartManager ends both of the manager's pods.
@@ -298,7 +317,7 @@ func (b *bench) endBots(ctx context.Context) error {
 	})
 }
 
-func (b *bench) print(w *watcher, quiet, under times, growth int64, objects int, made, large, dialled, answered int64) {
+func (b *bench) print(w *watcher, quiet, under times, growth int64, objects int, done *updates, dialled, answered int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var restarts int32
@@ -315,8 +334,9 @@ func (b *bench) print(w *watcher, quiet, under times, growth int64, objects int,
 	const mib = 1 << 20
 	fmt.Printf("attack_pods=%d\n", b.pods)
 	fmt.Printf("attack_objects=%d\n", objects)
-	fmt.Printf("attack_updates=%d\n", made)
-	fmt.Printf("attack_updates_of_largest=%d\n", large)
+	fmt.Printf("attack_updates=%d\n", done.made.Load()+done.refused.Load())
+	fmt.Printf("attack_updates_refused=%d\n", done.refused.Load())
+	fmt.Printf("attack_updates_of_largest=%d\n", done.large.Load())
 	fmt.Printf("attack_connections=%d\n", dialled)
 	fmt.Printf("attack_calls_answered=%d\n", answered)
 	for _, component := range []string{"keyserver", "manager"} {

@@ -26,7 +26,7 @@ var ourUserIDs = map[string]int64{"sweeper": 65531, "manager": 65532, "keyserver
 // podPids is the kubelet's podPidsLimit of hack/cluster.
 const podPids = 1024
 
-// takesAll: one tenant's bot takes all that the kernel counts by user (inotify instances) and by pod (processes). Another tenant's bot starts
+// takesAll: one tenant's bot takes all that the kernel counts by user (inotify instances and watches), by pod (processes) and by process (files). Another tenant's bot starts
 // after that, through the same kubelet, and gets its share; so does whoever runs as one of Lethe's own users.
 func takesAll(t *testing.T, w *world) {
 	const program = "attacker"
@@ -61,12 +61,18 @@ func takesAll(t *testing.T, w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("one pod took: %s", strings.ReplaceAll(strings.TrimSpace(said), "\n", ", "))
 	m := regexp.MustCompile(`processes=(\d+)`).FindStringSubmatch(said)
 	if m == nil {
 		t.Fatalf("the bot does not say what it took: %s", said)
 	}
 	if n, err := strconv.Atoi(m[1]); err != nil || n > podPids || n < podPids/2 {
 		t.Errorf("one pod has %s processes (%v), want about its limit of %d", m[1], err, podPids)
+	}
+	for what, end := range map[string]error{"inotify instance": syscall.EMFILE, "inotify watch": syscall.ENOSPC, "file": syscall.EMFILE} {
+		if !regexp.MustCompile(`\(` + what + ` \d+: ` + end.Error() + `\)`).MatchString(said) {
+			t.Errorf("the bot did not meet the bound on %s: %s", what, said)
+		}
 	}
 	path := w.forEverybody(t, program)
 	if greedy.Status.UIDRange == nil || other.Status.UIDRange == nil {

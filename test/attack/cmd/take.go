@@ -7,9 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"math"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -17,19 +20,66 @@ import (
 
 const (
 	mostInstances = 1 << 16
-	mostProcesses = 8192 // where nothing bounds them: the node is not to be brought down
-	spared        = 32   // processes that are ended again, so that this program's own threads find room
-	needed        = 16   // of each kind, for who must still get some
+	mostProcesses = 8192    // where nothing bounds them: the node is not to be brought down
+	spared        = 32      // processes and files that are given back, so that this program's own threads and its probe find room
+	mostFiles     = 1 << 18 // some 50 MiB of kernel memory, which the pod's limit counts
+	needed        = 16      // of each kind, for who must still get some
 )
 
 // instances takes inotify instances until there are none left, or n.
-func instances(n int) (int, error) {
+func instances(n int) ([]int, error) {
+	var held []int
 	for i := range n {
-		if _, err := syscall.InotifyInit1(syscall.IN_CLOEXEC); err != nil {
-			return i, fmt.Errorf("inotify instance %d: %w", i+1, err)
+		fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC)
+		if err != nil {
+			return held, fmt.Errorf("inotify instance %d: %w", i+1, err)
+		}
+		held = append(held, fd)
+	}
+	return held, nil
+}
+
+// watches takes watches of these instances until there are none left, or n: of what every container has enough of, and lets be read.
+func watches(instances []int, n int) (int, error) {
+	taken := 0
+	for _, root := range []string{"/proc/sys", "/sys/kernel", "/sys/devices", "/sys/module"} {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil {
+				return nil //nolint:nilerr // what may not be read is left out
+			}
+			for _, fd := range instances {
+				if taken == n {
+					return fs.SkipAll
+				}
+				_, err := syscall.InotifyAddWatch(fd, path, syscall.IN_MODIFY)
+				switch {
+				case errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ENOENT):
+					return nil
+				case err != nil:
+					return fmt.Errorf("inotify watch %d: %w", taken+1, err)
+				}
+				taken++
+			}
+			return nil
+		})
+		if err != nil || taken == n {
+			return taken, err
 		}
 	}
-	return n, nil
+	return taken, errors.New("nothing more to watch")
+}
+
+// files opens files until no more are to be had, or n.
+func files(n int) ([]int, error) {
+	var held []int
+	for i := range n {
+		fd, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			return held, fmt.Errorf("file %d: %w", i+1, err)
+		}
+		held = append(held, fd)
+	}
+	return held, nil
 }
 
 // fork makes a process of this one that does nothing, for ever. It shares this one's memory, and so costs little else than its number.
@@ -82,13 +132,12 @@ func hoard() error {
 	return nil
 }
 
-// take takes all inotify instances and all processes that it can, holds them, says how many, and is ready then.
+// take takes all inotify instances, watches, processes and files that it can, holds them, says how many, and is ready then.
 func take(ctx context.Context, address string) error {
 	held, err := instances(mostInstances)
-	if err == nil {
-		err = errors.New("no bound was met")
-	}
-	fmt.Printf("inotify=%d (%v)\n", held, err)
+	fmt.Printf("inotify=%d (%v)\n", len(held), err)
+	taken, err := watches(held, math.MaxInt)
+	fmt.Printf("watches=%d (%v)\n", taken, err)
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "hoard")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -108,14 +157,26 @@ func take(ctx context.Context, address string) error {
 		return fmt.Errorf("hear from the hoarder: %w", err)
 	}
 	fmt.Printf("processes=%s", said)
+	opened, err := files(mostFiles)
+	fmt.Printf("files=%d (%v)\n", len(opened), err)
+	for _, fd := range opened[max(0, len(opened)-spared):] {
+		_ = syscall.Close(fd) // it has a probe to answer
+	}
 	return serve(ctx, address)
 }
 
 // need wants some of each, gives them back, and ends; with an address it stays, and is ready.
 func need(ctx context.Context, args []string) error {
 	n := needed
-	if held, err := instances(n); err != nil {
-		return fmt.Errorf("after %d: %w", held, err)
+	held, err := instances(n)
+	if err != nil {
+		return err
+	}
+	if _, err := watches(held, n); err != nil {
+		return err
+	}
+	if _, err := files(n); err != nil {
+		return err
 	}
 	pids, err := processes(n)
 	end(pids)

@@ -192,6 +192,8 @@ func TestEndToEnd(t *testing.T) {
 		{"both are told, and a good image recovers by itself", goodImage},
 		{"what is changed by hand is put right", drift},
 		{"a namespace that is taken off a tenant keeps nothing of ours", takenOff},
+		{"a volume outlives its workload, and a foreign one is not mounted", volumes},
+		{"gone is gone within a minute after a manager leads", goneIsGone},
 		{"a sweep stops within 30 seconds when the policy is put back to Audit", putBack},
 		{"a thousand secrets leave no trace", thousandCanaries},
 		{"a snapshot opens nothing without the key-encryption key", snapshots},

@@ -114,6 +114,9 @@ func goneIsGone(t *testing.T, w *world) {
 	lives.pod = w.podOf(t, lives).UID
 	w.chat(t, lives.id, "does it go on without a manager?")
 
+	if what, err := w.runsBeside(t.Context(), lives, tenant.Name, two); err != nil || what == "" {
+		t.Errorf("nothing was left behind, so nothing is shown (%v)", err)
+	}
 	scaled := time.Now()
 	w.scale(t, 2)
 	leads := w.leads(t, scaled)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,7 +41,7 @@ func volumes(t *testing.T, w *world) {
 	}
 	data := stage.Random()
 	before := w.podNamed(t, tenant.Name, "keeper-bot-0")
-	if err := os.WriteFile("/proc/"+processOf(t, before)+"/root/data/kept", []byte(data), 0o644); err != nil {
+	if err := os.WriteFile(dataOf(t, before)+"/kept", []byte(data), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.client.Delete(t.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: tenant.Name, Name: "keeper-bot"}}); err != nil {
@@ -108,14 +110,33 @@ func (w *world) podNamed(t *testing.T, namespace, name string) *corev1.Pod {
 	return pod
 }
 
+// dataOf is the folder on this machine in which a pod's own container sees its volume.
+func dataOf(t *testing.T, pod *corev1.Pod) string {
+	t.Helper()
+	processes, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
+	for _, p := range processes {
+		dir := filepath.Dir(p) + "/root/data"
+		groups, err := os.ReadFile(p)
+		if err != nil || id == "" || !strings.Contains(string(groups), id) {
+			continue
+		}
+		if _, err := os.Stat(dir); err != nil {
+			t.Fatalf("pod %s has no volume: %v", pod.Name, err)
+		}
+		return dir
+	}
+	t.Fatalf("no process of container %q of pod %s", id, pod.Name)
+	return ""
+}
+
 // holds looks into a pod's volume: it has the data that was put there, or none.
 func (w *world) holds(t *testing.T, namespace, name, want string) {
 	t.Helper()
-	dir := "/proc/" + processOf(t, w.podNamed(t, namespace, name)) + "/root/data"
-	if _, err := os.Stat(dir); err != nil {
-		t.Errorf("pod %s has no volume: %v", name, err)
-	}
-	got, err := os.ReadFile(dir + "/kept")
+	got, err := os.ReadFile(dataOf(t, w.podNamed(t, namespace, name)) + "/kept")
 	if string(got) != want || (err != nil && !errors.Is(err, fs.ErrNotExist)) {
 		t.Errorf("pod %s holds %q in its volume, want %q (%v)", name, got, want, err)
 	}

@@ -255,6 +255,11 @@ func (b *bench) newBots(ctx context.Context, tenants []*v1alpha1.Tenant, middle 
 		case <-over.C:
 			result.failed += len(tenants) - len(ready)
 			b.say("%d bots did not come up", len(tenants)-len(ready))
+			for namespace := range created {
+				if _, came := ready[namespace]; !came {
+					b.say("%s", b.whyNot(ctx, namespace))
+				}
+			}
 			for range len(tenants) - len(ready) {
 				result.all = append(result.all, longest)
 			}
@@ -267,6 +272,34 @@ func (b *bench) newBots(ctx context.Context, tenants []*v1alpha1.Tenant, middle 
 	failed, err := b.failedUnseals(ctx)
 	result.failed += failed
 	return result, err
+}
+
+// whyNot says how far a victim's bot has come.
+func (b *bench) whyNot(ctx context.Context, namespace string) string {
+	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "bot"}}
+	var pods corev1.PodList
+	if err := errors.Join(b.admin.Get(ctx, client.ObjectKeyFromObject(bot), bot), b.admin.List(ctx, &pods, client.InNamespace(namespace))); err != nil {
+		return fmt.Sprintf("%s: %v", namespace, err)
+	}
+	text := namespace + ":"
+	for _, c := range bot.Status.Conditions {
+		text += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
+	}
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		text += fmt.Sprintf("; pod %s since %s", p.Status.Phase, p.CreationTimestamp.Format(time.TimeOnly))
+		for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+			switch {
+			case c.State.Waiting != nil:
+				text += fmt.Sprintf(", %s waits: %s", c.Name, c.State.Waiting.Reason)
+			case c.State.Terminated != nil:
+				text += fmt.Sprintf(", %s ended with %d after %s", c.Name, c.State.Terminated.ExitCode, c.State.Terminated.FinishedAt.Sub(c.State.Terminated.StartedAt.Time))
+			case c.State.Running != nil:
+				text += fmt.Sprintf(", %s runs since %s", c.Name, c.State.Running.StartedAt.Format(time.TimeOnly))
+			}
+		}
+	}
+	return text
 }
 
 // failedUnseals counts the victims' pods whose unsealing ended with an error, once or more often.

@@ -40,7 +40,7 @@ func main() {
 	flag.IntVar(&o.updates, "updates", 10000, "updates of one object of the attacking tenant's")
 	flag.IntVar(&o.victims, "victims", 20, "other tenants")
 	flag.IntVar(&o.connections, "connections", 10, "connections of each kind of attack, of each pod to each keyserver")
-	flag.DurationVar(&o.attackTime, "attack-time", 3*time.Minute, "longest time of the attack")
+	flag.DurationVar(&o.attackTime, "attack-time", 4*time.Minute, "longest time of the attack")
 	flag.StringVar(&o.cpu, "cpu", "100m", "CPU limit of each attacking pod")
 	flag.Parse()
 	if o.pods < 1 || o.pods > 40 || o.updates < 0 || o.victims < 1 || o.victims > 50 || o.connections < 1 || flag.NArg() > 0 {

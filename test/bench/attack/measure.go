@@ -24,7 +24,7 @@ import (
 const (
 	between    = time.Second     // between two new bots of the victims'
 	longest    = 3 * time.Minute // that a victim's bot is waited for
-	writers    = 16              // updates at a time
+	writers    = 4               // updates at a time: more of one object only wait for each other, and give up
 	etcdMost   = 512 << 20       // growth of etcd after which the updates go on with a small object: etcd's own quota would end the run
 	unsealName = "unseal"        // the init container
 )
@@ -227,7 +227,7 @@ func (b *bench) newBots(ctx context.Context, tenants []*v1alpha1.Tenant, middle 
 			if n == len(tenants) {
 				continue
 			}
-			bot, err := b.bot(tenants[n], "bot", limits, "rest")
+			bot, err := b.bot(tenants[n], "bot", b.version(), limits, "rest")
 			if err != nil {
 				return result, err
 			}
@@ -300,6 +300,12 @@ func (b *bench) whyNot(ctx context.Context, namespace string) string {
 		}
 	}
 	return text
+}
+
+// version is one more each time: a value that is sealed anew for a bot that was there before needs it.
+func (b *bench) version() uint32 {
+	b.versions++
+	return b.versions
 }
 
 // failedUnseals counts the victims' pods whose unsealing ended with an error, once or more often.

@@ -40,6 +40,7 @@ type bench struct {
 	victims  []*v1alpha1.Tenant
 	hostile  *v1alpha1.Tenant
 	begun    time.Time
+	versions uint32 // of the values that were sealed
 }
 
 func (b *bench) say(format string, args ...any) {
@@ -134,14 +135,14 @@ func (b *bench) tenant(ctx context.Context, name string, edit func(*v1alpha1.Ten
 }
 
 // bot is a small one with a sealed credential.
-func (b *bench) bot(t *v1alpha1.Tenant, name string, limits corev1.ResourceList, args ...string) (*v1alpha1.BotDeployment, error) {
+func (b *bench) bot(t *v1alpha1.Tenant, name string, version uint32, limits corev1.ResourceList, args ...string) (*v1alpha1.BotDeployment, error) {
 	key := t.Status.SealingKeys[0]
 	public, err := sealing.ParsePublicKey(key.Suite, key.Public)
 	if err != nil {
 		return nil, fmt.Errorf("read the sealing key of %s: %w", t.Name, err)
 	}
 	sealed, err := sealing.Seal(public, sealing.Place{
-		Realm: key.Realm, Tenant: t.Name, Namespace: t.Name, Kind: sealing.KindBotDeployment, Name: name, Key: "token", Version: 1,
+		Realm: key.Realm, Tenant: t.Name, Namespace: t.Name, Kind: sealing.KindBotDeployment, Name: name, Key: "token", Version: version,
 	}, []byte(stage.Random()))
 	if err != nil {
 		return nil, fmt.Errorf("seal a credential: %w", err)
@@ -166,7 +167,7 @@ func (b *bench) attackersRest(ctx context.Context) error {
 	bots := make([]*v1alpha1.BotDeployment, b.pods)
 	for i := range bots {
 		var err error
-		if bots[i], err = b.bot(b.hostile, fmt.Sprintf("attacker-%02d", i), limits, "attack", b.orders.url); err != nil {
+		if bots[i], err = b.bot(b.hostile, fmt.Sprintf("attacker-%02d", i), b.version(), limits, "attack", b.orders.url); err != nil {
 			return err
 		}
 		if err := b.operator.Create(ctx, bots[i]); err != nil {

@@ -119,12 +119,32 @@ func (h hierarchy) makeGroup(name string, leaves []string) error {
 	if err := h.prepare(h.path, parent); err != nil {
 		return err
 	}
+	if err := h.weigh(parent); err != nil {
+		return err
+	}
 	for _, leaf := range leaves {
 		if err := h.prepare(parent, filepath.Join(parent, leaf)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// podsWeight is how many processes of the machine all pods together weigh as much as where processor time is short. A new group weighs as
+// much as one: beside a compiler's dozens, pods would stand still.
+const podsWeight = 16
+
+// weigh gives a group its weight, in a hierarchy that has the controller.
+func (h hierarchy) weigh(group string) error {
+	file, weight := "cpu.shares", 1024*podsWeight
+	if h.v2 {
+		file, weight = "cpu.weight", 100*podsWeight
+	}
+	path := filepath.Join(group, file)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return os.WriteFile(path, []byte(strconv.Itoa(weight)), 0)
 }
 
 // kubeletControllers are those that a kubelet wants in its root group, as far as the kernel has them.

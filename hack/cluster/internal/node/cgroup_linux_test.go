@@ -96,3 +96,25 @@ func TestVersion1CopiesCpuset(t *testing.T) {
 		t.Errorf("cpuset.cpus is %q (%v)", got, err)
 	}
 }
+
+// All pods together weigh as much as several processes of the machine: in a new group they would weigh as much as one.
+func TestPodsHaveWeight(t *testing.T) {
+	for file, h := range map[string]hierarchy{"cpu.shares": {options: []string{"rw", "cpu", "cpuacct"}}, "cpu.weight": {v2: true}} {
+		h.path = t.TempDir()
+		group := filepath.Join(h.path, "lethe-x")
+		if err := os.Mkdir(group, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{filepath.Join(h.path, "cgroup.controllers"), filepath.Join(group, file)} {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := h.makeGroup("lethe-x", nil); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(group, file)); err != nil || (string(got) != "16384" && string(got) != "1600") {
+			t.Errorf("%s is %q (%v)", file, got, err)
+		}
+	}
+}

@@ -189,8 +189,12 @@ func texts(list []string, as func(string) string) []string {
 func stripConfigMap(object *corev1.ConfigMap) {
 	const maxBundle = 64 << 10
 	_, hasAddresses := object.Data[resources.AddressesKey]
-	bundle := len(object.Data[resources.CABundleKey]) + len(object.Data[resources.AddressesKey])
-	if object.Name == resources.CABundleName && len(object.Data) == 2 && hasAddresses && len(object.BinaryData) == 0 && bundle <= maxBundle {
+	keys := 2
+	if _, differing := object.Data[resources.DifferingKey]; differing {
+		keys++
+	}
+	bundle := len(object.Data[resources.CABundleKey]) + len(object.Data[resources.AddressesKey]) + len(object.Data[resources.DifferingKey])
+	if object.Name == resources.CABundleName && len(object.Data) == keys && hasAddresses && len(object.BinaryData) == 0 && bundle <= maxBundle {
 		return
 	}
 	if _, done := object.Data[mark]; done || len(object.Data)+len(object.BinaryData) == 0 {

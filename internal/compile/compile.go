@@ -9,10 +9,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
@@ -91,7 +91,7 @@ func TenantOf(ctx context.Context, r client.Reader, namespace string) (*v1alpha1
 	}
 	var ns corev1.Namespace
 	if err := r.Get(ctx, client.ObjectKey{Name: namespace}, &ns); err != nil {
-		if apierrors.IsNotFound(err) {
+		if kube.IsMissing(err, namespace) {
 			// A cache of tenants' namespaces knows no other.
 			return none(notListed, namespace)
 		}
@@ -106,7 +106,7 @@ func TenantOf(ctx context.Context, r client.Reader, namespace string) (*v1alpha1
 	}
 	var tenant v1alpha1.Tenant
 	if err := r.Get(ctx, client.ObjectKey{Name: name}, &tenant); err != nil {
-		if apierrors.IsNotFound(err) {
+		if kube.IsMissing(err, name) {
 			return none("namespace %s belongs to Tenant %s, which does not exist", namespace, name)
 		}
 		return nil, fmt.Errorf("get tenant %s: %w", name, err)

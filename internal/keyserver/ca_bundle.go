@@ -55,6 +55,9 @@ func (a *Authority) publish(ctx context.Context, doc *caDoc, now time.Time) (tim
 		return time.Time{}, err
 	}
 	data := map[string]string{resources.CABundleKey: doc.bundle(), resources.AddressesKey: addresses}
+	if differing := cm.Data[resources.DifferingKey]; differing != "" {
+		data[resources.DifferingKey] = differing // tellDiffering's
+	}
 	since := nextSince(cm, fingerprint)
 	if !missing && maps.Equal(cm.Data, data) && (fingerprint == "" || !since.IsZero()) {
 		return since, nil

@@ -9,9 +9,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -264,7 +266,7 @@ func (s *Server) takeOver(ctx context.Context, was *corev1.Secret, ring sealing.
 func (s *Server) stillHolds(ctx context.Context, held channelHolderDoc) (bool, error) {
 	var bot v1alpha1.BotDeployment
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: held.Namespace, Name: held.Name}, &bot)
-	if client.IgnoreNotFound(err) != nil {
+	if kube.UnlessMissing(err, held.Name) != nil {
 		return true, err
 	}
 	idle := err != nil || string(bot.UID) != held.UID || !bot.DeletionTimestamp.IsZero() || channelCredential(&bot) == ""
@@ -388,17 +390,24 @@ func (s *Server) maintainChannels(ctx context.Context) error {
 	if !due {
 		return nil
 	}
-	var holders corev1.SecretList
-	if err := s.Client.List(ctx, &holders, client.InNamespace(s.KeysNamespace), client.MatchingLabels{v1alpha1.LabelComponent: componentChannel}); err != nil {
+	type holding struct {
+		secret *corev1.Secret // its name alone
+		held   channelHolderDoc
+	}
+	var holders []holding
+	err := s.eachKeySecret(ctx, client.MatchingLabels{v1alpha1.LabelComponent: componentChannel}, func(secret *corev1.Secret) error {
+		h := holding{secret: &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID, ResourceVersion: secret.ResourceVersion}}}
+		if _, err := readDocument(secret, formatChannelHolder, &h.held); err == nil { // others are taken over by who needs the channel
+			holders = append(holders, h)
+		}
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("list the holders of channels: %w", err)
 	}
-	for i := range holders.Items {
-		secret := &holders.Items[i]
-		var held channelHolderDoc
-		if _, err := readDocument(secret, formatChannelHolder, &held); err != nil {
-			continue // taken over by who needs the channel
-		}
-		gone, err := s.isHolderGone(ctx, held)
+	for _, h := range holders {
+		secret := h.secret
+		gone, err := s.isHolderGone(ctx, h.held)
 		if err != nil {
 			return err
 		}
@@ -416,7 +425,7 @@ func (s *Server) maintainChannels(ctx context.Context) error {
 func (s *Server) isHolderGone(ctx context.Context, held channelHolderDoc) (bool, error) {
 	var bot v1alpha1.BotDeployment
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: held.Namespace, Name: held.Name}, &bot)
-	if client.IgnoreNotFound(err) != nil {
+	if kube.UnlessMissing(err, held.Name) != nil {
 		return false, err
 	}
 	if err == nil && string(bot.UID) == held.UID {

@@ -21,8 +21,8 @@ import (
 // credentials opens the credentials of an object and stores them again, all in one Secret that is named by what went in:
 // the same input makes no write. What cannot be opened leaves the value in use as it is, and says so.
 //
-// Requests to the API server: a new object is read, then its key and its Secret are created (3); a repeat reads the object,
-// its key and its Secret (3) and writes nothing.
+// Requests to the API server: a new object and its tenant's keys are read, then its key and its Secret are created (4); a repeat reads
+// the object, its tenant's keys, its key and its Secret (4) and writes nothing.
 func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.CredentialsRequest) (*protocol.CredentialsResponse, error) {
 	sub, err := s.find(ctx, req.Object)
 	if err != nil {
@@ -41,6 +41,8 @@ func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.Creden
 	}
 	sub.tenant = tenant.Name
 	sub.suspended = sub.bot != nil && resources.IsSuspended(sub.bot, tenant)
+	// Read live, not from memory: nothing is put under keys that are gone, and who asks learns that they are.
+	s.keys.forget(string(tenant.UID))
 	keys, err := s.keysOf(ctx, tenant)
 	if err != nil {
 		return nil, err

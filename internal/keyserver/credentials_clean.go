@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -72,7 +73,7 @@ func (s *Server) setsInUse(ctx context.Context, sub *subject) ([]string, error) 
 func (s *Server) setsOfBot(ctx context.Context, sub *subject) ([]string, error) {
 	var sts appsv1.StatefulSet
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: resources.BotName(sub.name())}, &sts)
-	if apierrors.IsNotFound(err) {
+	if kube.IsMissing(err, resources.BotName(sub.name())) {
 		return []string{}, nil
 	}
 	if err != nil {
@@ -91,7 +92,7 @@ func (s *Server) setsOfBot(ctx context.Context, sub *subject) ([]string, error) 
 	}
 	var pod corev1.Pod
 	err = s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: resources.BotPodName(sub.name())}, &pod)
-	if client.IgnoreNotFound(err) != nil {
+	if kube.UnlessMissing(err, resources.BotPodName(sub.name())) != nil {
 		return nil, err
 	}
 	return append(used, pod.Annotations[v1alpha1.AnnotationCredentials]), nil
@@ -101,7 +102,7 @@ func (s *Server) setsOfBot(ctx context.Context, sub *subject) ([]string, error) 
 func (s *Server) setOfRevision(ctx context.Context, namespace, name string) (string, error) {
 	var revision appsv1.ControllerRevision
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &revision)
-	if apierrors.IsNotFound(err) {
+	if kube.IsMissing(err, name) {
 		return "", nil
 	}
 	if err != nil {

@@ -136,14 +136,9 @@ func (s *Server) wrongKEK(wrapped string) error {
 // makeCanary makes the canary in a namespace that holds no keys yet. Where there are keys, the canary was lost, and the
 // KEK must first prove itself on each of them.
 func (s *Server) makeCanary(ctx context.Context) error {
-	var list corev1.SecretList
-	if err := s.Client.List(ctx, &list, client.InNamespace(s.KeysNamespace)); err != nil {
-		return err
-	}
-	for i := range list.Items {
-		secret := &list.Items[i]
+	err := s.eachKeySecret(ctx, nil, func(secret *corev1.Secret) error {
 		if !strings.HasPrefix(secret.Name, tenantPrefix) {
-			continue
+			return nil
 		}
 		var doc tenantDoc
 		if _, err := readDocument(secret, formatTenant, &doc); err != nil {
@@ -154,6 +149,10 @@ func (s *Server) makeCanary(ctx context.Context) error {
 				return s.wrongKEK(k.Key)
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	present, err := s.newKEKDoc(s.kek().First(), s.now())
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/compile"
+	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/podspec"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -234,7 +235,7 @@ func (s *Server) mayTake(ctx context.Context, lease *coordinationv1.Lease, pod *
 	}
 	var other corev1.Pod
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: pod.Namespace, Name: lease.Annotations[annotationHolder]}, &other)
-	if client.IgnoreNotFound(err) != nil {
+	if kube.UnlessMissing(err, lease.Annotations[annotationHolder]) != nil {
 		return err
 	}
 	if err == nil && string(other.UID) == held && !ended(&other) {

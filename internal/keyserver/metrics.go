@@ -15,6 +15,7 @@ type Metrics struct {
 	tenantKeys  prometheus.Gauge
 	kekUsable   prometheus.Gauge
 	pending     prometheus.Gauge
+	differing   prometheus.Gauge
 	certificate *prometheus.GaugeVec
 	// channelsTaken counts credentials that were refused because another bot holds their channel.
 	channelsTaken prometheus.Counter
@@ -38,6 +39,8 @@ func NewMetrics(into prometheus.Registerer) (*Metrics, error) {
 			Help: "1 while the key-encryption key opens its canary."}),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lethe_keyserver_pending_destructions",
 			Help: "Deleted Tenants whose sealing keys wait for the end of their grace, and are destroyed then."}),
+		differing: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lethe_keyserver_differing_tenants",
+			Help: "Tenants whose keys were not found as their status names them, at the last look; alert when it is above 0."}),
 		certificate: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lethe_keyserver_certificate_expiry_timestamp_seconds",
 			Help: "When the server's certificate (leaf) and its authority (ca) end."}, []string{"certificate"}),
 		onOld: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lethe_keyserver_keys_on_old",
@@ -52,7 +55,7 @@ func NewMetrics(into prometheus.Registerer) (*Metrics, error) {
 	for _, kind := range []string{"Tenant", sealing.KindBotDeployment, sealing.KindDataStore} {
 		m.orphans.WithLabelValues(kind)
 	}
-	for _, c := range []prometheus.Collector{m.channelsTaken, m.orphans, m.requests, m.duration, m.tenantKeys, m.kekUsable, m.certificate, m.pending, m.onOld, m.rotationPass} {
+	for _, c := range []prometheus.Collector{m.channelsTaken, m.orphans, m.requests, m.duration, m.tenantKeys, m.kekUsable, m.certificate, m.pending, m.differing, m.onOld, m.rotationPass} {
 		if err := into.Register(c); err != nil {
 			return nil, err
 		}

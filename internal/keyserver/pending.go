@@ -193,6 +193,7 @@ func (s *Server) destroyed(ctx context.Context, sub *subject, tenant *tenantKeys
 // endGrace destroys keys whose grace is over, and those that are a live Tenant's again, and counts the others.
 func (s *Server) endGrace(ctx context.Context) error {
 	count := 0
+	var ended []waiting
 	err := s.eachKeySecret(ctx, client.MatchingLabels{v1alpha1.LabelComponent: componentPending}, func(secret *corev1.Secret) error {
 		var doc pendingDoc
 		if _, err := openKEKDocument(secret, formatPending, s.kek(), &doc); err != nil {
@@ -211,16 +212,20 @@ func (s *Server) endGrace(ctx context.Context) error {
 				return nil
 			}
 		}
-		if err := s.deleteExactly(ctx, secret); err != nil {
-			return err
-		}
-		s.Log.Info("Destroyed what waited of a Tenant's keys", "tenant", doc.Tenant, "uid", doc.UID, "graceOver", over)
+		ended = append(ended, waiting{secret: secret.DeepCopy(), doc: doc})
 		return nil
 	})
-	if err == nil {
-		s.Metrics.pending.Set(float64(count))
+	if err != nil {
+		return err
 	}
-	return err
+	s.Metrics.pending.Set(float64(count))
+	for _, w := range ended {
+		if err := s.deleteExactly(ctx, w.secret); err != nil {
+			return err
+		}
+		s.Log.Info("Destroyed what waited of a Tenant's keys", "tenant", w.doc.Tenant, "uid", w.doc.UID, "graceOver", !s.Clock.Now().Before(w.doc.Until))
+	}
+	return nil
 }
 
 // isRevived says whether keys that wait are in the document of a tenant.

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -57,7 +58,7 @@ func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error
 	}
 	var secret corev1.Secret
 	err = s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: objectSecretName(ref.UID)}, &secret)
-	if client.IgnoreNotFound(err) != nil {
+	if kube.UnlessMissing(err, objectSecretName(ref.UID)) != nil {
 		return err
 	}
 	if err == nil {
@@ -89,7 +90,7 @@ func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error
 func (s *Server) rememberObject(ctx context.Context, secret *corev1.Secret, doc objectDoc) error {
 	var holder corev1.Secret
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: tenantSecretName(doc.Tenant)}, &holder)
-	if apierrors.IsNotFound(err) {
+	if kube.IsMissing(err, tenantSecretName(doc.Tenant)) {
 		return nil // the Tenant went first, and what is remembered with it
 	}
 	if err != nil {
@@ -132,7 +133,7 @@ func (s *Server) destroyObject(ctx context.Context, secret *corev1.Secret, doc o
 func (s *Server) deleteOldSet(ctx context.Context, doc objectDoc, name string) error {
 	var set corev1.Secret
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: doc.Namespace, Name: name}, &set)
-	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+	if kube.IsMissing(err, name) || apierrors.IsForbidden(err) {
 		return nil
 	}
 	if err != nil {
@@ -155,7 +156,7 @@ func (s *Server) deleteOldSet(ctx context.Context, doc objectDoc, name string) e
 func (s *Server) revokeTenant(ctx context.Context, ref protocol.ObjectRef) error {
 	var tenant v1alpha1.Tenant
 	err := s.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &tenant)
-	if client.IgnoreNotFound(err) != nil {
+	if kube.UnlessMissing(err, ref.Name) != nil {
 		return err
 	}
 	if err == nil && string(tenant.UID) == ref.UID && tenant.DeletionTimestamp.IsZero() {
@@ -171,7 +172,7 @@ func (s *Server) revokeTenant(ctx context.Context, ref protocol.ObjectRef) error
 	}
 	var secret corev1.Secret
 	err = s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: tenantSecretName(ref.Name)}, &secret)
-	if client.IgnoreNotFound(err) != nil {
+	if kube.UnlessMissing(err, tenantSecretName(ref.Name)) != nil {
 		return err
 	}
 	if err == nil {

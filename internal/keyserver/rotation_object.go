@@ -15,6 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -29,8 +31,22 @@ var errWaits = errors.New("a write under the earlier key may still be under way"
 // after any of them is healed by the next pass of any replica.
 func (p *pass) object(ctx context.Context, secret *corev1.Secret) error {
 	var doc objectDoc
-	if _, err := readDocument(secret, formatObject, &doc); err != nil {
+	e, err := readDocument(secret, formatObject, &doc)
+	if err != nil {
 		return err
+	}
+	if p.objectWants(doc) {
+		// A step on an earlier copy would make it look like the newest.
+		sub, err := p.find(ctx, protocol.ObjectRef{Kind: doc.Kind, Namespace: doc.Namespace, Name: doc.Name, UID: doc.UID})
+		if err == nil && e.Generation < sub.seen {
+			err = p.unlessWritten(ctx, secret, rolledBack(secret, e.Generation, sub.seen))
+		} else if err != nil && asRefusal(err).Reason == protocol.ReasonNotFound {
+			err = nil // nothing is known of it
+		}
+		if err != nil {
+			p.leaveObject(doc)
+			return err
+		}
 	}
 	for range maxSteps {
 		if !p.objectWants(doc) {
@@ -272,7 +288,7 @@ func withMoving(doc objectDoc, moving []string) objectDoc {
 func (p *pass) readSet(ctx context.Context, keys *objectKeys, name string) (*corev1.Secret, error) {
 	secret := &corev1.Secret{}
 	err := p.Client.Get(ctx, client.ObjectKey{Namespace: keys.doc.Namespace, Name: name}, secret)
-	if apierrors.IsNotFound(err) || (err == nil && !isOf(secret, keys.doc.UID)) {
+	if kube.IsMissing(err, name) || (err == nil && !isOf(secret, keys.doc.UID)) {
 		return nil, nil
 	}
 	return secret, err

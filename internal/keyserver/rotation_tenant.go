@@ -7,10 +7,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -37,6 +37,10 @@ func (p *pass) tenantDocument(ctx context.Context, secret *corev1.Secret) error 
 			p.noteTenant(doc)
 			return err
 		}
+		if err := p.isPresent(ctx, keys); err != nil {
+			p.noteTenant(doc)
+			return err
+		}
 		if keys, err = p.rewriteTenant(ctx, keys); err != nil {
 			p.noteTenant(doc)
 			return err
@@ -44,6 +48,37 @@ func (p *pass) tenantDocument(ctx context.Context, secret *corev1.Secret) error 
 	}
 	p.noteTenant(keys.doc)
 	return p.publishRotated(ctx, keys)
+}
+
+// isPresent refuses to go on from a document that is not what the live Tenant says was there: a write on an earlier copy would make it
+// look like the newest.
+func (p *pass) isPresent(ctx context.Context, keys *tenantKeys) error {
+	var tenant v1alpha1.Tenant
+	err := p.Client.Get(ctx, client.ObjectKey{Name: keys.doc.Tenant}, &tenant)
+	switch {
+	case kube.IsMissing(err, keys.doc.Tenant), err == nil && string(tenant.UID) != keys.doc.UID:
+		return nil // nothing is known of it
+	case err != nil:
+		return fmt.Errorf("ask for Tenant %s: %w", keys.doc.Tenant, err)
+	case keys.generation < tenant.Status.KeysGeneration:
+		return p.unlessWritten(ctx, keys.secret, rolledBack(keys.secret, keys.generation, tenant.Status.KeysGeneration))
+	case differs(&tenant, keys.doc.held(keys.generation)):
+		return p.unlessWritten(ctx, keys.secret, p.keyMissing(&tenant))
+	}
+	return nil
+}
+
+// unlessWritten is what was found wrong with a document, unless another replica has written it since it was listed.
+func (p *pass) unlessWritten(ctx context.Context, listed *corev1.Secret, found error) error {
+	var now corev1.Secret
+	err := p.Client.Get(ctx, client.ObjectKeyFromObject(listed), &now)
+	if err == nil && now.ResourceVersion == listed.ResourceVersion {
+		return found
+	}
+	if err == nil {
+		return errMeanwhile
+	}
+	return err
 }
 
 // tenantWants says whether anything is to be done, without opening a key.
@@ -193,7 +228,7 @@ func (s *Server) sealedWith(ctx context.Context, doc tenantDoc, kid string) (int
 func (s *Server) sealedTo(ctx context.Context, doc tenantDoc) (map[string]int, error) {
 	var tenant v1alpha1.Tenant
 	err := s.Client.Get(ctx, client.ObjectKey{Name: doc.Tenant}, &tenant)
-	if apierrors.IsNotFound(err) || (err == nil && string(tenant.UID) != doc.UID) {
+	if kube.IsMissing(err, doc.Tenant) || (err == nil && string(tenant.UID) != doc.UID) {
 		return map[string]int{}, nil // no live object is its own
 	}
 	if err != nil {
@@ -349,7 +384,7 @@ func (p *pass) publishRotated(ctx context.Context, keys *tenantKeys) error {
 	}
 	var tenant v1alpha1.Tenant
 	err := p.Client.Get(ctx, client.ObjectKey{Name: keys.doc.Tenant}, &tenant)
-	if apierrors.IsNotFound(err) || (err == nil && (string(tenant.UID) != keys.doc.UID || !tenant.DeletionTimestamp.IsZero())) {
+	if kube.IsMissing(err, keys.doc.Tenant) || (err == nil && (string(tenant.UID) != keys.doc.UID || !tenant.DeletionTimestamp.IsZero())) {
 		return nil
 	}
 	if err != nil {

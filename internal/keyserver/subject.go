@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -51,7 +52,7 @@ func (s *Server) find(ctx context.Context, ref protocol.ObjectRef) (*subject, er
 		return nil, refuse(protocol.ReasonBadRequest, "kind must be BotDeployment or DataStore")
 	}
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, sub.object)
-	if apierrors.IsNotFound(err) || (err == nil && string(sub.object.GetUID()) != ref.UID) {
+	if kube.IsMissing(err, ref.Name) || (err == nil && string(sub.object.GetUID()) != ref.UID) {
 		return nil, refuse(protocol.ReasonNotFound, "%s %s/%s with that UID does not exist", ref.Kind, ref.Namespace, ref.Name)
 	}
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -64,9 +64,12 @@ func (s *Server) sweepOrphans(ctx context.Context) error {
 	if s.holdsEveryKEK() != nil {
 		return nil // the process says that it is not ready, and why
 	}
-	owners, err := s.keyOwners(ctx)
+	owners, held, err := s.keyOwners(ctx)
 	if err != nil {
 		return fmt.Errorf("list the keys: %w", err)
+	}
+	if err := s.tellDiffering(ctx, held); err != nil {
+		return fmt.Errorf("tell whose keys are not as the Tenant's status names them: %w", err)
 	}
 	w.looked = now
 	p := &orphanPass{Server: s, now: now, before: w.gone, gone: map[string]time.Time{}, tenants: map[string]error{}}
@@ -90,18 +93,23 @@ func (s *Server) sweepOrphans(ctx context.Context) error {
 	return nil
 }
 
-// keyOwners lists whose keys lie in the keys' namespace. Documents of another realm, or whose name is not their owner's, are
-// nobody's that could be asked for.
-func (s *Server) keyOwners(ctx context.Context) ([]keyOwner, error) {
+// keyOwners lists whose keys lie in the keys' namespace, and what tenants have, by UID. Documents of another realm, or whose name is
+// not their owner's, are nobody's that could be asked for.
+func (s *Server) keyOwners(ctx context.Context) ([]keyOwner, map[string]heldKeys, error) {
 	var out []keyOwner
+	held := map[string]heldKeys{}
 	err := s.eachKeySecret(ctx, nil, func(secret *corev1.Secret) error {
 		o := keyOwner{secret: secret.Name, secretUID: string(secret.UID), tenant: protocol.ObjectRef{Kind: "Tenant"}}
 		realm, name := "", ""
 		switch formatOf(secret) {
 		case formatTenant:
 			var d tenantDoc
-			if _, err := readDocument(secret, formatTenant, &d); err != nil {
+			e, err := readDocument(secret, formatTenant, &d)
+			if err != nil {
 				return nil
+			}
+			if secret.Name == tenantSecretName(d.Tenant) && d.Realm == s.Realm {
+				held[d.UID] = d.held(e.Generation)
 			}
 			realm, name, o.tenant.Name, o.tenant.UID = d.Realm, tenantSecretName(d.Tenant), d.Tenant, d.UID
 		case formatVersions:
@@ -123,7 +131,19 @@ func (s *Server) keyOwners(ctx context.Context) ([]keyOwner, error) {
 		}
 		return nil
 	})
-	return out, err
+	return out, held, err
+}
+
+// held are the sealing keys that a document has, or had until a person had them destroyed.
+func (d *tenantDoc) held(generation int64) heldKeys {
+	held := heldKeys{generation: generation}
+	for _, key := range d.Seal {
+		held.kids = append(held.kids, key.KID)
+	}
+	for _, key := range d.Destroyed {
+		held.kids = append(held.kids, key.KID)
+	}
+	return held
 }
 
 // orphanPass looks at every document once.
@@ -215,7 +235,7 @@ func (p *orphanPass) owner(ctx context.Context, ref protocol.ObjectRef) error {
 	}
 	err := p.Client.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, object)
 	switch {
-	case isObjectMissing(err, ref.Name), err == nil && string(object.GetUID()) != ref.UID:
+	case kube.IsMissing(err, ref.Name), err == nil && string(object.GetUID()) != ref.UID:
 		return errGone
 	case err != nil:
 		return fmt.Errorf("ask for %s %s: %w", ref.Kind, ref.Name, err)
@@ -223,22 +243,11 @@ func (p *orphanPass) owner(ctx context.Context, ref protocol.ObjectRef) error {
 	return nil
 }
 
-// isObjectMissing says whether the API server knows the kind and has no object of that name. It answers 404 as well for a kind, or
-// a version of it, that it does not serve (any more), while the objects are there.
-func isObjectMissing(err error, name string) bool {
-	var status apierrors.APIStatus
-	if !apierrors.IsNotFound(err) || !errors.As(err, &status) || apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse) {
-		return false
-	}
-	details := status.Status().Details
-	return details != nil && details.Name == name
-}
-
 // orphanTenant does what the deletion of a Tenant would have done. A document that does not open stays: its keys could not wait.
 func (p *orphanPass) orphanTenant(ctx context.Context, o keyOwner) error {
 	var secret corev1.Secret
 	err := p.Client.Get(ctx, client.ObjectKey{Namespace: p.KeysNamespace, Name: tenantSecretName(o.tenant.Name)}, &secret)
-	if client.IgnoreNotFound(err) != nil {
+	if kube.UnlessMissing(err, tenantSecretName(o.tenant.Name)) != nil {
 		return err
 	}
 	if err == nil {

@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -21,7 +22,7 @@ func (s *Server) tenant(ctx context.Context, _ caller, req *protocol.TenantReque
 	}
 	var tenant v1alpha1.Tenant
 	err := s.Client.Get(ctx, client.ObjectKey{Name: req.Tenant.Name}, &tenant)
-	if apierrors.IsNotFound(err) || (err == nil && string(tenant.UID) != req.Tenant.UID) {
+	if kube.IsMissing(err, req.Tenant.Name) || (err == nil && string(tenant.UID) != req.Tenant.UID) {
 		return nil, refuse(protocol.ReasonNotFound, "Tenant %s with that UID does not exist", req.Tenant.Name)
 	}
 	if err != nil {
@@ -113,17 +114,13 @@ func (s *Server) mayMakeKeys(ctx context.Context, tenant *v1alpha1.Tenant) error
 	if len(tenant.Status.SealingKeys) > 0 || tenant.Status.KeysGeneration > 0 {
 		return s.keyMissing(tenant)
 	}
-	var left corev1.SecretList
-	if err := s.Client.List(ctx, &left, client.InNamespace(s.KeysNamespace), client.MatchingLabels{v1alpha1.LabelTenant: tenant.Name}); err != nil {
-		return err
-	}
-	for i := range left.Items {
+	return s.eachKeySecret(ctx, client.MatchingLabels{v1alpha1.LabelTenant: tenant.Name}, func(secret *corev1.Secret) error {
 		var doc objectDoc
-		if _, err := readDocument(&left.Items[i], formatObject, &doc); err == nil && doc.TenantUID == string(tenant.UID) {
+		if _, err := readDocument(secret, formatObject, &doc); err == nil && doc.TenantUID == string(tenant.UID) {
 			return s.keyMissing(tenant)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func (s *Server) makeTenantKeys(tenant *v1alpha1.Tenant, block uidRangeDoc) (*corev1.Secret, error) {

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -119,36 +120,64 @@ func (s *Server) highestUID(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	var page v1alpha1.TenantList
-	for next := ""; ; next = page.Continue {
-		if err := s.Client.List(ctx, &page, client.Limit(listPage), client.Continue(next)); err != nil {
-			return 0, err
+	err = s.eachTenant(ctx, func(tenant *v1alpha1.Tenant) {
+		if known := tenant.Status.UIDRange; known != nil && resources.CheckUIDRange(*known) == nil {
+			highest = max(highest, uidRangeDoc(*known).end())
+		}
+	})
+	return highest, err
+}
+
+// eachTenant looks at every Tenant, a page at a time. One may come twice, when a list is begun again.
+func (s *Server) eachTenant(ctx context.Context, look func(*v1alpha1.Tenant)) error {
+	next, tries := "", 1
+	for {
+		var page v1alpha1.TenantList
+		err := s.Client.List(ctx, &page, client.Limit(listPage), client.Continue(next))
+		if apierrors.IsResourceExpired(err) && next != "" && tries < listTries {
+			next, tries = "", tries+1
+			continue
+		}
+		if err != nil {
+			return err
 		}
 		for i := range page.Items {
-			if known := page.Items[i].Status.UIDRange; known != nil && resources.CheckUIDRange(*known) == nil {
-				highest = max(highest, uidRangeDoc(*known).end())
-			}
+			look(&page.Items[i])
 		}
-		if page.Continue == "" {
-			return highest, nil
+		if next = page.Continue; next == "" {
+			return nil
 		}
 	}
 }
 
-// eachKeySecret looks at every Secret of the keys' namespace, a page at a time.
+// listTries is how often a list is begun again because its continue token has expired (etcd forgets after some minutes).
+const listTries = 3
+
+// eachKeySecret looks at every Secret of the keys' namespace once, a page at a time. It is an error when not all could be read: a caller
+// that destroys collects first, and does nothing then.
 func (s *Server) eachKeySecret(ctx context.Context, labels client.MatchingLabels, look func(*corev1.Secret) error) error {
-	next := ""
+	next, seen, tries := "", map[types.UID]bool{}, 1
 	for {
 		var page corev1.SecretList
 		opts := []client.ListOption{client.InNamespace(s.KeysNamespace), client.Limit(listPage), client.Continue(next)}
 		if len(labels) > 0 {
 			opts = append(opts, labels)
 		}
-		if err := s.Client.List(ctx, &page, opts...); err != nil {
+		err := s.Client.List(ctx, &page, opts...)
+		if apierrors.IsResourceExpired(err) && next != "" && tries < listTries {
+			next, tries = "", tries+1
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		for i := range page.Items {
-			if err := look(&page.Items[i]); err != nil {
+			secret := &page.Items[i]
+			if seen[secret.UID] {
+				continue // of the attempt before
+			}
+			seen[secret.UID] = true
+			if err := look(secret); err != nil {
 				return err
 			}
 		}

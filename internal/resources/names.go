@@ -42,6 +42,10 @@ const (
 	// AddressesKey in the same ConfigMap holds the cluster IPs of the keyserver's Service, one a line: a bot without egress has
 	// no DNS. It is empty where the Service has none.
 	AddressesKey = "addresses"
+	// DifferingKey in the manager's own copy lists the UIDs of Tenants, one a line, whose keys the keyserver has not found as their
+	// status names them; DifferingAll stands for more than would fit. It is left out where there is none.
+	DifferingKey = "keys-differ"
+	DifferingAll = "*"
 
 	// SealingKeyName is the ConfigMap with the public key that credentials are sealed to, in each tenant namespace. Its key is
 	// SealingKeyFile.

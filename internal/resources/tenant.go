@@ -1,11 +1,15 @@
 package resources
 
 import (
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/netblocks"
@@ -232,4 +236,10 @@ func orDefault(quantity *resource.Quantity, fallback string) resource.Quantity {
 		return *quantity
 	}
 	return resource.MustParse(fallback)
+}
+
+// KeysDiffer says whether the keyserver's ConfigMap in the manager's namespace names a Tenant.
+func KeysDiffer(bundle *corev1.ConfigMap, tenant types.UID) bool {
+	text := bundle.Data[DifferingKey]
+	return text == DifferingAll || slices.Contains(strings.Split(text, "\n"), string(tenant))
 }

@@ -44,6 +44,9 @@ type BotDeploymentReconciler struct {
 	// that the object was made with, or the generation that it speaks of, says so: one write saved for each bot that comes up.
 	Settle time.Duration
 
+	// Doubts is told when the keyserver does not find a Tenant's keys as they were.
+	Doubts *keyDoubts
+
 	stored answers[storedCredentials]
 	begun  answers[struct{}]
 }
@@ -69,6 +72,8 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 	bot := &v1alpha1.BotDeployment{}
 	if err := r.Writer.Client.Get(ctx, req.NamespacedName, bot); err != nil {
 		if client.IgnoreNotFound(err) == nil {
+			r.stored.forget(req.NamespacedName)
+			r.begun.forget(req.NamespacedName)
 			r.Orphans.Soon(req.Namespace)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -243,19 +248,17 @@ func (r *BotDeploymentReconciler) letGo(ctx context.Context, s *botScope) (time.
 	if err := dropFinalizer(ctx, r.Writer.Client, s.bot); err != nil {
 		return 0, explain(v1alpha1.ConditionReady, err)
 	}
-	r.stored.forget(s.bot.UID)
-	r.begun.forget(s.bot.UID)
 	s.gone = true
 	return 0, nil
 }
 
 // beginning is when this process first saw the present generation.
 func (r *BotDeploymentReconciler) beginning(s *botScope) time.Time {
-	known, ok := r.begun.get(s.bot.UID)
+	known, ok := r.begun.get(s.bot)
 	if ok && known.generation == s.bot.Generation {
 		return known.at
 	}
-	r.begun.put(s.bot.UID, s.bot.Generation, s.now, struct{}{})
+	r.begun.put(s.bot, s.now, struct{}{})
 	return s.now
 }
 

@@ -60,14 +60,14 @@ func (r *BotDeploymentReconciler) ensureCredentials(ctx context.Context, s *botS
 
 // credentials returns what the keyserver says, or said not too long ago, and when it must be asked again.
 func (r *BotDeploymentReconciler) credentials(ctx context.Context, s *botScope) (storedCredentials, time.Duration, error) {
-	last, ok := r.stored.get(s.bot.UID)
+	last, ok := r.stored.get(s.bot)
 	every := askEvery(s.bot, last.value)
 	if !ok {
 		// After a restart the status of a bot that was well is believed for a while, a different one for each bot.
 		if before := meta.FindStatusCondition(s.bot.Status.Conditions, v1alpha1.ConditionCredentialsReady); isCurrent(before, s) {
 			last = answer[storedCredentials]{generation: s.bot.Generation, at: s.now.Add(-spread(s.bot.UID, every))}
 			last.value = storedCredentials{secret: s.bot.Status.CredentialsSecret, generation: s.bot.Status.CredentialsGeneration, condition: *before}
-			r.stored.put(s.bot.UID, last.generation, last.at, last.value)
+			r.stored.put(s.bot, last.at, last.value)
 			ok = true
 		}
 	}
@@ -75,12 +75,13 @@ func (r *BotDeploymentReconciler) credentials(ctx context.Context, s *botScope) 
 		return last.value, due.Sub(s.now), nil
 	}
 	said, err := r.Keys.Credentials(ctx, refTo(resources.KindBotDeployment, s.bot))
+	r.Doubts.weigh(ctx, s.tenant, said, err)
 	if err != nil {
 		return storedCredentials{}, 0, keyProblem(v1alpha1.ConditionCredentialsReady, err)
 	}
 	condition, refused := status.Credentials(said)
 	now := storedCredentials{secret: said.Secret, generation: said.Generation, condition: *condition, problem: refused}
-	r.stored.put(s.bot.UID, s.bot.Generation, s.now, now)
+	r.stored.put(s.bot, s.now, now)
 	return now, askEvery(s.bot, now), nil
 }
 

@@ -297,7 +297,7 @@ func TestBotOutlivesAnAbsentKeyserver(t *testing.T) {
 // TestBadImageThenGoodImage: a revision that never becomes ready is told of, stalls in time, and does not block its repair.
 func TestBadImageThenGoodImage(t *testing.T) {
 	w, _ := withTenant(t, "image")
-	w.kcm.broken = func(image string) bool { return strings.Contains(image, "broken") }
+	w.kcm.Broken = func(image string) bool { return strings.Contains(image, "broken") }
 	bot := makeBot("image-a", "b")
 	bot.Spec.Image = "registry.example/broken:v1"
 	bot.Spec.Rollout.ProgressDeadlineSeconds = 10
@@ -332,7 +332,7 @@ func TestBadImageThenGoodImage(t *testing.T) {
 // TestPodThatTheClusterChanged: the keyserver gives such a pod nothing, and the bot's condition names the field.
 func TestPodThatTheClusterChanged(t *testing.T) {
 	w, _ := withTenant(t, "changed")
-	w.kcm.broken = func(string) bool { return true }
+	w.kcm.Broken = func(string) bool { return true }
 	bot := makeBot("changed-a", "b")
 	bot.Spec.Rollout.ProgressDeadlineSeconds = 10
 	w.create(bot)

@@ -53,7 +53,7 @@ func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScop
 	}
 	if status.IsSetDone(set) {
 		s.observed.Workload = &status.Workload{Done: true}
-		r.begun.forget(s.bot.UID)
+		r.begun.forget(client.ObjectKeyFromObject(s.bot))
 		return 0, nil
 	}
 	return r.observeUnready(ctx, s, set)
@@ -105,7 +105,7 @@ func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScop
 	w.Overdue = left <= 0 || wasOverdue(s.bot)
 	s.observed.Workload = &w
 	if w.Reason == status.ReasonCredentialsNotFetched {
-		r.stored.forget(s.bot.UID) // what the keyserver stored may be gone: the next look asks it
+		r.stored.forget(client.ObjectKeyFromObject(s.bot)) // what the keyserver stored may be gone: the next look asks it
 	}
 	if w.Overdue {
 		return stalledLookEvery, nil

@@ -401,7 +401,7 @@ func TestTenThousandUpdates(t *testing.T) {
 		if !strings.Contains(err.Error(), "exceeded quota") {
 			t.Fatal(err)
 		}
-		w.kcm.tick(t)
+		w.kcm.Tick(t)
 	}
 	w.becomes(bot, "Ready=True")
 	took, during := time.Since(from), sent.Load()

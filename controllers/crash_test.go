@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/test/kcm"
 )
 
 // life is what a Tenant and a bot go through: made, changed, deleted. Each step waits until the one before has converged or
@@ -116,8 +117,8 @@ func (l *life) snapshot() string {
 	w := l.w
 	w.t.Helper()
 	var found []string
-	for _, list := range append(childLists(), &corev1.NamespaceList{}) {
-		err := w.kcm.each(list, func(o client.Object) error {
+	for _, list := range append(kcm.ChildLists(), &corev1.NamespaceList{}) {
+		err := w.kcm.Each(list, func(o client.Object) error {
 			name := o.GetNamespace()
 			if _, ok := o.(*corev1.Namespace); ok {
 				name = o.GetName()

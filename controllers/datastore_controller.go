@@ -46,6 +46,8 @@ type DataStoreReconciler struct {
 	Clock    clock.PassiveClock
 	// Orphans is told where a store has gone.
 	Orphans *OrphanSweep
+	// Doubts is told when the keyserver does not find a Tenant's keys as they were.
+	Doubts *keyDoubts
 
 	stored answers[struct{}]
 }
@@ -74,6 +76,7 @@ func (r *DataStoreReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	if err := r.Writer.Client.Get(ctx, req.NamespacedName, store); err != nil {
 		if client.IgnoreNotFound(err) == nil {
 			forgetStoreMetrics(req.Namespace, req.Name)
+			r.stored.forget(req.NamespacedName)
 			r.Orphans.Soon(req.Namespace)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -111,7 +114,6 @@ func (r *DataStoreReconciler) finalize(ctx context.Context, store *v1alpha1.Data
 		result, err := finish(0, waiting)
 		return result, errors.Join(err, writeErr)
 	}
-	r.stored.forget(store.UID)
 	forgetStoreMetrics(store.Namespace, store.Name)
 	return ctrl.Result{}, errors.Join(dropFinalizer(ctx, r.Writer.Client, store), r.sayWhoHolds(ctx, store))
 }

@@ -26,7 +26,7 @@ func storedBefore(store *v1alpha1.DataStore) status.Verdict {
 // ensureCredentials asks the keyserver to open the password and to encrypt it for this store. It is asked again when the
 // spec has changed, when it did not succeed, when a sweep was refused its lease (the Secret may be gone), and every hour.
 func (r *DataStoreReconciler) ensureCredentials(ctx context.Context, s *storeScope) (time.Duration, error) {
-	before, known := r.stored.get(s.store.UID)
+	before, known := r.stored.get(s.store)
 	if !known {
 		before = answer[struct{}]{generation: generationOf(s.status.Conditions), at: s.now.Add(spread(s.store.UID, verifyEvery) - verifyEvery)}
 	}
@@ -37,6 +37,7 @@ func (r *DataStoreReconciler) ensureCredentials(ctx context.Context, s *storeSco
 		return due.Sub(s.now), nil
 	}
 	got, err := r.Keys.Credentials(ctx, refTo(resources.KindDataStore, s.store))
+	r.Doubts.weigh(ctx, s.tenant, got, err)
 	if err != nil {
 		p := problemIn(keyProblem(v1alpha1.ConditionCredentialsReady, err))
 		s.credentials = status.Verdict{Status: metav1.ConditionFalse, Reason: p.Reason, Message: p.Message}
@@ -46,7 +47,7 @@ func (r *DataStoreReconciler) ensureCredentials(ctx context.Context, s *storeSco
 		}
 		return p.after, p
 	}
-	r.stored.put(s.store.UID, s.store.Generation, s.now, struct{}{})
+	r.stored.put(s.store, s.now, struct{}{})
 	if got.Secret != "" {
 		s.status.CredentialsSecret = got.Secret
 	}

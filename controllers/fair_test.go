@@ -168,7 +168,7 @@ func TestFullQuota(t *testing.T) {
 	w.becomes(makeBot("small-a", "one"), "Ready=True")
 
 	// Nothing is freed from here on, and no account is left.
-	w.kcm.full = func(*corev1.ResourceQuota) bool { return full }
+	w.kcm.Full = func(*corev1.ResourceQuota) bool { return full }
 	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "small-a", Name: resources.QuotaObjectsName}}
 	w.eventually("the quota is full", func() error {
 		if err := w.get(quota); err != nil {
@@ -198,7 +198,7 @@ func TestFullQuota(t *testing.T) {
 // that was made too early is made anew.
 func TestUncountedQuota(t *testing.T) {
 	w := newWorld(t)
-	w.kcm.full = func(*corev1.ResourceQuota) bool { return true } // nobody counts
+	w.kcm.Full = func(*corev1.ResourceQuota) bool { return true } // nobody counts
 	w.stop()
 	ahead := clocktesting.NewFakePassiveClock(time.Now())
 	w.clock = ahead
@@ -219,7 +219,7 @@ func TestUncountedQuota(t *testing.T) {
 		}
 		return fmt.Errorf("it is the same")
 	})
-	w.kcm.full = nil
+	w.kcm.Full = nil
 	ahead.SetTime(time.Now())
 	w.becomes(tenant, "Ready=True")
 }

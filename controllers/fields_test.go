@@ -107,22 +107,7 @@ func TestEveryBotFieldDoesSomething(t *testing.T) {
 		"channels[].name":                 "the key of the list, for the merge of two appliers",
 		"channels[].type":                 "the tag of the union: TestFromManifestsToRunningBot",
 	}
-	base := rendered(t, richTenant("f", "f-a"), richBot("f-a", "b"))
-	for _, path := range leaves(reflect.TypeFor[spec](), "") {
-		change, ok := changes[path]
-		if !ok {
-			if elsewhere[path] == "" {
-				t.Errorf("spec.%s is changed by no test", path)
-			}
-			continue
-		}
-		bot := richBot("f-a", "b")
-		change(&bot.Spec)
-		if rendered(t, richTenant("f", "f-a"), bot) == base {
-			t.Errorf("spec.%s was changed, and nothing in the world", path)
-		}
-	}
-	noStrangers(t, leaves(reflect.TypeFor[spec](), ""), slices.Collect(maps.Keys(changes)), slices.Collect(maps.Keys(elsewhere)))
+	everyField(t, changes, elsewhere, func(_ *v1alpha1.Tenant, bot *v1alpha1.BotDeployment) *spec { return &bot.Spec })
 }
 
 // TestEveryTenantFieldDoesSomething is the same for a Tenant.
@@ -164,8 +149,14 @@ func TestEveryTenantFieldDoesSomething(t *testing.T) {
 		"retentionOverrides[].retainFor.months":  "package plan",
 		"retentionOverrides[].retainFor.years":   "package plan",
 	}
+	everyField(t, changes, elsewhere, func(tenant *v1alpha1.Tenant, _ *v1alpha1.BotDeployment) *spec { return &tenant.Spec })
+}
+
+// everyField changes one field after another, and looks whether the world that is rendered for it is another.
+func everyField[S any](t *testing.T, changes map[string]func(*S), elsewhere map[string]string, of func(*v1alpha1.Tenant, *v1alpha1.BotDeployment) *S) {
+	t.Helper()
 	base := rendered(t, richTenant("f", "f-a"), richBot("f-a", "b"))
-	for _, path := range leaves(reflect.TypeFor[spec](), "") {
+	for _, path := range leaves(reflect.TypeFor[S](), "") {
 		change, ok := changes[path]
 		if !ok {
 			if elsewhere[path] == "" {
@@ -173,13 +164,13 @@ func TestEveryTenantFieldDoesSomething(t *testing.T) {
 			}
 			continue
 		}
-		tenant := richTenant("f", "f-a")
-		change(&tenant.Spec)
-		if rendered(t, tenant, richBot("f-a", "b")) == base {
+		tenant, bot := richTenant("f", "f-a"), richBot("f-a", "b")
+		change(of(tenant, bot))
+		if rendered(t, tenant, bot) == base {
 			t.Errorf("spec.%s was changed, and nothing in the world", path)
 		}
 	}
-	noStrangers(t, leaves(reflect.TypeFor[spec](), ""), slices.Collect(maps.Keys(changes)), slices.Collect(maps.Keys(elsewhere)))
+	noStrangers(t, leaves(reflect.TypeFor[S](), ""), slices.Collect(maps.Keys(changes)), slices.Collect(maps.Keys(elsewhere)))
 }
 
 // noStrangers finds fields that a table names and the kind does not have.

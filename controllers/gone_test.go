@@ -18,6 +18,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/orphans"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/kcm"
 )
 
 // says waits for a text in one of an object's messages.
@@ -50,8 +51,8 @@ func (w *world) replicas(bot *v1alpha1.BotDeployment) int32 {
 // orphan does to the children in a namespace what garbage collection does for --cascade=orphan.
 func (w *world) orphan(namespace string, owner client.Object) {
 	w.t.Helper()
-	for _, list := range childLists() {
-		err := w.kcm.each(list, func(o client.Object) error {
+	for _, list := range kcm.ChildLists() {
+		err := w.kcm.Each(list, func(o client.Object) error {
 			controller := metav1.GetControllerOf(o)
 			if _, bundle := o.(*corev1.ConfigMap); bundle || controller == nil || controller.UID != owner.GetUID() {
 				return nil // certificates and sealing keys are the manager's alone to write, for garbage collection too
@@ -91,12 +92,20 @@ func (w *world) forgetUse(tenant *v1alpha1.Tenant) {
 
 // runs says what of ours runs in a namespace: what could make a pod, and pods.
 func (w *world) runs(namespace string) error {
-	var running []string
-	for _, list := range append(childLists(), &corev1.PodList{}) {
-		err := w.kcm.each(list, func(o client.Object) error {
-			set, isSet := o.(*appsv1.StatefulSet)
-			if _, isPod := o.(*corev1.Pod); isPod || isSet && *set.Spec.Replicas > 0 || strings.Contains(fmt.Sprintf("%T", o), "Job") {
-				running = append(running, fmt.Sprintf("%T %s", o, o.GetName()))
+	return w.none("runs", append(kcm.ChildLists(), &corev1.PodList{}), namespace, func(o client.Object) bool {
+		set, isSet := o.(*appsv1.StatefulSet)
+		_, isPod := o.(*corev1.Pod)
+		return isPod || isSet && *set.Spec.Replicas > 0 || strings.Contains(fmt.Sprintf("%T", o), "Job")
+	})
+}
+
+// none says which objects of ours in a namespace are such.
+func (w *world) none(what string, lists []client.ObjectList, namespace string, such func(client.Object) bool) error {
+	var found []string
+	for _, list := range lists {
+		err := w.kcm.Each(list, func(o client.Object) error {
+			if such(o) {
+				found = append(found, fmt.Sprintf("%T %s", o, o.GetName()))
 			}
 			return nil
 		}, client.InNamespace(namespace), client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedByLethe})
@@ -104,8 +113,8 @@ func (w *world) runs(namespace string) error {
 			return err
 		}
 	}
-	if len(running) > 0 {
-		return fmt.Errorf("runs: %v", running)
+	if len(found) > 0 {
+		return fmt.Errorf("%s: %v", what, found)
 	}
 	return nil
 }
@@ -113,11 +122,11 @@ func (w *world) runs(namespace string) error {
 // leftOfBots says what is left of bots in a namespace.
 func (w *world) leftOfBots(namespace string) error {
 	var left []string
-	for _, list := range append(childLists(), &corev1.PodList{}) {
+	for _, list := range append(kcm.ChildLists(), &corev1.PodList{}) {
 		if _, secrets := list.(*corev1.SecretList); secrets {
 			continue // the keyserver's
 		}
-		err := w.kcm.each(list, func(o client.Object) error {
+		err := w.kcm.Each(list, func(o client.Object) error {
 			left = append(left, fmt.Sprintf("%T %s", o, o.GetName()))
 			return nil
 		}, client.InNamespace(namespace), client.MatchingLabels(resources.Labels(resources.ComponentBot)))

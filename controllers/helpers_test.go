@@ -17,6 +17,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/env"
+	"github.com/lethe-dev/lethe/test/kcm"
 )
 
 type runtimeObject = runtime.Object
@@ -55,7 +56,7 @@ func (w *world) create(objects ...client.Object) {
 	for _, object := range objects {
 		err := w.admin.Create(context.Background(), object)
 		for try := 0; apierrors.IsForbidden(err) && strings.Contains(err.Error(), "quota") && try < 3; try++ {
-			w.kcm.tick(w.t) // nobody counts between the ticks
+			w.kcm.Tick(w.t) // nobody counts between the ticks
 			err = w.admin.Create(context.Background(), object)
 		}
 		if err != nil {
@@ -194,8 +195,8 @@ func (w *world) clean() {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		left := 0
 		stuck = nil
-		for _, list := range ownLists() {
-			_ = w.kcm.each(list, func(o client.Object) error {
+		for _, list := range kcm.OwnLists() {
+			_ = w.kcm.Each(list, func(o client.Object) error {
 				left++
 				stuck = append(stuck, fmt.Sprintf("%T %s/%s %v %v", o, o.GetNamespace(), o.GetName(), o.GetFinalizers(), o.GetDeletionTimestamp()))
 				if tenant, ok := o.(*v1alpha1.Tenant); ok && len(tenant.Status.Conditions) > 0 {
@@ -209,7 +210,7 @@ func (w *world) clean() {
 				return w.ignoreRefusal(w.cluster.Delete(context.Background(), o))
 			})
 		}
-		_ = w.kcm.each(&corev1.NamespaceList{}, func(o client.Object) error {
+		_ = w.kcm.Each(&corev1.NamespaceList{}, func(o client.Object) error {
 			if o.GetLabels()[v1alpha1.LabelTenant] == "" {
 				return nil
 			}
@@ -217,7 +218,7 @@ func (w *world) clean() {
 			stuck = append(stuck, fmt.Sprintf("Namespace %s %v", o.GetName(), o.GetDeletionTimestamp()))
 			return client.IgnoreNotFound(w.cluster.Delete(context.Background(), o))
 		})
-		w.kcm.tick(w.t)
+		w.kcm.Tick(w.t)
 		if left == 0 {
 			return
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/env"
+	"github.com/lethe-dev/lethe/test/kcm"
 )
 
 const (
@@ -136,8 +137,8 @@ func (w *world) createBots(namespace string, n int) []*v1alpha1.BotDeployment {
 func (w *world) versions() map[string]string {
 	w.t.Helper()
 	versions := map[string]string{}
-	for _, list := range append(childLists(), ownLists()...) {
-		err := w.kcm.each(list, func(o client.Object) error {
+	for _, list := range append(kcm.ChildLists(), kcm.OwnLists()...) {
+		err := w.kcm.Each(list, func(o client.Object) error {
 			versions[fmt.Sprintf("%T %s/%s", o, o.GetNamespace(), o.GetName())] = o.GetResourceVersion()
 			return nil
 		})

@@ -76,38 +76,44 @@ func revoke(ctx context.Context, keys Keys, ref protocol.ObjectRef) error {
 }
 
 // answers remembers what the keyserver last said about an object, so that it is not asked on every pass. It is lost on a
-// restart, and nothing depends on it but the number of questions.
+// restart, and nothing depends on it but the number of questions. It holds one for each name at most, and none for a name whose
+// object is gone: whoever finds that forgets it.
 type answers[A any] struct {
 	mutex sync.Mutex
-	known map[types.UID]answer[A]
+	known map[types.NamespacedName]answer[A]
 }
 
 type answer[A any] struct {
+	uid        types.UID
 	generation int64
 	at         time.Time
 	value      A
 }
 
-func (a *answers[A]) get(uid types.UID) (answer[A], bool) {
+// get returns the answer about this very object, not about an earlier one of its name.
+func (a *answers[A]) get(object client.Object) (answer[A], bool) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
-	known, ok := a.known[uid]
-	return known, ok
+	known, ok := a.known[client.ObjectKeyFromObject(object)]
+	if !ok || known.uid != object.GetUID() {
+		return answer[A]{}, false
+	}
+	return known, true
 }
 
-func (a *answers[A]) put(uid types.UID, generation int64, at time.Time, value A) {
+func (a *answers[A]) put(object client.Object, at time.Time, value A) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	if a.known == nil {
-		a.known = map[types.UID]answer[A]{}
+		a.known = map[types.NamespacedName]answer[A]{}
 	}
-	a.known[uid] = answer[A]{generation: generation, at: at, value: value}
+	a.known[client.ObjectKeyFromObject(object)] = answer[A]{uid: object.GetUID(), generation: object.GetGeneration(), at: at, value: value}
 }
 
-func (a *answers[A]) forget(uid types.UID) {
+func (a *answers[A]) forget(name types.NamespacedName) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
-	delete(a.known, uid)
+	delete(a.known, name)
 }
 
 // spread is a share of a period that is the same for an object on every start, so that a restart does not ask for all

@@ -338,7 +338,7 @@ func (s *OrphanSweep) remove(ctx context.Context, look *looks, suspect client.Ob
 	child := &metav1.PartialObjectMetadata{}
 	child.SetGroupVersionKind(gvkOf(suspect))
 	err := s.writer.Live.Get(ctx, client.ObjectKeyFromObject(suspect), child)
-	if apierrors.IsNotFound(err) || err == nil && child.GetUID() != suspect.GetUID() {
+	if kube.IsMissing(err, suspect.GetName()) || err == nil && child.GetUID() != suspect.GetUID() {
 		return false, nil
 	}
 	if err != nil {

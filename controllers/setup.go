@@ -106,13 +106,15 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 			return fmt.Errorf("add the counting of changes: %w", err)
 		}
 	}
+	doubts := newKeyDoubts()
 	reconcilers := []interface {
 		SetupWithManager(ctrl.Manager, controller.Options) error
 	}{
 		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Foreign: foreign, KeysNamespace: o.KeysNamespace,
-			Orphans: sweep},
-		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle, Orphans: sweep},
-		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Orphans: sweep},
+			Orphans: sweep, Doubts: doubts},
+		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle, Orphans: sweep,
+			Doubts: doubts},
+		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Orphans: sweep, Doubts: doubts},
 		&DataRetentionPolicyReconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
 	}
 	queues := newQueues(mgr.GetCache(), mgr.GetControllerOptions().MaxConcurrentReconciles, o.Pace)

@@ -24,6 +24,7 @@ import (
 
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/env"
+	"github.com/lethe-dev/lethe/test/kcm"
 )
 
 var testEnv *env.Env
@@ -60,7 +61,7 @@ type world struct {
 	admin   client.Client
 	cluster client.Client
 	keys    *keyserverDouble
-	kcm     *clusterDouble
+	kcm     *kcm.Controllers
 	settle  time.Duration
 	resync  time.Duration      // 0: controller-runtime's own, hours
 	pace    time.Duration      // of passes over one object
@@ -85,7 +86,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond, addresses: "10.96.0.7\n", pace: time.Millisecond, budget: 32 << 20}
 	w.keys = newKeyserverDouble(testEnv.AsServiceAccount(t, env.SystemNamespace, resources.ServiceAccountKeyserver), testEnv.Client)
-	w.kcm = &clusterDouble{c: w.cluster}
+	w.kcm = &kcm.Controllers{Client: w.cluster}
 	w.publishCA("first")
 	t.Cleanup(w.clean)
 	w.start(&wire{})
@@ -206,7 +207,7 @@ func (t wireTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 func (w *world) eventually(what string, condition func() error) {
 	w.t.Helper()
 	w.poll(25*time.Millisecond, what, func() error {
-		w.kcm.tick(w.t)
+		w.kcm.Tick(w.t)
 		return condition()
 	})
 }

@@ -45,6 +45,8 @@ type TenantReconciler struct {
 	KeysNamespace string
 	// Orphans removes what has no owner any more.
 	Orphans *OrphanSweep
+	// Doubts are Tenants whose keys are to be asked about now.
+	Doubts *keyDoubts
 
 	verified answers[v1alpha1.UIDRange] // and the range of user ids that was answered
 }
@@ -85,12 +87,14 @@ func (r *TenantReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ c
 	tenant := &v1alpha1.Tenant{}
 	if err := r.Writer.Client.Get(ctx, req.NamespacedName, tenant); err != nil {
 		if client.IgnoreNotFound(err) == nil {
+			r.verified.forget(req.NamespacedName)
+			r.Doubts.forget(req.Name)
 			r.Orphans.SoonOf(ctx, req.Name)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	phases := []phase[*tenantScope]{
-		r.ensureFinalizer, r.observeUse, r.observeVolumes, r.observeForeign, r.observeClaims, r.ensureNamespaces, r.ensureBindings, r.ensureIsolation, r.releaseDropped, r.ensureKeys,
+		r.ensureFinalizer, r.settleDoubt, r.observeUse, r.observeVolumes, r.observeForeign, r.observeClaims, r.ensureNamespaces, r.ensureBindings, r.ensureIsolation, r.releaseDropped, r.ensureKeys,
 	}
 	if !tenant.DeletionTimestamp.IsZero() {
 		if !hasFinalizer(tenant) {
@@ -114,6 +118,33 @@ func (r *TenantReconciler) ensureFinalizer(ctx context.Context, s *tenantScope) 
 	return 0, nil
 }
 
+// settleDoubt asks the keyserver about keys that may not be those of the status any more. It comes before the other steps, none of which
+// has to do with it, and keeps none of them from being taken.
+func (r *TenantReconciler) settleDoubt(ctx context.Context, s *tenantScope) (time.Duration, error) {
+	doubted := r.Doubts.take(s.tenant)
+	if !s.observed.KeysOpen {
+		return 0, nil // asked anyway
+	}
+	if !doubted {
+		bundle := &corev1.ConfigMap{}
+		key := client.ObjectKey{Namespace: r.Settings.Namespace, Name: resources.CABundleName}
+		if err := r.Writer.Client.Get(ctx, key, bundle); client.IgnoreNotFound(err) != nil {
+			return 0, fmt.Errorf("read the keyserver's CA bundle: %w", err)
+		}
+		if !resources.KeysDiffer(bundle, s.tenant.UID) {
+			return 0, nil
+		}
+	}
+	answer, err := r.Keys.Tenant(ctx, refTo(resources.KindTenant, s.tenant))
+	if err != nil {
+		s.observed.KeysOpen = false
+		s.note(keyProblem(v1alpha1.ConditionKeysReady, err))
+		return 0, nil
+	}
+	r.verified.put(s.tenant, s.now, v1alpha1.UIDRange(answer.UIDRange))
+	return 0, nil
+}
+
 // ensureKeys copies the keyserver's CA bundle to where pods mount it, and has the tenant's keys made or found.
 func (r *TenantReconciler) ensureKeys(ctx context.Context, s *tenantScope) (time.Duration, error) {
 	const condition = v1alpha1.ConditionKeysReady
@@ -134,10 +165,10 @@ func (r *TenantReconciler) ensureKeys(ctx context.Context, s *tenantScope) (time
 			return 0, explain(condition, err)
 		}
 	}
-	verified, known := r.verified.get(s.tenant.UID)
+	verified, known := r.verified.get(s.tenant)
 	if !known && open {
 		verified.at = s.now.Add(-spread(s.tenant.UID, verifyEvery))
-		r.verified.put(s.tenant.UID, s.tenant.Generation, verified.at, v1alpha1.UIDRange{})
+		r.verified.put(s.tenant, verified.at, v1alpha1.UIDRange{})
 	}
 	if due := verified.at.Add(verifyEvery); open && s.now.Before(due) && isRangeAsVerified(s.tenant, verified) {
 		s.observed.KeysOpen = true
@@ -162,7 +193,7 @@ func (r *TenantReconciler) ensureKeys(ctx context.Context, s *tenantScope) (time
 		return 0, err
 	}
 	s.observed.KeysOpen, s.observed.KEKGrade = true, answer.KEKGrade
-	r.verified.put(s.tenant.UID, s.tenant.Generation, s.now, *s.tenant.Status.UIDRange)
+	r.verified.put(s.tenant, s.now, *s.tenant.Status.UIDRange)
 	return verifyEvery, checkUIDRange(ctx, r.Writer.Client, s.tenant, condition)
 }
 

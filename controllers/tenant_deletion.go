@@ -184,7 +184,6 @@ func (r *TenantReconciler) letGo(ctx context.Context, s *tenantScope) (time.Dura
 	if err := dropFinalizer(ctx, r.Writer.Client, s.tenant); err != nil {
 		return 0, explain(v1alpha1.ConditionReady, err)
 	}
-	r.verified.forget(s.tenant.UID)
 	s.gone = true
 	return 0, nil
 }

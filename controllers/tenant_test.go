@@ -18,6 +18,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/kcm"
 )
 
 func TestTenantIsSetUp(t *testing.T) {
@@ -145,20 +146,7 @@ func TestNamespaceOfAStrangerIsRefused(t *testing.T) {
 
 // isEmpty says what is left of ours in a namespace.
 func (w *world) isEmpty(namespace string) error {
-	var left []string
-	for _, list := range childLists() {
-		err := w.kcm.each(list, func(o client.Object) error {
-			left = append(left, fmt.Sprintf("%T %s", o, o.GetName()))
-			return nil
-		}, client.InNamespace(namespace), client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedByLethe})
-		if err != nil {
-			return err
-		}
-	}
-	if len(left) > 0 {
-		return fmt.Errorf("left: %v", left)
-	}
-	return nil
+	return w.none("left", kcm.ChildLists(), namespace, func(client.Object) bool { return true })
 }
 
 func TestNamespaceOfAnotherTenantIsRefused(t *testing.T) {

@@ -46,6 +46,7 @@ func (r *TenantReconciler) SetupWithManager(mgr ctrl.Manager, options controller
 		// Created by another hand with our label on it: the Tenant says so. Those that are ours wake whom they belong to.
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(m.ofPolicy), builder.WithPredicates(foreignPolicyChange())).
 		WatchesRawSource(source.Channel(r.Foreign.events, handler.EnqueueRequestsFromMapFunc(m.ofPolicy))).
+		WatchesRawSource(source.Channel(r.Doubts.events, &handler.EnqueueRequestForObject{})).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.ofNamespace)).
 		Watches(&v1alpha1.BotDeployment{}, handler.EnqueueRequestsFromMapFunc(m.ofUse), comesOrGoes).
 		Watches(&v1alpha1.BotDeployment{}, handler.EnqueueRequestsFromMapFunc(m.ofHome), builder.WithPredicates(botWithVolumeGoes())).

@@ -1,0 +1,220 @@
+// Package kcm plays the parts of Kubernetes' controller-manager that tests with a bare API server need.
+package kcm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// Controllers plays the StatefulSet controller, garbage collection and the namespace controller, a step at a time.
+type Controllers struct {
+	// Client may do everything: env.AsCluster.
+	Client client.Client
+	// Broken says of an image that its pod never becomes ready.
+	Broken func(image string) bool
+	// Full says of a quota that nothing frees it.
+	Full func(*corev1.ResourceQuota) bool
+}
+
+// ChildLists are of every kind that Lethe makes.
+func ChildLists() []client.ObjectList {
+	return []client.ObjectList{
+		&corev1.ServiceAccountList{}, &corev1.SecretList{}, &corev1.PersistentVolumeClaimList{}, &corev1.ConfigMapList{}, &corev1.ResourceQuotaList{}, &corev1.LimitRangeList{},
+		&networkingv1.NetworkPolicyList{}, &rbacv1.RoleBindingList{}, &appsv1.StatefulSetList{}, &batchv1.CronJobList{}, &batchv1.JobList{},
+	}
+}
+
+// OwnLists are of Lethe's own kinds, but for policies, which own nothing.
+func OwnLists() []client.ObjectList {
+	return []client.ObjectList{&v1alpha1.TenantList{}, &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}}
+}
+
+// Tick plays them once.
+func (f *Controllers) Tick(t testing.TB) {
+	t.Helper()
+	if err := f.Once(); err != nil {
+		t.Logf("playing Kubernetes' controllers: %v", err)
+	}
+}
+
+// Once is Tick for whoever has no test at hand.
+func (f *Controllers) Once() error {
+	return errors.Join(f.count(), f.runSets(), f.collect(), f.endClaims(), f.endNamespaces())
+}
+
+// count plays the controller that says how much of a quota is used. What is gone it does not notice before half is used.
+func (f *Controllers) count() error {
+	return f.Each(&corev1.ResourceQuotaList{}, func(o client.Object) error {
+		quota, ok := o.(*corev1.ResourceQuota)
+		if !ok || quota.DeletionTimestamp != nil {
+			return nil
+		}
+		due := !equality.Semantic.DeepEqual(quota.Status.Hard, quota.Spec.Hard)
+		used := corev1.ResourceList{}
+		for name, hard := range quota.Spec.Hard {
+			if strings.HasSuffix(string(name), ".resource.k8s.io") {
+				continue // as in a cluster that does not serve the kind
+			}
+			used[name] = resource.MustParse("0")
+			now := quota.Status.Used[name]
+			due = due || (strings.HasPrefix(string(name), "count/") && 2*now.Value() > hard.Value())
+		}
+		if !due || quota.Name != resources.QuotaObjectsName || f.Full != nil && f.Full(quota) {
+			return nil
+		}
+		quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: used}
+		err := f.Client.Status().Update(context.Background(), quota)
+		if apierrors.IsConflict(err) {
+			return nil
+		}
+		return client.IgnoreNotFound(err)
+	})
+}
+
+// runSets reports every pod ready whose image is not broken.
+func (f *Controllers) runSets() error {
+	sets := &appsv1.StatefulSetList{}
+	if err := f.Client.List(context.Background(), sets, client.MatchingLabels(resources.Labels(resources.ComponentBot))); err != nil {
+		return err
+	}
+	for i := range sets.Items {
+		set := &sets.Items[i]
+		ready := *set.Spec.Replicas
+		if f.Broken != nil && f.Broken(set.Spec.Template.Spec.Containers[0].Image) {
+			ready = 0
+		}
+		want := appsv1.StatefulSetStatus{
+			ObservedGeneration: set.Generation, Replicas: *set.Spec.Replicas, UpdatedReplicas: *set.Spec.Replicas,
+			CurrentReplicas: *set.Spec.Replicas, ReadyReplicas: ready, AvailableReplicas: ready,
+			UpdateRevision: "revision", CurrentRevision: "revision",
+		}
+		if set.Status.ObservedGeneration == want.ObservedGeneration && set.Status.ReadyReplicas == want.ReadyReplicas {
+			continue
+		}
+		set.Status = want
+		if err := f.Client.Status().Update(context.Background(), set); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// collect removes what is owned by nobody any more.
+func (f *Controllers) collect() error {
+	alive := map[types.UID]bool{}
+	for _, list := range OwnLists() {
+		if err := f.Each(list, func(o client.Object) error { alive[o.GetUID()] = true; return nil }); err != nil {
+			return err
+		}
+	}
+	for _, list := range ChildLists() {
+		err := f.Each(list, func(o client.Object) error {
+			owner := metav1.GetControllerOf(o)
+			if owner == nil || owner.APIVersion != v1alpha1.GroupVersion.String() || alive[owner.UID] || o.GetDeletionTimestamp() != nil {
+				return nil
+			}
+			return client.IgnoreNotFound(f.Client.Delete(context.Background(), o))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endClaims lets go of the volumes that are being deleted and that no StatefulSet's pod uses.
+func (f *Controllers) endClaims() error {
+	used := map[client.ObjectKey]bool{}
+	err := f.Each(&appsv1.StatefulSetList{}, func(o client.Object) error {
+		set, ok := o.(*appsv1.StatefulSet)
+		if !ok || *set.Spec.Replicas == 0 {
+			return nil
+		}
+		for _, volume := range set.Spec.Template.Spec.Volumes {
+			if volume.PersistentVolumeClaim != nil {
+				used[client.ObjectKey{Namespace: set.Namespace, Name: volume.PersistentVolumeClaim.ClaimName}] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return f.Each(&corev1.PersistentVolumeClaimList{}, func(o client.Object) error {
+		if o.GetDeletionTimestamp() == nil || used[client.ObjectKeyFromObject(o)] || len(o.GetFinalizers()) == 0 {
+			return nil
+		}
+		o.SetFinalizers(nil)
+		err := f.Client.Update(context.Background(), o)
+		if apierrors.IsConflict(err) {
+			return nil
+		}
+		return client.IgnoreNotFound(err)
+	})
+}
+
+// endNamespaces empties the namespaces that are being deleted, and lets the empty ones go.
+func (f *Controllers) endNamespaces() error {
+	return f.Each(&corev1.NamespaceList{}, func(namespace client.Object) error {
+		n, ok := namespace.(*corev1.Namespace)
+		if !ok || n.DeletionTimestamp == nil {
+			return nil
+		}
+		left := 0
+		for _, list := range append(ChildLists(), &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}) {
+			err := f.Each(list, func(o client.Object) error {
+				left++
+				if o.GetDeletionTimestamp() != nil {
+					return nil
+				}
+				return client.IgnoreNotFound(f.Client.Delete(context.Background(), o))
+			}, client.InNamespace(n.Name))
+			if err != nil {
+				return err
+			}
+		}
+		if left > 0 {
+			return nil
+		}
+		n.Spec.Finalizers = nil
+		err := f.Client.SubResource("finalize").Update(context.Background(), n)
+		if apierrors.IsConflict(err) {
+			return nil
+		}
+		return client.IgnoreNotFound(err)
+	})
+}
+
+// Each does something with every object of a list.
+func (f *Controllers) Each(list client.ObjectList, do func(client.Object) error, options ...client.ListOption) error {
+	if err := f.Client.List(context.Background(), list, options...); err != nil {
+		return err
+	}
+	return meta.EachListItem(list, func(item runtime.Object) error {
+		object, ok := item.(client.Object)
+		if !ok {
+			return fmt.Errorf("%T is no object", item)
+		}
+		return do(object)
+	})
+}

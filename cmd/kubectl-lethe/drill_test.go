@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,6 +18,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyserver"
 	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -165,8 +167,9 @@ func (d *disaster) run(command []string) outcome {
 		return d.c.ok(d.namespace+"\n", command[2:]...)
 	case command[0] == "helm" && command[1] == "install", slices.Contains(command, "restart") && slices.Contains(command, "deployment/lethe-keyserver"):
 		d.restart()
-	case command[0] == "kubectl" && command[1] == "apply":
-		d.applyGit()
+	case command[0] == "kubectl" && command[1] == "apply" && slices.Contains(command, "tenants/"):
+		d.applyGit() // all of it: the namespaces are there
+	case command[0] == "kubectl" && (command[1] == "wait" || slices.Contains(command, "bots/")):
 	default:
 		d.t.Fatalf("docs/install.md says %q, which is no part of the drill", command)
 	}
@@ -202,33 +205,89 @@ func (d *disaster) deleteOnPurpose(name string) []string {
 	return kidsOf(tenant)
 }
 
-// TestDrillAsDocumented: the cluster is lost; the commands of docs/install.md, word by word, bring everything back but the keys
-// of a Tenant that was deleted on purpose.
+// TestDrillAsDocumented: a cluster is lost, and another one is empty; the commands of docs/install.md, word by word, bring everything back
+// but the keys of a Tenant that was deleted on purpose. helm renders the chart, kubectl applies Git, and the real manager and
+// keyserver do the rest.
 func TestDrillAsDocumented(t *testing.T) {
-	d := newDisaster(t, "drill-lost", "lethe-keys")
-	gone := d.deleteOnPurpose("drill-purpose")
-	d.inFolder()
-	d.loseCluster()
-	var told string
-	for _, command := range documented(t, "<!-- drill -->") {
-		told += d.run(command).errOut
+	i := newInstallation(t)
+	drill := documented(t, "<!-- drill -->")
+	i.run(drill[0])
+	acme := i.newCustomer("acme")
+	store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: "acme-bots", Name: "orders"}, Spec: v1alpha1.DataStoreSpec{
+		Type: v1alpha1.StorePostgres, Postgres: &v1alpha1.PostgresStore{Host: "db.example.org", Port: 5432, Database: "orders", Username: "lethe",
+			Password: i.sealed("secret-of-the-store", "--store", "acme-bots/orders", "--host", "db.example.org", "--database", "orders", "--username", "lethe")},
+		Datasets: []v1alpha1.Dataset{{Name: "orders", DataClass: "Conversations", Table: v1alpha1.Table{Name: "orders", Key: []v1alpha1.Identifier{"id"},
+			AgeColumn: v1alpha1.AgeColumn{Name: "created_at", Type: v1alpha1.AgeTimestamptz}}}}}}
+	i.git("bots/acme-orders.yaml", store, "DataStore")
+	purpose := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "purpose"}, Spec: v1alpha1.TenantSpec{Namespaces: []v1alpha1.TenantNamespace{{Name: "purpose-bots"}}}}
+	i.git("purpose.yaml", purpose, "Tenant")
+	i.run([]string{"kubectl", "apply", "-f", "purpose.yaml"})
+	i.apply()
+	i.becomes(store, "CredentialsReady=True")
+	i.becomes(purpose, "Ready=True")
+	gone := kidsOf(purpose)
+	i.run([]string{"kubectl", "delete", "tenant", "purpose", "--timeout=60s"})
+	claim := &corev1.PersistentVolumeClaim{}
+	i.must(testEnv.Client.Get(t.Context(), clientKey("acme-bots", "support-data"), claim))
+	i.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(acme.tenant), acme.tenant))
+	before := acme.tenant.DeepCopy()
+	for _, command := range documented(t, "## Back up the keys") {
+		i.run(command)
 	}
-	if !strings.Contains(told, "Tenant drill-purpose had been deleted") || !strings.Contains(told, "--tenant drill-purpose") {
+	// What the storage keeps: the claim as it was, with whose it was, and the volume behind it.
+	kept := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: claim.Namespace, Name: claim.Name, Labels: claim.Labels, Annotations: claim.Annotations}, Spec: claim.Spec}
+	kept.Spec.VolumeName = "the-volume-with-the-data"
+	i.git("claims/support-data.yaml", kept, "PersistentVolumeClaim")
+
+	i.newCluster()
+	acme.bot.ObjectMeta = metav1.ObjectMeta{Namespace: "acme-bots", Name: "support"}
+	acme.bot.Spec.Storage.Claim = &v1alpha1.BotClaim{Existing: "support-data"}
+	i.git("bots/acme-support.yaml", acme.bot, "BotDeployment")
+	var told string
+	for _, command := range append(drill, documented(t, "<!-- drill-volumes -->")...) {
+		told += i.run(command).errOut
+	}
+	if !strings.Contains(told, "Tenant purpose had been deleted") || !strings.Contains(told, "--tenant purpose") {
 		t.Errorf("the restore does not say what stays away:\n%s", told)
 	}
-	d.isWhole()
-	again := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "drill-purpose"},
-		Spec: v1alpha1.TenantSpec{Namespaces: []v1alpha1.TenantNamespace{{Name: "drill-purpose"}}}}
-	create(t, again)
-	var answer protocol.TenantResponse
-	d.expect("its keys", d.ask(protocol.PathTenant, protocol.TenantRequest{Tenant: refOf("Tenant", again)}, &answer), "")
-	if len(answer.SealingKeys) != 1 || answer.SealingKeys[0].KID == gone[0] {
-		t.Errorf("a Tenant that was deleted on purpose has its keys back: %+v", answer.SealingKeys)
+	i.becomes(acme.tenant, "Ready=True")
+	i.becomesWithin(2*time.Minute, acme.bot, "Ready=True")
+	i.becomes(store, "CredentialsReady=True")
+	st := acme.tenant.Status
+	if acme.tenant.UID == before.UID || !slices.Equal(st.SealingKeys, before.Status.SealingKeys) {
+		t.Errorf("the keys to seal to are %+v, were %+v", st.SealingKeys, before.Status.SealingKeys)
 	}
-	if once := d.c.ok("", "keys", "restore", "lethe-keys.json", "--all-tenants", "--kek-file", "kek"); !strings.Contains(once.errOut, "Nothing is missing") {
+	if st.UIDRange == nil || *st.UIDRange != *before.Status.UIDRange {
+		t.Errorf("the user ids are %+v, were %+v: the files on the volume are somebody else's", st.UIDRange, before.Status.UIDRange)
+	}
+
+	// The bot has its data: it runs, as the same user, with the claim of that volume and no other.
+	set := &appsv1.StatefulSet{}
+	i.must(testEnv.Client.Get(t.Context(), clientKey("acme-bots", resources.BotName("support")), set))
+	mounted := slices.ContainsFunc(set.Spec.Template.Spec.Volumes, func(v corev1.Volume) bool {
+		return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == "support-data"
+	})
+	i.must(testEnv.Client.Get(t.Context(), clientKey("acme-bots", "support-data"), claim))
+	if !mounted || claim.Spec.VolumeName != "the-volume-with-the-data" || claim.Annotations[v1alpha1.AnnotationTenantUID] != string(acme.tenant.UID) {
+		t.Errorf("mounted: %t, the claim: %+v, of volume %q", mounted, claim.Annotations, claim.Spec.VolumeName)
+	}
+
+	// No version went back.
+	acme.bot.ObjectMeta = metav1.ObjectMeta{Namespace: "acme-bots", Name: "support"}
+	acme.bot.Spec.Credentials[0].Sealed = acme.first
+	i.git("bots/acme-support.yaml", acme.bot, "BotDeployment")
+	i.apply()
+	i.becomes(acme.bot, "CredentialsReady=True/"+protocol.ReasonRolledBack)
+
+	i.run([]string{"kubectl", "apply", "-f", "purpose.yaml"})
+	i.becomes(purpose, "KeysReady=True")
+	if again := kidsOf(purpose); len(again) != 1 || slices.Contains(gone, again[0]) {
+		t.Errorf("a Tenant that was deleted on purpose has its keys back: %v", again)
+	}
+	if once := i.run(drill[1]); !strings.Contains(once.errOut, "Nothing is missing") {
 		t.Errorf("restored twice:\n%s", once.errOut)
 	}
-	d.isWhole()
+	i.becomes(acme.tenant, "KeysReady=True")
 }
 
 // TestDrillInTheWrongOrder: Git was applied first, and the keyserver has made new keys.

@@ -29,24 +29,16 @@ kids. The same Tenant, made again until then by somebody with the verb "adopt", 
 It reads the Secrets of the keys' namespace, and shows no key.`,
 		Example: "  kubectl lethe keys pending\n  kubectl lethe keys pending -o json",
 		Args:    noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: s.onKeys(func(cmd *cobra.Command, c client.Client, ns string) error {
 			if output != "" && output != "json" {
 				return errors.New("-o is json, or is left out")
-			}
-			ns, err := cmd.Flags().GetString("keys-namespace")
-			if err != nil {
-				return err
-			}
-			c, err := s.client()
-			if err != nil {
-				return err
 			}
 			list, err := s.pendingKeys(cmd.Context(), c, ns)
 			if err != nil {
 				return err
 			}
 			return s.printPending(list, output)
-		},
+		}),
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json: print them for programs")
 	return cmd

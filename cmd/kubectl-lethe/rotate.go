@@ -36,6 +36,21 @@ under it any more. Nothing in Git changes, and no bot restarts.`),
 		newRotateKEK(s))
 }
 
+// onKeys runs what a command without arguments does in the keys' namespace of a cluster.
+func (s *shell) onKeys(do func(cmd *cobra.Command, c client.Client, namespace string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		namespace, err := cmd.Flags().GetString("keys-namespace")
+		if err != nil {
+			return err
+		}
+		c, err := s.client()
+		if err != nil {
+			return err
+		}
+		return do(cmd, c, namespace)
+	}
+}
+
 func newRotateLayer(s *shell, layer keyserver.Layer, short, long string) *cobra.Command {
 	var tenant string
 	var all bool
@@ -95,15 +110,7 @@ which it must have as --kek-file-previous (kek.previous). Every replica must hol
 asked for while one does not. docs/keys.md has the steps before and after.`,
 		Example: "  kubectl lethe keys rotate kek",
 		Args:    noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ns, err := cmd.Flags().GetString("keys-namespace")
-			if err != nil {
-				return err
-			}
-			c, err := s.client()
-			if err != nil {
-				return err
-			}
+		RunE: s.onKeys(func(cmd *cobra.Command, c client.Client, ns string) error {
 			if err := everyReplicaHoldsBoth(cmd.Context(), c, system); err != nil {
 				return err
 			}
@@ -114,7 +121,7 @@ asked for while one does not. docs/keys.md has the steps before and after.`,
 			s.note("Asked. See how far it is: kubectl lethe keys status")
 			s.note("When nothing is left: kubectl lethe keys backup FILE, kubectl lethe keys verify FILE --kek-file NEW --record; only then destroy the old key.")
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&system, "system-namespace", "lethe-system", "namespace of the keyserver")
 	return cmd
@@ -211,15 +218,7 @@ that Tenant's sealing keys, and how many values of its live bots and stores are 
 counted. It reads two ConfigMaps of the keys' namespace, Tenants, bots and stores, and no Secret.`,
 		Example: "  kubectl lethe keys status\n  kubectl lethe keys status --tenant acme",
 		Args:    noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ns, err := cmd.Flags().GetString("keys-namespace")
-			if err != nil {
-				return err
-			}
-			c, err := s.client()
-			if err != nil {
-				return err
-			}
+		RunE: s.onKeys(func(cmd *cobra.Command, c client.Client, ns string) error {
 			status, upToDate, err := rotationStatus(cmd.Context(), c, ns)
 			if err != nil {
 				return err
@@ -229,7 +228,7 @@ counted. It reads two ConfigMaps of the keys' namespace, Tenants, bots and store
 				return nil
 			}
 			return s.printSealingKeys(cmd.Context(), c, tenant)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&tenant, "tenant", "", "also say which sealing keys this Tenant has, and what is sealed to each")
 	return cmd

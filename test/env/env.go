@@ -40,6 +40,8 @@ type Env struct {
 	Scheme *kruntime.Scheme
 	// Root is the repository's folder.
 	Root string
+	// Assets is the folder of kube-apiserver, etcd and kubectl.
+	Assets string
 
 	auditLog string
 	folder   string
@@ -98,7 +100,7 @@ func New(ctx context.Context) (*Env, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for the API server: %w", err)
 	}
-	e := &Env{Scheme: scheme, Root: root, folder: folder, auditLog: filepath.Join(folder, "audit.jsonl")}
+	e := &Env{Scheme: scheme, Root: root, Assets: assets, folder: folder, auditLog: filepath.Join(folder, "audit.jsonl")}
 	if err := e.start(ctx, assets); err != nil {
 		_ = e.Stop()
 		return nil, err

@@ -144,6 +144,40 @@ func TestChartHandsEveryKeyEncryptionKeyToTheKeyserver(t *testing.T) {
 	}
 }
 
+// TestKustomizeHandsEveryKeyEncryptionKeyToTheKeyserver builds an overlay with the patch of docs/keys.md.
+func TestKustomizeHandsEveryKeyEncryptionKeyToTheKeyserver(t *testing.T) {
+	keys, err := os.ReadFile(filepath.Join(root, "docs", "keys.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(keys), "<!-- kek-kustomize -->\n```yaml\n")
+	patch, _, ended := strings.Cut(rest, "```")
+	if !found || !ended {
+		t.Fatal("docs/keys.md has no patch for kustomize")
+	}
+	base, err := filepath.Abs(filepath.Join(root, "config", "default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	if base, err = filepath.Rel(folder, base); err != nil {
+		t.Fatal(err)
+	}
+	overlay := "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [" + base + "]\n" + patch
+	if err := os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(overlay), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	built := byKey(mustRender(render(exec.Command(kustomize, "build", folder)))(t))
+	chart := byKey(mustRender(renderChart("lethe-system", append(slices.Clone(needed), "--set", "kek.file=kek-2", "--set", "kek.previous={kek}")...))(t))
+	const key = "Deployment.apps lethe-system/lethe-keyserver"
+	got, want := podOf(t, built[key]).Spec.Containers[0].Args, podOf(t, chart[key]).Spec.Containers[0].Args
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the keyserver is started otherwise than by the chart (-chart +kustomize):\n%s", diff)
+	}
+}
+
 func TestWrongValuesAreRefusedWithARemedy(t *testing.T) {
 	for name, tc := range map[string]struct {
 		values []string

@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -77,21 +78,92 @@ func collect(schema apiextensionsv1.JSONSchemaProps, fields map[string]bool) {
 }
 
 func TestEveryConditionAndReasonIsExplained(t *testing.T) {
-	var all strings.Builder
+	// A reason stands in a table, beside what happened and what to do; a condition in one, beside when it is True.
+	var tables []string
 	for _, page := range pages {
-		all.WriteString(read(t, "docs", page))
+		for line := range strings.Lines(read(t, "docs", page)) {
+			if strings.HasPrefix(line, "| ") {
+				first, rest, _ := strings.Cut(line[2:], " | ")
+				tables = append(tables, first)
+				if _, after, ok := strings.Cut(rest, "True when"); ok {
+					tables = append(tables, after)
+				}
+				// The reasons of a condition that is True stand with the condition.
+				if strings.Contains(rest, "(`") {
+					tables = append(tables, rest)
+				}
+			}
+		}
 	}
+	all := strings.Join(tables, "\n")
 	for _, source := range []struct{ folder, prefix string }{
 		{"api/v1alpha1", "Condition"}, {"internal/status", "Reason"}, {"internal/report", "Reason"},
-		{"internal/report", "Line"}, {"internal/compile", "Reason"}, {"controllers", "Reason"},
+		{"internal/report", "Line"}, {"internal/compile", "Reason"}, {"controllers", "Reason"}, {"internal/protocol", "Reason"},
 	} {
 		names := constants(t, source.folder, source.prefix)
 		if len(names) == 0 && source.folder != "internal/compile" {
 			t.Errorf("no constants %s* in %s", source.prefix, source.folder)
 		}
 		for _, name := range names {
-			if !strings.Contains(all.String(), "`"+name+"`") {
-				t.Errorf("no page explains %s of %s", name, source.folder)
+			if !strings.Contains(all, "`"+name+"`") {
+				t.Errorf("no table explains %s of %s", name, source.folder)
+			}
+		}
+	}
+}
+
+// TestEachKindExplainsItsOwnReasons: a reason that a kind's controller gives stands in a table of that kind's page, so that nobody searches four.
+func TestEachKindExplainsItsOwnReasons(t *testing.T) {
+	values := map[string]string{}
+	for _, folder := range []string{"internal/status", "internal/report", "internal/compile", "internal/protocol", "controllers"} {
+		maps.Copy(values, named(t, folder, "Reason"))
+	}
+	uses := regexp.MustCompile(`\bReason[A-Z]\w+`)
+	for page, patterns := range map[string][]string{
+		"tenant.md":              {"controllers/tenant*.go", "controllers/foreign_policies.go", "internal/status/tenant.go"},
+		"botdeployment.md":       {"controllers/botdeployment*.go", "internal/status/bot.go"},
+		"datastore.md":           {"controllers/datastore*.go", "internal/status/datastore.go", "internal/status/measure.go", "internal/report/*.go", "internal/sweep/*.go", "internal/compile/*.go"},
+		"dataretentionpolicy.md": {"controllers/dataretentionpolicy*.go", "internal/status/dataretentionpolicy.go"},
+	} {
+		var rows strings.Builder
+		for line := range strings.Lines(read(t, "docs", page)) {
+			if strings.HasPrefix(line, "| ") {
+				rows.WriteString(line)
+			}
+		}
+		seen := map[string]bool{}
+		for _, pattern := range patterns {
+			files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(pattern)))
+			if err != nil || len(files) == 0 {
+				t.Fatalf("%s: no files, %v", pattern, err)
+			}
+			for _, file := range files {
+				if strings.HasSuffix(file, "_test.go") {
+					continue
+				}
+				content, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, name := range uses.FindAllString(string(content), -1) {
+					value, ok := values[name]
+					if ok && !seen[value] && !strings.Contains(rows.String(), "`"+value+"`") {
+						t.Errorf("no table of %s has %s, of %s", page, value, filepath.Base(file))
+					}
+					seen[value] = true
+				}
+			}
+		}
+		if len(seen) < 5 {
+			t.Errorf("%s: %d reasons only", page, len(seen))
+		}
+		if page == "dataretentionpolicy.md" {
+			continue // it makes no children
+		}
+		// What shared code says of any of them.
+		for _, value := range []string{"NameTaken", "Refused", "Forbidden", "Terminating", "Retrying", "QuotaExceeded", "KeyserverUnavailable"} {
+			if !strings.Contains(rows.String(), "`"+value+"`") {
+				t.Errorf("no table of %s has %s", page, value)
 			}
 		}
 	}
@@ -100,11 +172,17 @@ func TestEveryConditionAndReasonIsExplained(t *testing.T) {
 // constants are the values of string constants whose name begins with a prefix.
 func constants(t *testing.T, folder, prefix string) []string {
 	t.Helper()
+	return slices.Sorted(maps.Values(named(t, folder, prefix)))
+}
+
+// named are those constants by name.
+func named(t *testing.T, folder, prefix string) map[string]string {
+	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(folder), "*.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var values []string
+	values := map[string]string{}
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
@@ -129,7 +207,7 @@ func constants(t *testing.T, folder, prefix string) []string {
 						if err != nil {
 							t.Fatal(err)
 						}
-						values = append(values, text)
+						values[name.Name] = text
 					}
 				}
 			}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -21,6 +22,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,6 +31,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/controllers"
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/version"
@@ -67,11 +70,11 @@ func main() {
 
 // run does what the arguments say until the context ends, and returns the exit code.
 func run(ctx context.Context, args []string) int {
-	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	stderr := foreign.NewWriter(os.Stderr)
+	log := logTo(os.Stderr, 0)
 	if len(args) > 0 && args[0] == "check-uninstall" {
-		ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
 		if err := checkUninstall(ctx); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+			fmt.Fprintln(stderr, foreign.Line(foreign.Err(err), foreign.MaxLogged))
 			return exitFailed
 		}
 		return 0
@@ -84,8 +87,7 @@ func run(ctx context.Context, args []string) int {
 		log.Error("Not started", "cause", err)
 		return exitUsage
 	}
-	log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.Level(-o.verbosity)}))
-	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+	log = logTo(os.Stderr, o.verbosity)
 	mgr, err := newManager(ctx, o)
 	if err != nil {
 		log.Error("Not started", "cause", err)
@@ -99,9 +101,20 @@ func run(ctx context.Context, args []string) int {
 	return 0
 }
 
+// logTo makes the one log of the process, and has every library log there: what others say is cleaned on the way. Beyond 4 it says no more: there a client
+// of the API server logs whole requests and answers.
+func logTo(w io.Writer, verbosity int) *slog.Logger {
+	log := foreign.NewLogger(w, max(slog.Level(-verbosity), slog.LevelDebug))
+	slog.SetDefault(log)
+	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+	klog.SetSlogLogger(log)
+	return log
+}
+
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("manager", flag.ContinueOnError)
+	flags.SetOutput(foreign.NewWriter(os.Stderr))
 	o.settings.AddFlags(flags)
 	flags.StringVar(&o.keysNamespace, "keys-namespace", "lethe-keys", "namespace of the wrapped keys, which no Tenant may have")
 	flags.StringVar(&o.tokenFile, "token-file", "/var/run/secrets/lethe.dev/token", "file with the manager's token for the keyserver")

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -101,12 +102,17 @@ func showStoreMetrics(store *v1alpha1.DataStore, awaitingApproval bool) {
 	approvalPending.WithLabelValues(store.Namespace, store.Name).Set(pending)
 }
 
-// countDeleted adds what a sweep reported.
+// countDeleted adds what a sweep reported, under the names of the rules that the store's status has. What a report names beside those, of an earlier plan or
+// out of a pod that was broken into, counts without a name: it would be a series of the pod's choice.
 func countDeleted(store *v1alpha1.DataStore, r report.Report) {
 	for _, l := range r.Lines {
-		if l.Deleted > 0 {
-			deletedRows.WithLabelValues(store.Namespace, store.Name, l.Policy, l.Rule).Add(float64(l.Deleted))
+		if l.Deleted <= 0 {
+			continue
 		}
+		if !slices.ContainsFunc(store.Status.Rules, func(m v1alpha1.RuleMeasurement) bool { return m.Policy == l.Policy && m.Rule == l.Rule }) {
+			l.Policy, l.Rule = "", ""
+		}
+		deletedRows.WithLabelValues(store.Namespace, store.Name, l.Policy, l.Rule).Add(float64(l.Deleted))
 	}
 }
 

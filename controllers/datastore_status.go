@@ -50,7 +50,7 @@ func (r *DataStoreReconciler) writeStatus(ctx context.Context, s *storeScope, st
 // was compliant no longer shows that it is.
 func (r *DataStoreReconciler) tellSweeps(s *storeScope, after *v1alpha1.DataStore) {
 	for _, swept := range s.swept {
-		countDeleted(s.store, swept.report)
+		countDeleted(after, swept.report)
 		if n := status.Deleted(swept.report); n > 0 {
 			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, "SweepFinished", "Sweep", "deleted %d row(s) that were past their window", n)
 		}

@@ -89,7 +89,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		return err
 	}
 	writer := kube.Writer{Client: wholeOnly{mgr.GetClient()}, Live: mgr.GetAPIReader(), Strip: func(o client.Object) { bulk.Strip(o) }}
-	recorder := mgr.GetEventRecorder("lethe")
+	recorder := fitRecorder{mgr.GetEventRecorder("lethe")}
 	sweep, err := newOrphanSweep(mgr, writer, recorder, o)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -27,12 +28,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/doors"
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/keyserver"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -66,7 +69,7 @@ type options struct {
 }
 
 func main() {
-	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	log := logTo(os.Stderr, slog.LevelInfo)
 	o, err := parse(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return
@@ -79,8 +82,7 @@ func main() {
 	if o.verbosity > 0 {
 		level = slog.LevelDebug
 	}
-	log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+	log = logTo(os.Stderr, level)
 	kek, previous, err := loadKEKs(o)
 	if err != nil {
 		log.Error("Not started", "cause", err)
@@ -96,6 +98,15 @@ func main() {
 		os.Exit(exitFailed)
 	}
 	log.Info("Stopped")
+}
+
+// logTo makes the one log of the process, and has every library log there: what others say is cleaned on the way.
+func logTo(w io.Writer, level slog.Level) *slog.Logger {
+	log := foreign.NewLogger(w, level)
+	slog.SetDefault(log)
+	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+	klog.SetSlogLogger(log)
+	return log
 }
 
 // loadKEKs reads the key-encryption keys: the one of --kek-file, and those of before.
@@ -152,6 +163,7 @@ func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key, prev
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("keyserver", flag.ContinueOnError)
+	flags.SetOutput(foreign.NewWriter(os.Stderr))
 	o.settings.AddFlags(flags)
 	flags.Func("previous-image", "an earlier image of Lethe by its digest (REPOSITORY@sha256:...), whose pods still get credentials; may be repeated",
 		func(image string) error { o.previous = append(o.previous, image); return nil })
@@ -250,7 +262,7 @@ func serve(ctx context.Context, log *slog.Logger, d entrances, server *keyserver
 	health.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	health.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := server.Ready(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			http.Error(w, foreign.Text(foreign.Err(err)), http.StatusServiceUnavailable)
 		}
 	})
 	calls := doors.NewServer(server.Handler(), keyserver.CallRules, server.Authority().TLSConfig(), log)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -65,11 +64,11 @@ func (s *shell) approve(ctx context.Context, name, output string, yes bool) erro
 	if err != nil {
 		return fmt.Errorf("DataStore %s: %w", ref, err)
 	}
-	if err := printApproval(s.ErrOut, st, approved); err != nil {
+	if err := printApproval(s.errors(), st, approved); err != nil {
 		return err
 	}
 	if output == "yaml" {
-		return printPatch(s.Out, st.store, approved)
+		return s.printPatch(st.store, approved)
 	}
 	if !yes {
 		if !s.terminal() {
@@ -118,10 +117,9 @@ func writeApproval(ctx context.Context, c client.Client, store *v1alpha1.DataSto
 
 // printApproval shows what is agreed to.
 func printApproval(out io.Writer, st *compiledStore, approved v1alpha1.ApprovedPlan) error {
-	fmt.Fprintf(out, "DataStore %s/%s, database %s of system %s, %s\n",
-		st.store.Namespace, st.store.Name, approved.Database, approved.SystemIdentifier, approved.Tenancy)
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "DATASET\tTABLE\tTENANT\tROWS OLDER THAN\tWAITING NOW\tIDENTIFIERS")
+	fmt.Fprint(out, sprintf("DataStore %s/%s, database %s of system %s, %s\n",
+		st.store.Namespace, st.store.Name, approved.Database, approved.SystemIdentifier, approved.Tenancy))
+	w := newTable(out, "DATASET", "TABLE", "TENANT", "ROWS OLDER THAN", "WAITING NOW", "IDENTIFIERS")
 	for _, window := range approved.Windows {
 		name := ""
 		for _, d := range st.compiled.Plan.Datasets {
@@ -130,13 +128,13 @@ func printApproval(out io.Writer, st *compiledStore, approved v1alpha1.ApprovedP
 			}
 		}
 		waiting := strconv.FormatInt(window.BacklogRows, 10)
-		fmt.Fprintf(w, "%s\t%s\t*\t%s\t%s\t*\n", window.Dataset, name, pointerWords(window.RetainFor), waiting)
+		w.row(window.Dataset, name, "*", pointerWords(window.RetainFor), waiting, "*")
 		for _, t := range window.Tenants {
-			fmt.Fprintf(w, "\t\t%s\t%s\t\t%s\n", t.Tenant, pointerWords(t.RetainFor), strings.Join(t.ExternalIDs, ", "))
+			w.row("", "", t.Tenant, pointerWords(t.RetainFor), "", strings.Join(t.ExternalIDs, ", "))
 		}
 	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("write the approval: %w", err)
+	if err := w.end(); err != nil {
+		return err
 	}
 	if approved.BacklogUntil != nil {
 		fmt.Fprintf(out, "What waits now may go beyond the brake until %s.\n", approved.BacklogUntil.UTC().Format("2006-01-02 15:04 MST"))
@@ -152,7 +150,7 @@ func pointerWords(p *v1alpha1.Period) string {
 }
 
 // printPatch writes the part of the manifest that changes.
-func printPatch(out io.Writer, store *v1alpha1.DataStore, approved v1alpha1.ApprovedPlan) error {
+func (s *shell) printPatch(store *v1alpha1.DataStore, approved v1alpha1.ApprovedPlan) error {
 	b, err := yaml.Marshal(map[string]any{
 		"apiVersion": v1alpha1.GroupVersion.String(),
 		"kind":       "DataStore",
@@ -162,6 +160,5 @@ func printPatch(out io.Writer, store *v1alpha1.DataStore, approved v1alpha1.Appr
 	if err != nil {
 		return fmt.Errorf("encode the approval: %w", err)
 	}
-	_, err = out.Write(b)
-	return err
+	return s.data(b)
 }

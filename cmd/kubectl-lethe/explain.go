@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ anything is deleted now. With -f, stores, policies and tenants out of files take
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprint(s.Out, st.words())
+			_, err = io.WriteString(s.output(), st.words())
 			return err
 		},
 	}
@@ -36,7 +37,7 @@ anything is deleted now. With -f, stores, policies and tenants out of files take
 // words tells the fate of every dataset.
 func (s *compiledStore) words() string {
 	var b strings.Builder
-	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	say := func(format string, args ...any) { b.WriteString(sprintf(format+"\n", args...)) }
 	p := s.compiled.Plan
 	say("DataStore %s/%s: PostgreSQL database %s at %s:%d", s.store.Namespace, s.store.Name, p.Connection.Database, p.Connection.Host, p.Connection.Port)
 	if p.Tenancy == v1alpha1.TenancyShared {

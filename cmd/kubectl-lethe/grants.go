@@ -39,8 +39,7 @@ password yourself: it is not part of the SQL.`,
 			if store.Spec.Postgres == nil {
 				return fmt.Errorf("DataStore %s has no spec.postgres", store.Name)
 			}
-			_, err = fmt.Fprint(s.Out, postgres.Grants(store.Spec))
-			return err
+			return s.data([]byte(postgres.Grants(store.Spec)))
 		},
 	}
 	cmd.Flags().StringVarP(&manifest, "filename", "f", "", "manifest of the store; no cluster is asked then")

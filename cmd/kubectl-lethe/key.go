@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -77,19 +76,18 @@ Compare the fingerprint, which goes to standard error, over another way before t
 				return err
 			}
 			s.note("Tenant %s, realm %s, key %s", key.tenant, key.realm, key.fingerprint())
-			return writeKeyFile(s.Out, key)
+			return s.writeKeyFile(key)
 		},
 	}
 }
 
-func writeKeyFile(w io.Writer, key tenantKey) error {
+func (s *shell) writeKeyFile(key tenantKey) error {
 	b, err := yaml.Marshal(keyFile{Format: keyFileFormat, Tenant: key.tenant, Realm: key.realm,
 		KID: key.public.KID(), Suite: sealing.Suite, Public: key.public.String()})
 	if err != nil {
 		return fmt.Errorf("encode the key: %w", err)
 	}
-	_, err = fmt.Fprintf(w, "# Public key of Tenant %s. It seals and opens nothing, and may be committed.\n%s", key.tenant, b)
-	return err
+	return s.data(append([]byte(sprintf("# Public key of Tenant %s. It seals and opens nothing, and may be committed.\n", key.tenant)), b...))
 }
 
 func readKeyFile(path string) (tenantKey, error) {

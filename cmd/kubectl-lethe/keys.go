@@ -117,7 +117,9 @@ destroyed only after that ("keys destroy kek").`,
 				return err
 			}
 			for _, i := range items {
-				fmt.Fprintln(s.Out, describeItem(i))
+				if err := s.say("%s\n", describeItem(i)); err != nil {
+					return err
+				}
 			}
 			s.note("Every key opens: %s, of %s.", countKinds(items), backup.Created.Format("2006-01-02 15:04 MST"))
 			if !record {
@@ -450,7 +452,7 @@ func hide(err error) error {
 
 // confirmTyped wants a name typed: a key pressed too often does nothing.
 func (s *shell) confirmTyped(name, toDo string) error {
-	fmt.Fprintf(s.ErrOut, "Type %s to %s: ", name, toDo)
+	s.prompt("Type %s to %s: ", name, toDo)
 	line, err := bufio.NewReader(s.In).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read the answer: %w", err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,20 +58,21 @@ func (s *shell) pendingKeys(ctx context.Context, c client.Client, namespace stri
 
 func (s *shell) printPending(list []keyserver.PendingKeys, output string) error {
 	if output == "json" {
-		enc := json.NewEncoder(s.Out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(list)
+		b, err := json.MarshalIndent(list, "", "  ")
+		if err != nil {
+			return fmt.Errorf("encode the keys that wait: %w", err)
+		}
+		return s.data(append(b, '\n'))
 	}
 	if len(list) == 0 {
 		s.note("No keys wait for their destruction.")
 		return nil
 	}
-	w := tabwriter.NewWriter(s.Out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "TENANT\tUID\tDELETED\tUNTIL\tKEYS")
+	w := newTable(s.output(), "TENANT", "UID", "DELETED", "UNTIL", "KEYS")
 	for _, p := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", p.Tenant, p.UID, p.Deleted.UTC().Format(time.RFC3339), p.Until.UTC().Format(time.RFC3339), strings.Join(p.KIDs, ","))
+		w.row(p.Tenant, p.UID, p.Deleted.UTC().Format(time.RFC3339), p.Until.UTC().Format(time.RFC3339), strings.Join(p.KIDs, ","))
 	}
-	return w.Flush()
+	return w.end()
 }
 
 func newKeysForget(s *shell) *cobra.Command {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -36,7 +35,7 @@ func run(ctx context.Context, s *shell, args []string) int {
 	case errors.Is(err, errFailing):
 		return 1
 	default:
-		fmt.Fprintf(s.ErrOut, "error: %s\n", err)
+		s.fail(err)
 		return 1
 	}
 }
@@ -47,11 +46,12 @@ var errFailing = errors.New("failing")
 // osShell is the process's own surroundings.
 func osShell() *shell {
 	return &shell{
-		IOStreams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
-		config:    genericclioptions.NewConfigFlags(true),
-		now:       time.Now,
-		random:    rand.Reader,
-		terminal:  func() bool { return term.IsTerminal(int(os.Stdin.Fd())) },
-		hidden:    func() ([]byte, error) { return term.ReadPassword(int(os.Stdin.Fd())) },
+		IOStreams:   genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
+		config:      genericclioptions.NewConfigFlags(true),
+		now:         time.Now,
+		random:      rand.Reader,
+		terminal:    func() bool { return term.IsTerminal(int(os.Stdin.Fd())) },
+		outTerminal: func() bool { return term.IsTerminal(int(os.Stdout.Fd())) },
+		hidden:      func() ([]byte, error) { return term.ReadPassword(int(os.Stdin.Fd())) },
 	}
 }

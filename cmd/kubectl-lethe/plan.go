@@ -2,11 +2,9 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,8 +38,7 @@ tenants out of files take the place of those in the cluster: that shows what a c
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintln(s.Out, string(b))
-				return err
+				return s.data(append(b, '\n'))
 			}
 			return s.printPlan(st)
 		},
@@ -63,7 +60,7 @@ func (s *shell) printPlan(st *compiledStore) error {
 	} else {
 		s.note("not measured yet")
 	}
-	if err := planTable(s.Out, st); err != nil {
+	if err := planTable(s.output(), st); err != nil {
 		return err
 	}
 	for _, section := range []struct {
@@ -77,40 +74,40 @@ func (s *shell) printPlan(st *compiledStore) error {
 		if len(section.lines) == 0 {
 			continue
 		}
-		if _, err := fmt.Fprintf(s.Out, "\n%s\n  %s\n", section.title, strings.Join(section.lines, "\n  ")); err != nil {
+		if err := s.say("\n%s\n", section.title); err != nil {
 			return err
+		}
+		for _, line := range section.lines {
+			if err := s.say("  %s\n", line); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 func planTable(out io.Writer, st *compiledStore) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	row := func(cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
-	row("DATASET", "TABLE", "RULE", "MODE", "WINDOW", "TENANT", "ROWS", "DELETES")
+	w := newTable(out, "DATASET", "TABLE", "RULE", "MODE", "WINDOW", "TENANT", "ROWS", "DELETES")
 	for _, d := range st.compiled.Plan.Datasets {
 		if len(d.Rules) == 0 {
 			why := "no: no rule governs it"
 			if d.Problem != "" {
 				why = "no: see problems"
 			}
-			row(d.Name, tableName(d.Table), "-", "-", "-", "-", "-", why)
+			w.row(d.Name, tableName(d.Table), "-", "-", "-", "-", "-", why)
 		}
 		for _, r := range d.Rules {
-			row(d.Name, tableName(d.Table), r.Policy+"/"+r.Rule, string(r.Mode), retention.ISO(r.RetainFor), "*", st.eligible(d.Name, r), fate(d, r))
+			w.row(d.Name, tableName(d.Table), r.Policy+"/"+r.Rule, string(r.Mode), retention.ISO(r.RetainFor), "*", st.eligible(d.Name, r), fate(d, r))
 			for _, o := range r.Overrides {
 				kept := ""
 				if ids := keptLonger(d, r, o); len(ids) > 0 {
 					kept = "kept longer: " + strings.Join(ids, ", ")
 				}
-				row("", "", "", "", retention.ISO(o.RetainFor), o.Tenant, "", kept)
+				w.row("", "", "", "", retention.ISO(o.RetainFor), o.Tenant, "", kept)
 			}
 		}
 	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("write the plan: %w", err)
-	}
-	return nil
+	return w.end()
 }
 
 // eligible rows of a rule as last measured. A plan out of files has not been measured.

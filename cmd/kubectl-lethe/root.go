@@ -30,6 +30,8 @@ type shell struct {
 	random   io.Reader
 	terminal func() bool            // whether In is a terminal
 	hidden   func() ([]byte, error) // reads a line from the terminal without showing it
+	// outTerminal says whether Out is a terminal; nil where it never is.
+	outTerminal func() bool
 }
 
 func newRoot(s *shell) *cobra.Command {
@@ -45,9 +47,7 @@ need, verify that promises hold, and back up keys.`,
 		Args:              knownCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetIn(s.In)
-	root.SetOut(s.Out)
-	root.SetErr(s.ErrOut)
+	s.streams(root)
 	root.SetFlagErrorFunc(flagError)
 	s.config.AddFlags(root.PersistentFlags())
 	root.AddCommand(newSeal(s), newKey(s), newKEK(s), newExplain(s), newPlan(s), newApprove(s), newGrants(s), newVerify(s), newKeys(s), newVersion(s))
@@ -58,8 +58,7 @@ func newVersion(s *shell) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version of this program", Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(s.Out, version.String())
-			return err
+			return s.say("%s\n", version.String())
 		},
 	}
 }
@@ -140,7 +139,7 @@ func (s *shell) client() (client.Client, error) {
 	}
 	config.QPS, config.Burst = 50, 100
 	config.UserAgent = "kubectl-lethe/" + version.String()
-	config.WarningHandler = rest.NewWarningWriter(s.ErrOut, rest.WarningWriterOptions{Deduplicate: true})
+	config.WarningHandler = rest.NewWarningWriter(s.errors(), rest.WarningWriterOptions{Deduplicate: true})
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("register Kubernetes' kinds: %w", err)
@@ -184,6 +183,3 @@ func (s *shell) reference(flag, text string) (types.NamespacedName, error) {
 		return types.NamespacedName{}, fmt.Errorf("%s: say namespace/name, or a name together with -n", flag)
 	}
 }
-
-// note writes a line for people, beside the output.
-func (s *shell) note(format string, args ...any) { fmt.Fprintf(s.ErrOut, format+"\n", args...) }

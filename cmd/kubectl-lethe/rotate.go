@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -223,9 +222,8 @@ counted. It reads two ConfigMaps of the keys' namespace, Tenants, bots and store
 			if err != nil {
 				return err
 			}
-			s.printRotation(status, upToDate)
-			if tenant == "" {
-				return nil
+			if err := s.printRotation(status, upToDate); err != nil || tenant == "" {
+				return err
 			}
 			return s.printSealingKeys(cmd.Context(), c, tenant)
 		}),
@@ -234,17 +232,18 @@ counted. It reads two ConfigMaps of the keys' namespace, Tenants, bots and store
 	return cmd
 }
 
-func (s *shell) printRotation(status keyserver.RotationStatus, upToDate bool) {
-	w := tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "LAYER\tON OLD KEYS")
+func (s *shell) printRotation(status keyserver.RotationStatus, upToDate bool) error {
+	w := newTable(s.output(), "LAYER", "ON OLD KEYS")
 	for _, layer := range keyserver.Layers() {
-		fmt.Fprintf(w, "%s\t%d\n", layer, status.Left[layer])
+		w.row(layer, status.Left[layer])
 	}
-	fmt.Fprintln(w, "\nKEY-ENCRYPTION KEY\tSTATE\tSINCE\tNOTHING UNDER IT SINCE\tDESTROYED")
+	w.and("KEY-ENCRYPTION KEY", "STATE", "SINCE", "NOTHING UNDER IT SINCE", "DESTROYED")
 	for _, k := range status.KEKs {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.KID, k.State, day(k.Since), day(k.Rewrapped), day(k.Destroyed))
+		w.row(k.KID, k.State, day(k.Since), day(k.Rewrapped), day(k.Destroyed))
 	}
-	_ = w.Flush()
+	if err := w.end(); err != nil {
+		return err
+	}
 	if !upToDate {
 		s.note("The keyserver has not acted yet on what was asked for last.")
 	}
@@ -268,6 +267,7 @@ func (s *shell) printRotation(status keyserver.RotationStatus, upToDate bool) {
 	for _, line := range status.Problems {
 		s.note("problem  %s", line)
 	}
+	return nil
 }
 
 func day(t time.Time) string {
@@ -288,16 +288,18 @@ func (s *shell) printSealingKeys(ctx context.Context, c client.Client, name stri
 			return err
 		}
 	}
-	w := tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nSEALING KEY\tSTATE\tVALUES OF LIVE OBJECTS")
+	if err := s.say("\n"); err != nil {
+		return err
+	}
+	w := newTable(s.output(), "SEALING KEY", "STATE", "VALUES OF LIVE OBJECTS")
 	for _, k := range tenant.Status.SealingKeys {
-		fmt.Fprintf(w, "%s\t%s\t%d\n", k.KID, k.State, counts[k.KID])
+		w.row(k.KID, k.State, counts[k.KID])
 		delete(counts, k.KID)
 	}
 	for kid, n := range counts {
-		fmt.Fprintf(w, "%s\t%s\t%d\n", kid, "unknown", n)
+		w.row(kid, "unknown", n)
 	}
-	return w.Flush()
+	return w.end()
 }
 
 func newKeysDestroy(s *shell) *cobra.Command {

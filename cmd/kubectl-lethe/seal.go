@@ -333,9 +333,9 @@ func (s *shell) readValue(fromFile string, exact bool) ([]byte, error) {
 	case fromFile != "":
 		value, err = readFile("--from-file", fromFile)
 	case s.terminal():
-		fmt.Fprint(s.ErrOut, "Value (not shown): ")
+		s.prompt("Value (not shown): ")
 		value, err = s.hidden()
-		fmt.Fprintln(s.ErrOut)
+		s.note("")
 	default:
 		value, err = io.ReadAll(io.LimitReader(s.In, sealing.MaxPlaintext+3))
 	}
@@ -353,8 +353,7 @@ func (s *shell) readValue(fromFile string, exact bool) ([]byte, error) {
 
 func (s *shell) writeSealed(o *sealOptions, t *target, sealed string) error {
 	if o.output == "value" {
-		_, err := fmt.Fprintln(s.Out, sealed)
-		return err
+		return s.data([]byte(sealed + "\n"))
 	}
 	var err error
 	if t.place.Kind == sealing.KindBotDeployment {
@@ -365,5 +364,9 @@ func (s *shell) writeSealed(o *sealOptions, t *target, sealed string) error {
 	if err != nil {
 		return err
 	}
-	return writeManifest(s.Out, t.docs)
+	var manifest bytes.Buffer
+	if err := writeManifest(&manifest, t.docs); err != nil {
+		return err
+	}
+	return s.data(manifest.Bytes())
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,14 +75,13 @@ func (s *shell) verify(ctx context.Context, o *verifyOptions) error {
 			if err != nil {
 				return err
 			}
-			hint = fmt.Sprintf(" in namespace %s (-A looks at all namespaces)", ns)
+			hint = fmt.Sprintf("in namespace %s (-A looks at all namespaces)", ns)
 		}
-		s.note("no DataStore was found%s: nothing is measured, so no promise is known to hold", hint)
+		s.note("%s: nothing is measured, so no promise is known to hold", strings.TrimSpace("no DataStore was found "+hint))
 		return errFailing
 	}
 	now, failing := s.now(), 0
-	w := tabwriter.NewWriter(s.Out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NAMESPACE\tNAME\tVERDICT\tOVERDUE\tOLDEST\tMEASURED\tREASON")
+	w := newTable(s.output(), "NAMESPACE", "NAME", "VERDICT", "OVERDUE", "OLDEST", "MEASURED", "REASON")
 	for i := range stores {
 		st := &stores[i]
 		ok, reason := verdict(st, now, o.maxAge)
@@ -100,10 +98,10 @@ func (s *shell) verify(ctx context.Context, o *verifyOptions) error {
 		if sec := st.Status.OldestOverdueSeconds; sec > 0 {
 			oldest = age(time.Duration(sec) * time.Second)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", st.Namespace, st.Name, word, st.Status.Overdue, oldest, measured, reason)
+		w.row(st.Namespace, st.Name, word, st.Status.Overdue, oldest, measured, reason)
 	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("write the table: %w", err)
+	if err := w.end(); err != nil {
+		return err
 	}
 	if failing > 0 {
 		s.note("%d of %d stores are failing", failing, len(stores))

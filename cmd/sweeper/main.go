@@ -17,6 +17,7 @@ import (
 	"time"
 	_ "time/tzdata" // the image has no zones of its own
 
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
@@ -40,19 +41,21 @@ func main() {
 }
 
 func run(args []string, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	text := foreign.NewWriter(stderr)
+	o, err := parse(args, text)
 	if err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
 		}
-		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(text, foreign.Text(foreign.Err(err)))
 		return exitNoReport
 	}
-	log := slog.New(slog.NewJSONHandler(stderr, nil))
+	log := foreign.NewLogger(stderr, slog.LevelInfo)
+	slog.SetDefault(log)
 	r := o.sweep(log)
 	log.Info("Finished sweep", "outcome", r.Outcome, "reason", r.Reason, "message", r.Message)
 	if err := write(o.terminationLog, r); err != nil {
-		log.Error("Could not write report", "error", err.Error())
+		log.Error("Could not write report", "cause", err)
 		return exitNoReport
 	}
 	if r.Outcome == report.Failed {

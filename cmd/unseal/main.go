@@ -17,6 +17,7 @@ import (
 
 	"k8s.io/utils/clock"
 
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
@@ -37,6 +38,7 @@ func main() {
 	code, message := run(ctx, os.Args[1:])
 	stop()
 	if message != "" {
+		message = foreign.Text(message) // the keyserver's words, a file's name, an address
 		fmt.Fprintln(os.Stderr, message)
 		// Outside a container there is no such file, and standard error has said it.
 		_ = os.WriteFile(terminationLog, []byte(message), 0o600) //nolint:gosec // G703: the path is a constant
@@ -52,6 +54,7 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("unseal", flag.ContinueOnError)
+	flags.SetOutput(foreign.NewWriter(os.Stderr))
 	flags.StringVar(&o.url, "url", "", "address of the keyserver, https://host:port (required)")
 	flags.StringVar(&o.caFile, "ca-file", "", "certificates to trust, in PEM (required)")
 	flags.StringVar(&o.addressesFile, "addresses-file", "", "addresses of the keyserver, one a line, to try before its name is looked up")

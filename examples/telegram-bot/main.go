@@ -94,7 +94,7 @@ func or(s, unset string) string {
 func run(ctx context.Context, cfg config, out io.Writer, listening func(net.Addr)) error {
 	hide := scrubber(cfg.token)
 	logs := hide.writer(out)
-	logger := slog.New(slog.NewTextHandler(logs, nil))
+	logger := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{ReplaceAttr: hide.attr}))
 	// Libraries that log for themselves go through the same sieve.
 	log.SetOutput(logs)
 

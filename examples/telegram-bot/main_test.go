@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lethe-dev/lethe/test/hostile"
 	"github.com/lethe-dev/lethe/test/telegram"
 )
 
@@ -234,6 +235,56 @@ func TestTheTokenIsInNoErrorAndNoLog(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestForeignWordsInTheBotsLog: what stands in for Telegram says what it likes, and a user writes it.
+func TestForeignWordsInTheBotsLog(t *testing.T) {
+	s, _, _ := standIn(t)
+	failing := map[string]int{"getMe": http.StatusBadGateway}
+	var mu sync.Mutex
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		code := failing[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]]
+		mu.Unlock()
+		if code != 0 {
+			hostile.Answer(w, code, map[string]any{"ok": false, "error_code": code, "description": hostile.Words()})
+			return
+		}
+		s.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() { h.CloseClientConnections(); h.Close() })
+	answer := func(method string, code int) {
+		mu.Lock()
+		defer mu.Unlock()
+		clear(failing)
+		failing[method] = code
+	}
+	r := begin(t, env(t, token, h.URL))
+	until(t, "it cannot ask who it is", func() bool { return strings.Contains(r.logs.String(), "Cannot poll yet") })
+	answer("sendMessage", http.StatusBadRequest)
+	until(t, "it is ready", func() bool { return r.status(t) == 200 })
+	if _, err := s.UserSays(4242, 77, hostile.Words()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "an answer is refused", func() bool { return strings.Contains(r.logs.String(), "Answer not sent") })
+	answer("getUpdates", http.StatusConflict)
+	until(t, "a poll is refused", func() bool { return strings.Contains(r.logs.String(), "msg=Telegram") })
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	hostile.Check(t, "the log", r.logs.String())
+	hostile.Reached(t, "the log", r.logs.String())
+
+	answer("getMe", http.StatusUnauthorized)
+	cfg, err := configure(env(t, token, h.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = run(t.Context(), cfg, io.Discard, nil)
+	if err == nil {
+		t.Fatal("a token that is refused is no error")
+	}
+	hostile.Check(t, "the last words", "telegram-bot: "+err.Error()+"\n")
 }
 
 func TestScrubbingHidesEveryForm(t *testing.T) {

@@ -1,6 +1,7 @@
 // Package foreign makes other people's words fit to be shown: what a database, a keyserver's peer, a kubelet or an API server says before it reaches a
-// log, a status, an event or a report. What can be classed becomes a sentence of ours (Network, API); what must be shown is cleaned and bounded (Text,
-// Name, Word). It is pure.
+// log, a status, an event, a report or a terminal. What can be classed becomes a sentence of ours (Network, API); what must be shown is cleaned, bounded
+// and loses what has the shape of a secret (Text, Err, Name, Word). Every program logs through NewLogger and writes to terminals through NewWriter, so
+// that no call can forget it. It is pure.
 package foreign
 
 import (
@@ -26,16 +27,25 @@ const (
 	MaxText = 1024
 	// MaxName is the most that Name leaves of a name, in bytes: schema and table of PostgreSQL.
 	MaxName = 128
+	// ahead is how far Line reads beyond what it may show.
+	ahead = 4096
 	// unknown stands for what may not be shown.
 	unknown = '\uFFFD'
 )
 
 // Text is one line of at most MaxText bytes that a terminal, a log and a reader take for what it is: control characters, changes of writing direction,
-// invisible characters and line breaks are gone, runs of white space are one space.
+// invisible characters, line breaks and what has the shape of a secret are gone, runs of white space are one space.
 func Text(text string) string { return Line(text, MaxText) }
 
 // Line is Text with another bound, of at least 4 bytes.
-func Line(text string, most int) string { return clean(text, most, unicode.IsGraphic) }
+func Line(text string, most int) string {
+	// What is left out makes room, so more is read than is shown, and nothing of a word that was cut through.
+	line := clean(text, most+ahead, unicode.IsGraphic)
+	if last := strings.LastIndexByte(line, ' '); last > most && strings.HasSuffix(line, "…") {
+		line = line[:last]
+	}
+	return clean(redact(line), most, unicode.IsGraphic)
+}
 
 // Name is an identifier of somebody else's, fit to stand in a sentence: letters, digits, and the few signs that names are made of.
 func Name(name string) string {

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/lethe-dev/lethe/internal/doors"
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
@@ -200,7 +201,10 @@ func writeRefusal(w http.ResponseWriter, req *http.Request, r *refusal) {
 	if status == http.StatusUnauthorized || status == http.StatusBadRequest {
 		w.Header().Set("Connection", "close")
 	}
-	body, err := json.Marshal(&r.answer)
+	// The last door of an answer: what it was made of may be the words of an object, or of an API server.
+	answer := r.answer
+	answer.Message = foreign.Text(answer.Message)
+	body, err := json.Marshal(&answer)
 	if err != nil {
 		body = []byte("{}")
 	}

@@ -149,11 +149,11 @@ func classifyConnect(t Target, err error) error {
 }
 
 func classifyLogin(t Target, where string, server *pgconn.PgError) error {
-	switch server.Code {
+	switch state := code(server); state {
 	case "28P01", "28000":
 		return &Error{Reason: report.ReasonWrongPassword, Message: fmt.Sprintf(
 			"%s does not accept role %q with this password over TLS (SQLSTATE %s): seal the right one with 'kubectl lethe seal', check that 'kubectl lethe grants' was run, and that pg_hba.conf has a hostssl line for the role",
-			where, t.Username, server.Code)}
+			where, t.Username, state)}
 	case "3D000":
 		return &Error{Reason: report.ReasonNoSuchDatabase, Message: fmt.Sprintf(
 			"%s has no database %q: correct spec.postgres.database", where, t.Database)}
@@ -161,7 +161,7 @@ func classifyLogin(t Target, where string, server *pgconn.PgError) error {
 		return &Error{Reason: report.ReasonWrongPassword, Message: fmt.Sprintf(
 			"role %q may not connect to database %q: run the SQL that 'kubectl lethe grants' prints", t.Username, t.Database)}
 	case "42704", "22023":
-		return &Error{Reason: report.ReasonUnsupportedServer, Message: where + " does not know a setting that sweeping needs (SQLSTATE " + code(server) + "): PostgreSQL 13 or newer is needed"}
+		return &Error{Reason: report.ReasonUnsupportedServer, Message: where + " does not know a setting that sweeping needs (SQLSTATE " + state + "): PostgreSQL 13 or newer is needed"}
 	}
 	return &Error{Reason: report.ReasonUnreachable, Message: where + " answers and takes no connection (SQLSTATE " + code(server) + "): see the server's log"}
 }
@@ -241,8 +241,9 @@ func (s *Session) Lock(ctx context.Context) (bool, error) {
 	return got, nil
 }
 
-// code is the SQLSTATE of an error that the server sent, else empty. What is not of the form of one is XX000, internal error: the server can write
-// anything there.
+// code is the SQLSTATE of an error that the server sent, else empty. What is not of the form of one, or of no class that PostgreSQL documents, is XX000,
+// internal error: the server, and a trigger's RAISE, can write anything there. Nothing else of what a server says beside an error (severity, message,
+// detail, hint, names of constraints and routines, notices) is read at all.
 func code(err error) string {
 	var server *pgconn.PgError
 	if !errors.As(err, &server) {
@@ -255,6 +256,6 @@ func code(err error) string {
 }
 
 var (
-	sqlstate         = regexp.MustCompile(`^[0-9A-Z]{5}$`)
+	sqlstate         = regexp.MustCompile(`^(0[012389ABFLPZ]|10|2[0-8BDF]|3[489BDF]|4[024]|5[34578]|72|F0|HV|P0|XX)[0-9A-Z]{3}$`)
 	systemIdentifier = regexp.MustCompile(`^[0-9]{1,20}$`)
 )

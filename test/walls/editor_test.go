@@ -218,6 +218,9 @@ func TestOnlyTheManagerGivesItsLabel(t *testing.T) {
 		attempt{name: "a ServiceAccount in a Tenant's namespace by edit", as: editor, denied: true, try: create(inTenants["serviceaccounts"])},
 		attempt{name: "a ConfigMap in a Tenant's namespace by who may adopt it", as: adopter, try: create(inTenants["configmaps"])},
 		attempt{name: "a ConfigMap in a Tenant's namespace by the manager", as: as(managerUser, groupMost), try: create(inTenants["configmaps"])})
+	// Without them no keyserver is ever ready.
+	attempts = append(attempts,
+		attempt{name: "the keyserver's certificates", as: as(keyserverUser, groupMost), try: create(labelled(otherNS, "certificates")["configmaps"])})
 	climb(t, "lethe-managed-by", attempts)
 }
 

@@ -124,7 +124,7 @@ func (b *bench) measure(ctx context.Context) error {
 	return nil
 }
 
-// fill makes suspended bots of the largest size until the quota ends it.
+// fill makes suspended bots of the largest size until the quota ends it, or the pause of what writes too much.
 func (b *bench) fill(ctx context.Context) (int, error) {
 	for i := range botsOfTenant + 1 {
 		err := b.operator.Create(ctx, largest(fmt.Sprintf("large-%02d", i)))

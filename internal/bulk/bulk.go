@@ -72,7 +72,8 @@ func IsStripped(object metav1.Object) bool {
 	return object.GetAnnotations()[annotation] == Text(mark+annotation)
 }
 
-// Strip takes out of an object what no reconciler reads. Objects of other kinds lose only metadata that is not ours.
+// Strip takes out of an object what no reconciler reads. Objects of other kinds lose metadata that is not ours, and all but
+// metadata where they are larger than anything of ours.
 func Strip(object metav1.Object) {
 	stripMetadata(object)
 	switch o := object.(type) {
@@ -94,6 +95,12 @@ func Strip(object metav1.Object) {
 		if len(o.Subjects) > maxSubjects {
 			o.Subjects = slices.Clone(o.Subjects[:maxSubjects])
 		}
+	}
+	switch object.(type) {
+	case *v1alpha1.BotDeployment, *v1alpha1.DataStore, *v1alpha1.DataRetentionPolicy, *v1alpha1.Tenant: // their schemas bound them
+	default:
+		boundMetadata(object)
+		stripHeavy(object)
 	}
 }
 

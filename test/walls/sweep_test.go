@@ -92,6 +92,7 @@ func TestRightsSweep(t *testing.T) {
 		t.Fatal(prepared)
 	}
 	s := newSweep(t)
+	own := s.makeOwn()
 	var lines []string
 	refused := map[string]bool{}
 	for _, role := range []string{"admin", "edit", "lethe-tenant-operate", "lethe-tenant-view"} {
@@ -106,6 +107,14 @@ func TestRightsSweep(t *testing.T) {
 			if isClosed(right) && !refused[role+" "+right.String()] {
 				t.Errorf("%s may %s, which is closed: %s", role, right, outcome)
 			}
+			s.tryOwn(who, role, right, own)
+		}
+	}
+	s.tryAsTheBot()
+	for kind := range own {
+		// Quotas and limits are nobody's to write by these roles.
+		if !s.tried[kind] && kind != "limitranges" && kind != "resourcequotas" {
+			t.Errorf("nothing was tried on Lethe's own %s", kind)
 		}
 	}
 	for _, must := range []string{"admin create networkpolicies.networking.k8s.io", "edit create pods/exec", "edit create serviceaccounts/token"} {
@@ -157,10 +166,13 @@ type sweep struct {
 	t      *testing.T
 	bodies map[string]map[string]any
 	served map[string]schema.GroupVersionKind
+	// pods of Lethe's own that are still to be made, and the kinds of its own on which something was tried.
+	pods  []*unstructured.Unstructured
+	tried map[string]bool
 }
 
 func newSweep(t *testing.T) *sweep {
-	s := &sweep{t: t, bodies: map[string]map[string]any{}, served: map[string]schema.GroupVersionKind{}}
+	s := &sweep{t: t, bodies: map[string]map[string]any{}, served: map[string]schema.GroupVersionKind{}, tried: map[string]bool{}}
 	if err := yaml.Unmarshal([]byte(bodies), &s.bodies); err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +280,9 @@ func (s *sweep) holder(name string) *rest.RESTClient {
 	s.t.Helper()
 	given := role("sweep:"+name, s.rules(name, map[string]bool{})...)
 	mustCreate(s.t, given)
-	mustCreate(s.t, binding(sweepNS, "sweep-"+name, given.Name, group(given.Name)))
+	for _, ns := range []string{sweepNS, ownNS} {
+		mustCreate(s.t, binding(ns, "sweep-"+name, given.Name, group(given.Name)))
+	}
 	config := server.ConfigFor("sweeper", given.Name)
 	config.GroupVersion, config.NegotiatedSerializer = &schema.GroupVersion{}, scheme.Codecs.WithoutConversion()
 	c, err := rest.UnversionedRESTClientFor(config)
@@ -281,16 +295,24 @@ func (s *sweep) holder(name string) *rest.RESTClient {
 	return c
 }
 
-// try makes one request, a dry run where it writes, and says how it ended.
+// change is a patch that says little.
+const change = `{"metadata":{"labels":{"sweep":"tried"}}}`
+
+// try makes one request on an object that is nobody's, a dry run where it writes, and says how it ended.
 func (s *sweep) try(c *rest.RESTClient, r right) string {
+	return s.tryOn(c, r, sweepNS, "there", change)
+}
+
+// tryOn makes one request on an object with a change of one's own.
+func (s *sweep) tryOn(c *rest.RESTClient, r right, ns, name, change string) string {
 	s.t.Helper()
 	gvk := s.served[r.kind()]
 	base := "/apis/" + gvk.Group + "/" + gvk.Version
 	if gvk.Group == "" {
 		base = "/api/" + gvk.Version
 	}
-	collection := base + "/namespaces/" + sweepNS + "/" + r.resource
-	named := collection + "/there"
+	collection := base + "/namespaces/" + ns + "/" + r.resource
+	named := collection + "/" + name
 	if r.subresource != "" {
 		named += "/" + r.subresource
 		collection = named // a verb that a subresource does not serve is refused as such
@@ -304,12 +326,11 @@ func (s *sweep) try(c *rest.RESTClient, r right) string {
 		request = c.Get().AbsPath(collection)
 	case "create":
 		if r.subresource != "" {
-			request = c.Post().AbsPath(named).Param("command", "id").Body([]byte(subBody(r)))
+			request = c.Post().AbsPath(named).Param("command", "id").Body([]byte(subBody(r, name)))
 			break
 		}
 		request = c.Post().AbsPath(collection).Body(s.encoded(r, "fresh"))
 	case "update", "patch":
-		change := `{"metadata":{"labels":{"sweep":"tried"}}}`
 		if r.subresource == "scale" {
 			change = `{"spec":{"replicas":2}}`
 		}
@@ -322,8 +343,11 @@ func (s *sweep) try(c *rest.RESTClient, r right) string {
 		request = c.Delete().AbsPath(named)
 	case "deletecollection":
 		request = c.Delete().AbsPath(collection)
+		if ns == ownNS {
+			request = request.Param("labelSelector", lethev1.LabelManagedBy+"="+lethev1.ManagedByLethe)
+		}
 	default:
-		return "not a request: " + r.verb
+		return "not a request: " + r.verb // impersonate is tried by tryAsTheBot
 	}
 	if r.verb != "get" && r.verb != "list" && r.verb != "watch" && !connects {
 		request = request.Param("dryRun", "All").SetHeader("Accept", "application/json")
@@ -365,12 +389,12 @@ func (s *sweep) encoded(r right, name string) []byte {
 	return b
 }
 
-func subBody(r right) string {
+func subBody(r right, name string) string {
 	switch r.subresource {
 	case "token":
 		return `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{"audiences":["lethe.dev/keyserver"]}}`
 	case "eviction":
-		return `{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"there"}}`
+		return `{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"` + name + `"},"deleteOptions":{"dryRun":["All"]}}`
 	}
 	return ""
 }

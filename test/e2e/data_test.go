@@ -18,6 +18,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/hack/demo/chatdb"
 	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/test/e2e/rights"
 	"github.com/lethe-dev/lethe/test/pg"
 )
 
@@ -223,8 +224,8 @@ func (c *chat) hideJob(t *testing.T) {
 	}
 	label("null")
 	until(t, time.Minute, "see the manager look at a Job that it cannot see", func(context.Context) (string, error) {
-		used, err := c.used()
-		if !used[use{"lethe-manager", "get", "batch", "jobs"}] {
+		used, err := rights.UsedIn(c.info.AuditLog)
+		if !used[rights.Use{User: "lethe-manager", Where: rights.InTenants, Verb: "get", Group: "batch", Resource: "jobs"}] {
 			return "it has not", err
 		}
 		return "", err

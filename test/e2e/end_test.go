@@ -1,12 +1,9 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +20,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/hack/demo/stage"
-	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/e2e/rights"
 )
 
 // uninstallRefused: removing Lethe under its tenants would orphan their credentials.
@@ -221,146 +218,17 @@ func uninstall(t *testing.T, w *world) {
 	})
 }
 
-// auditEvent is what is read of an audit event.
-type auditEvent struct {
-	Verb string `json:"verb"`
-	User struct {
-		Username string `json:"username"`
-	} `json:"user"`
-	ImpersonatedUser *struct{} `json:"impersonatedUser"`
-	ObjectRef        struct {
-		APIGroup    string `json:"apiGroup"`
-		Resource    string `json:"resource"`
-		Subresource string `json:"subresource"`
-	} `json:"objectRef"`
-}
-
-// use is one right: somebody, a verb, a resource with its group.
-type use struct{ user, verb, group, resource string }
-
-func (u use) String() string { return fmt.Sprintf("%s: %s %s.%s", u.user, u.verb, u.resource, u.group) }
-
-// used reads from the audit log what Lethe's identities have asked for, those who only acted as one of them left out.
-func (w *world) used() (map[use]bool, error) {
-	used := map[use]bool{}
-	f, err := os.Open(w.info.AuditLog)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
-		var e auditEvent
-		if json.Unmarshal(lines.Bytes(), &e) != nil {
-			continue // the line that is being written
-		}
-		name, ok := strings.CutPrefix(e.User.Username, "system:serviceaccount:"+stage.SystemNamespace+":")
-		if !ok || e.ImpersonatedUser != nil {
-			continue
-		}
-		r := e.ObjectRef.Resource
-		if e.ObjectRef.Subresource != "" {
-			r += "/" + e.ObjectRef.Subresource
-		}
-		used[use{name, e.Verb, e.ObjectRef.APIGroup, r}] = true
-	}
-	return used, lines.Err()
-}
-
-// repairs are rights that are needed only where something went wrong, or a person asked for something, that this run does not
-// bring about. Each is used in a test of its own against a real API server.
-var repairs = map[use]bool{
-	// TestOrphansOfEachKind
-	{resources.ServiceAccountManager, "delete", "", "pods"}:          true,
-	{resources.ServiceAccountManager, "delete", "batch", "cronjobs"}: true,
-	{resources.ServiceAccountManager, "delete", "batch", "jobs"}:     true,
-	// TestGoneIsGone
-	{resources.ServiceAccountManager, "get", "lethe.dev", "tenants"}: true,
-	// TestRotationWithTheRightsOfTheChart
-	{resources.ServiceAccountKeyserver, "list", "lethe.dev", "botdeployments"}: true,
-	{resources.ServiceAccountKeyserver, "list", "lethe.dev", "datastores"}:     true,
-}
-
 // unusedGrants reads the rights out of config/rbac, and from the audit log of the whole run which of them were ever used.
 func unusedGrants(t *testing.T, w *world) {
-	used, err := w.used()
+	used, err := rights.UsedIn(w.info.AuditLog)
 	if err != nil || len(used) < 20 {
 		t.Fatalf("%d rights used (%v): is this the audit log of the run?", len(used), err)
 	}
-	var never []string
-	for _, g := range grants(t, w) {
-		// To bind a role is not a request of its own: the RoleBinding that does it is.
-		if g.verb == "bind" {
-			g.verb, g.resource = "create", "rolebindings"
-		}
-		// A list that a watch begins with is a request only where the server cannot stream it; it is needed there.
-		if g.verb == "list" && used[use{g.user, "watch", g.group, g.resource}] {
-			continue
-		}
-		if !used[g] && !repairs[g] {
-			never = append(never, g.String())
-		}
-	}
-	slices.Sort(never)
-	if len(never) > 0 {
-		t.Errorf("%d rights were granted and never used:\n%s", len(never), strings.Join(slices.Compact(never), "\n"))
-	}
-}
-
-// grants of the two ServiceAccounts, out of the roles of this checkout.
-func grants(t *testing.T, w *world) []use {
-	t.Helper()
-	var out []use
-	files, err := os.ReadDir(w.Root + "/config/rbac")
+	granted, err := rights.Granted(w.Root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range files {
-		b, err := os.ReadFile(w.Root + "/config/rbac/" + file.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for doc := range strings.SplitSeq("\n"+string(b), "\n---") {
-			role, user := readRole(t, doc)
-			if user == "" {
-				continue
-			}
-			for _, r := range role.Rules {
-				for _, group := range r.APIGroups {
-					for _, resource := range r.Resources {
-						for _, verb := range r.Verbs {
-							out = append(out, use{user, verb, group, resource})
-						}
-					}
-				}
-			}
-		}
+	if never := rights.NeverUsed(granted, used); len(never) > 0 {
+		t.Errorf("%d rights were granted and never used:\n%s", len(never), strings.Join(never, "\n"))
 	}
-	if len(out) < 40 {
-		t.Fatalf("only %d rights in config/rbac", len(out))
-	}
-	return out
-}
-
-// readRole returns a role of the manager's or the keyserver's, and whose it is.
-func readRole(t *testing.T, doc string) (rbacv1.ClusterRole, string) {
-	t.Helper()
-	var role rbacv1.ClusterRole
-	o := &unstructured.Unstructured{}
-	if err := yamlUnmarshal(doc, &o.Object); err != nil {
-		t.Fatal(err)
-	}
-	if o.GetKind() != "ClusterRole" && o.GetKind() != "Role" {
-		return role, ""
-	}
-	if err := yamlUnmarshal(doc, &role); err != nil {
-		t.Fatal(err)
-	}
-	for _, user := range []string{"lethe-manager", "lethe-keyserver"} {
-		if role.Name == user || role.Name == user+"-tenant" {
-			return role, user
-		}
-	}
-	return role, ""
 }

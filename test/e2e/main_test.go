@@ -188,6 +188,7 @@ func TestEndToEnd(t *testing.T) {
 		{"one tenant takes all that the kernel counts, and others still get theirs", takesAll},
 		{"a tenant's people cannot climb", tenantUser},
 		{"the manager's identity cannot climb", managerIdentity},
+		{"who has Kubernetes' own role edit reaches and reads nothing", editorReachesNothing},
 		{"data is forgotten exactly", forgets},
 		{"both are told, and a good image recovers by itself", goodImage},
 		{"what is changed by hand is put right", drift},

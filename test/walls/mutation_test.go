@@ -89,6 +89,11 @@ func openings(t *testing.T) map[string]func(context.Context) error {
 	if err := server.AsCluster(t).Status().Update(t.Context(), quota); err != nil {
 		t.Fatal(err)
 	}
+	paused := namespace("acme-mutation-paused", restricted(tenant))
+	paused.Annotations = map[string]string{"lethe.dev/changes-paused-until": "2126-01-01T00:00:00Z"}
+	if err := as(managerUser, "system:masters").Create(t.Context(), paused); err != nil {
+		t.Fatal(err)
+	}
 	halfMap := config("x", 1)
 	halfMap.Namespace = half.Name
 	warnings := &warned{}
@@ -119,23 +124,25 @@ func openings(t *testing.T) map[string]func(context.Context) error {
 			}
 			return warnings.all()
 		},
-		"lethe-ca-bundle":          by(editor, create(config("lethe-keyserver-ca", 1))),
-		"lethe-disruption-budgets": by(editor, create(&policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "mutation"}})),
-		"lethe-events":             by(editor, create(&corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "mutation"}, InvolvedObject: corev1.ObjectReference{Namespace: tenantNS, Name: "x"}})),
-		"lethe-eviction":           by(editor, evict(tenantNS, "mutation")),
-		"lethe-finalizers":         by(operator, create(goingBot(tenantNS, "x", "example.com/hold"))),
-		"lethe-managed-by":         by(most, create(labelledMap)),
-		"lethe-manager-namespaces": by(manager, create(namespace("mutation-x", map[string]string{lethev1.LabelTenant: tenant}))),
-		"lethe-manager-objects":    by(manager, create(annotated)),
-		"lethe-manager-specs":      by(manager, create(bot(func(*lethev1.BotDeployment) {}))),
-		"lethe-namespace-label":    by(most, patchOf(plain, `{"metadata":{"labels":{"lethe.dev/tenant":"acme"}}}`)),
-		"lethe-network":            by(most, create(service(tenantNS, "mutation"))),
-		"lethe-no-orphans":         by(operator, removeWith(there, client.PropagationPolicy(metav1.DeletePropagationOrphan))),
-		"lethe-object-counts":      by(most, create(halfMap)),
-		"lethe-object-size":        by(most, create(bot(func(b *lethev1.BotDeployment) { b.Labels = numbered(33) }))),
-		"lethe-own-objects":        by(editor, remove(plan)),
-		"lethe-pod-access":         by(most, func(ctx context.Context, c identity) error { return connect(ctx, c, tenantNS, "absent", "exec") }),
-		"lethe-pod-identity":       by(cluster(), create(pod(func(s *corev1.PodSpec) { s.AutomountServiceAccountToken = nil }))),
+		"lethe-ca-bundle":           by(editor, create(config("lethe-keyserver-ca", 1))),
+		"lethe-changes-paused":      by(most, create(goingBot(paused.Name, "x"))),
+		"lethe-changes-paused-mark": by(most, patchOf(plain, `{"metadata":{"annotations":{"lethe.dev/changes-paused-until":"2126-01-01T00:00:00Z"}}}`)),
+		"lethe-disruption-budgets":  by(editor, create(&policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "mutation"}})),
+		"lethe-events":              by(editor, create(&corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "mutation"}, InvolvedObject: corev1.ObjectReference{Namespace: tenantNS, Name: "x"}})),
+		"lethe-eviction":            by(editor, evict(tenantNS, "mutation")),
+		"lethe-finalizers":          by(operator, create(goingBot(tenantNS, "x", "example.com/hold"))),
+		"lethe-managed-by":          by(most, create(labelledMap)),
+		"lethe-manager-namespaces":  by(manager, create(namespace("mutation-x", map[string]string{lethev1.LabelTenant: tenant}))),
+		"lethe-manager-objects":     by(manager, create(annotated)),
+		"lethe-manager-specs":       by(manager, create(bot(func(*lethev1.BotDeployment) {}))),
+		"lethe-namespace-label":     by(most, patchOf(plain, `{"metadata":{"labels":{"lethe.dev/tenant":"acme"}}}`)),
+		"lethe-network":             by(most, create(service(tenantNS, "mutation"))),
+		"lethe-no-orphans":          by(operator, removeWith(there, client.PropagationPolicy(metav1.DeletePropagationOrphan))),
+		"lethe-object-counts":       by(most, create(halfMap)),
+		"lethe-object-size":         by(most, create(bot(func(b *lethev1.BotDeployment) { b.Labels = numbered(33) }))),
+		"lethe-own-objects":         by(editor, remove(plan)),
+		"lethe-pod-access":          by(most, func(ctx context.Context, c identity) error { return connect(ctx, c, tenantNS, "absent", "exec") }),
+		"lethe-pod-identity":        by(cluster(), create(pod(func(s *corev1.PodSpec) { s.AutomountServiceAccountToken = nil }))),
 		"lethe-pod-secrets": by(cluster(), create(pod(func(s *corev1.PodSpec) {
 			s.Volumes = []corev1.Volume{{Name: "s", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s"}}}}
 		}))),

@@ -217,6 +217,7 @@ func TestOnlyTheManagerGivesItsLabel(t *testing.T) {
 		attempt{name: "a ConfigMap in a Tenant's namespace by edit", as: editor, denied: true, try: create(inTenants["configmaps"])},
 		attempt{name: "a ServiceAccount in a Tenant's namespace by edit", as: editor, denied: true, try: create(inTenants["serviceaccounts"])},
 		attempt{name: "a ConfigMap in a Tenant's namespace by who may adopt it", as: adopter, try: create(inTenants["configmaps"])},
+		attempt{name: "its certificates by the keyserver", as: as(keyserverUser, "system:serviceaccounts"), try: create(labelled("lethe-system", "walls")["configmaps"])},
 		attempt{name: "a ConfigMap in a Tenant's namespace by the manager", as: as(managerUser, groupMost), try: create(inTenants["configmaps"])})
 	// Without them no keyserver is ever ready.
 	attempts = append(attempts,

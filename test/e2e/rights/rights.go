@@ -106,6 +106,7 @@ var repairs = map[Use]bool{
 	// TestGoneIsGone
 	{resources.ServiceAccountManager, InCluster, "get", "lethe.dev", "tenants"}: true,
 	// TestRotationWithTheRightsOfTheChart
+	{resources.ServiceAccountKeyserver, stage.KeysNamespace, "update", "", "configmaps"}:  true,
 	{resources.ServiceAccountKeyserver, InTenants, "list", "lethe.dev", "botdeployments"}: true,
 	{resources.ServiceAccountKeyserver, InTenants, "list", "lethe.dev", "datastores"}:     true,
 }

@@ -117,7 +117,7 @@ func TestProcess(t *testing.T) {
 		}
 		defer raw.Close()
 		if status, err := attack.Status(raw, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"); err != nil || status != http.StatusHTTPVersionNotSupported {
-			return fmt.Errorf("HTTP/2 in clear: %d, %v", status, err)
+			return fmt.Errorf("HTTP/2 in clear: %d, %w", status, err)
 		}
 		return nil
 	})

@@ -58,7 +58,7 @@ func (s *shell) pendingKeys(ctx context.Context, c client.Client, namespace stri
 
 func (s *shell) printPending(list []keyserver.PendingKeys, output string) error {
 	if output == "json" {
-		b, err := json.MarshalIndent(list, "", "  ")
+		b, err := json.MarshalIndent(list, "", "  ") //nolint:gosec // G117: the name of a Secret, and nothing out of it
 		if err != nil {
 			return fmt.Errorf("encode the keys that wait: %w", err)
 		}

@@ -168,7 +168,7 @@ func IsProcess() bool { return os.Getenv(processVariable) != "" }
 // Start runs the program of a package whose TestMain asks IsProcess, as it is shipped.
 func Start(t testing.TB, env []string, args ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, cmd: exec.CommandContext(t.Context(), os.Args[0], args...), shown: &output{}} //nolint:gosec // the test's own program
+	p := &Process{t: t, cmd: exec.CommandContext(t.Context(), os.Args[0], args...), shown: &output{}}
 	p.cmd.Env = append(append(os.Environ(), processVariable+"=1"), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.shown, p.shown
 	if err := p.cmd.Start(); err != nil {

@@ -83,6 +83,7 @@ func Connect(ctx context.Context, t Target, password string, clock func() time.T
 	// A server that asks for the password itself, or for its MD5, gets nothing, and one that asks for nothing has not shown that it knows it.
 	// Where the server offers it, the exchange is bound to the certificate of this very connection.
 	cfg.RequireAuth, cfg.ChannelBinding = "scram-sha-256", "prefer"
+	cfg.BuildFrontend = checkedFrontend
 	cfg.Fallbacks, cfg.ConnectTimeout = nil, connectTimeout
 	// Every statement is planned for its own values: a plan for other cutoffs may read the whole table. plan_cache_mode would
 	// do the same to the checks of foreign keys, which run for each row.
@@ -120,7 +121,12 @@ func classifyConnect(t Target, err error) error {
 	var name x509.HostnameError
 	var verify *tls.CertificateVerificationError
 	var server *pgconn.PgError
+	var weak *weakIterations
 	switch {
+	case errors.As(err, &weak):
+		return &Error{Reason: report.ReasonNoSCRAM, Message: fmt.Sprintf(
+			"%s asks for %d iterations of SCRAM for role %q, and fewer than %d are not answered, since they make a password cheap to guess: set scram_iterations to %d or more and set the role's password again; where nobody lowered it, ask what answers at that address",
+			where, weak.asked, t.Username, minIterations, minIterations)}
 	case errors.As(err, &name):
 		return &Error{Reason: report.ReasonUntrustedCertificate, Message: fmt.Sprintf(
 			"the certificate of %s is for another name: put a name that it holds into spec.postgres.host, or give the server a certificate for this one", where)}

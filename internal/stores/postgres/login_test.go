@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -180,6 +181,77 @@ func TestAServerProvesThatItKnowsThePassword(t *testing.T) {
 				t.Error("the password was said")
 			}
 		})
+	}
+}
+
+// TestFewIterationsAreNotAnswered: whatever a server whose certificate is trusted asks for, it gets no proof that is cheap to guess the
+// password from.
+func TestFewIterationsAreNotAnswered(t *testing.T) {
+	for challenge, refused := range map[string]bool{"i=1": true, "i=4095": true, "i=0": true, "i=-1": true, "i=1,i=4096": true, "i=4096,i=1": true, "i=4096": false, "i=40960": false} {
+		t.Run(challenge, func(t *testing.T) {
+			heard := make(chan []byte, 1)
+			target := listener(t, func(conn *tls.Conn, backend *pgproto3.Backend) {
+				var rest []byte
+				defer func() { heard <- rest }()
+				if _, err := backend.ReceiveStartupMessage(); err != nil {
+					return
+				}
+				backend.Send(&pgproto3.NoticeResponse{Message: "hello"})
+				backend.Send(&pgproto3.AuthenticationSASL{AuthMechanisms: []string{"SCRAM-SHA-256"}})
+				if backend.Flush() != nil || backend.SetAuthType(pgproto3.AuthTypeSASL) != nil {
+					return
+				}
+				first, err := backend.Receive()
+				if err != nil {
+					return
+				}
+				_, nonce, _ := strings.Cut(string(first.(*pgproto3.SASLInitialResponse).Data), ",r=")
+				backend.Send(&pgproto3.AuthenticationSASLContinue{Data: []byte("r=" + nonce + "more,s=c2FsdHNhbHQ=," + challenge)})
+				_ = backend.Flush()
+				// What comes now is the proof, or nothing.
+				_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+				one := make([]byte, 1)
+				n, _ := io.ReadFull(conn, one)
+				rest = one[:n]
+			})
+			s, err := Connect(t.Context(), target, secret, time.Now)
+			var known *Error
+			if !errors.As(err, &known) || s != nil {
+				t.Fatalf("connected: %v", err)
+			}
+			if proof := len(<-heard) > 0; proof == refused {
+				t.Errorf("a proof was sent: %t: %v", proof, err)
+			}
+			if refused && strings.Count(challenge, "i=") == 1 && known.Reason != report.ReasonNoSCRAM {
+				t.Errorf("reason %s: %v", known.Reason, err)
+			}
+			if challenge == "i=1" && !strings.Contains(err.Error(), "scram_iterations") {
+				t.Errorf("the message does not say what to do: %v", err)
+			}
+		})
+	}
+}
+
+// TestALoginInPieces: a server's messages come in pieces of any size, and what follows the login is handed on as it is.
+func TestALoginInPieces(t *testing.T) {
+	var wire []byte
+	for _, m := range []pgproto3.BackendMessage{&pgproto3.AuthenticationSASLContinue{Data: []byte("r=a,s=b,i=4096")}, &pgproto3.AuthenticationOk{},
+		&pgproto3.ReadyForQuery{TxStatus: 'I'}} {
+		b, err := m.Encode(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wire = append(wire, b...)
+	}
+	wire = append(wire, bytes.Repeat([]byte{'x'}, 2*maxLogin)...)
+	got, err := io.ReadAll(&loginReader{from: iotest.OneByteReader(bytes.NewReader(wire))})
+	if err != nil || !bytes.Equal(got, wire) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(wire), err)
+	}
+	for name, wire := range map[string][]byte{"too long": {'R', 0xff, 0, 0, 0}, "too short": {'R', 0, 0, 0, 3}} {
+		if got, err := io.ReadAll(&loginReader{from: bytes.NewReader(wire)}); err == nil || len(got) > 0 {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
 	}
 }
 

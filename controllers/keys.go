@@ -49,7 +49,7 @@ func keyProblem(condition string, err error) error {
 	case "":
 		p.Reason = ReasonKeyserverUnavailable
 		p.Message = "The keyserver cannot be reached; it is asked again. What runs already goes on running."
-	case protocol.ReasonKeyMissing, protocol.ReasonKeysAltered, protocol.ReasonKeysRolledBack, protocol.ReasonRevoked, protocol.ReasonForbidden, protocol.ReasonBadRequest:
+	case protocol.ReasonKeyMissing, protocol.ReasonKeysChoice, protocol.ReasonKeysAltered, protocol.ReasonKeysRolledBack, protocol.ReasonRevoked, protocol.ReasonForbidden, protocol.ReasonBadRequest:
 		p.Reason, p.Message, p.Stalled, p.after = reason, err.Error(), true, strangerWait
 	default:
 		p.Reason, p.Message = reason, err.Error()

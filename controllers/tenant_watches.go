@@ -36,7 +36,7 @@ func (r *TenantReconciler) SetupWithManager(mgr ctrl.Manager, options controller
 		return isHeld(e.ObjectOld) != isHeld(e.ObjectNew)
 	}})
 	err := ctrl.NewControllerManagedBy(mgr).
-		For(&v1alpha1.Tenant{}, builder.WithPredicates(predicate.Or(ownChange(), uidRangeChange()))).
+		For(&v1alpha1.Tenant{}, builder.WithPredicates(predicate.Or(ownChange(), uidRangeChange(), keysChoice()))).
 		Owns(&rbacv1.RoleBinding{}, builder.WithPredicates(childChange())).
 		Owns(&networkingv1.NetworkPolicy{}, builder.WithPredicates(childChange())).
 		Owns(&corev1.ResourceQuota{}, builder.WithPredicates(childChange())).
@@ -59,6 +59,13 @@ func (r *TenantReconciler) SetupWithManager(mgr ctrl.Manager, options controller
 		return fmt.Errorf("set up the Tenant controller: %w", err)
 	}
 	return nil
+}
+
+// keysChoice lets a Tenant through for which somebody has chosen whose keys it gets: the keyserver is asked again.
+func keysChoice() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return e.ObjectOld.GetAnnotations()[v1alpha1.AnnotationKeys] != e.ObjectNew.GetAnnotations()[v1alpha1.AnnotationKeys]
+	}}
 }
 
 // ownChange lets an object of ours through when its spec has changed (which a deletion counts as), when a hand took our

@@ -66,8 +66,9 @@ const (
 	// (admission policy lethe-changes-paused). The manager writes it and takes it away; who may update the Tenant may take it away too.
 	AnnotationChangesPaused = "lethe.dev/changes-paused-until"
 	// AnnotationKeys on a Tenant with the value KeysNew says that it gets new keys, also where those of an earlier Tenant that was
-	// the same wait for their destruction. Who makes a Tenant without it needs the verb "adopt" on it; it never changes
-	// afterwards (admission policy lethe-tenant-keys).
+	// the same wait for their destruction. The kid of a sealing key says that it gets those among which that one is. Left out,
+	// the same external identifiers are asked for. Who makes a Tenant with anything but KeysNew, or changes it, needs the verb
+	// "adopt" on it (admission policy lethe-tenant-keys).
 	AnnotationKeys = "lethe.dev/sealing-keys"
 	KeysNew        = "New"
 	// LabelManagedBy with the value ManagedByLethe is on every child object; caches select by it.
@@ -93,6 +94,15 @@ const (
 // ReasonForeignNetworkPolicy of IsolationReady on a Tenant: a network policy of another hand is in its namespaces. The manager
 // starts no bot then, and the keyserver gives no pod its credentials.
 const ReasonForeignNetworkPolicy = "ForeignNetworkPolicy"
+
+// ReasonForeignObject of IsolationReady on a Tenant: a Service, an EndpointSlice, a pod or what makes pods was in one of its
+// namespaces before the walls were, and is not Lethe's. It means the same.
+const ReasonForeignObject = "ForeignObject"
+
+// IsForeign says whether a reason of IsolationReady is that something of another hand is in a Tenant's namespaces.
+func IsForeign(reason string) bool {
+	return reason == ReasonForeignNetworkPolicy || reason == ReasonForeignObject
+}
 
 // The ConfigMap in each tenant namespace that holds the key to seal to, the file in it, and that file's format.
 const (

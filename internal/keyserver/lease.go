@@ -59,6 +59,9 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	sub := &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret, seen: store.Status.CredentialsGeneration}
 	var keys *objectKeys
 	if req.PublicKey != "" {
+		if err := isolated(tenant); err != nil {
+			return nil, err
+		}
 		if keys, err = s.storedKeys(ctx, sub, tenant); err != nil {
 			return nil, err
 		}

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -25,7 +26,7 @@ func pendingSecretName(tenantUID string) string { return pendingPrefix + tenantU
 
 // pendingDoc holds what of a deleted Tenant waits for the end of the grace: the private keys under the KEK, which no call uses,
 // and what belongs to them. A Tenant that is the same in everything that Binding covers, made by somebody who may adopt it,
-// gets them back.
+// gets them back; one without external identifiers only when it names one of the keys.
 type pendingDoc struct {
 	Realm   string    `json:"realm"`
 	Tenant  string    `json:"tenant"`
@@ -33,6 +34,8 @@ type pendingDoc struct {
 	Binding string    `json:"binding"`
 	Deleted time.Time `json:"deleted"`
 	Until   time.Time `json:"until"`
+	// Named says that a person brought these keys back out of a backup for this Tenant: it need not name them again.
+	Named bool `json:"named,omitempty"`
 	// Seal are the keys, wrapped under the KEK for the purpose "pending": no other use of a wrapped key opens them.
 	Seal     []sealDoc      `json:"seal"`
 	UIDRange uidRangeDoc    `json:"uidRange"`
@@ -126,13 +129,38 @@ type waiting struct {
 	doc    pendingDoc
 }
 
+// holds says whether a sealing key of that name is among those that wait.
+func (d pendingDoc) holds(kid string) bool {
+	return slices.ContainsFunc(d.Seal, func(k sealDoc) bool { return k.KID == kid })
+}
+
 // waitingFor finds the keys of an earlier Tenant that a Tenant gets back: the same in everything, within the grace, and its maker
 // may adopt. Admission (lethe-tenant-keys) lets only such a person, or program, make a Tenant without the annotation that
-// asks for new keys, and lets nobody change the annotation afterwards.
+// asks for new keys, or change the annotation. A name and namespaces alone are no identity, since the next customer can have them:
+// without external identifiers the annotation has to name a key of the earlier Tenant, and until it says the one or the other
+// nothing is made.
 func (s *Server) waitingFor(ctx context.Context, tenant *v1alpha1.Tenant) (*waiting, error) {
-	if tenant.Annotations[v1alpha1.AnnotationKeys] != "" {
+	named := tenant.Annotations[v1alpha1.AnnotationKeys]
+	if named == v1alpha1.KeysNew {
 		return nil, nil
 	}
+	found, err := s.sameAs(ctx, tenant, named)
+	switch {
+	case err != nil:
+		return nil, err
+	case named != "" && found == nil:
+		return nil, refuse(protocol.ReasonKeysChoice, "the annotation %s names a sealing key, and no deleted Tenant with this name, these namespaces and these external identifiers left it: "+
+			"correct it by what 'kubectl lethe keys pending' lists, restore the backup, or set it to %s", v1alpha1.AnnotationKeys, v1alpha1.KeysNew)
+	case named == "" && found != nil && len(tenant.Spec.ExternalIDs) == 0 && !found.doc.Named:
+		return nil, refuse(protocol.ReasonKeysChoice, "a deleted Tenant of this name and these namespaces left keys, and without spec.externalIDs nothing says that it is the same customer: "+
+			"set the annotation %s to %s to have them back, or to %s for new ones", v1alpha1.AnnotationKeys, found.doc.Seal[0].KID, v1alpha1.KeysNew)
+	}
+	return found, nil
+}
+
+// sameAs finds the keys that the last Tenant left which was the same in everything that Binding covers; where one is named, those
+// among which it is.
+func (s *Server) sameAs(ctx context.Context, tenant *v1alpha1.Tenant, named string) (*waiting, error) {
 	var found *waiting
 	binding := bindingOf(s.Realm, tenant)
 	err := s.eachKeySecret(ctx, client.MatchingLabels{v1alpha1.LabelTenant: tenant.Name}, func(secret *corev1.Secret) error {
@@ -143,7 +171,8 @@ func (s *Server) waitingFor(ctx context.Context, tenant *v1alpha1.Tenant) (*wait
 		if _, err := openKEKDocument(secret, formatPending, s.kek(), &doc); err != nil {
 			return s.refuseDocument(err, "")
 		}
-		if doc.Realm != s.Realm || doc.Tenant != tenant.Name || doc.Binding != binding || !s.Clock.Now().Before(doc.Until) {
+		if doc.Realm != s.Realm || doc.Tenant != tenant.Name || doc.Binding != binding || !s.Clock.Now().Before(doc.Until) ||
+			len(doc.Seal) == 0 || (named != "" && !doc.holds(named)) {
 			return nil
 		}
 		if found == nil || found.doc.Deleted.Before(doc.Deleted) {

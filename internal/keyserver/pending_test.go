@@ -2,10 +2,14 @@ package keyserver
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -17,6 +21,14 @@ func (w *world) deleteTenant() {
 	w.Helper()
 	w.must(testEnv.Client.Delete(w.Context(), w.tenant))
 	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo("Tenant", w.tenant)}, nil))
+}
+
+// identify gives the Tenant an external identifier, by which it is the same customer when it comes back.
+func (w *world) identify() {
+	w.Helper()
+	w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
+	w.tenant.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: w.tenant.Name}}
+	w.must(testEnv.Client.Update(w.Context(), w.tenant))
 }
 
 // tenantAgain makes a Tenant of the same name, with the namespaces that the one before had taken.
@@ -45,8 +57,9 @@ func TestADeletedTenantsKeysWaitForTheSameTenantOnly(t *testing.T) {
 		"after the grace":   {func(*v1alpha1.Tenant) {}, Grace, false},
 		"asks for new keys": {func(n *v1alpha1.Tenant) { n.Annotations = map[string]string{v1alpha1.AnnotationKeys: v1alpha1.KeysNew} }, 0, false},
 		"another external identifier": {func(n *v1alpha1.Tenant) {
-			n.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: n.Name}}
+			n.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: "other"}}
 		}, 0, false},
+		"no external identifier": {func(n *v1alpha1.Tenant) { n.Spec.ExternalIDs = nil }, 0, false},
 		"one namespace more": {func(n *v1alpha1.Tenant) {
 			n.Spec.Namespaces = append(n.Spec.Namespaces, v1alpha1.TenantNamespace{Name: "more-" + n.Name})
 		}, 0, false},
@@ -54,6 +67,7 @@ func TestADeletedTenantsKeysWaitForTheSameTenantOnly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
+			w.identify()
 			first := w.tenantKeys()
 			bot, _ := w.newBot("support", func(b *v1alpha1.BotDeployment) {
 				b.Spec.Credentials[0].Sealed = w.seal(w.place(sealing.KindBotDeployment, "support", "telegram", 2), w.secret())
@@ -105,11 +119,92 @@ func TestADeletedTenantsKeysWaitForTheSameTenantOnly(t *testing.T) {
 	}
 }
 
+// TestANameIsNoIdentity: where neither Tenant has an external identifier, the next customer may have the name and the namespaces. It
+// gets nothing of the former one unless it names a key of it; until its maker has said which, it gets no keys at all.
+func TestANameIsNoIdentity(t *testing.T) {
+	for name, tc := range map[string]struct {
+		says    func(kid string) string
+		change  func(*v1alpha1.Tenant)
+		refused bool
+		revived bool
+	}{
+		"says nothing":                 {says: func(string) string { return "" }, refused: true},
+		"asks for new keys":            {says: func(string) string { return v1alpha1.KeysNew }},
+		"names a key":                  {says: func(kid string) string { return kid }, revived: true},
+		"names a key that nobody left": {says: func(string) string { return "0123456789abcdef" }, refused: true},
+		"names a key, and has another identifier": {says: func(kid string) string { return kid }, refused: true, change: func(n *v1alpha1.Tenant) {
+			n.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: n.Name}}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			first := w.tenantKeys()
+			kid := first.SealingKeys[0].KID
+			w.deleteTenant()
+			w.tenantAgain(func(n *v1alpha1.Tenant) {
+				if says := tc.says(kid); says != "" {
+					n.Annotations = map[string]string{v1alpha1.AnnotationKeys: says}
+				}
+				if tc.change != nil {
+					tc.change(n)
+				}
+			})
+			if tc.refused {
+				refusal := w.askTenant(nil)
+				w.wantRefusal(refusal, protocol.ReasonKeysChoice)
+				if !strings.Contains(refusal.Message, v1alpha1.AnnotationKeys) || !strings.Contains(refusal.Message, v1alpha1.KeysNew) {
+					t.Errorf("the refusal does not say what to do: %s", refusal.Message)
+				}
+				if !w.secretGone("lethe-keys", tenantSecretName(w.tenant.Name)) {
+					t.Error("keys were made all the same")
+				}
+				// Its maker chooses, and it goes on.
+				w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
+				w.tenant.Annotations = map[string]string{v1alpha1.AnnotationKeys: v1alpha1.KeysNew}
+				w.must(testEnv.Client.Update(t.Context(), w.tenant))
+			}
+			second := w.tenantKeys()
+			if same := second.SealingKeys[0].KID == kid; same != tc.revived {
+				t.Errorf("has the former customer's keys: %t", same)
+			}
+			if same := second.UIDRange == first.UIDRange; same != tc.revived {
+				t.Errorf("has the former customer's user ids: %t", same)
+			}
+		})
+	}
+}
+
+// TestAForgottenDocumentThatIsWrittenBack: what the threat model says of it. Nothing live holds the generation of what waits, so
+// that a writer of lethe-keys who kept a copy ends no grace, and lengthens none either.
+func TestAForgottenDocumentThatIsWrittenBack(t *testing.T) {
+	for name, tc := range map[string]struct {
+		after time.Duration
+		back  bool
+	}{"within the grace": {Grace - time.Minute, true}, "after it": {Grace, false}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.identify()
+			first := w.tenantKeys()
+			w.deleteTenant()
+			kept := w.getSecret("lethe-keys", pendingSecretName(string(w.tenant.UID)))
+			w.must(testEnv.Client.Delete(t.Context(), kept.DeepCopy())) // as keys forget --now does
+			w.clock.SetTime(w.clock.Now().Add(tc.after))
+			w.must(testEnv.Client.Create(t.Context(), &corev1.Secret{Type: kept.Type, Data: kept.Data,
+				ObjectMeta: metav1.ObjectMeta{Namespace: kept.Namespace, Name: kept.Name, Labels: kept.Labels}}))
+			w.tenantAgain()
+			if back := w.tenantKeys().SealingKeys[0].KID == first.SealingKeys[0].KID; back != tc.back {
+				t.Errorf("the keys are back: %t", back)
+			}
+		})
+	}
+}
+
 // TestDeletingATenantSurvivesACrash: wherever the keyserver dies, nothing opens in the end and the keys wait once.
 func TestDeletingATenantSurvivesACrash(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		for at := 1; ; at++ {
 			w := newWorld(t)
+			w.identify()
 			first := w.tenantKeys()
 			bot, _ := w.newBot(fmt.Sprintf("bot-%t-%d", after, at))
 			set := w.storeAndRecord(bot).Secret

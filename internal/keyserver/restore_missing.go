@@ -77,6 +77,7 @@ func (r *restoring) waits(name string) bool {
 }
 
 func (r *restoring) wait(doc pendingDoc, generation int64) error {
+	doc.Named = true
 	r.blocks[doc.Tenant] = doc.UIDRange
 	r.out.Waiting = append(r.out.Waiting, fmt.Sprintf("the keys of Tenant %s are its again when it is made before %s with the same namespaces and external identifiers, by who may adopt it",
 		doc.Tenant, doc.Until.Format("2006-01-02 15:04 MST")))

@@ -47,6 +47,8 @@ type orphanScene struct {
 func newOrphanScene(t *testing.T) *orphanScene {
 	t.Helper()
 	s := &orphanScene{world: newRotationWorld(t)}
+	s.identify()
+	s.tenantKeys()
 	s.bot, _ = s.newBot("support", telegram)
 	s.botSet = s.storeAndRecord(s.bot).Secret
 	s.chat = s.newStore("chat", "")
@@ -66,6 +68,7 @@ func newOrphanScene(t *testing.T) *orphanScene {
 	// Another tenant, whose bot is being deleted: the manager's to revoke.
 	mine, ns := s.tenant, s.ns
 	s.tenant, s.ns = s.newTenant(v1alpha1.TenantCustomer)
+	s.identify()
 	s.tenantKeys()
 	lives, _ := s.newBot("lives")
 	going, _ := s.newBot("going", func(b *v1alpha1.BotDeployment) { b.Finalizers = []string{"example.com/hold"} })
@@ -359,6 +362,7 @@ func (w *world) alter(name string) {
 // TestTwoKeyserversSweep: both at once, each with its own memory, in the rights that they have in a cluster.
 func TestTwoKeyserversSweep(t *testing.T) {
 	w := newWorld(t)
+	w.identify()
 	w.tenantKeys()
 	bot, _ := w.newBot("support")
 	set := w.storeAndRecord(bot).Secret

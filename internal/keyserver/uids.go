@@ -101,11 +101,21 @@ func (s *Server) tryAllocateUIDs(ctx context.Context) (uidRangeDoc, error) {
 	return block, s.Client.Create(ctx, fresh)
 }
 
-// highestUID is behind every id that any tenant is known to have, by its document and by its status, or the very first. It
-// is looked for once in a process: the counter may have been lost, or be an earlier copy.
+// highestUID is behind every id that any tenant is known to have, by its document, by its status, and by what waits of a deleted
+// one, or the very first. It is looked for once in a process: the counter may have been lost, or be an earlier copy. What a
+// Tenant had that is gone altogether is then not known.
 func (s *Server) highestUID(ctx context.Context) (int64, error) {
 	highest := int64(firstUID)
 	err := s.eachKeySecret(ctx, nil, func(secret *corev1.Secret) error {
+		if strings.HasPrefix(secret.Name, pendingPrefix) {
+			var doc pendingDoc
+			if _, err := openKEKDocument(secret, formatPending, s.kek(), &doc); err != nil {
+				s.Log.Warn("The user ids of a deleted tenant are not known, since what waits of it does not open", "secret", secret.Name, "cause", err)
+				return nil
+			}
+			highest = max(highest, doc.UIDRange.end())
+			return nil
+		}
 		if !strings.HasPrefix(secret.Name, tenantPrefix) {
 			return nil
 		}

@@ -198,3 +198,29 @@ func TestRestoreKeepsUserIDs(t *testing.T) {
 		t.Errorf("a later tenant has ids from %d on", next.First)
 	}
 }
+
+// TestALostCounterKnowsWhatWaits: the ids of a deleted Tenant whose keys wait are no other customer's, although the counter is an
+// earlier copy: should it come back, it has them again.
+func TestALostCounterKnowsWhatWaits(t *testing.T) {
+	w := newInstallation(t)
+	w.askRange()
+	early := w.getSecret(w.opts.KeysNamespace, uidsName)
+	w.tenant, w.ns = w.newTenant(v1alpha1.TenantCustomer)
+	w.identify()
+	waiting, former := w.askRange(), w.tenant
+	w.deleteTenant()
+	now := w.getSecret(w.opts.KeysNamespace, uidsName)
+	now.Data = early.Data
+	w.must(testEnv.Client.Update(t.Context(), now))
+	w.tenant, w.ns = w.newTenant(v1alpha1.TenantCustomer)
+	w.restart()
+	next := w.askRange()
+	if next.First < waiting.First+waiting.Size {
+		t.Errorf("the next customer has ids from %d on, what waits has %+v", next.First, waiting)
+	}
+	w.tenant = former
+	w.tenantAgain()
+	if again := w.tenantKeys().UIDRange; again != waiting {
+		t.Errorf("the former customer has %+v and had %+v", again, waiting)
+	}
+}

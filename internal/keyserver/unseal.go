@@ -11,7 +11,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -61,8 +60,8 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	if !slices.Contains(keys.doc.Sets, credentials) {
 		return nil, refuse(protocol.ReasonPodMismatch, "the pod's annotation %s names no credentials of this bot", v1alpha1.AnnotationCredentials)
 	}
-	if c := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionIsolationReady); c != nil && c.Reason == v1alpha1.ReasonForeignNetworkPolicy {
-		return nil, later(protocol.ReasonNotIsolated, 30, "Tenant %s is not isolated: %s", tenant.Name, c.Message)
+	if err := isolated(tenant); err != nil {
+		return nil, err
 	}
 	if err := s.matchBot(set, pod, bot, tenant); err != nil {
 		return nil, err

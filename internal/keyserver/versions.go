@@ -17,8 +17,10 @@ const (
 	// maxUnusedCredentials bounds the names in an object's document that the spec no longer has; the ones unused longest go
 	// to the tenant's versions.
 	maxUnusedCredentials = 64
-	// maxVersions bounds what a tenant remembers of objects and names that are gone; the oldest are forgotten first.
-	maxVersions = 1000
+	// maxVersions bounds what a tenant remembers of objects and names that are gone, and maxVersionsOfObject what it remembers of one
+	// name. Of the object with the most the oldest are forgotten first.
+	maxVersions         = 1000
+	maxVersionsOfObject = 256
 	// rememberTries is how often the document is read again because another replica wrote it at the same time.
 	rememberTries = 8
 )
@@ -46,6 +48,11 @@ type versionEntry struct {
 	Digest     string `json:"digest,omitempty"` // of the sealed value that had it
 }
 
+// object is what its name was: whoever makes many credentials under one name pushes out that name's own.
+func (e versionEntry) object() string {
+	return strings.Join([]string{e.Kind, e.Namespace, e.Name}, "/")
+}
+
 func (e versionEntry) key() string {
 	return strings.Join([]string{e.Kind, e.Namespace, e.Name, e.Credential}, "/")
 }
@@ -63,7 +70,7 @@ func entriesOf(doc objectDoc, names ...string) []versionEntry {
 	return out
 }
 
-// mergeVersions puts entries behind those that are there. A version never goes back. The oldest are dropped.
+// mergeVersions puts entries behind those that are there. A version never goes back. What is too much is dropped.
 func mergeVersions(have, more []versionEntry) []versionEntry {
 	highest := map[string]versionEntry{}
 	for _, e := range append(slices.Clone(have), more...) {
@@ -90,7 +97,43 @@ func mergeVersions(have, more []versionEntry) []versionEntry {
 		last.Highest, last.Digest = highest[e.key()].Highest, highest[e.key()].Digest
 		out = append(out, last)
 	}
-	return out[max(0, len(out)-maxVersions):]
+	return boundVersions(out)
+}
+
+// boundVersions forgets entries, the oldest first: those of an object beyond its bound, then from the objects with the most, so
+// that many credentials under one name push out none of another name.
+func boundVersions(entries []versionEntry) []versionEntry {
+	count := map[string]int{}
+	for _, e := range entries {
+		count[e.object()]++
+	}
+	total := func(keep int) (sum int) {
+		for _, n := range count {
+			sum += min(n, keep)
+		}
+		return sum
+	}
+	keep := maxVersionsOfObject
+	for keep > 1 && total(keep-1) > maxVersions {
+		keep--
+	}
+	over := total(keep) - maxVersions // as many objects with that many lose one more, those with the oldest entries first
+	drop := map[string]int{}
+	for _, e := range entries {
+		object := e.object()
+		if _, seen := drop[object]; seen || count[object] < keep {
+			continue
+		}
+		drop[object] = count[object] - keep
+		if over > 0 {
+			drop[object]++
+			over--
+		}
+	}
+	return slices.DeleteFunc(entries, func(e versionEntry) bool {
+		drop[e.object()]--
+		return drop[e.object()] >= 0
+	})
 }
 
 // versions reads what a tenant remembers; none when there is nothing.

@@ -2,6 +2,7 @@ package keyserver
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,5 +180,96 @@ func TestMergedVersions(t *testing.T) {
 	}
 	if got := mergeVersions(many, []versionEntry{entry("last", 1, "")}); len(got) != maxVersions || got[maxVersions-1].Name != "last" || got[0].Name != "6" {
 		t.Errorf("%d entries, from %s to %s", len(got), got[0].Name, got[len(got)-1].Name)
+	}
+}
+
+// TestManyCredentialsPushOutNoOtherBots: sixteen bots with all the credentials that they can have, thrown away, leave what is
+// remembered of others.
+func TestManyCredentialsPushOutNoOtherBots(t *testing.T) {
+	w := newWorld(t)
+	w.tenantKeys()
+	bot, _ := w.newBot("support")
+	older := bot.Spec.Credentials[0].Sealed
+	w.storeAndRecord(bot)
+	w.setSealed(bot, w.seal(w.place(sealing.KindBotDeployment, "support", "telegram", 2), w.secret()))
+	w.deleteBot(bot)
+	var thrown []versionEntry
+	for b := range 16 {
+		for c := range 64 {
+			thrown = append(thrown, versionEntry{Kind: sealing.KindBotDeployment, Namespace: w.ns, Name: fmt.Sprintf("x%d", b), UID: "u", Credential: fmt.Sprintf("c%d", c), Highest: 1})
+		}
+	}
+	w.must(w.server.rememberVersions(t.Context(), w.tenant.Name, string(w.tenant.UID), thrown))
+	again := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "support"}, Spec: bot.Spec}
+	again.Spec.Credentials[0].Sealed = older
+	w.must(testEnv.Client.Create(t.Context(), again))
+	if got := w.store(again).Items[0]; got.Reason != protocol.ReasonRolledBack {
+		t.Errorf("an older value of a bot that is made again: %+v", got)
+	}
+}
+
+func TestVersionsAreBoundedByObject(t *testing.T) {
+	entry := func(name, credential string) versionEntry {
+		return versionEntry{Kind: "BotDeployment", Namespace: "a", Name: name, Credential: credential, Highest: 1}
+	}
+	count := func(entries []versionEntry) map[string]int {
+		counts := map[string]int{}
+		for _, e := range entries {
+			counts[e.Name]++
+		}
+		return counts
+	}
+	var many []versionEntry
+	for i := range maxVersionsOfObject + 3 {
+		many = append(many, entry("one", fmt.Sprint(i)))
+	}
+	if got := boundVersions(slices.Clone(many)); len(got) != maxVersionsOfObject || got[0].Credential != "3" {
+		t.Errorf("%d of one object, the first %s", len(got), got[0].Credential)
+	}
+	// Five hundred names with two each, one with four and the oldest with one: the four give first, nobody loses all.
+	many = []versionEntry{entry("oldest", "c")}
+	for i := range 500 {
+		many = append(many, entry(fmt.Sprint(i), "a"), entry(fmt.Sprint(i), "b"))
+	}
+	for i := range 4 {
+		many = append(many, entry("four", fmt.Sprint(i)))
+	}
+	got := boundVersions(slices.Clone(many))
+	if counts := count(got); len(got) != maxVersions || counts["oldest"] != 1 || counts["four"] != 2 || len(counts) != 502 {
+		t.Errorf("%d entries of %d objects, oldest %d, four %d", len(got), len(counts), counts["oldest"], counts["four"])
+	}
+	if got := boundVersions(slices.Clone(got)); len(got) != maxVersions {
+		t.Errorf("%d entries the second time", len(got))
+	}
+}
+
+// TestAnEarlierListOfVersions: what the threat model says of whoever writes lethe-keys: an earlier copy of the list is believed, and
+// what went since begins anew. What the objects' own documents say is not touched by it.
+func TestAnEarlierListOfVersions(t *testing.T) {
+	w := newWorld(t)
+	w.tenantKeys()
+	gone := func(name string) *v1alpha1.BotDeployment {
+		bot, _ := w.newBot(name)
+		w.storeAndRecord(bot)
+		w.setSealed(bot, w.seal(w.place(sealing.KindBotDeployment, name, "telegram", 2), w.secret()))
+		return bot
+	}
+	again := func(name string) string {
+		bot, _ := w.newBot(name) // its value is of version 1
+		return w.store(bot).Items[0].Reason
+	}
+	first, second := gone("first"), gone("second")
+	w.deleteBot(first)
+	early := w.getSecret("lethe-keys", versionsSecretName(string(w.tenant.UID)))
+	w.deleteBot(second)
+	now := w.getSecret("lethe-keys", early.Name)
+	now.Data = early.Data
+	w.must(testEnv.Client.Update(t.Context(), now))
+	w.restart()
+	if got := again("first"); got != protocol.ReasonRolledBack {
+		t.Errorf("one that the earlier list has: %s", got)
+	}
+	if got := again("second"); got != protocol.ReasonStored {
+		t.Errorf("one that went since: %s", got)
 	}
 }

@@ -37,6 +37,7 @@ const (
 	ReasonNotFound        = "NotFound"        // the object does not exist (any more) under that UID
 	ReasonNoTenant        = "NoTenant"        // the object's namespace belongs to no tenant
 	ReasonKeyMissing      = "KeyMissing"      // a key that once existed is gone: never made again, restore the backup
+	ReasonKeysChoice      = "KeysChoice"      // keys of an earlier Tenant wait, or are asked for: which ones it gets, its maker has to say
 	ReasonKeysAltered     = "KeysAltered"     // a document of keys is not as the keyserver wrote it: restore the backup
 	ReasonKeysRolledBack  = "KeysRolledBack"  // an earlier copy of a document of keys was put in its place
 	ReasonNoUIDRange      = "NoUIDRange"      // there is no block of user ids left to give to a tenant

@@ -192,6 +192,12 @@ func newManager(ctx context.Context, o options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := controllers.CloseAPIServers(ctx, mgr.GetAPIReader(), &o.settings); err != nil {
+		return nil, err
+	}
+	if err := mgr.Add(controllers.WatchAPIServers(mgr.GetAPIReader(), o.settings)); err != nil {
+		return nil, fmt.Errorf("watch the API server's addresses: %w", err)
+	}
 	err = controllers.Setup(ctx, mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, PolicyKinds: kinds, Changes: changes, Metrics: metrics.Registry})
 	if err != nil {
 		return nil, err

@@ -151,7 +151,7 @@ func (r *BotDeploymentReconciler) ensureIsolation(ctx context.Context, s *botSco
 
 // findKeyserver makes sure that a bot without DNS is told where the keyserver is: nothing would start, and nothing say why.
 func (r *BotDeploymentReconciler) findKeyserver(ctx context.Context, s *botScope) error {
-	if len(s.bot.Spec.Credentials) == 0 || resources.HasDNS(s.bot, s.tenant) || resources.IsSuspended(s.bot, s.tenant) {
+	if len(s.bot.Spec.Credentials) == 0 || resources.HasDNS(r.Settings, s.bot, s.tenant) || resources.IsSuspended(s.bot, s.tenant) {
 		return nil
 	}
 	bundle := &corev1.ConfigMap{}

@@ -69,7 +69,7 @@ func (r *BotDeploymentReconciler) claimOf(ctx context.Context, s *botScope) (*co
 			Condition: v1alpha1.ConditionWorkloadReady, Reason: ReasonTerminating,
 			Message: fmt.Sprintf("PersistentVolumeClaim %s is being deleted: it goes, and its data with it, as soon as no pod uses it.", claim.Name)}}
 	case resources.IsClaimOf(claim, s.bot, s.tenant):
-		return r.record(ctx, desired, claim)
+		return r.record(ctx, desired, claim, false)
 	case s.bot.Spec.Storage.Claim == nil:
 		return nil, foreignVolume("PersistentVolumeClaim %s %s, not this bot's, and is not mounted. To have it, name it in spec.storage.claim.existing of a bot "+
 			"of the same Tenant; to start empty, delete it or give the bot another name.", claim.Name, ownerOfClaim(claim))
@@ -77,7 +77,7 @@ func (r *BotDeploymentReconciler) claimOf(ctx context.Context, s *botScope) (*co
 		if err := r.mayAdopt(ctx, s, claim); err != nil {
 			return nil, err
 		}
-		return r.record(ctx, desired, claim)
+		return r.record(ctx, desired, claim, true)
 	}
 }
 
@@ -131,7 +131,7 @@ func isRecorded(desired, claim *corev1.PersistentVolumeClaim) bool {
 		}
 	}
 	_, asked := claim.Annotations[v1alpha1.AnnotationAdopt]
-	return !asked && claim.DeletionTimestamp == nil
+	return !asked && claim.Annotations[v1alpha1.AnnotationReclaimPolicy] != "" && claim.DeletionTimestamp == nil
 }
 
 // mayAdopt says whether a claim that the spec names, and that is not on record as this bot's, may become so. A namespace can
@@ -166,8 +166,9 @@ func (r *BotDeploymentReconciler) mayAdopt(ctx context.Context, s *botScope, cla
 	return nil
 }
 
-// record writes down whose a claim is, and leaves everything else of it alone.
-func (r *BotDeploymentReconciler) record(ctx context.Context, desired, live *corev1.PersistentVolumeClaim) (*corev1.PersistentVolumeClaim, error) {
+// record writes down whose a claim is, and leaves everything else of it alone. One that is taken over is kept from then on, until
+// somebody who may adopt writes otherwise.
+func (r *BotDeploymentReconciler) record(ctx context.Context, desired, live *corev1.PersistentVolumeClaim, takenOver bool) (*corev1.PersistentVolumeClaim, error) {
 	if isRecorded(desired, live) {
 		return live, nil
 	}
@@ -179,6 +180,9 @@ func (r *BotDeploymentReconciler) record(ctx context.Context, desired, live *cor
 		written.Annotations = map[string]string{}
 	}
 	maps.Copy(written.Labels, desired.Labels)
+	if takenOver || written.Annotations[v1alpha1.AnnotationReclaimPolicy] == "" {
+		written.Annotations[v1alpha1.AnnotationReclaimPolicy] = resources.ReclaimRetain
+	}
 	maps.Copy(written.Annotations, desired.Annotations)
 	delete(written.Annotations, v1alpha1.AnnotationAdopt)
 	// At the version that was judged.
@@ -263,6 +267,13 @@ func (r *BotDeploymentReconciler) releaseVolumes(ctx context.Context, s *botScop
 			continue
 		}
 		policy := resources.ReclaimPolicyOf(s.bot)
+		if s.bot.Spec.Storage.Claim != nil {
+			// What was taken over goes by its record, which only the manager and who may adopt write, as it is now.
+			policy, err = r.recordedPolicy(ctx, claim)
+			if err != nil {
+				return 0, err
+			}
+		}
 		if policy == resources.ReclaimDelete {
 			err = r.Writer.Delete(ctx, claim)
 		} else if claim.Annotations[v1alpha1.AnnotationReclaimPolicy] != policy {
@@ -280,13 +291,26 @@ func (r *BotDeploymentReconciler) releaseVolumes(ctx context.Context, s *botScop
 	return 0, nil
 }
 
+// recordedPolicy is what a claim's record says becomes of it, read live. In doubt it stays.
+func (r *BotDeploymentReconciler) recordedPolicy(ctx context.Context, cached *corev1.PersistentVolumeClaim) (string, error) {
+	claim := &corev1.PersistentVolumeClaim{}
+	err := r.Writer.Live.Get(ctx, client.ObjectKeyFromObject(cached), claim)
+	if client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("read PersistentVolumeClaim %s: %w", cached.Name, err)
+	}
+	if err == nil && claim.UID == cached.UID && claim.Annotations[v1alpha1.AnnotationReclaimPolicy] == resources.ReclaimDelete {
+		return resources.ReclaimDelete, nil
+	}
+	return resources.ReclaimRetain, nil
+}
+
 // keep writes down that a claim stays when its bot goes, which the record did not say yet.
 func (r *BotDeploymentReconciler) keep(ctx context.Context, cached *corev1.PersistentVolumeClaim) error {
 	claim := &corev1.PersistentVolumeClaim{}
 	if err := r.Writer.Live.Get(ctx, client.ObjectKeyFromObject(cached), claim); err != nil {
 		return fmt.Errorf("read PersistentVolumeClaim %s: %w", cached.Name, err)
 	}
-	if claim.UID != cached.UID || claim.Annotations[v1alpha1.AnnotationBotUID] != cached.Annotations[v1alpha1.AnnotationBotUID] {
+	if claim.UID != cached.UID || claim.Annotations[v1alpha1.AnnotationReclaimPolicy] == resources.ReclaimRetain || claim.Annotations[v1alpha1.AnnotationBotUID] != cached.Annotations[v1alpha1.AnnotationBotUID] {
 		return nil
 	}
 	claim.Annotations[v1alpha1.AnnotationReclaimPolicy] = resources.ReclaimRetain

@@ -140,6 +140,8 @@ func TestEveryTenantFieldDoesSomething(t *testing.T) {
 		"foreignNetworkPolicies[].group":         "TestForeignNetworkPolicy",
 		"foreignNetworkPolicies[].resource":      "TestForeignNetworkPolicy",
 		"foreignNetworkPolicies[].name":          "TestForeignNetworkPolicy",
+		"foreignObjects[].kind":                  "TestStrangersAtAdoption",
+		"foreignObjects[].name":                  "TestStrangersAtAdoption",
 		"externalIDs[].type":                     "TestExternalIDClaimedTwice",
 		"externalIDs[].value":                    "TestExternalIDClaimedTwice",
 		"retentionOverrides[].dataClass":         "package plan",

@@ -264,12 +264,12 @@ func (r *TenantReconciler) observeForeign(ctx context.Context, s *tenantScope) (
 	return 0, nil
 }
 
-// errForeign is the problem of a bot whose Tenant has foreign policies, or nil.
+// errForeign is the problem of a bot in whose Tenant's namespaces are foreign policies or objects, or nil.
 func errForeign(tenant *v1alpha1.Tenant) error {
 	c := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionIsolationReady)
-	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != ReasonForeignNetworkPolicy {
+	if c == nil || c.Status != metav1.ConditionFalse || !v1alpha1.IsForeign(c.Reason) {
 		return nil
 	}
-	return &problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonForeignNetworkPolicy, Stalled: true,
+	return &problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: c.Reason, Stalled: true,
 		Message: fmt.Sprintf("Tenant %s is not isolated, so that the bot is neither started nor changed: %s", tenant.Name, c.Message)}}
 }

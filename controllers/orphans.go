@@ -472,6 +472,10 @@ func (s *OrphanSweep) children(ctx context.Context, options ...client.ListOption
 	return children, nil
 }
 
+// notEnded selects pods that still run, or will.
+var notEnded = fields.AndSelectors(fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+	fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)))
+
 // pods of ours in a namespace, read past the cache, which holds none. Those that have ended are left to their controllers.
 func (s *OrphanSweep) pods(ctx context.Context, namespace string) ([]client.Object, error) {
 	if err := s.limit.Wait(ctx); err != nil {
@@ -479,8 +483,6 @@ func (s *OrphanSweep) pods(ctx context.Context, namespace string) ([]client.Obje
 	}
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
-	notEnded := fields.AndSelectors(fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
-		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)))
 	err := s.writer.Live.List(ctx, list, client.InNamespace(namespace), client.MatchingFieldsSelector{Selector: notEnded},
 		client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedByLethe})
 	if err != nil {

@@ -60,6 +60,11 @@ type tenantScope struct {
 	owned, dropped []*corev1.Namespace
 	// walled are the owned ones with everything in place.
 	walled map[string]bool
+	// strangers are objects of other hands from before the walls. suspect says that the Tenant was not isolated, or is not, and
+	// no look has shown otherwise yet; suspicion is what there was.
+	strangers []string
+	suspect   bool
+	suspicion string
 	// waiting is what a deletion waits for.
 	waiting string
 	// held are objects that only somebody else's finalizer keeps, in words.
@@ -76,6 +81,8 @@ func newTenantScope(tenant *v1alpha1.Tenant, now time.Time) *tenantScope {
 	s.observed.Paused = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionChangesPaused)
 	s.observed.KeysOpen = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionKeysReady)
 	s.observed.KEKGrade = tenant.Status.KEKGrade
+	s.suspect = !meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionIsolationReady)
+	s.suspicion = suspicionOf(tenant)
 	if known := tenant.Status.RetainedVolumes; known != nil && tenant.Spec.RetainedVolumes != v1alpha1.RetainedVolumesRelease {
 		s.observed.Retained = namesOf(known.Items)
 	}
@@ -215,6 +222,7 @@ func (r *TenantReconciler) report(ctx context.Context, s *tenantScope) error {
 	if s.gone || s.quiet {
 		return nil
 	}
+	s.noteSuspicion()
 	s.observed.WalledIn = len(s.walled) == len(s.tenant.Spec.Namespaces)
 	st := &s.tenant.Status
 	status.Apply(&st.Conditions, status.Tenant(s.observed), s.tenant.Generation, metav1.NewTime(s.now))

@@ -158,10 +158,13 @@ func (r *TenantReconciler) ensureIsolation(ctx context.Context, s *tenantScope) 
 				Message: fmt.Sprintf("Kubernetes has not counted yet what namespace %s holds (ResourceQuota %s).", namespace.Name, resources.QuotaObjectsName)}})
 			continue
 		}
+		if err := r.lookForStrangers(ctx, s, namespace); err != nil {
+			return 0, err
+		}
 		s.walled[namespace.Name] = true
 		s.record(namespace)
 	}
-	return wait, nil
+	return sooner(wait, s.looked()), nil
 }
 
 // countAgainAfter is how long Kubernetes' quota controller may take. A quota that was made before it knew our kinds it would look

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -222,7 +223,7 @@ func TestNamespaceThatChangesHands(t *testing.T) {
 	})
 	w.becomes(bob, "Ready=True")
 
-	same, naming := makeKeeper("alice-a", "b", "Delete"), makeKeeper("alice-a", "thief", "Delete")
+	same, naming := makeKeeper("alice-a", "b", "Delete"), makeKeeper("alice-a", "thief", "Retain")
 	storageOf(naming, "b-data")
 	w.create(same, naming)
 	w.becomes(same, "Stalled=True/"+ReasonForeignVolume)
@@ -283,7 +284,7 @@ func TestExistingVolumeIsTakenOver(t *testing.T) {
 		name := fmt.Sprintf("restored-%d", i)
 		restored := strangersClaim("adopt-a", name)
 		restored.Annotations = annotations
-		bot := makeKeeper("adopt-a", name, "Delete")
+		bot := makeKeeper("adopt-a", name, "Retain")
 		bot.Spec.Storage.Size = resource.Quantity{}
 		storageOf(bot, name)
 		w.create(restored, bot)
@@ -396,4 +397,106 @@ func TestTenantWithRetainedVolumes(t *testing.T) {
 	w.delete(tenant)
 	w.gone(tenant)
 	w.gone(claimNamed("keeps-a", "b-data"))
+}
+
+// TestWhatWasTakenOverIsKept: who writes bots takes a retained volume over and deletes the bot, and the data is still there. It goes
+// with a bot only where somebody who may adopt has written so on the claim.
+func TestWhatWasTakenOverIsKept(t *testing.T) {
+	w, tenant := withTenant(t, "kept")
+	first := makeKeeper("kept-a", "b", "Retain")
+	w.create(first)
+	w.becomes(first, "Ready=True")
+	claim := claimNamed("kept-a", "b-data")
+	take := func(bot *v1alpha1.BotDeployment, was *v1alpha1.BotDeployment) {
+		t.Helper()
+		w.delete(was)
+		w.gone(was)
+		w.becomes(tenant, "InUse=True/HoldsVolumes")
+		w.create(bot)
+		w.becomes(bot, "Ready=True")
+		if err := w.get(claim); err != nil || claim.Annotations[v1alpha1.AnnotationReclaimPolicy] != resources.ReclaimRetain || !resources.IsClaimOf(claim, bot, tenant) {
+			t.Fatalf("recorded as %v: %v", claim.Annotations, err)
+		}
+	}
+	taker := func(name string) *v1alpha1.BotDeployment {
+		bot := makeKeeper("kept-a", name, "Retain")
+		storageOf(bot, "b-data")
+		return bot
+	}
+	eve := taker("eve")
+	eve.Spec.Storage.ReclaimPolicy = resources.ReclaimDelete
+	if err := w.cluster.Create(t.Context(), eve); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "lethe.dev/reclaim-policy") {
+		t.Fatalf("taken over to be deleted: %v", err)
+	}
+	eve = taker("eve")
+	take(eve, first)
+	eve.Spec.Storage.ReclaimPolicy = resources.ReclaimDelete
+	if err := w.cluster.Update(t.Context(), eve); !apierrors.IsInvalid(err) {
+		t.Errorf("changed afterwards: %v", err)
+	}
+	eve = taker("eve")
+	last := taker("last")
+	take(last, eve)
+	edit(w, claim, func(c *corev1.PersistentVolumeClaim) {
+		c.Annotations[v1alpha1.AnnotationReclaimPolicy] = resources.ReclaimDelete
+	})
+	w.calm()
+	w.restart()
+	w.becomes(last, "Ready=True")
+	if err := w.get(claim); err != nil || claim.Annotations[v1alpha1.AnnotationReclaimPolicy] != resources.ReclaimDelete {
+		t.Errorf("what somebody who may adopt wrote is gone: %v, %v", claim.Annotations, err)
+	}
+	w.delete(last)
+	w.gone(last)
+	w.gone(claim)
+}
+
+// TestVolumesThatWereToGoThroughACrash: the volume of a bot whose finalizer was taken off goes, and nothing else does, wherever the
+// manager dies while it removes it.
+func TestVolumesThatWereToGoThroughACrash(t *testing.T) {
+	w, tenant := withTenant(t, "leftcrash")
+	for at, died := int64(1), true; died; at++ {
+		died = false
+		for _, landed := range []bool{false, true} {
+			suffix := fmt.Sprintf("-%d-%t", at, landed)
+			goes, stays := makeKeeper("leftcrash-a", "goes"+suffix, "Delete"), makeKeeper("leftcrash-a", "stays"+suffix, "Retain")
+			w.create(goes, stays)
+			w.becomes(goes, "Ready=True")
+			w.becomes(stays, "Ready=True")
+			kept := claimNamed("leftcrash-a", "stays"+suffix+"-data")
+			w.calm()
+			w.stop()
+			for _, bot := range []*v1alpha1.BotDeployment{goes, stays} {
+				edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Finalizers = nil })
+				w.delete(bot)
+			}
+			cut := &wire{cutAt: at, after: landed}
+			w.start(cut)
+			w.eventually("the volume that was to go is gone, the other is listed"+suffix, func() error {
+				if w.wire.isDead() {
+					w.restart()
+				}
+				if err := w.isGone(claimNamed("leftcrash-a", "goes"+suffix+"-data")); err != nil {
+					return err
+				}
+				if err := w.get(tenant); err != nil {
+					return err
+				}
+				volumes := tenant.Status.RetainedVolumes
+				if volumes == nil || !slices.ContainsFunc(volumes.Items, func(v v1alpha1.RetainedVolume) bool { return v.Name == kept.Name }) {
+					return fmt.Errorf("%s is not listed: %+v", kept.Name, volumes)
+				}
+				return nil
+			})
+			if err := w.get(kept); err != nil || kept.DeletionTimestamp != nil {
+				t.Errorf("the one that was to stay: %v, %v", kept.DeletionTimestamp, err)
+			}
+			died = died || cut.isDead()
+			w.calm()
+			w.restart() // what was not cut is not cut in the next turn
+		}
+		if !died && at < 3 {
+			t.Errorf("there were only %d writes to die at", at-1)
+		}
+	}
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -164,6 +167,103 @@ func TestForeignPolicyAtAdoption(t *testing.T) {
 	w.create(bot)
 	w.becomes(bot, "Stalled=True/"+ReasonForeignNetworkPolicy)
 	w.delete(openPolicy(namespace.Name, "from-before"))
+	w.becomes(bot, "Ready=True")
+}
+
+// TestStrangersAtAdoption: a namespace that is taken over brings along what may undo its walls from within: a Service that answers the
+// name of a host, pods that can mount a bot's volume, and what makes more of them. No bot starts beside them until they are gone
+// or meant, also after a restart, and what belongs to them need not be named.
+func TestStrangersAtAdoption(t *testing.T) {
+	w := newWorld(t)
+	namespace := testEnv.Namespace(t, "strangers", nil).Name
+	pod := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "x"}},
+		Spec: corev1.PodSpec{AutomountServiceAccountToken: new(bool), Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	selector := &metav1.LabelSelector{MatchLabels: pod.Labels}
+	jobTemplate := batchv1.JobSpec{Template: *pod.DeepCopy()}
+	jobTemplate.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
+	named := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: namespace, Name: name} }
+	deployment := &appsv1.Deployment{ObjectMeta: named("deploy"), Spec: appsv1.DeploymentSpec{Selector: selector, Template: pod}}
+	objects := []client.Object{
+		&corev1.Service{ObjectMeta: named("com"), Spec: corev1.ServiceSpec{ClusterIP: "None", Ports: []corev1.ServicePort{{Port: 80}}}},
+		&discoveryv1.EndpointSlice{ObjectMeta: named("slice"), AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}}}},
+		&corev1.Pod{ObjectMeta: named("pod"), Spec: pod.Spec},
+		&batchv1.Job{ObjectMeta: named("job"), Spec: jobTemplate},
+		&batchv1.CronJob{ObjectMeta: named("cron"), Spec: batchv1.CronJobSpec{Schedule: "0 0 1 1 *", JobTemplate: batchv1.JobTemplateSpec{Spec: jobTemplate}}},
+		&appsv1.StatefulSet{ObjectMeta: named("set"), Spec: appsv1.StatefulSetSpec{Selector: selector, Template: pod}},
+		&appsv1.ReplicaSet{ObjectMeta: named("replicas"), Spec: appsv1.ReplicaSetSpec{Selector: selector, Template: pod}},
+		deployment,
+		&appsv1.DaemonSet{ObjectMeta: named("daemon"), Spec: appsv1.DaemonSetSpec{Selector: selector, Template: pod}},
+		&corev1.ReplicationController{ObjectMeta: named("rc"), Spec: corev1.ReplicationControllerSpec{Selector: pod.Labels, Template: &pod}},
+	}
+	if err := testEnv.Client.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: named("default")}); client.IgnoreAlreadyExists(err) != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects {
+		w.create(o)
+	}
+	// What belongs to one of them is not said twice.
+	owned := func(o client.Object, by client.Object, kind string) client.Object {
+		o.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: by.GetName(), UID: by.GetUID(), Controller: new(true)}})
+		return o
+	}
+	w.create(owned(&appsv1.ReplicaSet{ObjectMeta: named("deploy-1"), Spec: appsv1.ReplicaSetSpec{Selector: selector, Template: pod}}, deployment, "Deployment"))
+	w.create(&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "com-1", Labels: map[string]string{labelServiceName: "com"}},
+		AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}}}})
+
+	edit(w, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, func(n *corev1.Namespace) {
+		n.Labels = map[string]string{v1alpha1.LabelTenant: "strangers"}
+	})
+	tenant := makeTenant("strangers", namespace)
+	w.create(tenant)
+	w.becomes(tenant, "IsolationReady=False/"+ReasonForeignObject)
+	w.becomes(tenant, "Stalled=True/"+ReasonForeignObject)
+	if message := suspicionOf(tenant); !strings.Contains(message, namespace+"/") || !strings.Contains(message, "and 5 more") || !strings.Contains(message, "spec.foreignObjects") {
+		t.Errorf("says %q", message)
+	}
+	bot := makeKeeper(namespace, "b", "Retain")
+	w.create(bot)
+	w.becomes(bot, "Stalled=True/"+ReasonForeignObject)
+	w.restart()
+	w.calm()
+	w.becomes(tenant, "IsolationReady=False/"+ReasonForeignObject)
+	if err := w.get(setOf(bot)); client.IgnoreNotFound(err) != nil || err == nil {
+		t.Errorf("the bot was started: %v", err)
+	}
+
+	// All are meant but one, each of which is named by what it is.
+	edit(w, tenant, func(tenant *v1alpha1.Tenant) {
+		for _, o := range objects[1:] {
+			kind := strings.TrimPrefix(fmt.Sprintf("%T", o), "*v1.")
+			tenant.Spec.ForeignObjects = append(tenant.Spec.ForeignObjects, v1alpha1.ForeignObject{Kind: v1alpha1.ForeignObjectKind(kind), Name: o.GetName()})
+		}
+	})
+	w.eventually("only the Service is left to say", func() error {
+		if err := w.get(tenant); err != nil {
+			return err
+		}
+		if message := suspicionOf(tenant); !strings.Contains(message, "there is still Service "+namespace+"/com:") {
+			return fmt.Errorf("says %q", message)
+		}
+		return nil
+	})
+	w.delete(objects[0])
+	w.delete(&discoveryv1.EndpointSlice{ObjectMeta: named("com-1")})
+	w.restart() // or a minute later: nothing of theirs is watched
+	w.becomes(tenant, "IsolationReady=True")
+	w.becomes(bot, "Ready=True")
+	t.Cleanup(func() {
+		left := append(slices.Clone(objects[1:]), &appsv1.ReplicaSet{ObjectMeta: named("deploy-1")})
+		for _, o := range left {
+			if err := testEnv.Client.Delete(context.Background(), o, client.GracePeriodSeconds(0), client.PropagationPolicy(metav1.DeletePropagationBackground)); client.IgnoreNotFound(err) != nil {
+				t.Error(err)
+			}
+		}
+	})
+	// Our own is no stranger when it is looked at again.
+	w.create(openPolicy(namespace, "again"))
+	w.becomes(tenant, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+	w.delete(openPolicy(namespace, "again"))
+	w.becomes(tenant, "IsolationReady=True")
 	w.becomes(bot, "Ready=True")
 }
 

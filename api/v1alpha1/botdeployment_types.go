@@ -226,6 +226,7 @@ type BotClaim struct {
 // +kubebuilder:validation:XValidation:rule="has(self.size) || has(self.claim)",message="set size for a new volume, or claim.existing for one that is there"
 // +kubebuilder:validation:XValidation:rule="!has(self.claim) || self.claim.existing.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a PersistentVolumeClaim (the value is not repeated here)",fieldPath=".claim.existing"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.claim) || (has(self.claim) && self.claim.existing == oldSelf.claim.existing)",message="cannot be changed or removed",fieldPath=".claim"
+// +kubebuilder:validation:XValidation:rule="!has(self.claim) || !has(self.reclaimPolicy) || self.reclaimPolicy != 'Delete'",message="a volume that was taken over is kept when the bot is deleted: say Retain. Whoever may adopt for the Tenant lets it go with the bot by the annotation lethe.dev/reclaim-policy: Delete on the PersistentVolumeClaim, once it is the bot's",fieldPath=".reclaimPolicy"
 // +kubebuilder:validation:XValidation:rule="!has(self.size) || (quantity(string(self.size)).isGreaterThan(quantity('0')) && !quantity(string(self.size)).isGreaterThan(quantity('64Ti')) && quantity(string(self.size)).isInteger())",message="must be a whole number of bytes, more than 0 and at most 64Ti",fieldPath=".size"
 // +kubebuilder:validation:XValidation:rule="!has(self.storageClassName) || self.storageClassName.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a StorageClass (the value is not repeated here)",fieldPath=".storageClassName"
 // +kubebuilder:validation:XValidation:rule="has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",message="cannot be changed",fieldPath=".storageClassName"
@@ -253,7 +254,7 @@ type BotStorage struct {
 	// +kubebuilder:validation:MaxLength=256
 	MountPath string `json:"mountPath,omitempty"`
 
-	// reclaimPolicy says what happens to the volume when the bot is deleted. Defaults to Retain.
+	// reclaimPolicy says what happens to the volume when the bot is deleted. Defaults to Retain. With claim it is Retain.
 	// +optional
 	// +kubebuilder:default=Retain
 	// +kubebuilder:validation:Enum=Retain;Delete

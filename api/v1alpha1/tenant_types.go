@@ -210,6 +210,26 @@ type EgressPortRange struct {
 	EndPort int32 `json:"endPort,omitempty"`
 }
 
+// ForeignObjectKind is a kind of what can be in a namespace from before.
+//
+// +kubebuilder:validation:Enum=Service;EndpointSlice;Pod;Job;CronJob;StatefulSet;ReplicaSet;Deployment;DaemonSet;ReplicationController
+type ForeignObjectKind string
+
+// ForeignObject names an object of another hand. What belongs to it need not be named: a Deployment's pods, a Service's endpoints.
+//
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of an object (the value is not repeated here)",fieldPath=".name"
+type ForeignObject struct {
+	// kind of the object.
+	// +required
+	Kind ForeignObjectKind `json:"kind,omitempty"`
+
+	// name of the object, in whichever of the tenant's namespaces it is.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}
+
 // ForeignNetworkPolicy names a network policy of another hand.
 //
 // +kubebuilder:validation:XValidation:rule="self.group.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the group of an API such as cilium.io (the value is not repeated here)",fieldPath=".group"
@@ -315,6 +335,13 @@ type TenantSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
 	ForeignNetworkPolicies []ForeignNetworkPolicy `json:"foreignNetworkPolicies,omitempty"`
+
+	// foreignObjects are Services, pods and workloads that were in the tenant's namespaces before Lethe walled them in and are
+	// meant to stay. One that is not named here keeps the tenant's bots from starting (ForeignObject).
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	ForeignObjects []ForeignObject `json:"foreignObjects,omitempty"`
 
 	// access of the tenant's people.
 	// +optional

@@ -27,10 +27,10 @@ func BotNetworkPolicy(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.
 		Spec: networkingv1.NetworkPolicySpec{
 			PodSelector: metav1.LabelSelector{MatchLabels: botSelector(bot)},
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
-			Egress:      botEgress(bot, tenant),
+			Egress:      botEgress(s, bot, tenant),
 		},
 	}
-	if HasDNS(bot, tenant) {
+	if HasDNS(s, bot, tenant) {
 		policy.Spec.Egress = append(policy.Spec.Egress, dnsEgress(s))
 	}
 	return policy

@@ -47,17 +47,21 @@ func ClaimLabels(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) map[strin
 	return labels
 }
 
-// ClaimRecord says whose a volume is, and what becomes of it.
+// ClaimRecord says whose a volume is, and what becomes of it. Of one that was taken over it says the former only: who writes bots
+// does not decide that data which was there before them goes.
 func ClaimRecord(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) map[string]string {
-	return map[string]string{
-		v1alpha1.AnnotationTenantUID:     string(tenant.UID),
-		v1alpha1.AnnotationBotUID:        string(bot.UID),
-		v1alpha1.AnnotationBot:           bot.Name,
-		v1alpha1.AnnotationReclaimPolicy: ReclaimPolicyOf(bot),
+	record := map[string]string{
+		v1alpha1.AnnotationTenantUID: string(tenant.UID),
+		v1alpha1.AnnotationBotUID:    string(bot.UID),
+		v1alpha1.AnnotationBot:       bot.Name,
 	}
+	if bot.Spec.Storage.Claim == nil {
+		record[v1alpha1.AnnotationReclaimPolicy] = ReclaimPolicyOf(bot)
+	}
+	return record
 }
 
-// ReclaimPolicyOf a bot with storage. What is not said is kept.
+// ReclaimPolicyOf a bot with a volume of its own. What is not said is kept.
 func ReclaimPolicyOf(bot *v1alpha1.BotDeployment) string {
 	if bot.Spec.Storage.ReclaimPolicy == ReclaimDelete {
 		return ReclaimDelete

@@ -458,3 +458,15 @@ func TestSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestPullPolicyIsHandedOn: what a bot says of pulling its image is what the kubelet is told; the threat model tells what that lets it run.
+func TestPullPolicyIsHandedOn(t *testing.T) {
+	for _, policy := range []corev1.PullPolicy{corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever} {
+		bot := richBot()
+		bot.Spec.ImagePullPolicy = policy
+		set := BotStatefulSet(testSettings(), bot, richTenant(), "set")
+		if got := set.Spec.Template.Spec.Containers[0].ImagePullPolicy; got != policy {
+			t.Errorf("%s is handed on as %s", policy, got)
+		}
+	}
+}

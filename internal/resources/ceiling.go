@@ -146,15 +146,15 @@ func protocolOf(text string) string {
 }
 
 // HasDNS says whether a bot may look up names: one that reaches nothing has nothing to look up, and DNS is a way out.
-func HasDNS(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) bool {
-	return len(botEgress(bot, tenant)) > 0 || len(egressRules(tenant.Spec.Egress, netblocks.ClosedToAll())) > 0
+func HasDNS(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) bool {
+	return len(botEgress(s, bot, tenant)) > 0 || len(egressRules(tenant.Spec.Egress, s.closed(netblocks.ClosedToAll()))) > 0
 }
 
-// botEgress is what a bot opens by itself: under its Tenant's ceiling, and without any private address.
-func botEgress(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) []networkingv1.NetworkPolicyEgressRule {
+// botEgress is what a bot opens by itself: under its Tenant's ceiling, and without any private address, nor one that this cluster closes.
+func botEgress(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) []networkingv1.NetworkPolicyEgressRule {
 	var rules []networkingv1.NetworkPolicyEgressRule
 	for _, w := range wantedEgress(bot) {
-		rules = append(rules, joined(egressRules(underCeiling(tenant.Spec.EgressCeiling, w.rules), netblocks.ClosedToBots()))...)
+		rules = append(rules, joined(egressRules(underCeiling(tenant.Spec.EgressCeiling, w.rules), s.closed(netblocks.ClosedToBots())))...)
 	}
 	return rules
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -113,7 +114,7 @@ func TestBeyondCeiling(t *testing.T) {
 			if got := BeyondCeiling(bot, tenant); !slices.Equal(got, tc.beyond) {
 				t.Errorf("names %v, want %v", got, tc.beyond)
 			}
-			if got := botEgress(bot, tenant); len(got) != tc.opened {
+			if got := botEgress(Settings{}, bot, tenant); len(got) != tc.opened {
 				t.Errorf("opens %v", got)
 			}
 			if dns := opensDNS(BotNetworkPolicy(testSettings(), bot, tenant)); dns != (tc.opened > 0) {
@@ -147,4 +148,52 @@ func opensDNS(policy *networkingv1.NetworkPolicy) bool {
 	return slices.ContainsFunc(policy.Spec.Egress, func(r networkingv1.NetworkPolicyEgressRule) bool {
 		return slices.ContainsFunc(r.Ports, func(p networkingv1.NetworkPolicyPort) bool { return p.Port.IntVal == 53 })
 	})
+}
+
+// TestClosedAddressesAreNobodysToOpen: what a cluster closes, its API server first, neither a bot nor its Tenant nor a sweep opens,
+// whether it asks for that very address or for a block around it.
+func TestClosedAddressesAreNobodysToOpen(t *testing.T) {
+	s := DefaultSettings()
+	if err := s.setClosedAddresses("8.8.4.7, 2a00:1::/64,10.1.2.3/32"); err != nil {
+		t.Fatal(err)
+	}
+	ports := []v1alpha1.EgressPort{{Port: 443}}
+	var asks []v1alpha1.EgressRule
+	for _, cidr := range []string{"8.8.4.7/32", "8.8.4.0/24", "0.0.0.0/0", "2a00:1::5/128", "2a00:1::/48", "10.1.2.0/24", "10.1.2.3/32"} {
+		asks = append(asks, v1alpha1.EgressRule{CIDR: cidr, Ports: ports})
+	}
+	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "b"}, Spec: v1alpha1.BotDeploymentSpec{Egress: asks}}
+	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "t"}, Spec: v1alpha1.TenantSpec{Egress: asks}}
+	policies := append(TenantNetworkPolicies(s, tenant, "a"), BotNetworkPolicy(s, bot, &v1alpha1.Tenant{}))
+	for _, host := range []string{"db.example.com", "8.8.4.7", "10.1.2.3"} {
+		store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "s"}, Spec: v1alpha1.DataStoreSpec{Postgres: &v1alpha1.PostgresStore{Host: host, Port: 443}}}
+		policies = append(policies, SweeperNetworkPolicy(s, store, tenant))
+	}
+	opened := 0
+	for _, policy := range policies {
+		for _, rule := range policy.Spec.Egress {
+			for _, peer := range rule.To {
+				if peer.IPBlock == nil {
+					continue
+				}
+				opened++
+				block := netip.MustParsePrefix(peer.IPBlock.CIDR)
+				for _, closed := range []string{"8.8.4.7", "2a00:1::5", "10.1.2.3"} {
+					address := netip.MustParseAddr(closed)
+					excepted := slices.ContainsFunc(peer.IPBlock.Except, func(e string) bool { return netip.MustParsePrefix(e).Contains(address) })
+					if block.Contains(address) && !excepted {
+						t.Errorf("policy %s opens %s by %s", policy.Name, closed, block)
+					}
+				}
+			}
+		}
+	}
+	if opened < 8 {
+		t.Errorf("only %d blocks are opened at all", opened)
+	}
+	for _, wrong := range []string{"0.0.0.0/0", "x", "8.8.4.7/33"} {
+		if err := s.setClosedAddresses(wrong); err == nil {
+			t.Errorf("%q is taken", wrong)
+		}
+	}
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +27,9 @@ type Settings struct {
 	// DNSNamespace and DNSPodLabels say which pods answer DNS. Nothing else is reachable on port 53.
 	DNSNamespace string
 	DNSPodLabels map[string]string
+	// ClosedAddresses are those of the API server, and whatever else this cluster adds to what nobody opens: neither a bot nor its
+	// Tenant's egress reaches them.
+	ClosedAddresses []netip.Prefix
 	// PodAnnotations are keys of annotations that the cluster puts on pods and that change nothing about what a pod may do;
 	// an entry that ends in * is a prefix. Any other foreign annotation makes a pod one that Lethe did not make.
 	PodAnnotations []string
@@ -61,6 +66,7 @@ func (s *Settings) AddFlags(flags *flag.FlagSet) {
 	flags.StringVar(&s.KeyserverURL, "keyserver-url", s.KeyserverURL, "address of the keyserver as pods reach it")
 	flags.StringVar(&s.Namespace, "namespace", s.Namespace, "namespace of the manager and the keyserver")
 	flags.StringVar(&s.DNSNamespace, "dns-namespace", s.DNSNamespace, "namespace of the cluster's DNS pods")
+	flags.Func("closed-addresses", "addresses that no egress opens, beside the kubernetes Service's endpoints: 203.0.113.7/32,2001:db8::/64,...", s.setClosedAddresses)
 	flags.Func("pod-annotations", "annotations that this cluster puts on pods beside those that Lethe knows: key,prefix/*,...", s.setPodAnnotations)
 	flags.Var((*labelsFlag)(&s.DNSPodLabels), "dns-pod-labels", "labels of the cluster's DNS pods: key=value,key=value")
 }
@@ -89,6 +95,43 @@ func (s *Settings) Validate() error {
 		problems = append(problems, errors.New("--dns-pod-labels is empty: every pod of the namespace would be reachable on port 53"))
 	}
 	return errors.Join(problems...)
+}
+
+func (s *Settings) setClosedAddresses(text string) error {
+	s.ClosedAddresses = nil
+	for entry := range strings.SplitSeq(text, ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
+		}
+		block, err := netip.ParsePrefix(entry)
+		if address, failed := netip.ParseAddr(entry); err != nil && failed == nil {
+			block, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if err != nil || block.Bits() == 0 {
+			return fmt.Errorf("%q is no address and no block of addresses such as 203.0.113.7/32", entry)
+		}
+		s.Close(block)
+	}
+	return nil
+}
+
+// Close adds a block of addresses that no egress opens.
+func (s *Settings) Close(block netip.Prefix) {
+	block = netip.PrefixFrom(block.Addr().Unmap(), block.Bits()).Masked()
+	if block.IsValid() && !slices.Contains(s.ClosedAddresses, block) {
+		s.ClosedAddresses = append(slices.Clip(s.ClosedAddresses), block)
+		slices.SortFunc(s.ClosedAddresses, netip.Prefix.Compare)
+	}
+}
+
+// closed are the blocks of a list and those of this cluster that do not lie in one of them.
+func (s Settings) closed(blocks []netip.Prefix) []netip.Prefix {
+	for _, own := range s.ClosedAddresses {
+		if !liesIn(own, blocks) {
+			blocks = append(blocks, own)
+		}
+	}
+	return blocks
 }
 
 func (s *Settings) setPodAnnotations(text string) error {

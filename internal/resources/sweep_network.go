@@ -25,23 +25,23 @@ func SweeperNetworkPolicy(s Settings, store *v1alpha1.DataStore, tenant *v1alpha
 			}},
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
 			// By name they find the keyserver, and most stores.
-			Egress: append(storeEgress(store, tenant), dnsEgress(s)),
+			Egress: append(storeEgress(s, store, tenant), dnsEgress(s)),
 		},
 	}
 }
 
-func storeEgress(store *v1alpha1.DataStore, tenant *v1alpha1.Tenant) []networkingv1.NetworkPolicyEgressRule {
+func storeEgress(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant) []networkingv1.NetworkPolicyEgressRule {
 	port := store.Spec.Postgres.Port
 	opened := []v1alpha1.EgressPort{{Protocol: string(corev1.ProtocolTCP), Port: port}}
 	address, err := netip.ParseAddr(store.Spec.Postgres.Host)
 	if err != nil { // a name
-		return egressRules([]v1alpha1.EgressRule{{CIDR: "0.0.0.0/0", Ports: opened}, {CIDR: "::/0", Ports: opened}}, netblocks.ClosedToBots())
+		return egressRules([]v1alpha1.EgressRule{{CIDR: "0.0.0.0/0", Ports: opened}, {CIDR: "::/0", Ports: opened}}, s.closed(netblocks.ClosedToBots()))
 	}
 	address = address.Unmap()
 	if netblocks.Never(address) || netblocks.Private(address) && !tenantOpens(tenant, address, port) {
 		return nil
 	}
-	return egressRules([]v1alpha1.EgressRule{{CIDR: netip.PrefixFrom(address, address.BitLen()).String(), Ports: opened}}, netblocks.ClosedToAll())
+	return egressRules([]v1alpha1.EgressRule{{CIDR: netip.PrefixFrom(address, address.BitLen()).String(), Ports: opened}}, s.closed(netblocks.ClosedToAll()))
 }
 
 // tenantOpens says whether the Tenant's egress opens a TCP port of an address.

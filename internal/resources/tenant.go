@@ -173,7 +173,7 @@ func TenantNetworkPolicies(s Settings, tenant *v1alpha1.Tenant, namespace string
 			Spec: networkingv1.NetworkPolicySpec{
 				PodSelector: ourPods(),
 				PolicyTypes: egress,
-				Egress:      egressRules(tenant.Spec.Egress, netblocks.ClosedToAll()),
+				Egress:      egressRules(tenant.Spec.Egress, s.closed(netblocks.ClosedToAll())),
 			},
 		},
 	}

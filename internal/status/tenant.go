@@ -28,7 +28,8 @@ type TenantObserved struct {
 	Problems []Problem
 	// WalledIn says that every namespace of the spec is the tenant's and isolated.
 	WalledIn bool
-	// Unopened says that no network policy of another hand is in the namespaces, but those that the spec names.
+	// Unopened says that no network policy of another hand, and nothing from before the walls that may reach what runs, is in
+	// the namespaces, but what the spec names.
 	Unopened bool
 	// KeysOpen says that the keyserver has the tenant's keys.
 	KeysOpen bool
@@ -65,7 +66,7 @@ func Tenant(o TenantObserved) []metav1.Condition {
 		Step(v1alpha1.ConditionNamespacesReady, first(o.Problems, v1alpha1.ConditionNamespacesReady), o.WalledIn, ReasonWalledIn,
 			"Every namespace is the tenant's and walled in."),
 		Step(v1alpha1.ConditionIsolationReady, first(o.Problems, v1alpha1.ConditionIsolationReady), o.Unopened, ReasonWalledIn,
-			"No network policy is in the namespaces but Lethe's and those that the Tenant names."),
+			"Nothing of other hands that may undo the walls is in the namespaces but what the Tenant names."),
 		Step(v1alpha1.ConditionKeysReady, first(o.Problems, v1alpha1.ConditionKeysReady), o.KeysOpen, ReasonKeysOpen, keysMessage(o.KEKGrade)),
 		paused(o.Paused), inUse(o.InUse, o.Retained))
 	return conditions

@@ -417,7 +417,7 @@ func TestPodsAreStartedWithFlagsThatExist(t *testing.T) {
 
 func TestChartPassesImagesAndAnnotations(t *testing.T) {
 	previous := "lethe@sha256:" + strings.Repeat("ab", 32)
-	values := append(slices.Clone(needed), "--set", "image.previous={"+previous+"}", "--set", "pods.annotations={example.com/a,example.org/*}")
+	values := append(slices.Clone(needed), "--set", "image.previous={"+previous+"}", "--set", "pods.annotations={example.com/a,example.org/*}", "--set", "networkPolicy.closedAddresses={203.0.113.7/32,2001:db8::/64}")
 	objects := byKey(mustRender(renderChart("lethe-system", values...))(t))
 	keyserver, manager := podOf(t, objects["Deployment.apps lethe-system/lethe-keyserver"]), podOf(t, objects["Deployment.apps lethe-system/lethe-manager"])
 	if !slices.Contains(keyserver.Spec.Containers[0].Args, "--previous-image="+previous) {
@@ -426,6 +426,9 @@ func TestChartPassesImagesAndAnnotations(t *testing.T) {
 	for _, pod := range []corev1.PodTemplateSpec{keyserver, manager} {
 		if !slices.Contains(pod.Spec.Containers[0].Args, "--pod-annotations=example.com/a,example.org/*") {
 			t.Errorf("the annotations do not reach %s", pod.Spec.Containers[0].Name)
+		}
+		if !slices.Contains(pod.Spec.Containers[0].Args, "--closed-addresses=203.0.113.7/32,2001:db8::/64") {
+			t.Errorf("the closed addresses do not reach %s", pod.Spec.Containers[0].Name)
 		}
 	}
 	if _, err := renderChart("lethe-system", append(slices.Clone(needed), "--set", "image.previous={lethe:v1}")...); err == nil {

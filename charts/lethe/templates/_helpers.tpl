@@ -16,6 +16,9 @@
 - --keyserver-url=https://lethe-keyserver.{{ .Release.Namespace }}.svc:8443
 - --dns-namespace={{ .Values.dns.namespace }}
 - --dns-pod-labels={{ range $i, $key := keys .Values.dns.podLabels | sortAlpha }}{{ if $i }},{{ end }}{{ $key }}={{ index $.Values.dns.podLabels $key }}{{ end }}
+{{- with .Values.networkPolicy.closedAddresses }}
+- --closed-addresses={{ join "," . }}
+{{- end }}
 {{- with .Values.pods.annotations }}
 - --pod-annotations={{ join "," . }}
 {{- end }}

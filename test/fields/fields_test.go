@@ -202,7 +202,7 @@ func names(refusal, field string) bool {
 // enums are fields whose refusal repeats the value. They hold one of a few words that a person chooses and never pastes, and
 // their words belong into the schema, where editors and 'kubectl explain' find them.
 var enums = []string{
-	"type", "class", "state", "userNamespaces", "retainedVolumes", "mode", "access[].role", "egressCeiling.allow[].ports[].protocol", "rules[].basis", "rules[].action", "tenancy", "imagePullPolicy", "operatingMode", "channels[].type", "credentials[].delivery", "storage.reclaimPolicy",
+	"type", "class", "state", "userNamespaces", "retainedVolumes", "mode", "access[].role", "foreignObjects[].kind", "egressCeiling.allow[].ports[].protocol", "rules[].basis", "rules[].action", "tenancy", "imagePullPolicy", "operatingMode", "channels[].type", "credentials[].delivery", "storage.reclaimPolicy",
 	"egress[].ports[].protocol", "datasets[].table.ageColumn.type", "approvedPlan.tenancy",
 }
 

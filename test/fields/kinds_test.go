@@ -152,6 +152,8 @@ func kinds() map[string]kind {
 		"foreignNetworkPolicies[].group":         {"A", "a/b", "-a", newline, nul, long(253)},
 		"foreignNetworkPolicies[].resource":      {"A", "a/b", "a1", newline, nul, long(63)},
 		"foreignNetworkPolicies[].name":          {"", "A", "a/b", "-a", newline, nul, long(253)},
+		"foreignObjects[].kind":                  word(),
+		"foreignObjects[].name":                  {"", "A", "a/b", "-a", newline, nul, long(253)},
 		"quota.cpu":                              quantity("0", 0, "1Mi", "1M"),
 		"quota.memory":                           quantity("0", 0, "1Ei"),
 		"quota.storage":                          quantity("2Ei"),
@@ -248,6 +250,7 @@ spec:
   egress: [{cidr: 10.20.0.0/16, ports: [{port: 5432}]}]
   egressCeiling: {allow: [{cidr: 8.8.8.0/24, ports: [{port: 443, endPort: 443}]}]}
   foreignNetworkPolicies: [{group: cilium.io, resource: ciliumnetworkpolicies, name: theirs}]
+  foreignObjects: [{kind: Service, name: theirs}]
   access: [{group: "acme:ops", role: View}]
   retentionOverrides: [{dataClass: Messages, retainFor: {days: 30}}]
 `

@@ -4,7 +4,9 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -83,7 +85,7 @@ func TestSecretKeyRefReadsNoTokensAndNothingOfOurs(t *testing.T) {
 			if secret != nil {
 				secret.Namespace = w.ns
 				secret.Annotations = map[string]string{corev1.ServiceAccountNameKey: "deployer", v1alpha1.AnnotationCredentialFor: "*"}
-				w.must(testEnv.Client.Create(w.Context(), secret))
+				w.createFromBefore(secret)
 				ref.Name = secret.Name
 			}
 			bot, _ := w.newBot("thief-of-"+ref.Name, func(b *v1alpha1.BotDeployment) {
@@ -95,4 +97,27 @@ func TestSecretKeyRefReadsNoTokensAndNothingOfOurs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// createFromBefore creates what admission refuses in a tenant's namespace: it was there before the namespace was one.
+func (w *world) createFromBefore(object client.Object) {
+	w.Helper()
+	label := func(value string) {
+		ns := &corev1.Namespace{}
+		w.must(testEnv.Client.Get(w.Context(), client.ObjectKey{Name: w.ns}, ns))
+		delete(ns.Labels, v1alpha1.LabelTenant)
+		if value != "" {
+			ns.Labels[v1alpha1.LabelTenant] = value
+		}
+		w.must(testEnv.Client.Update(w.Context(), ns))
+	}
+	label("")
+	w.eventually(func() bool { // admission sees the namespace a moment later
+		err := testEnv.Client.Create(w.Context(), object)
+		if err != nil && !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) {
+			w.Fatal(err)
+		}
+		return err == nil
+	})
+	label(w.tenant.Name)
 }

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/lethe-dev/lethe/test/env"
@@ -36,9 +37,12 @@ func TestForeignWordsInTheLogOfTheManager(t *testing.T) {
 	}
 	proxy := httputil.NewSingleHostReverseProxy(real)
 	proxy.Transport = &http.Transport{TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{certificate}, InsecureSkipVerify: true}}
+	var started atomic.Bool
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-		if r.Method == http.MethodGet && len(parts) <= map[string]int{"api": 2, "apis": 3}[parts[0]] {
+		// Without the API server's own addresses the manager does not start.
+		addresses := started.Load() && r.URL.Path == "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
+		if r.Method == http.MethodGet && (addresses || len(parts) <= map[string]int{"api": 2, "apis": 3}[parts[0]]) {
 			proxy.ServeHTTP(w, r)
 			return
 		}
@@ -46,7 +50,16 @@ func TestForeignWordsInTheLogOfTheManager(t *testing.T) {
 	}))
 	defer api.Close()
 	config := []string{"KUBECONFIG=" + hostile.Kubeconfig(t, api.URL)}
-	p := hostile.Start(t, config, "--image=lethe:1", "--metrics-bind-address=0", "--health-probe-bind-address=0", "-v=9")
+	manager := []string{"--image=lethe:1", "--metrics-bind-address=0", "--health-probe-bind-address=0", "-v=9"}
+	p := hostile.Start(t, config, manager...)
+	if code := p.Wait(); code == 0 {
+		t.Error("the manager started without knowing the API server's addresses")
+	}
+	hostile.Check(t, "what kept it from starting", p.Shown())
+	hostile.Reached(t, "what kept it from starting", p.Shown())
+
+	started.Store(true)
+	p = hostile.Start(t, config, manager...)
 	p.Until(`"msg":"Starting"`, "Failed to watch", hostile.Mark)
 	p.Kill()
 	hostile.Check(t, "the log", p.Shown())

@@ -400,7 +400,7 @@ func TestSpecThatKubernetesRefuses(t *testing.T) {
 	w.eventually("the policy is enforced", func() error {
 		err := w.cluster.Create(context.Background(), probe.DeepCopy(), client.DryRunAll)
 		if !apierrors.IsInvalid(err) {
-			return fmt.Errorf("a StatefulSet of that image: %v", err)
+			return fmt.Errorf("a StatefulSet of that image is not refused as invalid (%T)", err)
 		}
 		return nil
 	})

@@ -116,7 +116,7 @@ func sizeOf(object client.Object) (int64, error) {
 	if set, ok := object.(*appsv1.StatefulSet); ok {
 		return int64(set.Size()), nil // etcd keeps Kubernetes' own kinds in this form
 	}
-	return budget.SizeOf(object) //nolint:wrapcheck // it says what it measured
+	return budget.SizeOf(object)
 }
 
 // isNew says whether a revision was not shown before. After a watch was broken everything is listed anew.

@@ -60,7 +60,7 @@ func setOfBot(ctx context.Context, c client.Reader, bot *v1alpha1.BotDeployment)
 		return nil, fmt.Errorf("read the bot's StatefulSet: %w", err)
 	}
 	if err != nil || !kube.IsOf(set, bot.UID) {
-		return nil, nil //nolint:nilnil // there is none, which is no error
+		return nil, nil //nolint:nilerr // there is none, which is no error
 	}
 	return set, nil
 }

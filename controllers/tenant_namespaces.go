@@ -378,5 +378,8 @@ func firstOf(list client.ObjectList) (first client.Object, err error) {
 		first = object
 		return nil
 	})
-	return first, err
+	if err != nil {
+		return nil, fmt.Errorf("read a list: %w", err)
+	}
+	return first, nil
 }

@@ -165,7 +165,7 @@ func worstBot() *v1alpha1.BotDeployment {
 	fill(60, func(i int) { bot.Labels[fmt.Sprint("example.com/", i)] = "x" })
 	fill(16, func(i int) {
 		bot.ManagedFields = append(bot.ManagedFields, metav1.ManagedFieldsEntry{Manager: fmt.Sprint(i),
-			FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:x":"` + long("y") + `"}}`)}})
+			FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:x":"` + long("y") + `"}}`)})
 	})
 	return bot
 }

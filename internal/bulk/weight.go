@@ -1,6 +1,7 @@
 package bulk
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -69,14 +70,12 @@ func stripHeavy(object metav1.Object) {
 	}
 	whole := value.Elem()
 	meta := whole.FieldByName("ObjectMeta")
-	kept, ok := meta.Interface().(metav1.ObjectMeta)
+	kept, ok := reflect.TypeAssert[metav1.ObjectMeta](meta)
 	if !ok {
 		return
 	}
 	annotations := map[string]string{annotationBulk: object.GetResourceVersion()}
-	for key, value := range kept.Annotations {
-		annotations[key] = value
-	}
+	maps.Copy(annotations, kept.Annotations)
 	kept.Annotations = annotations
 	for i := range whole.NumField() {
 		if name := whole.Type().Field(i).Name; name != "TypeMeta" && name != "ObjectMeta" {

@@ -87,7 +87,7 @@ func TestRestartInAnyOrder(t *testing.T) {
 		for i := range victims {
 			all = append(all, fmt.Sprintf("victim-%d/bot", i))
 		}
-		random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a shuffle that can be repeated
+		random := rand.New(rand.NewPCG(seed, 1))
 		random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		for _, key := range all {
 			q.AddWithOpts(priority(handler.LowPriority), key)

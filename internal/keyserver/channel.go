@@ -146,7 +146,7 @@ func (s *Server) holdChannel(ctx context.Context, sub *subject, keys *objectKeys
 	} else {
 		value, err := r.value(ctx)
 		if err != nil {
-			return nil // writing the set says what is wrong with it
+			return nil //nolint:nilerr // writing the set says what is wrong with it
 		}
 		if r.identity, err = s.identity(ctx, value); err != nil {
 			return err

@@ -139,7 +139,7 @@ func (s *Server) give(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	}
 	if len(answer) > smallAnswer {
 		name := address(r)
-		if conn := doors.Of(r.Context()); conn != nil && conn.Name() != "" {
+		if conn := doors.Of(r.Context()); conn != nil && conn.Name() != "" { //nolint:contextcheck // the request's own, which knows its connection
 			name = conn.Name()
 		}
 		leave, err := turn(ctx, s.inFlight.answers, name)
@@ -221,5 +221,5 @@ func write(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	// A client that has gone away is not our error, and there is no answer left to change.
-	_, _ = w.Write(body)
+	_, _ = w.Write(body) //nolint:gosec // JSON of our own, and said to be that
 }

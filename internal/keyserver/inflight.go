@@ -56,7 +56,7 @@ type authenticator func(context.Context, string) (caller, error)
 // enter finds out who asks, and waits for that one's turn. A connection that has shown whose it is waits with its own kind
 // only: what strangers do, behind the same address or another, does not hold it up. leave must be called when the work is done.
 func (s *Server) enter(ctx context.Context, r *http.Request, queue *doors.Queue, authenticate authenticator) (who caller, leave func(), err error) {
-	conn := doors.Of(r.Context())
+	conn := doors.Of(r.Context()) //nolint:contextcheck // the request's own, which knows its connection
 	known := ""
 	if conn != nil {
 		known = conn.Name()

@@ -106,7 +106,7 @@ func (s *Server) keyOwners(ctx context.Context) ([]keyOwner, map[string]heldKeys
 			var d tenantDoc
 			e, err := readDocument(secret, formatTenant, &d)
 			if err != nil {
-				return nil
+				return nil //nolint:nilerr // what cannot be read is nobody's to remove
 			}
 			if secret.Name == tenantSecretName(d.Tenant) && d.Realm == s.Realm {
 				held[d.UID] = d.held(e.Generation)
@@ -115,13 +115,13 @@ func (s *Server) keyOwners(ctx context.Context) ([]keyOwner, map[string]heldKeys
 		case formatVersions:
 			var d versionsDoc
 			if _, err := readDocument(secret, formatVersions, &d); err != nil {
-				return nil
+				return nil //nolint:nilerr // as above
 			}
 			realm, name, o.tenant.Name, o.tenant.UID = d.Realm, versionsSecretName(d.TenantUID), d.Tenant, d.TenantUID
 		case formatObject:
 			var d objectDoc
 			if _, err := readDocument(secret, formatObject, &d); err != nil {
-				return nil
+				return nil //nolint:nilerr // as above
 			}
 			realm, name, o.tenant.Name, o.tenant.UID = d.Realm, objectSecretName(d.UID), d.Tenant, d.TenantUID
 			o.object = &protocol.ObjectRef{Kind: d.Kind, Namespace: d.Namespace, Name: d.Name, UID: d.UID}

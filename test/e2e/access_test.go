@@ -11,15 +11,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/hack/demo/stage"
 )
 
 func parseGroupVersion(s string) (schema.GroupVersion, error) { return schema.ParseGroupVersion(s) }
-
-func yamlUnmarshal(text string, into any) error { return yaml.Unmarshal([]byte(text), into) }
 
 func forbidden(t *testing.T, what string, err error) {
 	t.Helper()

@@ -65,7 +65,7 @@ func goneIsGone(t *testing.T, w *world) {
 	w.scaleManager(t, 0)
 	w.withoutNoOrphans(t, bots["orphaned"].BotDeployment, func() {
 		for _, name := range []string{"orphaned", "adrift", "dropped"} {
-			if err := w.client.Delete(t.Context(), bots[name].BotDeployment.DeepCopy(), orphan); err != nil {
+			if err := w.client.Delete(t.Context(), bots[name].DeepCopy(), orphan); err != nil {
 				t.Fatal(err)
 			}
 		}

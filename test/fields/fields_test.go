@@ -53,7 +53,6 @@ type kind struct {
 type leaf struct {
 	path string
 	kind reflect.Kind // String, Int, Map, or Struct for a quantity
-	enum bool
 }
 
 func leaves(of reflect.Type, path string) []leaf {

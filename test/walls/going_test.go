@@ -26,7 +26,7 @@ type orphanDependents struct{}
 
 func (orphanDependents) ApplyToDelete(o *client.DeleteOptions) {
 	yes := true
-	o.Raw = &metav1.DeleteOptions{OrphanDependents: &yes}
+	o.Raw = &metav1.DeleteOptions{OrphanDependents: &yes} //nolint:staticcheck // old clients still say it so
 }
 
 // TestNothingIsOrphaned: who deletes a bot, a store or a Tenant takes what runs for it along, whoever it is and however it is

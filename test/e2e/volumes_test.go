@@ -78,10 +78,12 @@ func volumes(t *testing.T, w *world) {
 		c.Annotations = map[string]string{v1alpha1.AnnotationAdopt: string(tenant.UID)}
 	})
 	heir := w.keeper(t, tenant, "heir", 32)
-	heir.Spec.Storage.Claim = &v1alpha1.BotClaim{Existing: claim.Name}
+	heir.Spec.Storage.Claim, heir.Spec.Storage.ReclaimPolicy = &v1alpha1.BotClaim{Existing: claim.Name}, "Retain"
 	w.create(t, heir)
 	w.awaitReady(t, heir, 2*time.Minute)
 	w.holds(t, tenant.Name, "heir-bot-0", "")
+	// What was taken over goes with the bot only when somebody who may adopt says so.
+	change(t, w.client, claim, func(c *corev1.PersistentVolumeClaim) { c.Annotations[v1alpha1.AnnotationReclaimPolicy] = "Delete" })
 	for _, bot := range []*v1alpha1.BotDeployment{keeper, heir} {
 		if err := w.client.Delete(t.Context(), bot); err != nil {
 			t.Fatal(err)

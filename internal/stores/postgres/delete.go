@@ -147,6 +147,8 @@ var begin = []string{
 	"SET CONSTRAINTS ALL IMMEDIATE",
 	// Each foreign key has an index, and a batch is small: looking up its rows one by one is right, and hashing or reading all
 	// of a child's table for each batch, which the planner likes for middling tables, makes a sweep quadratic.
+	// What is off costs so much to the planner that it would compile each statement of a trigger: minutes for some ten thousand rows.
+	"SET LOCAL jit = off",
 	"SET LOCAL enable_hashjoin = off", "SET LOCAL enable_mergejoin = off", "SET LOCAL enable_seqscan = off", "SET LOCAL enable_material = off",
 }
 

@@ -165,6 +165,19 @@ func TestTriggers(t *testing.T) {
 	}
 }
 
+// Statements of triggers are not compiled: the settings that keep a batch to its indexes make each look expensive enough.
+func TestTriggersAreNotCompiled(t *testing.T) {
+	w := newWorld(t, Config{Datasets: []Dataset{after(90, aTable("log"))}},
+		`CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE TABLE seen (jit text);
+		INSERT INTO log VALUES (1, now() - interval '91 days');
+		CREATE FUNCTION public.act() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS 'BEGIN INSERT INTO seen VALUES (current_setting(''jit'')); RETURN OLD; END';
+		CREATE TRIGGER acts AFTER DELETE ON log FOR EACH ROW EXECUTE FUNCTION public.act()`)
+	w.sweep()
+	if diff := cmp.Diff([]string{"off"}, w.admin.List(`SELECT jit FROM seen`)); diff != "" {
+		t.Errorf("jit (-want +got):\n%s", diff)
+	}
+}
+
 func replaceQuotes(s string) string {
 	out := ""
 	for _, r := range s {

@@ -121,7 +121,7 @@ func dataOf(t *testing.T, pod *corev1.Pod) string {
 	}
 	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
 	for _, p := range processes {
-		dir := filepath.Dir(p) + "/root/data"
+		dir := filepath.Join(filepath.Dir(p), "root", "data") // the container's own /data, through /proc
 		groups, err := os.ReadFile(p)
 		if err != nil || id == "" || !strings.Contains(string(groups), id) {
 			continue

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/jackc/pgx/v5"
@@ -60,13 +61,18 @@ type edge struct {
 	child, parent *table
 	childColumns  []*column
 	parentColumns []*column
-	onDelete      string // pg_constraint.confdeltype: a no action, r restrict, c cascade, n set null, d set default
+	detached      []*column // of the child, which SET NULL or SET DEFAULT writes
+	onDelete      string    // pg_constraint.confdeltype: a no action, r restrict, c cascade, n set null, d set default
 }
 
 // String names the table to people: what it is called is up to whoever may create tables there.
 func (t *table) String() string { return foreign.Name(t.schema + "." + t.name) }
 
-func (e *edge) cascades() bool { return e.onDelete == "c" || e.onDelete == "n" || e.onDelete == "d" }
+func (e *edge) cascades() bool { return e.onDelete == "c" || e.detaches() }
+
+// detaches says that the database itself cuts the reference when the parent goes: SET NULL, SET DEFAULT. Such a row keeps
+// nothing from being deleted.
+func (e *edge) detaches() bool { return e.onDelete == "n" || e.onDelete == "d" }
 
 const ours = `n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\_toast%' AND n.nspname NOT LIKE 'pg\_temp\_%'`
 
@@ -188,7 +194,9 @@ func (c *catalogue) readTriggers(ctx context.Context, tx pgx.Tx) error {
 // readEdges reads the foreign keys as they were declared: the copies that PostgreSQL makes for partitions are left out, and
 // a key of or to a single partition counts for the whole table.
 func (c *catalogue) readEdges(ctx context.Context, tx pgx.Tx) error {
-	rows, err := tx.Query(ctx, `SELECT k.conname::text, k.conrelid, k.confrelid, k.conkey, k.confkey, k.confdeltype::text
+	rows, err := tx.Query(ctx, `SELECT k.conname::text, k.conrelid, k.confrelid, k.conkey, k.confkey, k.confdeltype::text,
+			-- Servers before 15 have no such column: there all columns of the key are set.
+			ARRAY(SELECT jsonb_array_elements_text(CASE jsonb_typeof(to_jsonb(k) -> 'confdelsetcols') WHEN 'array' THEN to_jsonb(k) -> 'confdelsetcols' ELSE '[]' END)::int2)
 		FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0 ORDER BY k.conrelid, k.conname`)
 	if err != nil {
 		return err
@@ -196,9 +204,9 @@ func (c *catalogue) readEdges(ctx context.Context, tx pgx.Tx) error {
 	defer rows.Close()
 	for rows.Next() {
 		var from, to uint32
-		var fromColumns, toColumns []int16
+		var fromColumns, toColumns, set []int16
 		e := &edge{}
-		if err := rows.Scan(&e.name, &from, &to, &fromColumns, &toColumns, &e.onDelete); err != nil {
+		if err := rows.Scan(&e.name, &from, &to, &fromColumns, &toColumns, &e.onDelete, &set); err != nil {
 			return err
 		}
 		child, parent := c.tables[from], c.tables[to]
@@ -210,6 +218,9 @@ func (c *catalogue) readEdges(ctx context.Context, tx pgx.Tx) error {
 			// A partition may number its columns otherwise than its root: the name is what they share.
 			e.childColumns = append(e.childColumns, e.child.columns[child.byNumber[fromColumns[i]].name])
 			e.parentColumns = append(e.parentColumns, e.parent.columns[parent.byNumber[toColumns[i]].name])
+			if len(set) == 0 || slices.Contains(set, fromColumns[i]) {
+				e.detached = append(e.detached, e.childColumns[i])
+			}
 		}
 		c.edges = append(c.edges, e)
 	}

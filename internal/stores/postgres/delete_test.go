@@ -90,7 +90,7 @@ func TestWhatGoesAndWhatStays(t *testing.T) {
 				INSERT INTO payment VALUES (1, now() - interval '8 years'), (2, now() - interval '6 years')`,
 			left: `SELECT id::text FROM payment ORDER BY id`, want: []string{"2"},
 		},
-		"a parent goes with its last child and not before: no action, cascade, set null": {
+		"a parent goes with its last child and not before: no action, cascade; set null lets it go": {
 			config: Config{Datasets: []Dataset{after(90, aTable("parent")), after(90, aTable("kept")), after(90, aTable("cascaded")), after(90, aTable("nulled"))}},
 			sql: `CREATE TABLE parent (id bigint PRIMARY KEY, at timestamptz);
 				CREATE TABLE kept (id bigint PRIMARY KEY, at timestamptz, parent bigint REFERENCES parent);
@@ -102,8 +102,28 @@ func TestWhatGoesAndWhatStays(t *testing.T) {
 				INSERT INTO cascaded VALUES (1, now() - interval '99 days', 3), (2, now(), 4), (3, NULL, 7);
 				INSERT INTO nulled VALUES (1, now() - interval '99 days', 5), (2, now(), 6)`,
 			left: `SELECT 'parent ' || id FROM parent UNION ALL SELECT 'kept ' || id || ' ' || parent FROM kept
-				UNION ALL SELECT 'cascaded ' || id || ' ' || parent FROM cascaded UNION ALL SELECT 'nulled ' || id || ' ' || parent FROM nulled ORDER BY 1`,
-			want: []string{"cascaded 2 4", "cascaded 3 7", "kept 2 2", "nulled 2 6", "parent 2", "parent 4", "parent 6", "parent 7"},
+				UNION ALL SELECT 'cascaded ' || id || ' ' || parent FROM cascaded UNION ALL SELECT 'nulled ' || id || ' ' || coalesce(parent::text, '') FROM nulled ORDER BY 1`,
+			want: []string{"cascaded 2 4", "cascaded 3 7", "kept 2 2", "nulled 2 ", "parent 2", "parent 4", "parent 7"},
+		},
+		"a reference that the database cuts keeps nothing: set default, some columns only, the table itself, in a circle": {
+			config: Config{Datasets: []Dataset{after(90, aTable("parent")), after(90, aTable("defaulted")), after(90, aTable("post")),
+				in(after(90, aTable("wide")), func(d *Dataset) { d.Table.Key = []v1alpha1.Identifier{"tenant", "id"} }), after(90, aTable("partly")), after(90, aTable("latest"))}},
+			sql: `CREATE TABLE parent (id bigint PRIMARY KEY, at timestamptz, latest bigint);
+				CREATE TABLE latest (id bigint PRIMARY KEY, at timestamptz, parent bigint REFERENCES parent); CREATE INDEX ON latest (parent);
+				ALTER TABLE parent ADD FOREIGN KEY (latest) REFERENCES latest ON DELETE SET NULL; CREATE INDEX ON parent (latest);
+				CREATE TABLE defaulted (id bigint PRIMARY KEY, at timestamptz, parent bigint DEFAULT 0 REFERENCES parent ON DELETE SET DEFAULT); CREATE INDEX ON defaulted (parent);
+				CREATE TABLE post (id bigint PRIMARY KEY, at timestamptz, answers bigint REFERENCES post ON DELETE SET NULL); CREATE INDEX ON post (answers); CREATE INDEX ON post (at);
+				CREATE TABLE wide (tenant int, id bigint, at timestamptz, PRIMARY KEY (tenant, id));
+				CREATE TABLE partly (id bigint PRIMARY KEY, at timestamptz, tenant int NOT NULL, wide bigint, FOREIGN KEY (tenant, wide) REFERENCES wide ON DELETE SET NULL (wide));
+				CREATE INDEX ON partly (tenant, wide);
+				INSERT INTO parent VALUES (0, now()), (1, now() - interval '100 days'), (2, now() - interval '100 days');
+				INSERT INTO latest VALUES (1, now() - interval '99 days', 1), (2, now(), 2); UPDATE parent SET latest = id WHERE id > 0;
+				INSERT INTO defaulted VALUES (1, now(), 1);
+				INSERT INTO post VALUES (1, now() - interval '100 days', NULL), (2, now() - interval '1 day', 1), (3, now(), 2);
+				INSERT INTO wide VALUES (7, 1, now() - interval '100 days'); INSERT INTO partly VALUES (1, now(), 7, 1)`,
+			left: `SELECT 'parent ' || id FROM parent UNION ALL SELECT 'latest ' || id FROM latest UNION ALL SELECT concat_ws(' ', 'defaulted', id, parent) FROM defaulted
+				UNION ALL SELECT concat_ws(' ', 'post', id, answers) FROM post UNION ALL SELECT 'wide ' || id FROM wide UNION ALL SELECT concat_ws(' ', 'partly', id, tenant, wide) FROM partly ORDER BY 1`,
+			want: []string{"defaulted 1 0", "latest 2", "parent 0", "parent 2", "partly 1 7", "post 2", "post 3 2"},
 		},
 		"many levels, with keys of two columns": {
 			config: Config{Datasets: []Dataset{

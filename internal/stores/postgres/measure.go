@@ -198,8 +198,8 @@ func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clo
 	line.KeptByChild = max(0, total-line.Eligible-line.KeptByFloor)
 	line.Capped = line.Capped || total >= CountCap
 	at := clocks.Late.Add(-slack)
-	if line.Eligible == 0 && !at.After(clocks.Early) {
-		return nil // what is overdue would be eligible as well
+	if total == 0 && !at.After(clocks.Early) {
+		return nil // what is overdue would be past its window as well
 	}
 	return st.measureOverdue(ctx, d, r, paths, at, line)
 }
@@ -228,26 +228,28 @@ func (d *dataset) heldByFloor(q *query, alias string, paths [][]*link, at time.T
 	return append(out, d.reaches(q, alias, paths, held)...)
 }
 
-// measureOverdue counts the rows that could have gone at a time that already lies a slack in the past, and finds how long
-// the worst has been due since then. A row that others refer to is due when the last of them is.
+// measureOverdue counts the rows that were past window and floor at a time that already lies a slack in the past, whatever
+// keeps them, and finds how long the worst has been due since then. Only floors excuse: its own, and that of a row which
+// refers to it.
 func (st *Store) measureOverdue(ctx context.Context, d *dataset, r Rule, paths [][]*link, at time.Time, line *report.Line) error {
 	q := &query{}
-	where := d.eligible(q, "a", paths, r, at)
+	where := []string{d.past(q, "a", r.Windows, at, true)}
 	due := []string{d.due(q, "a", []Windows{r.Windows})}
 	for _, p := range paths {
 		end := d
 		if len(p) > 0 {
 			end = p[len(p)-1].child
 		}
-		if len(end.Rules) == 0 {
+		if end.Floor == nil {
 			continue
 		}
 		from, tie, last := d.chain(q, "a", p)
-		due = append(due, fmt.Sprintf("(SELECT max(%s) FROM %s WHERE %s)", end.due(q, last, end.windows()), from, tie))
+		due = append(due, fmt.Sprintf("(SELECT max(%s + %s) FROM %s WHERE %s)", end.instant(last), q.arg(retention.ISO(*end.Floor), "interval"), from, tie))
 	}
+	where = append(where, none(d.heldByFloor(q, "a", paths, at))...)
 	var worst *time.Time
 	err := st.session.conn.QueryRow(ctx, fmt.Sprintf("SELECT count(*), min(due) FROM (SELECT GREATEST(%s) AS due FROM %s a WHERE %s LIMIT %d) o",
-		strings.Join(due, ", "), d.name(), where, CountCap), q.args...).Scan(&line.Overdue, &worst)
+		strings.Join(due, ", "), d.name(), all(where...), CountCap), q.args...).Scan(&line.Overdue, &worst)
 	if err != nil {
 		return fmt.Errorf("measure what is overdue in %s: %w", d.Name, err)
 	}

@@ -47,7 +47,7 @@ func TestMeasure(t *testing.T) {
 				(1, 40, 'acme'), (2, 29, 'acme'), (3, 40, 'globex'), (4, 95, 'globex'), (5, 40, 'stranger'), (6, 95, NULL)) v (i, a, t)`,
 			want: map[string]report.Line{"log": {Rows: 6, Eligible: 3, Overdue: 3, OldestOverdueSeconds: 9 * 24 * h, UnknownTenant: 2, OldestAgeSeconds: 95 * 24 * h}},
 		},
-		"floors hold, children hold, and a parent is due when its last child is": {
+		"floors hold and excuse; what a child without a floor holds is overdue all the same": {
 			config: Config{Datasets: []Dataset{after(90, aTable("parent")), after(90, aTable("child")), in(after(365, aTable("payment")), withFloor(years(7)))}},
 			sql: `CREATE TABLE parent (id bigint PRIMARY KEY, at timestamptz);
 				CREATE TABLE child (id bigint PRIMARY KEY, at timestamptz, parent bigint REFERENCES parent); CREATE INDEX ON child (parent);
@@ -57,19 +57,19 @@ func TestMeasure(t *testing.T) {
 				INSERT INTO child VALUES (2, now() - interval '92 days', 2), (3, now(), 3), (4, now() - interval '95 days', 4), (5, NULL, 5);
 				INSERT INTO payment VALUES (1, now() - interval '400 days', 4)`,
 			want: map[string]report.Line{
-				"parent":  {Rows: 5, Eligible: 2, Overdue: 2, OldestOverdueSeconds: 109 * 24 * h, KeptByFloor: 1, KeptByChild: 2, OldestAgeSeconds: 200 * 24 * h},
+				"parent":  {Rows: 5, Eligible: 2, Overdue: 4, OldestOverdueSeconds: 109 * 24 * h, KeptByFloor: 1, KeptByChild: 2, OldestAgeSeconds: 200 * 24 * h},
 				"child":   {Rows: 4, Eligible: 1, Overdue: 1, OldestOverdueSeconds: 24 * h, KeptByFloor: 1, UnknownAge: 1, OldestAgeSeconds: 95 * 24 * h},
 				"payment": {Rows: 1, KeptByFloor: 1, OldestAgeSeconds: 400 * 24 * h},
 			},
 		},
-		"a parent that is due only since its child is": {
+		"a parent is due by its own window, whenever its child is": {
 			config: Config{Datasets: []Dataset{after(90, aTable("parent")), after(90, aTable("child"))}},
 			sql: `CREATE TABLE parent (id bigint PRIMARY KEY, at timestamptz);
 				CREATE TABLE child (id bigint PRIMARY KEY, at timestamptz, parent bigint REFERENCES parent); CREATE INDEX ON child (parent);
 				INSERT INTO parent VALUES (1, now() - interval '200 days'), (2, now() - interval '200 days');
 				INSERT INTO child VALUES (1, now() - interval '93 days', 1), (2, now() - interval '90 days 1 hour', 2)`,
 			want: map[string]report.Line{
-				"parent": {Rows: 2, Eligible: 2, Overdue: 1, OldestOverdueSeconds: 2 * 24 * h, OldestAgeSeconds: 200 * 24 * h},
+				"parent": {Rows: 2, Eligible: 2, Overdue: 2, OldestOverdueSeconds: 109 * 24 * h, OldestAgeSeconds: 200 * 24 * h},
 				"child":  {Rows: 2, Eligible: 2, Overdue: 1, OldestOverdueSeconds: 2 * 24 * h, OldestAgeSeconds: 93 * 24 * h},
 			},
 		},
@@ -81,8 +81,8 @@ func TestMeasure(t *testing.T) {
 				INSERT INTO post VALUES (1, now() - interval '99 days', 1, NULL), (2, now() - interval '98 days', NULL, 1), (3, now() - interval '1 day', NULL, 2),
 				(4, now() - interval '99 days', 2, NULL), (5, now() - interval '98 days', NULL, 4)`,
 			want: map[string]report.Line{
-				"thread": {Rows: 2, Eligible: 1, Overdue: 1, OldestOverdueSeconds: 7 * 24 * h, KeptByChild: 1, OldestAgeSeconds: 100 * 24 * h},
-				"post":   {Rows: 5, Eligible: 2, Overdue: 2, OldestOverdueSeconds: 7 * 24 * h, KeptByChild: 2, OldestAgeSeconds: 99 * 24 * h},
+				"thread": {Rows: 2, Eligible: 1, Overdue: 2, OldestOverdueSeconds: 9 * 24 * h, KeptByChild: 1, OldestAgeSeconds: 100 * 24 * h},
+				"post":   {Rows: 5, Eligible: 2, Overdue: 4, OldestOverdueSeconds: 8 * 24 * h, KeptByChild: 2, OldestAgeSeconds: 99 * 24 * h},
 			},
 		},
 		"a dataset that no rule governs": {

@@ -75,7 +75,7 @@ type dataset struct {
 	tenant   *column // nil in a Dedicated store
 	zone     *time.Location
 	ids      map[string]bool // known tenants that the tenant column's type can hold
-	children []*link         // foreign keys into this table
+	children []*link         // foreign keys into this table whose rows keep theirs: all but those that the database cuts itself
 	problem  *Problem        // keeps rows from being deleted
 	unread   bool            // problem keeps even measuring from being possible
 	counted  bool
@@ -316,9 +316,27 @@ func (st *Store) checkEdges() {
 				}
 			}
 			d.checkTypes(slices.Concat(e.childColumns, e.parentColumns)...)
+			if e.detaches() {
+				d.checkDetaching(e)
+				continue
+			}
 			d.children = append(d.children, &link{edge: e, child: child})
 		}
 		st.checkCascades(d, d.table, nil, byTable)
+	}
+}
+
+// checkDetaching refuses a foreign key that would set NULL what must not be NULL: each deletion would fail.
+func (d *dataset) checkDetaching(e *edge) {
+	if e.onDelete != "n" {
+		return
+	}
+	for _, k := range e.detached {
+		if k.notNull {
+			d.refuse(report.LineCascade, "foreign key %s sets column %s of %s to NULL when rows of %s go, and the column is NOT NULL, so that none can go: ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL, or make the key ON DELETE RESTRICT",
+				e.name, k.name, e.child, d.table, qualified(e.child), ident(k.name))
+			return
+		}
 	}
 }
 

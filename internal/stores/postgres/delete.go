@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,18 +60,18 @@ const brakeTimeout = 60 * time.Second
 // too much. Children count as gone where they may be deleted themselves.
 func (st *Store) Planned(ctx context.Context, i int, at time.Time, most func(planned int64) int64) (planned, rows int64, problem *Problem, err error) {
 	d := st.datasets[i]
-	paths, ok := d.paths()
-	if !ok {
+	if _, ok := d.paths(); !ok {
 		return 0, 0, &tooManyPaths, nil
 	}
 	q := &query{}
+	relevant := func(q *query, d *dataset, alias string) string { return d.deletable(q, alias, at) }
 	stays := func(q *query, c *dataset, alias string) string {
 		if gone := c.deletable(q, alias, at); gone != "false" {
 			return gone + " IS NOT TRUE"
 		}
 		return "true"
 	}
-	return st.countAgainst(ctx, d, q, all(append([]string{d.deletable(q, "a", at)}, none(d.reaches(q, "a", paths, stays))...)...), most)
+	return st.countAgainst(ctx, d, q, all(append([]string{d.deletable(q, "a", at)}, none(d.reaches(q, "a", relevant, stays))...)...), most)
 }
 
 // Expired is Planned for the impatient: it counts what has expired, whether or not other rows refer to it. It is never less.
@@ -208,22 +209,32 @@ func (w *walker) transaction(ctx context.Context, from, to mark, deleted func(in
 	return rows, w.commit(ctx, to)
 }
 
+// peels is how often one transaction deletes again from a range of a table whose rows refer to each other by ON DELETE RESTRICT:
+// each statement takes the rows that nothing refers to, and so uncovers the next.
+const peels = 32
+
 func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, err error) {
 	q := &query{}
-	where := w.where(q, from, to)
-	for _, l := range w.d.children {
-		where = append(where, w.d.unreferred(l))
-	}
+	statement, again := w.deletion(q, from, to), 1
 	b := &pgx.Batch{}
-	for _, sql := range begin {
+	settings := begin
+	if len(w.d.self()) > 0 {
+		settings = append(slices.Clone(begin), "SET LOCAL enable_hashjoin = on") // the rows of a range among each other
+	}
+	if w.d.restrictsItself() {
+		again = peels
+	}
+	for _, sql := range settings {
 		b.Queue(sql)
 	}
 	b.Queue(touched, w.own, w.other, w.floor)
-	b.Queue("DELETE FROM "+w.d.name()+" a WHERE "+all(where...), q.args...)
+	for range again {
+		b.Queue(statement, q.args...)
+	}
 	b.Queue(touched, w.own, w.other, w.floor)
 	results := w.st.session.conn.SendBatch(ctx, b)
 	var before, after [3]int64
-	for range begin {
+	for range settings {
 		if err == nil {
 			_, err = results.Exec()
 		}
@@ -231,9 +242,11 @@ func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, er
 	if err == nil {
 		err = results.QueryRow().Scan(&before[0], &before[1], &before[2])
 	}
-	if err == nil {
-		tag, failed := results.Exec()
-		rows, err = tag.RowsAffected(), failed
+	for range again {
+		if err == nil {
+			tag, failed := results.Exec()
+			rows, err = rows+tag.RowsAffected(), failed
+		}
 	}
 	if err == nil {
 		err = results.QueryRow().Scan(&after[0], &after[1], &after[2])
@@ -245,6 +258,49 @@ func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, er
 		return 0, fmt.Errorf("delete from %s: %w", w.d.Name, err)
 	}
 	return rows, w.sideEffect(rows, before, after)
+}
+
+// deletion writes the DELETE of one range. Where rows of the table refer to each other, a row goes together with those that
+// refer to it: all that may go are gathered, those are put back that a row refers to which stays, and what these refer to.
+func (w *walker) deletion(q *query, from, to mark) string {
+	d := w.d
+	where := w.where(q, from, to)
+	var together []*link
+	for _, l := range d.children {
+		if l.child == d && l.onDelete != "r" {
+			together = append(together, l)
+			continue
+		}
+		where = append(where, d.unreferred(l))
+	}
+	if len(together) == 0 {
+		return "DELETE FROM " + d.name() + " a WHERE " + all(where...)
+	}
+	columns := slices.Clone(d.key)
+	var referred, refers []string
+	for _, l := range together {
+		for _, k := range slices.Concat(l.childColumns, l.parentColumns) {
+			if !slices.Contains(columns, k) {
+				columns = append(columns, k)
+			}
+		}
+		referred = append(referred, fmt.Sprintf("EXISTS (SELECT 1 FROM %s c WHERE %s AND NOT (%s) AND NOT EXISTS (SELECT 1 FROM goes x WHERE %s))",
+			d.name(), equal("c", l.childColumns, "g", l.parentColumns), equal("c", d.key, "g", d.key), equal("x", d.key, "c", d.key)))
+		refers = append(refers, "("+equal("y", l.childColumns, "g", l.parentColumns)+")")
+	}
+	key := identList(d.key)
+	return fmt.Sprintf(`WITH RECURSIVE goes AS MATERIALIZED (SELECT %s FROM %s a WHERE %s),
+		stays AS (SELECT %s FROM goes g WHERE %s UNION SELECT %s FROM stays s JOIN goes y ON %s JOIN goes g ON %s)
+		DELETE FROM %s a WHERE (%s) IN (SELECT %s FROM goes) AND (%s) NOT IN (SELECT %s FROM stays)`,
+		columnList("a", columns), d.name(), all(where...),
+		columnList("g", d.key), strings.Join(referred, " OR "), columnList("g", d.key), equal("y", d.key, "s", d.key), strings.Join(refers, " OR "),
+		d.name(), columnList("a", d.key), key, columnList("a", d.key), key)
+}
+
+// restrictsItself says whether rows of the table refer to each other so that none can go in one statement with those that
+// refer to it.
+func (d *dataset) restrictsItself() bool {
+	return slices.ContainsFunc(d.self(), func(l *link) bool { return l.onDelete == "r" })
 }
 
 func (w *walker) commit(ctx context.Context, to mark) error {

@@ -177,10 +177,10 @@ func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clo
 	}
 	q, from := &query{}, d.name()+" a"
 	past := d.past(q, "a", r.Windows, clocks.Early, false)
-	held := d.heldByFloor(q, "a", paths, clocks.Early)
+	held := d.heldByFloor(q, "a", r, clocks.Early)
 	counts := []string{capped(from, past), "NULL::bigint", "0"}
 	if len(paths) > 0 || d.Floor != nil {
-		counts[1] = capped(from, d.eligible(q, "a", paths, r, clocks.Early))
+		counts[1] = capped(from, d.eligible(q, "a", r, clocks.Early))
 	}
 	if len(held) > 0 {
 		counts[2] = capped(from, past+" AND ("+strings.Join(held, " OR ")+")")
@@ -206,14 +206,19 @@ func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clo
 
 // eligible is true of a row that is past the rule's window and its floor, and that no row which has not expired refers to,
 // however far down: those that have expired go first, in the same sweep.
-func (d *dataset) eligible(q *query, alias string, paths [][]*link, r Rule, at time.Time) string {
+func (d *dataset) eligible(q *query, alias string, r Rule, at time.Time) string {
 	alive := func(q *query, c *dataset, alias string) string { return c.expired(q, alias, at) + " IS NOT TRUE" }
 	conditions := []string{d.past(q, alias, r.Windows, at, true)}
-	return all(append(conditions, none(d.reaches(q, alias, paths, alive))...)...)
+	return all(append(conditions, none(d.reaches(q, alias, r.past(at), alive))...)...)
+}
+
+// past is the condition on rows that are past the rule's window and their floor.
+func (r Rule) past(at time.Time) condition {
+	return func(q *query, d *dataset, alias string) string { return d.past(q, alias, r.Windows, at, true) }
 }
 
 // heldByFloor lists what makes a floor hold a row: its own, or that of a row which refers to it.
-func (d *dataset) heldByFloor(q *query, alias string, paths [][]*link, at time.Time) []string {
+func (d *dataset) heldByFloor(q *query, alias string, r Rule, at time.Time) []string {
 	held := func(q *query, c *dataset, alias string) string {
 		if c.Floor == nil {
 			return "false"
@@ -225,7 +230,8 @@ func (d *dataset) heldByFloor(q *query, alias string, paths [][]*link, at time.T
 	if own := held(q, d, alias); own != "false" {
 		out = append(out, own)
 	}
-	return append(out, d.reaches(q, alias, paths, held)...)
+	relevant := func(q *query, d *dataset, alias string) string { return d.past(q, alias, r.Windows, at, false) }
+	return append(out, d.reaches(q, alias, relevant, held)...)
 }
 
 // measureOverdue counts the rows that were past window and floor at a time that already lies a slack in the past, whatever
@@ -246,7 +252,7 @@ func (st *Store) measureOverdue(ctx context.Context, d *dataset, r Rule, paths [
 		from, tie, last := d.chain(q, "a", p)
 		due = append(due, fmt.Sprintf("(SELECT max(%s + %s) FROM %s WHERE %s)", end.instant(last), q.arg(retention.ISO(*end.Floor), "interval"), from, tie))
 	}
-	where = append(where, none(d.heldByFloor(q, "a", paths, at))...)
+	where = append(where, none(d.heldByFloor(q, "a", r, at))...)
 	var worst *time.Time
 	err := st.session.conn.QueryRow(ctx, fmt.Sprintf("SELECT count(*), min(due) FROM (SELECT GREATEST(%s) AS due FROM %s a WHERE %s LIMIT %d) o",
 		strings.Join(due, ", "), d.name(), all(where...), CountCap), q.args...).Scan(&line.Overdue, &worst)

@@ -210,6 +210,13 @@ func (d *dataset) paths() ([][]*link, bool) {
 	if len(d.self()) > 0 {
 		out = append(out, nil) // the rows that refer to a row within its own table
 	}
+	out = append(out, d.ways(func(*dataset) bool { return true })...)
+	return out, len(out) <= maxPaths
+}
+
+// ways lists the ways down the foreign keys from d to other datasets, and goes on beyond those that further says.
+func (d *dataset) ways(further func(*dataset) bool) [][]*link {
+	var out [][]*link
 	var walk func(at *dataset, path []*link, seen []*dataset)
 	walk = func(at *dataset, path []*link, seen []*dataset) {
 		for _, l := range at.children {
@@ -218,11 +225,13 @@ func (d *dataset) paths() ([][]*link, bool) {
 			}
 			next := append(slices.Clone(path), l)
 			out = append(out, next)
-			walk(l.child, next, append(slices.Clone(seen), l.child))
+			if further(l.child) {
+				walk(l.child, next, append(slices.Clone(seen), l.child))
+			}
 		}
 	}
 	walk(d, nil, []*dataset{d})
-	return out, len(out) <= maxPaths
+	return out
 }
 
 // chain writes the rows that a path leads to from the row root of d: FROM items, conditions that tie them to root, and the
@@ -263,22 +272,84 @@ func (d *dataset) chain(q *query, root string, path []*link) (from, where, last 
 	return strings.Join(items, " "), strings.Join(ties, " AND "), alias
 }
 
-// reaches writes one EXISTS for each path from root to a row that meets a condition.
-func (d *dataset) reaches(q *query, root string, paths [][]*link, cond condition) []string {
+// keys writes a query for keys of a dataset.
+type keys func(q *query) string
+
+// reaches writes conditions on a row of d of which at least one holds when a row that refers to it meets cond, however far
+// down. relevant are the rows of d that it is asked of: where a table refers to itself, all of them are followed at once,
+// so that a chain of any length costs its length.
+func (d *dataset) reaches(q *query, root string, relevant condition, cond condition) []string {
+	return d.reach(q, root, func(q *query) string {
+		r := q.newAlias()
+		return fmt.Sprintf("SELECT %s FROM %s %s WHERE %s", columnList(r, d.key), d.name(), r, relevant(q, d, r))
+	}, cond, nil)
+}
+
+func (d *dataset) reach(q *query, root string, relevant keys, cond condition, seen []*dataset) []string {
+	if len(d.self()) > 0 && !slices.Contains(seen, d) {
+		return []string{fmt.Sprintf("(%s) IN (%s)", columnList(root, d.key), d.kept(q, relevant, cond, seen))}
+	}
 	var out []string
-	for _, p := range paths {
-		end := d
-		if len(p) > 0 {
-			end = p[len(p)-1].child
-		}
-		from, where, last := d.chain(q, root, p)
-		c := cond(q, end, last)
-		if c == "false" {
+	seen = append(slices.Clone(seen), d)
+	for _, path := range d.ways(func(c *dataset) bool { return len(c.self()) == 0 }) {
+		end := path[len(path)-1].child
+		if slices.Contains(seen, end) {
 			continue
 		}
-		out = append(out, fmt.Sprintf("EXISTS (SELECT 1 FROM %s WHERE %s AND %s)", from, where, c))
+		from, tie, last := joined(q, root, path)
+		meets := ""
+		if len(end.self()) > 0 {
+			meets = strings.Join(end.reach(q, last, func(q *query) string {
+				r := q.newAlias()
+				from, tie, last := joined(q, r, path)
+				return fmt.Sprintf("SELECT %s FROM %s %s JOIN %s ON %s WHERE (%s) IN (%s)", columnList(last, end.key), d.name(), r, from, tie, columnList(r, d.key), relevant(q))
+			}, cond, seen), " OR ")
+		} else if meets = cond(q, end, last); meets == "false" {
+			continue
+		}
+		out = append(out, fmt.Sprintf("EXISTS (SELECT 1 FROM %s WHERE %s AND (%s))", from, tie, meets))
 	}
 	return out
+}
+
+// joined writes the rows that a path leads to from the row root: FROM items, conditions that tie them to root, and the alias
+// of the last.
+func joined(q *query, root string, path []*link) (from, tie, last string) {
+	items, ties, alias := make([]string, 0, len(path)), make([]string, 0, len(path)), root
+	for _, l := range path {
+		next := q.newAlias()
+		items = append(items, qualified(l.edge.child)+" "+next)
+		ties = append(ties, equal(next, l.childColumns, alias, l.parentColumns))
+		alias = next
+	}
+	from = strings.Join(items, " CROSS JOIN ")
+	if len(items) > 1 {
+		from = "(" + from + ")"
+	}
+	return from, strings.Join(ties, " AND "), alias
+}
+
+// kept writes a query for the keys of rows of a table that refers to itself: of those that meet cond, or that a row of
+// another table keeps, and of all that they lead to. Only what refers to relevant rows is looked at.
+func (d *dataset) kept(q *query, relevant keys, cond condition, seen []*dataset) string {
+	below, kept, x, y := q.newAlias(), q.newAlias(), q.newAlias(), q.newAlias()
+	var down, up []string
+	for _, l := range d.self() {
+		down = append(down, fmt.Sprintf("SELECT %s FROM %s c WHERE %s", columnList("c", d.key), d.name(), equal("c", l.childColumns, x, l.parentColumns)))
+		up = append(up, fmt.Sprintf("SELECT %s FROM %s c WHERE %s", columnList("c", d.key), d.name(), equal(x, l.childColumns, "c", l.parentColumns)))
+	}
+	meets := d.reach(q, x, func(*query) string { return "SELECT " + columnList(below, d.key) + " FROM " + below }, cond, append(slices.Clone(seen), d))
+	if c := cond(q, d, x); c != "false" {
+		meets = append(meets, c)
+	}
+	if len(meets) == 0 {
+		meets = []string{"false"}
+	}
+	follow := func(from string, next []string) string {
+		return fmt.Sprintf("SELECT %s FROM %s JOIN %s %s ON %s CROSS JOIN LATERAL (%s) %s", columnList(y, d.key), from, d.name(), x, equal(x, d.key, from, d.key), strings.Join(next, " UNION ALL "), y)
+	}
+	return fmt.Sprintf("WITH RECURSIVE %[1]s AS (%[3]s UNION %[4]s), %[2]s AS (SELECT %[5]s FROM %[1]s JOIN %[6]s %[7]s ON %[8]s WHERE %[9]s UNION %[10]s) SELECT %[11]s FROM %[2]s",
+		below, kept, relevant(q), follow(below, down), columnList(x, d.key), d.name(), x, equal(x, d.key, below, d.key), strings.Join(meets, " OR "), follow(kept, up), identList(d.key))
 }
 
 // all joins conditions that must hold together.

@@ -200,7 +200,8 @@ func (w *walker) compare(q *query, m mark, operator string) string {
 func (w *walker) values(q *query, m mark) string {
 	values := make([]string, 0, len(m))
 	for i, k := range w.order {
-		values = append(values, q.arg(m[i], "text")+"::"+k.typ)
+		// Of the column's own type, so that the planner knows it, and leaves out the partitions that lie elsewhere.
+		values = append(values, q.arg(m[i], k.typ))
 	}
 	return strings.Join(values, ", ")
 }
@@ -210,7 +211,7 @@ func (w *walker) values(q *query, m mark) string {
 func (w *walker) finish(ctx context.Context, from, to mark, size int) error {
 	for attempt := 0; ; attempt++ {
 		rows, err := w.batch(ctx, from, to)
-		if err == nil && rows > 0 && len(w.d.self()) > 0 {
+		if err == nil && rows > 0 && w.d.restrictsItself() {
 			attempt = -1
 			continue // what referred to a row of this range may be gone now
 		}

@@ -36,6 +36,9 @@ const (
 	LineUnindexedForeignKey  = "UnindexedForeignKey"  // a foreign key into this table has no index on its columns
 	LineCascade              = "Cascade"              // a CASCADE, SET NULL or SET DEFAULT reaches a table with a floor
 	LineForeignKeyCycle      = "ForeignKeyCycle"      // tables refer to each other in a circle
+	LineReplicaIdentity      = "ReplicaIdentity"      // a publication passes deletions on, and the table has no replica identity
+	LineGuarded              = "Guarded"              // a trigger refuses to let rows go, or fails
+	LineLocked               = "Locked"               // another session holds rows or the table locked
 	LineSideEffect           = "SideEffect"           // deleting here changed other rows; rolled back
 	LineBrakeTripped         = "BrakeTripped"         // more would go than the brake allows
 	LineTimeout              = "Timeout"              // a statement did not end in its time

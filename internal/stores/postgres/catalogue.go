@@ -34,7 +34,21 @@ type table struct {
 	columns           map[string]*column
 	byNumber          map[int16]*column
 	indexes           []index
-	deleteTriggers    []string
+	deleteTriggers    []trigger
+	updateTriggers    []trigger
+	// unidentified is a publication that passes deletions on although the table has no replica identity.
+	unidentified string
+}
+
+// trigger of a user.
+type trigger struct {
+	name     string
+	function string // with schema and arguments, quoted as SQL
+	called   string // as the server tells where an error comes from: name and opening parenthesis
+}
+
+func (g trigger) String() string {
+	return fmt.Sprintf("trigger %s (function %s)", foreign.Name(g.name), foreign.Name(g.function))
 }
 
 type column struct {
@@ -84,7 +98,7 @@ func load(ctx context.Context, conn *pgx.Conn) (*catalogue, error) {
 	}
 	defer func() { _ = tx.Rollback(ctx) }()
 	c := &catalogue{tables: map[uint32]*table{}, byName: map[[2]string]*table{}}
-	for _, read := range []func(context.Context, pgx.Tx) error{c.readTables, c.readColumns, c.readIndexes, c.readTriggers, c.readEdges} {
+	for _, read := range []func(context.Context, pgx.Tx) error{c.readTables, c.readColumns, c.readIndexes, c.readTriggers, c.readPublications, c.readEdges} {
 		if err := read(ctx, tx); err != nil {
 			return nil, fmt.Errorf("read the catalogue: %w", err)
 		}
@@ -172,8 +186,42 @@ func (c *catalogue) readIndexes(ctx context.Context, tx pgx.Tx) error {
 }
 
 func (c *catalogue) readTriggers(ctx context.Context, tx pgx.Tx) error {
-	rows, err := tx.Query(ctx, `SELECT g.tgrelid, g.tgname::text FROM pg_trigger g
-		WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 8 <> 0 ORDER BY 2`)
+	rows, err := tx.Query(ctx, `SELECT g.tgrelid, g.tgname::text, g.tgfoid::regprocedure::text, p.proname || '(', g.tgtype & 8 <> 0, g.tgtype & 16 <> 0
+		FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
+		WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 24 <> 0 ORDER BY 2`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var oid uint32
+		var g trigger
+		var deletes, updates bool
+		if err := rows.Scan(&oid, &g.name, &g.function, &g.called, &deletes, &updates); err != nil {
+			return err
+		}
+		t := c.tables[oid]
+		if t != nil && deletes {
+			t.deleteTriggers = append(t.deleteTriggers, g)
+		}
+		if t != nil && updates {
+			t.updateTriggers = append(t.updateTriggers, g)
+		}
+	}
+	return rows.Err()
+}
+
+// readPublications finds tables of which the server would refuse to delete: a publication passes deletions on, of the table
+// or of what it is a partition of, and nothing tells its rows.
+func (c *catalogue) readPublications(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, `SELECT c.oid, min(p.pubname::text) FROM pg_class c
+		CROSS JOIN LATERAL (SELECT c.oid AS relid UNION SELECT relid::oid FROM pg_partition_ancestors(c.oid)) a
+		JOIN pg_class ac ON ac.oid = a.relid JOIN pg_namespace n ON n.oid = ac.relnamespace
+		JOIN pg_publication_tables pt ON pt.schemaname = n.nspname AND pt.tablename = ac.relname
+		JOIN pg_publication p ON p.pubname = pt.pubname AND p.pubdelete
+		WHERE c.relkind = 'r' AND c.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
+			AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
+		GROUP BY c.oid`)
 	if err != nil {
 		return err
 	}
@@ -185,7 +233,7 @@ func (c *catalogue) readTriggers(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 		if t := c.tables[oid]; t != nil {
-			t.deleteTriggers = append(t.deleteTriggers, name)
+			t.unidentified = name
 		}
 	}
 	return rows.Err()

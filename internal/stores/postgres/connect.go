@@ -58,6 +58,7 @@ type Session struct {
 	// database that was asked for.
 	database string
 	clock    func() time.Time
+	path     string // search path of the role, for triggers
 }
 
 // lockKey is the advisory lock of every sweep. Such locks belong to one database of one cluster, which is the identity of
@@ -91,7 +92,7 @@ func Connect(ctx context.Context, t Target, password string, clock func() time.T
 	cfg.DialFunc = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}).DialContext
 	cfg.RuntimeParams = map[string]string{
 		"application_name": "lethe-sweeper", "timezone": "UTC", "datestyle": "ISO", "intervalstyle": "postgres",
-		"search_path": "pg_catalog", "row_security": "off", "default_transaction_isolation": "read committed",
+		"row_security": "off", "default_transaction_isolation": "read committed",
 		// A dead pod's session must not hold the store's lock for two hours.
 		"tcp_keepalives_idle": "20", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
 		"idle_in_transaction_session_timeout": "5s",
@@ -100,7 +101,27 @@ func Connect(ctx context.Context, t Target, password string, clock func() time.T
 	if err != nil {
 		return nil, classifyConnect(t, err)
 	}
-	return &Session{conn: conn, pid: conn.PgConn().PID(), database: t.Database, clock: clock}, nil
+	s := &Session{conn: conn, pid: conn.PgConn().PID(), database: t.Database, clock: clock}
+	if err := s.setSearchPath(ctx); err != nil {
+		_ = conn.Close(ctx) // nothing has been done in it
+		return nil, err
+	}
+	return s, nil
+}
+
+// setSearchPath makes statements of ours find what is the server's own, and nothing else. Triggers, which are the users' code,
+// run under the path that the role or the database gives them, with the server's own before it: so an operator of ours that is
+// written without its schema could be another's there, and none is.
+func (s *Session) setSearchPath(ctx context.Context) error {
+	err := s.conn.QueryRow(ctx, "SELECT 'pg_catalog, ' || reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'search_path'").Scan(&s.path)
+	if err == nil {
+		s.path = strings.TrimSuffix(s.path, ", ")
+		_, err = s.conn.Exec(ctx, "SET search_path = pg_catalog")
+	}
+	if err != nil {
+		return fmt.Errorf("set the search path: %w", err)
+	}
+	return nil
 }
 
 func roots(bundle string) (*x509.CertPool, error) {

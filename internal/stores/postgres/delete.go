@@ -47,6 +47,8 @@ type Deletion struct {
 	Batches int
 	// Longest transaction, from BEGIN to the end of COMMIT or ROLLBACK.
 	Longest time.Duration
+	// Rollbacks is how many transactions failed.
+	Rollbacks int
 	// Skipped ranges of rows that others held locked, or that the server would not delete; Problem says why. The rest is gone.
 	Skipped int
 	Problem *Problem
@@ -111,7 +113,7 @@ func (st *Store) Delete(ctx context.Context, i int, at time.Time, permit Permit)
 	for {
 		before := out.Rows
 		out.Skipped, out.Problem = 0, nil
-		problem, err := split(w.pass(ctx))
+		problem, err := w.split(ctx, w.pass(ctx))
 		if err != nil {
 			return out, err
 		}
@@ -155,9 +157,9 @@ var begin = []string{
 
 // touched counts what the transaction has deleted or changed so far: in the dataset's own table, in others, and changes in
 // tables with a floor.
-const touched = `SELECT (SELECT coalesce(sum(pg_stat_get_xact_tuples_deleted(o)), 0)::int8 FROM unnest($1::oid[]) o),
-	(SELECT coalesce(sum(pg_stat_get_xact_tuples_deleted(o)), 0)::int8 FROM unnest($2::oid[]) o),
-	(SELECT coalesce(sum(pg_stat_get_xact_tuples_updated(o)), 0)::int8 FROM unnest($3::oid[]) o)`
+const touched = `SELECT (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(o)), 0)::int8 FROM pg_catalog.unnest($1::oid[]) o),
+	(SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(o)), 0)::int8 FROM pg_catalog.unnest($2::oid[]) o),
+	(SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(o)), 0)::int8 FROM pg_catalog.unnest($3::oid[]) o)`
 
 // batch deletes one range in one transaction, and adapts the size of the next to how long it took.
 func (w *walker) batch(ctx context.Context, from, to mark) (int64, error) {
@@ -183,7 +185,10 @@ func (w *walker) adapt(rows int64, took time.Duration) {
 	if rows < int64(w.size)/2 {
 		factor = min(1, factor) // a small batch says nothing about a larger one
 	}
-	w.size = min(mostBatch, max(leastBatch, int(float64(w.size)*factor)))
+	w.size = min(mostBatch, max(w.least, int(float64(w.size)*factor+0.5)))
+	if rows > 0 && w.size > leastBatch {
+		w.least = leastBatch
+	}
 }
 
 // transaction deletes one range. It takes two turns to the server: begin, delete and count; then, if the lease still holds,
@@ -227,6 +232,7 @@ func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, er
 	for _, sql := range settings {
 		b.Queue(sql)
 	}
+	b.Queue("SELECT pg_catalog.set_config('search_path', $1, true)", w.st.session.path)
 	b.Queue(touched, w.own, w.other, w.floor)
 	for range again {
 		b.Queue(statement, q.args...)
@@ -238,6 +244,9 @@ func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, er
 		if err == nil {
 			_, err = results.Exec()
 		}
+	}
+	if err == nil {
+		_, err = results.Exec()
 	}
 	if err == nil {
 		err = results.QueryRow().Scan(&before[0], &before[1], &before[2])
@@ -288,13 +297,12 @@ func (w *walker) deletion(q *query, from, to mark) string {
 			d.name(), equal("c", l.childColumns, "g", l.parentColumns), equal("c", d.key, "g", d.key), equal("x", d.key, "c", d.key)))
 		refers = append(refers, "("+equal("y", l.childColumns, "g", l.parentColumns)+")")
 	}
-	key := identList(d.key)
 	return fmt.Sprintf(`WITH RECURSIVE goes AS MATERIALIZED (SELECT %s FROM %s a WHERE %s),
 		stays AS (SELECT %s FROM goes g WHERE %s UNION SELECT %s FROM stays s JOIN goes y ON %s JOIN goes g ON %s)
-		DELETE FROM %s a WHERE (%s) IN (SELECT %s FROM goes) AND (%s) NOT IN (SELECT %s FROM stays)`,
+		DELETE FROM %s a WHERE EXISTS (SELECT 1 FROM goes x WHERE %s) AND NOT EXISTS (SELECT 1 FROM stays x WHERE %s)`,
 		columnList("a", columns), d.name(), all(where...),
 		columnList("g", d.key), strings.Join(referred, " OR "), columnList("g", d.key), equal("y", d.key, "s", d.key), strings.Join(refers, " OR "),
-		d.name(), columnList("a", d.key), key, columnList("a", d.key), key)
+		d.name(), equal("x", d.key, "a", d.key), equal("x", d.key, "a", d.key))
 }
 
 // restrictsItself says whether rows of the table refer to each other so that none can go in one statement with those that
@@ -355,5 +363,5 @@ func (w *walker) sideEffect(rows int64, before, after [3]int64) error {
 		return nil
 	}
 	return &halt{Problem{Reason: report.LineSideEffect, Message: fmt.Sprintf(
-		"deleting expired rows of %s also %s, so it was rolled back: change the triggers (%s) or the foreign keys", w.d.table, what, strings.Join(w.d.table.deleteTriggers, ", "))}}
+		"deleting expired rows of %s also %s, so it was rolled back: change the triggers (%s) or the foreign keys", w.d.table, what, strings.Join(w.d.triggerNames(), ", "))}}
 }

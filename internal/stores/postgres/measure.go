@@ -23,6 +23,8 @@ const (
 	CountCap = 1_000_001
 	// MeasureTimeout ends a statement: its line is then unknown, never zero.
 	MeasureTimeout = 5 * time.Second
+	// readLockTimeout ends waiting for a table that somebody has locked even for reading.
+	readLockTimeout = time.Second
 )
 
 // Measure counts, for each rule of a dataset, what is past its window, overdue and kept, and why. It changes nothing. A line
@@ -67,7 +69,7 @@ func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) ([]report.Li
 }
 
 func (st *Store) setTimeout(ctx context.Context, most time.Duration) error {
-	_, err := st.session.conn.Exec(ctx, fmt.Sprintf("SET statement_timeout = %d", most.Milliseconds()))
+	_, err := st.session.conn.Exec(ctx, fmt.Sprintf("SET statement_timeout = %d; SET lock_timeout = %d", most.Milliseconds(), readLockTimeout.Milliseconds()))
 	if err != nil {
 		return fmt.Errorf("set the statement timeout: %w", err)
 	}
@@ -100,7 +102,9 @@ func explain(err error) (reason, message string) {
 			return h.Reason, h.Message
 		}
 		return "", ""
-	case "57014":
+	case notAvailable:
+		return report.LineLocked, "rows or the table are locked by other sessions for long: look for transactions that stay open"
+	case timedOut:
 		return report.LineTimeout, "a statement did not end in its time: an index on the age column (and on the tenant column before it) makes it fast"
 	case "42501":
 		return report.LineMissingPrivilege, "the role lacks a privilege (SQLSTATE 42501): run the SQL that 'kubectl lethe grants' prints"

@@ -136,7 +136,7 @@ func TestPlannedIsWhatThenGoes(t *testing.T) {
 	}
 }
 
-func TestATimeoutIsUnknownAndNotZero(t *testing.T) {
+func TestALockedTableIsUnknownAndNotZero(t *testing.T) {
 	w := newWorld(t, Config{Datasets: []Dataset{after(90, aTable("log"))}}, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); INSERT INTO log VALUES (1, now() - interval '91 days')`)
 	st := w.open()
 	locker, err := server.Admin(t, w.database).Begin(t.Context())
@@ -148,7 +148,7 @@ func TestATimeoutIsUnknownAndNotZero(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines, err := st.Measure(t.Context(), 0, Clocks{Early: w.now, Late: w.now.Add(time.Second)})
-	if err != nil || lines[0].Reason != report.LineTimeout {
+	if err != nil || lines[0].Reason != report.LineLocked {
 		t.Errorf("%+v, %v", lines, err)
 	}
 }

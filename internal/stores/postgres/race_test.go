@@ -114,7 +114,7 @@ func TestLockedRowsAreSkippedAndTheRestGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := w.sweep()["log"]
-	if d.Rows != 299 || d.Skipped != 1 || d.Problem == nil || d.Problem.Reason != report.LineTimeout {
+	if d.Rows != 299 || d.Skipped != 1 || d.Problem == nil || d.Problem.Reason != report.LineLocked {
 		t.Errorf("%+v", d)
 	}
 	if err := locker.Rollback(t.Context()); err != nil {
@@ -136,8 +136,8 @@ func TestTriggers(t *testing.T) {
 		"one that deletes elsewhere":                        {`DELETE FROM other; RETURN OLD`, report.LineSideEffect, []string{"log 1", "log 2", "log 3", "other 1"}},
 		"one that deletes other rows here":                  {`DELETE FROM log WHERE id = 3; RETURN OLD`, report.LineSideEffect, []string{"log 1", "log 2", "log 3", "other 1"}},
 		"one that changes what a floor protects":            {`UPDATE other SET at = now(); RETURN OLD`, report.LineSideEffect, []string{"log 1", "log 2", "log 3", "other 1"}},
-		"one that always fails":                             {`RAISE EXCEPTION 'a value of row %', OLD.id`, report.LineStoreError, []string{"log 1", "log 2", "log 3", "other 1"}},
-		"one that fails for a single row":                   {`IF OLD.id = 1 THEN RAISE EXCEPTION 'no'; END IF; RETURN OLD`, report.LineStoreError, []string{"log 1", "log 3", "other 1"}},
+		"one that always fails":                             {`RAISE EXCEPTION 'a value of row %', OLD.id`, report.LineGuarded, []string{"log 1", "log 2", "log 3", "other 1"}},
+		"one that fails for a single row":                   {`IF OLD.id = 1 THEN RAISE EXCEPTION 'no'; END IF; RETURN OLD`, report.LineGuarded, []string{"log 1", "log 3", "other 1"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

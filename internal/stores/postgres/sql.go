@@ -51,11 +51,20 @@ func dotted(alias string, k *column) string {
 	return alias + "." + ident(k.name)
 }
 
+// Operators of the server's own, whatever the search path holds: a DELETE runs under the role's.
+const (
+	opEqual   = "OPERATOR(pg_catalog.=)"
+	opAtMost  = "OPERATOR(pg_catalog.<=)"
+	opAtLeast = "OPERATOR(pg_catalog.>=)"
+	opLess    = "OPERATOR(pg_catalog.<)"
+	opMore    = "OPERATOR(pg_catalog.>)"
+)
+
 // equal writes a.x = b.u AND a.y = b.v.
 func equal(a string, as []*column, b string, bs []*column) string {
 	out := make([]string, 0, len(as))
 	for i := range as {
-		out = append(out, dotted(a, as[i])+" = "+dotted(b, bs[i]))
+		out = append(out, dotted(a, as[i])+" "+opEqual+" "+dotted(b, bs[i]))
 	}
 	return strings.Join(out, " AND ")
 }
@@ -114,7 +123,7 @@ func (d *dataset) incredible(q *query, alias string, now time.Time) string {
 
 // ofTenants is true of rows whose tenant is one of ids.
 func (d *dataset) ofTenants(q *query, alias string, ids []string) string {
-	return fmt.Sprintf("%s = ANY(%s::%s[])", dotted(alias, d.tenant), q.arg(ids, "text[]"), d.tenant.typ)
+	return fmt.Sprintf("%s %s ANY(%s::%s[])", dotted(alias, d.tenant), opEqual, q.arg(ids, "text[]"), d.tenant.typ)
 }
 
 // known keeps the ids that the tenant column can hold.
@@ -160,11 +169,11 @@ func (d *dataset) past(q *query, alias string, w Windows, at time.Time, floor bo
 			latest = c
 		}
 	}
-	within := fmt.Sprintf("%s >= %s AND %s <= %s", age, d.plausible(), age, q.arg(d.toColumn(latest), d.ageType()))
+	within := fmt.Sprintf("%s %s %s AND %s %s %s", age, opAtLeast, d.plausible(), age, opAtMost, q.arg(d.toColumn(latest), d.ageType()))
 	if cases.Len() == 0 {
 		return "(" + within + ")"
 	}
-	return fmt.Sprintf("(%s AND %s <= CASE%s ELSE %s END)", within, age, cases.String(), q.arg(d.toColumn(base), d.ageType()))
+	return fmt.Sprintf("(%s AND %s %s CASE%s ELSE %s END)", within, age, opAtMost, cases.String(), q.arg(d.toColumn(base), d.ageType()))
 }
 
 // expired is past under any rule of the dataset, whether it enforces or only audits: what was promised.

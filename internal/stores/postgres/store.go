@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
@@ -126,7 +127,15 @@ func (st *Store) Notice(i int) string {
 	if d.table == nil || len(d.table.deleteTriggers) == 0 {
 		return ""
 	}
-	return "triggers run when a row is deleted: " + strings.Join(d.table.deleteTriggers, ", ")
+	return "triggers run when a row is deleted: " + strings.Join(d.triggerNames(), ", ")
+}
+
+func (d *dataset) triggerNames() []string {
+	names := make([]string, 0, len(d.table.deleteTriggers))
+	for _, g := range d.table.deleteTriggers {
+		names = append(names, foreign.Name(g.name))
+	}
+	return names
 }
 
 // Uncovered lists the tables that are neither a dataset nor exempt, as schema.table, sorted.
@@ -181,6 +190,7 @@ func (st *Store) find(in Dataset) *dataset {
 	case !t.mayDelete:
 		d.refuse(report.LineMissingPrivilege, "the role may not delete from %s: run the SQL that 'kubectl lethe grants' prints", t)
 	}
+	d.checkIdentity(st.cat.tables)
 	return d
 }
 

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/report"
 )
 
 // walker goes over the expired rows of a dataset in an order that an index has, one range after another.
@@ -26,8 +26,10 @@ type walker struct {
 	desc   bool
 	inside *between // what the walk keeps within, beside what has expired
 	size   int      // rows that the next range is to have
+	least  int      // and has at least
 	growth float64
 	ahead  *ahead
+	poison map[failure]int // single rows that could not be deleted, by how
 
 	own   []uint32 // tables that hold the dataset's rows
 	other []uint32 // every other table
@@ -41,7 +43,7 @@ type between struct {
 }
 
 func (st *Store) walker(d *dataset, at time.Time, permit Permit, out *Deletion) *walker {
-	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, growth: fastGrowth, own: d.table.leaves}
+	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, least: leastBatch, growth: fastGrowth, poison: map[failure]int{}, own: d.table.leaves}
 	switch {
 	case !d.table.leads(d.age):
 		// Without an index on the age one walk by the key reads the table once; one by age would sort it for each batch.
@@ -133,7 +135,7 @@ func (w *walker) next(ctx context.Context, from mark) (to mark, size int, err er
 	}
 	for {
 		to, err := w.look(ctx, from)
-		if code(err) == "57014" && ctx.Err() == nil && w.size > leastBatch {
+		if code(err) == timedOut && ctx.Err() == nil && w.size > leastBatch {
 			w.size = max(leastBatch, w.size/2)
 			continue
 		}
@@ -185,10 +187,10 @@ func (w *walker) where(q *query, from, to mark) []string {
 func (w *walker) bounds(q *query, from, to mark) []string {
 	var out []string
 	if from != nil {
-		out = append(out, w.compare(q, from, map[bool]string{false: ">", true: "<"}[w.desc]))
+		out = append(out, w.compare(q, from, map[bool]string{false: opMore, true: opLess}[w.desc]))
 	}
 	if to != nil {
-		out = append(out, w.compare(q, to, map[bool]string{false: "<=", true: ">="}[w.desc]))
+		out = append(out, w.compare(q, to, map[bool]string{false: opAtMost, true: opAtLeast}[w.desc]))
 	}
 	return out
 }
@@ -206,6 +208,24 @@ func (w *walker) values(q *query, m mark) string {
 	return strings.Join(values, ", ")
 }
 
+// What cannot be deleted must cost little: after fewRows single rows have failed in the same way, what fails so is left as a
+// range, and after mostRollbacks rolled back transactions, and two more for each that succeeded, the dataset is left for this sweep.
+const (
+	fewRows       = 6
+	mostRollbacks = 80
+)
+
+// failure is a way in which a deletion fails.
+type failure struct{ code, constraint string }
+
+func failureOf(err error) failure {
+	var server *pgconn.PgError
+	if !errors.As(err, &server) {
+		return failure{}
+	}
+	return failure{code(err), server.ConstraintName}
+}
+
 // finish deletes a range: at once, or when that fails, in halves. What cannot be deleted even alone is skipped, so that one
 // row does not keep all others.
 func (w *walker) finish(ctx context.Context, from, to mark, size int) error {
@@ -221,19 +241,45 @@ func (w *walker) finish(ctx context.Context, from, to mark, size int) error {
 		if code(err) == "" || ctx.Err() != nil {
 			return err
 		}
+		w.out.Rollbacks++
+		if p := w.hopeless(ctx, err); p != nil {
+			return &halt{*p}
+		}
 		if conflict(err) && attempt < retries {
 			continue
 		}
 		w.growth = carefulGrowth
 		switch {
+		case w.poison[failureOf(err)] >= fewRows && code(err) != timedOut:
 		case size > 1:
 			return w.halve(ctx, from, to, size)
 		case w.byAge():
 			return w.sameAge(ctx, from, to)
+		default:
+			w.poison[failureOf(err)]++
+			w.least = 1
 		}
 		w.skip(err)
 		return nil
 	}
+}
+
+// timedOut is the SQLSTATE of a statement that did not end in its time: smaller ranges may.
+const timedOut = "57014"
+
+// hopeless says why the dataset is to be left after an error; nil: what else there is may go.
+func (w *walker) hopeless(ctx context.Context, err error) *Problem {
+	if code(err) == notAvailable {
+		if p := w.st.tableLock(ctx, w.d); p != nil {
+			return p
+		}
+	}
+	if w.out.Rollbacks < mostRollbacks+2*w.out.Batches {
+		return nil
+	}
+	p := w.explain(err)
+	p.Message += fmt.Sprintf("; %d attempts failed, so the rest of this dataset was left for now", w.out.Rollbacks)
+	return p
 }
 
 // conflict is an error that a new snapshot may cure: another session changed or referred to a row of the batch meanwhile.
@@ -248,6 +294,7 @@ func conflict(err error) bool {
 // halve goes over a range again in batches of half the size.
 func (w *walker) halve(ctx context.Context, from, to mark, size int) error {
 	w.size, w.ahead = max(1, size/2), nil
+	w.least = min(w.least, w.size)
 	for {
 		next, size, err := w.next(ctx, from)
 		if err != nil {
@@ -290,12 +337,5 @@ func (w *walker) past(ctx context.Context, a, b mark) bool {
 
 func (w *walker) skip(err error) {
 	w.out.Skipped++
-	reason, message := explain(err)
-	switch {
-	case code(err) == "55P03":
-		reason, message = report.LineTimeout, "rows are locked by other sessions for long: look for transactions that stay open"
-	case conflict(err):
-		message = "rows are changed or referred to again and again by other sessions"
-	}
-	w.out.Problem = &Problem{Reason: reason, Message: message}
+	w.out.Problem = w.explain(err)
 }

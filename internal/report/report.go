@@ -75,11 +75,15 @@ type Line struct {
 	KeptByChild          int64  `json:"child,omitempty"`
 	UnknownAge           int64  `json:"noage,omitempty"`
 	UnknownTenant        int64  `json:"noten,omitempty"`
+	UnknownTenantLate    int64  `json:"notenLate,omitempty"` // of those, older than the shortest window that a tenant has, and slack
+	OverdueBefore        int64  `json:"over0,omitempty"`     // what was overdue before the sweep deleted
+	OldestBeforeSeconds  int64  `json:"oldest0,omitempty"`   // how long the worst of them had been overdue
 	Deleted              int64  `json:"del,omitempty"`
-	OldestAgeSeconds     int64  `json:"age,omitempty"` // age of the oldest row whose age is known
-	Capped               bool   `json:"cap,omitempty"` // a count stopped at its bound
-	Reason               string `json:"why,omitempty"` // why this dataset was not measured, or not deleted from
-	Message              string `json:"msg,omitempty"` // with the remedy
+	OldestAgeSeconds     int64  `json:"age,omitempty"`  // age of the oldest row whose age is known
+	Capped               bool   `json:"cap,omitempty"`  // a count stopped at its bound
+	Reason               string `json:"why,omitempty"`  // why this dataset was not measured, or not deleted from
+	Message              string `json:"msg,omitempty"`  // with the remedy
+	Notice               string `json:"note,omitempty"` // what is worth knowing and is no problem
 }
 
 // worse orders lines: not measured first, then by how long and how much is overdue, then what waits, then by name.

@@ -42,6 +42,9 @@ const (
 	lockWithin = 3 * time.Second
 	lockAgain  = 50 * time.Millisecond
 
+	shortestTurn = 2 * time.Second
+	longestTurn  = time.Minute
+
 	maxUncovered = 16
 	maxMessage   = 400
 )
@@ -62,6 +65,7 @@ type run struct {
 	keeper  *keeper
 
 	deleting bool                // the database is the one that deletion was approved for
+	before   [][]report.Line     // by dataset: what was measured before anything was deleted
 	deleted  []postgres.Deletion // by dataset
 	refused  []*postgres.Problem // by dataset: the brake, or what came up while deleting
 }
@@ -134,7 +138,9 @@ func (s *run) sweep(ctx context.Context) {
 	}
 	defer s.disconnect(ctx)
 	if s.deleting {
-		if err := s.delete(ctx); err != nil {
+		if err := s.measureBefore(ctx); err != nil {
+			s.fail(s.cause(ctx, err))
+		} else if err := s.delete(ctx); err != nil {
 			s.fail(s.cause(ctx, err))
 		}
 	}
@@ -268,6 +274,21 @@ func (s *run) readClocks(ctx context.Context) error {
 	return nil
 }
 
+// measureBefore looks what is overdue before it is deleted: a promise that was broken between two sweeps shows.
+func (s *run) measureBefore(ctx context.Context) error {
+	for i := range s.Plan.Datasets {
+		if err := s.goOn(); err != nil {
+			return err
+		}
+		lines, err := s.store.Measure(ctx, i, s.clocks)
+		if err != nil {
+			return err
+		}
+		s.before = append(s.before, lines)
+	}
+	return nil
+}
+
 // delete brakes, and deletes children first.
 func (s *run) delete(ctx context.Context) error {
 	order := s.store.Order()
@@ -279,28 +300,52 @@ func (s *run) delete(ctx context.Context) error {
 			return err
 		}
 	}
-	permit := postgres.Permit{Commit: s.keeper.valid, Begin: func() error {
+	turn := s.turn(len(order))
+	done := make([]bool, len(order))
+	for again := true; again; {
+		again = false
+		for _, i := range order {
+			if s.refused[i] != nil || done[i] {
+				continue
+			}
+			end := s.Clock().Add(turn)
+			finished, err := s.deleteFrom(ctx, i, func() bool { return !s.Clock().Before(end) })
+			if err != nil {
+				return err
+			}
+			// While rows may still go that refer to rows of this dataset, it is not done.
+			done[i] = finished && !s.store.Waits(i, func(child int) bool { return !done[child] && s.refused[child] == nil })
+			again = again || !done[i]
+		}
+	}
+	return nil
+}
+
+// turn is how long one dataset is deleted from while others wait: each comes to its turn several times in the budget.
+func (s *run) turn(datasets int) time.Duration {
+	return min(longestTurn, max(shortestTurn, s.Budget/time.Duration(4*max(1, datasets))))
+}
+
+// deleteFrom takes one turn of a dataset; finished: nothing more can go from it now.
+func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished bool, err error) {
+	permit := postgres.Permit{Commit: s.keeper.valid, Pause: over, Begin: func() error {
 		if err := s.goOn(); err != nil {
 			return err
 		}
 		return s.keeper.await(ctx)
 	}}
-	for _, i := range order {
-		if s.refused[i] != nil {
-			continue
-		}
-		before := s.Clock()
-		d, err := s.store.Delete(ctx, i, s.clocks.Early, permit)
-		s.deleted[i], s.refused[i] = d, d.Problem
-		if d.Batches > 0 || d.Problem != nil {
-			s.Log.Info("Deleted", "dataset", s.Plan.Datasets[i].Name, "rows", d.Rows, "batches", d.Batches, "skipped", d.Skipped,
-				"longestTransaction", d.Longest.String(), "took", s.Clock().Sub(before).String())
-		}
-		if err != nil {
-			return err
-		}
+	before := s.Clock()
+	d, err := s.store.Delete(ctx, i, s.clocks.Early, permit)
+	s.deleted[i], s.refused[i] = d, d.Problem
+	if d.Batches > 0 || d.Problem != nil {
+		s.Log.Info("Deleted", "dataset", s.Plan.Datasets[i].Name, "rows", d.Rows, "batches", d.Batches, "rollbacks", d.Rollbacks, "skipped", d.Skipped,
+			"longestTransaction", d.Longest.String(), "took", s.Clock().Sub(before).String())
 	}
-	return nil
+	if errors.Is(err, postgres.ErrPaused) {
+		s.refused[i] = nil // what was skipped in this turn is looked at again in the next
+		return false, nil
+	}
+	return true, err
 }
 
 // goOn says whether another batch may begin as far as time and the pod's life are concerned.
@@ -430,10 +475,14 @@ func (s *run) complete(line *report.Line, i int, first bool) {
 	if problem != "" && line.Reason == "" {
 		line.Reason, line.Message = report.LinePlan, problem
 	}
-	if line.Reason == "" {
-		line.Message = s.store.Notice(i)
+	if i < len(s.before) {
+		for _, b := range s.before[i] {
+			if b.Policy == line.Policy && b.Rule == line.Rule {
+				line.OverdueBefore, line.OldestBeforeSeconds = b.Overdue, b.OldestOverdueSeconds
+			}
+		}
 	}
-	line.Message = cut(line.Message, maxMessage)
+	line.Message, line.Notice = cut(line.Message, maxMessage), cut(s.store.Notice(i), maxMessage)
 }
 
 // judge turns what single datasets ran into to the outcome of the whole.

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,7 +40,13 @@ type Permit struct {
 	Begin func() error
 	// Commit is asked when a batch has been deleted, right before COMMIT; an error rolls it back.
 	Commit func() error
+	// Pause is asked between ranges of rows; true ends the turn of this dataset: Delete says ErrPaused and, called again, goes
+	// on from there. nil: never.
+	Pause func() bool
 }
+
+// ErrPaused says that Permit.Pause ended a turn, and that there may be more to delete.
+var ErrPaused = errors.New("the turn of this dataset is over")
 
 // Deletion is what deleting from a dataset came to.
 type Deletion struct {
@@ -99,30 +106,44 @@ func (st *Store) countAgainst(ctx context.Context, d *dataset, q *query, where s
 
 // Delete deletes from a dataset what expired before at, in short transactions, again from the start until a whole pass finds
 // nothing. A row goes when it is past its window and its floor and no row of any dataset refers to it any more. The error is
-// about the connection, the context or the permit; whatever was committed until then is in Deletion.
+// about the connection, the context or the permit, or ErrPaused; whatever was committed until then is in Deletion, which counts
+// all turns of the dataset.
 func (st *Store) Delete(ctx context.Context, i int, at time.Time, permit Permit) (Deletion, error) {
 	d := st.datasets[i]
-	var out Deletion
 	if d.Delete == nil || d.problem != nil {
-		return out, nil
+		return Deletion{}, nil
 	}
 	if err := st.setTimeout(ctx, walkTimeout); err != nil {
-		return out, err
+		return Deletion{}, err
 	}
-	w := st.walker(d, at, permit, &out)
+	w := st.walkers[i]
+	if w == nil {
+		w = st.walker(d, at, permit, &Deletion{})
+		st.walkers[i] = w
+	}
+	w.permit = permit
+	if w.ended {
+		w.begin() // other datasets may have lost rows that kept some of this one
+	}
+	before := w.out.Rows
 	for {
-		before := out.Rows
-		out.Skipped, out.Problem = 0, nil
 		problem, err := w.split(ctx, w.pass(ctx))
-		if err != nil {
-			return out, err
+		switch {
+		case errors.Is(err, ErrPaused):
+			if failed := st.flush(ctx, w.out.Rows-before); failed != nil {
+				err = failed
+			}
+			return *w.out, err
+		case err != nil:
+			return *w.out, err
+		case problem != nil:
+			w.out.Problem = problem
 		}
-		if problem != nil {
-			out.Problem = problem
+		if problem != nil || !w.found {
+			w.ended = true
+			return *w.out, st.flush(ctx, w.out.Rows-before)
 		}
-		if problem != nil || out.Rows == before {
-			return out, st.flush(ctx, out.Rows)
-		}
+		w.begin()
 	}
 }
 
@@ -175,6 +196,7 @@ func (w *walker) batch(ctx context.Context, from, to mark) (int64, error) {
 	}
 	w.out.Rows += rows
 	w.out.Batches++
+	w.found = w.found || rows > 0
 	w.d.rows -= min(rows, w.d.rows)
 	return rows, nil
 }

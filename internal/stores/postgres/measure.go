@@ -129,25 +129,29 @@ func (st *Store) measureTable(ctx context.Context, d *dataset, clocks Clocks, li
 	}
 	line.Rows = rows
 	q := &query{}
-	parts := []string{capped(d.name()+" a", d.incredible(q, "a", clocks.Late)), "0"}
-	if d.tenant != nil {
-		ids := make([]string, 0, len(d.ids))
-		for id := range d.ids {
-			ids = append(ids, id)
-		}
-		parts[1] = capped(d.name()+" a", "("+dotted("a", d.tenant)+" IS NULL OR NOT "+d.ofTenants(q, "a", ids)+")")
-	}
 	oldest := fmt.Sprintf("(SELECT min(%s) FROM %s a WHERE %s >= %s)", d.instant("a"), d.name(), dotted("a", d.age), d.plausible())
 	var age *time.Time
-	err = st.session.conn.QueryRow(ctx, "SELECT "+strings.Join(append(parts, oldest), ", "), q.args...).
-		Scan(&line.UnknownAge, &line.UnknownTenant, &age)
+	err = st.session.conn.QueryRow(ctx, "SELECT "+capped(d.name()+" a", d.incredible(q, "a", clocks.Late))+", "+oldest, q.args...).Scan(&line.UnknownAge, &age)
 	if err != nil {
 		return fmt.Errorf("measure %s: %w", d.Name, err)
 	}
-	line.Capped = line.UnknownAge >= CountCap || line.UnknownTenant >= CountCap
 	if age != nil && age.Before(clocks.Late) {
 		line.OldestAgeSeconds = int64(clocks.Late.Sub(*age) / time.Second)
 	}
+	if d.tenant != nil {
+		if err := st.findUnknownTenants(ctx, d); err != nil {
+			return err
+		}
+		q := &query{}
+		err := st.session.conn.QueryRow(ctx, "SELECT "+capped(d.name()+" a", d.ofUnknownTenant(q, "a")), q.args...).Scan(&line.UnknownTenant)
+		if err != nil {
+			return fmt.Errorf("count the rows of unknown tenants in %s: %w", d.Name, err)
+		}
+		if err := st.setTimeout(ctx, MeasureTimeout); err != nil {
+			return err
+		}
+	}
+	line.Capped = line.UnknownAge >= CountCap || line.UnknownTenant >= CountCap
 	return nil
 }
 
@@ -182,16 +186,19 @@ func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clo
 	q, from := &query{}, d.name()+" a"
 	past := d.past(q, "a", r.Windows, clocks.Early, false)
 	held := d.heldByFloor(q, "a", r, clocks.Early)
-	counts := []string{capped(from, past), "NULL::bigint", "0"}
+	counts := []string{capped(from, past), "NULL::bigint", "0", "0"}
 	if len(paths) > 0 || d.Floor != nil {
 		counts[1] = capped(from, d.eligible(q, "a", r, clocks.Early))
 	}
 	if len(held) > 0 {
 		counts[2] = capped(from, past+" AND ("+strings.Join(held, " OR ")+")")
 	}
+	if late := d.latestOverride(r, clocks.Late.Add(-slack)); late != nil {
+		counts[3] = capped(from, fmt.Sprintf("%s >= %s AND %s <= %s AND %s", dotted("a", d.age), d.plausible(), dotted("a", d.age), q.arg(d.toColumn(*late), d.ageType()), d.ofUnknownTenant(q, "a")))
+	}
 	var total int64
 	var eligible *int64 // NULL: nothing could keep a row, so it is the total
-	err = st.session.conn.QueryRow(ctx, "SELECT "+strings.Join(counts, ", "), q.args...).Scan(&total, &eligible, &line.KeptByFloor)
+	err = st.session.conn.QueryRow(ctx, "SELECT "+strings.Join(counts, ", "), q.args...).Scan(&total, &eligible, &line.KeptByFloor, &line.UnknownTenantLate)
 	if err != nil {
 		return fmt.Errorf("measure %s: %w", d.Name, err)
 	}
@@ -200,7 +207,7 @@ func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clo
 		line.Eligible = *eligible
 	}
 	line.KeptByChild = max(0, total-line.Eligible-line.KeptByFloor)
-	line.Capped = line.Capped || total >= CountCap
+	line.Capped = line.Capped || total >= CountCap || line.UnknownTenantLate >= CountCap
 	at := clocks.Late.Add(-slack)
 	if total == 0 && !at.After(clocks.Early) {
 		return nil // what is overdue would be past its window as well

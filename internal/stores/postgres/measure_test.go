@@ -45,7 +45,15 @@ func TestMeasure(t *testing.T) {
 			sql: `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text);
 				INSERT INTO log SELECT i, now() - a * interval '1 day', t FROM (VALUES
 				(1, 40, 'acme'), (2, 29, 'acme'), (3, 40, 'globex'), (4, 95, 'globex'), (5, 40, 'stranger'), (6, 95, NULL)) v (i, a, t)`,
-			want: map[string]report.Line{"log": {Rows: 6, Eligible: 3, Overdue: 3, OldestOverdueSeconds: 9 * 24 * h, UnknownTenant: 2, OldestAgeSeconds: 95 * 24 * h}},
+			want: map[string]report.Line{"log": {Rows: 6, Eligible: 3, Overdue: 3, OldestOverdueSeconds: 9 * 24 * h, UnknownTenant: 2, UnknownTenantLate: 2, OldestAgeSeconds: 95 * 24 * h}},
+		},
+		"a tenant written in three ways: what is not a name of its own is late when its window is over": {
+			config: Config{Tenants: []string{"acme", "globex"}, Datasets: []Dataset{
+				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"acme"}, RetainFor: days(30)}))}},
+			sql: `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text); CREATE INDEX ON log (tenant, at);
+				INSERT INTO log SELECT i, now() - a * interval '1 day', t FROM (VALUES
+				(1, 40, 'acme '), (2, 40, 'ACME'), (3, 29, 'Acme'), (4, 30.5, NULL), (5, 60, 'globex'), (6, 40, NULL), (7, 31.5, 'acme')) v (i, a, t)`,
+			want: map[string]report.Line{"log": {Rows: 7, Eligible: 1, Overdue: 1, OldestOverdueSeconds: 12 * h, UnknownTenant: 5, UnknownTenantLate: 3, OldestAgeSeconds: 60 * 24 * h}},
 		},
 		"floors hold and excuse; what a child without a floor holds is overdue all the same": {
 			config: Config{Datasets: []Dataset{after(90, aTable("parent")), after(90, aTable("child")), in(after(365, aTable("payment")), withFloor(years(7)))}},

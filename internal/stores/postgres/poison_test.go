@@ -67,17 +67,19 @@ func TestPoison(t *testing.T) {
 			w := newWorld(t, Config{Datasets: []Dataset{after(90, aTable("log"))}}, tc.sql)
 			w.admin.Run(tc.later)
 			st := w.open()
+			release := func() {}
 			if tc.hold != "" {
 				locker, err := server.Admin(t, w.database).Begin(t.Context())
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer func() { _ = locker.Rollback(t.Context()) }()
+				release = func() { _ = locker.Rollback(t.Context()) }
 				if _, err := locker.Exec(t.Context(), tc.hold); err != nil {
 					t.Fatal(err)
 				}
 			}
 			d, err := st.Delete(t.Context(), 0, w.now, always)
+			release()
 			if err != nil {
 				t.Fatal(err)
 			}

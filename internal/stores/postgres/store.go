@@ -65,6 +65,7 @@ type Store struct {
 	datasets  []*dataset
 	uncovered []string
 	order     []int // children before parents
+	walkers   map[int]*walker
 }
 
 // dataset is a Dataset found in the catalogue.
@@ -76,6 +77,7 @@ type dataset struct {
 	tenant   *column // nil in a Dedicated store
 	zone     *time.Location
 	ids      map[string]bool // known tenants that the tenant column's type can hold
+	unknown  *[]string       // values of the tenant column that are no tenant's; nil: not looked for, or too many
 	children []*link         // foreign keys into this table whose rows keep theirs: all but those that the database cuts itself
 	problem  *Problem        // keeps rows from being deleted
 	unread   bool            // problem keeps even measuring from being possible
@@ -95,7 +97,7 @@ func Open(ctx context.Context, s *Session, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &Store{session: s, cat: cat}
+	st := &Store{session: s, cat: cat, walkers: map[int]*walker{}}
 	for i := range c.Datasets {
 		st.datasets = append(st.datasets, st.find(c.Datasets[i]))
 	}
@@ -114,6 +116,20 @@ func Open(ctx context.Context, s *Session, c Config) (*Store, error) {
 
 // Order lists the datasets children first: the order to delete in.
 func (st *Store) Order() []int { return slices.Clone(st.order) }
+
+// Waits says whether rows of a dataset may be kept by rows of one of those for which open holds, directly or through others.
+func (st *Store) Waits(i int, open func(child int) bool) bool {
+	place := map[*dataset]int{}
+	for n, d := range st.datasets {
+		place[d] = n
+	}
+	for _, path := range st.datasets[i].ways(func(*dataset) bool { return true }) {
+		if open(place[path[len(path)-1].child]) {
+			return true
+		}
+	}
+	return false
+}
 
 // Problem of a dataset that keeps rows from being deleted; nil: none.
 func (st *Store) Problem(i int) *Problem { return st.datasets[i].problem }

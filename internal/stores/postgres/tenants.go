@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/lethe-dev/lethe/internal/report"
 )
@@ -81,3 +84,66 @@ func (d *dataset) overrides() []Override {
 }
 
 func (o Override) has(id string) bool { return slices.Contains(o.IDs, id) }
+
+// tenantsTimeout bounds finding rows of unknown tenants. Without an index on the tenant column all of the table is read, of
+// tens of millions of rows for many seconds; a reader holds up nobody.
+const tenantsTimeout = 2 * time.Minute
+
+// maxUnknown is how many unknown values of a tenant column are looked for one by one.
+const maxUnknown = 10_000
+
+// findUnknownTenants looks for values of the tenant column that are no known tenant's, where an index leads from one value to
+// the next, so that counting their rows need not read everybody's. It leaves the timeout at tenantsTimeout.
+func (st *Store) findUnknownTenants(ctx context.Context, d *dataset) error {
+	if err := st.setTimeout(ctx, tenantsTimeout); err != nil {
+		return err
+	}
+	d.unknown = nil
+	if !d.table.leads(d.tenant) {
+		return nil
+	}
+	q := &query{}
+	column := ident(d.tenant.name)
+	rows, err := st.session.conn.Query(ctx, fmt.Sprintf(`WITH RECURSIVE v (id) AS (
+			(SELECT %[1]s FROM %[2]s WHERE %[1]s IS NOT NULL ORDER BY %[1]s LIMIT 1)
+			UNION ALL SELECT (SELECT %[1]s FROM %[2]s WHERE %[1]s > v.id ORDER BY %[1]s LIMIT 1) FROM v WHERE v.id IS NOT NULL)
+		SELECT id::text FROM v WHERE id IS NOT NULL AND NOT id = ANY(%[3]s::%[4]s[]) LIMIT %[5]d`,
+		column, d.name(), q.arg(d.knownIDs(), "text[]"), d.tenant.typ, maxUnknown+1), q.args...)
+	if err != nil {
+		return fmt.Errorf("look for unknown tenants in %s: %w", d.Name, err)
+	}
+	values, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("look for unknown tenants in %s: %w", d.Name, err)
+	}
+	if len(values) <= maxUnknown {
+		d.unknown = &values
+	}
+	return nil
+}
+
+// ofUnknownTenant is true of rows that name no known tenant.
+func (d *dataset) ofUnknownTenant(q *query, alias string) string {
+	column := dotted(alias, d.tenant)
+	if d.unknown != nil {
+		return fmt.Sprintf("(%s IS NULL OR %s)", column, d.ofTenants(q, alias, *d.unknown))
+	}
+	return fmt.Sprintf("(%s IS NULL OR NOT %s)", column, d.ofTenants(q, alias, d.knownIDs()))
+}
+
+func (d *dataset) knownIDs() []string { return slices.Collect(maps.Keys(d.ids)) }
+
+// latestOverride is the cutoff of the shortest window that a rule gives any single tenant: rows of unknown tenants that are
+// older may be that tenant's. nil: no tenant has a window of its own.
+func (d *dataset) latestOverride(r Rule, at time.Time) *time.Time {
+	if d.tenant == nil {
+		return nil
+	}
+	var latest *time.Time
+	for _, o := range r.Windows.Overrides {
+		if c := d.cutoff(o.RetainFor, at, true); latest == nil || c.After(*latest) {
+			latest = &c
+		}
+	}
+	return latest
+}

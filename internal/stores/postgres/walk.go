@@ -29,6 +29,9 @@ type walker struct {
 	least  int      // and has at least
 	growth float64
 	ahead  *ahead
+	place  mark            // where the pass has come to
+	found  bool            // whether the pass has deleted anything
+	ended  bool            // a whole pass has found nothing
 	poison map[failure]int // single rows that could not be deleted, by how
 
 	own   []uint32 // tables that hold the dataset's rows
@@ -108,21 +111,29 @@ type ahead struct {
 	size     int
 }
 
-// pass goes once over all expired rows.
+// begin begins a pass anew: what was skipped is tried again.
+func (w *walker) begin() {
+	w.place, w.found, w.ended, w.ahead = nil, false, false, nil
+	w.out.Skipped, w.out.Problem = 0, nil
+}
+
+// pass goes once over all expired rows, from where it was paused.
 func (w *walker) pass(ctx context.Context) error {
-	var from mark
 	for {
-		to, size, err := w.next(ctx, from)
+		if w.permit.Pause != nil && w.permit.Pause() {
+			return ErrPaused
+		}
+		to, size, err := w.next(ctx, w.place)
 		if err != nil {
 			return err
 		}
-		if err := w.finish(ctx, from, to, size); err != nil {
+		if err := w.finish(ctx, w.place, to, size); err != nil {
 			return err
 		}
 		if to == nil {
 			return nil
 		}
-		from = to
+		w.place = to
 	}
 }
 
@@ -322,8 +333,11 @@ func (w *walker) byAge() bool { return w.inside == nil && len(w.order) == 1 && w
 // sameAge goes by key over a range whose rows are of one age, or mostly, and too many for one batch: an import has made them.
 func (w *walker) sameAge(ctx context.Context, from, to mark) error {
 	by := *w
-	by.order, by.desc, by.inside, by.size, by.ahead = w.d.walkKey(), false, &between{w, from, to}, leastBatch, nil
-	return by.pass(ctx)
+	by.order, by.desc, by.inside, by.size, by.ahead, by.place = w.d.walkKey(), false, &between{w, from, to}, leastBatch, nil, nil
+	by.permit.Pause = nil
+	err := by.pass(ctx)
+	w.found = w.found || by.found
+	return err
 }
 
 // past says whether mark a lies at or after b; the server compares, since the types are its own.

@@ -30,6 +30,9 @@ const (
 	// retries of a batch that ran into a writer, each with a new snapshot, before it is halved.
 	retries = 3
 
+	// rollbackTimeout bounds a ROLLBACK, after which the connection is given up; the server ends what is idle after two seconds.
+	rollbackTimeout = 5 * time.Second
+
 	// walkTimeout bounds looking for the end of the next batch, which holds no locks.
 	walkTimeout = 5 * time.Second
 )
@@ -220,7 +223,7 @@ func (w *walker) transaction(ctx context.Context, from, to mark, deleted func(in
 	defer func() {
 		if err != nil && !conn.IsClosed() {
 			// The caller's context may have ended; a transaction left open would keep its locks.
-			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 			defer cancel()
 			_, _ = conn.PgConn().Exec(bounded, "ROLLBACK").ReadAll()
 		}

@@ -206,7 +206,11 @@ func (w *walker) batch(ctx context.Context, from, to mark) (int64, error) {
 
 // adapt aims the next batch at targetBatch by how long this one took.
 func (w *walker) adapt(rows int64, took time.Duration) {
-	factor := min(w.growth, max(0.5, float64(targetBatch)/float64(max(took, time.Millisecond))))
+	growth := w.growth
+	if w.size < leastBatch {
+		growth = fastGrowth // single rows were tried after one that could not go
+	}
+	factor := min(growth, max(0.5, float64(targetBatch)/float64(max(took, time.Millisecond))))
 	if rows < int64(w.size)/2 {
 		factor = min(1, factor) // a small batch says nothing about a larger one
 	}

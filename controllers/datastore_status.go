@@ -70,7 +70,7 @@ func (r *DataStoreReconciler) tellSweeps(s *storeScope, after *v1alpha1.DataStor
 func braked(rules []v1alpha1.RuleMeasurement) string {
 	var names []string
 	for _, m := range rules {
-		if strings.HasPrefix(m.Problem, report.LineBrakeTripped) {
+		if m.Reason == report.LineBrakeTripped {
 			names = append(names, m.Dataset)
 		}
 	}

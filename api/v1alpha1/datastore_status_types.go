@@ -65,10 +65,34 @@ type RuleMeasurement struct {
 	// +optional
 	Capped bool `json:"capped,omitempty"`
 
-	// problem that kept rows of this dataset from being measured or deleted, with its remedy.
+	// unknownTenantLate rows name no known tenant, and are older than the shortest window that any tenant has, and slack:
+	// they may be that tenant's.
+	// +optional
+	UnknownTenantLate int64 `json:"unknownTenantLate,omitempty"`
+
+	// worstOverdueSeconds is the longest that a row was seen to be overdue, before a sweep or after it, since the rule governs
+	// the dataset with this window.
+	// +optional
+	WorstOverdueSeconds int64 `json:"worstOverdueSeconds,omitempty"`
+
+	// worstOverdueAt is when that was seen.
+	// +optional
+	WorstOverdueAt *metav1.Time `json:"worstOverdueAt,omitempty"`
+
+	// reason why rows of this dataset were not measured or not deleted, in CamelCase; empty when they were.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
+
+	// message to the reason, with its remedy.
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
-	Problem string `json:"problem,omitempty"`
+	Message string `json:"message,omitempty"`
+
+	// notice is worth knowing and no problem, for example that triggers run when rows go.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Notice string `json:"notice,omitempty"`
 }
 
 // PlanStatus is the plan that is in force.

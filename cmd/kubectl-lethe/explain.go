@@ -108,8 +108,8 @@ func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string
 	switch m := s.measured(d.Name, r.Policy, r.Rule); {
 	case m == nil:
 		say("    Not measured yet.")
-	case m.Problem != "":
-		say("    Last measurement: %s", m.Problem)
+	case m.Reason != "":
+		say("    Last measurement: %s: %s", m.Reason, m.Message)
 	default:
 		say("    Last measurement: %s.", measurementWords(m))
 	}

@@ -114,7 +114,7 @@ func planTable(out io.Writer, st *compiledStore) error {
 func (s *compiledStore) eligible(dataset string, r plan.Rule) string {
 	m := s.measured(dataset, r.Policy, r.Rule)
 	switch {
-	case m == nil || m.Problem != "" || m.Window != retention.ISO(r.RetainFor):
+	case m == nil || m.Reason != "" || m.Window != retention.ISO(r.RetainFor):
 		return "unknown"
 	case m.Capped:
 		return strconv.FormatInt(m.Eligible, 10) + "+"

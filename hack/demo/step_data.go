@@ -250,7 +250,7 @@ func (d *demo) enforce(ctx context.Context) error {
 	}
 	err = d.awaitMeasured(ctx, store, func(m v1alpha1.RuleMeasurement) string {
 		if m.Eligible > 0 || m.Overdue > 0 {
-			return fmt.Sprintf("%d rows can go and %d are overdue %s", m.Eligible, m.Overdue, m.Problem)
+			return fmt.Sprintf("%d rows can go and %d are overdue %s", m.Eligible, m.Overdue, m.Message)
 		}
 		return ""
 	})

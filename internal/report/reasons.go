@@ -39,6 +39,7 @@ const (
 	LineReplicaIdentity      = "ReplicaIdentity"      // a publication passes deletions on, and the table has no replica identity
 	LineGuarded              = "Guarded"              // a trigger refuses to let rows go, or fails
 	LineLocked               = "Locked"               // another session holds rows or the table locked
+	LineContradiction        = "Contradiction"        // what refers to this dataset was promised a longer life
 	LineSideEffect           = "SideEffect"           // deleting here changed other rows; rolled back
 	LineBrakeTripped         = "BrakeTripped"         // more would go than the brake allows
 	LineTimeout              = "Timeout"              // a statement did not end in its time

@@ -115,7 +115,7 @@ func shareOf(s *v1alpha1.DataStore, policy string) storeShare {
 		measured++
 		out.overdue += m.Overdue
 		out.oldest = max(out.oldest, m.OldestOverdueSeconds)
-		good = good && m.Overdue == 0 && m.UnknownAge == 0 && m.Problem == ""
+		good = good && m.Overdue == 0 && m.UnknownAge == 0 && m.UnknownTenantLate == 0 && m.Reason == ""
 	}
 	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionCompliant)
 	switch {

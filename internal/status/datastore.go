@@ -236,7 +236,7 @@ func storeCompliant(o StoreObserved) Verdict {
 	case !o.Now.Before(s.MeasuredAt.Add(o.StaleAfter)):
 		return unknown(ReasonStale, "the last measurement is older than two sweep intervals; look at the store's Jobs")
 	}
-	var late, missing, unaged []string
+	var late, missing, unaged, untold []string
 	for _, d := range o.Result.Plan.Datasets {
 		for _, r := range d.Rules {
 			name := fmt.Sprintf("%s (%s/%s)", d.Name, r.Policy, r.Rule)
@@ -245,11 +245,13 @@ func storeCompliant(o StoreObserved) Verdict {
 			case m == nil:
 				missing = append(missing, name)
 			case m.Overdue > 0:
-				late = append(late, fmt.Sprintf("%s: %s%d row(s)%s", name, atLeast(m.Capped), m.Overdue, colon(m.Problem)))
-			case m.Problem != "":
-				missing = append(missing, name+colon(m.Problem))
+				late = append(late, fmt.Sprintf("%s: %s%d row(s)%s%s", name, atLeast(m.Capped), m.Overdue, keptBy(m), colon(said(m))))
+			case m.Reason != "":
+				missing = append(missing, name+colon(said(m)))
 			case m.UnknownAge > 0:
-				unaged = append(unaged, fmt.Sprintf("%s: %d row(s)", name, m.UnknownAge))
+				unaged = append(unaged, fmt.Sprintf("%s: %s%d row(s)", name, atLeast(m.Capped), m.UnknownAge))
+			case m.UnknownTenantLate > 0:
+				untold = append(untold, fmt.Sprintf("%s: %s%d row(s)", name, atLeast(m.Capped), m.UnknownTenantLate))
 			}
 		}
 	}
@@ -257,14 +259,32 @@ func storeCompliant(o StoreObserved) Verdict {
 	case len(late) > 0:
 		return no(ReasonOverdue, "past window and slack, and still there: %s%s", list(late), auditHint(o.Result))
 	case len(missing) > 0:
-		return unknown(ReasonNotMeasured, "not measured, or not to be deleted from: %s", list(missing))
+		return unknown(ReasonNotMeasured, "not measured, not to be deleted from, or not to be kept as promised: %s", list(missing))
 	case len(unaged) > 0:
 		return unknown(ReasonUnknownAge, "rows without an age that can be believed are never deleted; correct them in the store: %s", list(unaged))
+	case len(untold) > 0:
+		return unknown(ReasonUnknownTenant, "rows that name no known tenant are older than the shortest window that a tenant has, and may be that tenant's; correct the rows, or spec.externalIDs of the Tenant that is meant: %s", list(untold))
 	case len(o.Result.Unidentified) > 0 && unknownTenants(s.Rules) > 0:
 		return unknown(ReasonUnknownTenant, "rows of tenants that are not known may be rows of %s, which have shorter windows and no externalIDs of the store's type", list(o.Result.Unidentified))
 	default:
 		return yes(ReasonCompliant, "measured, and nothing is overdue")
 	}
+}
+
+// said is a measurement's reason and message in one line.
+func said(m *v1alpha1.RuleMeasurement) string {
+	if m.Reason == "" {
+		return ""
+	}
+	return m.Reason + colon(m.Message)
+}
+
+// keptBy tells of overdue rows which other rows keep them, and what to do about it.
+func keptBy(m *v1alpha1.RuleMeasurement) string {
+	if m.KeptByChild == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%d kept by rows that refer to them and have not expired: give those a window that is not longer, or make the foreign key ON DELETE SET NULL)", m.KeptByChild)
 }
 
 func auditHint(r *plan.Result) string {

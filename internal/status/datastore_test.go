@@ -112,7 +112,7 @@ func TestStore(t *testing.T) {
 			says:   "contacts (privacy/contacts)",
 		},
 		"a dataset that could not be measured is unknown": {
-			change: func(o *StoreObserved) { o.Measured.Rules[1].Problem = "MissingColumn: created_at" },
+			change: func(o *StoreObserved) { o.Measured.Rules[1].Reason, o.Measured.Rules[1].Message = "MissingColumn", "created_at" },
 			want:   map[string]string{"Ready": "False NotMeasured", "Reconciling": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
 			says:   "MissingColumn: created_at",
 		},
@@ -277,8 +277,9 @@ func TestMeasure(t *testing.T) {
 				s.MeasuredAt, s.Plan.SystemIdentifier = at(ended), "7300"
 				s.Uncovered, s.Overdue, s.OldestOverdueSeconds = []string{"public.drafts"}, 3, 60
 				s.Rules = []v1alpha1.RuleMeasurement{
-					{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Window: "P90D", Rows: 5, Problem: "MissingColumn: no column created_at"},
-					{Dataset: "messages", Policy: "privacy", Rule: "conversations", Window: "P90D", Rows: 10, Overdue: 3, OldestOverdueSeconds: 60, Deleted: 7},
+					{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Window: "P90D", Rows: 5, Reason: "MissingColumn", Message: "no column created_at"},
+					{Dataset: "messages", Policy: "privacy", Rule: "conversations", Window: "P90D", Rows: 10, Overdue: 3, OldestOverdueSeconds: 60, Deleted: 7,
+						WorstOverdueSeconds: 60, WorstOverdueAt: at(ended)},
 				}
 			},
 		},

@@ -2,7 +2,6 @@ package status
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -94,7 +93,9 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 		out.Overdue += l.Overdue
 		out.OldestOverdueSeconds = max(out.OldestOverdueSeconds, l.OldestOverdueSeconds)
 		if len(out.Rules) < maxRules {
-			out.Rules = append(out.Rules, ruleMeasurement(l, window))
+			m := ruleMeasurement(l, window)
+			keepWorst(&m, s.Rules, max(l.OldestOverdueSeconds, l.OldestBeforeSeconds), sweep.FinishedAt)
+			out.Rules = append(out.Rules, m)
 		}
 	}
 	return out
@@ -123,8 +124,20 @@ func ruleMeasurement(l report.Line, window string) v1alpha1.RuleMeasurement {
 		Dataset: l.Dataset, Policy: l.Policy, Rule: l.Rule, Window: window,
 		Rows: l.Rows, Eligible: l.Eligible, Overdue: l.Overdue, OldestOverdueSeconds: l.OldestOverdueSeconds,
 		KeptByFloor: l.KeptByFloor, KeptByChild: l.KeptByChild,
-		UnknownAge: l.UnknownAge, UnknownTenant: l.UnknownTenant, Deleted: l.Deleted, Capped: l.Capped,
-		Problem: cut(strings.TrimSuffix(l.Reason+colon(l.Message), ": "), maxProblem),
+		UnknownAge: l.UnknownAge, UnknownTenant: l.UnknownTenant, UnknownTenantLate: l.UnknownTenantLate, Deleted: l.Deleted, Capped: l.Capped,
+		Reason: cut(l.Reason, maxReason), Message: cut(l.Message, maxProblem), Notice: cut(l.Notice, maxProblem),
+	}
+}
+
+// keepWorst remembers the longest that a row was seen overdue under the same promise.
+func keepWorst(m *v1alpha1.RuleMeasurement, before []v1alpha1.RuleMeasurement, seen int64, when time.Time) {
+	for i := range before {
+		if b := &before[i]; b.Dataset == m.Dataset && b.Policy == m.Policy && b.Rule == m.Rule && b.Window == m.Window {
+			m.WorstOverdueSeconds, m.WorstOverdueAt = b.WorstOverdueSeconds, b.WorstOverdueAt
+		}
+	}
+	if seen > m.WorstOverdueSeconds {
+		m.WorstOverdueSeconds, m.WorstOverdueAt = seen, at(when)
 	}
 }
 

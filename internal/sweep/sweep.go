@@ -491,7 +491,7 @@ func (s *run) judge() {
 	seen := map[string]bool{}
 	for _, l := range s.r.Lines {
 		switch l.Reason {
-		case "", report.LineUngoverned, report.LinePlan, report.LineNotReached:
+		case "", report.LineUngoverned, report.LinePlan, report.LineNotReached, report.LineContradiction:
 			continue
 		}
 		if !seen[l.Dataset] {

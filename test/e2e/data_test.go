@@ -282,7 +282,7 @@ func forgets(t *testing.T, w *world) {
 	}
 	c.settled(t, func(m v1alpha1.RuleMeasurement) string {
 		if m.Eligible > 0 || m.Overdue > 0 {
-			return fmt.Sprintf("%d can go, %d are overdue: %s", m.Eligible, m.Overdue, m.Problem)
+			return fmt.Sprintf("%d can go, %d are overdue: %s", m.Eligible, m.Overdue, m.Message)
 		}
 		return ""
 	})

@@ -48,6 +48,9 @@ func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) ([]report.Li
 				d.tenant.name, d.table, d.tenant.typ)
 		}
 	}
+	if d.against != "" && common.Reason == "" {
+		common.Reason, common.Message = report.LineContradiction, d.against
+	}
 	if len(d.Rules) == 0 {
 		if common.Reason == "" {
 			common.Reason, common.Message = report.LineUngoverned, "no rule governs this dataset: add one for its dataClass to a DataRetentionPolicy that selects the store"

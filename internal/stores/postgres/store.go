@@ -10,6 +10,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/retention"
 )
 
 // Dataset is a table with what is to be measured in it and what may be deleted from it.
@@ -80,6 +81,7 @@ type dataset struct {
 	unknown  *[]string       // values of the tenant column that are no tenant's; nil: not looked for, or too many
 	children []*link         // foreign keys into this table whose rows keep theirs: all but those that the database cuts itself
 	problem  *Problem        // keeps rows from being deleted
+	against  string          // promises that contradict each other: rows may go, and some will be late
 	unread   bool            // problem keeps even measuring from being possible
 	counted  bool
 	rows     int64 // of the table, once counted
@@ -103,6 +105,7 @@ func Open(ctx context.Context, s *Session, c Config) (*Store, error) {
 	}
 	st.checkRepeated()
 	st.checkEdges()
+	st.checkPromises()
 	st.order = st.sortChildrenFirst()
 	st.uncovered = st.findUncovered(c.Exempt)
 	if err := st.readTenants(ctx, c.Tenants); err != nil {
@@ -386,6 +389,42 @@ func (st *Store) checkCascades(d *dataset, from *table, seen []*table, byTable m
 			st.checkCascades(d, e.child, append(seen, from), byTable)
 		}
 	}
+}
+
+// checkPromises finds promises that cannot both be kept: a row must go, and one that refers to it, without a floor, may stay
+// longer. Nothing is deleted any earlier or later for it; it is said before the first row is late.
+func (st *Store) checkPromises() {
+	for _, d := range st.datasets {
+		for _, l := range d.children {
+			if l.child == d || l.child.Floor != nil || len(l.child.Rules) == 0 || d.against != "" {
+				continue
+			}
+			for _, r := range d.Rules {
+				windows := append([]Override{{IDs: []string{""}, RetainFor: r.Windows.RetainFor}}, r.Windows.Overrides...)
+				for _, o := range windows {
+					if slices.ContainsFunc(o.IDs, func(id string) bool { return !l.child.goesWithin(id, o.RetainFor) }) {
+						d.against = fmt.Sprintf("rule %s/%s lets rows of %s go after %s, and rows of dataset %s, which refer to them (foreign key %s), may stay longer: give %s a window that is provably not longer, a floor if the law says so, or make the key ON DELETE SET NULL",
+							r.Policy, r.Rule, d.Name, retention.ISO(o.RetainFor), l.child.Name, foreign.Name(l.name), l.child.Name)
+						break
+					}
+				}
+			}
+		}
+	}
+}
+
+// goesWithin says whether some rule lets the rows of a tenant go after a window that is provably not longer; the tenant "" has
+// none of its own.
+func (d *dataset) goesWithin(tenant string, window v1alpha1.Period) bool {
+	return slices.ContainsFunc(d.Rules, func(r Rule) bool {
+		own := r.Windows.RetainFor
+		for _, o := range r.Windows.Overrides {
+			if o.has(tenant) {
+				own = o.RetainFor
+			}
+		}
+		return retention.AtMost(own, window)
+	})
 }
 
 // sortChildrenFirst puts a dataset after everything that refers to it, and refuses circles. A table that refers to itself is

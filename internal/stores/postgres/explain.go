@@ -2,12 +2,9 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/report"
@@ -26,11 +23,11 @@ func (w *walker) explain(err error) *Problem {
 	reason, message := explain(err)
 	p := &Problem{Reason: reason, Message: message}
 	culprits := w.culprits(err)
-	names := make([]string, 0, len(culprits))
+	running := make([]string, 0, len(culprits))
 	for _, g := range culprits {
-		names = append(names, g.String())
+		running = append(running, g.String())
 	}
-	who := strings.Join(names, ", ")
+	who := strings.Join(running, ", ")
 	switch {
 	case conflict(err):
 		p.Message = fmt.Sprintf("rows are changed or referred to again and again by other sessions%s", w.throughKey(err))
@@ -53,12 +50,8 @@ func (w *walker) explain(err error) *Problem {
 
 // throughKey names the foreign key of an error, as the catalogue knows it.
 func (w *walker) throughKey(err error) string {
-	var server *pgconn.PgError
-	if !errors.As(err, &server) {
-		return ""
-	}
 	for _, e := range w.st.cat.into(w.d.table) {
-		if e.name == server.ConstraintName {
+		if names(err, e.name, "") {
 			return fmt.Sprintf(" (foreign key %s of %s)", foreign.Name(e.name), e.child)
 		}
 	}
@@ -68,11 +61,7 @@ func (w *walker) throughKey(err error) string {
 // culprits are the triggers that an error may come from: those whose function the server names, else all that run.
 func (w *walker) culprits(err error) []trigger {
 	all := w.st.cat.runningTriggers(w.d.table)
-	var server *pgconn.PgError
-	if !errors.As(err, &server) {
-		return all
-	}
-	named := slices.DeleteFunc(slices.Clone(all), func(g trigger) bool { return !strings.Contains(server.Where, g.called) })
+	named := slices.DeleteFunc(slices.Clone(all), func(g trigger) bool { return !names(err, "", g.called) })
 	if len(named) > 0 {
 		return named
 	}

@@ -28,7 +28,7 @@ func TestPoison(t *testing.T) {
 			sql: guard("true"), left: 20000, most: 100, reason: report.LineGuarded, says: []string{"trigger keeps", "public.guard", "P0001"},
 		},
 		"a guard on one row": {
-			sql: guard("OLD.id = 777"), left: 1, most: 30, reason: report.LineGuarded, says: []string{"trigger keeps"},
+			sql: guard("OLD.id = 777"), left: 1, most: 40, reason: report.LineGuarded, says: []string{"trigger keeps"},
 		},
 		"a guard on some rows here and there": {
 			sql: guard("OLD.id % 5000 = 1"), left: 4, most: 100, reason: report.LineGuarded, says: []string{"trigger keeps"},

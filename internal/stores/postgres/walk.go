@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
@@ -229,13 +228,7 @@ const (
 // failure is a way in which a deletion fails.
 type failure struct{ code, constraint string }
 
-func failureOf(err error) failure {
-	var server *pgconn.PgError
-	if !errors.As(err, &server) {
-		return failure{}
-	}
-	return failure{code(err), server.ConstraintName}
-}
+func failureOf(err error) failure { return failure{code(err), constraintOf(err)} }
 
 // finish deletes a range: at once, or when that fails, in halves. What cannot be deleted even alone is skipped, so that one
 // row does not keep all others.

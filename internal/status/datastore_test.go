@@ -112,9 +112,11 @@ func TestStore(t *testing.T) {
 			says:   "contacts (privacy/contacts)",
 		},
 		"a dataset that could not be measured is unknown": {
-			change: func(o *StoreObserved) { o.Measured.Rules[1].Reason, o.Measured.Rules[1].Message = "MissingColumn", "created_at" },
-			want:   map[string]string{"Ready": "False NotMeasured", "Reconciling": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
-			says:   "MissingColumn: created_at",
+			change: func(o *StoreObserved) {
+				o.Measured.Rules[1].Reason, o.Measured.Rules[1].Message = "MissingColumn", "created_at"
+			},
+			want: map[string]string{"Ready": "False NotMeasured", "Reconciling": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
+			says: "MissingColumn: created_at",
 		},
 		"rows without an age are not green": {
 			change: func(o *StoreObserved) { o.Measured.Rules[1].UnknownAge = 4 },

@@ -41,7 +41,10 @@ const chat = `
 		why text;
 	BEGIN
 		IF TG_OP = 'UPDATE' THEN
-			IF OLD.parent IS NOT NULL AND NEW.parent IS NULL THEN
+			IF OLD.parent IS NOT NULL AND NEW.parent IS NULL AND TG_TABLE_NAME = 'attachment' THEN
+				-- The product says so: SET NULL. It is right only where the message is gone, which its own deletion judges.
+				UPDATE shadow SET parent_kind = NULL, parent = NULL WHERE kind = 'attachment' AND id = OLD.id;
+			ELSIF OLD.parent IS NOT NULL AND NEW.parent IS NULL THEN
 				INSERT INTO deletion VALUES (TG_TABLE_NAME, OLD.id, OLD.at, 'lost its parent');
 			END IF;
 			RETURN NULL;
@@ -49,8 +52,7 @@ const chat = `
 		IF OLD.at IS NULL OR OLD.at < '1990-01-01' THEN why := 'its age is unknown';
 		ELSIF clock_timestamp() < OLD.at + keep THEN why := 'it is too young';
 		ELSIF TG_TABLE_NAME = 'account' AND (EXISTS (SELECT FROM conversation c WHERE c.parent = OLD.id) OR EXISTS (SELECT FROM payment p WHERE p.parent = OLD.id))
-			OR TG_TABLE_NAME = 'conversation' AND EXISTS (SELECT FROM message m WHERE m.parent = OLD.id)
-			OR TG_TABLE_NAME = 'message' AND EXISTS (SELECT FROM attachment a WHERE a.parent = OLD.id) THEN why := 'a row refers to it';
+			OR TG_TABLE_NAME = 'conversation' AND EXISTS (SELECT FROM message m WHERE m.parent = OLD.id) THEN why := 'a row refers to it';
 		END IF;
 		INSERT INTO deletion VALUES (TG_TABLE_NAME, OLD.id, OLD.at, why);
 		IF OLD.id % 20 = 0 THEN PERFORM pg_sleep(0.0001); END IF; -- so that there is a middle to be killed in
@@ -73,11 +75,12 @@ const chat = `
 	INSERT INTO shadow SELECT 'message', id, at, 'conversation', parent FROM message; INSERT INTO shadow SELECT 'attachment', id, at, 'message', parent FROM attachment;
 	INSERT INTO shadow SELECT 'payment', id, at, 'account', parent FROM payment`
 
-// survivors are, by the oracle's book, the rows that have not expired and all that they refer to.
+// survivors are, by the oracle's book, the rows that have not expired and all that they refer to; attachments let their
+// message go.
 const survivors = `WITH RECURSIVE stays AS (
 		SELECT kind, id, parent_kind, parent FROM shadow WHERE at IS NULL OR at < '1990-01-01'
 			OR at > now() - CASE kind WHEN 'payment' THEN interval '7 years' ELSE interval '90 days' END
-		UNION SELECT p.kind, p.id, p.parent_kind, p.parent FROM stays s JOIN shadow p ON p.kind = s.parent_kind AND p.id = s.parent)
+		UNION SELECT p.kind, p.id, p.parent_kind, p.parent FROM stays s JOIN shadow p ON p.kind = s.parent_kind AND p.id = s.parent WHERE s.kind <> 'attachment')
 	SELECT kind || ' ' || id || ' ' || coalesce(parent, 0) FROM stays ORDER BY 1`
 
 const present = `SELECT 'account ' || id || ' 0' FROM account UNION ALL SELECT 'conversation ' || id || ' ' || coalesce(parent, 0) FROM conversation

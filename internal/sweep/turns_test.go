@@ -1,0 +1,61 @@
+package sweep
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lethe-dev/lethe/internal/report"
+)
+
+const slowTable = `CREATE TABLE a_slow (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON a_slow (at);
+	INSERT INTO a_slow SELECT n, now() - interval '100 days' + n * interval '1 second' FROM generate_series(1, 20000) n;
+	CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.005); RETURN OLD; END';
+	CREATE TRIGGER slow BEFORE DELETE ON a_slow FOR EACH ROW EXECUTE FUNCTION public.slow();`
+
+// One dataset that could take all of the time does not keep the others from theirs, and what keeps other rows of it is gone over again.
+func TestDatasetsTakeTurns(t *testing.T) {
+	w := newWorld(t, slowTable+`
+		CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
+		INSERT INTO log SELECT n, now() - interval '100 days' FROM generate_series(1, 5000) n;
+		CREATE TABLE z_parent (id bigint PRIMARY KEY, at timestamptz); INSERT INTO z_parent SELECT n, now() - interval '100 days' FROM generate_series(1, 300) n;
+		ALTER TABLE a_slow ADD parent bigint REFERENCES z_parent; CREATE INDEX ON a_slow (parent); UPDATE a_slow SET parent = 1 + id / 100 WHERE id < 20000;`,
+		dataset("a_slow", 90), dataset("log", 90), dataset("z_parent", 90))
+	r := w.run(Options{Budget: 10 * time.Second})
+	if r.Outcome != report.Stopped || r.Reason != report.ReasonTimeBudget {
+		t.Fatalf("ended %s %s, the slow table has to outlast the budget", r.Outcome, r.Reason)
+	}
+	if n := w.admin.Count(`SELECT count(*) FROM log`); n != 0 {
+		t.Errorf("%d rows of the table after the slow one are left", n)
+	}
+	gone, parents := 20000-w.admin.Count(`SELECT count(*) FROM a_slow`), w.admin.Count(`SELECT count(*) FROM z_parent`)
+	if gone == 0 || gone == 20000 || parents >= 200 {
+		t.Errorf("%d rows of the slow table went, %d parents are left; those without children, and of more than one turn, have to be gone", gone, parents)
+	}
+	var deleted int64
+	for _, l := range r.Lines {
+		if l.Dataset == "a_slow" {
+			deleted = l.Deleted
+		}
+	}
+	if deleted != gone {
+		t.Errorf("reported %d rows, %d went", deleted, gone)
+	}
+}
+
+// A trigger that lets rows go is a notice; what was overdue before the sweep is reported with what is overdue after it.
+func TestWhatIsSeenBeforeAndBeside(t *testing.T) {
+	w := newWorld(t, logTable+`CREATE FUNCTION public.tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE NOTICE ''gone''; RETURN OLD; END';
+		CREATE TRIGGER tells BEFORE DELETE ON log FOR EACH ROW EXECUTE FUNCTION public.tell();`, dataset("log", 90))
+	r := w.run(Options{})
+	if r.Outcome != report.Done || len(r.Lines) != 1 {
+		t.Fatalf("%+v", r)
+	}
+	l := r.Lines[0]
+	if l.Reason != "" || l.Message != "" || !strings.Contains(l.Notice, "tells") {
+		t.Errorf("reason %q, message %q, notice %q", l.Reason, l.Message, l.Notice)
+	}
+	if l.Overdue != 0 || l.OverdueBefore != 5000 || l.OldestBeforeSeconds < 8*24*3600 {
+		t.Errorf("%+v", l)
+	}
+}

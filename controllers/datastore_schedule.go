@@ -3,6 +3,7 @@ package controllers
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -37,17 +38,25 @@ func decideCatchUp(now time.Time, s v1alpha1.DataStoreStatus, content string, de
 		return 0, true
 	case last.Attempt > 0:
 		return until(now, last.FinishedAt.Add(retryAfter(last.Attempt)))
-	case last.Outcome == v1alpha1.SweepStopped && last.Reason == report.ReasonTimeBudget:
+	case last.Outcome == v1alpha1.SweepStopped && last.Reason == report.ReasonTimeBudget && last.Deleted > 0:
 		return 0, true
+	case last.Outcome == v1alpha1.SweepStopped && last.Reason == report.ReasonTimeBudget:
+		// Nothing went in all of that time: what holds it up will not have gone in a minute.
+		return until(now, last.FinishedAt.Add(overdueRetry))
 	case last.Outcome == v1alpha1.SweepStopped:
 		return until(now, last.FinishedAt.Add(stoppedRetry))
-	case s.Overdue > 0 && deletes && last.Outcome == v1alpha1.SweepDone:
+	case deletable(s) && deletes && last.Outcome == v1alpha1.SweepDone:
 		return until(now, last.FinishedAt.Add(overdueRetry))
 	case s.MeasuredAt == nil:
 		return 0, true
 	default:
 		return until(now, s.MeasuredAt.Add(staleAfter))
 	}
+}
+
+// deletable says whether overdue rows are left that nothing keeps: another sweep may take them.
+func deletable(s v1alpha1.DataStoreStatus) bool {
+	return slices.ContainsFunc(s.Rules, func(m v1alpha1.RuleMeasurement) bool { return m.Overdue > 0 && m.Eligible > 0 })
 }
 
 func until(now, then time.Time) (time.Duration, bool) {

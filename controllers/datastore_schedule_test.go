@@ -37,6 +37,12 @@ func TestDecideCatchUp(t *testing.T) {
 			s.LastSweep.Outcome, s.LastSweep.Attempt, s.LastSweep.FinishedAt = v1alpha1.SweepLost, n, ago(0)
 		})
 	}
+	// overdue is one row, of which so many may go.
+	overdue := func(eligible int64) func(*v1alpha1.DataStoreStatus) {
+		return func(s *v1alpha1.DataStoreStatus) {
+			s.Overdue, s.Rules = 1, []v1alpha1.RuleMeasurement{{Dataset: "messages", Overdue: 1, Eligible: eligible}}
+		}
+	}
 	tests := map[string]struct {
 		status  v1alpha1.DataStoreStatus
 		deletes bool
@@ -53,17 +59,21 @@ func TestDecideCatchUp(t *testing.T) {
 		"very often: after an hour":                      {status: attempt(1 << 30), want: time.Hour},
 		"a changed plan does not wait for a failing one": {status: swept(func(s *v1alpha1.DataStoreStatus) { s.LastSweep.Attempt, s.LastSweep.Content = 4, "old" })},
 		"its time was up: go on at once": {status: swept(func(s *v1alpha1.DataStoreStatus) {
-			s.LastSweep.Outcome, s.LastSweep.Reason = v1alpha1.SweepStopped, report.ReasonTimeBudget
+			s.LastSweep.Outcome, s.LastSweep.Reason, s.LastSweep.Deleted = v1alpha1.SweepStopped, report.ReasonTimeBudget, 1
 		})},
+		"its time was up and nothing went: a quarter of an hour after it": {status: swept(func(s *v1alpha1.DataStoreStatus) {
+			s.LastSweep.Outcome, s.LastSweep.Reason = v1alpha1.SweepStopped, report.ReasonTimeBudget
+		}), deletes: true, want: 5 * time.Minute},
 		"stopped for another reason: after a minute, is now": {status: swept(func(s *v1alpha1.DataStoreStatus) {
 			s.LastSweep.Outcome, s.LastSweep.Reason = v1alpha1.SweepStopped, report.ReasonTerminated
 		})},
 		"overdue rows that may be deleted: a quarter of an hour after the last sweep": {
-			status: swept(func(s *v1alpha1.DataStoreStatus) { s.Overdue = 1 }), deletes: true, want: 5 * time.Minute},
+			status: swept(overdue(1)), deletes: true, want: 5 * time.Minute},
+		"overdue rows that others keep: another sweep would not help": {status: swept(overdue(0)), deletes: true, want: 110 * time.Minute},
 		"overdue rows in Audit: another sweep would not help": {
-			status: swept(func(s *v1alpha1.DataStoreStatus) { s.Overdue = 1 }), want: 110 * time.Minute},
+			status: swept(overdue(1)), want: 110 * time.Minute},
 		"overdue rows that a sweep refused to delete: neither": {
-			status: swept(func(s *v1alpha1.DataStoreStatus) { s.Overdue, s.LastSweep.Outcome = 1, v1alpha1.SweepRefused }), deletes: true, want: 110 * time.Minute},
+			status: swept(func(s *v1alpha1.DataStoreStatus) { overdue(1)(s); s.LastSweep.Outcome = v1alpha1.SweepRefused }), deletes: true, want: 110 * time.Minute},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

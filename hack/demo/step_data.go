@@ -249,7 +249,7 @@ func (d *demo) enforce(ctx context.Context) error {
 		return err
 	}
 	err = d.awaitMeasured(ctx, store, func(m v1alpha1.RuleMeasurement) string {
-		if m.Eligible > 0 || m.Overdue > 0 {
+		if m.Eligible > 0 || m.Overdue > m.KeptByChild {
 			return fmt.Sprintf("%d rows can go and %d are overdue %s", m.Eligible, m.Overdue, m.Message)
 		}
 		return ""
@@ -366,9 +366,9 @@ func (d *demo) everything(ctx context.Context) error {
 		return fmt.Errorf("read the store: %w", err)
 	}
 	c := meta.FindStatusCondition(store.Status.Conditions, v1alpha1.ConditionCompliant)
-	if c == nil || c.Status == metav1.ConditionTrue || c.Reason != "UnknownAge" || store.Status.Overdue != 0 {
-		return fmt.Errorf("the store holds rows of unknown age and nothing overdue, and says %+v with %d overdue", c, store.Status.Overdue)
+	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != "Overdue" || store.Status.Overdue == 0 {
+		return fmt.Errorf("the store holds rows that others keep past their window, and says %+v with %d overdue", c, store.Status.Overdue)
 	}
-	d.note("Nothing is overdue. The store is not called compliant all the same: %s", c.Message)
+	d.note("All that may go has gone. The store is not called compliant all the same: %s", c.Message)
 	return nil
 }

@@ -88,7 +88,7 @@ func TestProcess(t *testing.T) {
 	})
 	waitFor(t, func() error {
 		text, err := get("http://" + metrics + "/metrics")
-		if err == nil && !strings.Contains(text, `lethe_tenants{state="progressing"} 1`) && !strings.Contains(text, `lethe_tenants{state="stalled"} 1`) {
+		if err == nil && !strings.Contains(text, `lethe_objects{kind="Tenant",state="progressing"} 1`) && !strings.Contains(text, `lethe_objects{kind="Tenant",state="stalled"} 1`) {
 			return errors.New("the metrics do not count the Tenant")
 		}
 		return err

@@ -8,14 +8,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/budget"
@@ -24,17 +22,6 @@ import (
 
 // brakeEvery is between two looks while anything is paused.
 const brakeEvery = time.Second
-
-var (
-	pausesTotal = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "lethe_changes_paused_total", Help: "How often changes to a Tenant's bots and stores were paused, since more was written than its budget.",
-	})
-	pausedNow = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "lethe_changes_paused_tenants", Help: "Tenants whose bots and stores cannot be changed at the moment, since more was written than their budget.",
-	})
-)
-
-func init() { metrics.Registry.MustRegister(pausesTotal, pausedNow) }
 
 // brake marks the namespaces of a Tenant of which more was written than its budget. Admission policy lethe-changes-paused
 // then refuses what would be one more revision. It stands in no queue: a tenant's own backlog must not keep it waiting.

@@ -23,7 +23,6 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/kube"
@@ -473,23 +472,12 @@ func (b *storeBench) writes(since time.Time) []string {
 }
 
 // storeSeries lists the series about stores of a namespace, as name{labels} value.
-func storeSeries(namespace string) []string {
-	families, err := metrics.Registry.Gather()
-	if err != nil {
-		return []string{err.Error()}
-	}
+func (b *storeBench) storeSeries() []string {
+	b.Helper()
 	var out []string
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			labels := map[string]string{}
-			for _, l := range m.GetLabel() {
-				labels[l.GetName()] = l.GetValue()
-			}
-			if !strings.HasPrefix(f.GetName(), "lethe_") || labels["namespace"] != namespace {
-				continue
-			}
-			out = append(out, fmt.Sprintf("%s %s %s/%s %g", f.GetName(), labels["store"], labels["policy"], labels["rule"],
-				m.GetGauge().GetValue()+m.GetCounter().GetValue()))
+	for _, series := range gathered(b.T, objectCollector{b.env.Client}) {
+		if series.labels["namespace"] == b.namespace && series.labels["store"] != "" {
+			out = append(out, fmt.Sprintf("%s %s %s/%s %g", series.name, series.labels["store"], series.labels["policy"], series.labels["rule"], series.value))
 		}
 	}
 	return out

@@ -75,7 +75,7 @@ func (r *DataStoreReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	store := &v1alpha1.DataStore{}
 	if err := r.Writer.Client.Get(ctx, req.NamespacedName, store); err != nil {
 		if client.IgnoreNotFound(err) == nil {
-			forgetStoreMetrics(req.Namespace, req.Name)
+			deletedRows.forget(req.Namespace, req.Name)
 			r.stored.forget(req.NamespacedName)
 			r.Orphans.Soon(req.Namespace)
 		}
@@ -114,7 +114,7 @@ func (r *DataStoreReconciler) finalize(ctx context.Context, store *v1alpha1.Data
 		result, err := finish(0, waiting)
 		return result, errors.Join(err, writeErr)
 	}
-	forgetStoreMetrics(store.Namespace, store.Name)
+	deletedRows.forget(store.Namespace, store.Name)
 	return ctrl.Result{}, errors.Join(dropFinalizer(ctx, r.Writer.Client, store), r.sayWhoHolds(ctx, store))
 }
 

@@ -298,23 +298,24 @@ func TestMetricsFollowTheStore(t *testing.T) {
 	})
 	of := p.Name + "/conversations"
 	want := []string{
-		"lethe_approval_pending chat / 1", "lethe_deleted_rows_total chat " + of + " 7",
-		fmt.Sprintf("lethe_measured_timestamp_seconds chat / %g", float64(s.Status.MeasuredAt.Unix())),
-		"lethe_oldest_overdue_seconds chat " + of + " 60", "lethe_overdue_rows chat " + of + " 3", "lethe_unknown_age_rows chat " + of + " 2",
+		"lethe_store_approval_pending chat / 0", "lethe_store_braked_datasets chat / 0", "lethe_store_deleted_rows_total chat " + of + " 7",
+		"lethe_store_measured chat / 1", fmt.Sprintf("lethe_store_measured_timestamp_seconds chat / %g", float64(s.Status.MeasuredAt.Unix())),
+		"lethe_store_oldest_overdue_seconds chat " + of + " 60", "lethe_store_overdue_rows chat " + of + " 3", "lethe_store_uncovered_tables chat / 0",
+		"lethe_store_unknown_age_rows chat " + of + " 2", "lethe_store_unknown_tenant_late_rows chat " + of + " 0", "lethe_store_worst_overdue_seconds chat " + of + " 60",
 	}
-	if diff := cmp.Diff(want, storeSeries(b.namespace)); diff != "" {
+	if diff := cmp.Diff(want, b.storeSeries()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	b.use(nil)
 	b.settle(s)
-	if diff := cmp.Diff(want, storeSeries(b.namespace)); diff != "" {
+	if diff := cmp.Diff(want, b.storeSeries()); diff != "" {
 		t.Errorf("another pass counts again (-want +got):\n%s", diff)
 	}
 	t.Run("a rule that governs the store no more has no series", func(t *testing.T) {
 		amend(b, p, func(p *v1alpha1.DataRetentionPolicy) { p.Spec.Rules[0].Name = "chats" })
 		b.settle(s)
 		b.sweep(s, nil)
-		for _, series := range storeSeries(b.namespace) {
+		for _, series := range b.storeSeries() {
 			if strings.Contains(series, "/conversations") {
 				t.Errorf("left: %s", series)
 			}

@@ -37,7 +37,6 @@ func (r *DataStoreReconciler) writeStatus(ctx context.Context, s *storeScope, st
 	if err != nil {
 		return err
 	}
-	showStoreMetrics(after, len(s.status.Plan.AwaitingApproval) > 0)
 	if !wrote {
 		return nil
 	}

@@ -495,7 +495,7 @@ func TestAStoreGoesAway(t *testing.T) {
 	if _, err := b.pass(s); err != nil {
 		t.Errorf("a pass over what is gone: %v", err)
 	}
-	if got := len(storeSeries(b.namespace)); got != 0 {
+	if got := len(b.storeSeries()); got != 0 {
 		t.Errorf("%d series of the store are left", got)
 	}
 }

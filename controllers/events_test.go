@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/events"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
@@ -32,26 +32,13 @@ func TestReportsNameNoSeries(t *testing.T) {
 	store := &v1alpha1.DataStore{}
 	store.Namespace, store.Name = "series-a", "chat"
 	store.Status.Rules = []v1alpha1.RuleMeasurement{{Dataset: "messages", Policy: "p", Rule: "r"}}
-	t.Cleanup(func() { forgetStoreMetrics(store.Namespace, store.Name) })
+	t.Cleanup(func() { deletedRows.forget(store.Namespace, store.Name) })
 	countDeleted(store, report.Report{Lines: []report.Line{{Policy: "p", Rule: "r", Deleted: 3}, {Policy: hostile.Words(), Rule: "\xff", Deleted: 4}, {Policy: "p", Rule: "other", Deleted: 5},
 		{Policy: "p", Rule: "r", Deleted: -7}}})
-	families, err := metrics.Registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
 	rows := map[string]float64{}
-	for _, family := range families {
-		if family.GetName() != "lethe_deleted_rows_total" {
-			continue
-		}
-		for _, m := range family.GetMetric() {
-			labels := map[string]string{}
-			for _, l := range m.GetLabel() {
-				labels[l.GetName()] = l.GetValue()
-			}
-			if labels["namespace"] == store.Namespace {
-				rows[labels["policy"]+"/"+labels["rule"]] += m.GetCounter().GetValue()
-			}
+	for _, series := range gathered(t, collectorFunc(func(into chan<- prometheus.Metric) { showStore(into, store, false) })) {
+		if series.name == "lethe_store_deleted_rows_total" {
+			rows[series.labels["policy"]+"/"+series.labels["rule"]] += series.value
 		}
 	}
 	if len(rows) != 2 || rows["p/r"] != 3 || rows["/"] != 9 {

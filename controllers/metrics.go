@@ -1,75 +1,72 @@
 package controllers
 
 import (
-	"context"
-	"fmt"
-
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// States that the gauges count by.
-const (
-	stateReady       = "ready"
-	stateProgressing = "progressing"
-	stateStalled     = "stalled"
-)
+// All metrics of the manager but those of its doors and of the libraries are made here and in metrics_*.go; docs/metrics.md lists
+// them. What is said of objects is read out of the cache when somebody asks: a series is there from the first moment in which the
+// object is seen, speaks of what stands in its status, and goes with it. Nothing of it is remembered, so nothing is lost or left
+// over by a restart.
+//
+// Only the manager that leads shows them. The caches of the others are filled too, but late by as much as they like, and each
+// series would be there as often as there are replicas.
 
+// Counters and gauges of what happens in a manager, beside what the cache holds.
 var (
-	botsDesc    = prometheus.NewDesc("lethe_bots", "BotDeployments by state: ready, progressing, stalled.", []string{"state"}, nil)
-	tenantsDesc = prometheus.NewDesc("lethe_tenants", "Tenants by state: ready, progressing, stalled.", []string{"state"}, nil)
+	deletedRows = &deletedCounter{of: map[storeKey]map[ruleKey]float64{}}
+
+	pausesTotal = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "lethe_changes_paused_total", Help: "How often changes to a Tenant's bots and stores were paused, since more was written than its budget.",
+	})
+	pausedNow = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "lethe_changes_paused_tenants", Help: "Tenants whose bots and stores cannot be changed at the moment, since more was written than their budget.",
+	})
+	orphansRemoved = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "lethe_orphans_removed_total", Help: "Objects of ours that had lost their owner and were removed, by kind.",
+	}, []string{"kind"})
+	orphansLeft = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "lethe_orphans_left", Help: "Namespaces in which something of ours without an owner could not be removed at the last look.",
+	})
 )
 
-// stateCollector counts the cache when it is asked. Its labels do not grow with the number of objects.
-type stateCollector struct{ cache client.Reader }
+var leaderDesc = prometheus.NewDesc("lethe_manager_leader",
+	"1 for the manager that leads, and shows the metrics about objects; 0 for one that waits to.", nil, nil)
 
-func (c stateCollector) Describe(descs chan<- *prometheus.Desc) {
-	descs <- botsDesc
-	descs <- tenantsDesc
+// fleet is what the manager that leads shows.
+type fleet struct {
+	leads <-chan struct{} // closed once this manager leads; one that leads no more has ended
+	parts []prometheus.Collector
 }
 
-func (c stateCollector) Collect(metrics chan<- prometheus.Metric) {
-	c.count(metrics, botsDesc, &v1alpha1.BotDeploymentList{}, func(list client.ObjectList, add func([]metav1.Condition)) {
-		if bots, ok := list.(*v1alpha1.BotDeploymentList); ok {
-			for i := range bots.Items {
-				add(bots.Items[i].Status.Conditions)
-			}
-		}
-	})
-	c.count(metrics, tenantsDesc, &v1alpha1.TenantList{}, func(list client.ObjectList, add func([]metav1.Condition)) {
-		if tenants, ok := list.(*v1alpha1.TenantList); ok {
-			for i := range tenants.Items {
-				add(tenants.Items[i].Status.Conditions)
-			}
-		}
-	})
+func newFleet(mgr ctrl.Manager, queues *queues) fleet {
+	return fleet{leads: mgr.Elected(), parts: fleetParts(mgr.GetCache(), queues)}
 }
 
-func (c stateCollector) count(metrics chan<- prometheus.Metric, desc *prometheus.Desc, list client.ObjectList,
-	each func(client.ObjectList, func([]metav1.Condition)),
-) {
-	if err := c.cache.List(context.Background(), list, client.UnsafeDisableDeepCopy); err != nil {
-		metrics <- prometheus.NewInvalidMetric(desc, fmt.Errorf("list: %w", err))
+func fleetParts(cache client.Reader, others ...prometheus.Collector) []prometheus.Collector {
+	return append([]prometheus.Collector{objectCollector{cache}, pausesTotal, pausedNow, orphansRemoved, orphansLeft}, others...)
+}
+
+// Describe is for Prometheus.
+func (f fleet) Describe(descs chan<- *prometheus.Desc) {
+	descs <- leaderDesc
+	for _, part := range f.parts {
+		part.Describe(descs)
+	}
+}
+
+// Collect is for Prometheus.
+func (f fleet) Collect(metrics chan<- prometheus.Metric) {
+	select {
+	case <-f.leads:
+	default:
+		metrics <- prometheus.MustNewConstMetric(leaderDesc, prometheus.GaugeValue, 0)
 		return
 	}
-	counts := map[string]float64{stateReady: 0, stateProgressing: 0, stateStalled: 0}
-	each(list, func(conditions []metav1.Condition) { counts[stateOf(conditions)]++ })
-	for state, count := range counts {
-		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, count, state)
-	}
-}
-
-func stateOf(conditions []metav1.Condition) string {
-	switch {
-	case meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled):
-		return stateStalled
-	case meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReady):
-		return stateReady
-	default:
-		return stateProgressing
+	metrics <- prometheus.MustNewConstMetric(leaderDesc, prometheus.GaugeValue, 1)
+	for _, part := range f.parts {
+		part.Collect(metrics)
 	}
 }

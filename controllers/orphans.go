@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,7 +26,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/compile"
@@ -51,18 +49,6 @@ const (
 	// orphanRequests a second at most go to the API server.
 	orphanRequests = 50
 )
-
-var (
-	orphansRemoved = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "lethe_orphans_removed_total", Help: "Objects of ours that had lost their owner and were removed, by kind.",
-	}, []string{"kind"})
-	orphansLeft = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "lethe_orphans_left",
-		Help: "Namespaces in which something of ours without an owner could not be removed at the last look; alert when it stays above 0.",
-	})
-)
-
-func init() { metrics.Registry.MustRegister(orphansRemoved, orphansLeft) }
 
 // OrphanSweep removes what Lethe made and what nobody owns any more: after `--cascade=orphan`, after finalizers were taken off
 // by hand, and after whatever happened while no manager led. It looks when the manager begins to lead, some seconds after an

@@ -52,7 +52,7 @@ type Options struct {
 	KeysNamespace string
 	// PolicyKinds are the kinds of network policies of other hands to look for. Defaults to Kubernetes' own.
 	PolicyKinds []schema.GroupResource
-	// Metrics registers the gauges of what the cache holds. Left out, there are none.
+	// Metrics registers what the manager shows while it leads. Left out, that is nothing.
 	Metrics prometheus.Registerer
 	// Changes counts what tenants write, as ManagerOptions was given it. Left out, nobody's changes are paused.
 	Changes *Changes
@@ -119,7 +119,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	queues := newQueues(mgr.GetCache(), mgr.GetControllerOptions().MaxConcurrentReconciles, o.Pace)
 	if o.Metrics != nil {
-		if err := errors.Join(o.Metrics.Register(stateCollector{mgr.GetCache()}), o.Metrics.Register(queues)); err != nil {
+		if err := o.Metrics.Register(newFleet(mgr, queues)); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}
 	}

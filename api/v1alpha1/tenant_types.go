@@ -463,7 +463,7 @@ type TenantStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready, Reconciling, Stalled, NamespacesReady, KeysReady, InUse.
+	// conditions are Ready, Reconciling, Stalled, NamespacesReady, IsolationReady, KeysReady, InUse, ChangesPaused.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

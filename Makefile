@@ -22,7 +22,7 @@ race_packages = $$(go list ./controllers/... ./internal/doors/... ./internal/fai
 other_packages = $$(go list ./... | grep -vxF "$(race_packages)")
 # Packages whose tests start no server: what can be run while thinking.
 unit_packages = $$(go list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... \
-	| grep -Ev 'lethe/test/(env|pg|walls|chart|e2e|bench)|controller-runtime/pkg/envtest|lethe/hack/demo ' | cut -d' ' -f1)
+	| grep -Ev 'lethe/test/(env|pg|walls|chart|e2e|bench|alerts)|controller-runtime/pkg/envtest|lethe/hack/demo ' | cut -d' ' -f1)
 
 ##@ Daily
 
@@ -76,8 +76,9 @@ test-e2e: prepare ## Only the end-to-end run on a real node (as root)
 	@$(assets); go test -count=1 -timeout 40m -v ./test/e2e/...
 
 .PHONY: prepare
-prepare: ## Install PostgreSQL and a C compiler (for the race detector) where they are missing, build kube-apiserver and etcd
+prepare: ## Install PostgreSQL and a C compiler (for the race detector) where they are missing, unpack Prometheus, build kube-apiserver and etcd
 	@hack/postgres.sh
+	@hack/prometheus.sh >/dev/null
 	@hack/compiler.sh
 	@hack/cluster/cluster.sh assets >/dev/null
 

@@ -1,5 +1,5 @@
 // Command chart copies what config/ holds as generated or hand-written YAML into the Helm chart's templates: the CRDs, the
-// roles, the admission policies and the priority classes. It puts the release's namespace where config/ says
+// roles, the admission policies, the priority classes, and what Prometheus is told. It puts the release's namespace where config/ says
 // lethe-system. What has values (the Deployments and what belongs to them) is written by hand in the chart; a test holds
 // both against each other.
 package main
@@ -30,15 +30,17 @@ func run(config, chart string) error {
 	for _, part := range []struct {
 		from, to string
 		convert  func(string) (string, error)
+		braces   bool // it may hold {{, which convert escapes
 	}{
-		{"crd/bases", "templates/crds", keepCRD},
-		{"rbac", "templates/rbac", withNamespaces},
-		{"admission", "templates/admission", withNamespaces},
-		{"guard", "templates/guard", withNamespaces},
-		{"flowcontrol", "templates/flowcontrol", withShares},
-		{"manager/priorityclasses.yaml", "templates/priorityclasses", withNamespaces},
+		{"crd/bases", "templates/crds", keepCRD, false},
+		{"rbac", "templates/rbac", withNamespaces, false},
+		{"admission", "templates/admission", withNamespaces, false},
+		{"guard", "templates/guard", withNamespaces, false},
+		{"flowcontrol", "templates/flowcontrol", withShares, false},
+		{"manager/priorityclasses.yaml", "templates/priorityclasses", withNamespaces, false},
+		{"monitoring", "templates/monitoring", withMonitoring, true},
 	} {
-		if err := copyAll(filepath.Join(config, part.from), filepath.Join(chart, part.to), part.convert); err != nil {
+		if err := copyAll(filepath.Join(config, part.from), filepath.Join(chart, part.to), part.convert, part.braces); err != nil {
 			return err
 		}
 	}
@@ -46,7 +48,7 @@ func run(config, chart string) error {
 }
 
 // copyAll converts the YAML files of a folder, or one file, and removes what is no longer there.
-func copyAll(from, to string, convert func(string) (string, error)) error {
+func copyAll(from, to string, convert func(string) (string, error), braces bool) error {
 	files := []string{from}
 	if info, err := os.Stat(from); err != nil {
 		return err
@@ -67,7 +69,7 @@ func copyAll(from, to string, convert func(string) (string, error)) error {
 			return err
 		}
 		// Braces would be read as a template.
-		if strings.Contains(string(content), "{{") {
+		if !braces && strings.Contains(string(content), "{{") {
 			return fmt.Errorf("%s holds {{, which Helm would read as a template", file)
 		}
 		converted, err := convert(string(content))
@@ -106,6 +108,25 @@ func withShares(content string) (string, error) {
 		converted = strings.Replace(converted, shares, "nominalConcurrencyShares: {{ .Values.flowControl."+value+" }}", 1)
 	}
 	return "{{- if .Values.flowControl.install }}\n" + converted + "{{- end }}\n", nil
+}
+
+// withMonitoring makes an object of the Prometheus Operator optional, since a cluster may not have its kind, gives it the labels that
+// the operator looks for, and keeps the braces of the alerts' own templates.
+func withMonitoring(content string) (string, error) {
+	const labels = "    app.kubernetes.io/component: monitoring\n"
+	kind := regexp.MustCompile(`(?m)^kind: (PodMonitor|PrometheusRule)$`).FindStringSubmatch(content)
+	if kind == nil || strings.Count(content, labels) != 1 {
+		return "", errors.New("want one PodMonitor or PrometheusRule with the component monitoring")
+	}
+	content = strings.NewReplacer("{{", `{{ "{{" }}`, "}}", `{{ "}}" }}`).Replace(content)
+	converted, err := withNamespaces(content)
+	if err != nil {
+		return "", err
+	}
+	value := ".Values.monitoring." + strings.ToLower(kind[1][:1]) + kind[1][1:]
+	converted = strings.Replace(converted, labels, labels+"    {{- with .Values.monitoring.labels }}\n    {{- toYaml . | nindent 4 }}\n    {{- end }}\n", 1)
+	converted = strings.Replace(converted, "interval: 30s", "interval: {{ "+value+".interval }}", 1)
+	return "{{- if " + value + ".enabled }}\n" + converted + "{{- end }}\n", nil
 }
 
 // namespaces that are not spelt out in a chart: the release's own, and that of the keys.

@@ -39,7 +39,7 @@ func observe(ctx context.Context, mgr ctrl.Manager, o options) error {
 		if door.address == "0" {
 			continue
 		}
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", door.address)
+		l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", door.address)
 		if err != nil {
 			return fmt.Errorf("listen for %s: %w", door.name, err)
 		}

@@ -247,7 +247,7 @@ func listen(ctx context.Context, o options, m *doors.Metrics) (entrances, error)
 		if door.what == "metrics" && door.address == "0" {
 			continue
 		}
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", door.address)
+		l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", door.address)
 		if err != nil {
 			return d, fmt.Errorf("listen for %s: %w", door.what, err)
 		}

@@ -24,8 +24,9 @@ import (
 )
 
 var (
-	limits = doors.Limits{Strangers: 96, PerSource: 64, Known: 32, PerName: 8, Reserved: 8, Wire: 32 << 10}
-	rules  = doors.Rules{Method: http.MethodPost, Paths: []string{"/call"}, Body: 8 << 10, Head: 8 << 10}
+	limits = doors.Limits{Strangers: 96, PerSource: 64, Known: 32, PerName: 8, Reserved: 8,
+		Starts: doors.Pace{PerSecond: 200, Burst: 200}, Waiting: 128, WaitingPerSource: 96, Wire: 32 << 10}
+	rules = doors.Rules{Method: http.MethodPost, Paths: []string{"/call"}, Body: 8 << 10, Head: 8 << 10}
 )
 
 // house is a server behind a door: whoever has the token "known NAME" is known.

@@ -7,6 +7,7 @@
 package doors
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -24,6 +25,11 @@ type Limits struct {
 	Known, PerName int
 	// Reserved is how many more there may be of the names that are reserved: nobody else can take these places.
 	Reserved int
+	// Starts is how many new connections are let in in a second, before TLS: a handshake costs processor time. Those that are
+	// too early wait, not one byte of theirs read, and their addresses take turns. Waiting is how many may wait, WaitingPerSource
+	// how many of one address.
+	Starts                    Pace
+	Waiting, WaitingPerSource int
 	// Wire is how many bytes are read from a connection, TLS included, until a request over it has been answered.
 	Wire int64
 }
@@ -44,7 +50,11 @@ const (
 	ReasonName   = "Name"   // its name had its share
 	ReasonKnown  = "Known"  // there were too many that are known
 	ReasonWire   = "Wire"   // it sent more than a request can have
+	ReasonPace   = "Pace"   // too many came at a time, and its turn did not come
 )
+
+// patience is how long a new connection waits for its turn. Our clients give a handshake 5 s.
+const patience = 3 * time.Second
 
 // Listener lets connections in by its limits.
 type Listener struct {
@@ -54,25 +64,93 @@ type Listener struct {
 	clock   clock.PassiveClock
 	metrics *Metrics
 
+	starts   *Queue
+	starting sync.Once
+	arrivals chan arrival
+	closing  context.Context //nolint:containedctx // the listener's own life, which no caller of net.Listener can give
+	end      context.CancelFunc
+
 	mu    sync.Mutex
 	table table
 }
 
+// arrival is what Accept returns.
+type arrival struct {
+	conn *Conn
+	err  error
+}
+
 // Listen puts limits on a listener. door is its name in the metrics.
-func Listen(l net.Listener, door string, limits Limits, c clock.PassiveClock, m *Metrics) *Listener {
-	return &Listener{Listener: l, door: door, limits: limits, clock: c, metrics: m, table: newTable(limits)}
+func Listen(l net.Listener, door string, limits Limits, c clock.WithDelayedExecution, m *Metrics) *Listener {
+	starts := QueueLimits{Places: limits.Connections() + limits.Waiting, PerName: limits.Connections() + limits.Waiting,
+		Waiting: limits.Waiting, WaitingPerName: limits.WaitingPerSource, Pace: limits.Starts}
+	closing, end := context.WithCancel(context.Background())
+	return &Listener{Listener: l, door: door, limits: limits, clock: c, metrics: m, table: newTable(limits), starts: NewQueue(starts, c),
+		arrivals: make(chan arrival), closing: closing, end: end}
 }
 
 // Accept returns the next connection that may come in.
 func (l *Listener) Accept() (net.Conn, error) {
+	l.starting.Do(func() { go l.receive() })
+	select {
+	case a := <-l.arrivals:
+		if a.err != nil {
+			return nil, a.err
+		}
+		return a.conn, nil
+	case <-l.closing.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close turns away those that wait, too.
+func (l *Listener) Close() error {
+	l.end()
+	return l.Listener.Close() //nolint:wrapcheck // a net.Listener's
+}
+
+// receive takes what the kernel has, and lets each wait for its turn. An error is told before the next try: http.Server
+// pauses after one that passes.
+func (l *Listener) receive() {
 	for {
 		raw, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err //nolint:wrapcheck // http.Server looks at it
+		if err == nil {
+			go l.let(raw)
+			continue
 		}
-		if c := l.admit(raw); c != nil {
-			return c, nil
+		select {
+		case l.arrivals <- arrival{err: err}:
+		case <-l.closing.Done():
+			return
 		}
+	}
+}
+
+// let waits for a new connection's turn, and hands it over.
+func (l *Listener) let(raw net.Conn) {
+	if tcp, isTCP := raw.(*net.TCPConn); isTCP {
+		// A kernel that does not do as it is asked keeps its own, larger ones.
+		_ = errors.Join(tcp.SetReadBuffer(receiveBuffer), tcp.SetWriteBuffer(sendBuffer))
+	}
+	waits, cancel := context.WithTimeout(l.closing, patience)
+	leave, err := l.starts.Enter(waits, source(raw.RemoteAddr()))
+	cancel()
+	if err != nil {
+		if l.closing.Err() == nil {
+			l.metrics.closed(l.door, ReasonPace)
+		}
+		drop(raw)
+		return
+	}
+	leave()
+	c := l.admit(raw)
+	if c == nil {
+		return
+	}
+	select {
+	case l.arrivals <- arrival{conn: c}:
+	case <-l.closing.Done():
+		_ = c.Close() // nobody is left to tell
 	}
 }
 
@@ -94,10 +172,6 @@ func (l *Listener) admit(raw net.Conn) *Conn {
 		drop(raw)
 		return nil
 	}
-	if tcp, isTCP := raw.(*net.TCPConn); isTCP {
-		// A kernel that does not do as it is asked keeps its own, larger ones.
-		_ = errors.Join(tcp.SetReadBuffer(receiveBuffer), tcp.SetWriteBuffer(sendBuffer))
-	}
 	return c
 }
 
@@ -106,6 +180,8 @@ func (l *Listener) observe() {
 	l.metrics.open(l.door, "Stranger", l.table.strangers)
 	l.metrics.open(l.door, "Known", l.table.known)
 	l.metrics.open(l.door, "Reserved", l.table.reserved)
+	_, waiting := l.starts.Load()
+	l.metrics.open(l.door, "Waiting", waiting)
 }
 
 // Conn is a connection that was let in.

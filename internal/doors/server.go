@@ -20,7 +20,7 @@ const (
 )
 
 // ObserverLimits are those of a door for probes and metrics: few ask, all of them small things, and none says who it is.
-var ObserverLimits = Limits{Strangers: 32, PerSource: 24, Wire: 16 << 10}
+var ObserverLimits = Limits{Strangers: 32, PerSource: 24, Starts: Pace{PerSecond: 50, Burst: 50}, Waiting: 64, WaitingPerSource: 48, Wire: 16 << 10}
 
 // ObserverRules are those of such a door.
 func ObserverRules(paths ...string) Rules {

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/http"
 
+	"k8s.io/utils/clock"
+
 	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -14,7 +16,9 @@ import (
 // docs/design/0006-doors.md, and held by TestMemoryUnderAttack.
 var (
 	// CallLimits are those of the door for calls. The manager's replicas have places of their own.
-	CallLimits = doors.Limits{Strangers: 256, PerSource: 192, Known: 192, PerName: 32, Reserved: 64, Wire: 32 << 10}
+	// A hundred handshakes take some 3 % of a processor; a node that comes back with 250 pods has them served by two replicas in a second.
+	CallLimits = doors.Limits{Strangers: 256, PerSource: 192, Known: 192, PerName: 32, Reserved: 64,
+		Starts: doors.Pace{PerSecond: 100, Burst: 200}, Waiting: 768, WaitingPerSource: 512, Wire: 32 << 10}
 	// CallRules are what may be said there: six small calls.
 	CallRules = doors.Rules{Method: http.MethodPost, Body: maxBody, Head: 8 << 10, Paths: []string{protocol.PathTenant,
 		protocol.PathCredentials, protocol.PathRevoke, protocol.PathUnseal, protocol.PathLease, protocol.PathRelease}}
@@ -24,8 +28,9 @@ var (
 	managerLimits  = doors.QueueLimits{Places: 16, PerName: 16, Waiting: 64, WaitingPerName: 64}
 	// leaseLimits and unsealLimits are apart, so that bots that start do not make sweeps lose their leases, nor the other way
 	// round. Names are namespaces.
-	leaseLimits  = doors.QueueLimits{Places: 12, PerName: 6, Waiting: 256, WaitingPerName: 32}
-	unsealLimits = doors.QueueLimits{Places: 12, PerName: 6, Waiting: 256, WaitingPerName: 32}
+	leaseLimits = doors.QueueLimits{Places: 12, PerName: 6, Waiting: 256, WaitingPerName: 32}
+	// Unsealing costs some ten questions to the API server: one namespace that asks on and on gets ten answers a second.
+	unsealLimits = doors.QueueLimits{Places: 12, PerName: 6, Waiting: 256, WaitingPerName: 32, PacePerName: doors.Pace{PerSecond: 10, Burst: 100}}
 	// answerLimits are for answers that do not fit into what the kernel buffers, so that slow readers hold up only their own.
 	answerLimits = doors.QueueLimits{Places: 16, PerName: 2, Waiting: 16, WaitingPerName: 2}
 )
@@ -46,8 +51,9 @@ type inFlight struct {
 }
 
 func newInFlight() *inFlight {
-	return &inFlight{strangers: doors.NewQueue(strangerLimits), manager: doors.NewQueue(managerLimits),
-		leases: doors.NewQueue(leaseLimits), unseals: doors.NewQueue(unsealLimits), answers: doors.NewQueue(answerLimits)}
+	queue := func(l doors.QueueLimits) *doors.Queue { return doors.NewQueue(l, clock.RealClock{}) }
+	return &inFlight{strangers: queue(strangerLimits), manager: queue(managerLimits), leases: queue(leaseLimits),
+		unseals: queue(unsealLimits), answers: queue(answerLimits)}
 }
 
 // authenticator finds out who asks.

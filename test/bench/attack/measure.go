@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -65,7 +67,7 @@ func (b *bench) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	quiet, err := b.newBots(ctx, append(slices.Clone(b.victims), newcomer), nil)
+	quiet, err := b.newBots(ctx, append(slices.Clone(b.victims), newcomer), b.restartManager)
 	if err != nil {
 		return err
 	}
@@ -269,9 +271,43 @@ func (b *bench) newBots(ctx context.Context, tenants []*v1alpha1.Tenant, middle 
 	for _, took := range ready {
 		result.all = append(result.all, took)
 	}
+	if err := b.sayStages(ctx, created, ready); err != nil {
+		return result, err
+	}
 	failed, err := b.failedUnseals(ctx)
 	result.failed += failed
 	return result, err
+}
+
+// sayStages says where the time of the victims' bots went, the slowest first. What a kubelet writes down has whole seconds.
+func (b *bench) sayStages(ctx context.Context, created map[string]time.Time, ready map[string]time.Duration) error {
+	slowest := slices.SortedFunc(maps.Keys(ready), func(x, y string) int { return cmp.Compare(ready[y], ready[x]) })
+	for _, namespace := range slowest {
+		var pods corev1.PodList
+		if err := b.admin.List(ctx, &pods, client.InNamespace(namespace)); err != nil {
+			return fmt.Errorf("list a victim's pods: %w", err)
+		}
+		after := func(t metav1.Time) int { return int(t.Sub(created[namespace].Truncate(time.Second)).Seconds()) }
+		for i := range pods.Items {
+			p := &pods.Items[i]
+			text := fmt.Sprintf("%s: ready after %.1fs; pod made after %ds", namespace, ready[namespace].Seconds(), after(p.CreationTimestamp))
+			for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+				switch {
+				case c.State.Terminated != nil:
+					text += fmt.Sprintf(", %s ran from %ds to %ds", c.Name, after(c.State.Terminated.StartedAt), after(c.State.Terminated.FinishedAt))
+				case c.State.Running != nil:
+					text += fmt.Sprintf(", %s runs after %ds", c.Name, after(c.State.Running.StartedAt))
+				}
+			}
+			for _, c := range p.Status.Conditions {
+				if c.Type == corev1.PodScheduled || c.Type == corev1.PodReady {
+					text += fmt.Sprintf(", %s after %ds", c.Type, after(c.LastTransitionTime))
+				}
+			}
+			b.say("%s", text)
+		}
+	}
+	return nil
 }
 
 // whyNot says how far a victim's bot has come.

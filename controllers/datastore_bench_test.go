@@ -233,7 +233,7 @@ func (b *storeBench) store(name string, change func(*v1alpha1.DataStore)) *v1alp
 		ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: name, Labels: b.label},
 		Spec: v1alpha1.DataStoreSpec{
 			Type: v1alpha1.StorePostgres, Tenancy: v1alpha1.TenancyDedicated,
-			Postgres: &v1alpha1.PostgresStore{Host: "db.example", Database: "chat", Username: "lethe", Password: sealedPassword},
+			Postgres: &v1alpha1.PostgresStore{Host: "db.example", Database: name, Username: "lethe", Password: sealedPassword},
 			Datasets: []v1alpha1.Dataset{dataset("messages", "Conversations")},
 		},
 	}

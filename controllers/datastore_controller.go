@@ -133,7 +133,10 @@ func (r *DataStoreReconciler) sayWhoHolds(ctx context.Context, store *v1alpha1.D
 
 // compile makes the plan out of the live objects.
 func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.Duration, error) {
-	compiled, err := compile.Store(ctx, r.Writer.Client, s.store, s.now)
+	if err := r.findConflicts(ctx, s); err != nil {
+		return 0, explain(v1alpha1.ConditionReady, err)
+	}
+	compiled, err := compile.Store(ctx, r.Writer.Client, s.seen(), s.now)
 	if refusal, ok := compile.IsRefusal(err); ok {
 		s.refuse(refusal.Reason, refusal.Message, refusal.Reason != compile.ReasonTenantNotReady && refusal.Reason != compile.ReasonDeleting)
 		if err := r.stopNobodys(ctx, s); err != nil {
@@ -154,7 +157,7 @@ func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.
 	s.tenant, s.result = compiled.Tenant, &compiled.Result
 	s.status.Tenant = s.tenant.Name
 	if s.encoded, err = plan.Encode(s.result.Plan); err != nil {
-		s.refuse(ReasonPlanTooLarge, err.Error()+"; split the store's tenants or datasets over several DataStores", true)
+		s.refuse(ReasonPlanTooLarge, err.Error()+"; split the datasets over several DataStores", true)
 		return 0, s.refused()
 	}
 	s.hash = plan.HashBytes(s.encoded)
@@ -164,6 +167,32 @@ func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.
 	s.status.Plan.Hash = s.hash
 	s.status.Plan.AwaitingApproval = boundedLines(s.result.AwaitingApproval)
 	return 0, nil
+}
+
+// findConflicts looks for other stores on the same tables. What it finds stands in the status before anything runs, where the keyserver
+// reads it, too.
+func (r *DataStoreReconciler) findConflicts(ctx context.Context, s *storeScope) error {
+	var all v1alpha1.DataStoreList
+	if err := r.Writer.Client.List(ctx, &all, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
+		return fmt.Errorf("list DataStores: %w", err)
+	}
+	owner := ""
+	tenant, err := compile.TenantOf(ctx, r.Writer.Client, s.store.Namespace)
+	if _, none := compile.IsRefusal(err); err != nil && !none {
+		return err
+	}
+	if tenant != nil {
+		owner = tenant.Name
+	}
+	s.status.Conflicts = plan.Conflicts(s.store, owner, all.Items)
+	return nil
+}
+
+// seen is the store with the conflicts that this pass has found.
+func (s *storeScope) seen() *v1alpha1.DataStore {
+	out := *s.store
+	out.Status.Conflicts = s.status.Conflicts
+	return &out
 }
 
 // stopNobodys ends the sweeps of a store whose namespace is no tenant's any more, or that of one that is being deleted. The

@@ -49,14 +49,13 @@ func (r *DataStoreReconciler) readReports(ctx context.Context, s *storeScope) (t
 			return 0, fmt.Errorf("compare a Job's plan: %w", err)
 		}
 		ended, _ := finishedAt(&job)
+		swept := sweptJob{job: job}
+		var unreadable error
+		swept.report, unreadable = report.Read(message, hash)
 		s.status = status.Measure(s.status, status.Sweep{
-			JobUID: string(job.UID), FinishedAt: ended, Message: message, PlanHash: hash, Current: current,
+			JobUID: string(job.UID), FinishedAt: ended, Report: swept.report, Err: unreadable, Current: current,
 			Overlapped: overlapped(s.jobs, &job),
 		}, s.result.Plan, s.content)
-		swept := sweptJob{job: job}
-		if got, err := report.Decode(message); err == nil {
-			swept.report = got
-		}
 		s.swept = append(s.swept, swept)
 	}
 	return 0, nil

@@ -213,8 +213,9 @@ func TestWhatASweepSaysAboutTheStore(t *testing.T) {
 			r.Lines[0].Reason, r.Lines[0].Message = report.LineMissingColumn, "public.messages has no column created_at"
 		}, says: "public.messages has no column created_at",
 			want: map[string]string{"Ready": "False NotMeasured", "Reachable": "True Connected", "Compliant": "Unknown NotMeasured"}},
-		"a line that did not fit": {edit: func(r *report.Report) { r.Lines = []report.Line{{Dataset: "other"}}; r.Truncated = 1 },
-			want: map[string]string{"Ready": "False NotMeasured", "Compliant": "Unknown NotMeasured"}},
+		"a line that did not fit": {edit: func(r *report.Report) { r.Lines = []report.Line{{Dataset: "other"}} }, raw: func(s string) string { return strings.Replace(s, `"lines":`, `"cut":1,"lines":`, 1) },
+			says: "1 of 1 measurements are unknown, since a report holds 4096 bytes",
+			want: map[string]string{"Ready": "False LimitReached", "Stalled": "True LimitReached", "Compliant": "Unknown LimitReached"}},
 		"uncovered tables": {edit: func(r *report.Report) { r.Uncovered, r.UncoveredCount = []string{"public.drafts"}, 1 }, says: "public.drafts",
 			want: map[string]string{"Ready": "False UncoveredTable", "Stalled": "True UncoveredTable", "CoverageComplete": "False UncoveredTable", "Compliant": "True Compliant"}},
 		"rows without an age": {edit: func(r *report.Report) { r.Lines[0].UnknownAge = 3 }, says: "3 row(s)",

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -35,6 +36,7 @@ func (r *DataStoreReconciler) SetupWithManager(mgr ctrl.Manager, options control
 	own := builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}, finalizerTaken()))
 	err := ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.DataStore{}, own).
+		Watches(&v1alpha1.DataStore{}, r.wakeNeighbours(), builder.WithPredicates(onUpdate(placeMoved))).
 		Owns(&corev1.ServiceAccount{}).
 		Owns(&corev1.ConfigMap{}).
 		Owns(&networkingv1.NetworkPolicy{}).
@@ -93,6 +95,43 @@ func (r *DataStoreReconciler) storesOfTenant(ctx context.Context, object client.
 		return s.Spec.Tenancy == v1alpha1.TenancyShared || s.Status.Tenant == tenant.Name ||
 			listsNamespace(tenant, s.Namespace) || hasNamespace(tenant, s.Namespace, "")
 	})
+}
+
+// placeMoved says whether a store became, or ceased to be, one of the same tables as another.
+func placeMoved(old, now *v1alpha1.DataStore) bool {
+	return old.Generation != now.Generation || old.Status.Plan.SystemIdentifier != now.Status.Plan.SystemIdentifier || old.Status.Tenant != now.Status.Tenant ||
+		old.DeletionTimestamp.IsZero() != now.DeletionTimestamp.IsZero()
+}
+
+// wakeNeighbours wakes the other stores of the same database, by its address or by its server, and those that have found a conflict with
+// the store. What is there at the start is looked at anyway.
+func (r *DataStoreReconciler) wakeNeighbours() handler.EventHandler {
+	wake := func(ctx context.Context, q queue, objects ...client.Object) {
+		places, names := map[string]bool{}, map[string]bool{}
+		for _, object := range objects {
+			if s, ok := object.(*v1alpha1.DataStore); ok {
+				names[s.Namespace+"/"+s.Name] = true
+				for _, place := range plan.Places(s) {
+					places[place] = true
+				}
+			}
+		}
+		for _, request := range r.storesWhere(ctx, func(s *v1alpha1.DataStore) bool {
+			return !names[s.Namespace+"/"+s.Name] && (slices.ContainsFunc(plan.Places(s), func(place string) bool { return places[place] }) ||
+				slices.ContainsFunc(s.Status.Conflicts, func(c v1alpha1.StoreConflict) bool { return names[c.Store] }))
+		}) {
+			q.Add(request)
+		}
+	}
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) {
+			if !e.IsInInitialList {
+				wake(ctx, q, e.Object)
+			}
+		},
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) { wake(ctx, q, e.ObjectOld, e.ObjectNew) },
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { wake(ctx, q, e.Object) },
+	}
 }
 
 // storesInNamespace are the stores of a namespace that begins or ends to be a tenant's.

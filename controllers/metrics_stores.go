@@ -8,6 +8,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/status"
 )
 
 var (
@@ -150,13 +151,18 @@ func (c *deletedCounter) forget(namespace, name string) {
 // countDeleted adds what a sweep reported, under the names of the rules that the store's status has. What a report names beside those, of an earlier plan or
 // out of a pod that was broken into, counts without a name: it would be a series of the pod's choice.
 func countDeleted(store *v1alpha1.DataStore, r report.Report) {
+	named := int64(0)
 	for _, l := range r.Lines {
 		if l.Deleted <= 0 {
 			continue
 		}
+		named += l.Deleted
 		if !slices.ContainsFunc(store.Status.Rules, func(m v1alpha1.RuleMeasurement) bool { return m.Policy == l.Policy && m.Rule == l.Rule }) {
 			l.Policy, l.Rule = "", ""
 		}
 		deletedRows.add(store, ruleKey{l.Policy, l.Rule}, float64(l.Deleted))
+	}
+	if rest := status.Deleted(r) - named; rest > 0 {
+		deletedRows.add(store, ruleKey{}, float64(rest)) // of lines that had no room in the report
 	}
 }

@@ -46,6 +46,7 @@ type TenantOverride struct {
 
 // RetentionRule is one sentence of the privacy policy.
 //
+// +kubebuilder:validation:XValidation:rule="!has(self.deleteWithin) || !has(self.deleteWithin.minutes) || self.deleteWithin.minutes >= 60",message="a store is swept once in an hour, so that no shorter time can be promised: write hours: 1 or more, or minutes from 60 on",fieldPath=".deleteWithin.minutes"
 // +kubebuilder:validation:XValidation:rule="self.basis != 'RecordAge' || has(self.retainFor)",message="retainFor is required when basis is RecordAge"
 // +kubebuilder:validation:XValidation:rule="self.dataClass.matches('^[A-Z][A-Za-z0-9]*$')",message="write a class as Conversations: letters and digits, a capital first (the value is not repeated here)",fieldPath=".dataClass"
 // +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be lower-case letters, digits and dashes (the value is not repeated here)",fieldPath=".name"
@@ -69,7 +70,8 @@ type RetentionRule struct {
 	// +optional
 	RetainFor *Period `json:"retainFor,omitempty"`
 
-	// deleteWithin this much clock time after retainFor; after it a record is overdue. Defaults to 24 hours.
+	// deleteWithin this much clock time after retainFor; after it a record is overdue. At least an hour, which is how often stores are
+	// swept. Defaults to 24 hours.
 	// +optional
 	// +kubebuilder:default={hours: 24}
 	DeleteWithin *Slack `json:"deleteWithin,omitempty"`

@@ -115,6 +115,42 @@ type PlanStatus struct {
 	AwaitingApproval []string `json:"awaitingApproval,omitempty"`
 }
 
+// UndeclaredRelation is a column that is named after a dataset and that nothing ties to it: no foreign key, and no entry of spec.relations.
+type UndeclaredRelation struct {
+	// table whose column it is, as schema.table.
+	// +required
+	// +kubebuilder:validation:MaxLength=128
+	Table string `json:"table,omitempty"`
+
+	// column of the table.
+	// +required
+	// +kubebuilder:validation:MaxLength=128
+	Column string `json:"column,omitempty"`
+
+	// references is the dataset that it is named after.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	References string `json:"references,omitempty"`
+}
+
+// StoreConflict is a table that another DataStore maps as well.
+type StoreConflict struct {
+	// dataset of this store.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Dataset string `json:"dataset,omitempty"`
+
+	// store that maps the same table, as namespace/name.
+	// +required
+	// +kubebuilder:validation:MaxLength=320
+	Store string `json:"store,omitempty"`
+
+	// otherDataset is what it calls the table.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	OtherDataset string `json:"otherDataset,omitempty"`
+}
+
 // SweepOutcome says how a sweep ended.
 // +kubebuilder:validation:Enum=Done;Stopped;Refused;Failed;Lost
 type SweepOutcome string
@@ -169,6 +205,10 @@ type SweepStatus struct {
 	// deleted rows.
 	// +optional
 	Deleted int64 `json:"deleted,omitempty"`
+
+	// leftOut is how many measurements its report had no room for. Those rules are unknown.
+	// +optional
+	LeftOut int32 `json:"leftOut,omitempty"`
 }
 
 // DataStoreStatus is what was observed and measured.
@@ -218,6 +258,38 @@ type DataStoreStatus struct {
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MaxLength=128
 	Uncovered []string `json:"uncovered,omitempty"`
+
+	// uncoveredCount is how many tables are uncovered in all.
+	// +optional
+	UncoveredCount int32 `json:"uncoveredCount,omitempty"`
+
+	// undeclaredRelations keep their datasets from being deleted from until spec.relations declares or denies them (the first 32).
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	UndeclaredRelations []UndeclaredRelation `json:"undeclaredRelations,omitempty"`
+
+	// undeclaredRelationCount is how many there are in all.
+	// +optional
+	UndeclaredRelationCount int32 `json:"undeclaredRelationCount,omitempty"`
+
+	// filePointers are columns, as dataset.column, that may hold the only pointer to a file or an object elsewhere (the first 32). Lethe
+	// deletes the row and not what it points to.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=128
+	FilePointers []string `json:"filePointers,omitempty"`
+
+	// filePointerCount is how many there are in all.
+	// +optional
+	FilePointerCount int32 `json:"filePointerCount,omitempty"`
+
+	// conflicts are tables that another DataStore maps as well: nothing is deleted from them (the first 64).
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Conflicts []StoreConflict `json:"conflicts,omitempty"`
 
 	// rules as measured, worst first.
 	// +optional

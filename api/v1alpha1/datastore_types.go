@@ -300,6 +300,60 @@ type ApprovedPlan struct {
 	BacklogUntil *metav1.Time `json:"backlogUntil,omitempty"`
 }
 
+// RelationState says whether rows refer to each other through a column that no foreign key ties.
+// +kubebuilder:validation:Enum=Declared;Denied
+type RelationState string
+
+const (
+	// RelationDeclared: they do, and a row keeps the one that it refers to, as under a foreign key.
+	RelationDeclared RelationState = "Declared"
+	// RelationDenied: they do not, or need not: rows go although the column may name them.
+	RelationDenied RelationState = "Denied"
+)
+
+// Relation says of one column, which is named after a dataset and which no foreign key ties to it, whether its rows refer to that dataset's.
+// Until a person has said so, nothing is deleted from either.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.schema.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".schema"
+// +kubebuilder:validation:XValidation:rule="self.table.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".table"
+// +kubebuilder:validation:XValidation:rule="self.column.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".column"
+// +kubebuilder:validation:XValidation:rule="self.references.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be lower-case letters, digits and dashes (the value is not repeated here)",fieldPath=".references"
+// +kubebuilder:validation:XValidation:rule="!has(self.referencesColumn) || self.referencesColumn.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".referencesColumn"
+// +kubebuilder:validation:XValidation:rule="self.reason.matches('^[^\\x00-\\x1f\\x7f]+$')",message="must be one line of words, without control characters",fieldPath=".reason"
+type Relation struct {
+	// schema of the table; public unless said.
+	// +optional
+	Schema Identifier `json:"schema,omitempty"`
+
+	// table whose column it is: a dataset's, or any other of the database.
+	// +required
+	Table Identifier `json:"table,omitempty"`
+
+	// column that names rows of the dataset.
+	// +required
+	Column Identifier `json:"column,omitempty"`
+
+	// references is the name of the dataset whose rows the column names.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	References string `json:"references,omitempty"`
+
+	// referencesColumn is the column of that dataset's table which is compared; left out, its key, which must be one column then.
+	// +optional
+	ReferencesColumn Identifier `json:"referencesColumn,omitempty"`
+
+	// state of the relation: Declared gives it the force of a foreign key, Denied says that there is none.
+	// +required
+	State RelationState `json:"state,omitempty"`
+
+	// reason in words, for the person who audits it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Reason string `json:"reason,omitempty"`
+}
+
 // Brake stops a sweep that would delete suspiciously much.
 type Brake struct {
 	// maxPercentOfTable that one sweep may delete from a table. Defaults to 20. A table of fewer than 1000 rows is not braked.
@@ -350,6 +404,13 @@ type DataStoreSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=128
 	Exempt []Exemption `json:"exempt,omitempty"`
+
+	// relations that the database does not know: columns that are named after a dataset and that no foreign key ties to it. Each is declared
+	// or denied, with a reason; until then nothing is deleted from either dataset.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	Relations []Relation `json:"relations,omitempty"`
 
 	// brake of the store.
 	// +optional

@@ -12,6 +12,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/retention"
 )
 
+// MaxMeasurements is how many measurements a status holds: one for each rule on each dataset.
+const MaxMeasurements = 64
+
 // MaxAwaitingApproval is how many lines about missing approval a status holds; MaxLine is the length of one.
 const (
 	MaxAwaitingApproval = 64
@@ -34,8 +37,8 @@ func (c *compiler) missing(d v1alpha1.Dataset, want *Deletion) []string {
 	switch {
 	case w == nil || w.RetainFor == nil:
 		return lines(d.Name, want, "approved: nothing")
-	case w.Definition != Definition(d.Table):
-		return lines(d.Name, want, "approved: the same dataset with another table or other columns")
+	case w.Definition != Definition(d.Table, c.res.Plan.declared(d.Name)...):
+		return lines(d.Name, want, "approved: the same dataset with another table, other columns or other relations")
 	}
 
 	// A tenant that is named in the approval needs a window at least as long as that, also when it is now under the base.
@@ -244,7 +247,7 @@ func Propose(r Result, status v1alpha1.DataStoreStatus, now time.Time) (v1alpha1
 		}
 		base := want.RetainFor
 		w := v1alpha1.ApprovedWindow{
-			Dataset: d.Name, Definition: Definition(d.Table), RetainFor: &base, BacklogRows: backlog(status.Rules, d.Name),
+			Dataset: d.Name, Definition: Definition(d.Table, r.Plan.declared(d.Name)...), RetainFor: &base, BacklogRows: backlog(status.Rules, d.Name),
 		}
 		for _, o := range want.Overrides {
 			own := o.RetainFor

@@ -24,6 +24,9 @@ func Check(p *v1alpha1.DataRetentionPolicy, selected []*v1alpha1.DataStore) []Pr
 			add("", "%s.retainFor: a window in exactly one unit is needed, for example days: 90", at)
 			continue
 		}
+		if s := slack(r.DeleteWithin); !retention.KeptBySweeping(s) {
+			add("", "%s.deleteWithin (%s): %s", at, retention.ISOSlack(s), tooPunctual)
+		}
 		ord := newOrdering()
 		shortest := []v1alpha1.Period{*r.RetainFor}
 		for _, o := range r.TenantOverrides {

@@ -16,7 +16,8 @@ import (
 
 // Input is everything that a plan is made of.
 type Input struct {
-	// Store to plan for, and the tenant that its namespace belongs to.
+	// Store to plan for, and the tenant that its namespace belongs to. Of its status the conflicts with other stores count, which the
+	// manager finds: whoever compiles a plan need not read all stores.
 	Store       *v1alpha1.DataStore
 	StoreTenant *v1alpha1.Tenant
 	// Policies of the cluster; those that do not select the store, or are being deleted, are left out here.
@@ -76,12 +77,17 @@ func Compile(in Input) Result {
 	if spec.Tenancy == v1alpha1.TenancyShared {
 		c.res.Plan.Tenants = c.identify()
 	}
+	c.res.Plan.Relations = c.relations()
 	policies := c.selected()
 	datasets := slices.Clone(spec.Datasets)
 	slices.SortFunc(datasets, func(a, b v1alpha1.Dataset) int { return strings.Compare(a.Name, b.Name) })
 	named := tables(datasets)
 	for _, d := range datasets {
 		c.res.Plan.Datasets = append(c.res.Plan.Datasets, c.dataset(d, policies, named))
+	}
+	if n := c.res.Plan.measurements(); n > MaxMeasurements {
+		c.problem("", "", "", "the store has %d measurements, one for each rule on each dataset, and status.rules holds %d, so that %d are unknown; split the datasets over several DataStores, or let fewer rules govern them",
+			n, MaxMeasurements, n-MaxMeasurements)
 	}
 	if c.res.Plan.Deletes() {
 		c.res.Plan.Database = Database{SystemIdentifier: spec.ApprovedPlan.SystemIdentifier, Name: spec.ApprovedPlan.Database}
@@ -98,6 +104,8 @@ type compiler struct {
 	in  Input
 	ord *ordering
 	res Result
+	// unkept says of datasets why spec.relations cannot be kept.
+	unkept map[string]string
 	// ids are the external identifiers of each tenant that nobody else claims.
 	ids map[string][]string
 }
@@ -217,6 +225,12 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 		blocked = c.problem(d.Name, "", "", "spec.datasets: %s are all the table %s; name it once, so that one window and one floor hold for it",
 			strings.Join(others, ", "), tableName(d.Table))
 	}
+	if why := c.conflict(d.Name, d.Table); why != "" {
+		blocked = why
+	}
+	if why := c.unkept[d.Name]; why != "" {
+		blocked = why
+	}
 	if blocked != "" {
 		out.Problem = blocked
 		return out
@@ -248,6 +262,9 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 	return out
 }
 
+// tooPunctual is what is wrong with a slack that is shorter than the interval. It keeps nothing from being deleted: later is better than never.
+const tooPunctual = "a store is swept and measured once in an hour, so that no shorter time can be promised; write hours: 1 or more"
+
 // rule works out which windows one rule gives a dataset. Not usable: it has no window at all.
 func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v1alpha1.RetentionRule) (Rule, bool) {
 	at := fmt.Sprintf("DataRetentionPolicy %s: spec.rules[%s]", p.Name, r.Name)
@@ -258,6 +275,9 @@ func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v
 	if r.RetainFor == nil || retention.Validate(*r.RetainFor) != nil {
 		out.Problem = c.problem(d.Name, p.Name, r.Name, "%s.retainFor: a window in exactly one unit is needed, for example days: 90", at)
 		return out, false
+	}
+	if !retention.KeptBySweeping(out.DeleteWithin) {
+		c.problem("", p.Name, r.Name, "%s.deleteWithin (%s): %s", at, retention.ISOSlack(out.DeleteWithin), tooPunctual)
 	}
 	out.RetainFor = *r.RetainFor
 	if c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared {
@@ -386,6 +406,15 @@ func (c *compiler) combine(dataset string, rules []Rule) (*Deletion, string) {
 		}
 	}
 	return out, ""
+}
+
+// measurements counts the rules on all datasets.
+func (p Plan) measurements() int {
+	n := 0
+	for _, d := range p.Datasets {
+		n += len(d.Rules)
+	}
+	return n
 }
 
 // windowOf one tenant under a rule.

@@ -354,7 +354,7 @@ func TestCompile(t *testing.T) {
 			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90)))),
 			approve: true,
 			change:  func(in *Input) { in.Store.Spec.Datasets[1].Table.AgeColumn.Name = "imported_at" },
-			want:    outcome{Waiting: true, Awaiting: []string{"messages: rows older than P90D (approved: the same dataset with another table or other columns)"}},
+			want:    outcome{Waiting: true, Awaiting: []string{"messages: rows older than P90D (approved: the same dataset with another table, other columns or other relations)"}},
 		},
 		"another database needs approval": {
 			in:      shared(makePolicy("p", enforce, makeRule("Conversations", days(90)))),

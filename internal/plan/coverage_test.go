@@ -130,6 +130,8 @@ func richInput(t *testing.T) Input {
 	first.Table.AgeColumn.Type, first.Table.AgeColumn.TimeZone = v1alpha1.AgeDate, "Etc/UTC"
 	in.Store.Spec.Exempt[0].Schema = "public"
 	in.Store.Spec.Datasets = in.Store.Spec.Datasets[:2]
+	in.Store.Spec.Relations = []v1alpha1.Relation{{Schema: "public", Table: "files", Column: "message_id", References: "messages", ReferencesColumn: "id",
+		State: v1alpha1.RelationDeclared, Reason: "a file belongs to its message"}}
 	approveAll(t, in)
 	// A list's first element is the example: let it be the one with everything.
 	w := in.Store.Spec.ApprovedPlan.Windows
@@ -151,7 +153,7 @@ func TestEveryFieldOfAStoreMatters(t *testing.T) {
 		return world(changed)
 	})
 	// The password reaches sweeps through the keyserver, and a reason is for the person who audits the store.
-	want := []string{"spec.exempt[0].reason", "spec.exempt[1].reason", "spec.postgres.password"}
+	want := []string{"spec.exempt[0].reason", "spec.exempt[1].reason", "spec.postgres.password", "spec.relations[0].reason"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("fields that change nothing in a plan (-want +got):\n%s", diff)
 	}

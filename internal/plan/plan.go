@@ -44,6 +44,8 @@ type Plan struct {
 	Datasets []Dataset `json:"datasets"`
 	// Exempt tables hold nothing to delete.
 	Exempt []Exemption `json:"exempt,omitempty"`
+	// Relations that a person has declared or denied.
+	Relations []Relation `json:"relations,omitempty"`
 
 	// BrakePercent of a table's rows is the most that one sweep deletes from it.
 	BrakePercent int32 `json:"brakePercent"`
@@ -139,6 +141,17 @@ type Exemption struct {
 	Table  v1alpha1.Identifier `json:"table"`
 }
 
+// Relation between a column and a dataset that the database does not know, and what a person said of it.
+type Relation struct {
+	Schema     v1alpha1.Identifier `json:"schema"`
+	Table      v1alpha1.Identifier `json:"table"`
+	Column     v1alpha1.Identifier `json:"column"`
+	References string              `json:"references"`
+	// ReferencesColumn of the dataset's table; of one that is declared it is always set.
+	ReferencesColumn v1alpha1.Identifier    `json:"referencesColumn,omitempty"`
+	State            v1alpha1.RelationState `json:"state"`
+}
+
 // Deletes says whether any dataset may be deleted from.
 func (p Plan) Deletes() bool {
 	for _, d := range p.Datasets {
@@ -213,8 +226,9 @@ func Content(p Plan) (string, error) {
 	return Hash(p)
 }
 
-// Definition is the digest of a table's place, key, age column and tenant column that an approval names: 32 hex digits.
-func Definition(t v1alpha1.Table) string {
+// Definition is the digest of a table's place, key, age column and tenant column, and of the declared relations that keep its rows, that an
+// approval names: 32 hex digits. Without one of those relations more could go than was approved.
+func Definition(t v1alpha1.Table, declared ...Relation) string {
 	parts := []string{string(schemaOf(t.Schema)), string(t.Name)}
 	for _, k := range t.Key {
 		parts = append(parts, "key "+string(k))
@@ -222,6 +236,9 @@ func Definition(t v1alpha1.Table) string {
 	parts = append(parts,
 		"age "+string(t.AgeColumn.Name), "type "+string(t.AgeColumn.Type), "zone "+t.AgeColumn.TimeZone,
 		"tenant "+string(t.TenantColumn))
+	for _, r := range declared {
+		parts = append(parts, fmt.Sprintf("kept by %s %s %s %s", r.Schema, r.Table, r.Column, r.ReferencesColumn))
+	}
 	// No part can hold a line break: the schema of the kind allows none.
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))
 	return hex.EncodeToString(sum[:16])

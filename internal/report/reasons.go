@@ -34,6 +34,8 @@ const (
 	LineUnclearTenant        = "UnclearTenant"        // the tenant column cannot hold what a tenant is called, or cannot tell two tenants apart
 	LineUndeclaredForeignKey = "UndeclaredForeignKey" // a table that is no dataset refers to this one
 	LineUnindexedForeignKey  = "UnindexedForeignKey"  // a foreign key into this table has no index on its columns
+	LineUndeclaredRelation   = "UndeclaredRelation"   // a column is named after this dataset, or after another from here, and nothing ties the two
+	LineRelationType         = "RelationType"         // spec.relations compares columns that an index does not compare
 	LineCascade              = "Cascade"              // a CASCADE, SET NULL or SET DEFAULT reaches a table with a floor
 	LineForeignKeyCycle      = "ForeignKeyCycle"      // tables refer to each other in a circle
 	LineReplicaIdentity      = "ReplicaIdentity"      // a publication passes deletions on, and the table has no replica identity

@@ -58,8 +58,31 @@ type Report struct {
 
 	Uncovered      []string `json:"unc,omitempty"`  // schema.table; the first 16
 	UncoveredCount int      `json:"uncN,omitempty"` // all of them
-	Lines          []Line   `json:"lines,omitempty"`
-	Truncated      int      `json:"cut,omitempty"` // lines left out for space; those rules are Unknown
+
+	// Undeclared are columns that are named after a dataset and that nothing ties to it; Pointers may lead to files elsewhere. The first
+	// of each, and how many there are. For want of space they are left out before any line is.
+	Undeclared      []Relation `json:"rel,omitempty"`
+	UndeclaredCount int        `json:"relN,omitempty"`
+	Pointers        []string   `json:"ptr,omitempty"` // dataset.column
+	PointerCount    int        `json:"ptrN,omitempty"`
+
+	Deleted   int64  `json:"del,omitempty"` // rows, those of lines that were left out among them
+	Lines     []Line `json:"lines,omitempty"`
+	Truncated int    `json:"cut,omitempty"` // lines left out for space; those rules are Unknown
+}
+
+// Most names that a report has of each kind; the rest are counted.
+const (
+	MaxUncovered  = 16
+	MaxUndeclared = 16
+	MaxPointers   = 16
+)
+
+// Relation is a column that is named after a dataset and that nothing ties to it.
+type Relation struct {
+	Table      string `json:"t"` // schema.table
+	Column     string `json:"c"`
+	References string `json:"d"` // dataset
 }
 
 // Line is what was measured for one rule on one dataset, after the sweep.
@@ -107,8 +130,21 @@ func worse(a, b Line) bool {
 }
 
 // Encode sorts the lines worst first. A document that does not fit MaxBytes is packed; if that is not enough, its last lines
-// are dropped until it fits, and counted.
+// are dropped until it fits, and counted. Names of columns that a person has to look at go before lines do, in a report of as many as there are
+// counted all the same.
 func Encode(r Report) ([]byte, error) {
+	b, dropped, err := encodeFitting(r)
+	for _, names := range []func(){func() { r.Pointers = nil }, func() { r.Undeclared = r.Undeclared[:min(len(r.Undeclared), 4)] }} {
+		if err == nil && dropped == 0 {
+			break
+		}
+		names()
+		b, dropped, err = encodeFitting(r)
+	}
+	return b, err
+}
+
+func encodeFitting(r Report) ([]byte, int, error) {
 	r.Format = 1
 	lines := append([]Line(nil), r.Lines...)
 	sort.SliceStable(lines, func(i, j int) bool { return worse(lines[i], lines[j]) })
@@ -132,13 +168,22 @@ func Encode(r Report) ([]byte, error) {
 		err = fmt.Errorf("encode report: %d bytes without any line, at most %d fit", len(b), MaxBytes)
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return b, nil
+	return b, drop, nil
 }
 
 // ErrUnreadable says that a termination message is no report: empty, cut, or of another format.
 var ErrUnreadable = errors.New("the sweep left no readable report")
+
+// Read decodes the termination message of a sweep and looks whose plan it is about: the one place where both is done.
+func Read(message, planHash string) (Report, error) {
+	r, err := Decode(message)
+	if err == nil && r.Plan != planHash {
+		return Report{}, fmt.Errorf("%w: it is about another plan", ErrUnreadable)
+	}
+	return r, err
+}
 
 // Decode reads a termination message. A message that is not whole is ErrUnreadable, never a report of zeros.
 func Decode(message string) (Report, error) {
@@ -161,11 +206,17 @@ func Decode(message string) (Report, error) {
 	for i := range r.Uncovered {
 		r.Uncovered[i] = foreign.Name(r.Uncovered[i])
 	}
+	for i, u := range r.Undeclared {
+		r.Undeclared[i] = Relation{Table: foreign.Name(u.Table), Column: foreign.Name(u.Column), References: foreign.Name(u.References)}
+	}
+	for i := range r.Pointers {
+		r.Pointers[i] = foreign.Name(r.Pointers[i])
+	}
 	for i := range r.Lines {
 		if !isWord(r.Lines[i].Reason) {
 			return Report{}, fmt.Errorf("%w: a line is not of its form", ErrUnreadable)
 		}
-		r.Lines[i].Message = foreign.Text(r.Lines[i].Message)
+		r.Lines[i].Message, r.Lines[i].Notice = foreign.Text(r.Lines[i].Message), foreign.Text(r.Lines[i].Notice)
 	}
 	return r, nil
 }

@@ -65,6 +65,15 @@ func Validate(p v1alpha1.Period) error {
 	return err
 }
 
+// SweepInterval is how often a store is swept and measured. A deletion cannot be promised within less.
+const SweepInterval = time.Hour
+
+// KeptBySweeping says whether a deletion can be as punctual as a slack asks.
+func KeptBySweeping(s v1alpha1.Slack) bool {
+	d, err := SlackDuration(s)
+	return err == nil && d >= SweepInterval
+}
+
 // SlackDuration returns the clock time of s, or an error when it does not have exactly one unit between 1 and what the API allows.
 func SlackDuration(s v1alpha1.Slack) (time.Duration, error) {
 	var found time.Duration

@@ -3,6 +3,7 @@ package status
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +35,10 @@ const (
 	ReasonAwaitingApproval = "AwaitingApproval"
 	ReasonPlanProblem      = "PlanProblem"
 	ReasonNotPlanned       = "NotPlanned"
+	// ReasonUndeclaredRelation: nobody has said whether rows refer to each other.
+	ReasonUndeclaredRelation = "UndeclaredRelation"
+	// ReasonLimitReached: there is more than a report or a status holds, and what was left out is unknown.
+	ReasonLimitReached = "LimitReached"
 )
 
 // Verdict is the state of one condition.
@@ -139,7 +144,7 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 	steps := []step{
 		{credentials.Status != metav1.ConditionTrue, credentials, credentials.Status == metav1.ConditionFalse},
 		{reachable.Status == metav1.ConditionFalse, reachable, reachable.Reason != report.ReasonUnreachable},
-		{len(problems) > 0, no(ReasonPlanProblem, "%s", strings.Join(problems, "; ")), true},
+		{len(problems) > 0, no(ReasonPlanProblem, "%s", joined(problems, len(problems), "; ")), true},
 		{coverage.Status == metav1.ConditionFalse, coverage, true},
 		{waiting, approved, true},
 		{compliant.Status != metav1.ConditionTrue, compliant, compliantIsStuck(compliant.Reason)},
@@ -165,7 +170,7 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 
 // compliantIsStuck says whether only a person can make a store compliant.
 func compliantIsStuck(reason string) bool {
-	return reason == ReasonUnknownAge || reason == ReasonUnknownTenant || reason == ReasonUngoverned
+	return reason == ReasonUnknownAge || reason == ReasonUnknownTenant || reason == ReasonUngoverned || reason == ReasonLimitReached
 }
 
 func storeReachable(o StoreObserved) Verdict {
@@ -191,14 +196,65 @@ func storeCoverage(o StoreObserved) Verdict {
 	if names := o.Result.Ungoverned; len(names) > 0 {
 		return no(ReasonUngoverned, "no rule governs the dataset(s) %s: let a DataRetentionPolicy select the store and name their dataClass", list(names))
 	}
+	if left := undeclared(o); left != "" {
+		return no(ReasonUndeclaredRelation, "%s", left)
+	}
 	if names := o.Measured.Uncovered; len(names) > 0 {
-		return no(ReasonUncoveredTable, "neither a dataset nor exempt: %s; name each table in spec.datasets, or in spec.exempt with a reason", list(names))
+		total := max(len(names), int(o.Measured.UncoveredCount))
+		return no(ReasonUncoveredTable, "neither a dataset nor exempt: %s; name each table in spec.datasets, or in spec.exempt with a reason%s", joined(names, total, ", "), noRoom(o, names, total))
 	}
 	if o.Measured.MeasuredAt == nil {
 		return unknown(ReasonNotMeasured, "the store's tables have not been looked at yet")
 	}
 	return yes(ReasonComplete, "every table is a dataset that a rule governs, or exempt")
 }
+
+// undeclared says which columns wait for spec.relations, with an entry to copy; empty: none.
+func undeclared(o StoreObserved) string {
+	var names []string
+	var first v1alpha1.UndeclaredRelation
+	rest := max(0, int(o.Measured.UndeclaredRelationCount)-len(o.Measured.UndeclaredRelations))
+	for _, u := range o.Measured.UndeclaredRelations {
+		if slices.ContainsFunc(o.Result.Plan.Relations, func(r plan.Relation) bool {
+			return string(r.Schema+"."+r.Table) == u.Table && string(r.Column) == u.Column && r.References == u.References
+		}) {
+			continue // said since; the next sweep looks again
+		}
+		if len(names) == 0 {
+			first = u
+		}
+		names = append(names, fmt.Sprintf("%s.%s (dataset %s)", u.Table, u.Column, u.References))
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	schema, table, _ := strings.Cut(first.Table, ".")
+	return fmt.Sprintf("%d column(s) are named after a dataset and no foreign key says whether they refer to it, so nothing is deleted from either: %s; say it, with a reason, for example "+
+		"spec: {relations: [{schema: %s, table: %s, column: %s, references: %s, state: Declared, reason: …}]}, or state: Denied; 'kubectl lethe explain %s/%s' prints all of them",
+		len(names)+rest, joined(names, len(names)+rest, ", "), schema, table, first.Column, first.References, o.Result.Plan.Store.Namespace, o.Result.Plan.Store.Name)
+}
+
+// Bounds of a DataStore's spec, as its schema has them.
+const (
+	maxDatasets = 64
+	maxExempt   = 128
+)
+
+// noRoom says which uncovered tables cannot be covered: the lists are full, or the spec cannot hold their names.
+func noRoom(o StoreObserved, names []string, total int) string {
+	out := ""
+	free := maxDatasets - len(o.Result.Plan.Datasets) + maxExempt - len(o.Result.Plan.Exempt)
+	if total > free {
+		out += fmt.Sprintf("; %d of them have no room, since a store holds at most %d datasets and %d exempt tables: move tables into a database of their own, or drop those that nobody needs", total-free, maxDatasets, maxExempt)
+	}
+	if odd := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return writable.MatchString(name) }); len(odd) > 0 {
+		out += fmt.Sprintf("; %d cannot be written there (letters, digits, _ and $): ALTER TABLE … RENAME TO …, first %s", len(odd), odd[0])
+	}
+	return out
+}
+
+// writable are the names that the spec can hold, as schema.table.
+var writable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*[.][A-Za-z_][A-Za-z0-9_$]*$`)
 
 func storeApproved(o StoreObserved) Verdict {
 	if last := o.Measured.LastSweep; last != nil && last.Reason == report.ReasonIdentityChanged && last.Content == o.Content {
@@ -207,9 +263,9 @@ func storeApproved(o StoreObserved) Verdict {
 	switch waiting := o.Result.AwaitingApproval; {
 	case len(waiting) > 0 && o.Result.Waiting:
 		return no(ReasonAwaitingApproval, "nothing of this is deleted until it is approved: %s; look at it with 'kubectl lethe plan', then run 'kubectl lethe approve'",
-			strings.Join(waiting, "; "))
+			joined(waiting, len(waiting), "; "))
 	case len(waiting) > 0:
-		return no(ReasonAwaitingApproval, "in Audit; before Enforce deletes anything, approve: %s", strings.Join(waiting, "; "))
+		return no(ReasonAwaitingApproval, "in Audit; before Enforce deletes anything, approve: %s", joined(waiting, len(waiting), "; "))
 	case o.Result.Plan.Deletes():
 		return yes(ReasonApproved, "spec.approvedPlan covers everything that sweeps may delete")
 	default:
@@ -236,12 +292,14 @@ func storeCompliant(o StoreObserved) Verdict {
 	case !o.Now.Before(s.MeasuredAt.Add(o.StaleAfter)):
 		return unknown(ReasonStale, "the last measurement is older than two sweep intervals; look at the store's Jobs")
 	}
-	var late, missing, unaged, untold []string
+	var late, missing, unaged, untold, cut []string
 	for _, d := range o.Result.Plan.Datasets {
 		for _, r := range d.Rules {
 			name := fmt.Sprintf("%s (%s/%s)", d.Name, r.Policy, r.Rule)
 			m := measurementOf(s.Rules, d.Name, r)
 			switch {
+			case m == nil && (s.LastSweep.LeftOut > 0 || len(s.Rules) == maxRules):
+				cut = append(cut, name)
 			case m == nil:
 				missing = append(missing, name)
 			case m.Overdue > 0:
@@ -258,6 +316,9 @@ func storeCompliant(o StoreObserved) Verdict {
 	switch {
 	case len(late) > 0:
 		return no(ReasonOverdue, "past window and slack, and still there: %s%s", list(late), auditHint(o.Result))
+	case len(cut) > 0:
+		return unknown(ReasonLimitReached, "%d of %d measurements are unknown, since a report holds %d bytes and status.rules %d entries; split the datasets over several DataStores, or let fewer rules govern them: %s",
+			len(cut), len(cut)+len(s.Rules), report.MaxBytes, maxRules, list(cut))
 	case len(missing) > 0:
 		return unknown(ReasonNotMeasured, "not measured, not to be deleted from, or not to be kept as promised: %s", list(missing))
 	case len(unaged) > 0:
@@ -346,10 +407,18 @@ func orElse(text, fallback string) string {
 }
 
 // list names the first eight and counts the rest.
-func list(names []string) string {
-	const most = 8
-	if len(names) <= most {
-		return strings.Join(names, ", ")
+func list(names []string) string { return joined(names, len(names), ", ") }
+
+// joined names the first eight of so many, or as many as leave room in a condition for what else it says, and counts the rest.
+func joined(names []string, total int, separator string) string {
+	const most, room = 8, messageLimit / 2
+	n, length := 0, 0
+	for n < len(names) && n < most && (n == 0 || length+len(names[n]) <= room) {
+		length += len(names[n]) + len(separator)
+		n++
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	if n >= total {
+		return strings.Join(names, separator)
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:n], separator), total-n)
 }

@@ -265,7 +265,8 @@ func TestMeasure(t *testing.T) {
 	}
 	ended := storeNow
 	sweep := func(message string) Sweep {
-		return Sweep{JobUID: "j2", FinishedAt: ended, Message: message, PlanHash: hash, Current: true}
+		r, err := report.Read(message, hash)
+		return Sweep{JobUID: "j2", FinishedAt: ended, Report: r, Err: err, Current: true}
 	}
 	before := makeObserved().Measured
 	tests := map[string]struct {
@@ -277,7 +278,7 @@ func TestMeasure(t *testing.T) {
 			want: func(s *v1alpha1.DataStoreStatus) {
 				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepDone, FinishedAt: at(ended), Deleted: 7}
 				s.MeasuredAt, s.Plan.SystemIdentifier = at(ended), "7300"
-				s.Uncovered, s.Overdue, s.OldestOverdueSeconds = []string{"public.drafts"}, 3, 60
+				s.Uncovered, s.UncoveredCount, s.Overdue, s.OldestOverdueSeconds = []string{"public.drafts"}, 1, 3, 60
 				s.Rules = []v1alpha1.RuleMeasurement{
 					{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Window: "P90D", Rows: 5, Reason: "MissingColumn", Message: "no column created_at"},
 					{Dataset: "messages", Policy: "privacy", Rule: "conversations", Window: "P90D", Rows: 10, Overdue: 3, OldestOverdueSeconds: 60, Deleted: 7,

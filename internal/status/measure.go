@@ -15,21 +15,23 @@ import (
 
 // Bounds of a DataStore's status, as its schema has them.
 const (
-	maxRules     = 64
-	maxUncovered = 32
-	maxProblem   = 512
-	maxReason    = 64
+	maxRules      = plan.MaxMeasurements
+	maxUncovered  = 32
+	maxUndeclared = 32
+	maxPointers   = 32
+	maxProblem    = 512
+	maxReason     = 64
 )
 
 // Sweep is one Job that has ended and what it left behind.
 type Sweep struct {
 	JobUID     string
 	FinishedAt time.Time
-	// Message is the termination message of its container; empty when there is no pod or no message.
-	Message string
-	// PlanHash is the plan that the Job was made to run, and Current whether that is the plan in force.
-	PlanHash string
-	Current  bool
+	// Report that report.Read made of its container's termination message, and why it made none.
+	Report report.Report
+	Err    error
+	// Current is whether the plan that the Job was made to run is the one in force.
+	Current bool
 	// Overlapped is set when another sweep of the store ran at the same time: of two, one is turned away.
 	Overlapped bool
 }
@@ -45,10 +47,7 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 	last := &v1alpha1.SweepStatus{JobUID: sweep.JobUID, FinishedAt: at(sweep.FinishedAt)}
 	out.LastSweep = last
 
-	r, err := report.Decode(sweep.Message)
-	if err == nil && r.Plan != sweep.PlanHash {
-		err = fmt.Errorf("%w: it is about another plan", report.ErrUnreadable)
-	}
+	r, err := sweep.Report, sweep.Err
 	turnedAway := err == nil && sweep.Overlapped && (r.Reason == report.ReasonStoreBusy || r.Reason == report.ReasonLeaseRefused)
 	if s.LastSweep != nil && (!sweep.Current || turnedAway) {
 		// It says nothing about the plan in force; what is known about that stays.
@@ -67,7 +66,7 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 	}
 	last.Outcome = outcomeOf(r.Outcome)
 	last.Reason, last.Message = cut(r.Reason, maxReason), cut(r.Message, maxProblem)
-	last.Deleted = Deleted(r)
+	last.Deleted, last.LeftOut = Deleted(r), count(r.Truncated)
 	if r.SystemIdentifier != "" {
 		out.Plan.SystemIdentifier = cut(r.SystemIdentifier, 64)
 	}
@@ -84,6 +83,16 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 	for _, name := range r.Uncovered[:min(len(r.Uncovered), maxUncovered)] {
 		out.Uncovered = append(out.Uncovered, cut(name, 128))
 	}
+	out.UncoveredCount = max(count(r.UncoveredCount), count(len(out.Uncovered)))
+	out.UndeclaredRelations, out.FilePointers = nil, nil
+	for _, u := range r.Undeclared[:min(len(r.Undeclared), maxUndeclared)] {
+		out.UndeclaredRelations = append(out.UndeclaredRelations, v1alpha1.UndeclaredRelation{Table: cut(u.Table, 128), Column: cut(u.Column, 128), References: cut(u.References, 63)})
+	}
+	out.UndeclaredRelationCount = max(count(r.UndeclaredCount), count(len(out.UndeclaredRelations)))
+	for _, p := range r.Pointers[:min(len(r.Pointers), maxPointers)] {
+		out.FilePointers = append(out.FilePointers, cut(p, 128))
+	}
+	out.FilePointerCount = max(count(r.PointerCount), count(len(out.FilePointers)))
 	out.Rules, out.Overdue, out.OldestOverdueSeconds = nil, 0, 0
 	for _, l := range r.Lines {
 		window, ok := windowOf(p, l)
@@ -101,14 +110,17 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 	return out
 }
 
-// Deleted counts the rows that a sweep deleted.
+// Deleted counts the rows that a sweep deleted, those among them whose lines had no room in its report.
 func Deleted(r report.Report) int64 {
 	var n int64
 	for _, l := range r.Lines {
 		n += l.Deleted
 	}
-	return n
+	return max(n, r.Deleted)
 }
+
+// count bounds a number that a sweep wrote.
+func count(n int) int32 { return int32(min(max(n, 0), 1_000_000)) }
 
 // measured says whether a sweep came to its measurement: one that failed, or never reached the store, did not.
 func measured(r report.Report) bool {

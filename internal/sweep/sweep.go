@@ -45,8 +45,7 @@ const (
 	shortestTurn = 2 * time.Second
 	longestTurn  = time.Minute
 
-	maxUncovered = 16
-	maxMessage   = 400
+	maxMessage = 400
 )
 
 var (
@@ -240,7 +239,8 @@ func (s *run) open(ctx context.Context) error {
 		return err
 	}
 	uncovered := s.store.Uncovered()
-	s.r.UncoveredCount, s.r.Uncovered = len(uncovered), uncovered[:min(len(uncovered), maxUncovered)]
+	s.r.UncoveredCount, s.r.Uncovered = len(uncovered), uncovered[:min(len(uncovered), report.MaxUncovered)]
+	s.nameGuesses()
 	s.refused = make([]*postgres.Problem, len(s.Plan.Datasets))
 	s.deleted = make([]postgres.Deletion, len(s.Plan.Datasets))
 
@@ -437,8 +437,9 @@ func (s *run) measureAll(ctx context.Context, clocks postgres.Clocks) error {
 			lines = notReached(d)
 		}
 		for n := range lines {
-			s.complete(&lines[n], i, n == 0)
+			s.complete(&lines[n], i)
 		}
+		s.r.Deleted += s.deleted[i].Rows
 		s.r.Lines = append(s.r.Lines, lines...)
 	}
 	return broken
@@ -457,10 +458,21 @@ func notReached(d plan.Dataset) []report.Line {
 	return lines
 }
 
+// nameGuesses tells what a person has to say or to know about the columns.
+func (s *run) nameGuesses() {
+	undeclared, pointers := s.store.Undeclared(), s.store.Pointers()
+	s.r.UndeclaredCount, s.r.PointerCount = len(undeclared), len(pointers)
+	s.r.Pointers = pointers[:min(len(pointers), report.MaxPointers)]
+	for _, u := range undeclared[:min(len(undeclared), report.MaxUndeclared)] {
+		s.r.Undeclared = append(s.r.Undeclared, report.Relation{Table: u.Schema + "." + u.Table, Column: u.Column, References: u.References})
+	}
+}
+
 // complete adds to a line what is not measured: what was deleted, what was refused, what the plan itself complains of.
-func (s *run) complete(line *report.Line, i int, first bool) {
+func (s *run) complete(line *report.Line, i int) {
 	d := s.Plan.Datasets[i]
-	if first {
+	// Rows are booked to the rule that deleted them, and to no other that governs the same dataset.
+	if d.Delete != nil && line.Policy == d.Delete.Policy && line.Rule == d.Delete.Rule {
 		line.Deleted = s.deleted[i].Rows
 	}
 	if p := s.refused[i]; p != nil && line.Reason == "" {
@@ -532,6 +544,12 @@ func config(p plan.Plan) postgres.Config {
 		c.Tenants = append(c.Tenants, t.ExternalIDs...)
 	}
 	c.Disputed = p.Disputed
+	for _, r := range p.Relations {
+		c.Relations = append(c.Relations, postgres.Relation{
+			Schema: string(r.Schema), Table: string(r.Table), Column: string(r.Column), References: r.References, To: string(r.ReferencesColumn),
+			Declared: r.State == v1alpha1.RelationDeclared,
+		})
+	}
 	return c
 }
 

@@ -30,7 +30,7 @@ func TestSweep(t *testing.T) {
 	k := newKeyserver(t)
 	got := w.run(Options{Leaser: client(t, k)})
 	want := report.Report{Plan: "hash", Mode: "Enforce", Outcome: report.Done, SystemIdentifier: w.plan.Database.SystemIdentifier, Database: w.database,
-		Uncovered: []string{"public.forgotten"}, UncoveredCount: 1,
+		Uncovered: []string{"public.forgotten"}, UncoveredCount: 1, Deleted: 5000,
 		Lines: []report.Line{{Dataset: "log", Policy: "promise", Rule: "log", Rows: 5000, OverdueBefore: 5000, Deleted: 5000}}}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(report.Report{}, "Started", "Finished"), cmpopts.IgnoreFields(report.Line{}, "OldestAgeSeconds", "OldestBeforeSeconds")); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)

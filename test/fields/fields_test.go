@@ -202,7 +202,7 @@ func names(refusal, field string) bool {
 // their words belong into the schema, where editors and 'kubectl explain' find them.
 var enums = []string{
 	"type", "class", "state", "userNamespaces", "retainedVolumes", "mode", "access[].role", "foreignObjects[].kind", "egressCeiling.allow[].ports[].protocol", "rules[].basis", "rules[].action", "tenancy", "imagePullPolicy", "operatingMode", "channels[].type", "credentials[].delivery", "storage.reclaimPolicy",
-	"egress[].ports[].protocol", "datasets[].table.ageColumn.type", "approvedPlan.tenancy",
+	"egress[].ports[].protocol", "datasets[].table.ageColumn.type", "approvedPlan.tenancy", "relations[].state",
 }
 
 // TestWhatWasPastedNeverComesBack: a secret in any field of any kind is not in the server's answer. Beside enums only quantities repeat what they refuse: their

@@ -120,6 +120,13 @@ func kinds() map[string]kind {
 		"exempt[].schema":                                identifier(),
 		"exempt[].table":                                 identifier(),
 		"exempt[].reason":                                prose(),
+		"relations[].schema":                             identifier(),
+		"relations[].table":                              identifier(),
+		"relations[].column":                             identifier(),
+		"relations[].references":                         label(),
+		"relations[].referencesColumn":                   identifier(),
+		"relations[].state":                              word(),
+		"relations[].reason":                             prose(),
 		"brake.maxPercentOfTable":                        number(1, 100),
 		"approvedPlan.systemIdentifier":                  {"", "x", "-1", newline, long(64)},
 		"approvedPlan.database":                          {"", "a/b", "postgres://x", newline, nul, long(63)},
@@ -173,7 +180,7 @@ func kinds() map[string]kind {
 		"rules[].dataClass":                class(),
 		"rules[].basis":                    word(),
 		"rules[].action":                   word(),
-		"rules[].deleteWithin.minutes":     number(1, 525600),
+		"rules[].deleteWithin.minutes":     append(number(1, 525600), 1, 5, 59), // a store is swept once in an hour
 		"rules[].deleteWithin.hours":       number(1, 8760),
 		"rules[].deleteWithin.days":        number(1, 365),
 		"rules[].tenantOverrides[].tenant": {"", "A", "a b", dots, newline, nul, long(63)},
@@ -228,6 +235,7 @@ spec:
     table: {schema: public, name: messages, key: [id], ageColumn: {name: created_at, type: Timestamp, timeZone: Etc/UTC}, tenantColumn: account_id}
     floor: {retainFor: {days: 1}, legalBasis: a law}
   exempt: [{schema: public, table: settings, reason: no personal data}]
+  relations: [{schema: public, table: files, column: message_id, references: messages, referencesColumn: id, state: Declared, reason: the product looks it up}]
   brake: {maxPercentOfTable: 20}
   approvedPlan:
     systemIdentifier: "7000000000000000000"

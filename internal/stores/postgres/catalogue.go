@@ -76,6 +76,7 @@ type edge struct {
 	childColumns  []*column
 	parentColumns []*column
 	detached      []*column // of the child, which SET NULL or SET DEFAULT writes
+	declared      bool      // by a person, in spec.relations: the database does not know it
 	onDelete      string    // pg_constraint.confdeltype: a no action, r restrict, c cascade, n set null, d set default
 }
 

@@ -51,7 +51,7 @@ func (w *walker) explain(err error) *Problem {
 // throughKey names the foreign key of an error, as the catalogue knows it.
 func (w *walker) throughKey(err error) string {
 	for _, e := range w.st.cat.into(w.d.table) {
-		if names(err, e.name, "") {
+		if !e.declared && names(err, e.name, "") {
 			return fmt.Sprintf(" (foreign key %s of %s)", foreign.Name(e.name), e.child)
 		}
 	}

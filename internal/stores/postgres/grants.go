@@ -12,7 +12,7 @@ import (
 
 // Grants returns the SQL, for psql and a role that owns the tables, that makes the role of a store's sweeps and gives it what
 // it needs and no more: to delete from the datasets' tables, and to read their key, age and tenant columns and the columns
-// that their foreign keys among each other are made of. It can be run again, and must be when a foreign key is added.
+// that their foreign keys and declared relations among each other are made of. It can be run again, and must be when one is added.
 func Grants(spec v1alpha1.DataStoreSpec) string {
 	if spec.Postgres == nil {
 		return ""
@@ -44,12 +44,14 @@ func Grants(spec v1alpha1.DataStoreSpec) string {
 		line("GRANT USAGE ON SCHEMA %s TO %s;", pgx.Identifier{s}.Sanitize(), role)
 	}
 	tables := make([]string, 0, len(spec.Datasets))
+	related := relatedColumns(spec)
 	for _, d := range spec.Datasets {
 		table := pgx.Identifier{schemaOf(d.Table), string(d.Table.Name)}.Sanitize()
 		columns := append(slices.Clone(d.Table.Key), d.Table.AgeColumn.Name)
 		if d.Table.TenantColumn != "" {
 			columns = append(columns, d.Table.TenantColumn)
 		}
+		columns = append(columns, related[[2]string{schemaOf(d.Table), string(d.Table.Name)}]...)
 		var quoted []string
 		for _, c := range columns {
 			q := pgx.Identifier{string(c)}.Sanitize()
@@ -77,6 +79,24 @@ func Grants(spec v1alpha1.DataStoreSpec) string {
 	line("  END LOOP;")
 	line("END %s;", quote)
 	return b.String()
+}
+
+// relatedColumns are the columns that declared relations compare, by table.
+func relatedColumns(spec v1alpha1.DataStoreSpec) map[[2]string][]v1alpha1.Identifier {
+	out := map[[2]string][]v1alpha1.Identifier{}
+	for _, r := range spec.Relations {
+		if r.State != v1alpha1.RelationDeclared {
+			continue
+		}
+		from := [2]string{schemaOf(v1alpha1.Table{Schema: r.Schema}), string(r.Table)}
+		out[from] = append(out[from], r.Column)
+		for _, d := range spec.Datasets {
+			if to := [2]string{schemaOf(d.Table), string(d.Table.Name)}; d.Name == r.References && r.ReferencesColumn != "" {
+				out[to] = append(out[to], r.ReferencesColumn)
+			}
+		}
+	}
+	return out
 }
 
 func schemaOf(t v1alpha1.Table) string {

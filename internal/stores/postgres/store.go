@@ -9,6 +9,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
+	"github.com/lethe-dev/lethe/internal/guess"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/retention"
 )
@@ -51,6 +52,8 @@ type Config struct {
 	Tenants []string
 	// Disputed are values that more than one tenant claims: rows of unknown tenants.
 	Disputed []string
+	// Relations that a person has declared or denied.
+	Relations []Relation
 }
 
 // Problem keeps a dataset from being deleted from, or even measured. Reason is one of report's Line constants.
@@ -65,8 +68,11 @@ type Store struct {
 	cat       *catalogue
 	datasets  []*dataset
 	uncovered []string
-	order     []int // children before parents
-	walkers   map[int]*walker
+	// undeclared relations keep their datasets from being deleted from; pointers are columns that may lead to files elsewhere.
+	undeclared []guess.Relation
+	pointers   []string
+	order      []int // children before parents
+	walkers    map[int]*walker
 }
 
 // dataset is a Dataset found in the catalogue.
@@ -104,7 +110,9 @@ func Open(ctx context.Context, s *Session, c Config) (*Store, error) {
 		st.datasets = append(st.datasets, st.find(c.Datasets[i]))
 	}
 	st.checkRepeated()
+	st.declare(c.Relations)
 	st.checkEdges()
+	st.checkRelations(c.Relations)
 	st.checkPromises()
 	st.order = st.sortChildrenFirst()
 	st.uncovered = st.findUncovered(c.Exempt)
@@ -333,15 +341,15 @@ func (st *Store) checkEdges() {
 			child := byTable[e.child]
 			switch {
 			case child == nil:
-				d.refuse(report.LineUndeclaredForeignKey, "%s refers to %s (foreign key %s) and is no dataset: add a dataset for it to spec.datasets, or drop the foreign key", e.child, d.table, e.name)
+				d.refuse(report.LineUndeclaredForeignKey, "%s refers to %s (%s) and is no dataset: add a dataset for it to spec.datasets, or %s", e.child, d.table, e.what(), e.undo())
 				continue
 			case !e.child.indexed(e.childColumns):
-				d.refuse(report.LineUnindexedForeignKey, "foreign key %s of %s has no index, each deletion would read all of it: CREATE INDEX CONCURRENTLY ON %s (%s)",
-					e.name, e.child, qualified(e.child), identList(e.childColumns))
+				d.refuse(report.LineUnindexedForeignKey, "%s of %s has no index, each deletion would read all of it: CREATE INDEX CONCURRENTLY ON %s (%s)",
+					e.what(), e.child, qualified(e.child), identList(e.childColumns))
 			}
 			for _, k := range slices.Concat(e.childColumns, e.parentColumns) {
 				if !k.readable {
-					d.cannotRead(report.LineMissingPrivilege, "the role may not read column %s, which foreign key %s uses: run the SQL that 'kubectl lethe grants' prints again", k.name, e.name)
+					d.cannotRead(report.LineMissingPrivilege, "the role may not read column %s, which %s uses: run the SQL that 'kubectl lethe grants' prints again", k.name, e.what())
 				}
 			}
 			d.checkTypes(slices.Concat(e.childColumns, e.parentColumns)...)
@@ -403,8 +411,8 @@ func (st *Store) checkPromises() {
 				windows := append([]Override{{IDs: []string{""}, RetainFor: r.Windows.RetainFor}}, r.Windows.Overrides...)
 				for _, o := range windows {
 					if slices.ContainsFunc(o.IDs, func(id string) bool { return !l.child.goesWithin(id, o.RetainFor) }) {
-						d.against = fmt.Sprintf("rule %s/%s lets rows of %s go after %s, and rows of dataset %s, which refer to them (foreign key %s), may stay longer: give %s a window that is provably not longer, a floor if the law says so, or make the key ON DELETE SET NULL",
-							r.Policy, r.Rule, d.Name, retention.ISO(o.RetainFor), l.child.Name, foreign.Name(l.name), l.child.Name)
+						d.against = fmt.Sprintf("rule %s/%s lets rows of %s go after %s, and rows of dataset %s, which refer to them (%s), may stay longer: give %s a window that is provably not longer, a floor if the law says so, %s",
+							r.Policy, r.Rule, d.Name, retention.ISO(o.RetainFor), l.child.Name, l.what(), l.child.Name, l.remedy())
 						break
 					}
 				}

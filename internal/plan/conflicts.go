@@ -1,0 +1,111 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+// MaxConflicts is how many conflicts a status holds.
+const MaxConflicts = 64
+
+// Conflicts lists the tables of a store that another DataStore maps as well: two windows and two floors would hold for one table. The same
+// table is one of the same name in the same database, and that is the same where host, port and name are, or where both have shown the system
+// identifier of one server. tenant is the store's own.
+//
+// Between two tenants a store says nothing about another's until both have logged in at the same address: whoever may make a store could
+// otherwise stop another tenant's deletions by writing down where its database is. Until then it is the younger that waits.
+func Conflicts(store *v1alpha1.DataStore, tenant string, others []v1alpha1.DataStore) []v1alpha1.StoreConflict {
+	if store.Spec.Postgres == nil {
+		return nil
+	}
+	mine := map[string][]string{}
+	for _, d := range store.Spec.Datasets {
+		mine[tableName(d.Table)] = append(mine[tableName(d.Table)], d.Name)
+	}
+	var out []v1alpha1.StoreConflict
+	for i := range others {
+		other := &others[i]
+		if other.UID == store.UID || other.Spec.Postgres == nil || !other.DeletionTimestamp.IsZero() || !concerns(store, tenant, other) {
+			continue
+		}
+		for _, d := range other.Spec.Datasets {
+			for _, name := range mine[tableName(d.Table)] {
+				out = append(out, v1alpha1.StoreConflict{Dataset: name, Store: other.Namespace + "/" + other.Name, OtherDataset: d.Name})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b v1alpha1.StoreConflict) int {
+		return cmp.Or(cmp.Compare(a.Dataset, b.Dataset), cmp.Compare(a.Store, b.Store), cmp.Compare(a.OtherDataset, b.OtherDataset))
+	})
+	if len(out) > MaxConflicts {
+		out = firstOfEach(out)
+	}
+	return out
+}
+
+// firstOfEach keeps one conflict of each dataset: there are no more datasets than a status has room for.
+func firstOfEach(in []v1alpha1.StoreConflict) []v1alpha1.StoreConflict {
+	return slices.CompactFunc(in, func(a, b v1alpha1.StoreConflict) bool { return a.Dataset == b.Dataset })
+}
+
+// concerns says whether another store is of the same database, and of somebody whose word counts here.
+func concerns(store *v1alpha1.DataStore, tenant string, other *v1alpha1.DataStore) bool {
+	if store.Spec.Postgres.Database != other.Spec.Postgres.Database {
+		return false
+	}
+	address, server := sameAddress(store, other), store.Status.Plan.SystemIdentifier != "" && store.Status.Plan.SystemIdentifier == other.Status.Plan.SystemIdentifier
+	if store.Namespace == other.Namespace || tenant != "" && other.Status.Tenant == tenant {
+		return address || server
+	}
+	if address && server {
+		return true
+	}
+	return (address || server) && younger(store, other)
+}
+
+// sameAddress says whether two stores name one host and port. A name of one label is another host in each namespace.
+func sameAddress(a, b *v1alpha1.DataStore) bool {
+	x, y := host(a.Spec.Postgres.Host), host(b.Spec.Postgres.Host)
+	return x == y && a.Spec.Postgres.Port == b.Spec.Postgres.Port && (a.Namespace == b.Namespace || strings.ContainsAny(x, ".:"))
+}
+
+// Places are what a store's database is known by: stores that share one may be of the same tables.
+func Places(s *v1alpha1.DataStore) []string {
+	if s.Spec.Postgres == nil {
+		return nil
+	}
+	out := []string{fmt.Sprintf("%s:%d/%s", host(s.Spec.Postgres.Host), s.Spec.Postgres.Port, s.Spec.Postgres.Database)}
+	if id := s.Status.Plan.SystemIdentifier; id != "" {
+		out = append(out, id+"/"+s.Spec.Postgres.Database)
+	}
+	return out
+}
+
+// host is a name as DNS compares it.
+func host(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+
+func younger(a, b *v1alpha1.DataStore) bool {
+	if a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.UID > b.UID
+	}
+	return b.CreationTimestamp.Before(&a.CreationTimestamp)
+}
+
+// conflict of a dataset with other stores, as a problem; empty: none.
+func (c *compiler) conflict(dataset string, table v1alpha1.Table) string {
+	var others []string
+	for _, s := range c.in.Store.Status.Conflicts {
+		if s.Dataset == dataset {
+			others = append(others, "dataset "+s.OtherDataset+" of DataStore "+s.Store)
+		}
+	}
+	if len(others) == 0 {
+		return ""
+	}
+	return c.problem(dataset, "", "", "spec.datasets[%s]: table %s of this database is also %s, so nothing of it is deleted; map it in one DataStore, so that one window and one floor hold for it, and name it in spec.exempt of the other",
+		dataset, tableName(table), strings.Join(others, " and "))
+}

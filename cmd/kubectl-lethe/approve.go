@@ -26,7 +26,7 @@ var gitOwners = []string{
 }
 
 func newApprove(s *shell) *cobra.Command {
-	var yes bool
+	var yes, leaveFiles bool
 	var output string
 	cmd := &cobra.Command{
 		Use:   "approve [NAMESPACE/]STORE",
@@ -34,6 +34,9 @@ func newApprove(s *shell) *cobra.Command {
 		Long: `Show what the rules that govern a store would delete, as it was last measured, and write it as spec.approvedPlan: these
 windows, of these tables, of this database; for a tenant with a window of its own, of rows under the identifiers that it
 has now. Whatever would delete more later waits for approval again.
+
+Columns that may hold the only pointer to a file or an object elsewhere are named: the row goes, the file does not. --yes
+needs --leave-files then.
 
 It asks on a terminal; elsewhere --yes is needed. -o yaml prints the approval for a review in Git and changes nothing.`,
 		Example: `  kubectl lethe approve platform-data/chat
@@ -46,15 +49,16 @@ It asks on a terminal; elsewhere --yes is needed. -o yaml prints the approval fo
 			if output != "" && yes {
 				return errors.New("--yes writes to the cluster and -o yaml does not: give one of them")
 			}
-			return s.approve(cmd.Context(), args[0], output, yes)
+			return s.approve(cmd.Context(), args[0], output, yes, leaveFiles)
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "write the approval without asking")
+	cmd.Flags().BoolVar(&leaveFiles, "leave-files", false, "agree that files stay whose only pointer goes")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "yaml: print the approval for Git instead of writing it")
 	return cmd
 }
 
-func (s *shell) approve(ctx context.Context, name, output string, yes bool) error {
+func (s *shell) approve(ctx context.Context, name, output string, yes, leaveFiles bool) error {
 	st, err := s.compileStore(ctx, name, nil)
 	if err != nil {
 		return err
@@ -68,7 +72,10 @@ func (s *shell) approve(ctx context.Context, name, output string, yes bool) erro
 		return err
 	}
 	if output == "yaml" {
-		return s.printPatch(st.store, approved)
+		return s.printPatch(st, approved)
+	}
+	if yes && st.pointers() > 0 && !leaveFiles {
+		return errFiles
 	}
 	if !yes {
 		if !s.terminal() {
@@ -139,6 +146,11 @@ func printApproval(out io.Writer, st *compiledStore, approved v1alpha1.ApprovedP
 	if approved.BacklogUntil != nil {
 		fmt.Fprintf(out, "What waits now may go beyond the brake until %s.\n", approved.BacklogUntil.UTC().Format("2006-01-02 15:04 MST"))
 	}
+	say := func(format string, args ...any) { fmt.Fprint(out, sprintf(format+"\n", args...)) }
+	if st.pointers() > 0 {
+		say("\nThese columns may hold the only pointer to a file or an object elsewhere: %s. The rows go, and the files stay: delete them first, or let the product do it.", counted(st.store.Status.FilePointers, st.pointers()))
+	}
+	st.sayUndeclared(say)
 	return nil
 }
 
@@ -150,7 +162,8 @@ func pointerWords(p *v1alpha1.Period) string {
 }
 
 // printPatch writes the part of the manifest that changes.
-func (s *shell) printPatch(store *v1alpha1.DataStore, approved v1alpha1.ApprovedPlan) error {
+func (s *shell) printPatch(st *compiledStore, approved v1alpha1.ApprovedPlan) error {
+	store := st.store
 	b, err := yaml.Marshal(map[string]any{
 		"apiVersion": v1alpha1.GroupVersion.String(),
 		"kind":       "DataStore",
@@ -159,6 +172,10 @@ func (s *shell) printPatch(store *v1alpha1.DataStore, approved v1alpha1.Approved
 	})
 	if err != nil {
 		return fmt.Errorf("encode the approval: %w", err)
+	}
+	if st.pointers() > 0 {
+		// Whoever reviews it in Git sees what the person at the terminal saw.
+		b = append([]byte(sprintf("# Files stay whose only pointer goes: %s\n", counted(store.Status.FilePointers, st.pointers()))), b...)
 	}
 	return s.data(b)
 }

@@ -55,6 +55,7 @@ func (s *compiledStore) words() string {
 			say("  %s.%s: %s", e.Schema, e.Table, e.Reason)
 		}
 	}
+	s.sayRelations(say)
 	say("\nAny other table of the database is not covered, and makes the store not compliant.")
 	say("One sweep deletes at most %d%% of a table, unless a larger backlog was approved.", p.BrakePercent)
 	for _, name := range s.compiled.Unidentified {

@@ -231,7 +231,7 @@ func (d *demo) enforce(ctx context.Context) error {
 		return err
 	}
 	store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: "platform-data", Name: "chat"}}
-	if _, err := d.Lethe(ctx, "", "approve", "platform-data/chat", "--yes"); err != nil {
+	if _, err := d.Lethe(ctx, "", "approve", "platform-data/chat", "--yes", "--leave-files"); err != nil {
 		return err
 	}
 	if err := d.client.Get(ctx, client.ObjectKeyFromObject(store), store); err != nil {

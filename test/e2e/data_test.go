@@ -277,7 +277,7 @@ func forgets(t *testing.T, w *world) {
 	if d := c.left(t); len(d.Premature) != 0 || len(d.Survived["messages"]) != c.verdicts.Count("messages", "", chatdb.Goes) {
 		t.Error("something was deleted without approval")
 	}
-	if _, err := w.Lethe(t.Context(), "", "approve", "e2e-platform/forgets", "--yes"); err != nil {
+	if _, err := w.Lethe(t.Context(), "", "approve", "e2e-platform/forgets", "--yes", "--leave-files"); err != nil {
 		t.Fatal(err)
 	}
 	c.settled(t, func(m v1alpha1.RuleMeasurement) string {
@@ -317,7 +317,7 @@ func putBack(t *testing.T, w *world) {
 		return err
 	})
 	c.settled(t, func(v1alpha1.RuleMeasurement) string { return "" })
-	if _, err := w.Lethe(t.Context(), "", "approve", "e2e-platform/stops", "--yes"); err != nil {
+	if _, err := w.Lethe(t.Context(), "", "approve", "e2e-platform/stops", "--yes", "--leave-files"); err != nil {
 		t.Fatal(err)
 	}
 	c.setMode(t, v1alpha1.PolicyEnforce)

@@ -150,13 +150,14 @@ func (u *updates) String() string {
 	return fmt.Sprintf("%d updates, %d of them of the largest object; %d were refused, %d had no answer", u.made.Load(), u.large.Load(), u.refused.Load(), u.failed.Load())
 }
 
-// update changes one object again and again: the largest, until etcd has grown too much for the run, and from then on an attacker's bot.
-// What is refused was asked for all the same, and counts.
+// update changes two objects again and again: one writer the largest, which costs the API server the most for each, until etcd
+// has grown too much for the run; the others an attacker's bot, as fast as they are answered. What is refused was asked for all the
+// same, and counts.
 func (b *bench) update(ctx context.Context, before int64, done *updates) {
 	var next atomic.Int64
 	var all sync.WaitGroup
-	var small atomic.Bool
-	for range writers {
+	var grown atomic.Bool
+	for writer := range writers {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				n := next.Add(1)
@@ -165,34 +166,39 @@ func (b *bench) update(ctx context.Context, before int64, done *updates) {
 				}
 				if n%50 == 0 {
 					if size, err := b.etcdBytes(); err == nil && size-before > etcdMost {
-						small.Store(true)
+						grown.Store(true)
 					}
 				}
-				object := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: attacker, Name: "large-00"}}
-				if small.Load() {
-					object.Name = "attacker-00"
+				object := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: attacker, Name: "attacker-00"}}
+				if writer == 0 && !grown.Load() {
+					object.Name = "large-00"
 				}
-				patch := fmt.Sprintf(`{"spec":{"rollout":{"progressDeadlineSeconds":%d}}}`, 300+n%3000)
-				err := b.operator.Patch(ctx, object, client.RawPatch(types.MergePatchType, []byte(patch)))
-				switch {
-				case err == nil:
-					done.made.Add(1)
-					if object.Name == "large-00" {
-						done.large.Add(1)
-					}
-				case apierrors.IsForbidden(err), apierrors.IsTooManyRequests(err), apierrors.IsInvalid(err):
-					if done.refused.Add(1) == 1 {
-						b.say("the first update that was refused: %v", err)
-					}
-				case ctx.Err() == nil:
-					if done.failed.Add(1) == 1 {
-						b.say("the first update without an answer: %v", err)
-					}
-				}
+				b.patch(ctx, object, n, done)
 			}
 		})
 	}
 	all.Wait()
+}
+
+// patch changes an object once.
+func (b *bench) patch(ctx context.Context, object *v1alpha1.BotDeployment, n int64, done *updates) {
+	patch := fmt.Sprintf(`{"spec":{"rollout":{"progressDeadlineSeconds":%d}}}`, 300+n%3000)
+	err := b.operator.Patch(ctx, object, client.RawPatch(types.MergePatchType, []byte(patch)))
+	switch {
+	case err == nil:
+		done.made.Add(1)
+		if object.Name == "large-00" {
+			done.large.Add(1)
+		}
+	case apierrors.IsForbidden(err), apierrors.IsTooManyRequests(err), apierrors.IsInvalid(err):
+		if done.refused.Add(1) == 1 {
+			b.say("the first update that was refused: %v", err)
+		}
+	case ctx.Err() == nil:
+		if done.failed.Add(1) == 1 {
+			b.say("the first update without an answer: %v", err)
+		}
+	}
 }
 
 // restartManager ends both of the manager's pods.

@@ -8,6 +8,9 @@ IMAGE ?= lethe:dev
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 N ?= 1000
 ROWS ?= 1000000
+UNKNOWN ?= 20000000
+# The engine that swept one dataset after the other: bench-sweep measures it in the same run.
+BEFORE ?= a91d60e
 PODS ?= 8
 UPDATES ?= 10000
 VICTIMS ?= 20
@@ -107,8 +110,8 @@ bench-rotate: ## Every layer of keys of N bots gets new ones, with two keyserver
 	@$(assets); go run ./test/bench/rotate -n $(N)
 
 .PHONY: bench-sweep
-bench-sweep: prepare ## A sweep of ROWS rows, against one raw DELETE in the same run (ROWS=1000000)
-	@go run ./test/bench/sweep -rows $(ROWS)
+bench-sweep: prepare ## A sweep of ROWS rows against one raw DELETE in the same run, and what is hard to sweep (ROWS=1000000, UNKNOWN=20000000)
+	@go run ./test/bench/sweep -rows $(ROWS) -unknown $(UNKNOWN) -before "$(BEFORE)"
 
 .PHONY: bench-attack
 bench-attack: ## One tenant's worst, against VICTIMS others on a real node (as root; PODS=8, UPDATES=10000, VICTIMS=20)

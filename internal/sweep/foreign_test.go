@@ -90,13 +90,13 @@ func TestAReportOfABrokenSweeperIsCleanedOrRefused(t *testing.T) {
 	}
 	r := good
 	r.Message, r.Database, r.Uncovered = "a\x1b[31m\nb", "d\x1b", []string{"t\u202e\n"}
-	r.Lines = []report.Line{{Dataset: "d", Message: "l\x1b\nm"}}
+	r.Lines = []report.Line{{Dataset: "d", Message: "l\x1b\nm", Notice: "n\u202e\no"}}
 	encoded, err := report.Encode(r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := report.Decode(string(encoded))
-	if err != nil || got.Message != "a[31m b" || got.Database != "d" || got.Uncovered[0] != "t" || got.Lines[0].Message != "l m" {
+	if err != nil || got.Message != "a[31m b" || got.Database != "d" || got.Uncovered[0] != "t" || got.Lines[0].Message != "l m" || got.Lines[0].Notice != "n o" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -48,7 +49,7 @@ type trigger struct {
 }
 
 func (g trigger) String() string {
-	return fmt.Sprintf("trigger %s (function %s)", foreign.Name(g.name), foreign.Name(g.function))
+	return fmt.Sprintf("trigger %s (function %s)", foreign.Name(g.name), foreign.Name(strings.TrimSuffix(g.function, "()"))+"()")
 }
 
 type column struct {

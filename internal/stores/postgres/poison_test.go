@@ -25,7 +25,7 @@ func TestPoison(t *testing.T) {
 		says   []string
 	}{
 		"a guard on every row": {
-			sql: guard("true"), left: 20000, most: 100, reason: report.LineGuarded, says: []string{"trigger keeps", "public.guard", "P0001"},
+			sql: guard("true"), left: 20000, most: 100, reason: report.LineGuarded, says: []string{"trigger keeps (function public.guard())", "P0001"},
 		},
 		"a guard on one row": {
 			sql: guard("OLD.id = 777"), left: 1, most: 40, reason: report.LineGuarded, says: []string{"trigger keeps"},

@@ -1,12 +1,19 @@
 // Command sweep measures a sweep against one raw DELETE of the same rows, on the same server, in the same run: the shipped
 // role, its statements, foreign keys, a lease, one million messages. Each of three rounds deletes both ways, in turns, from
-// a fresh copy of the same database; medians count. It ends with three lines for machines:
+// a fresh copy of the same database; medians count. Then one sweep of each database that is hard for one (hard.go).
+// It ends with lines for machines:
 //
-//	sweep_ratio=      rows per second of the sweep over those of the raw DELETE
-//	sweep_txn_max_ms= longest transaction of all sweeps
-//	sweep_premature=  rows gone that should have stayed
+//	before_sweep_ratio=    sweep_ratio of an earlier commit's engine, by its own bench, in the same run
+//	sweep_ratio=           rows per second of the sweep over those of the raw DELETE
+//	poison_rollbacks=      transactions that 100 000 rows cost which a trigger keeps
+//	starved_datasets=      datasets beside them whose rows did not go in the same sweep
+//	chain_20000_s=         a sweep of 20 000 rows that each refer to the one before
+//	partitions_1100_s=     a sweep of 1 100 daily partitions that a foreign key refers to
+//	unknown_tenants_20m_s= a sweep of a table with 20 million rows of tenants that nobody knows
+//	sweep_txn_max_ms=      longest transaction of all sweeps
+//	sweep_premature=       rows gone that should have stayed
 //
-// Usage: sweep [-rows N] [-rounds N] [-fsync=false]
+// Usage: sweep [-rows N] [-rounds N] [-unknown N] [-before COMMIT] [-fsync=false]
 package main
 
 import (
@@ -84,17 +91,25 @@ type bench struct {
 func main() {
 	messages := flag.Int("rows", 1_000_000, "rows of the largest table")
 	rounds := flag.Int("rounds", 3, "rounds of each way")
+	unknown := flag.Int("unknown", 20_000_000, "rows of unknown tenants")
 	fsync := flag.Bool("fsync", true, "write through to the disk, as a real server does")
+	before := flag.String("before", "", "commit whose engine is measured too, \"\" for none")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	if err := run(ctx, *messages, *rounds, *fsync); err != nil {
+	if *before != "" {
+		if err := runBefore(ctx, *before, *messages, *rounds, *fsync); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	if err := run(ctx, *messages, *rounds, *unknown, *fsync); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, messages, rounds int, fsync bool) (err error) {
+func run(ctx context.Context, messages, rounds, unknown int, fsync bool) (err error) {
 	s, err := pg.Start(ctx, pg.Options{FSync: fsync, Settings: map[string]string{"max_wal_size": "4GB", "autovacuum": "off"}})
 	if err != nil {
 		return err
@@ -136,7 +151,14 @@ func run(ctx context.Context, messages, rounds int, fsync bool) (err error) {
 	fmt.Printf("processor time, of the server and the sweeper: raw DELETE %.2fs, sweep %.2fs, ratio %.2f (what the other ratio is on an idle machine)\n",
 		median(rawCPU), median(sweepCPU), median(rawCPU)/median(sweepCPU))
 	fmt.Printf("deleting and verifying alone, without brake and measurement: %.2f\n", median(deletes)/median(raws))
+	lines, err := b.hardOnes(ctx, unknown)
+	if err != nil {
+		return err
+	}
 	fmt.Printf("sweep_ratio=%.2f\n", median(sweeps)/median(raws))
+	for _, line := range lines {
+		fmt.Println(line)
+	}
 	fmt.Printf("sweep_txn_max_ms=%d\n", b.longest.Milliseconds())
 	fmt.Printf("sweep_premature=%d\n", b.wrong)
 	return nil
@@ -308,38 +330,42 @@ func (b *bench) deleteRaw(ctx context.Context, database string) (took, error) {
 }
 
 func (b *bench) sweep(ctx context.Context, database string) (took, error) {
+	p := plan.Plan{Tenancy: v1alpha1.TenancyDedicated, Datasets: datasets()}
+	r, t, err := b.runPlan(ctx, database, p)
+	if err == nil && r.Outcome != report.Done {
+		err = fmt.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
+	}
+	return t, err
+}
+
+// runPlan sweeps a database once by a plan of which only tenancy, tenants and datasets are set.
+func (b *bench) runPlan(ctx context.Context, database string, p plan.Plan) (report.Report, took, error) {
 	ca, err := os.ReadFile(b.server.CAFile)
 	if err != nil {
-		return took{}, fmt.Errorf("read the authority: %w", err)
+		return report.Report{}, took{}, fmt.Errorf("read the authority: %w", err)
 	}
 	client, err := b.leases.Client()
 	if err != nil {
-		return took{}, err
+		return report.Report{}, took{}, err
 	}
 	var system string
 	conn, err := b.server.Connect(ctx, database)
 	if err != nil {
-		return took{}, fmt.Errorf("connect: %w", err)
+		return report.Report{}, took{}, fmt.Errorf("connect: %w", err)
 	}
 	err = conn.QueryRow(ctx, "SELECT system_identifier::text FROM pg_control_system()").Scan(&system)
 	if err = errors.Join(err, conn.Close(ctx)); err != nil {
-		return took{}, fmt.Errorf("read the identity: %w", err)
+		return report.Report{}, took{}, fmt.Errorf("read the identity: %w", err)
 	}
-	p := plan.Plan{
-		Format: plan.Format, Store: plan.Store{Namespace: "bench", Name: "chat", UID: "bench"},
-		Connection: plan.Connection{Type: v1alpha1.StorePostgres, Host: b.server.Host, Port: int32(b.server.Port), Database: database, Username: role, CABundle: string(ca)},
-		Tenancy:    v1alpha1.TenancyDedicated, Database: plan.Database{SystemIdentifier: system, Name: database},
-		Datasets: datasets(), BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour),
-	}
+	p.Format, p.Store = plan.Format, plan.Store{Namespace: "bench", Name: "chat", UID: "bench"}
+	p.Connection = plan.Connection{Type: v1alpha1.StorePostgres, Host: b.server.Host, Port: int32(b.server.Port), Database: database, Username: role, CABundle: string(ca)}
+	p.Database = plan.Database{SystemIdentifier: system, Name: database}
+	p.BrakePercent, p.ValidUntil = 100, time.Now().Add(time.Hour)
 	watch := &watcher{Handler: slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})}
 	start := time.Now()
 	r := sweep.Run(ctx, sweep.Options{Plan: p, Hash: "bench", Leaser: client, Budget: time.Hour, Clock: time.Now, Log: slog.New(watch)})
-	t := took{all: time.Since(start), deleting: watch.deleting}
-	if r.Outcome != report.Done {
-		return t, fmt.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
-	}
 	b.longest = max(b.longest, watch.longest)
-	return t, nil
+	return r, took{all: time.Since(start), deleting: watch.deleting}, nil
 }
 
 // watcher reads from the sweep's own log how long it deleted and how long its longest transaction was.
@@ -366,19 +392,19 @@ func (w *watcher) Handle(_ context.Context, r slog.Record) error {
 }
 
 func datasets() []plan.Dataset {
-	var out []plan.Dataset
-	for _, name := range []string{"conversation", "message", "attachment"} {
-		days, hours := int32(window), int32(24)
-		retain := v1alpha1.Period{Days: &days}
-		out = append(out, plan.Dataset{
-			Name: name, DataClass: "Conversations",
-			Table: v1alpha1.Table{Schema: "public", Name: v1alpha1.Identifier(name), Key: []v1alpha1.Identifier{"id"},
-				AgeColumn: v1alpha1.AgeColumn{Name: "at", Type: v1alpha1.AgeTimestamptz}},
-			Rules:  []plan.Rule{{Policy: "promise", Rule: name, Mode: v1alpha1.PolicyEnforce, RetainFor: retain, DeleteWithin: v1alpha1.Slack{Hours: &hours}}},
-			Delete: &plan.Deletion{Policy: "promise", Rule: name, RetainFor: retain},
-		})
+	return []plan.Dataset{dataset("conversation", "id"), dataset("message", "id"), dataset("attachment", "id")}
+}
+
+// dataset is a table of the window, whose age stands in the column at.
+func dataset(name string, key ...v1alpha1.Identifier) plan.Dataset {
+	days, hours := int32(window), int32(24)
+	retain := v1alpha1.Period{Days: &days}
+	return plan.Dataset{
+		Name: name, DataClass: "Conversations",
+		Table:  v1alpha1.Table{Schema: "public", Name: v1alpha1.Identifier(name), Key: key, AgeColumn: v1alpha1.AgeColumn{Name: "at", Type: v1alpha1.AgeTimestamptz}},
+		Rules:  []plan.Rule{{Policy: "promise", Rule: name, Mode: v1alpha1.PolicyEnforce, RetainFor: retain, DeleteWithin: v1alpha1.Slack{Hours: &hours}}},
+		Delete: &plan.Deletion{Policy: "promise", Rule: name, RetainFor: retain},
 	}
-	return out
 }
 
 func median(v []float64) float64 {

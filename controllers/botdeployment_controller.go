@@ -43,6 +43,8 @@ type BotDeploymentReconciler struct {
 	// Settle is how long a new generation may take before a status says that it is on its way. Until then the status
 	// that the object was made with, or the generation that it speaks of, says so: one write saved for each bot that comes up.
 	Settle time.Duration
+	// Grace is how long what was applied together may take to come right by itself.
+	Grace time.Duration
 
 	// Doubts is told when the keyserver does not find a Tenant's keys as they were.
 	Doubts *keyDoubts
@@ -100,6 +102,9 @@ func (r *BotDeploymentReconciler) findTenant(ctx context.Context, s *botScope) (
 	s.bot.Status.Tenant = ""
 	tenant, err := tenantOf(ctx, r.Writer.Client, s.bot.Namespace)
 	if p := problemIn(err); p != nil && p.Reason == ReasonNoTenant {
+		if left := graceLeft(s.bot, s.bot.Status.Conditions, s.now, r.Grace); left > 0 {
+			p.Stalled, p.after = false, left
+		}
 		if err := r.stopNobodys(ctx, s); err != nil {
 			return 0, err
 		}

@@ -48,6 +48,8 @@ type DataStoreReconciler struct {
 	Orphans *OrphanSweep
 	// Doubts is told when the keyserver does not find a Tenant's keys as they were.
 	Doubts *keyDoubts
+	// Grace is how long what was applied together may take to come right by itself.
+	Grace time.Duration
 
 	stored answers[struct{}]
 }
@@ -66,6 +68,7 @@ type storeScope struct {
 	encoded []byte
 
 	credentials status.Verdict
+	retried     bool          // what is wrong with them comes right by itself
 	jobs        []batchv1.Job // of this store, oldest first
 	swept       []sweptJob    // whose reports this pass has read
 }
@@ -109,7 +112,7 @@ func (r *DataStoreReconciler) finalize(ctx context.Context, store *v1alpha1.Data
 		waiting := problemIn(keyProblem(v1alpha1.ConditionReady, err))
 		waiting.Message = "Its deletion waits until its keys are destroyed: " + waiting.Message
 		after := store.DeepCopy()
-		status.Apply(&after.Status.Conditions, status.Summary(&waiting.Problem, false, ""), store.Generation, metav1.NewTime(r.Clock.Now()))
+		status.Apply(&after.Status.Conditions, status.Summary(&waiting.Problem, false, "", ""), store.Generation, metav1.NewTime(r.Clock.Now()))
 		_, writeErr := writeStatus(ctx, r.Writer.Client, store, after, sameStatus(store.Status, after.Status))
 		result, err := finish(0, waiting)
 		return result, errors.Join(err, writeErr)
@@ -126,7 +129,7 @@ func (r *DataStoreReconciler) sayWhoHolds(ctx context.Context, store *v1alpha1.D
 	}
 	after := store.DeepCopy()
 	held := &status.Problem{Reason: status.ReasonDeleting, Message: heldMessage(others)}
-	status.Apply(&after.Status.Conditions, status.Summary(held, false, ""), store.Generation, metav1.NewTime(r.Clock.Now()))
+	status.Apply(&after.Status.Conditions, status.Summary(held, false, "", ""), store.Generation, metav1.NewTime(r.Clock.Now()))
 	_, err := writeStatus(ctx, r.Writer.Client, store, after, sameStatus(store.Status, after.Status))
 	return err
 }
@@ -139,10 +142,14 @@ func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.
 	compiled, err := compile.Store(ctx, r.Writer.Client, s.seen(), s.now)
 	if refusal, ok := compile.IsRefusal(err); ok {
 		s.refuse(refusal.Reason, refusal.Message, refusal.Reason != compile.ReasonTenantNotReady && refusal.Reason != compile.ReasonDeleting)
+		left := graceLeft(s.store, s.status.Conditions, s.now, r.Grace)
+		if s.refusal.Reason == compile.ReasonNoTenant && left > 0 {
+			s.refusal.Stalled = false
+		}
 		if err := r.stopNobodys(ctx, s); err != nil {
 			return 0, err
 		}
-		return 0, s.refused()
+		return left, s.refused()
 	}
 	if err != nil {
 		return 0, explain(v1alpha1.ConditionReady, err)

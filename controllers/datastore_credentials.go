@@ -17,7 +17,7 @@ import (
 // storedBefore is what the status says about the credential.
 func storedBefore(store *v1alpha1.DataStore) status.Verdict {
 	c := meta.FindStatusCondition(store.Status.Conditions, v1alpha1.ConditionCredentialsReady)
-	if c == nil {
+	if c == nil || c.Status == metav1.ConditionUnknown {
 		return status.Verdict{Status: metav1.ConditionUnknown, Reason: status.ReasonWaiting, Message: "An earlier step comes first."}
 	}
 	return status.Verdict{Status: c.Status, Reason: c.Reason, Message: c.Message}
@@ -41,6 +41,7 @@ func (r *DataStoreReconciler) ensureCredentials(ctx context.Context, s *storeSco
 	if err != nil {
 		p := problemIn(keyProblem(v1alpha1.ConditionCredentialsReady, err))
 		s.credentials = status.Verdict{Status: metav1.ConditionFalse, Reason: p.Reason, Message: p.Message}
+		s.retried = !p.Stalled
 		if s.status.CredentialsSecret != "" {
 			// Sweeps go on with the credential that is stored: nothing is gained by stopping them.
 			return p.after, nil

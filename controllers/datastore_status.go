@@ -18,7 +18,7 @@ import (
 func (r *DataStoreReconciler) writeStatus(ctx context.Context, s *storeScope, stopped error) error {
 	observed := status.StoreObserved{
 		Now: s.now, Refusal: s.refusal, Credentials: s.credentials, Result: s.result, Content: s.content,
-		Measured: s.status, StaleAfter: staleAfter,
+		Measured: s.status, StaleAfter: staleAfter, Retried: s.retried,
 	}
 	if p := problemIn(stopped); p != nil && s.refusal == nil {
 		if p.quiet {
@@ -33,6 +33,7 @@ func (r *DataStoreReconciler) writeStatus(ctx context.Context, s *storeScope, st
 	after.Status = s.status
 	after.Status.ObservedGeneration = s.store.Generation
 	status.Apply(&after.Status.Conditions, status.Store(observed), s.store.Generation, metav1.NewTime(s.now))
+	after.Status.OverdueRows = status.OverdueRows(after.Status.Overdue, after.Status.Conditions)
 	wrote, err := writeStatus(ctx, r.Writer.Client, s.store, after, sameStatus(s.store.Status, after.Status))
 	if err != nil {
 		return err
@@ -61,7 +62,7 @@ func (r *DataStoreReconciler) tellSweeps(s *storeScope, after *v1alpha1.DataStor
 	was := meta.FindStatusCondition(s.store.Status.Conditions, v1alpha1.ConditionCompliant)
 	now := meta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionCompliant)
 	if was != nil && was.Status == metav1.ConditionTrue && now.Status == metav1.ConditionUnknown {
-		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, now.Reason, "Measure", "%s", now.Message)
+		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, now.Reason, "Measure", "condition %s is %s, and says more", now.Type, now.Status)
 	}
 }
 

@@ -44,7 +44,7 @@ func TestAStoreIsPlannedAndMeasuredAtOnce(t *testing.T) {
 	if planHashOf(job) != s.Status.Plan.Hash {
 		t.Errorf("the Job runs plan %s, in force is %s", planHashOf(job), s.Status.Plan.Hash)
 	}
-	b.want(s, map[string]string{"Ready": "False NotMeasured", "Reconciling": "True NotMeasured", "Stalled": "False NotStalled",
+	b.want(s, map[string]string{"Ready": "False NotMeasured", "Reconciling": "True NotMeasured",
 		"CredentialsReady": "True Stored", "Reachable": "Unknown NotMeasured", "Compliant": "Unknown NotMeasured", "Approved": "False AwaitingApproval"})
 	if s.Status.Tenant != b.tenant {
 		t.Errorf("tenant %q, want %q", s.Status.Tenant, b.tenant)
@@ -57,7 +57,7 @@ func TestAStoreIsPlannedAndMeasuredAtOnce(t *testing.T) {
 	if diff := cmp.Diff(wantRules, s.Status.Rules); diff != "" {
 		t.Errorf("rules (-want +got):\n%s", diff)
 	}
-	b.want(s, map[string]string{"Ready": "True Ready", "Reconciling": "False Settled", "Stalled": "False NotStalled",
+	b.want(s, map[string]string{"Ready": "True Audit",
 		"Reachable": "True Connected", "CoverageComplete": "True Complete", "Compliant": "True Compliant", "Approved": "False AwaitingApproval"})
 	if n := len(b.active()); n != 0 {
 		t.Errorf("%d Jobs are active after the store was measured, want none", n)
@@ -75,7 +75,7 @@ func TestEnforceWaitsForApprovalAndThenDeletes(t *testing.T) {
 	b.sweep(s, func(r *report.Report) {
 		r.Lines[0].Eligible, r.Lines[0].Overdue, r.Lines[0].OldestOverdueSeconds = 40, 30, 3600
 	})
-	b.want(s, map[string]string{"Ready": "False AwaitingApproval", "Stalled": "True AwaitingApproval", "Approved": "False AwaitingApproval", "Compliant": "False Overdue"})
+	b.want(s, map[string]string{"Ready": "True AwaitingApproval", "Approved": "False AwaitingApproval", "Compliant": "False Overdue"})
 	b.says(s, "Approved", "messages: rows older than P90D (approved: nothing)")
 	if diff := cmp.Diff([]string{"messages: rows older than P90D (approved: nothing)"}, s.Status.Plan.AwaitingApproval); diff != "" {
 		t.Errorf("awaiting approval (-want +got):\n%s", diff)
@@ -106,7 +106,7 @@ func TestEnforceWaitsForApprovalAndThenDeletes(t *testing.T) {
 			t.Error("the plan deletes what was not approved")
 		}
 		b.sweep(s, nil)
-		b.want(s, map[string]string{"Approved": "False AwaitingApproval", "Ready": "False AwaitingApproval"})
+		b.want(s, map[string]string{"Approved": "False AwaitingApproval", "Ready": "True AwaitingApproval"})
 		b.says(s, "Approved", "messages: rows older than P30D (approved: P90D)")
 	})
 	t.Run("put back to Audit, nothing is deleted", func(t *testing.T) {
@@ -212,18 +212,18 @@ func TestWhatASweepSaysAboutTheStore(t *testing.T) {
 			r.Reason, r.Outcome = report.ReasonDatasetsRefused, report.Refused
 			r.Lines[0].Reason, r.Lines[0].Message = report.LineMissingColumn, "public.messages has no column created_at"
 		}, says: "public.messages has no column created_at",
-			want: map[string]string{"Ready": "False NotMeasured", "Reachable": "True Connected", "Compliant": "Unknown NotMeasured"}},
+			want: map[string]string{"Ready": "False MissingColumn", "Stalled": "True MissingColumn", "Reachable": "True Connected", "Compliant": "Unknown NotMeasured"}},
 		"a line that did not fit": {edit: func(r *report.Report) { r.Lines = []report.Line{{Dataset: "other"}} }, raw: func(s string) string { return strings.Replace(s, `"lines":`, `"cut":1,"lines":`, 1) },
 			says: "1 of 1 measurements are unknown, since a report holds 4096 bytes",
 			want: map[string]string{"Ready": "False LimitReached", "Stalled": "True LimitReached", "Compliant": "Unknown LimitReached"}},
 		"uncovered tables": {edit: func(r *report.Report) { r.Uncovered, r.UncoveredCount = []string{"public.drafts"}, 1 }, says: "public.drafts",
-			want: map[string]string{"Ready": "False UncoveredTable", "Stalled": "True UncoveredTable", "CoverageComplete": "False UncoveredTable", "Compliant": "True Compliant"}},
+			want: map[string]string{"Ready": "True UncoveredTable", "CoverageComplete": "False UncoveredTable", "Compliant": "Unknown UncoveredTable"}},
 		"rows without an age": {edit: func(r *report.Report) { r.Lines[0].UnknownAge = 3 }, says: "3 row(s)",
-			want: map[string]string{"Ready": "False UnknownAge", "Compliant": "Unknown UnknownAge"}},
+			want: map[string]string{"Ready": "True UnknownAge", "Compliant": "Unknown UnknownAge"}},
 		"a brake that has tripped": {edit: func(r *report.Report) {
 			r.Reason, r.Outcome = report.ReasonDatasetsRefused, report.Refused
 			r.Lines[0].Reason, r.Lines[0].Message, r.Lines[0].Overdue = report.LineBrakeTripped, "45 % of the table", 9
-		}, says: "45 % of the table", want: map[string]string{"Ready": "False Overdue", "Compliant": "False Overdue"}},
+		}, says: "45 % of the table", want: map[string]string{"Ready": "True Overdue", "Compliant": "False Overdue"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -254,7 +254,7 @@ func TestWhatASweepSaysAboutTheStore(t *testing.T) {
 				t.Error("the repetition has the name of the first")
 			}
 			b.sweep(s, nil)
-			b.want(s, map[string]string{"Ready": "True Ready", "Reachable": "True Connected", "Compliant": "True Compliant"})
+			b.want(s, map[string]string{"Ready": "True Audit", "Reachable": "True Connected", "Compliant": "True Compliant"})
 		})
 	}
 }
@@ -265,14 +265,14 @@ func TestAReportIsReadOnce(t *testing.T) {
 	s := b.store("chat", nil)
 	b.settle(s)
 	b.sweep(s, nil)
-	b.want(s, map[string]string{"Ready": "True Ready"})
+	b.want(s, map[string]string{"Ready": "True Audit"})
 
 	// The pod goes with its time; the measurement stays, also for a manager that has just started.
 	b.must(b.cluster.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(b.namespace), client.GracePeriodSeconds(0)))
 	b.use(nil)
 	before := time.Now()
 	b.settle(s)
-	b.want(s, map[string]string{"Ready": "True Ready"})
+	b.want(s, map[string]string{"Ready": "True Audit"})
 	if writes := b.writes(before); len(writes) > 0 {
 		t.Errorf("writes: %v", writes)
 	}
@@ -294,7 +294,7 @@ func TestAMeasurementGrowsStaleAndIsRepeated(t *testing.T) {
 	b.clock.SetTime(s.Status.MeasuredAt.Add(staleAfter))
 	b.eventsSeen()
 	b.settle(s)
-	b.want(s, map[string]string{"Ready": "False Stale", "Compliant": "Unknown Stale"})
+	b.want(s, map[string]string{"Ready": "True Stale", "Compliant": "Unknown Stale"})
 	if events := strings.Join(b.eventsSeen(), "\n"); !strings.Contains(events, "Warning Stale") {
 		t.Errorf("events:\n%s\nwant a warning", events)
 	}
@@ -444,14 +444,14 @@ func TestAPasswordThatDoesNotOpen(t *testing.T) {
 	b.keys.answer = nil
 	b.settle(s)
 	b.sweep(s, nil)
-	b.want(s, map[string]string{"Ready": "True Ready", "CredentialsReady": "True Stored"})
+	b.want(s, map[string]string{"Ready": "True Audit", "CredentialsReady": "True Stored"})
 
 	t.Run("a lower version keeps the newer one in use and says so", func(t *testing.T) {
 		b.keys.answer = &protocol.CredentialsResponse{Secret: s.Status.CredentialsSecret,
 			Items: []protocol.CredentialResult{{Name: "password", Reason: protocol.ReasonRolledBack, Message: "version 1 is older than 2, which stays in use", Version: 2}}}
 		amend(b, s, func(s *v1alpha1.DataStore) { s.Spec.Postgres.Password = "seal.v1.a.b.c.d.older" })
 		b.settle(s)
-		b.want(s, map[string]string{"CredentialsReady": "True RolledBack", "Ready": "True Ready"})
+		b.want(s, map[string]string{"CredentialsReady": "True RolledBack", "Ready": "True Audit"})
 	})
 	t.Run("a keyserver that is gone stops no sweep of what is stored", func(t *testing.T) {
 		b.keys.err = errors.New("connection refused")

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -184,7 +185,7 @@ func (f *foreignPolicies) find(ctx context.Context, tenant *v1alpha1.Tenant, nam
 	var found []string
 	note := func(kind schema.GroupResource, name string) {
 		named := slices.ContainsFunc(tenant.Spec.ForeignNetworkPolicies, func(p v1alpha1.ForeignNetworkPolicy) bool {
-			return p.Group == kind.Group && p.Resource == kind.Resource && p.Name == name
+			return cmp.Or(p.Group, "networking.k8s.io") == kind.Group && cmp.Or(p.Resource, "networkpolicies") == kind.Resource && p.Name == name
 		})
 		if !named {
 			found = append(found, fmt.Sprintf("%s %s/%s", kind, namespace, name))

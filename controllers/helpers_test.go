@@ -18,6 +18,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/env"
 	"github.com/lethe-dev/lethe/test/kcm"
+	"github.com/lethe-dev/lethe/test/kstatus"
 )
 
 type runtimeObject = runtime.Object
@@ -115,6 +116,9 @@ func (w *world) isNow(object client.Object, wanted string) error {
 	kind, rest, _ := strings.Cut(wanted, "=")
 	value, reason, _ := strings.Cut(rest, "/")
 	c := meta.FindStatusCondition(conditions, kind)
+	if c == nil && value == string(metav1.ConditionFalse) && observed == object.GetGeneration() && (kind == v1alpha1.ConditionStalled || kind == v1alpha1.ConditionReconciling) {
+		return nil // it is there only while it is True
+	}
 	if c == nil || string(c.Status) != value || (reason != "" && c.Reason != reason) || c.ObservedGeneration != object.GetGeneration() ||
 		observed != object.GetGeneration() {
 		return fmt.Errorf("%s of %s is %+v (observed %d of %d)", wanted, object.GetName(), conditions, observed, object.GetGeneration())
@@ -131,7 +135,7 @@ func (w *world) becomes(object client.Object, wanted string) {
 
 func (w *world) checkConditions(object client.Object) {
 	w.t.Helper()
-	kinds := []string{v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled}
+	kinds := []string{v1alpha1.ConditionReady}
 	switch object.(type) {
 	case *v1alpha1.Tenant:
 		kinds = append(kinds, v1alpha1.ConditionNamespacesReady, v1alpha1.ConditionIsolationReady, v1alpha1.ConditionKeysReady, v1alpha1.ConditionInUse)
@@ -146,14 +150,11 @@ func (w *world) checkConditions(object client.Object) {
 			w.t.Errorf("%s has no condition %s", object.GetName(), kind)
 		case c.ObservedGeneration > object.GetGeneration():
 			w.t.Errorf("%s speaks of a generation to come", kind)
-		case c.Status != metav1.ConditionTrue && c.Message == "" && kind != v1alpha1.ConditionStalled:
+		case c.Status != metav1.ConditionTrue && c.Message == "":
 			w.t.Errorf("%s=%s says nothing", kind, c.Status)
 		}
 	}
-	if meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReady) &&
-		(meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled) || meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReconciling)) {
-		w.t.Errorf("%s is Ready and not at rest: %+v", object.GetName(), conditions)
-	}
+	kstatus.Check(w.t, object)
 }
 
 // gone waits until an object does not exist.

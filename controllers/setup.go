@@ -63,6 +63,8 @@ type Options struct {
 	OrphansEvery, OrphansAfter time.Duration
 	// Settle is how long a new generation of a bot may take before a status says that it is on its way. Defaults to a minute.
 	Settle time.Duration
+	// Grace is how long what was applied together may take to come right by itself. Defaults to ApplyGrace.
+	Grace time.Duration
 	// Pace is the time between two passes over one object in the long run, however often it changes. Defaults to a second.
 	Pace time.Duration
 }
@@ -74,6 +76,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	if o.Settle == 0 {
 		o.Settle = time.Minute
+	}
+	if o.Grace == 0 {
+		o.Grace = ApplyGrace
 	}
 	if o.Pace == 0 {
 		o.Pace = time.Second
@@ -112,9 +117,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}{
 		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Foreign: foreign, KeysNamespace: o.KeysNamespace,
 			Orphans: sweep, Doubts: doubts},
-		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle, Orphans: sweep,
+		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle, Grace: o.Grace, Orphans: sweep,
 			Doubts: doubts},
-		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Orphans: sweep, Doubts: doubts},
+		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Grace: o.Grace, Orphans: sweep, Doubts: doubts},
 		&DataRetentionPolicyReconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
 	}
 	queues := newQueues(mgr.GetCache(), mgr.GetControllerOptions().MaxConcurrentReconciles, o.Pace)

@@ -192,6 +192,24 @@ func writeStatus(ctx context.Context, c client.Client, before, after client.Obje
 
 func sameStatus[S any](before, after S) bool { return equality.Semantic.DeepEqual(before, after) }
 
+// ApplyGrace is how long a bot or a store may be without its Tenant before that is said to need a person: what is applied together
+// comes in any order.
+const ApplyGrace = 2 * time.Minute
+
+// graceLeft is how much of the grace is left to an object that was made, or was ready, a while ago.
+func graceLeft(object client.Object, conditions []metav1.Condition, now time.Time, grace time.Duration) time.Duration {
+	since := object.GetCreationTimestamp().Time
+	if ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady); ready != nil {
+		if ready.Status == metav1.ConditionTrue {
+			return grace
+		}
+		if ready.LastTransitionTime.After(since) {
+			since = ready.LastTransitionTime.Time
+		}
+	}
+	return max(0, grace-now.Sub(since))
+}
+
 // tell sends an event for each condition that went wrong or came right, once, after the status says so. A condition that is
 // right from the start is no news.
 func tell(recorder events.EventRecorder, object client.Object, before, after []metav1.Condition) {
@@ -213,7 +231,11 @@ func tell(recorder events.EventRecorder, object client.Object, before, after []m
 		}
 		if !told[now.Reason] {
 			told[now.Reason] = true
-			recorder.Eventf(object, nil, kind, now.Reason, "Reconcile", "%s", now.Message)
+			note := fmt.Sprintf("condition %s is %s, and says more", now.Type, now.Status)
+			if about := status.See(after, now.Type); about != nil && about.Type != now.Type {
+				note = fmt.Sprintf("condition %s is %s, and condition %s says more", now.Type, now.Status, about.Type)
+			}
+			recorder.Eventf(object, nil, kind, now.Reason, "Reconcile", "%s", note)
 		}
 	}
 }

@@ -63,6 +63,7 @@ type world struct {
 	keys    *keyserverDouble
 	kcm     *kcm.Controllers
 	settle  time.Duration
+	grace   time.Duration      // for what is applied together
 	resync  time.Duration      // 0: controller-runtime's own, hours
 	pace    time.Duration      // of passes over one object
 	clock   clock.PassiveClock // nil: the real one
@@ -84,7 +85,7 @@ const resyncEvery = 300 * time.Millisecond
 // newWorld starts a manager. Everything that the test leaves behind is removed at its end.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond, addresses: "10.96.0.7\n", pace: time.Millisecond, budget: 32 << 20}
+	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond, grace: time.Millisecond, addresses: "10.96.0.7\n", pace: time.Millisecond, budget: 32 << 20}
 	w.keys = newKeyserverDouble(testEnv.AsServiceAccount(t, env.SystemNamespace, resources.ServiceAccountKeyserver), testEnv.Client)
 	w.kcm = &kcm.Controllers{Client: w.cluster}
 	w.publishCA("first")
@@ -119,7 +120,7 @@ func (w *world) start(cut *wire) {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := Setup(ctx, mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Clock: w.clock, Pace: w.pace,
+	if err := Setup(ctx, mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Grace: w.grace, Clock: w.clock, Pace: w.pace,
 		Changes: changes, OrphansEvery: w.every, OrphansAfter: orphansSoon}); err != nil {
 		w.t.Fatal(err)
 	}

@@ -121,7 +121,6 @@ type Credential struct {
 	// delivery of the value. Defaults to File. Env is for images that read nothing else: the container runtime writes the
 	// value to the node's disk, so erasing it there cannot be claimed. It needs kubelet 1.35 or newer on every node the bot may run on.
 	// +optional
-	// +kubebuilder:default=File
 	Delivery CredentialDelivery `json:"delivery,omitempty"`
 
 	// envName is the environment variable, for delivery Env.
@@ -465,10 +464,10 @@ type BotDeployment struct {
 	// +required
 	Spec BotDeploymentSpec `json:"spec,omitzero"`
 
-	// status is what was observed. A bot begins with conditions that say it is being worked on, so that nothing takes it
-	// for ready, and the manager need not write them first.
+	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing takes it for
+	// ready, whether the manager runs or not.
 	// +optional
-	// +kubebuilder:default={conditions: {{type: Ready, status: "Unknown", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: Reconciling, status: "True", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: Stalled, status: "False", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: IsolationReady, status: "Unknown", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: CredentialsReady, status: "Unknown", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: WorkloadReady, status: "Unknown", reason: Pending, message: "Waiting for the manager.", lastTransitionTime: "1970-01-01T00:00:00Z"}}}
+	// +kubebuilder:default={"observedGeneration":-1,"conditions":{{"type":"Ready","status":"Unknown","reason":"Pending","message":"Waiting for the manager to look at it.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Reconciling","status":"True","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"IsolationReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"CredentialsReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"WorkloadReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"}}}
 	Status BotDeploymentStatus `json:"status,omitzero"`
 }
 

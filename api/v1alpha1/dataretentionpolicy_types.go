@@ -47,7 +47,7 @@ type TenantOverride struct {
 // RetentionRule is one sentence of the privacy policy.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.deleteWithin) || !has(self.deleteWithin.minutes) || self.deleteWithin.minutes >= 60",message="a store is swept once in an hour, so that no shorter time can be promised: write hours: 1 or more, or minutes from 60 on",fieldPath=".deleteWithin.minutes"
-// +kubebuilder:validation:XValidation:rule="self.basis != 'RecordAge' || has(self.retainFor)",message="retainFor is required when basis is RecordAge"
+// +kubebuilder:validation:XValidation:rule="(has(self.basis) && self.basis != 'RecordAge') || has(self.retainFor)",message="retainFor is required when basis is RecordAge"
 // +kubebuilder:validation:XValidation:rule="self.dataClass.matches('^[A-Z][A-Za-z0-9]*$')",message="write a class as Conversations: letters and digits, a capital first (the value is not repeated here)",fieldPath=".dataClass"
 // +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be lower-case letters, digits and dashes (the value is not repeated here)",fieldPath=".name"
 type RetentionRule struct {
@@ -63,7 +63,6 @@ type RetentionRule struct {
 
 	// basis of the clock. Defaults to RecordAge.
 	// +optional
-	// +kubebuilder:default=RecordAge
 	Basis RuleBasis `json:"basis,omitempty"`
 
 	// retainFor this long; after it a record may go.
@@ -73,12 +72,10 @@ type RetentionRule struct {
 	// deleteWithin this much clock time after retainFor; after it a record is overdue. At least an hour, which is how often stores are
 	// swept. Defaults to 24 hours.
 	// +optional
-	// +kubebuilder:default={hours: 24}
 	DeleteWithin *Slack `json:"deleteWithin,omitempty"`
 
 	// action on an expired record. Defaults to Delete.
 	// +optional
-	// +kubebuilder:default=Delete
 	Action RuleAction `json:"action,omitempty"`
 
 	// tenantOverrides shorten the window for single tenants; they can never lengthen it. Where a Tenant has an override of its
@@ -136,6 +133,12 @@ type DataRetentionPolicyStatus struct {
 	// +optional
 	Overdue int64 `json:"overdue,omitempty"`
 
+	// overdueRows is overdue in a word for the column OVERDUE: the number, 0 where measurements of all stores show that none is,
+	// or unknown.
+	// +optional
+	// +kubebuilder:validation:MaxLength=20
+	OverdueRows string `json:"overdueRows,omitempty"`
+
 	// oldestOverdueSeconds is how long the worst row has been overdue.
 	// +optional
 	OldestOverdueSeconds int64 `json:"oldestOverdueSeconds,omitempty"`
@@ -154,7 +157,7 @@ type DataRetentionPolicyStatus struct {
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
 // +kubebuilder:printcolumn:name="Stores",type=integer,JSONPath=`.status.matched`
 // +kubebuilder:printcolumn:name="Compliant",type=string,JSONPath=`.status.conditions[?(@.type=="Compliant")].status`
-// +kubebuilder:printcolumn:name="Overdue",type=integer,JSONPath=`.status.overdue`
+// +kubebuilder:printcolumn:name="Overdue",type=string,JSONPath=`.status.overdueRows`
 // +kubebuilder:printcolumn:name="Worst store",type=string,priority=1,JSONPath=`.status.worstStore`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type DataRetentionPolicy struct {
@@ -167,8 +170,10 @@ type DataRetentionPolicy struct {
 	// +required
 	Spec DataRetentionPolicySpec `json:"spec,omitzero"`
 
-	// status is what was observed.
+	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing takes it for
+	// ready, whether the manager runs or not.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1,"overdueRows":"unknown","conditions":{{"type":"Ready","status":"Unknown","reason":"Pending","message":"Waiting for the manager to look at it.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Reconciling","status":"True","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Compliant","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"}}}
 	Status DataRetentionPolicyStatus `json:"status,omitzero"`
 }
 

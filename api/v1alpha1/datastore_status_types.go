@@ -301,6 +301,11 @@ type DataStoreStatus struct {
 	// +optional
 	Overdue int64 `json:"overdue,omitempty"`
 
+	// overdueRows is overdue in a word for the column OVERDUE: the number, 0 where a measurement shows that none is, or unknown.
+	// +optional
+	// +kubebuilder:validation:MaxLength=20
+	OverdueRows string `json:"overdueRows,omitempty"`
+
 	// oldestOverdueSeconds is how long the worst row of all rules has been overdue.
 	// +optional
 	OldestOverdueSeconds int64 `json:"oldestOverdueSeconds,omitempty"`

@@ -119,7 +119,6 @@ type Identifier string
 type Table struct {
 	// schema of the table. Defaults to public.
 	// +optional
-	// +kubebuilder:default=public
 	Schema Identifier `json:"schema,omitempty"`
 
 	// name of the table.
@@ -189,7 +188,6 @@ type Dataset struct {
 type Exemption struct {
 	// schema of the table. Defaults to public.
 	// +optional
-	// +kubebuilder:default=public
 	Schema Identifier `json:"schema,omitempty"`
 
 	// table that is exempt.
@@ -431,7 +429,7 @@ type DataStoreSpec struct {
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Approved",type=string,JSONPath=`.status.conditions[?(@.type=="Approved")].status`
 // +kubebuilder:printcolumn:name="Compliant",type=string,JSONPath=`.status.conditions[?(@.type=="Compliant")].status`
-// +kubebuilder:printcolumn:name="Overdue",type=integer,JSONPath=`.status.overdue`
+// +kubebuilder:printcolumn:name="Overdue",type=string,JSONPath=`.status.overdueRows`
 // +kubebuilder:printcolumn:name="Measured",type=date,JSONPath=`.status.measuredAt`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -445,8 +443,10 @@ type DataStore struct {
 	// +required
 	Spec DataStoreSpec `json:"spec,omitzero"`
 
-	// status is what was observed.
+	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing takes it for
+	// ready, whether the manager runs or not.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1,"overdueRows":"unknown","conditions":{{"type":"Ready","status":"Unknown","reason":"Pending","message":"Waiting for the manager to look at it.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Reconciling","status":"True","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"CredentialsReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Reachable","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"CoverageComplete","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Approved","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Compliant","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"}}}
 	Status DataStoreStatus `json:"status,omitzero"`
 }
 

@@ -79,7 +79,6 @@ type SealedValue string
 type EgressPort struct {
 	// protocol of the port. Defaults to TCP.
 	// +optional
-	// +kubebuilder:default=TCP
 	// +kubebuilder:validation:Enum=TCP;UDP
 	Protocol string `json:"protocol,omitempty"`
 

@@ -193,7 +193,6 @@ type EgressLimit struct {
 type EgressPortRange struct {
 	// protocol of the ports. Defaults to TCP.
 	// +optional
-	// +kubebuilder:default=TCP
 	// +kubebuilder:validation:Enum=TCP;UDP
 	Protocol string `json:"protocol,omitempty"`
 
@@ -232,20 +231,18 @@ type ForeignObject struct {
 
 // ForeignNetworkPolicy names a network policy of another hand.
 //
-// +kubebuilder:validation:XValidation:rule="self.group.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the group of an API such as cilium.io (the value is not repeated here)",fieldPath=".group"
-// +kubebuilder:validation:XValidation:rule="self.resource.matches('^[a-z]+$')",message="must be the plural of a kind in lower case such as ciliumnetworkpolicies (the value is not repeated here)",fieldPath=".resource"
+// +kubebuilder:validation:XValidation:rule="!has(self.group) || self.group.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the group of an API such as cilium.io (the value is not repeated here)",fieldPath=".group"
+// +kubebuilder:validation:XValidation:rule="!has(self.resource) || self.resource.matches('^[a-z]+$')",message="must be the plural of a kind in lower case such as ciliumnetworkpolicies (the value is not repeated here)",fieldPath=".resource"
 // +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of a network policy (the value is not repeated here)",fieldPath=".name"
 type ForeignNetworkPolicy struct {
 	// group of its kind. Defaults to networking.k8s.io.
 	// +optional
-	// +kubebuilder:default=networking.k8s.io
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Group string `json:"group,omitempty"`
 
 	// resource is the plural of its kind, in lower case. Defaults to networkpolicies.
 	// +optional
-	// +kubebuilder:default=networkpolicies
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Resource string `json:"resource,omitempty"`
@@ -535,8 +532,10 @@ type Tenant struct {
 	// +required
 	Spec TenantSpec `json:"spec,omitzero"`
 
-	// status is what was observed.
+	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing takes it for
+	// ready, whether the manager runs or not.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1,"conditions":{{"type":"Ready","status":"Unknown","reason":"Pending","message":"Waiting for the manager to look at it.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Reconciling","status":"True","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"NamespacesReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"IsolationReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"KeysReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"ChangesPaused","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"InUse","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"}}}
 	Status TenantStatus `json:"status,omitzero"`
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -52,7 +53,7 @@ func (s *compiledStore) words() string {
 	if len(s.store.Spec.Exempt) > 0 {
 		say("\nNever touched, each for a reason:")
 		for _, e := range s.store.Spec.Exempt {
-			say("  %s.%s: %s", e.Schema, e.Table, e.Reason)
+			say("  %s.%s: %s", cmp.Or(e.Schema, "public"), e.Table, e.Reason)
 		}
 	}
 	s.sayRelations(say)

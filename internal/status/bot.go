@@ -20,6 +20,10 @@ const (
 	ReasonPlaintextInSpec = "PlaintextInSpec"
 	ReasonRunning         = "Running"
 	ReasonSuspended       = "Suspended"
+	// ReasonTenantSuspended: the Tenant stopped the bot, and that is as it is written.
+	ReasonTenantSuspended = "TenantSuspended"
+	// ReasonTenantDeleting: the Tenant is being deleted, which waits for the bot.
+	ReasonTenantDeleting = "TenantDeleting"
 )
 
 // Suspension says who stopped a bot.
@@ -112,27 +116,22 @@ func botSummary(o BotObserved) []metav1.Condition {
 	w := o.Workload
 	switch {
 	case o.Problem != nil:
-		return Summary(o.Problem, true, "")
+		return Summary(o.Problem, true, "", "")
 	case w == nil:
-		return Summary(nil, true, "Waiting for the first visit to end.")
+		return Summary(nil, true, "", "Waiting for the first visit to end.")
 	case !w.Done && w.Overdue:
-		return Summary(&Problem{Reason: w.Reason, Message: w.Message, Stalled: true}, true, "")
+		return Summary(&Problem{Reason: w.Reason, Message: w.Message, Stalled: true}, true, "", "")
 	case !w.Done:
-		return Summary(&Problem{Reason: w.Reason, Message: w.Message}, true, "")
+		return Summary(&Problem{Reason: w.Reason, Message: w.Message}, true, "", "")
 	case o.Suspended == SuspendedByTenant:
-		conditions := Summary(nil, false, "")
-		conditions[0] = condition(v1alpha1.ConditionReady, metav1.ConditionFalse, "TenantSuspended",
-			"The Tenant is suspended, and all its bots with it.")
-		return conditions
+		return Summary(nil, false, ReasonTenantSuspended, "The Tenant is suspended, and all its bots with it.")
 	case o.Suspended == StoppedWithTenant:
-		conditions := Summary(nil, false, "")
-		conditions[0] = condition(v1alpha1.ConditionReady, metav1.ConditionFalse, "TenantDeleting",
-			"The Tenant is being deleted: the bot has no pod and gets no credentials. Its own keys are destroyed when it is deleted.")
-		return conditions
+		return Summary(&Problem{Reason: ReasonTenantDeleting, Message: "The Tenant is being deleted: the bot has no pod and gets no credentials. Its own keys are destroyed when it is deleted."},
+			true, "", "")
 	case o.Suspended == SuspendedBySpec:
-		return Summary(nil, false, "The bot is suspended: it has no pod, and keeps everything else.")
+		return Summary(nil, false, ReasonSuspended, "The bot is suspended: it has no pod, and keeps everything else.")
 	default:
-		return Summary(nil, false, "The pod of the present revision is ready.")
+		return Summary(nil, false, ReasonReady, "The bot runs as the spec asks.")
 	}
 }
 

@@ -1,7 +1,6 @@
 package status
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -76,14 +75,12 @@ func Policy(o PolicyObserved) (v1alpha1.DataRetentionPolicyStatus, []metav1.Cond
 		v[v1alpha1.ConditionCompliant] = yes(ReasonCompliant, "measured in every store, and nothing is overdue")
 	}
 	compliant := v[v1alpha1.ConditionCompliant]
-	var p *Problem
-	switch problems := messages(o.Problems); {
-	case len(problems) > 0:
-		p = &Problem{Reason: ReasonRuleRefused, Message: strings.Join(problems, "; "), Stalled: true}
-	case compliant.Status != metav1.ConditionTrue:
-		p = &Problem{Reason: compliant.Reason, Message: compliant.Message}
+	out.OverdueRows = overdueRows(out.Overdue, compliant.Status)
+	// The policy is in force as it is written as soon as its rules can be: whether the promise is kept is Compliant's to say.
+	summary := Summary(nil, false, orElse(compliantReason(compliant), ReasonReady), inForce(compliant))
+	if problems := messages(o.Problems); len(problems) > 0 {
+		summary = Summary(&Problem{Reason: ReasonRuleRefused, Message: strings.Join(problems, "; "), Stalled: true}, false, "", "")
 	}
-	summary := Summary(p, false, fmt.Sprintf("kept in all %d store(s)", out.Matched))
 	return out, append(summary, conditions(v)...)
 }
 
@@ -123,7 +120,7 @@ func shareOf(s *v1alpha1.DataStore, policy string) storeShare {
 	case c.Status == metav1.ConditionTrue:
 		out.kept = measured > 0
 	default:
-		out.kept = c.Status == metav1.ConditionFalse && c.Reason == ReasonOverdue && measured > 0 && good
+		out.kept = (c.Status == metav1.ConditionFalse && c.Reason == ReasonOverdue || c.Reason == ReasonUngoverned || c.Reason == ReasonUncoveredTable) && measured > 0 && good
 	}
 	return out
 }

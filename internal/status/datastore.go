@@ -39,6 +39,8 @@ const (
 	ReasonUndeclaredRelation = "UndeclaredRelation"
 	// ReasonLimitReached: there is more than a report or a status holds, and what was left out is unknown.
 	ReasonLimitReached = "LimitReached"
+	// ReasonAudit of Ready: the store is measured, and no policy deletes from it.
+	ReasonAudit = "Audit"
 )
 
 // Verdict is the state of one condition.
@@ -67,8 +69,9 @@ type StoreObserved struct {
 	Refusal *Problem
 	// Problem is what stopped this pass; nil when nothing did.
 	Problem *Problem
-	// Credentials is the verdict about the store's password.
+	// Credentials is the verdict about the store's password. Retried says that it comes right by itself where it is not.
 	Credentials Verdict
+	Retried     bool
 	// Result and Content of the plan in force; nil with a Refusal.
 	Result  *plan.Result
 	Content string
@@ -78,12 +81,13 @@ type StoreObserved struct {
 	StaleAfter time.Duration
 }
 
-// Store computes a DataStore's conditions. Unknown is failing: Ready is True only when every other condition is.
+// Store computes a DataStore's conditions. Ready says whether the store is in force as it is written, and Compliant alone whether
+// the promise is kept. Unknown is failing.
 func Store(o StoreObserved) []metav1.Condition {
 	v := map[string]Verdict{v1alpha1.ConditionCredentialsReady: o.Credentials}
 	if o.Refusal != nil {
 		for _, c := range []string{v1alpha1.ConditionReachable, v1alpha1.ConditionCoverageComplete, v1alpha1.ConditionApproved, v1alpha1.ConditionCompliant} {
-			v[c] = unknown(ReasonNotPlanned, "the store has no plan: %s", o.Refusal.Message)
+			v[c] = unknown(ReasonNotPlanned, "%s", see(v1alpha1.ConditionReady))
 		}
 		summaryOf(v, o.Refusal)
 		return conditions(v)
@@ -91,7 +95,7 @@ func Store(o StoreObserved) []metav1.Condition {
 	v[v1alpha1.ConditionReachable] = storeReachable(o)
 	v[v1alpha1.ConditionCoverageComplete] = storeCoverage(o)
 	v[v1alpha1.ConditionApproved] = storeApproved(o)
-	v[v1alpha1.ConditionCompliant] = storeCompliant(o)
+	v[v1alpha1.ConditionCompliant] = toldElsewhere(storeCompliant(o), o, v)
 	if o.Problem != nil {
 		summaryOf(v, o.Problem)
 		return conditions(v)
@@ -102,7 +106,7 @@ func Store(o StoreObserved) []metav1.Condition {
 
 // summaryOf lets one problem name Ready, Reconciling and Stalled.
 func summaryOf(v map[string]Verdict, p *Problem) {
-	for _, c := range Summary(p, false, "") {
+	for _, c := range Summary(p, false, "", "") {
 		v[c.Type] = Verdict{c.Status, c.Reason, c.Message}
 	}
 }
@@ -128,34 +132,31 @@ func reached(reason string) (talked, known bool) {
 	}
 }
 
-// summarise sets Ready, Reconciling and Stalled out of the others.
+// summarise sets Ready, Reconciling and Stalled: whether the store is in force as it is written. What it measures, and what waits to
+// be approved, keeps no store from being that.
 func summarise(o StoreObserved, v map[string]Verdict) {
 	problems := messages(o.Result.Problems)
-	approved := v[v1alpha1.ConditionApproved]
-	// Approval holds a store back only where a rule enforces, or where the database is another than the one approved.
-	waiting := approved.Status != metav1.ConditionTrue && (o.Result.Waiting || approved.Reason == report.ReasonIdentityChanged)
+	credentials, reachable := v[v1alpha1.ConditionCredentialsReady], v[v1alpha1.ConditionReachable]
+	approved, compliant := v[v1alpha1.ConditionApproved], v[v1alpha1.ConditionCompliant]
 	type step struct {
 		failing bool
 		verdict Verdict
 		stuck   bool // until a person changes something
 	}
-	credentials, reachable := v[v1alpha1.ConditionCredentialsReady], v[v1alpha1.ConditionReachable]
-	coverage, compliant := v[v1alpha1.ConditionCoverageComplete], v[v1alpha1.ConditionCompliant]
 	steps := []step{
-		{credentials.Status != metav1.ConditionTrue, credentials, credentials.Status == metav1.ConditionFalse},
+		{credentials.Status != metav1.ConditionTrue, credentials, credentials.Status == metav1.ConditionFalse && !o.Retried},
 		{reachable.Status == metav1.ConditionFalse, reachable, reachable.Reason != report.ReasonUnreachable},
 		{len(problems) > 0, no(ReasonPlanProblem, "%s", joined(problems, len(problems), "; ")), true},
-		{coverage.Status == metav1.ConditionFalse, coverage, true},
-		{waiting, approved, true},
-		{compliant.Status != metav1.ConditionTrue, compliant, compliantIsStuck(compliant.Reason)},
-		{reachable.Status != metav1.ConditionTrue, reachable, false},
-		{coverage.Status != metav1.ConditionTrue, coverage, false},
+		{approved.Reason == report.ReasonIdentityChanged, approved, true},
+		// Nobody has looked yet at the store as it is now.
+		{reachable.Status != metav1.ConditionTrue && o.Measured.MeasuredAt == nil, reachable, false},
+		{compliant.Reason == ReasonPlanChanged, compliant, false},
+		{misfit(o.Measured.Rules) != "", no(misfit(o.Measured.Rules), "%s", see(v1alpha1.ConditionCompliant)), true},
+		{compliant.Reason == ReasonLimitReached, compliant, true},
 	}
-	v[v1alpha1.ConditionReady] = yes(ReasonReady, "every table is covered, every rule was measured, and nothing is overdue")
-	v[v1alpha1.ConditionReconciling] = no(ReasonSettled, "the next sweep measures again")
-	v[v1alpha1.ConditionStalled] = no(ReasonNotStalled, "")
 	i := slices.IndexFunc(steps, func(s step) bool { return s.failing })
 	if i < 0 {
+		v[v1alpha1.ConditionReady] = storeInForce(o, v)
 		return
 	}
 	// The first step that fails names Ready; the first that waits for a person names Stalled.
@@ -166,11 +167,6 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 		return
 	}
 	v[v1alpha1.ConditionReconciling] = yes(first.Reason, "%s", first.Message)
-}
-
-// compliantIsStuck says whether only a person can make a store compliant.
-func compliantIsStuck(reason string) bool {
-	return reason == ReasonUnknownAge || reason == ReasonUnknownTenant || reason == ReasonUngoverned || reason == ReasonLimitReached
 }
 
 func storeReachable(o StoreObserved) Verdict {

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/test/kstatus"
 )
 
 var storeNow = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
@@ -52,9 +54,18 @@ func states(conditions []metav1.Condition) map[string]string {
 	return out
 }
 
+// messagesOf conditions, a line each.
+func messagesOf(conditions []metav1.Condition) string {
+	var lines []string
+	for _, c := range conditions {
+		lines = append(lines, c.Message)
+	}
+	return strings.Join(lines, "\n")
+}
+
 func TestStore(t *testing.T) {
 	fine := map[string]string{
-		"Ready": "True Ready", "Reconciling": "False Settled", "Stalled": "False NotStalled", "CredentialsReady": "True Stored",
+		"Ready": "True Ready", "CredentialsReady": "True Stored",
 		"Reachable": "True Connected", "CoverageComplete": "True Complete", "Approved": "True Approved", "Compliant": "True Compliant",
 	}
 	tests := map[string]struct {
@@ -72,7 +83,7 @@ func TestStore(t *testing.T) {
 			change: func(o *StoreObserved) {
 				o.Measured.LastSweep.Outcome, o.Measured.LastSweep.Attempt, o.Measured.LastSweep.Message = v1alpha1.SweepLost, 1, "lost"
 			},
-			want: map[string]string{"Ready": "False ReportLost", "Reconciling": "True ReportLost", "Reachable": "Unknown ReportLost", "Compliant": "Unknown ReportLost"},
+			want: map[string]string{"Ready": "True ReportLost", "Reachable": "Unknown ReportLost", "Compliant": "Unknown ReportLost"},
 		},
 		"an unreachable store is unknown and goes on being tried": {
 			change: func(o *StoreObserved) { failed(o, report.ReasonUnreachable) },
@@ -87,7 +98,7 @@ func TestStore(t *testing.T) {
 		},
 		"a refused lease says nothing about the store": {
 			change: func(o *StoreObserved) { failed(o, report.ReasonLeaseRefused) },
-			want: map[string]string{"Ready": "False LeaseRefused", "Reconciling": "True LeaseRefused", "Reachable": "Unknown LeaseRefused",
+			want: map[string]string{"Ready": "True LeaseRefused", "Reachable": "Unknown LeaseRefused",
 				"Compliant": "Unknown LeaseRefused"},
 		},
 		"a changed plan makes the measurement unknown": {
@@ -99,28 +110,42 @@ func TestStore(t *testing.T) {
 		},
 		"and then it is unknown": {
 			change: func(o *StoreObserved) { o.Now = o.Measured.MeasuredAt.Add(o.StaleAfter) },
-			want:   map[string]string{"Ready": "False Stale", "Reconciling": "True Stale", "Compliant": "Unknown Stale"},
+			want:   map[string]string{"Ready": "True Stale", "Compliant": "Unknown Stale"},
 		},
 		"overdue rows": {
 			change: func(o *StoreObserved) { o.Measured.Rules[0].Overdue = 3 },
-			want:   map[string]string{"Ready": "False Overdue", "Reconciling": "True Overdue", "Compliant": "False Overdue"},
+			want:   map[string]string{"Ready": "True Overdue", "Compliant": "False Overdue"},
 			says:   "messages (privacy/conversations): 3 row(s)",
 		},
 		"a rule without a measurement is unknown, also when all others are fine": {
 			change: func(o *StoreObserved) { o.Measured.Rules = o.Measured.Rules[:1] },
-			want:   map[string]string{"Ready": "False NotMeasured", "Reconciling": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
+			want:   map[string]string{"Ready": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
 			says:   "contacts (privacy/contacts)",
 		},
 		"a dataset that could not be measured is unknown": {
 			change: func(o *StoreObserved) {
 				o.Measured.Rules[1].Reason, o.Measured.Rules[1].Message = "MissingColumn", "created_at"
 			},
-			want: map[string]string{"Ready": "False NotMeasured", "Reconciling": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
+			want: map[string]string{"Ready": "False MissingColumn", "Stalled": "True MissingColumn", "Compliant": "Unknown NotMeasured"},
 			says: "MissingColumn: created_at",
+		},
+		"a dataset that could not be deleted from is as it is written": {
+			change: func(o *StoreObserved) {
+				o.Measured.Rules[1].Reason, o.Measured.Rules[1].Message = "Guarded", "trigger keep refuses"
+			},
+			want: map[string]string{"Ready": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
+			says: "Guarded: trigger keep refuses",
+		},
+		"a keyserver that is away": {
+			change: func(o *StoreObserved) {
+				o.Credentials, o.Retried = no("KeyserverUnavailable", "it is asked again"), true
+			},
+			want: map[string]string{"Ready": "False KeyserverUnavailable", "Reconciling": "True KeyserverUnavailable", "CredentialsReady": "False KeyserverUnavailable"},
+			says: "it is asked again",
 		},
 		"rows without an age are not green": {
 			change: func(o *StoreObserved) { o.Measured.Rules[1].UnknownAge = 4 },
-			want:   map[string]string{"Ready": "False UnknownAge", "Stalled": "True UnknownAge", "Compliant": "Unknown UnknownAge"},
+			want:   map[string]string{"Ready": "True UnknownAge", "Compliant": "Unknown UnknownAge"},
 			says:   "contacts (privacy/contacts): 4 row(s)",
 		},
 		"rows of unknown tenants are counted, and no fault by themselves": {
@@ -130,12 +155,12 @@ func TestStore(t *testing.T) {
 			change: func(o *StoreObserved) {
 				o.Measured.Rules[1].UnknownTenant, o.Result.Unidentified = 4, []string{"acme"}
 			},
-			want: map[string]string{"Ready": "False UnknownTenant", "Stalled": "True UnknownTenant", "Compliant": "Unknown UnknownTenant"},
+			want: map[string]string{"Ready": "True UnknownTenant", "Compliant": "Unknown UnknownTenant"},
 			says: "acme",
 		},
 		"a dataset that no rule governs": {
 			change: func(o *StoreObserved) { o.Result.Ungoverned = []string{"files"} },
-			want:   map[string]string{"Ready": "False Ungoverned", "Stalled": "True Ungoverned", "CoverageComplete": "False Ungoverned"},
+			want:   map[string]string{"Ready": "True Ungoverned", "CoverageComplete": "False Ungoverned", "Compliant": "Unknown Ungoverned"},
 			says:   "files",
 		},
 		"a store that no policy governs": {
@@ -145,26 +170,26 @@ func TestStore(t *testing.T) {
 				}
 				o.Result.Ungoverned = []string{"contacts", "messages"}
 			},
-			want: map[string]string{"Ready": "False Ungoverned", "Stalled": "True Ungoverned", "CoverageComplete": "False Ungoverned",
+			want: map[string]string{"Ready": "True Ungoverned", "CoverageComplete": "False Ungoverned",
 				"Compliant": "Unknown Ungoverned", "Approved": "True NothingToApprove"},
 		},
 		"a table that is neither dataset nor exempt": {
 			change: func(o *StoreObserved) { o.Measured.Uncovered = []string{"public.drafts"} },
-			want:   map[string]string{"Ready": "False UncoveredTable", "Stalled": "True UncoveredTable", "CoverageComplete": "False UncoveredTable"},
+			want:   map[string]string{"Ready": "True UncoveredTable", "CoverageComplete": "False UncoveredTable", "Compliant": "Unknown UncoveredTable"},
 			says:   "public.drafts",
 		},
 		"a deletion that waits for approval": {
 			change: func(o *StoreObserved) {
 				o.Result.Waiting, o.Result.AwaitingApproval = true, []string{"messages: rows older than P30D (approved: P90D)"}
 			},
-			want: map[string]string{"Ready": "False AwaitingApproval", "Stalled": "True AwaitingApproval", "Approved": "False AwaitingApproval"},
+			want: map[string]string{"Ready": "True AwaitingApproval", "Approved": "False AwaitingApproval"},
 			says: "kubectl lethe approve",
 		},
 		"in Audit, approval does not hold a store back": {
 			change: func(o *StoreObserved) {
 				o.Result.Enforced, o.Result.AwaitingApproval = false, []string{"messages: rows older than P30D (approved: nothing)"}
 			},
-			want: map[string]string{"Approved": "False AwaitingApproval"},
+			want: map[string]string{"Ready": "True Audit", "Approved": "False AwaitingApproval"},
 		},
 		"another database than the one that was approved": {
 			change: func(o *StoreObserved) {
@@ -186,10 +211,11 @@ func TestStore(t *testing.T) {
 		"what waits for a person is said, also when something else comes first": {
 			change: func(o *StoreObserved) {
 				failed(o, report.ReasonUnreachable)
-				o.Result.Ungoverned = []string{"files"}
+				o.Result.Problems = []plan.Problem{{Message: "the window is under the floor"}}
 			},
-			want: map[string]string{"Ready": "False Unreachable", "Stalled": "True Ungoverned", "Reachable": "False Unreachable",
-				"CoverageComplete": "False Ungoverned", "Compliant": "Unknown Unreachable"},
+			want: map[string]string{"Ready": "False Unreachable", "Stalled": "True PlanProblem", "Reachable": "False Unreachable",
+				"Compliant": "Unknown Unreachable"},
+			says: "the window is under the floor",
 		},
 		"a store without a plan": {
 			change: func(o *StoreObserved) {
@@ -220,14 +246,11 @@ func TestStore(t *testing.T) {
 			if diff := cmp.Diff(want, states(got)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			ready := ""
-			for _, c := range got {
-				if c.Type == v1alpha1.ConditionReady {
-					ready = c.Message
-				}
-			}
-			if !strings.Contains(ready, tc.says) {
-				t.Errorf("Ready says %q, want %q in it", ready, tc.says)
+			s := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Name: "s", Generation: 1}, Status: v1alpha1.DataStoreStatus{ObservedGeneration: 1}}
+			Apply(&s.Status.Conditions, slices.Clone(got), 1, metav1.Now())
+			kstatus.Check(t, s)
+			if said := messagesOf(s.Status.Conditions); strings.Count(said, tc.says) != 1 && tc.says != "" {
+				t.Errorf("the conditions say\n%s\nwant %q in it once", said, tc.says)
 			}
 			if diff := cmp.Diff(got, Store(o)); diff != "" {
 				t.Errorf("the same observation gives other conditions:\n%s", diff)
@@ -386,55 +409,68 @@ func TestPolicy(t *testing.T) {
 		stores   []*v1alpha1.DataStore
 		problems []plan.Problem
 		want     v1alpha1.DataRetentionPolicyStatus
+		rows     string // status.overdueRows
 		states   map[string]string
 	}{
 		"no store is not green": {
-			states: map[string]string{"Compliant": "Unknown NoStore", "Ready": "False NoStore", "Reconciling": "True NoStore", "Stalled": "False NotStalled"},
+			rows:   "unknown",
+			states: map[string]string{"Compliant": "Unknown NoStore", "Ready": "True NoStore"},
 		},
 		"kept everywhere": {
+			rows:   "0",
 			stores: []*v1alpha1.DataStore{store("a", metav1.ConditionTrue, "Compliant", rule("p", 0, 0)), store("b", metav1.ConditionTrue, "Compliant", rule("p", 0, 0))},
 			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 2, Compliant: 2},
-			states: map[string]string{"Compliant": "True Compliant", "Ready": "True Ready", "Reconciling": "False Settled", "Stalled": "False NotStalled"},
+			states: map[string]string{"Compliant": "True Compliant", "Ready": "True Ready"},
 		},
 		"the worst store is the one that is overdue longest": {
+			rows: "11",
 			stores: []*v1alpha1.DataStore{
 				store("a", metav1.ConditionTrue, "Compliant", rule("p", 0, 0)), store("b", metav1.ConditionFalse, "Overdue", rule("p", 9, 60)),
 				store("c", metav1.ConditionFalse, "Overdue", rule("p", 2, 3600)), store("d", metav1.ConditionUnknown, "Stale", rule("p", 0, 0)),
 			},
 			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 4, Compliant: 1, Overdue: 11, OldestOverdueSeconds: 3600, WorstStore: "ns/c"},
-			states: map[string]string{"Compliant": "False Overdue", "Ready": "False Overdue", "Reconciling": "True Overdue", "Stalled": "False NotStalled"},
+			states: map[string]string{"Compliant": "False Overdue", "Ready": "True Overdue"},
 		},
 		"a store that was not measured is not green": {
+			rows:   "unknown",
 			stores: []*v1alpha1.DataStore{store("a", metav1.ConditionTrue, "Compliant", rule("p", 0, 0)), store("b", metav1.ConditionUnknown, "Stale", rule("p", 0, 0))},
 			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 2, Compliant: 1, WorstStore: "ns/b"},
-			states: map[string]string{"Compliant": "Unknown Unproven", "Ready": "False Unproven", "Reconciling": "True Unproven", "Stalled": "False NotStalled"},
+			states: map[string]string{"Compliant": "Unknown Unproven", "Ready": "True Unproven"},
 		},
 		"another policy's overdue rows are not this one's": {
+			rows:   "0",
 			stores: []*v1alpha1.DataStore{store("a", metav1.ConditionFalse, "Overdue", rule("other", 9, 60), rule("p", 0, 0))},
 			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 1, Compliant: 1},
-			states: map[string]string{"Compliant": "True Compliant", "Ready": "True Ready", "Reconciling": "False Settled", "Stalled": "False NotStalled"},
+			states: map[string]string{"Compliant": "True Compliant", "Ready": "True Ready"},
 		},
 		"a store without data of its classes proves nothing": {
+			rows:   "unknown",
 			stores: []*v1alpha1.DataStore{store("a", metav1.ConditionTrue, "Compliant", rule("other", 0, 0))},
 			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 1, WorstStore: "ns/a"},
-			states: map[string]string{"Compliant": "Unknown Unproven", "Ready": "False Unproven", "Reconciling": "True Unproven", "Stalled": "False NotStalled"},
+			states: map[string]string{"Compliant": "Unknown Unproven", "Ready": "True Unproven"},
 		},
 		"a refused rule waits for a person": {
+			rows:     "0",
 			stores:   []*v1alpha1.DataStore{store("a", metav1.ConditionTrue, "Compliant", rule("p", 0, 0))},
 			problems: []plan.Problem{{Message: "longer"}},
 			want:     v1alpha1.DataRetentionPolicyStatus{Matched: 1, Compliant: 1},
-			states:   map[string]string{"Compliant": "True Compliant", "Ready": "False RuleRefused", "Reconciling": "False Settled", "Stalled": "True RuleRefused"},
+			states:   map[string]string{"Compliant": "True Compliant", "Ready": "False RuleRefused", "Stalled": "True RuleRefused"},
 		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			got, conditions := Policy(PolicyObserved{Policy: "p", Stores: tc.stores, Problems: tc.problems})
+			tc.want.OverdueRows = tc.rows
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("sums (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(tc.states, states(conditions)); diff != "" {
 				t.Errorf("conditions (-want +got):\n%s", diff)
 			}
+			p := &v1alpha1.DataRetentionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "p", Generation: 1}, Status: got}
+			p.Status.ObservedGeneration = 1
+			Apply(&p.Status.Conditions, conditions, 1, metav1.Now())
+			kstatus.Check(t, p)
 		})
 	}
 }

@@ -61,7 +61,7 @@ func Tenant(o TenantObserved) []metav1.Condition {
 	if o.Contested != "" {
 		message += " " + o.Contested
 	}
-	conditions := Summary(worst, progressing, message)
+	conditions := Summary(worst, progressing, ReasonReady, message)
 	conditions = append(conditions,
 		Step(v1alpha1.ConditionNamespacesReady, first(o.Problems, v1alpha1.ConditionNamespacesReady), o.WalledIn, ReasonWalledIn,
 			"Every namespace is the tenant's and walled in."),
@@ -110,7 +110,6 @@ func deleting(problems []Problem, message string) []metav1.Condition {
 	return []metav1.Condition{
 		condition(v1alpha1.ConditionReady, metav1.ConditionFalse, ReasonDeleting, message),
 		condition(v1alpha1.ConditionReconciling, metav1.ConditionTrue, ReasonDeleting, message),
-		condition(v1alpha1.ConditionStalled, metav1.ConditionFalse, ReasonNotStalled, ""),
 	}
 }
 

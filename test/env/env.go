@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/test/kstatus"
 )
 
 // Names of the cluster that every test sees.
@@ -63,7 +64,8 @@ func Start(t testing.TB) *Env {
 	return e
 }
 
-// Main is a TestMain: it runs the tests of a package against one API server, which use hands to them.
+// Main is a TestMain: it runs the tests of a package against one API server, which use hands to them. Meanwhile Flux' own code looks
+// at every status that the manager writes.
 //
 //	func TestMain(m *testing.M) { os.Exit(env.Main(m, func(e *env.Env) { testEnv = e })) }
 func Main(m *testing.M, use func(*Env)) int {
@@ -72,8 +74,17 @@ func Main(m *testing.M, use func(*Env)) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	watcher, err := kstatus.Watch(e.Config, e.Scheme)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	use(e)
 	code := m.Run()
+	for _, problem := range watcher.End() {
+		fmt.Fprintln(os.Stderr, "a status that Flux takes for another:", problem)
+		code = 1
+	}
 	if err := e.Stop(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

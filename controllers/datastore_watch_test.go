@@ -128,7 +128,7 @@ func TestStoresAndPoliciesUnderAManager(t *testing.T) {
 		t.Fatalf("the plan does not know the policy: %+v", b.plan(job).Datasets[0])
 	}
 	b.finish(job, b.told(job, nil))
-	b.until("ready", func() error { return b.shows(s, "Ready", "True Ready") })
+	b.until("ready", func() error { return b.shows(s, "Ready", "True Audit") })
 	b.until("the policy is kept", func() error { return b.shows(p, "Ready", "True Ready") })
 
 	t.Run("a Job of the CronJob is read, too", func(t *testing.T) {
@@ -156,7 +156,7 @@ func TestStoresAndPoliciesUnderAManager(t *testing.T) {
 		job := b.next(s)
 		b.clock.SetTime(time.Now().Add(2 * time.Minute))
 		b.finish(job, b.told(job, nil))
-		b.until("ready", func() error { return b.shows(s, "Ready", "True Ready") })
+		b.until("ready", func() error { return b.shows(s, "Ready", "True Audit") })
 	})
 	t.Run("a deleted CronJob comes back", func(t *testing.T) {
 		cron := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: "chat-sweep"}}
@@ -187,7 +187,7 @@ func TestStoresAndPoliciesUnderAManager(t *testing.T) {
 		job := b.next(s)
 		b.clock.SetTime(time.Now().Add(3 * time.Minute))
 		b.finish(job, b.told(job, nil))
-		b.until("ready", func() error { return b.shows(s, "Ready", "True Ready") })
+		b.until("ready", func() error { return b.shows(s, "Ready", "True Audit") })
 		b.until("the policy is kept", func() error { return b.shows(p, "Ready", "True Ready") })
 	})
 	t.Run("a restart writes nothing", func(t *testing.T) {

@@ -110,6 +110,9 @@ func showConditions(metrics chan<- prometheus.Metric, kind string, object metav1
 	states := map[string]metav1.ConditionStatus{}
 	for _, condition := range conditionTypes[kind] {
 		states[condition] = metav1.ConditionUnknown
+		if (condition == v1alpha1.ConditionReconciling || condition == v1alpha1.ConditionStalled) && len(conditions) > 0 {
+			states[condition] = metav1.ConditionFalse // these two are there only while they are True
+		}
 	}
 	for _, c := range conditions {
 		states[c.Type] = c.Status

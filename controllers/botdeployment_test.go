@@ -162,7 +162,7 @@ func TestSuspension(t *testing.T) {
 	w.hasReplicas(bot, 1)
 
 	edit(w, tenant, func(t *v1alpha1.Tenant) { t.Spec.State = v1alpha1.TenantSuspended })
-	w.becomes(bot, "Ready=False/TenantSuspended")
+	w.becomes(bot, "Ready=True/TenantSuspended")
 	w.hasReplicas(bot, 0)
 	edit(w, tenant, func(t *v1alpha1.Tenant) { t.Spec.State = v1alpha1.TenantActive })
 	w.becomes(bot, "Ready=True")
@@ -407,7 +407,7 @@ func TestSpecThatKubernetesRefuses(t *testing.T) {
 	w.create(bot)
 	w.becomes(bot, "Stalled=True/"+ReasonRefused)
 	w.becomes(bot, "WorkloadReady=False/"+ReasonRefused)
-	c := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionStalled)
+	c := status.See(bot.Status.Conditions, v1alpha1.ConditionStalled)
 	if !strings.Contains(c.Message, "containers[].image must not be latest") {
 		t.Errorf("the message does not name the field, or was not cleaned: %q", c.Message)
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
 )
 
 // backlog is how many objects of one tenant wait.
@@ -181,7 +181,7 @@ func TestFullQuota(t *testing.T) {
 	bot := makeBot("small-a", "two")
 	w.create(bot)
 	w.becomes(bot, "Stalled=True/QuotaExceeded")
-	message := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionStalled).Message
+	message := status.See(bot.Status.Conditions, v1alpha1.ConditionStalled).Message
 	if !strings.Contains(message, "exceeded quota: lethe-objects, requested: count/serviceaccounts=1") {
 		t.Errorf("it says %q", message)
 	}

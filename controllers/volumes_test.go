@@ -19,6 +19,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
 )
 
 // makeKeeper is a bot with a volume.
@@ -155,7 +156,7 @@ func TestForeignVolumes(t *testing.T) {
 			w.becomes(bot, "WorkloadReady=False/"+ReasonForeignVolume)
 			w.notMounted(bot)
 			w.untouched(claim)
-			stalled := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionStalled)
+			stalled := status.See(bot.Status.Conditions, v1alpha1.ConditionStalled)
 			if !strings.Contains(stalled.Message, claim.Name) || !strings.Contains(stalled.Message, "spec.storage.claim.existing") {
 				t.Errorf("says %q", stalled.Message)
 			}
@@ -239,7 +240,7 @@ func TestNamespaceThatChangesHands(t *testing.T) {
 		if err := w.get(naming); err != nil {
 			return err
 		}
-		if m := meta.FindStatusCondition(naming.Status.Conditions, v1alpha1.ConditionStalled).Message; !strings.Contains(m, "another Tenant's that exists") {
+		if m := status.See(naming.Status.Conditions, v1alpha1.ConditionStalled).Message; !strings.Contains(m, "another Tenant's that exists") {
 			return errors.New(m)
 		}
 		return nil
@@ -291,7 +292,7 @@ func TestExistingVolumeIsTakenOver(t *testing.T) {
 		w.becomes(bot, "Stalled=True/"+ReasonForeignVolume)
 		w.notMounted(bot)
 		w.untouched(restored)
-		message := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionStalled).Message
+		message := status.See(bot.Status.Conditions, v1alpha1.ConditionStalled).Message
 		if !strings.Contains(message, fmt.Sprintf("kubectl -n adopt-a annotate pvc %s lethe.dev/adopt=%s", name, tenant.UID)) {
 			t.Errorf("says %q", message)
 		}

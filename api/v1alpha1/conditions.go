@@ -1,8 +1,9 @@
 package v1alpha1
 
-// Condition types. Ready, Reconciling and Stalled have the meaning that kstatus gives them: Ready says whether the
-// object does what its spec asks; Reconciling is True while the controller still works towards it; Stalled is True
-// when it cannot go on until a person changes something. All conditions of a kind are set on the first visit.
+// Condition types. Ready, Reconciling and Stalled have the meaning that kstatus gives them: Ready says whether the object is in force
+// as it is written; Reconciling is True while the controller still works towards that, or while it comes right by itself; Stalled is
+// True when it cannot go on until a person changes something. Reconciling and Stalled are there only while they are True. The status of
+// a new object says that nobody has looked at it. A message stands in one condition, which others name.
 const (
 	ConditionReady       = "Ready"
 	ConditionReconciling = "Reconciling"

@@ -17,6 +17,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/retention"
 )
 
 // gitOwners are labels and annotations that GitOps tools leave on what they apply.
@@ -102,6 +103,10 @@ func (s *shell) approve(ctx context.Context, name, output string, yes, leaveFile
 	return nil
 }
 
+// approvalOwner is the field manager of spec.approvedPlan. Flux takes away what managers whose names begin with kubectl have written,
+// and leaves what is this one's.
+const approvalOwner = client.FieldOwner("lethe-approve")
+
 // writeApproval writes what was shown, and only while the spec is still the one it was shown for.
 func writeApproval(ctx context.Context, c client.Client, store *v1alpha1.DataStore, approved v1alpha1.ApprovedPlan) error {
 	patch, err := json.Marshal([]map[string]any{
@@ -112,7 +117,7 @@ func writeApproval(ctx context.Context, c client.Client, store *v1alpha1.DataSto
 	if err != nil {
 		return fmt.Errorf("encode the approval: %w", err)
 	}
-	err = c.Patch(ctx, store, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner("kubectl-lethe"))
+	err = c.Patch(ctx, store, client.RawPatch(types.JSONPatchType, patch), approvalOwner)
 	if apierrors.IsInvalid(err) && strings.Contains(err.Error(), "the server rejected our request due to an error in our request") {
 		return errors.New("nothing was changed: the store's spec was changed meanwhile; look at it and approve again")
 	}
@@ -158,7 +163,7 @@ func pointerWords(p *v1alpha1.Period) string {
 	if p == nil {
 		return "-"
 	}
-	return periodWords(*p)
+	return retention.ISO(*p)
 }
 
 // printPatch writes the part of the manifest that changes.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/retention"
 )
 
 func newExplain(s *shell) *cobra.Command {
@@ -75,7 +76,7 @@ func (s *compiledStore) explainDataset(d plan.Dataset, say func(string, ...any))
 	}
 	if d.Floor != nil {
 		say("  The law asks to keep each record for at least %s (%s). Nothing deletes one earlier, nor a record that one of them refers to.",
-			periodWords(*d.Floor), d.LegalBasis)
+			retention.ISO(*d.Floor), d.LegalBasis)
 	}
 	if d.Problem != "" {
 		say("  Nothing is deleted from this table: %s", d.Problem)
@@ -92,13 +93,13 @@ func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string
 		}
 	}
 	say("  %s may go %s after its %s, and must be gone %s later (policy %s, rule %s).",
-		who, periodWords(r.RetainFor), d.Table.AgeColumn.Name, slackWords(r.DeleteWithin), r.Policy, r.Rule)
+		who, retention.ISO(r.RetainFor), d.Table.AgeColumn.Name, retention.ISOSlack(r.DeleteWithin), r.Policy, r.Rule)
 	for _, o := range r.Overrides {
 		kept := ""
 		if ids := keptLonger(d, r, o); len(ids) > 0 {
 			kept = "; those under " + strings.Join(ids, ", ") + " are kept longer, 'kubectl lethe plan' says why"
 		}
-		say("    Records of %s: %s%s.", o.Tenant, periodWords(o.RetainFor), kept)
+		say("    Records of %s: %s%s.", o.Tenant, retention.ISO(o.RetainFor), kept)
 	}
 	if r.Problem != "" {
 		say("    This cannot be kept: %s", r.Problem)

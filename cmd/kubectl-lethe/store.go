@@ -270,33 +270,6 @@ func tableName(t v1alpha1.Table) string {
 	return string(t.Schema) + "." + string(t.Name)
 }
 
-// periodWords writes a period as a person says it.
-func periodWords(p v1alpha1.Period) string {
-	return firstUnit([]unit{{p.Hours, "hour"}, {p.Days, "day"}, {p.Weeks, "week"}, {p.Months, "month"}, {p.Years, "year"}})
-}
-
-func slackWords(s v1alpha1.Slack) string {
-	return firstUnit([]unit{{s.Minutes, "minute"}, {s.Hours, "hour"}, {s.Days, "day"}})
-}
-
-type unit struct {
-	n    *int32
-	name string
-}
-
-func firstUnit(units []unit) string {
-	for _, u := range units {
-		if u.n == nil {
-			continue
-		}
-		if *u.n == 1 {
-			return "1 " + u.name
-		}
-		return fmt.Sprintf("%d %ss", *u.n, u.name)
-	}
-	return "a time that is not stated"
-}
-
 // problemLines says what a person must mend.
 func problemLines(result plan.Result) []string {
 	var out []string

@@ -161,7 +161,7 @@ func TestAnIdentifierThatWasNotApproved(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "plan-identifier.txt", c.ok("", "plan", "platform/chat").out)
-	if o := c.ok("", "explain", "platform/chat"); !strings.Contains(o.out, "Records of acme: 30 days; those under account-of-nobody are kept longer") {
+	if o := c.ok("", "explain", "platform/chat"); !strings.Contains(o.out, "Records of acme: P30D; those under account-of-nobody are kept longer") {
 		t.Errorf("explain does not say what is kept:\n%s", o.out)
 	}
 	c.ok("", "approve", "platform/chat", "--yes")
@@ -225,8 +225,8 @@ func TestVerify(t *testing.T) {
 	}{
 		"measured, and nothing is overdue": {func(*v1alpha1.DataStoreStatus) {}, ""},
 		"never looked at":                  {func(s *v1alpha1.DataStoreStatus) { s.Conditions = nil }, "NotLookedAt"},
-		"not compliant":                    {func(s *v1alpha1.DataStoreStatus) { s.Conditions[0].Status = metav1.ConditionFalse }, "Measured: message"},
-		"unknown":                          {func(s *v1alpha1.DataStoreStatus) { s.Conditions[0].Status = metav1.ConditionUnknown }, "Measured: message"},
+		"not compliant":                    {func(s *v1alpha1.DataStoreStatus) { s.Conditions[0].Status = metav1.ConditionFalse }, "message"},
+		"unknown":                          {func(s *v1alpha1.DataStoreStatus) { s.Conditions[0].Status = metav1.ConditionUnknown }, "message"},
 		"a condition of an earlier spec":   {func(s *v1alpha1.DataStoreStatus) { s.Conditions[0].ObservedGeneration-- }, "SpecChanged"},
 		"no measurement":                   {func(s *v1alpha1.DataStoreStatus) { s.MeasuredAt = nil }, "NotMeasured"},
 		"a measurement that is too old": {func(s *v1alpha1.DataStoreStatus) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
 )
 
 // verifyOptions say which stores are meant.
@@ -81,10 +83,10 @@ func (s *shell) verify(ctx context.Context, o *verifyOptions) error {
 		return errFailing
 	}
 	now, failing := s.now(), 0
-	w := newTable(s.output(), "NAMESPACE", "NAME", "VERDICT", "OVERDUE", "OLDEST", "MEASURED", "REASON")
+	w := newTable(s.output(), "NAMESPACE", "NAME", "VERDICT", "OVERDUE", "OLDEST", "MEASURED", "REASON", "MESSAGE")
 	for i := range stores {
 		st := &stores[i]
-		ok, reason := verdict(st, now, o.maxAge)
+		ok, reason, message := verdict(st, now, o.maxAge)
 		word := "compliant"
 		if !ok {
 			word = "FAILING"
@@ -98,7 +100,7 @@ func (s *shell) verify(ctx context.Context, o *verifyOptions) error {
 		if sec := st.Status.OldestOverdueSeconds; sec > 0 {
 			oldest = age(time.Duration(sec) * time.Second)
 		}
-		w.row(st.Namespace, st.Name, word, st.Status.Overdue, oldest, measured, reason)
+		w.row(st.Namespace, st.Name, word, overdue(st, ok), oldest, measured, reason, message)
 	}
 	if err := w.end(); err != nil {
 		return err
@@ -172,21 +174,32 @@ func (s *shell) storesToVerify(ctx context.Context, c client.Client, o *verifyOp
 }
 
 // verdict does not believe a condition alone: it must be of the spec as it is, and the measurement fresh.
-func verdict(s *v1alpha1.DataStore, now time.Time, maxAge time.Duration) (ok bool, reason string) {
+func verdict(s *v1alpha1.DataStore, now time.Time, maxAge time.Duration) (ok bool, reason, message string) {
 	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionCompliant)
 	switch {
-	case c == nil:
-		return false, "NotLookedAt: the manager has not looked at it yet"
+	case c == nil || s.Status.ObservedGeneration < 1:
+		return false, "NotLookedAt", "the manager has not looked at it yet"
 	case c.ObservedGeneration != s.Generation:
-		return false, "SpecChanged: the condition is about an earlier spec"
+		return false, "SpecChanged", "the condition is about an earlier spec"
 	case c.Status != metav1.ConditionTrue:
-		return false, c.Reason + ": " + c.Message
+		if told := status.See(s.Status.Conditions, v1alpha1.ConditionCompliant); told != nil {
+			message = told.Message
+		}
+		return false, c.Reason, message
 	case s.Status.MeasuredAt == nil:
-		return false, "NotMeasured: it was never measured"
+		return false, "NotMeasured", "it was never measured"
 	case now.Sub(s.Status.MeasuredAt.Time) > maxAge:
-		return false, "Stale: the last measurement is too old to count"
+		return false, "Stale", "the last measurement is too old to count"
 	case s.Status.Overdue > 0:
-		return false, "Overdue: records are overdue"
+		return false, "Overdue", "records are overdue"
 	}
-	return true, c.Reason
+	return true, c.Reason, ""
+}
+
+// overdue rows: none is only where that was shown.
+func overdue(s *v1alpha1.DataStore, compliant bool) string {
+	if s.Status.Overdue == 0 && !compliant {
+		return status.OverdueUnknown
+	}
+	return strconv.FormatInt(s.Status.Overdue, 10)
 }

@@ -127,7 +127,7 @@ func (b *brake) pass(ctx context.Context) (again bool, err error) {
 			h.until = later(h.until, b.holding(b.markOf(namespace), now))
 		}
 	}
-	over := b.changes.meter.Over(b.changes.limitOf, now)
+	over := b.changes.meter.Over(b.changes.limit, now)
 	var errs []error
 	count := 0
 	for tenant, h := range homes {
@@ -165,7 +165,7 @@ func (b *brake) decide(tenant string, h *home, isOver bool, now time.Time) time.
 	}
 	until := later(b.holding(b.paused[tenant], now), h.until)
 	if until.IsZero() && isOver {
-		until = b.changes.meter.Below(tenant, b.changes.limitOf(tenant)/2, now)
+		until = b.changes.meter.Below(tenant, b.changes.limit/2, now)
 		until = until.Add(time.Second - 1).Truncate(time.Second) // as it is written
 		pausesTotal.Inc()
 	}

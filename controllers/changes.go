@@ -107,7 +107,7 @@ func (c *Changes) count(object client.Object) {
 	if err != nil {
 		return // what was decoded can be encoded
 	}
-	if c.meter.Add(tenant, writes*size, c.clock.Now()) > c.limitOf(tenant) {
+	if c.meter.Add(tenant, writes*size, c.clock.Now()) > c.limit {
 		c.poke()
 	}
 }
@@ -134,8 +134,6 @@ func (c *Changes) isNew(kind int, version string) bool {
 	return true
 }
 
-// limitOf is how many bytes a Tenant may write.
-func (c *Changes) limitOf(string) int64 { return c.limit }
 
 func (c *Changes) poke() {
 	select {

@@ -66,14 +66,14 @@ func (m *Meter) Total(who string, now time.Time) int64 {
 }
 
 // Over names those that have written more than they may.
-func (m *Meter) Over(limit func(who string) int64, now time.Time) []string {
+func (m *Meter) Over(limit int64, now time.Time) []string {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	var over []string
 	n := m.number(now)
 	for who, a := range m.known {
 		a.advance(n)
-		if a.total > 0 && a.total > limit(who) {
+		if a.total > 0 && a.total > limit {
 			over = append(over, who)
 		}
 	}

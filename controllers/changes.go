@@ -134,7 +134,6 @@ func (c *Changes) isNew(kind int, version string) bool {
 	return true
 }
 
-
 func (c *Changes) poke() {
 	select {
 	case c.wake <- struct{}{}:

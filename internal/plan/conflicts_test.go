@@ -114,3 +114,23 @@ func deleting(r Result) int {
 	}
 	return n
 }
+
+// A slack that is shorter than the interval, of an object from before it was refused, is a problem of policy and store, and stops no deletion.
+func TestASlackShorterThanTheInterval(t *testing.T) {
+	for minutes, wrong := range map[int32]bool{5: true, 59: true, 60: false, 90: false} {
+		rule := makeRule("Conversations", days(90))
+		rule.DeleteWithin = &v1alpha1.Slack{Minutes: &minutes}
+		policy := makePolicy("privacy", v1alpha1.PolicyEnforce, rule)
+		in := dedicated(policy)
+		approveAll(t, in)
+		r := Compile(in)
+		for of, problems := range map[string][]Problem{"store": r.Problems, "policy": Check(&policy, nil)} {
+			if said := len(problems) == 1 && strings.Contains(problems[0].Message, "once in an hour"); said != wrong || !wrong && len(problems) > 0 {
+				t.Errorf("%d minutes, problems of the %s: %v", minutes, of, problems)
+			}
+		}
+		if !r.Plan.Deletes() {
+			t.Errorf("%d minutes: nothing is deleted", minutes)
+		}
+	}
+}

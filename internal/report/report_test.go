@@ -117,3 +117,44 @@ func TestDecodeRefusesWhatIsNotWhole(t *testing.T) {
 		}
 	}
 }
+
+func TestReadLooksWhosePlanItIs(t *testing.T) {
+	b, err := Encode(Report{Plan: "mine", Outcome: Done, Mode: "Audit"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := Read(string(b), "mine"); err != nil || r.Plan != "mine" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if r, err := Read(string(b), "another"); !errors.Is(err, ErrUnreadable) || r.Plan != "" {
+		t.Errorf("of another plan: %+v, %v", r, err)
+	}
+}
+
+// Names that a person has to look at make room for measurements, and stay counted; rows that were deleted are counted whatever is left out.
+func TestNamesGoBeforeLines(t *testing.T) {
+	dice := rand.New(rand.NewPCG(3, 4))
+	random := func() string { return fmt.Sprintf("%x%x", dice.Uint64(), dice.Uint64()) }
+	r := Report{Plan: strings.Repeat("a", 64), Outcome: Done, Mode: "Enforce", UndeclaredCount: 40, PointerCount: 30, Deleted: 12345}
+	for range MaxUndeclared {
+		r.Undeclared = append(r.Undeclared, Relation{Table: "public." + random(), Column: random(), References: random()})
+		r.Pointers = append(r.Pointers, random()+"."+random())
+	}
+	for lines, want := range map[int]string{1: "16 16 0", 60: "16 0 0", 75: "4 0 0"} {
+		r.Lines = nil
+		for range lines {
+			r.Lines = append(r.Lines, Line{Dataset: random(), Rows: dice.Int64()})
+		}
+		b, err := Encode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Decode(string(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := fmt.Sprint(len(got.Undeclared), len(got.Pointers), got.Truncated); said != want || got.UndeclaredCount != 40 || got.PointerCount != 30 || got.Deleted != 12345 {
+			t.Errorf("%d lines: %s names and lines left out, want %s; %d, %d and %d counted", lines, said, want, got.UndeclaredCount, got.PointerCount, got.Deleted)
+		}
+	}
+}

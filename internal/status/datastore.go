@@ -209,6 +209,7 @@ func storeCoverage(o StoreObserved) Verdict {
 func undeclared(o StoreObserved) string {
 	var names []string
 	var first v1alpha1.UndeclaredRelation
+	limits := ""
 	rest := max(0, int(o.Measured.UndeclaredRelationCount)-len(o.Measured.UndeclaredRelations))
 	for _, u := range o.Measured.UndeclaredRelations {
 		if slices.ContainsFunc(o.Result.Plan.Relations, func(r plan.Relation) bool {
@@ -224,16 +225,26 @@ func undeclared(o StoreObserved) string {
 	if len(names) == 0 {
 		return ""
 	}
+	for _, u := range o.Measured.UndeclaredRelations {
+		if name := u.Table + "." + u.Column; !writableColumn.MatchString(name) {
+			limits += fmt.Sprintf("; %s cannot be written there (letters, digits, _ and $): ALTER TABLE … RENAME, or add the foreign key", name)
+			break
+		}
+	}
+	if free := maxRelations - len(o.Result.Plan.Relations); len(names)+rest > free {
+		limits += fmt.Sprintf("; %d of them have no room, since spec.relations holds at most %d: add foreign keys instead, or split the datasets over several DataStores", len(names)+rest-free, maxRelations)
+	}
 	schema, table, _ := strings.Cut(first.Table, ".")
-	return fmt.Sprintf("%d column(s) are named after a dataset and no foreign key says whether they refer to it, so nothing is deleted from either: %s; say it, with a reason, for example "+
+	return fmt.Sprintf("%d column(s) are named after a dataset and no foreign key says whether they refer to it, so nothing is deleted from either: %s%s; say it, with a reason, for example "+
 		"spec: {relations: [{schema: %s, table: %s, column: %s, references: %s, state: Declared, reason: …}]}, or state: Denied; 'kubectl lethe explain %s/%s' prints all of them",
-		len(names)+rest, joined(names, len(names)+rest, ", "), schema, table, first.Column, first.References, o.Result.Plan.Store.Namespace, o.Result.Plan.Store.Name)
+		len(names)+rest, joined(names, len(names)+rest, ", "), limits, schema, table, first.Column, first.References, o.Result.Plan.Store.Namespace, o.Result.Plan.Store.Name)
 }
 
 // Bounds of a DataStore's spec, as its schema has them.
 const (
-	maxDatasets = 64
-	maxExempt   = 128
+	maxDatasets  = 64
+	maxExempt    = 128
+	maxRelations = 128
 )
 
 // noRoom says which uncovered tables cannot be covered: the lists are full, or the spec cannot hold their names.
@@ -251,6 +262,8 @@ func noRoom(o StoreObserved, names []string, total int) string {
 
 // writable are the names that the spec can hold, as schema.table.
 var writable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*[.][A-Za-z_][A-Za-z0-9_$]*$`)
+
+var writableColumn = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*[.][A-Za-z_][A-Za-z0-9_$]*[.][A-Za-z_][A-Za-z0-9_$]*$`)
 
 func storeApproved(o StoreObserved) Verdict {
 	if last := o.Measured.LastSweep; last != nil && last.Reason == report.ReasonIdentityChanged && last.Content == o.Content {

@@ -5,6 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
@@ -57,5 +61,45 @@ func TestWhatIsSeenBeforeAndBeside(t *testing.T) {
 	}
 	if l.Overdue != 0 || l.OverdueBefore != 5000 || l.OldestBeforeSeconds < 8*24*3600 {
 		t.Errorf("%+v", l)
+	}
+}
+
+// Rows deleted are booked to the rule that deleted them: a policy in Audit that governs the same dataset, and stands before it by name, shows none.
+func TestDeletedRowsAreBookedToTheirRule(t *testing.T) {
+	d := dataset("log", 90)
+	audits := d.Rules[0]
+	audits.Policy, audits.Mode = "a-audit", v1alpha1.PolicyAudit
+	d.Rules = append([]plan.Rule{audits}, d.Rules...)
+	w := newWorld(t, logTable, d)
+	r := w.run(Options{})
+	booked := map[string]int64{}
+	for _, l := range r.Lines {
+		booked[l.Policy] = l.Deleted
+	}
+	if diff := cmp.Diff(map[string]int64{"a-audit": 0, "promise": 5000}, booked); diff != "" {
+		t.Errorf("booked (-want +got):\n%s", diff)
+	}
+	if r.Deleted != 5000 || w.admin.Count(`SELECT count(*) FROM log`) != 5000 {
+		t.Errorf("%d rows are reported as deleted", r.Deleted)
+	}
+}
+
+// What a person has to say or to know about columns is in the report, also where nothing is deleted.
+func TestGuessesAreReported(t *testing.T) {
+	w := newWorld(t, `CREATE TABLE thread (id bigint PRIMARY KEY, at timestamptz); CREATE TABLE post (id bigint PRIMARY KEY, at timestamptz, "threadId" bigint, storage_key text);
+		INSERT INTO thread VALUES (1, now() - interval '100 days'), (2, now() - interval '100 days'); INSERT INTO post VALUES (1, now(), 1), (2, NULL, 2), (3, now() - interval '100 days', 77)`, dataset("thread", 90), dataset("post", 90))
+	r := w.run(Options{})
+	if diff := cmp.Diff([]report.Relation{{Table: "public.post", Column: "threadId", References: "thread"}}, r.Undeclared); diff != "" || r.UndeclaredCount != 1 {
+		t.Errorf("undeclared (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"post.storage_key"}, r.Pointers); diff != "" || r.PointerCount != 1 {
+		t.Errorf("pointers (-want +got):\n%s", diff)
+	}
+	if r.Outcome != report.Refused || r.Deleted != 0 || w.admin.Count(`SELECT count(*) FROM thread`) != 2 || w.admin.Count(`SELECT count(*) FROM post`) != 3 {
+		t.Errorf("the sweep was %s and deleted %d rows", r.Outcome, r.Deleted)
+	}
+	w.plan.Relations = []plan.Relation{{Schema: "public", Table: "post", Column: "threadId", References: "thread", State: v1alpha1.RelationDenied}}
+	if r := w.run(Options{}); r.Deleted != 3 || r.UndeclaredCount != 0 {
+		t.Errorf("denied, %d rows went, and %d relations wait", r.Deleted, r.UndeclaredCount)
 	}
 }

@@ -150,7 +150,7 @@ func TestVerdictLiveDataIsNotDeletedOnAGuess(t *testing.T) {
 	})
 	b.settle(s)
 	b.swept(s)
-	b.want(s, map[string]string{"CoverageComplete": "False UndeclaredRelation", "Compliant": "False Overdue", "Stalled": "True UndeclaredRelation"})
+	b.want(s, map[string]string{"CoverageComplete": "False UndeclaredRelation", "Compliant": "False Overdue"})
 	b.says(s, "CoverageComplete", "public.messages.conversation_id (dataset conversations)")
 	b.says(s, "CoverageComplete", "relations: [{schema: public, table: messages, column: conversation_id, references: conversations, state: Declared")
 

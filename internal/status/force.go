@@ -14,7 +14,7 @@ func misfit(rules []v1alpha1.RuleMeasurement) string {
 	for _, m := range rules {
 		switch m.Reason {
 		case report.LineMissingTable, report.LineMissingColumn, report.LineWrongAgeType, report.LineUnknownTimeZone, report.LineKeyNotUnique,
-			report.LineMissingPrivilege, report.LineUnsupportedTable, report.LineUnclearTenant:
+			report.LineMissingPrivilege, report.LineUnsupportedTable, report.LineUnclearTenant, report.LineRelationType:
 			return m.Reason
 		}
 	}

@@ -13,14 +13,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/test/attack"
 	"github.com/lethe-dev/lethe/test/env"
+	"github.com/lethe-dev/lethe/test/metricspage"
 )
 
 func TestParse(t *testing.T) {
@@ -93,6 +96,15 @@ func TestProcess(t *testing.T) {
 		}
 		return err
 	})
+	text, err := get("http://" + metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry, ok := ctrlmetrics.Registry.(prometheus.Collector)
+	if !ok {
+		t.Fatalf("%T says nothing of what it holds", ctrlmetrics.Registry)
+	}
+	metricspage.Check(t, "The manager", registry, text)
 	// Whoever only holds connections keeps neither the kubelet nor the monitoring out, and no other protocol is spoken.
 	for range 200 {
 		for _, address := range []string{health, metrics} {

@@ -32,6 +32,13 @@ var (
 	})
 )
 
+func init() {
+	// A counter that appears with its first event has not increased: it begins at 0.
+	for _, kind := range []string{"StatefulSet", kindPod, "CronJob", "Job", "NetworkPolicy", "ServiceAccount", "ConfigMap", "ResourceQuota", "LimitRange", "RoleBinding"} {
+		orphansRemoved.WithLabelValues(kind)
+	}
+}
+
 var leaderDesc = prometheus.NewDesc("lethe_manager_leader",
 	"1 for the manager that leads, and shows the metrics about objects; 0 for one that waits to.", nil, nil)
 

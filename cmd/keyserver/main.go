@@ -126,16 +126,7 @@ func loadKEKs(o options) (kek sealing.Key, previous []sealing.Key, err error) {
 
 // run builds the server and serves until the context ends.
 func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key, previous []sealing.Key) error {
-	registry := prometheus.NewRegistry()
-	metrics, err := keyserver.NewMetrics(registry)
-	var doorMetrics *doors.Metrics
-	if err == nil {
-		doorMetrics, err = doors.NewMetrics("lethe_keyserver", registry)
-	}
-	if err == nil {
-		err = errors.Join(registry.Register(collectors.NewGoCollector()),
-			registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
-	}
+	registry, metrics, doorMetrics, err := newRegistry()
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
@@ -158,6 +149,21 @@ func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key, prev
 	}
 	log.Info("Started", "version", version.String(), "realm", o.realm, "kek", kek.KID(), "kekGrade", o.kekGrade)
 	return serve(ctx, log, d, server, registry)
+}
+
+// newRegistry holds everything that the program exports: docs/metrics.md lists it.
+func newRegistry() (*prometheus.Registry, *keyserver.Metrics, *doors.Metrics, error) {
+	registry := prometheus.NewRegistry()
+	metrics, err := keyserver.NewMetrics(registry)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	doorMetrics, err := doors.NewMetrics("lethe_keyserver", registry)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return registry, metrics, doorMetrics, errors.Join(registry.Register(collectors.NewGoCollector()),
+		registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
 }
 
 func parse(args []string) (options, error) {

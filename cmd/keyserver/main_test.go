@@ -29,6 +29,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/test/env"
+	"github.com/lethe-dev/lethe/test/metricspage"
 )
 
 func TestFlags(t *testing.T) {
@@ -79,17 +80,16 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry := prometheus.NewRegistry()
-	d, err := listen(t.Context(), options{listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: "127.0.0.1:0"}, newDoorMetrics(t, registry))
+	registry, metrics, doorMetrics, err := newRegistry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := listen(t.Context(), options{listen: "127.0.0.1:0", health: "127.0.0.1:0", metrics: "127.0.0.1:0"}, doorMetrics)
 	if err != nil {
 		t.Fatal(err)
 	}
 	settings := resources.DefaultSettings()
 	settings.Image, settings.KeyserverURL = "lethe:1", "https://"+d.calls.Addr().String()
-	metrics, err := keyserver.NewMetrics(registry)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var logged bytes.Buffer
 	log := slog.New(slog.NewJSONHandler(&logged, nil))
 	server, err := keyserver.New(keyserver.Options{Client: kube, KEK: kek, KEKGrade: keyserver.GradeEvaluation, Realm: "test", KeysNamespace: env.KeysNamespace,
@@ -137,6 +137,8 @@ func TestServe(t *testing.T) {
 	if keyclient.ReasonOf(err) != protocol.ReasonForbidden || keyclient.IsRetryable(err) {
 		t.Errorf("revoking a live tenant: %v", err)
 	}
+	_, text := get(t, d.metrics, "/metrics")
+	metricspage.Check(t, "The keyserver", registry, text)
 	if _, body := get(t, d.metrics, "/metrics"); !strings.Contains(body, `lethe_keyserver_requests_total{path="/v1/tenant",reason="OK"} 1`) ||
 		!strings.Contains(body, "lethe_keyserver_kek_usable 1") || !strings.Contains(body, `certificate_expiry_timestamp_seconds{certificate="leaf"}`) ||
 		!strings.Contains(body, `lethe_keyserver_connections{door="calls",state="Reserved"} 1`) {

@@ -29,7 +29,7 @@ type page struct{ name, text string }
 func docPages(t *testing.T) []page {
 	t.Helper()
 	var all []page
-	for _, pattern := range []string{"*.md", "docs/*.md", "docs/design/*.md", "examples/*/*.md", "config/samples/*.yaml", "examples/*/*.yaml"} {
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/design/*.md", "docs/runbooks/*.md", "examples/*/*.md", "config/samples/*.yaml", "examples/*/*.yaml"} {
 		files, err := filepath.Glob(filepath.Join("..", "..", filepath.FromSlash(pattern)))
 		if err != nil {
 			t.Fatal(err)

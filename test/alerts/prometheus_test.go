@@ -26,6 +26,7 @@ import (
 type prometheus struct {
 	t       *testing.T
 	address string
+	began   time.Time
 	rules   map[string]rule
 	fired   map[string]bool
 	cleared map[string]bool
@@ -38,12 +39,12 @@ const patience = 90 * time.Second
 func startPrometheus(t *testing.T, targets ...string) *prometheus {
 	t.Helper()
 	rules := readRules(t)
-	p := &prometheus{t: t, address: freeAddress(t), rules: rules.all(), fired: map[string]bool{}, cleared: map[string]bool{}, ran: map[string]bool{}}
+	p := &prometheus{t: t, began: time.Now(), address: freeAddress(t), rules: rules.all(), fired: map[string]bool{}, cleared: map[string]bool{}, ran: map[string]bool{}}
 	within := regexp.MustCompile(`\[\d+m\]`)
 	for _, group := range rules.Groups {
 		for i := range group.Rules {
 			group.Rules[i].For = "0s"
-			group.Rules[i].Expr = within.ReplaceAllString(group.Rules[i].Expr, "[10s]")
+			group.Rules[i].Expr = within.ReplaceAllString(group.Rules[i].Expr, "[4s]")
 		}
 	}
 	folder := t.TempDir()
@@ -185,6 +186,7 @@ func (p *prometheus) fires(name string, labels ...string) {
 		return nil
 	})
 	p.fired[name] = true
+	p.t.Logf("%s: %s fires", time.Since(p.began).Truncate(time.Second), name)
 	p.run(name, headingLook)
 }
 

@@ -118,7 +118,7 @@ func TestRulesAreWhole(t *testing.T) {
 	}
 }
 
-// unit of an alert on made-up series, a value a minute: which labels it fires with, and series with which it is silent.
+// unit of an alert on made-up series, a value a minute (or ten, where it takes a day): which labels it fires with, and series with which it is silent.
 type unit struct {
 	fires  []string // of name{labels} values
 	at     string   // when it fires
@@ -146,8 +146,8 @@ func units() map[string]unit {
 			[]string{condition("DataStore", "acme", "chat", "Compliant", "unknown") + "1x200", "lethe_store_measured_timestamp_seconds" + store + "0x200",
 				condition("DataStore", "acme", "other", "Compliant", "unknown") + "0x200", `lethe_store_measured_timestamp_seconds{namespace="acme", store="other"} 60+60x200`,
 				condition("DataRetentionPolicy", "", "p", "Compliant", "unknown") + "1x200"}},
-		"LetheStoreApprovalPending": {[]string{"lethe_store_approval_pending" + store + "1x1500"}, "1450m", `namespace="acme", store="chat"`,
-			[]string{"lethe_store_approval_pending" + store + "1x1400 0x100"}},
+		"LetheStoreApprovalPending": {[]string{"lethe_store_approval_pending" + store + "1x150"}, "25h", `namespace="acme", store="chat"`,
+			[]string{"lethe_store_approval_pending" + store + "1x140 0x10"}},
 		"LetheStoreBrakeTripped": {[]string{"lethe_store_braked_datasets" + store + "2x20"}, "10m", `namespace="acme", store="chat"`,
 			[]string{"lethe_store_braked_datasets" + store + "0x20"}},
 		"LetheStoreUnmappable": {[]string{"lethe_store_uncovered_tables" + store + "0x100", "lethe_store_unknown_age_rows" + ofRule + "0x100",
@@ -213,7 +213,7 @@ func TestRulesOnMadeUpSeries(t *testing.T) {
 		Input    []input `json:"input_series"`
 		Queries  []query `json:"promql_expr_test"`
 	}
-	var tests []test
+	tests := map[string][]test{} // by interval
 	seriesOf := func(lines []string) (out []input) {
 		for _, line := range lines {
 			cut := strings.LastIndex(line, "}")
@@ -237,13 +237,45 @@ func TestRulesOnMadeUpSeries(t *testing.T) {
 			labels += ", " + u.labels
 		}
 		firing := fmt.Sprintf(`ALERTS{alertname=%q, alertstate="firing"}`, name)
-		tests = append(tests,
-			test{name + " fires", "1m", seriesOf(u.fires), []query{{firing, u.at, []sample{{labels + "}", 1}}}}},
-			test{name + " is silent", "1m", seriesOf(u.silent), []query{{firing, u.at, nil}}})
+		interval := "1m"
+		if strings.HasSuffix(u.at, "h") {
+			interval = "10m"
+		}
+		tests[interval] = append(tests[interval],
+			test{name + " fires", interval, seriesOf(u.fires), []query{{firing, u.at, []sample{{labels + "}", 1}}}}},
+			test{name + " is silent", interval, seriesOf(u.silent), []query{{firing, u.at, nil}}})
 	}
 	for name := range known {
 		t.Errorf("there is no alert %s", name)
 	}
-	promtool(t, "test", "rules", writeYAML(t, folder, "tests.yaml", map[string]any{
-		"rule_files": []string{path}, "evaluation_interval": "1m", "tests": tests}))
+	for interval, tests := range tests {
+		promtool(t, "test", "rules", writeYAML(t, folder, "tests-"+interval+".yaml", map[string]any{
+			"rule_files": []string{path}, "evaluation_interval": interval, "tests": tests}))
+	}
+}
+
+// TestScrapeConfig: what docs/metrics.md says for a Prometheus without the operator is what it takes.
+func TestScrapeConfig(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs", "metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(page), "<!-- scrape-config -->\n```yaml\n")
+	config, _, ended := strings.Cut(rest, "```")
+	if !found || !ended {
+		t.Fatal("docs/metrics.md has no scrape_configs")
+	}
+	// Debian's Prometheus is built without the discovery of pods: the rest is checked.
+	discovery := regexp.MustCompile(`kubernetes_sd_configs: \[\{role: pod, namespaces: \{names: \[lethe-system\]\}\}\]`)
+	if !discovery.MatchString(config) {
+		t.Error("pods of lethe-system are not discovered")
+	}
+	path := filepath.Join(t.TempDir(), "prometheus.yaml")
+	if err := os.WriteFile(path, discovery.ReplaceAll([]byte(config), []byte("static_configs: [{targets: [localhost]}]")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	promtool(t, "check", "config", path)
+	if !strings.Contains(config, "honor_labels: true") {
+		t.Error("the namespace of a store would be called exported_namespace")
+	}
 }

@@ -126,7 +126,7 @@ func (p *prometheus) command(alert, heading, line string) {
 	if err == nil {
 		return
 	}
-	isVerdict := heading == headingLook && strings.HasPrefix(line, "kubectl lethe verify ") && strings.Contains(string(out), "COMPLIANT")
+	isVerdict := heading == headingLook && strings.HasPrefix(line, "kubectl lethe verify ") && strings.Contains(string(out), "1 of 1 stores are failing")
 	ofPods := (strings.Contains(line, " logs ") || strings.Contains(line, " rollout status ")) && strings.Contains(string(out), `deployments.apps "lethe-`)
 	if !isVerdict && !ofPods {
 		p.t.Errorf("%s.md: %s: %v\n%s", alert, line, err, out)

@@ -50,6 +50,10 @@ func (r *DataStoreReconciler) ensureCredentials(ctx context.Context, s *storeSco
 	}
 	r.stored.put(s.store, s.now, struct{}{})
 	if got.Secret != "" {
+		if last := s.status.LastSweep; last != nil && s.status.CredentialsSecret != "" && s.status.CredentialsSecret != got.Secret {
+			// A sweep by the password before says nothing about the present one: the next is due now.
+			last.Content = ""
+		}
 		s.status.CredentialsSecret = got.Secret
 	}
 	s.status.CredentialsGeneration = max(s.status.CredentialsGeneration, got.Generation)

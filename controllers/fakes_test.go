@@ -119,6 +119,9 @@ func (k *keyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRe
 		return protocol.CredentialsResponse{}, k.down
 	}
 	bot := &v1alpha1.BotDeployment{}
+	if ref.Kind == resources.KindDataStore {
+		return k.password(ctx, ref)
+	}
 	if err := k.live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, bot); err != nil || string(bot.UID) != ref.UID {
 		return protocol.CredentialsResponse{}, &refusedError{protocol.ReasonNotFound, "no such object"}
 	}
@@ -152,4 +155,23 @@ func (k *keyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRe
 	}
 	k.stored[bot.UID], answer.Secret = name, name
 	return answer, nil
+}
+
+// password stores that of a store.
+func (k *keyserverDouble) password(ctx context.Context, ref protocol.ObjectRef) (protocol.CredentialsResponse, error) {
+	store := &v1alpha1.DataStore{}
+	if err := k.live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, store); err != nil || string(store.UID) != ref.UID {
+		return protocol.CredentialsResponse{}, &refusedError{protocol.ReasonNotFound, "no such object"}
+	}
+	sum := sha256.Sum256([]byte(store.Spec.Postgres.Password))
+	name := resources.CredentialsName(store.Name, hex.EncodeToString(sum[:]))
+	err := k.asKeyserver.Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: store.Namespace, Name: name, Labels: resources.Labels(resources.ComponentSweeper),
+			OwnerReferences: resources.OwnerReference(store, resources.KindDataStore)},
+		Type: v1alpha1.SecretTypeEncrypted, Data: map[string][]byte{"ciphertext": sum[:]},
+	})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return protocol.CredentialsResponse{}, err
+	}
+	return protocol.CredentialsResponse{Secret: name, Items: []protocol.CredentialResult{{Name: "password", Reason: protocol.ReasonStored, Version: 1}}}, nil
 }

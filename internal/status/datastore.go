@@ -174,11 +174,13 @@ func storeReachable(o StoreObserved) Verdict {
 	if last == nil {
 		return unknown(ReasonNotMeasured, "no sweep has ended yet")
 	}
-	if last.Outcome == v1alpha1.SweepLost {
+	if last.Outcome == v1alpha1.SweepLost && last.Content == o.Content {
 		return unknown(ReasonReportLost, "%s", last.Message)
 	}
 	talked, known := reached(last.Reason)
 	switch {
+	case last.Content != o.Content && !(talked && known):
+		return unknown(ReasonPlanChanged, "the store, its password or its rules have changed since the last sweep failed; the next one is under way")
 	case !known:
 		return unknown(last.Reason, "the last sweep did not come as far as the store: %s", last.Message)
 	case talked:
@@ -289,12 +291,12 @@ func storeCompliant(o StoreObserved) Verdict {
 		return unknown(ReasonUngoverned, "no rule governs this store, so nothing is promised about it: let a DataRetentionPolicy select it")
 	case s.LastSweep == nil || s.MeasuredAt == nil && s.LastSweep.Attempt == 0:
 		return unknown(ReasonNotMeasured, "no sweep has ended yet")
+	case s.LastSweep.Content != o.Content:
+		return unknown(ReasonPlanChanged, "the rules have changed since the last measurement; the next one is under way")
 	case s.LastSweep.Outcome == v1alpha1.SweepLost:
 		return unknown(ReasonReportLost, "%s", s.LastSweep.Message)
 	case s.LastSweep.Attempt > 0:
 		return unknown(orElse(s.LastSweep.Reason, ReasonSweepFailed), "the last sweep measured nothing: %s", s.LastSweep.Message)
-	case s.LastSweep.Content != o.Content:
-		return unknown(ReasonPlanChanged, "the rules have changed since the last measurement; the next one is under way")
 	case s.LastSweep.Reason == report.ReasonIdentityChanged:
 		// What was measured is not what the promise was approved for: an empty copy would look compliant.
 		return unknown(report.ReasonIdentityChanged, "another database than the approved one was measured: %s", s.LastSweep.Message)

@@ -96,6 +96,13 @@ func TestStore(t *testing.T) {
 				"Compliant": "Unknown WrongPassword"},
 			says: "mend it",
 		},
+		"a password that has changed since is tried before it is called wrong": {
+			change: func(o *StoreObserved) {
+				failed(o, report.ReasonWrongPassword)
+				o.Measured.LastSweep.Content = ""
+			},
+			want: map[string]string{"Ready": "False PlanChanged", "Reconciling": "True PlanChanged", "Reachable": "Unknown PlanChanged", "Compliant": "Unknown PlanChanged"},
+		},
 		"a refused lease says nothing about the store": {
 			change: func(o *StoreObserved) { failed(o, report.ReasonLeaseRefused) },
 			want: map[string]string{"Ready": "True LeaseRefused", "Reachable": "Unknown LeaseRefused",

@@ -68,7 +68,9 @@ func Summary(problem *Problem, progressing bool, reason, message string) []metav
 }
 
 // see names the condition that says something, instead of saying it once more.
-func see(kind string) string { return "See condition " + kind + "." }
+func see(kind string) string { return seePrefix + kind + "." }
+
+const seePrefix = "See condition "
 
 // See is the condition whose message tells what one of a kind is about: that one, or the one that it names.
 func See(conditions []metav1.Condition, kind string) *metav1.Condition {
@@ -77,7 +79,7 @@ func See(conditions []metav1.Condition, kind string) *metav1.Condition {
 		if c == nil {
 			return nil
 		}
-		named, ok := strings.CutPrefix(c.Message, "See condition ")
+		named, ok := strings.CutPrefix(c.Message, seePrefix)
 		if !ok || meta.FindStatusCondition(conditions, strings.TrimSuffix(named, ".")) == nil {
 			return c
 		}
@@ -106,7 +108,7 @@ func once(conditions []metav1.Condition) []metav1.Condition {
 	said := map[string]string{}
 	for _, i := range order {
 		c := &conditions[i]
-		if by, ok := said[c.Message]; ok && c.Message != "" && c.Reason != ReasonWaiting {
+		if by, ok := said[c.Message]; ok && c.Message != "" && c.Reason != ReasonWaiting && !strings.HasPrefix(c.Message, seePrefix) {
 			c.Message = see(by)
 			continue
 		}

@@ -133,7 +133,7 @@ func (f *Controllers) collect() error {
 			if owner == nil || owner.APIVersion != v1alpha1.GroupVersion.String() || alive[owner.UID] || o.GetDeletionTimestamp() != nil {
 				return nil
 			}
-			return client.IgnoreNotFound(f.Client.Delete(context.Background(), o))
+			return client.IgnoreNotFound(f.Client.Delete(context.Background(), o, client.PropagationPolicy(metav1.DeletePropagationBackground)))
 		})
 		if err != nil {
 			return err
@@ -187,7 +187,7 @@ func (f *Controllers) endNamespaces() error {
 				if o.GetDeletionTimestamp() != nil {
 					return nil
 				}
-				return client.IgnoreNotFound(f.Client.Delete(context.Background(), o))
+				return client.IgnoreNotFound(f.Client.Delete(context.Background(), o, client.PropagationPolicy(metav1.DeletePropagationBackground)))
 			}, client.InNamespace(n.Name))
 			if err != nil {
 				return err

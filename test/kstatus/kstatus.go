@@ -120,7 +120,7 @@ func repeated(conditions []metav1.Condition) []string {
 	for _, c := range conditions {
 		if named, ok := strings.CutPrefix(c.Message, "See condition "); ok {
 			named = strings.TrimSuffix(named, ".")
-			if meta.FindStatusCondition(conditions, named) == nil || named == c.Type {
+			if about := meta.FindStatusCondition(conditions, named); about == nil || strings.HasPrefix(about.Message, "See condition ") {
 				found = append(found, fmt.Sprintf("%s names %s, which is not there to be seen", c.Type, named))
 			}
 			continue

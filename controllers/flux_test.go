@@ -1,0 +1,520 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	kstatus "github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
+	"github.com/fluxcd/pkg/ssa"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/resources"
+	flux "github.com/lethe-dev/lethe/test/kstatus"
+)
+
+// newFluxWorld has the manager's own grace.
+func newFluxWorld(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.stop()
+	w.grace = ApplyGrace
+	w.start(&wire{})
+	return w
+}
+
+// kustomization is one directory as kustomize-controller applies it: Flux' own code, in its order, with its options.
+type kustomization struct {
+	w       *world
+	manager *ssa.ResourceManager
+	options ssa.ApplyOptions
+	known   []*unstructured.Unstructured // its inventory
+	timeout time.Duration
+}
+
+func (w *world) kustomization() *kustomization {
+	w.t.Helper()
+	poller := polling.NewStatusPoller(w.admin, w.admin.RESTMapper(), polling.Options{})
+	options := ssa.DefaultApplyOptions()
+	options.WaitInterval = 50 * time.Millisecond
+	options.Cleanup = ssa.ApplyCleanupOptions{
+		Annotations: []string{"kubectl.kubernetes.io/last-applied-configuration"},
+		FieldManagers: []ssa.FieldManager{
+			{Name: "kubectl", OperationType: metav1.ManagedFieldsOperationApply},
+			{Name: "kubectl", OperationType: metav1.ManagedFieldsOperationUpdate},
+			{Name: "before-first-apply", OperationType: metav1.ManagedFieldsOperationUpdate},
+			{Name: "kustomize-controller", OperationType: metav1.ManagedFieldsOperationUpdate},
+		},
+		Exclusions: map[string]string{"kustomize.toolkit.fluxcd.io/ssa": "Merge"},
+	}
+	return &kustomization{w: w, options: options, timeout: patience,
+		manager: ssa.NewResourceManager(w.admin, poller, ssa.Owner{Field: "kustomize-controller", Group: "kustomize.toolkit.fluxcd.io"})}
+}
+
+// apply is a pass up to the health checks: apply in stages, prune what is no longer there.
+func (k *kustomization) apply(set string) (changes string, err error) {
+	k.w.t.Helper()
+	var objects []*unstructured.Unstructured
+	for text := range strings.SplitSeq("\n"+set, "\n---") {
+		o := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(text), &o.Object); err != nil {
+			k.w.t.Fatalf("%v in\n%s", err, text)
+		}
+		if len(o.Object) > 0 {
+			objects = append(objects, o)
+		}
+	}
+	k.manager.SetOwnerLabels(objects, "tenants", "flux-system")
+	done, err := k.manager.ApplyAllStaged(context.Background(), objects, k.options)
+	if err != nil {
+		return "", err
+	}
+	var stale []*unstructured.Unstructured
+	for _, o := range k.known {
+		if !slices.ContainsFunc(objects, func(n *unstructured.Unstructured) bool {
+			return n.GetKind() == o.GetKind() && client.ObjectKeyFromObject(n) == client.ObjectKeyFromObject(o)
+		}) {
+			stale = append(stale, o)
+		}
+	}
+	prune := ssa.DefaultDeleteOptions()
+	prune.Inclusions = k.manager.GetOwnerLabels("tenants", "flux-system")
+	prune.Exclusions = map[string]string{"kustomize.toolkit.fluxcd.io/prune": "disabled", "kustomize.toolkit.fluxcd.io/reconcile": "disabled"}
+	if _, err := k.manager.DeleteAll(context.Background(), stale, prune); err != nil {
+		return "", err
+	}
+	k.known = objects
+	var lines []string
+	for _, entry := range done.Entries {
+		if entry.Action != ssa.UnchangedAction {
+			lines = append(lines, entry.Subject+" "+string(entry.Action))
+		}
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// healthy waits as kustomize-controller does with wait: true: the first object that Failed ends it.
+func (k *kustomization) healthy() error {
+	return k.manager.Wait(k.known, ssa.WaitOptions{Interval: 50 * time.Millisecond, Timeout: k.timeout, FailFast: true})
+}
+
+// pass is a whole one, which must succeed.
+func (k *kustomization) pass(set string) (changes string) {
+	k.w.t.Helper()
+	changes, err := k.apply(set)
+	if err == nil {
+		err = k.healthy()
+	}
+	if err != nil {
+		k.w.t.Fatalf("the pass failed: %v%s", err, k.states())
+	}
+	return changes
+}
+
+// states of what is applied, for the reader of a failure.
+func (k *kustomization) states() string {
+	var all strings.Builder
+	for _, o := range k.known {
+		if o.GroupVersionKind().Group != v1alpha1.GroupVersion.Group {
+			continue
+		}
+		live := &unstructured.Unstructured{}
+		live.SetGroupVersionKind(o.GroupVersionKind())
+		_ = k.w.admin.Get(context.Background(), client.ObjectKeyFromObject(o), live)
+		state, _ := flux.Of(live)
+		conditions, _, _ := unstructured.NestedSlice(live.Object, "status", "conditions")
+		fmt.Fprintf(&all, "\n%s %s: %s %v", o.GetKind(), o.GetName(), state, conditions)
+	}
+	return all.String()
+}
+
+// sweeper plays the sweepers of a world: every Job ends with a report.
+type sweeper struct {
+	mutex sync.Mutex
+	edit  func(*report.Report)
+}
+
+func (s *sweeper) says(edit func(*report.Report)) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.edit = edit
+}
+
+// play lets Kubernetes' controllers and the sweepers go on by themselves until the test ends.
+func (w *world) play(namespaces ...string) *sweeper {
+	w.t.Helper()
+	s := &sweeper{}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(25 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			_ = w.kcm.Once() // what fails is tried again
+			for _, namespace := range namespaces {
+				s.sweep(w, namespace)
+			}
+		}
+	}()
+	w.t.Cleanup(func() { close(stop); <-ended })
+	return s
+}
+
+// sweep ends the Jobs of a namespace. What fails is tried again at the next tick.
+func (s *sweeper) sweep(w *world, namespace string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	ctx := context.Background()
+	jobs := &batchv1.JobList{}
+	if err := w.cluster.List(ctx, jobs, client.InNamespace(namespace)); err != nil {
+		return
+	}
+	for i := range jobs.Items {
+		job := &jobs.Items[i]
+		if job.DeletionTimestamp != nil || job.Status.CompletionTime != nil {
+			continue
+		}
+		plans := &corev1.ConfigMap{}
+		for _, v := range job.Spec.Template.Spec.Volumes {
+			if v.ConfigMap != nil && v.Name == "plan" {
+				_ = w.cluster.Get(ctx, client.ObjectKey{Namespace: namespace, Name: v.ConfigMap.Name}, plans)
+			}
+		}
+		p, err := plan.Decode([]byte(plans.Data[resources.PlanKey]))
+		if err != nil {
+			continue
+		}
+		r := report.Report{Plan: planHashOf(job), Outcome: report.Done, Mode: string(p.Mode()), SystemIdentifier: "7300", Database: "chat"}
+		for _, d := range p.Datasets {
+			line := report.Line{Dataset: d.Name, Rows: 100, Reason: report.LineUngoverned}
+			if len(d.Rules) > 0 {
+				line.Policy, line.Rule, line.Reason = d.Rules[0].Policy, d.Rules[0].Rule, ""
+			}
+			r.Lines = append(r.Lines, line)
+		}
+		if s.edit != nil {
+			s.edit(&r)
+		}
+		text, err := report.Encode(r)
+		if err != nil {
+			continue
+		}
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: job.Name + "-0", Labels: job.Spec.Template.Labels,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job"))}}, Spec: *job.Spec.Template.Spec.DeepCopy()}
+		pod.Spec.PriorityClassName = "" // the class is the installation's
+		if err := w.cluster.Create(ctx, pod); err != nil {
+			continue
+		}
+		pod.Status.Phase = corev1.PodSucceeded
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: resources.ContainerSweeper, Image: "i", ImageID: "i",
+			State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: string(text)}}}}
+		if err := w.cluster.Status().Update(ctx, pod); err != nil {
+			continue
+		}
+		now := metav1.NewTime(time.Now().Add(time.Second))
+		started := metav1.NewTime(now.Add(-time.Second))
+		job.Status.StartTime, job.Status.CompletionTime, job.Status.Succeeded = &started, &now, 1
+		job.Status.UncountedTerminatedPods = &batchv1.UncountedTerminatedPods{}
+		for _, c := range []batchv1.JobConditionType{batchv1.JobSuccessCriteriaMet, batchv1.JobComplete} {
+			job.Status.Conditions = append(job.Status.Conditions, batchv1.JobCondition{Type: c, Status: corev1.ConditionTrue, LastTransitionTime: now, LastProbeTime: now})
+		}
+		_ = w.cluster.Status().Update(ctx, job)
+	}
+}
+
+// deletePolicy removes what lies in no namespace.
+func (w *world) deletePolicy(name string) {
+	w.t.Helper()
+	err := w.admin.Delete(context.Background(), &v1alpha1.DataRetentionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	if client.IgnoreNotFound(err) != nil {
+		w.t.Error(err)
+	}
+}
+
+// fluxSet is a directory with one of everything.
+func fluxSet(name string, edit ...string) string {
+	set := strings.ReplaceAll(`
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: NAME
+  labels:
+    lethe.dev/tenant: NAME
+---
+apiVersion: lethe.dev/v1alpha1
+kind: Tenant
+metadata:
+  name: NAME
+  annotations:
+    lethe.dev/sealing-keys: New
+spec:
+  state: Active
+  namespaces:
+    - name: NAME
+---
+apiVersion: lethe.dev/v1alpha1
+kind: BotDeployment
+metadata:
+  name: support
+  namespace: NAME
+spec:
+  image: registry.example/bot:v1
+  credentials:
+    - name: telegram
+      sealed: seal.v1.a.b.c.d.e
+  egress:
+    - cidr: 140.82.112.0/20
+      ports:
+        - port: 443
+---
+apiVersion: lethe.dev/v1alpha1
+kind: DataStore
+metadata:
+  name: chat
+  namespace: NAME
+  labels:
+    promise: NAME
+spec:
+  type: Postgres
+  postgres:
+    host: db.NAME.example.com
+    database: chat
+    username: sweeper
+    password: seal.v1.a.b.c.d.e
+  datasets:
+    - name: messages
+      dataClass: Conversations
+      table:
+        name: messages
+        key: [id]
+        ageColumn:
+          name: created_at
+          type: Timestamptz
+---
+apiVersion: lethe.dev/v1alpha1
+kind: DataRetentionPolicy
+metadata:
+  name: NAME
+spec:
+  storeSelector:
+    matchLabels:
+      promise: NAME
+  mode: Audit
+  rules:
+    - name: conversations
+      dataClass: Conversations
+      retainFor:
+        days: 90
+`, "NAME", name)
+	return strings.NewReplacer(edit...).Replace(set)
+}
+
+// without leaves documents of some kinds out of a set.
+func without(set string, kinds ...string) string {
+	var kept []string
+	for text := range strings.SplitSeq(set, "\n---") {
+		if !slices.ContainsFunc(kinds, func(kind string) bool { return strings.Contains(text, "\nkind: "+kind+"\n") }) {
+			kept = append(kept, text)
+		}
+	}
+	return strings.Join(kept, "\n---")
+}
+
+// TestFluxAppliesOneSet drives Flux' own code over one directory, with the Namespace in Git.
+func TestFluxAppliesOneSet(t *testing.T) {
+	w := newFluxWorld(t)
+	const name = "flux-one"
+	sweeps := w.play(name)
+	k := w.kustomization()
+	w.t.Cleanup(func() { w.deletePolicy(name) })
+	store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "chat"}}
+	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "support"}}
+	ready := func(o client.Object, conditions func() []metav1.Condition, reason string) {
+		t.Helper()
+		w.soon("Ready for the reason "+reason, func() error {
+			if err := w.get(o); err != nil {
+				return err
+			}
+			if c := meta.FindStatusCondition(conditions(), v1alpha1.ConditionReady); c == nil || c.Status != metav1.ConditionTrue || c.Reason != reason {
+				return fmt.Errorf("%s is %+v", o.GetName(), c)
+			}
+			return nil
+		})
+	}
+	ofStore := func() []metav1.Condition { return store.Status.Conditions }
+	ofBot := func() []metav1.Condition { return bot.Status.Conditions }
+
+	k.pass(fluxSet(name)) // at once, and at the first pass
+	ready(store, ofStore, "Audit")
+	if changes := k.pass(fluxSet(name)); changes != "" {
+		t.Errorf("the second pass changes:\n%s", changes)
+	}
+
+	t.Run("an approval by kubectl lethe survives, one under a name of kubectl's does not", func(t *testing.T) {
+		for owner, survives := range map[string]bool{"lethe-approve": true, "kubectl-lethe": false} {
+			patch := `[{"op":"add","path":"/spec/approvedPlan","value":{"systemIdentifier":"7300","database":"chat","tenancy":"Dedicated","windows":[{"dataset":"messages","definition":"0123456789abcdef","retainFor":{"days":90}}]}}]`
+			if err := w.admin.Patch(t.Context(), store, client.RawPatch(types.JSONPatchType, []byte(patch)), client.FieldOwner(owner)); err != nil {
+				t.Fatal(err)
+			}
+			k.pass(fluxSet(name))
+			if err := w.get(store); err != nil || (store.Spec.ApprovedPlan != nil) != survives {
+				t.Errorf("%s: the approval is %+v, %v", owner, store.Spec.ApprovedPlan, err)
+			}
+			if survives {
+				edit(w, store, func(s *v1alpha1.DataStore) { s.Spec.ApprovedPlan = nil })
+			}
+		}
+	})
+	t.Run("rows without a date are for Compliant to say", func(t *testing.T) {
+		sweeps.says(func(r *report.Report) { r.Lines[0].UnknownAge = 1 })
+		k.pass(fluxSet(name, "days: 90", "days: 91"))
+		ready(store, ofStore, "UnknownAge")
+		sweeps.says(nil)
+	})
+	t.Run("a wrong password fails the pass", func(t *testing.T) {
+		sweeps.says(func(r *report.Report) {
+			*r = report.Report{Plan: r.Plan, Outcome: report.Refused, Reason: report.ReasonWrongPassword, Message: "seal the right one", Mode: r.Mode}
+		})
+		if _, err := k.apply(fluxSet(name, "days: 90", "days: 92")); err != nil {
+			t.Fatal(err)
+		}
+		w.soon("the sweep fails", func() error {
+			if err := w.get(store); err != nil || !meta.IsStatusConditionTrue(store.Status.Conditions, v1alpha1.ConditionStalled) {
+				return fmt.Errorf("%+v, %v", store.Status.Conditions, err)
+			}
+			return nil
+		})
+		if err := k.healthy(); err == nil || !strings.Contains(err.Error(), "DataStore/"+name+"/chat status: 'Failed'") {
+			t.Errorf("the pass ends with %v", err)
+		}
+		sweeps.says(nil)
+		k.pass(fluxSet(name, "a.b.c.d.e\n  datasets", "a.b.c.d.f\n  datasets"))
+	})
+	t.Run("suspended, everything is as written", func(t *testing.T) {
+		k.pass(fluxSet(name, "state: Active", "state: Suspended"))
+		ready(bot, ofBot, "TenantSuspended")
+		k.pass(fluxSet(name))
+		ready(bot, ofBot, "Ready")
+	})
+	t.Run("a policy that selects nothing yet", func(t *testing.T) {
+		k.pass(fluxSet(name, "\n      promise: "+name, "\n      promise: nobody"))
+	})
+	t.Run("pruned, and put back", func(t *testing.T) {
+		for try := 0; ; try++ {
+			_, err := k.apply("")
+			if err == nil {
+				break
+			}
+			if try > 20 || !strings.Contains(err.Error(), "this Tenant still has BotDeployments") {
+				t.Fatalf("pruning: %v", err) // kustomize-controller repeats it
+			}
+			w.calm()
+		}
+		w.soon("it is gone", func() error {
+			err := w.get(&v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}})
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			return fmt.Errorf("the Tenant is there: %v", err)
+		})
+		w.soon("its namespace is gone", func() error { return w.isGone(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}) })
+		k.pass(fluxSet(name))
+	})
+	t.Run("with the manager at 0 nothing is healthy", func(t *testing.T) {
+		w.stop()
+		k.timeout = 2 * time.Second
+		if _, err := k.apply(fluxSet(name, "image: registry.example/bot:v1", "image: registry.example/bot:v2", "days: 90", "days: 60")); err != nil {
+			t.Fatal(err)
+		}
+		err := k.healthy()
+		for _, kind := range []string{"BotDeployment/" + name + "/support", "DataRetentionPolicy/" + name} {
+			if err == nil || !strings.Contains(err.Error(), kind+" status: 'InProgress'") {
+				t.Errorf("%s is not waited for: %v", kind, err)
+			}
+		}
+		w.start(&wire{})
+		k.timeout = patience
+		if err := k.healthy(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestFluxMakesTheNamespaceByTheTenant: the set has no Namespace. Flux tries every object before it applies any, so that bots need
+// their namespace first: as the documentation says, with a stage for Tenants or with a set of their own.
+func TestFluxMakesTheNamespaceByTheTenant(t *testing.T) {
+	w := newFluxWorld(t)
+	w.play("flux-none", "flux-stage", "flux-two")
+	for _, name := range []string{"flux-none", "flux-stage", "flux-two"} {
+		w.t.Cleanup(func() { w.deletePolicy(name) })
+	}
+	alone := w.kustomization()
+	if _, err := alone.apply(without(fluxSet("flux-none"), "Namespace")); err == nil || !strings.Contains(err.Error(), "not found") {
+		t.Errorf("without a word to Flux: %v", err)
+	}
+	if err := w.isGone(&v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "flux-none"}}); err != nil {
+		t.Error("the documentation says that nothing is applied:", err)
+	}
+
+	staged := w.kustomization()
+	staged.options.CustomStageKinds = map[schema.GroupKind]struct{}{{Group: "lethe.dev", Kind: "Tenant"}: {}}
+	set := without(fluxSet("flux-stage"), "Namespace")
+	w.eventually("kustomize-controller's next tries", func() error {
+		_, err := staged.apply(set)
+		return err
+	})
+	staged.pass(set)
+
+	tenants, rest := w.kustomization(), w.kustomization()
+	set = without(fluxSet("flux-two"), "Namespace")
+	tenants.pass(without(set, "BotDeployment", "DataStore", "DataRetentionPolicy"))
+	rest.pass(without(set, "Tenant"))
+}
+
+// TestBeforeItsTenant: what is applied together comes in any order, and is Failed for no moment.
+func TestBeforeItsTenant(t *testing.T) {
+	w := newFluxWorld(t)
+	const name = "flux-early"
+	w.play(name)
+	k := w.kustomization()
+	w.t.Cleanup(func() { w.deletePolicy(name) })
+	if _, err := k.apply(without(fluxSet(name), "Tenant", "DataRetentionPolicy")); err != nil {
+		t.Fatal(err)
+	}
+	store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "chat"}}
+	w.soon("the store says what it waits for", func() error {
+		if err := w.get(store); err != nil {
+			return err
+		}
+		if c := meta.FindStatusCondition(store.Status.Conditions, v1alpha1.ConditionReconciling); c == nil || c.Reason != ReasonNoTenant {
+			return fmt.Errorf("%+v", store.Status.Conditions)
+		}
+		return nil
+	})
+	if state, err := flux.Of(store); err != nil || state != kstatus.InProgressStatus {
+		t.Errorf("%s, %v", state, err)
+	}
+	k.pass(fluxSet(name))
+}

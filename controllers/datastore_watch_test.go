@@ -219,3 +219,38 @@ func TestStoresAndPoliciesUnderAManager(t *testing.T) {
 		})
 	})
 }
+
+// A store that is made, changed or deleted wakes the others of its database: both say that they are of one table, and neither any more once they are not.
+func TestAStoreWakesItsNeighbours(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	b.manage()
+	b.policy("privacy", audit, rule("Conversations", period(90)))
+	s := b.store("chat", nil)
+	b.next(s)
+	conflicts := func(of *v1alpha1.DataStore, want int) func() error {
+		return func() error {
+			if b.read(of); len(of.Status.Conflicts) != want {
+				return fmt.Errorf("%s has %d conflicts, want %d", of.Name, len(of.Status.Conflicts), want)
+			}
+			return nil
+		}
+	}
+	other := b.store("books", func(o *v1alpha1.DataStore) { o.Spec.Postgres.Database = "chat" })
+	b.until("the first sees the second", conflicts(s, 1))
+	b.until("the second sees the first", conflicts(other, 1))
+	b.until("a problem", func() error { return b.shows(s, v1alpha1.ConditionReady, "False PlanProblem") })
+	// The manager writes its finalizer meanwhile.
+	move := func(table v1alpha1.Identifier) {
+		b.until("the table is another", func() error {
+			b.read(other)
+			other.Spec.Datasets[0].Table.Name = table
+			return b.cluster.Update(b.Context(), other)
+		})
+	}
+	move("ledger")
+	b.until("it is another table", conflicts(s, 0))
+	move("messages")
+	b.until("and the same again", conflicts(s, 1))
+	b.must(b.env.Client.Delete(b.Context(), other))
+	b.until("it is gone", conflicts(s, 0))
+}

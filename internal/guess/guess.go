@@ -50,7 +50,7 @@ func Relations(tables []Table, datasets []Dataset) []Relation {
 	prefixes := sharedPrefixes(tables)
 	type called struct {
 		Dataset
-		whole, parts []string
+		whole, parts, last []string
 	}
 	targets := make([]called, 0, len(datasets))
 	for _, d := range datasets {
@@ -58,6 +58,7 @@ func Relations(tables []Table, datasets []Dataset) []Relation {
 		for _, name := range []string{d.Table, d.Name} {
 			whole, parts := calls(name, append(split(d.Schema), prefixes...))
 			t.whole, t.parts = append(t.whole, whole...), append(t.parts, parts...)
+			t.last = append(t.last, lastWord(name))
 		}
 		targets = append(targets, t)
 	}
@@ -87,6 +88,9 @@ func Relations(tables []Table, datasets []Dataset) []Relation {
 					found, qualified := names(w, thing)
 					return found && (!own || qualified)
 				})
+				if !known && !own {
+					hit = hit || slices.ContainsFunc(d.last, func(thing string) bool { return abbreviates(w, thing) })
+				}
 				if hit || own && before(w) {
 					out = append(out, Relation{Schema: t.Schema, Table: t.Name, Column: k.Name, References: d.Name})
 				}

@@ -65,6 +65,18 @@ func TestAColumnIsNamedAfterADataset(t *testing.T) {
 		{"indices", "index_id", "bigint", true},
 		{"responses", "response_id", "bigint", true},
 		{"addresses", "address_id", "bigint", true},
+		// In short.
+		{"organizations", "org_id", "bigint", true},
+		{"organizations", "orgId", "bigint", true},
+		{"messages", "msg_id", "bigint", true},
+		{"messages", "parent_msg_id", "bigint", true},
+		{"conversations", "conv_id", "bigint", true},
+		{"app_users", "usr_id", "bigint", true},
+		{"accounts", "acct_id", "bigint", true},
+		{"documents", "docid", "bigint", true},
+		{"conversations", "cat_id", "bigint", false},
+		{"messages", "msg", "text", false},
+		{"messages", "me_id", "bigint", false},
 		// No such name, or nothing that can tell a row.
 		{"conversations", "id", "bigint", false},
 		{"conversations", "body", "text", false},
@@ -200,4 +212,25 @@ func TestAColumnPointsToAFile(t *testing.T) {
 			t.Errorf("%s: %t, want %t", column, got, want)
 		}
 	}
+}
+
+// FuzzNames: whatever tables and columns are called, a guess ends, names what is there, and says the same again.
+func FuzzNames(f *testing.F) {
+	for _, names := range [][2]string{{"conversations", "conversation_id"}, {"_", "$"}, {"", ""}, {"日本", "日本_id"}, {"ID", "id_id"}, {"a1b2", "A1B2Id"}, {"s", "sid"}, {"\x00", "\xff"}, {"data_data", "dataid"}} {
+		f.Add(names[0], names[1])
+	}
+	f.Fuzz(func(t *testing.T, table, column string) {
+		tables := []Table{{Schema: "public", Name: table, Columns: []Column{{column, "text"}}}, {Schema: "public", Name: "other", Columns: []Column{{column, "text"}, {column + "_id", "text"}}}}
+		datasets := []Dataset{{Name: "d", Schema: "public", Table: table, Key: []string{"id"}}}
+		first := Relations(tables, datasets)
+		for _, r := range first {
+			if r.References != "d" || r.Table != table && r.Table != "other" {
+				t.Errorf("%+v", r)
+			}
+		}
+		if diff := cmp.Diff(first, Relations(tables, datasets)); diff != "" {
+			t.Errorf("another answer:\n%s", diff)
+		}
+		_ = Pointer(column, "text")
+	})
 }

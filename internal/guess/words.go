@@ -139,6 +139,47 @@ func names(column []string, thing string) (found, qualified bool) {
 	return found, qualified
 }
 
+// abbreviates says whether the words of a column name the word thing in short, as org_id and msg_id do: its beginning, or its consonants,
+// and then a word that identifies.
+func abbreviates(column []string, thing string) bool {
+	if thing == "" {
+		return false
+	}
+	for i, run := range column {
+		if i+1 >= len(column) || !identifying[column[i+1]] || len(run) < 3 || identifying[run] {
+			continue
+		}
+		for _, whole := range stems(thing) {
+			if len(run) < len(whole) && (strings.HasPrefix(whole, run) || run[0] == whole[0] && !strings.ContainsAny(run[1:], "aeiou") && within(run, whole)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// within says whether the letters of a stand in b in the same order.
+func within(a, b string) bool {
+	for _, r := range b {
+		if a != "" && r == rune(a[0]) {
+			a = a[1:]
+		}
+	}
+	return a == ""
+}
+
+// lastWord of a name, without common words: what is abbreviated.
+func lastWord(name string) string {
+	all := split(name)
+	for len(all) > 1 && (common[all[len(all)-1]] || isNumber(all[len(all)-1])) {
+		all = all[:len(all)-1]
+	}
+	if len(all) == 0 {
+		return "" // of signs alone
+	}
+	return all[len(all)-1]
+}
+
 // calls are the names of a table or dataset: the whole one, that without common words, and, less sure, the ends of it.
 func calls(name string, prefixes []string) (whole, parts []string) {
 	all := split(name)

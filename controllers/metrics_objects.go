@@ -40,7 +40,7 @@ var conditionStatuses = map[metav1.ConditionStatus]string{
 var (
 	objectsDesc   = prometheus.NewDesc("lethe_objects", "Objects by kind and state: ready, progressing, stalled.", []string{"kind", "state"}, nil)
 	conditionDesc = prometheus.NewDesc("lethe_status_condition",
-		"Conditions of Lethe's objects: 1 for the status (true, false, unknown) that a condition has, 0 for the other two. One that is not there yet is unknown.",
+		"Conditions of Lethe's objects: 1 for the status (true, false, unknown) that a condition has, 0 for the other two. One that is not there yet is unknown; Reconciling and Stalled, which are there only while they are true, are false then.",
 		[]string{"kind", "namespace", "name", "condition", "status"}, nil)
 	policyStoresDesc = prometheus.NewDesc("lethe_policy_stores", "Stores that a DataRetentionPolicy selects.", []string{"policy"}, nil)
 	policyKeptDesc   = prometheus.NewDesc("lethe_policy_compliant_stores", "Stores that a DataRetentionPolicy selects and that were measured to keep it.", []string{"policy"}, nil)

@@ -113,8 +113,11 @@ func TestConditionsAreShownFromTheFirstMoment(t *testing.T) {
 		t.Errorf("of a store that was never measured: %q", got)
 	}
 	b.settle(s)
-	if got := valuesOf(gathered(t, objectCollector{b.env.Client}), resources.KindDataStore, "chat", v1alpha1.ConditionCredentialsReady); got != "false=0 true=1 unknown=0" {
-		t.Errorf("after a pass: %q", got)
+	all = gathered(t, objectCollector{b.env.Client})
+	for condition, want := range map[string]string{v1alpha1.ConditionCredentialsReady: "false=0 true=1 unknown=0", v1alpha1.ConditionStalled: "false=1 true=0 unknown=0"} {
+		if got := valuesOf(all, resources.KindDataStore, "chat", condition); got != want {
+			t.Errorf("%s after a pass: %q", condition, got)
+		}
 	}
 
 	t.Run("a rule that waits is pending where a policy enforces", func(t *testing.T) {

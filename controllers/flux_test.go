@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -517,4 +518,66 @@ func TestBeforeItsTenant(t *testing.T) {
 		t.Errorf("%s, %v", state, err)
 	}
 	k.pass(fluxSet(name))
+}
+
+// TestDeletingASet: a Tenant is not refused for bots and stores that are on their way out, and its keys outlive theirs.
+func TestDeletingASet(t *testing.T) {
+	w := newWorld(t)
+	const name = "delete-set"
+	w.play(name)
+	tenant, bot := makeTenant(name, name), makeBot(name, "support")
+	w.create(tenant)
+	w.becomes(tenant, "Ready=True")
+	w.create(bot)
+	w.becomes(bot, "Ready=True")
+	w.becomes(tenant, "InUse=True")
+	if err := w.admin.Delete(t.Context(), tenant.DeepCopy()); !apierrors.IsForbidden(err) {
+		t.Fatalf("a Tenant in use: %v", err)
+	}
+	w.keys.set(func(k *keyserverDouble) { k.down = errors.New("away") })
+	w.delete(bot.DeepCopy())
+	w.becomes(tenant, "InUse=False")
+	if err := w.get(bot); err != nil || bot.DeletionTimestamp == nil {
+		t.Fatalf("the bot is not on its way out: %v", err)
+	}
+	if err := w.admin.Delete(t.Context(), tenant.DeepCopy()); err != nil {
+		t.Fatalf("the Tenant of a bot that is going: %v", err)
+	}
+	w.keys.set(func(k *keyserverDouble) { k.down = nil })
+	w.soon("both are gone", func() error {
+		if w.keys.isRevoked(tenant.UID) && !w.keys.isRevoked(bot.UID) {
+			t.Error("the Tenant's keys went before the bot's")
+		}
+		return errors.Join(w.isGone(bot), w.isGone(tenant))
+	})
+}
+
+// TestPodSecurityInGit: a Namespace in Git with another Pod Security label is set back, and the Tenant says which one stands.
+func TestPodSecurityInGit(t *testing.T) {
+	w := newFluxWorld(t)
+	const name = "flux-pss"
+	w.play(name)
+	k := w.kustomization()
+	set := without(fluxSet(name, "    lethe.dev/tenant: "+name, "    lethe.dev/tenant: "+name+"\n    pod-security.kubernetes.io/enforce: baseline"),
+		"BotDeployment", "DataStore", "DataRetentionPolicy")
+	k.pass(set)
+	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	w.becomes(tenant, "NamespacesReady=True/PodSecurityOverruled")
+	if c := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionNamespacesReady); !strings.Contains(c.Message, name+" had pod-security.kubernetes.io/enforce=baseline") {
+		t.Errorf("says %q", c.Message)
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if err := w.get(namespace); err != nil || namespace.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
+		t.Errorf("the label is %v, %v", namespace.Labels, err)
+	}
+	k.pass(set) // it comes again, as with every interval
+	w.soon("it is set back again", func() error {
+		if err := w.get(namespace); err != nil || namespace.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
+			return fmt.Errorf("%v, %v", namespace.Labels, err)
+		}
+		return nil
+	})
+	if changes := k.pass(without(fluxSet(name), "BotDeployment", "DataStore", "DataRetentionPolicy")); strings.Contains(changes, "Tenant") {
+		t.Errorf("without the label in Git: %s", changes)
+	}
 }

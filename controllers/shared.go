@@ -251,6 +251,6 @@ func isBad(c metav1.Condition) bool {
 	case v1alpha1.ConditionReconciling, v1alpha1.ConditionReady, v1alpha1.ConditionInUse:
 		return false
 	default:
-		return (c.Status == metav1.ConditionFalse && !expected[c.Reason]) || c.Reason == protocol.ReasonRolledBack || c.Reason == status.ReasonPlaintextInSpec
+		return (c.Status == metav1.ConditionFalse && !expected[c.Reason]) || c.Reason == protocol.ReasonRolledBack || c.Reason == status.ReasonPlaintextInSpec || c.Reason == status.ReasonPodSecurityOverruled
 	}
 }

@@ -48,7 +48,8 @@ type TenantReconciler struct {
 	// Doubts are Tenants whose keys are to be asked about now.
 	Doubts *keyDoubts
 
-	verified answers[v1alpha1.UIDRange] // and the range of user ids that was answered
+	verified  answers[v1alpha1.UIDRange] // and the range of user ids that was answered
+	overruled answers[string]            // by namespace: a Pod Security label that another hand set
 }
 
 // tenantScope is one pass over a Tenant.

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
@@ -50,7 +51,7 @@ const (
 func (r *TenantReconciler) ensureNamespaces(ctx context.Context, s *tenantScope) (time.Duration, error) {
 	var wait time.Duration
 	for _, wanted := range s.tenant.Spec.Namespaces {
-		namespace, err := r.ensureNamespace(ctx, s.tenant, wanted.Name)
+		namespace, err := r.ensureNamespace(ctx, s, wanted.Name)
 		if p := problemIn(err); p != nil && p.cause == nil {
 			s.note(err)
 			wait = sooner(wait, p.after)
@@ -64,7 +65,8 @@ func (r *TenantReconciler) ensureNamespaces(ctx context.Context, s *tenantScope)
 	return wait, r.findDropped(ctx, s)
 }
 
-func (r *TenantReconciler) ensureNamespace(ctx context.Context, tenant *v1alpha1.Tenant, name string) (*corev1.Namespace, error) {
+func (r *TenantReconciler) ensureNamespace(ctx context.Context, s *tenantScope, name string) (*corev1.Namespace, error) {
+	tenant := s.tenant
 	if name == r.Settings.Namespace || name == r.KeysNamespace || strings.HasPrefix(name, "kube-") {
 		return nil, &problem{Problem: status.Problem{
 			Condition: v1alpha1.ConditionNamespacesReady, Reason: ReasonNamespaceReserved, Stalled: true,
@@ -89,10 +91,32 @@ func (r *TenantReconciler) ensureNamespace(ctx context.Context, tenant *v1alpha1
 		}}
 	}
 	desired := resources.Namespace(tenant, name, apierrors.IsNotFound(err) || wasCreatedFor(live, tenant))
+	r.notePodSecurity(s, live, desired)
 	namespace, _, err := kube.EnsureWhere(ctx, r.Writer, desired, func(n *corev1.Namespace) bool {
 		return n.Labels[v1alpha1.LabelTenant] == tenant.Name
 	})
 	return namespace, explain(v1alpha1.ConditionNamespacesReady, err)
+}
+
+// overruledFor is how long a Tenant says that another hand set a Pod Security label otherwise: longer than GitOps tools wait before they
+// set it again.
+const overruledFor = time.Hour
+
+// notePodSecurity remembers a Pod Security label that another hand has set otherwise. Lethe's stands, and the Tenant says so: two that
+// overwrite each other without a word would go on for ever.
+func (r *TenantReconciler) notePodSecurity(s *tenantScope, live, desired *corev1.Namespace) {
+	if live.UID == "" {
+		return
+	}
+	for _, label := range []string{"pod-security.kubernetes.io/enforce", "pod-security.kubernetes.io/enforce-version"} {
+		if found, ours := live.Labels[label], desired.Labels[label]; found != "" && found != ours {
+			r.overruled.put(live, s.now, fmt.Sprintf("namespace %s had %s=%s", live.Name, label, foreign.Line(found, foreign.MaxText)))
+			break
+		}
+	}
+	if known, ok := r.overruled.get(live); ok && s.now.Sub(known.at) < overruledFor {
+		s.observed.Overruled = append(s.observed.Overruled, known.value)
+	}
 }
 
 // wasCreatedFor says whether the manager made a namespace for a Tenant. The namespace itself says so from its first moment;
@@ -350,36 +374,31 @@ func (r *TenantReconciler) isUsed(ctx context.Context, namespace string) (bool, 
 	return holdsOurs(ctx, r.Writer.Client, namespace)
 }
 
-// holdsOurs says whether a namespace holds bots or stores. One that only somebody else's finalizer keeps does not count: it
-// must hold up nobody but itself.
+// holdsOurs says whether a namespace holds bots or stores that are not on their way out. Those that are do not count: whoever deletes
+// a bot and then its Tenant is not to be refused, and the deletion of the Tenant waits for the bot anyway (lookForUse).
 func holdsOurs(ctx context.Context, c client.Reader, namespace string) (bool, error) {
 	for _, list := range []client.ObjectList{&v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}} {
-		if err := c.List(ctx, list, client.InNamespace(namespace), client.Limit(1), unlocked); err != nil {
-			return false, fmt.Errorf("look into namespace %s: %w", namespace, err)
-		}
-		if meta.LenList(list) == 0 {
-			continue
-		}
-		first, err := firstOf(list)
-		if err != nil || !isHeld(first) {
-			return true, err
+		// Mostly the first of many tells; only where that one goes are all looked at.
+		for _, most := range []int64{1, 0} {
+			if err := c.List(ctx, list, client.InNamespace(namespace), client.Limit(most), client.UnsafeDisableDeepCopy, unlocked); err != nil {
+				return false, fmt.Errorf("look into namespace %s: %w", namespace, err)
+			}
+			stays := false
+			err := meta.EachListItem(list, func(item runtime.Object) error {
+				object, err := meta.Accessor(item)
+				stays = stays || err == nil && object.GetDeletionTimestamp() == nil
+				return err
+			})
+			if err != nil {
+				return false, fmt.Errorf("look into namespace %s: %w", namespace, err)
+			}
+			if stays {
+				return true, nil
+			}
+			if meta.LenList(list) == 0 {
+				break
+			}
 		}
 	}
-	used, _, err := lookInto(ctx, c, namespace) // the first of a kind may be held, and others not
-	return used, err
-}
-
-func firstOf(list client.ObjectList) (first client.Object, err error) {
-	err = meta.EachListItem(list, func(item runtime.Object) error {
-		object, ok := item.(client.Object)
-		if !ok {
-			return fmt.Errorf("%T is no object", item)
-		}
-		first = object
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read a list: %w", err)
-	}
-	return first, nil
+	return false, nil
 }

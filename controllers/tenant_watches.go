@@ -33,7 +33,7 @@ import (
 func (r *TenantReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
 	m := tenantMapper{cache: mgr.GetCache(), bundle: client.ObjectKey{Namespace: r.Settings.Namespace, Name: resources.CABundleName}}
 	comesOrGoes := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		return isHeld(e.ObjectOld) != isHeld(e.ObjectNew)
+		return isHeld(e.ObjectOld) != isHeld(e.ObjectNew) || (e.ObjectOld.GetDeletionTimestamp() == nil) != (e.ObjectNew.GetDeletionTimestamp() == nil)
 	}})
 	err := ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.Tenant{}, builder.WithPredicates(predicate.Or(ownChange(), uidRangeChange(), keysChoice()))).

@@ -11,11 +11,13 @@ import (
 
 // Reasons of a Tenant's conditions.
 const (
-	ReasonWalledIn     = "WalledIn"
-	ReasonKeysOpen     = "KeysOpen"
-	ReasonHoldsBots    = "HoldsBotsOrStores"
-	ReasonEmpty        = "Empty"
-	ReasonWithinBudget = "WithinBudget"
+	ReasonWalledIn = "WalledIn"
+	// ReasonPodSecurityOverruled: another hand sets other Pod Security labels on a namespace; Lethe's stand.
+	ReasonPodSecurityOverruled = "PodSecurityOverruled"
+	ReasonKeysOpen             = "KeysOpen"
+	ReasonHoldsBots            = "HoldsBotsOrStores"
+	ReasonEmpty                = "Empty"
+	ReasonWithinBudget         = "WithinBudget"
 	// ReasonBudgetExceeded: more was written than the Tenant may.
 	ReasonBudgetExceeded = "BudgetExceeded"
 	// ReasonHoldsVolumes: volumes of bots that are gone are left.
@@ -41,6 +43,8 @@ type TenantObserved struct {
 	Retained []string
 	// Paused says that changes are refused, since more was written than the Tenant's budget.
 	Paused bool
+	// Overruled says which Pod Security labels another hand set otherwise, of late.
+	Overruled []string
 	// Contested says which external identifiers another Tenant claims too, later than this one; empty when there are none. It is no problem of this Tenant.
 	Contested string
 	// Deleting is what a deletion waits for; empty when the Tenant is not being deleted.
@@ -63,13 +67,27 @@ func Tenant(o TenantObserved) []metav1.Condition {
 	}
 	conditions := Summary(worst, progressing, ReasonReady, message)
 	conditions = append(conditions,
-		Step(v1alpha1.ConditionNamespacesReady, first(o.Problems, v1alpha1.ConditionNamespacesReady), o.WalledIn, ReasonWalledIn,
-			"Every namespace is the tenant's and walled in."),
+		Step(v1alpha1.ConditionNamespacesReady, first(o.Problems, v1alpha1.ConditionNamespacesReady), o.WalledIn, walledReason(o), walledMessage(o)),
 		Step(v1alpha1.ConditionIsolationReady, first(o.Problems, v1alpha1.ConditionIsolationReady), o.Unopened, ReasonWalledIn,
 			"Nothing of other hands that may undo the walls is in the namespaces but what the Tenant names."),
 		Step(v1alpha1.ConditionKeysReady, first(o.Problems, v1alpha1.ConditionKeysReady), o.KeysOpen, ReasonKeysOpen, keysMessage(o.KEKGrade)),
 		paused(o.Paused), inUse(o.InUse, o.Retained))
 	return conditions
+}
+
+func walledReason(o TenantObserved) string {
+	if len(o.Overruled) > 0 {
+		return ReasonPodSecurityOverruled
+	}
+	return ReasonWalledIn
+}
+
+func walledMessage(o TenantObserved) string {
+	if len(o.Overruled) > 0 {
+		return fmt.Sprintf("Every namespace is the tenant's and walled in. Lethe's Pod Security labels stand, restricted and latest, and another hand sets others: %s. "+
+			"Take them out of the manifest, or write these there.", strings.Join(o.Overruled, "; "))
+	}
+	return "Every namespace is the tenant's and walled in."
 }
 
 func keysMessage(grade string) string {
@@ -98,7 +116,7 @@ func inUse(used bool, retained []string) metav1.Condition {
 			"Volumes of deleted bots are left: %s. Delete each PersistentVolumeClaim that nobody needs before the Tenant, or say "+
 				"spec.retainedVolumes: Release: then those in namespaces that Lethe made are deleted with the Tenant, and the others stay.", strings.Join(retained, ", ")))
 	default:
-		return condition(v1alpha1.ConditionInUse, metav1.ConditionFalse, ReasonEmpty, "No BotDeployment, no DataStore and no retained volume is in the namespaces.")
+		return condition(v1alpha1.ConditionInUse, metav1.ConditionFalse, ReasonEmpty, "No BotDeployment, no DataStore and no retained volume is in the namespaces, but what is being deleted.")
 	}
 }
 

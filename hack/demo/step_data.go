@@ -241,8 +241,8 @@ func (d *demo) enforce(ctx context.Context) error {
 		return errors.New("kubectl lethe approve wrote no approval")
 	}
 	for _, w := range store.Spec.ApprovedPlan.Windows {
-		if w.BacklogRows > 0 {
-			d.note("approved: %s, and %s rows of backlog until %s", w.Dataset, thousands(w.BacklogRows), store.Spec.ApprovedPlan.BacklogUntil.UTC().Format(time.RFC3339))
+		if b := w.Backlog; b != nil {
+			d.note("approved: %s, and %s rows of backlog until %s", w.Dataset, thousands(b.Rows), b.Until.UTC().Format(time.RFC3339))
 		}
 	}
 	if err := d.apply(ctx, "policy.yaml", policy); err != nil {

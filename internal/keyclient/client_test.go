@@ -126,11 +126,11 @@ func TestUnsealAndLease(t *testing.T) {
 	if diff := cmp.Diff(bundle, got); diff != "" {
 		t.Error(diff)
 	}
-	lease, err := c.Lease(t.Context(), "hash", true)
+	lease, err := c.Lease(t.Context(), protocol.LeaseRequest{PlanHash: "hash"}, true)
 	if err != nil || lease.For != 30*time.Second || len(lease.Items) != 1 {
 		t.Errorf("lease for %s with %d items: %v", lease.For, len(lease.Items), err)
 	}
-	if lease, err = c.Lease(t.Context(), "hash", false); err != nil || lease.Items != nil {
+	if lease, err = c.Lease(t.Context(), protocol.LeaseRequest{PlanHash: "hash"}, false); err != nil || lease.Items != nil {
 		t.Errorf("renewed with %d items: %v", len(lease.Items), err)
 	}
 	if err := c.Release(t.Context(), "hash"); err != nil {

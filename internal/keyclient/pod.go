@@ -33,11 +33,11 @@ type Lease struct {
 	Expires time.Time     // by the keyserver's clock
 	For     time.Duration // the same as a length, from before the call on: use this one
 	Items   []protocol.SecretItem
+	Account protocol.Account // with the secret only
 }
 
 // Lease asks to begin (withSecret) or to go on sweeping by a plan. The length counts from before the call.
-func (c *Client) Lease(ctx context.Context, planHash string, withSecret bool) (Lease, error) {
-	req := protocol.LeaseRequest{PlanHash: planHash}
+func (c *Client) Lease(ctx context.Context, req protocol.LeaseRequest, withSecret bool) (Lease, error) {
 	var key sealing.PrivateKey
 	if withSecret {
 		var err error
@@ -58,6 +58,9 @@ func (c *Client) Lease(ctx context.Context, planHash string, withSecret bool) (L
 			return Lease{}, err
 		}
 		lease.Items = bundle.Items
+		if resp.Account != nil {
+			lease.Account = *resp.Account
+		}
 	}
 	return lease, nil
 }

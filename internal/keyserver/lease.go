@@ -18,7 +18,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/podspec"
 	"github.com/lethe-dev/lethe/internal/protocol"
-	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -49,10 +48,11 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	if err != nil {
 		return nil, err
 	}
-	tenant, err := s.samePlan(ctx, store, req.PlanHash)
+	compiled, err := s.samePlan(ctx, store, req.PlanHash)
 	if err != nil {
 		return nil, err
 	}
+	tenant := compiled.Tenant
 	if err := s.matchSweep(job, pod, store, tenant, req.PlanHash); err != nil {
 		return nil, err
 	}
@@ -72,11 +72,13 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	}
 	// The clock is read before the lease is written: writing takes time that is not the sweeper's.
 	now := s.Clock.Now()
-	if err := s.hold(ctx, store, pod, now); err != nil {
+	account, err := s.hold(ctx, &holding{store: store, pod: pod, plan: compiled.Plan, req: req, now: now})
+	if err != nil {
 		return nil, err
 	}
-	resp := &protocol.LeaseResponse{Expires: now.Add(leaseSeconds * time.Second).UTC(), Seconds: leaseSeconds}
+	resp := &protocol.LeaseResponse{Expires: now.Add(leaseSeconds * time.Second).UTC(), Seconds: leaseSeconds, Account: account}
 	if keys == nil {
+		resp.Account = nil
 		return resp, nil
 	}
 	bundle, err := s.openSet(ctx, sub, keys, keys.doc.Current)
@@ -168,50 +170,68 @@ func (s *Server) storeOf(ctx context.Context, pod *corev1.Pod) (*batchv1.Job, *v
 }
 
 // samePlan compiles the store's plan and compares it with the one that the sweep runs by.
-func (s *Server) samePlan(ctx context.Context, store *v1alpha1.DataStore, hash string) (*v1alpha1.Tenant, error) {
-	now := s.Clock.Now()
+func (s *Server) samePlan(ctx context.Context, store *v1alpha1.DataStore, hash string) (compile.Compiled, error) {
+	none, now := compile.Compiled{}, s.Clock.Now()
 	compiled, err := compile.Store(ctx, s.Client, store, now)
 	if r, ok := compile.IsRefusal(err); ok {
-		return nil, refuse(protocol.ReasonPlanChanged, "the store has no plan: %s", r.Message)
+		return none, refuse(protocol.ReasonPlanChanged, "the store has no plan: %s", r.Message)
 	}
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	// The plan of the week before is accepted too, or every sweep would be refused from a week's turn until the manager has
 	// written the new one.
 	same, err := plan.Accepts(compiled.Plan, hash, now)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	if !same {
-		return nil, refuse(protocol.ReasonPlanChanged, "the plan that the live objects give is another one: this sweep ends, the next one runs by the new plan")
+		return none, refuse(protocol.ReasonPlanChanged, "the plan that the live objects give is another one: this sweep ends, the next one runs by the new plan")
 	}
 	if !compiled.Tenant.DeletionTimestamp.IsZero() {
-		return nil, refuse(protocol.ReasonRevoked, "Tenant %s is being deleted", compiled.Tenant.Name)
+		return none, refuse(protocol.ReasonRevoked, "Tenant %s is being deleted", compiled.Tenant.Name)
 	}
-	return compiled.Tenant, nil
+	return compiled, nil
 }
 
-// hold takes or renews the store's lease for a pod. Two sweeps of one store never hold it at a time.
-func (s *Server) hold(ctx context.Context, store *v1alpha1.DataStore, pod *corev1.Pod, now time.Time) error {
-	name := leaseName(string(store.UID))
+// holding is one call for a lease.
+type holding struct {
+	store *v1alpha1.DataStore
+	pod   *corev1.Pod
+	plan  plan.Plan
+	req   *protocol.LeaseRequest
+	now   time.Time
+}
+
+// hold takes or renews the store's lease for a pod, and writes the store's account in the same object at the same time: what a
+// sweep is permitted is debited before it hears so. Two sweeps of one store never hold it at a time.
+func (s *Server) hold(ctx context.Context, h *holding) (*protocol.Account, error) {
+	name := leaseName(string(h.store.UID))
 	var lease coordinationv1.Lease
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: name}, &lease)
-	if apierrors.IsNotFound(err) {
-		lease = coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: s.KeysNamespace, Name: name, Labels: resources.Labels(componentLease)}}
-		grant(&lease, pod, now)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, err
+	}
+	isNew := apierrors.IsNotFound(err)
+	if isNew {
+		lease = coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: s.KeysNamespace, Name: name, Labels: leaseLabels()}}
+	} else if err := s.mayTake(ctx, &lease, h.pod, h.now); err != nil {
+		return nil, err
+	}
+	account, err := s.book(&lease, h)
+	if err != nil {
+		return nil, err
+	}
+	grant(&lease, h.pod, h.now)
+	if isNew {
 		err = s.Client.Create(ctx, &lease)
-	} else if err == nil {
-		if err := s.mayTake(ctx, &lease, pod, now); err != nil {
-			return err
-		}
-		grant(&lease, pod, now)
+	} else {
 		err = s.Client.Update(ctx, &lease)
 	}
 	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
-		return later(protocol.ReasonInUse, 2, "another sweep of this store was faster")
+		return nil, later(protocol.ReasonInUse, 2, "another sweep of this store was faster")
 	}
-	return err
+	return account, err
 }
 
 func holder(lease *coordinationv1.Lease) string {

@@ -1,12 +1,7 @@
 package plan
 
 import (
-	"errors"
 	"fmt"
-	"slices"
-	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/retention"
@@ -44,6 +39,9 @@ func (c *compiler) missing(d v1alpha1.Dataset, want *Deletion) []string {
 	// A tenant that is named in the approval needs a window at least as long as that, also when it is now under the base.
 	ok := newApproval(c.ord, w)
 	var out []string
+	if w.Floor != nil && (d.Floor == nil || d.Floor.RetainFor == nil || !c.ord.atMost(*w.Floor, *d.Floor.RetainFor)) {
+		out = append(out, line(d.Name, "", want.RetainFor, "approved: with a floor of "+retention.ISO(*w.Floor)))
+	}
 	for _, t := range w.Tenants {
 		o := overrideOf(want, t.Tenant)
 		if o == nil {
@@ -84,6 +82,8 @@ func (c *compiler) approvedPart(d v1alpha1.Dataset, want *Deletion) *Deletion {
 		allowed, named := w.RetainFor, false
 		if t := ok.tenants[o.Tenant]; t != nil {
 			allowed, named = t.RetainFor, true
+		} else if ok.bound != nil {
+			allowed, named = ok.bound, true
 		}
 		switch {
 		case allowed == nil:
@@ -107,12 +107,16 @@ func (c *compiler) approvedPart(d v1alpha1.Dataset, want *Deletion) *Deletion {
 type approval struct {
 	ord     *ordering
 	base    v1alpha1.Period
+	bound   *v1alpha1.Period // of any tenant that is not named
 	tenants map[string]*v1alpha1.ApprovedTenantWindow
 	listed  map[string][]*v1alpha1.ApprovedTenantWindow
 }
 
 func newApproval(ord *ordering, w *v1alpha1.ApprovedWindow) *approval {
 	a := &approval{ord: ord, base: *w.RetainFor, tenants: map[string]*v1alpha1.ApprovedTenantWindow{}, listed: map[string][]*v1alpha1.ApprovedTenantWindow{}}
+	if w.AnyTenant != nil {
+		a.bound = w.AnyTenant.NotBelow
+	}
 	for i := range w.Tenants {
 		t := &w.Tenants[i]
 		a.tenants[t.Tenant] = t
@@ -124,12 +128,12 @@ func newApproval(ord *ordering, w *v1alpha1.ApprovedWindow) *approval {
 }
 
 // covered are the identifiers of an override that may have its window: those that were approved as this tenant's, and where
-// the window is no shorter than the base, all but those that were approved for longer as another's. Otherwise whoever may edit
+// the window is no shorter than the base, or than what was approved for any tenant, all but those that were approved for longer as another's. Otherwise whoever may edit
 // a Tenant with a shorter window could write another customer's identifier into it, and have that customer's rows deleted.
 func (a *approval) covered(o Override) []string {
 	var out []string
 	for _, id := range o.ExternalIDs {
-		own, ok := false, a.ord.atMost(a.base, o.RetainFor)
+		own, ok := false, a.ord.atMost(a.base, o.RetainFor) || a.bound != nil && a.ord.atMost(*a.bound, o.RetainFor)
 		for _, t := range a.listed[id] {
 			own = own || t.Tenant == o.Tenant
 			ok = ok && t.RetainFor != nil && a.ord.atMost(*t.RetainFor, o.RetainFor)
@@ -143,13 +147,15 @@ func (a *approval) covered(o Override) []string {
 
 // lacks says what of an override was approved when that is not all of it. It counts identifiers and does not repeat them.
 func (a *approval) lacks(o Override) string {
-	allowed, t := &a.base, a.tenants[o.Tenant]
+	allowed, t, bound := &a.base, a.tenants[o.Tenant], ""
 	if t != nil {
 		allowed = t.RetainFor
+	} else if a.bound != nil {
+		allowed, bound = a.bound, "for any tenant not below "
 	}
 	long := allowed != nil && a.ord.atMost(*allowed, o.RetainFor)
 	n := len(o.ExternalIDs) - len(a.covered(o))
-	switch said := "approved: " + isoOr(allowed); {
+	switch said := "approved: " + bound + isoOr(allowed); {
 	case n > 0 && (long || t != nil):
 		return fmt.Sprintf("%s, but not for %d of its %d externalIDs", said, n, len(o.ExternalIDs))
 	case !long:
@@ -168,15 +174,23 @@ func overrideOf(want *Deletion, tenant string) *Override {
 	return nil
 }
 
-// approve gives a deletion the backlog that was approved with it.
-func (c *compiler) approve(dataset string, want *Deletion) *Deletion {
-	out := *want
-	approved := c.in.Store.Spec.ApprovedPlan
-	if w := windowFor(approved, dataset); w.BacklogRows > 0 && approved.BacklogUntil != nil {
-		until := approved.BacklogUntil.UTC()
-		out.BacklogRows, out.BacklogUntil = w.BacklogRows, &until
+// approve gives a deletion the backlog that was approved with it. A backlog was counted for one window, and is good for no other.
+func (c *compiler) approve(dataset string, want, allowed *Deletion) *Deletion {
+	out := *allowed
+	w := windowFor(c.in.Store.Spec.ApprovedPlan, dataset)
+	if b := w.Backlog; b != nil && retention.ISO(*w.RetainFor) == retention.ISO(want.RetainFor) {
+		out.Backlog = &Backlog{Rows: b.Rows, ApprovedAt: b.ApprovedAt.UTC(), Until: b.Until.UTC()}
 	}
 	return &out
+}
+
+// identity of the database that was approved.
+func identity(a *v1alpha1.ApprovedPlan) Database {
+	out := Database{SystemIdentifier: a.SystemIdentifier, Name: a.Database, Address: a.Address}
+	if a.Seen != nil {
+		out.Seen = a.Seen.ApprovedAt.Unix()
+	}
+	return out
 }
 
 func windowFor(a *v1alpha1.ApprovedPlan, dataset string) *v1alpha1.ApprovedWindow {
@@ -214,82 +228,4 @@ func isoOr(p *v1alpha1.Period) string {
 		return "nothing"
 	}
 	return retention.ISO(*p)
-}
-
-// BacklogDays is how long an approval lets sweeps go beyond the brake.
-const BacklogDays = 7
-
-// ErrNotMeasured says that there is nothing yet to approve by: a person approves what an Audit measured.
-var ErrNotMeasured = errors.New("the store has not been measured under its present plan; wait for status.measuredAt to be set and status.rules to list every rule")
-
-// ErrNothingToApprove says that no rule asks for a deletion that could be approved.
-var ErrNothingToApprove = errors.New("no rule that can be kept governs any dataset of this store; look at its conditions")
-
-// Propose writes the approval that covers everything the rules would delete, as it was last measured: the database's
-// identity, each window, what tenants with a window of their own are called, and as many rows beyond the brake as wait now.
-func Propose(r Result, status v1alpha1.DataStoreStatus, now time.Time) (v1alpha1.ApprovedPlan, error) {
-	if status.MeasuredAt == nil || status.Plan.SystemIdentifier == "" {
-		return v1alpha1.ApprovedPlan{}, ErrNotMeasured
-	}
-	out := v1alpha1.ApprovedPlan{
-		SystemIdentifier: status.Plan.SystemIdentifier,
-		Database:         r.Plan.Connection.Database,
-		Tenancy:          r.Plan.Tenancy,
-	}
-	for _, d := range r.Plan.Datasets {
-		want := r.wanted[d.Name]
-		if want == nil {
-			continue
-		}
-		measured := measurement(status.Rules, d.Name, want)
-		if measured == nil {
-			return v1alpha1.ApprovedPlan{}, fmt.Errorf("dataset %s: %w", d.Name, ErrNotMeasured)
-		}
-		base := want.RetainFor
-		w := v1alpha1.ApprovedWindow{
-			Dataset: d.Name, Definition: Definition(d.Table, r.Plan.declared(d.Name)...), RetainFor: &base, BacklogRows: backlog(status.Rules, d.Name),
-		}
-		for _, o := range want.Overrides {
-			own := o.RetainFor
-			w.Tenants = append(w.Tenants, v1alpha1.ApprovedTenantWindow{
-				Tenant: o.Tenant, RetainFor: &own, ExternalIDs: slices.Clone(o.ExternalIDs),
-			})
-		}
-		if w.BacklogRows > 0 {
-			until := metav1.NewTime(now.UTC().Truncate(time.Second).AddDate(0, 0, BacklogDays))
-			out.BacklogUntil = &until
-		}
-		out.Windows = append(out.Windows, w)
-	}
-	if len(out.Windows) == 0 {
-		return v1alpha1.ApprovedPlan{}, ErrNothingToApprove
-	}
-	return out, nil
-}
-
-// measurement of the rule whose window a deletion has.
-func measurement(rules []v1alpha1.RuleMeasurement, dataset string, want *Deletion) *v1alpha1.RuleMeasurement {
-	for i := range rules {
-		if rules[i].Dataset == dataset && rules[i].Policy == want.Policy && rules[i].Rule == want.Rule {
-			return &rules[i]
-		}
-	}
-	return nil
-}
-
-// backlog is the most that any rule of a dataset found waiting. A count that stopped at its bound says too little: the
-// table's own size bounds it then.
-func backlog(rules []v1alpha1.RuleMeasurement, dataset string) int64 {
-	var most int64
-	for _, r := range rules {
-		if r.Dataset != dataset {
-			continue
-		}
-		n := r.Eligible
-		if r.Capped {
-			n = max(n, r.Rows)
-		}
-		most = max(most, n)
-	}
-	return most
 }

@@ -42,6 +42,8 @@ type Result struct {
 	// AwaitingApproval says, one line each, what the rules would delete beyond spec.approvedPlan: of the rules that enforce,
 	// or where none does, of those in Audit, so that it can be approved before it matters.
 	AwaitingApproval []string
+	// AwaitingDatasets are those that AwaitingApproval speaks of, sorted.
+	AwaitingDatasets []string
 	// Waiting is set when a rule that enforces is among them: deletion waits for a person.
 	Waiting bool
 	// Enforced is set when at least one rule that governs a dataset enforces.
@@ -90,7 +92,7 @@ func Compile(in Input) Result {
 			n, MaxMeasurements, n-MaxMeasurements)
 	}
 	if c.res.Plan.Deletes() {
-		c.res.Plan.Database = Database{SystemIdentifier: spec.ApprovedPlan.SystemIdentifier, Name: spec.ApprovedPlan.Database}
+		c.res.Plan.Database = identity(spec.ApprovedPlan)
 	}
 	sort.SliceStable(c.res.Problems, func(i, j int) bool { return c.res.Problems[i].Message < c.res.Problems[j].Message })
 	c.res.Problems = slices.Compact(c.res.Problems)
@@ -252,12 +254,15 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 	c.res.wanted[d.Name] = want
 	missing := c.missing(d, want)
 	c.res.AwaitingApproval = append(c.res.AwaitingApproval, missing...)
+	if len(missing) > 0 {
+		c.res.AwaitingDatasets = append(c.res.AwaitingDatasets, d.Name)
+	}
 	if !enforced {
 		return out
 	}
 	c.res.Waiting = c.res.Waiting || len(missing) > 0
 	if allowed := c.approvedPart(d, want); len(c.missing(d, allowed)) == 0 {
-		out.Delete = c.approve(d.Name, allowed)
+		out.Delete = c.approve(d.Name, want, allowed)
 	}
 	return out
 }

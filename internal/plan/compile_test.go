@@ -87,18 +87,11 @@ func override(tenant string, window *v1alpha1.Period) v1alpha1.TenantOverride {
 // approveAll gives a store the approval that Propose writes for its present rules.
 func approveAll(t *testing.T, in Input) {
 	t.Helper()
-	r := Compile(in)
-	status := v1alpha1.DataStoreStatus{MeasuredAt: &metav1.Time{Time: in.Now}, Plan: v1alpha1.PlanStatus{SystemIdentifier: "7300"}}
-	for _, d := range r.Plan.Datasets {
-		for _, rule := range d.Rules {
-			status.Rules = append(status.Rules, v1alpha1.RuleMeasurement{Dataset: d.Name, Policy: rule.Policy, Rule: rule.Rule, Rows: 900, Eligible: 300})
-		}
-	}
-	a, err := Propose(r, status, in.Now)
+	p, err := Propose(Compile(in), measured(t, in, 300), anyAge, in.Now)
 	if err != nil {
 		t.Fatalf("Propose: %v", err)
 	}
-	in.Store.Spec.ApprovedPlan = &a
+	in.Store.Spec.ApprovedPlan = &p.Plan
 }
 
 func shared(policies ...v1alpha1.DataRetentionPolicy) Input {

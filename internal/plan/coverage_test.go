@@ -125,19 +125,22 @@ func world(in Input) string {
 }
 
 func richInput(t *testing.T) Input {
-	in := shared(makePolicy("privacy", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90), override("acme", days(30))), makeRule("Payments", years(7))))
+	in := shared(makePolicy("privacy", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90), override("acme", days(30)), override("globex", days(60))), makeRule("Payments", years(7))))
 	first := &in.Store.Spec.Datasets[0]
 	first.Table.AgeColumn.Type, first.Table.AgeColumn.TimeZone = v1alpha1.AgeDate, "Etc/UTC"
 	in.Store.Spec.Exempt[0].Schema = "public"
 	in.Store.Spec.Datasets = in.Store.Spec.Datasets[:2]
 	in.Store.Spec.Relations = []v1alpha1.Relation{{Schema: "public", Table: "files", Column: "message_id", References: "messages", ReferencesColumn: "id",
 		State: v1alpha1.RelationDeclared, Reason: "a file belongs to its message"}}
+	in.Store.Spec.Datasets[1].Floor = &v1alpha1.Floor{RetainFor: days(1), LegalBasis: "a day"}
 	approveAll(t, in)
 	// A list's first element is the example: let it be the one with everything.
 	w := in.Store.Spec.ApprovedPlan.Windows
 	if len(w[0].Tenants) == 0 {
 		w[0], w[1] = w[1], w[0]
 	}
+	// globex is approved by the bound.
+	w[0].Tenants, w[0].AnyTenant = w[0].Tenants[:1], &v1alpha1.ApprovedBound{NotBelow: days(60)}
 	return in
 }
 
@@ -153,7 +156,9 @@ func TestEveryFieldOfAStoreMatters(t *testing.T) {
 		return world(changed)
 	})
 	// The password reaches sweeps through the keyserver, and a reason is for the person who audits the store.
-	want := []string{"spec.exempt[0].reason", "spec.exempt[1].reason", "spec.postgres.password", "spec.relations[0].reason"}
+	// Where in its life the database was is what the keyserver compares with; when that was approved makes another plan.
+	want := []string{"spec.approvedPlan.seen.point.oid", "spec.approvedPlan.seen.point.position", "spec.approvedPlan.seen.point.timeline", "spec.approvedPlan.seen.point.transactions",
+		"spec.exempt[0].reason", "spec.exempt[1].reason", "spec.postgres.password", "spec.relations[0].reason"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("fields that change nothing in a plan (-want +got):\n%s", diff)
 	}

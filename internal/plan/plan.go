@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,6 +78,10 @@ type Database struct {
 	// SystemIdentifier of the cluster, as pg_control_system tells it.
 	SystemIdentifier string `json:"systemIdentifier,omitempty"`
 	Name             string `json:"name,omitempty"`
+	// Address of its server, host:port.
+	Address string `json:"address,omitempty"`
+	// Seen is when a person last approved where in its life it is, in Unix seconds.
+	Seen int64 `json:"seen,omitempty"`
 }
 
 // Tenant is a tenant of a Shared store.
@@ -130,9 +136,15 @@ type Deletion struct {
 	Rule      string          `json:"rule"`
 	RetainFor v1alpha1.Period `json:"retainFor"`
 	Overrides []Override      `json:"overrides,omitempty"`
-	// BacklogRows may be deleted beyond the brake until BacklogUntil; 0: the brake alone decides.
-	BacklogRows  int64      `json:"backlogRows,omitempty"`
-	BacklogUntil *time.Time `json:"backlogUntil,omitempty"`
+	// Backlog may be deleted beyond the brake; nil: the brake alone decides.
+	Backlog *Backlog `json:"backlog,omitempty"`
+}
+
+// Backlog is permission for so many rows. The keyserver's account says what is left of it.
+type Backlog struct {
+	Rows       int64     `json:"rows"`
+	ApprovedAt time.Time `json:"approvedAt"`
+	Until      time.Time `json:"until"`
 }
 
 // Exemption is a table that holds nothing to delete.
@@ -169,6 +181,14 @@ func (p Plan) Mode() v1alpha1.PolicyMode {
 	}
 	return v1alpha1.PolicyAudit
 }
+
+// Address of a server as approvals have it.
+func Address(p *v1alpha1.PostgresStore) string {
+	return net.JoinHostPort(p.Host, strconv.Itoa(int(p.Port)))
+}
+
+// Address of the server that the plan is for.
+func (c Connection) Address() string { return net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))) }
 
 // Encode gives the canonical bytes of a plan.
 func Encode(p Plan) ([]byte, error) {

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -115,54 +113,5 @@ func TestValidity(t *testing.T) {
 	renewed.BrakePercent++
 	if third, _ := Content(renewed); third == first {
 		t.Error("another brake has the same content")
-	}
-}
-
-func TestPropose(t *testing.T) {
-	in := shared(
-		makePolicy("a", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90), override("acme", days(30)))),
-		makePolicy("b", v1alpha1.PolicyAudit, makeRule("Contacts", months(6))))
-	r := Compile(in)
-	status := v1alpha1.DataStoreStatus{
-		MeasuredAt: &metav1.Time{Time: day0}, Plan: v1alpha1.PlanStatus{SystemIdentifier: "7300"},
-		Rules: []v1alpha1.RuleMeasurement{
-			{Dataset: "messages", Policy: "a", Rule: "conversations", Rows: 300000, Eligible: 100001, Capped: true},
-			{Dataset: "contacts", Policy: "b", Rule: "contacts", Rows: 100},
-		},
-	}
-	until := metav1.NewTime(day0.AddDate(0, 0, 7))
-	want := v1alpha1.ApprovedPlan{
-		SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyShared, BacklogUntil: &until,
-		Windows: []v1alpha1.ApprovedWindow{
-			{Dataset: "contacts", Definition: Definition(in.Store.Spec.Datasets[2].Table), RetainFor: months(6)},
-			{
-				Dataset: "messages", Definition: Definition(in.Store.Spec.Datasets[1].Table), RetainFor: days(90), BacklogRows: 300000,
-				Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: "acme", RetainFor: days(30), ExternalIDs: []string{"a-1", "a-2"}}},
-			},
-		},
-	}
-	got, err := Propose(r, status, day0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-
-	unseen := status
-	unseen.Rules = status.Rules[:1]
-	for name, tc := range map[string]struct {
-		status v1alpha1.DataStoreStatus
-		result Result
-		want   error
-	}{
-		"a store that was never measured":           {v1alpha1.DataStoreStatus{}, r, ErrNotMeasured},
-		"a rule that was not measured":              {unseen, r, ErrNotMeasured},
-		"no policy: there is nothing to agree to":   {status, Compile(shared()), ErrNothingToApprove},
-		"only a rule that cannot be kept (floored)": {status, Compile(shared(makePolicy("a", v1alpha1.PolicyEnforce, makeRule("Payments", days(1))))), ErrNothingToApprove},
-	} {
-		if _, err := Propose(tc.result, tc.status, day0); !errors.Is(err, tc.want) {
-			t.Errorf("%s: error %v, want %v", name, err, tc.want)
-		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -74,6 +73,9 @@ func drawInput(t *rapid.T) Input {
 				a.ExternalIDs = append(a.ExternalIDs, id.Value)
 			}
 			w.Tenants = append(w.Tenants, a)
+		}
+		if rapid.IntRange(0, 2).Draw(t, "bound") > 0 {
+			w.AnyTenant = &v1alpha1.ApprovedBound{NotBelow: drawPeriod(t, "approved bound")}
 		}
 		in.Store.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyShared,
 			Windows: []v1alpha1.ApprovedWindow{w}}
@@ -210,8 +212,8 @@ func owner(in Input, id string) string {
 // TestNothingGoesThatWasNotApproved holds for each identifier, whoever has it now: it goes by the window of a tenant only where
 // it was approved as that tenant's, and else after the one for everybody, and not before any that it was approved for.
 func TestNothingGoesThatWasNotApproved(t *testing.T) {
-	seen, own, moved := 0, 0, 0
-	rapid.Check(t, func(t *rapid.T) {
+	seen, own, moved, bound := 0, 0, 0, 0
+	once := func(t *rapid.T) {
 		in := drawInput(t)
 		got := deletion(in)
 		approved := in.Store.Spec.ApprovedPlan
@@ -240,7 +242,12 @@ func TestNothingGoesThatWasNotApproved(t *testing.T) {
 				own++
 				continue
 			}
-			assertNotShorter(t, id, *approved.Windows[0].RetainFor, w)
+			if b := approved.Windows[0].AnyTenant; b != nil && owner(in, id) != "" && !named(approved, owner(in, id)) && !retention.AtMost(*approved.Windows[0].RetainFor, w) {
+				bound++
+				assertNotShorter(t, id, *b.NotBelow, w)
+			} else {
+				assertNotShorter(t, id, *approved.Windows[0].RetainFor, w)
+			}
 			for _, a := range approved.Windows[0].Tenants {
 				if slices.Contains(a.ExternalIDs, id) {
 					assertNotShorter(t, id, *a.RetainFor, w)
@@ -250,19 +257,26 @@ func TestNothingGoesThatWasNotApproved(t *testing.T) {
 				moved++
 			}
 		}
-	})
-	if seen == 0 || own == 0 || moved == 0 {
-		t.Errorf("%d drawn stores deleted anything, %d identifiers by a tenant's own window, %d that had another's: the property was not put to the test", seen, own, moved)
+	}
+	for tries := 0; tries < 20 && !t.Failed() && (seen == 0 || own == 0 || moved == 0 || bound == 0); tries++ {
+		rapid.Check(t, once)
+	}
+	if seen == 0 || own == 0 || moved == 0 || bound == 0 {
+		t.Errorf("%d drawn stores deleted anything, %d identifiers by a tenant's own window, %d that had another's, %d by a bound: the property was not put to the test", seen, own, moved, bound)
 	}
 }
 
-// TestMovingAnIdentifierMakesNothingMoreDeletable: under one approval, whoever may edit Tenants, and nothing else, brings no
+func named(a *v1alpha1.ApprovedPlan, tenant string) bool {
+	return slices.ContainsFunc(a.Windows[0].Tenants, func(t v1alpha1.ApprovedTenantWindow) bool { return t.Tenant == tenant })
+}
+
+// TestMovingAnIdentifierMakesNothingMoreDeletable: under one approval that names tenants and no bound, whoever may edit Tenants, and nothing else, brings no
 // row under a shorter window than the one for everybody that was not under that already when it was approved.
 func TestMovingAnIdentifierMakesNothingMoreDeletable(t *testing.T) {
 	seen := 0
 	rapid.Check(t, func(t *rapid.T) {
 		in := drawInput(t)
-		if !propose(t, &in) {
+		if !proposeBy(t, &in, false) {
 			return
 		}
 		before := deletion(in)
@@ -282,23 +296,23 @@ func TestMovingAnIdentifierMakesNothingMoreDeletable(t *testing.T) {
 }
 
 // propose gives a store the approval that Propose writes; false where there is nothing to approve.
-func propose(t *rapid.T, in *Input) bool {
+func propose(t *rapid.T, in *Input) bool { return proposeBy(t, in, rapid.Bool().Draw(t, "by bound")) }
+
+func proposeBy(t *rapid.T, in *Input, bound bool) bool {
 	in.Store.Spec.ApprovedPlan = nil
 	r := Compile(*in)
-	status := v1alpha1.DataStoreStatus{MeasuredAt: &metav1.Time{Time: day0}, Plan: v1alpha1.PlanStatus{SystemIdentifier: "7300"}}
-	for _, d := range r.Plan.Datasets {
-		for _, rule := range d.Rules {
-			status.Rules = append(status.Rules, v1alpha1.RuleMeasurement{Dataset: d.Name, Policy: rule.Policy, Rule: rule.Rule})
-		}
+	asked := anyAge
+	if bound {
+		asked.NotBelow = drawPeriod(t, "not below")
 	}
-	a, err := Propose(r, status, day0)
+	p, err := Propose(r, measured(t, *in, 0), asked, day0)
 	if err != nil {
 		if len(r.AwaitingApproval) > 0 {
 			t.Fatalf("something waits for approval, and none can be proposed: %v", err)
 		}
 		return false
 	}
-	in.Store.Spec.ApprovedPlan = &a
+	in.Store.Spec.ApprovedPlan = &p.Plan
 	return true
 }
 

@@ -44,6 +44,7 @@ const (
 	ReasonKEKUnavailable  = "KEKUnavailable"  // the key-encryption key cannot be used
 	ReasonPodMismatch     = "PodMismatch"     // the pod is not the one that Lethe would make
 	ReasonInUse           = "InUse"           // another live pod holds the token, or another sweep the store
+	ReasonBacklogSpent    = "BacklogSpent"    // more of a backlog is asked for than was approved, or than is left
 	ReasonPlanChanged     = "PlanChanged"     // the plan is no longer the one that the live objects give
 	ReasonNotReady        = "NotReady"        // the object's credentials are not stored yet
 	ReasonRevoked         = "Revoked"         // the object's keys were destroyed
@@ -159,6 +160,16 @@ func (s SecretItem) GoString() string { return s.String() }
 type LeaseRequest struct {
 	PlanHash  string `json:"planHash"`
 	PublicKey string `json:"publicKey,omitempty"` // set the first time: the answer then holds the credential
+	// Spend is debited before the answer says yes. Repeating it debits nothing more.
+	Spend []Spend `json:"spend,omitempty"`
+	// Seen is where in its life the database is; it is kept for the next sweep to be compared with.
+	Seen *Point `json:"seen,omitempty"`
+	// Restored says that the database has gone back in time, and from what that is known. It is kept until a person approves.
+	Restored string `json:"restored,omitempty"`
+	// Returned names datasets in which rows that had gone are there again.
+	Returned []string `json:"returned,omitempty"`
+	// Cleared is how much of old a sweep has left in datasets that it came to the end of.
+	Cleared []Cleared `json:"cleared,omitempty"`
 }
 
 // LeaseResponse is permission to commit until Expires.
@@ -166,6 +177,64 @@ type LeaseResponse struct {
 	Expires time.Time `json:"expires"`          // by the keyserver's clock
 	Seconds int       `json:"seconds"`          // the same as a length, at most 30
 	Sealed  string    `json:"sealed,omitempty"` // base64url, as in UnsealResponse
+	// Account is what earlier sweeps have left; given with the credential.
+	Account *Account `json:"account,omitempty"`
+}
+
+// Account is what the keyserver remembers of the sweeps of a store.
+type Account struct {
+	// Permits of the plan's datasets with a backlog.
+	Permits []Permit `json:"permits,omitempty"`
+	// Point that the database was last seen at; nil: never.
+	Point *Point `json:"point,omitempty"`
+	// Restored is set while the database is known to have gone back in time, and nobody has approved that.
+	Restored string `json:"restored,omitempty"`
+	// Cleared by dataset.
+	Cleared []Cleared `json:"cleared,omitempty"`
+	// Lost is set when there is no account although the store was swept before: what it said is not known.
+	Lost bool `json:"lost,omitempty"`
+}
+
+// Permit is what is left of the backlog that was approved for a dataset.
+type Permit struct {
+	Dataset string `json:"dataset"`
+	Rows    int64  `json:"rows"` // that were granted
+	Used    int64  `json:"used"`
+	// Void says why nothing of it is good; empty: what is not used is.
+	Void string `json:"void,omitempty"`
+}
+
+// Left of the permit.
+func (p Permit) Left() int64 {
+	if p.Void != "" {
+		return 0
+	}
+	return max(0, p.Rows-p.Used)
+}
+
+// Spend says how many rows of a dataset's permit are used up, all sweeps together.
+type Spend struct {
+	Dataset string `json:"dataset"`
+	Used    int64  `json:"used"`
+}
+
+// Point is a place in the life of a database.
+type Point struct {
+	System       string `json:"system"` // system identifier
+	OID          uint32 `json:"oid"`
+	Timeline     uint32 `json:"timeline"`
+	Position     uint64 `json:"position"` // in the write-ahead log, on the disk
+	Transactions uint64 `json:"transactions"`
+	// Witnesses are transactions that were rolled back just before: while history is the same they always will have been.
+	Witnesses []uint64 `json:"witnesses,omitempty"`
+}
+
+// Cleared is what a complete sweep has left of rows that are older than a cutoff.
+type Cleared struct {
+	Dataset    string `json:"dataset"`
+	Definition string `json:"definition"` // of the table, as approvals name it
+	Cutoff     int64  `json:"cutoff"`     // Unix microseconds
+	Left       int64  `json:"left"`
 }
 
 // ReleaseRequest ends a lease early.

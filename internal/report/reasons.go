@@ -14,6 +14,7 @@ const (
 	ReasonLeaseLost            = "LeaseLost"            // a lease was not renewed: stopped, nothing committed since
 	ReasonStoreBusy            = "StoreBusy"            // another sweeper holds the store's lock
 	ReasonIdentityChanged      = "IdentityChanged"      // not the database that was approved: only measured
+	ReasonRestoredFrom         = "RestoredFrom"         // the database was put back to an earlier state: only measured
 	ReasonClockSkew            = "ClockSkew"            // the store's and the pod's clocks differ by more than a minute
 	ReasonTimeBudget           = "TimeBudget"           // the time budget ended; the next sweep goes on
 	ReasonTerminated           = "Terminated"           // SIGTERM; the next sweep goes on
@@ -44,6 +45,7 @@ const (
 	LineContradiction        = "Contradiction"        // what refers to this dataset was promised a longer life
 	LineSideEffect           = "SideEffect"           // deleting here changed other rows; rolled back
 	LineBrakeTripped         = "BrakeTripped"         // more would go than the brake allows
+	LineReturned             = "Returned"             // rows that had been deleted are there again
 	LineTimeout              = "Timeout"              // a statement did not end in its time
 	LinePlan                 = "Plan"                 // the plan itself names a problem of this dataset or rule
 	LineUngoverned           = "Ungoverned"           // no rule governs this dataset

@@ -55,6 +55,7 @@ type Report struct {
 	SystemIdentifier string `json:"sys,omitempty"` // identity of the database cluster
 	Database         string `json:"db,omitempty"`
 	SkewSeconds      int64  `json:"skew,omitempty"` // store's clock minus the pod's
+	Point            *Point `json:"pt,omitempty"`   // where in its life the database is
 
 	Uncovered      []string `json:"unc,omitempty"`  // schema.table; the first 16
 	UncoveredCount int      `json:"uncN,omitempty"` // all of them
@@ -85,6 +86,14 @@ type Relation struct {
 	References string `json:"d"` // dataset
 }
 
+// Point is a place in the life of a database.
+type Point struct {
+	OID          uint32 `json:"oid"`
+	Timeline     uint32 `json:"tl"`
+	Position     uint64 `json:"pos"` // in the write-ahead log
+	Transactions uint64 `json:"xid"`
+}
+
 // Line is what was measured for one rule on one dataset, after the sweep.
 type Line struct {
 	Dataset              string `json:"ds"`
@@ -101,6 +110,8 @@ type Line struct {
 	UnknownTenantLate    int64  `json:"notenLate,omitempty"` // of those, older than the shortest window that a tenant has, and slack
 	OverdueBefore        int64  `json:"over0,omitempty"`     // what was overdue before the sweep deleted
 	OldestBeforeSeconds  int64  `json:"oldest0,omitempty"`   // how long the worst of them had been overdue
+	Returned             int64  `json:"ret,omitempty"`       // older than what the last complete sweep left, and there again
+	BacklogLeft          int64  `json:"bl,omitempty"`        // of the approved backlog
 	Deleted              int64  `json:"del,omitempty"`
 	OldestAgeSeconds     int64  `json:"age,omitempty"`  // age of the oldest row whose age is known
 	Capped               bool   `json:"cap,omitempty"`  // a count stopped at its bound

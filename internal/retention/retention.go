@@ -122,6 +122,22 @@ func ISO(p v1alpha1.Period) string {
 	}
 }
 
+// ParseISO reads what ISO writes: a whole number of one unit, such as PT36H, P90D, P2W, P24M or P7Y.
+func ParseISO(text string) (v1alpha1.Period, error) {
+	for _, unit := range []string{"PT%dH", "P%dD", "P%dW", "P%dM", "P%dY"} {
+		var n int32
+		if got, err := fmt.Sscanf(text, unit, &n); got != 1 || err != nil || fmt.Sprintf(unit, n) != text {
+			continue
+		}
+		p := map[string]v1alpha1.Period{"PT%dH": {Hours: &n}, "P%dD": {Days: &n}, "P%dW": {Weeks: &n}, "P%dM": {Months: &n}, "P%dY": {Years: &n}}[unit]
+		if err := Validate(p); err != nil {
+			return v1alpha1.Period{}, err
+		}
+		return p, nil
+	}
+	return v1alpha1.Period{}, errors.New("not a period of ISO 8601 in one unit, such as PT36H, P90D, P2W, P24M or P7Y")
+}
+
 // ISOSlack writes s as ISO 8601 does: PT30M, PT24H, P1D. An invalid slack is "invalid".
 func ISOSlack(s v1alpha1.Slack) string {
 	if _, err := SlackDuration(s); err != nil {

@@ -125,7 +125,7 @@ func reached(reason string) (talked, known bool) {
 	switch reason {
 	case report.ReasonUnreachable, report.ReasonUntrustedCertificate, report.ReasonWrongPassword, report.ReasonNoSCRAM, report.ReasonNoSuchDatabase, report.ReasonUnsupportedServer:
 		return false, true
-	case "", report.ReasonIdentityChanged, report.ReasonClockSkew, report.ReasonTimeBudget, report.ReasonLeaseLost, report.ReasonDatasetsRefused:
+	case "", report.ReasonIdentityChanged, report.ReasonRestoredFrom, report.ReasonClockSkew, report.ReasonTimeBudget, report.ReasonLeaseLost, report.ReasonDatasetsRefused:
 		return true, true
 	default:
 		return false, false
@@ -147,7 +147,7 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 		{credentials.Status != metav1.ConditionTrue, credentials, credentials.Status == metav1.ConditionFalse && !o.Retried},
 		{reachable.Status == metav1.ConditionFalse, reachable, reachable.Reason != report.ReasonUnreachable},
 		{len(problems) > 0, no(ReasonPlanProblem, "%s", joined(problems, len(problems), "; ")), true},
-		{approved.Reason == report.ReasonIdentityChanged, approved, true},
+		{isAnother(approved.Reason), approved, true},
 		// Nobody has looked yet at the store as it is now.
 		{reachable.Status != metav1.ConditionTrue && o.Measured.MeasuredAt == nil, reachable, false},
 		{compliant.Reason == ReasonPlanChanged, compliant, false},
@@ -268,8 +268,8 @@ var writable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*[.][A-Za-z_][A-Za-z0-
 var writableColumn = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*[.][A-Za-z_][A-Za-z0-9_$]*[.][A-Za-z_][A-Za-z0-9_$]*$`)
 
 func storeApproved(o StoreObserved) Verdict {
-	if last := o.Measured.LastSweep; last != nil && last.Reason == report.ReasonIdentityChanged && last.Content == o.Content {
-		return no(report.ReasonIdentityChanged, "%s", last.Message)
+	if last := o.Measured.LastSweep; last != nil && isAnother(last.Reason) && last.Content == o.Content {
+		return no(last.Reason, "%s", last.Message)
 	}
 	switch waiting := o.Result.AwaitingApproval; {
 	case len(waiting) > 0 && o.Result.Waiting:
@@ -282,6 +282,11 @@ func storeApproved(o StoreObserved) Verdict {
 	default:
 		return yes(ReasonNothingToApprove, "nothing waits for approval")
 	}
+}
+
+// isAnother says whether a sweep found another database than the approved one, or an earlier state of it.
+func isAnother(reason string) bool {
+	return reason == report.ReasonIdentityChanged || reason == report.ReasonRestoredFrom
 }
 
 func storeCompliant(o StoreObserved) Verdict {

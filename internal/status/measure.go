@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -70,6 +71,10 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 	if r.SystemIdentifier != "" {
 		out.Plan.SystemIdentifier = cut(r.SystemIdentifier, 64)
 	}
+	if p := r.Point; p != nil && p.OID > 0 && p.Timeline > 0 && p.Transactions > 0 {
+		out.Database = &v1alpha1.DatabasePoint{OID: int64(p.OID), Timeline: int64(p.Timeline),
+			Position: fmt.Sprintf("%X/%X", p.Position>>32, uint32(p.Position)), Transactions: int64(p.Transactions & math.MaxInt64)}
+	}
 	if !sweep.Current {
 		return out
 	}
@@ -137,6 +142,7 @@ func ruleMeasurement(l report.Line, window string) v1alpha1.RuleMeasurement {
 		Rows: l.Rows, Eligible: l.Eligible, Overdue: l.Overdue, OldestOverdueSeconds: l.OldestOverdueSeconds,
 		KeptByFloor: l.KeptByFloor, KeptByChild: l.KeptByChild,
 		UnknownAge: l.UnknownAge, UnknownTenant: l.UnknownTenant, UnknownTenantLate: l.UnknownTenantLate, Deleted: l.Deleted, Capped: l.Capped,
+		Returned: l.Returned, BacklogLeft: l.BacklogLeft,
 		Reason: cut(l.Reason, maxReason), Message: cut(l.Message, maxProblem), Notice: cut(l.Notice, maxProblem),
 	}
 }

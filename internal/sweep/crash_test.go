@@ -20,6 +20,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/test/lease"
 )
 
 // chat is a chat product's tables with every kind of foreign key, and beside them the oracle's own book: shadow holds what
@@ -188,6 +189,7 @@ func write(t *testing.T, ctx context.Context, conn *pgx.Conn, dice *rand.Rand) {
 // program is the real sweeper's binary with its files.
 type program struct {
 	path, dir string
+	keyserver *lease.Server
 	args      []string
 	cmd       *exec.Cmd
 	stderr    *bytes.Buffer
@@ -223,7 +225,7 @@ func newProgram(t *testing.T, w *world) *program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &program{path: path, dir: t.TempDir()}
+	p := &program{path: path, dir: t.TempDir(), keyserver: k}
 	if err := os.WriteFile(filepath.Join(p.dir, "plan.json"), b, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/internal/keyclient"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
 )
 
 // Leaser gives permission to go on. keyclient.Client is one.
 type Leaser interface {
-	Lease(ctx context.Context, planHash string, withSecret bool) (keyclient.Lease, error)
+	Lease(ctx context.Context, req protocol.LeaseRequest, withSecret bool) (keyclient.Lease, error)
 	Release(ctx context.Context, planHash string) error
 }
 
@@ -36,6 +37,9 @@ type keeper struct {
 	leaser Leaser
 	hash   string
 	clock  func() time.Time
+	// account is what the keyserver remembered when the lease began.
+	account protocol.Account
+	calls   sync.Mutex // one call at a time: two would be in each other's way at the keyserver
 
 	mu    sync.Mutex
 	until time.Time
@@ -52,12 +56,12 @@ func acquire(ctx context.Context, leaser Leaser, hash string, clock func() time.
 	give := clock().Add(firstLeaseWithin)
 	for {
 		before := clock()
-		lease, err := leaser.Lease(ctx, hash, true)
+		lease, err := leaser.Lease(ctx, protocol.LeaseRequest{PlanHash: hash}, true)
 		if err == nil {
 			if len(lease.Items) != 1 {
 				return nil, nil, fmt.Errorf("the lease came with %d credentials, a store has one", len(lease.Items))
 			}
-			k.until = before.Add(lease.For)
+			k.until, k.account = before.Add(lease.For), lease.Account
 			return k, lease.Items[0].Value, nil
 		}
 		wait := keyclient.RetryAfter(err, renewAgain)
@@ -78,14 +82,10 @@ func (k *keeper) keep(ctx context.Context, lost func(error)) {
 		defer close(k.done)
 		wait := renewal(k.expires().Sub(k.clock()))
 		for pause(ctx, wait) {
-			before := k.clock()
-			call, cancel := context.WithDeadline(ctx, k.expires())
-			lease, err := k.leaser.Lease(call, k.hash, false)
-			cancel()
+			length, err := k.ask(ctx, protocol.LeaseRequest{})
 			switch {
 			case err == nil:
-				k.set(before.Add(lease.For), nil)
-				wait = renewal(lease.For)
+				wait = renewal(length)
 			case ctx.Err() != nil:
 				return
 			case !keyclient.IsRetryable(err), !k.clock().Before(k.expires()):
@@ -98,6 +98,40 @@ func (k *keeper) keep(ctx context.Context, lost func(error)) {
 			}
 		}
 	}()
+}
+
+// ask asks for the lease once more, and returns for how long it was given.
+func (k *keeper) ask(ctx context.Context, req protocol.LeaseRequest) (time.Duration, error) {
+	k.calls.Lock()
+	defer k.calls.Unlock()
+	before := k.clock()
+	call, cancel := context.WithTimeout(ctx, k.expires().Sub(before))
+	defer cancel()
+	req.PlanHash = k.hash
+	lease, err := k.leaser.Lease(call, req, false)
+	if err != nil {
+		return 0, err
+	}
+	k.set(before.Add(lease.For), nil)
+	return lease.For, nil
+}
+
+// tell has the keyserver debit or remember something, and returns when it has: until the lease is lost it is asked again.
+func (k *keeper) tell(ctx context.Context, req protocol.LeaseRequest) error {
+	for {
+		_, err := k.ask(ctx, req)
+		switch {
+		case err == nil:
+			return nil
+		case keyclient.ReasonOf(err) == protocol.ReasonBacklogSpent:
+			return err
+		case !keyclient.IsRetryable(err), !k.clock().Before(k.expires()):
+			return fmt.Errorf("%w: %w", errLeaseLost, err)
+		}
+		if !pause(ctx, renewAgain) {
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // renewal is when to renew a lease that lasts so long: a third in, and at least every ten seconds.

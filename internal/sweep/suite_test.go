@@ -49,9 +49,16 @@ func dataset(name string, after int32) plan.Dataset {
 	}
 }
 
+// permit for so many rows, approved then, for so long.
+func permit(rows int64, at time.Time, long time.Duration) *plan.Backlog {
+	at = at.UTC().Truncate(time.Second)
+	return &plan.Backlog{Rows: rows, ApprovedAt: at, Until: at.Add(long)}
+}
+
 // world is a database with the shipped role and a plan for it.
 type world struct {
 	t        testing.TB
+	server   *pg.Server
 	database string
 	admin    pg.Admin
 	plan     plan.Plan
@@ -59,29 +66,9 @@ type world struct {
 
 func newWorld(t testing.TB, sql string, datasets ...plan.Dataset) *world {
 	t.Helper()
-	w := &world{t: t, database: server.Database(t, sql)}
-	w.admin = server.Admin(t, w.database)
-	role := "sweeper_" + w.database
-	ca, err := os.ReadFile(server.CAFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var system string
-	if err := w.admin.QueryRow(t.Context(), "SELECT system_identifier::text FROM pg_control_system()").Scan(&system); err != nil {
-		t.Fatal(err)
-	}
-	w.plan = plan.Plan{
-		Format: plan.Format, Store: plan.Store{Namespace: "acme", Name: "chat", UID: "store-uid"},
-		Connection: plan.Connection{Type: v1alpha1.StorePostgres, Host: server.Host, Port: int32(server.Port), Database: w.database, Username: role, CABundle: string(ca)},
-		Tenancy:    v1alpha1.TenancyDedicated, Database: plan.Database{SystemIdentifier: system, Name: w.database},
-		Datasets: datasets, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
-	}
-	spec := v1alpha1.DataStoreSpec{Postgres: &v1alpha1.PostgresStore{Database: w.database, Username: role}}
-	for _, d := range datasets {
-		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: d.Table})
-	}
-	w.admin.Run(postgres.Grants(spec))
-	w.admin.Run(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", role, password))
+	w := &world{t: t, server: server, database: server.Database(t, sql)}
+	w.prepare(datasets)
+	role := w.plan.Connection.Username
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -92,12 +79,76 @@ func newWorld(t testing.TB, sql string, datasets ...plan.Dataset) *world {
 	return w
 }
 
+// newServerWorld is newWorld on a server of its own, which the test may stop and restore.
+func newServerWorld(t testing.TB, sql string, datasets ...plan.Dataset) *world {
+	t.Helper()
+	w := &world{t: t, database: "chat"}
+	w.own(pg.Start(t.Context(), pg.Options{FSync: true}))
+	w.must(w.server.Exec(t.Context(), "postgres", "CREATE DATABASE chat"))
+	w.must(w.server.Exec(t.Context(), "chat", sql))
+	w.prepare(datasets)
+	return w
+}
+
+// own takes over a server that the test ends.
+func (w *world) own(s *pg.Server, err error) {
+	w.t.Helper()
+	w.must(err)
+	w.server = s
+	w.t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			w.t.Error(err)
+		}
+	})
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// prepare makes the role that is shipped and the plan.
+func (w *world) prepare(datasets []plan.Dataset) {
+	w.t.Helper()
+	w.admin = w.server.Admin(w.t, w.database)
+	role := "sweeper_" + w.database
+	w.plan = plan.Plan{
+		Format: plan.Format, Store: plan.Store{Namespace: "acme", Name: "chat", UID: "store-uid"},
+		Tenancy: v1alpha1.TenancyDedicated, Datasets: datasets, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
+	}
+	w.plan.Connection = w.connection(role)
+	w.plan.Database = plan.Database{SystemIdentifier: w.system(), Name: w.database, Address: w.plan.Connection.Address()}
+	spec := v1alpha1.DataStoreSpec{Postgres: &v1alpha1.PostgresStore{Database: w.database, Username: role}}
+	for _, d := range datasets {
+		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: d.Table})
+	}
+	w.admin.Run(postgres.Grants(spec))
+	w.admin.Run(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", role, password))
+}
+
+func (w *world) connection(role string) plan.Connection {
+	w.t.Helper()
+	ca, err := os.ReadFile(w.server.CAFile)
+	w.must(err)
+	return plan.Connection{Type: v1alpha1.StorePostgres, Host: w.server.Host, Port: int32(w.server.Port), Database: w.database, Username: role, CABundle: string(ca)}
+}
+
+// system is the identifier of the database cluster.
+func (w *world) system() string {
+	w.t.Helper()
+	return w.admin.List("SELECT system_identifier::text FROM pg_control_system()")[0]
+}
+
 // run sweeps with what the tests do not care about filled in.
 func (w *world) run(o Options) report.Report {
 	w.t.Helper()
 	o.Plan, o.Hash = w.plan, "hash"
 	if o.Leaser == nil {
-		o.Leaser = client(w.t, newKeyserver(w.t))
+		k := newKeyserver(w.t)
+		k.Plan = &w.plan
+		o.Leaser = client(w.t, k)
 	}
 	if o.Budget == 0 {
 		o.Budget = time.Minute

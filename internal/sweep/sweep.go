@@ -14,6 +14,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
 )
@@ -67,6 +68,10 @@ type run struct {
 	before   [][]report.Line     // by dataset: what was measured before anything was deleted
 	deleted  []postgres.Deletion // by dataset
 	refused  []*postgres.Problem // by dataset: the brake, or what came up while deleting
+	finished []bool              // by dataset: everything that could go is gone
+	returned []int64             // by dataset: rows that had gone and are there again
+	backlogs []backlog           // by dataset
+	point    *protocol.Point     // where in its life the database is, as far as it may be remembered
 }
 
 // Run sweeps and reports. It returns a report whatever happens, a panic included.
@@ -146,6 +151,7 @@ func (s *run) sweep(ctx context.Context) {
 	if err := s.measure(ctx); err != nil {
 		s.fail(s.cause(ctx, err))
 	}
+	s.remember(ctx)
 	s.judge()
 }
 
@@ -242,13 +248,17 @@ func (s *run) open(ctx context.Context) error {
 	s.r.UncoveredCount, s.r.Uncovered = len(uncovered), uncovered[:min(len(uncovered), report.MaxUncovered)]
 	s.nameGuesses()
 	s.refused = make([]*postgres.Problem, len(s.Plan.Datasets))
-	s.deleted = make([]postgres.Deletion, len(s.Plan.Datasets))
+	n := len(s.Plan.Datasets)
+	s.deleted, s.finished, s.returned, s.backlogs = make([]postgres.Deletion, n), make([]bool, n), make([]int64, n), s.openBacklogs()
 
-	approved := s.Plan.Database
-	s.deleting = s.Plan.Deletes() && id.SystemIdentifier == approved.SystemIdentifier && id.Database == approved.Name
+	approved, address := s.Plan.Database, s.Plan.Connection.Address()
+	s.deleting = s.Plan.Deletes() && id.SystemIdentifier == approved.SystemIdentifier && id.Database == approved.Name && address == approved.Address
 	if s.Plan.Deletes() && !s.deleting {
-		s.end(report.Refused, report.ReasonIdentityChanged, "deletion was approved for database %q of cluster %s, this is %q of %s: it was only measured; if it is the right one, approve it",
-			approved.Name, approved.SystemIdentifier, id.Database, id.SystemIdentifier)
+		s.end(report.Refused, report.ReasonIdentityChanged, "deletion was approved for database %q of cluster %s at %s, this is %q of %s at %s: it was only measured; if it is the right one, approve it: kubectl lethe approve %s/%s --database",
+			approved.Name, approved.SystemIdentifier, approved.Address, id.Database, id.SystemIdentifier, address, s.Plan.Store.Namespace, s.Plan.Store.Name)
+	}
+	if err := s.place(ctx, id.SystemIdentifier); err != nil {
+		return err
 	}
 	s.Log.Info("Opened store", "systemIdentifier", id.SystemIdentifier, "serverVersion", id.Version, "skew", s.r.SkewSeconds,
 		"uncovered", s.r.UncoveredCount, "deleting", s.deleting)
@@ -296,9 +306,18 @@ func (s *run) delete(ctx context.Context) error {
 		if err := s.goOn(); err != nil {
 			return err
 		}
+		if err := s.comeBack(ctx, i); err != nil {
+			return err
+		}
+		if s.refused[i] != nil {
+			continue
+		}
 		if err := s.brake(ctx, i); err != nil {
 			return err
 		}
+	}
+	if err := s.tellReturned(ctx); err != nil {
+		return err
 	}
 	turn := s.turn(len(order))
 	done := make([]bool, len(order))
@@ -314,6 +333,7 @@ func (s *run) delete(ctx context.Context) error {
 				return err
 			}
 			// While rows may still go that refer to rows of this dataset, it is not done.
+			s.finished[i] = finished
 			done[i] = finished && !s.store.Waits(i, func(child int) bool { return !done[child] && s.refused[child] == nil })
 			again = again || !done[i]
 		}
@@ -328,11 +348,19 @@ func (s *run) turn(datasets int) time.Duration {
 
 // deleteFrom takes one turn of a dataset; finished: nothing more can go from it now.
 func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished bool, err error) {
-	permit := postgres.Permit{Commit: s.keeper.valid, Pause: over, Begin: func() error {
+	permit := postgres.Permit{Pause: over, Begin: func(rows int64) error {
 		if err := s.goOn(); err != nil {
 			return err
 		}
+		if err := s.draw(ctx, i, rows); err != nil {
+			return err
+		}
 		return s.keeper.await(ctx)
+	}, Commit: func(rows int64) error {
+		if err := s.commit(ctx, i, rows); err != nil {
+			return err
+		}
+		return s.keeper.valid()
 	}}
 	before := s.Clock()
 	d, err := s.store.Delete(ctx, i, s.clocks.Early, permit)
@@ -340,6 +368,10 @@ func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished
 	if d.Batches > 0 || d.Problem != nil {
 		s.Log.Info("Deleted", "dataset", s.Plan.Datasets[i].Name, "rows", d.Rows, "batches", d.Batches, "rollbacks", d.Rollbacks, "skipped", d.Skipped,
 			"longestTransaction", d.Longest.String(), "took", s.Clock().Sub(before).String())
+	}
+	if keyclient.ReasonOf(err) == protocol.ReasonBacklogSpent {
+		s.refused[i] = s.spent(i)
+		return true, nil
 	}
 	if errors.Is(err, postgres.ErrPaused) {
 		s.refused[i] = nil // what was skipped in this turn is looked at again in the next
@@ -357,51 +389,6 @@ func (s *run) goOn() error {
 	}
 	if s.Clock().Sub(s.started) >= s.Budget {
 		return errBudget
-	}
-	return nil
-}
-
-// measuredRows is how many rows a table must have for the brake to mean anything.
-const measuredRows = 1000
-
-// brake refuses a dataset that would lose suspiciously much, unless that much was approved as its backlog.
-func (s *run) brake(ctx context.Context, i int) error {
-	d := s.Plan.Datasets[i]
-	if d.Delete == nil || s.store.Problem(i) != nil {
-		return nil
-	}
-	percent := int64(s.Plan.BrakePercent)
-	backlog := int64(0)
-	if d.Delete.BacklogUntil != nil && s.clocks.Late.Before(*d.Delete.BacklogUntil) {
-		backlog = d.Delete.BacklogRows
-	}
-	enough := func(planned int64) int64 {
-		if planned <= backlog {
-			return 0 // how many rows there are decides nothing
-		}
-		// As many rows as must be there for so many to go, and one more, so that rounding down costs none.
-		return max(measuredRows, (planned+1)*100/max(1, percent)+1)
-	}
-	// What has expired is counted at once, what would really go takes longer: it matters only when the former is too much.
-	for _, count := range []func(context.Context, int, time.Time, func(int64) int64) (int64, int64, *postgres.Problem, error){s.store.Expired, s.store.Planned} {
-		planned, rows, problem, err := count(ctx, i, s.clocks.Early, enough)
-		if err != nil {
-			return err
-		}
-		s.refused[i] = problem
-		if problem != nil {
-			return nil
-		}
-		// The backlog was counted by an Audit some time ago; rows that have crossed their window since then are what the brake
-		// itself is for.
-		most := backlog + rows*percent/100
-		s.Log.Info("Planned", "dataset", d.Name, "rows", planned, "allowed", most)
-		if planned <= most || planned > backlog && rows < measuredRows {
-			return nil
-		}
-		s.refused[i] = &postgres.Problem{Reason: report.LineBrakeTripped, Message: fmt.Sprintf(
-			"%d of %d rows would go, the brake allows %d%%: if that is right, approve it as a backlog with 'kubectl lethe approve', or raise spec.brake.maxPercentOfTable",
-			planned, rows, percent)}
 	}
 	return nil
 }
@@ -475,6 +462,7 @@ func (s *run) complete(line *report.Line, i int) {
 	if d.Delete != nil && line.Policy == d.Delete.Policy && line.Rule == d.Delete.Rule {
 		line.Deleted = s.deleted[i].Rows
 	}
+	line.Returned, line.BacklogLeft = s.returned[i], s.backlogs[i].left()
 	if p := s.refused[i]; p != nil && line.Reason == "" {
 		line.Reason, line.Message = p.Reason, p.Message
 	}
@@ -494,7 +482,7 @@ func (s *run) complete(line *report.Line, i int) {
 			}
 		}
 	}
-	line.Message, line.Notice = cut(line.Message, maxMessage), cut(s.store.Notice(i), maxMessage)
+	line.Message, line.Notice = cut(line.Message, maxMessage), cut(s.notice(i), maxMessage)
 }
 
 // judge turns what single datasets ran into to the outcome of the whole.

@@ -32,7 +32,7 @@ func TestSweep(t *testing.T) {
 	want := report.Report{Plan: "hash", Mode: "Enforce", Outcome: report.Done, SystemIdentifier: w.plan.Database.SystemIdentifier, Database: w.database,
 		Uncovered: []string{"public.forgotten"}, UncoveredCount: 1, Deleted: 5000,
 		Lines: []report.Line{{Dataset: "log", Policy: "promise", Rule: "log", Rows: 5000, OverdueBefore: 5000, Deleted: 5000}}}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(report.Report{}, "Started", "Finished"), cmpopts.IgnoreFields(report.Line{}, "OldestAgeSeconds", "OldestBeforeSeconds")); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(report.Report{}, "Point", "Started", "Finished"), cmpopts.IgnoreFields(report.Line{}, "OldestAgeSeconds", "OldestBeforeSeconds")); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
 	}
 	if now := time.Now().Unix(); got.Started < now-60 || got.Finished < got.Started || got.Finished > now+1 {
@@ -53,7 +53,9 @@ func TestSweep(t *testing.T) {
 // broken is a Leaser with a defect.
 type broken struct{ Leaser }
 
-func (broken) Lease(context.Context, string, bool) (keyclient.Lease, error) { panic("a defect") }
+func (broken) Lease(context.Context, protocol.LeaseRequest, bool) (keyclient.Lease, error) {
+	panic("a defect")
+}
 
 func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 	tests := map[string]struct {
@@ -109,13 +111,13 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 		"the brake, and a backlog that is too small": {
 			func(w *world, _ *lease.Server, _ *Options) {
 				w.plan.BrakePercent = 1 // 100 rows of 10 000
-				w.plan.Datasets[0].Delete.BacklogRows, w.plan.Datasets[0].Delete.BacklogUntil = 4899, ptr(time.Now().Add(time.Hour))
+				w.plan.Datasets[0].Delete.Backlog = permit(4899, time.Now().Add(-time.Minute), time.Hour)
 			}, report.Refused, report.ReasonDatasetsRefused, true, "",
 		},
 		"the brake, and a backlog whose time is over": {
 			func(w *world, _ *lease.Server, _ *Options) {
 				w.plan.BrakePercent = 49
-				w.plan.Datasets[0].Delete.BacklogRows, w.plan.Datasets[0].Delete.BacklogUntil = 5000, ptr(time.Now().Add(-time.Hour))
+				w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(-time.Hour), time.Minute)
 			}, report.Refused, report.ReasonDatasetsRefused, true, "",
 		},
 		"a budget that is over before the first batch": {
@@ -147,6 +149,7 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, logTable, dataset("log", 90))
 			k := newKeyserver(t)
+			k.Plan = &w.plan
 			o := Options{Leaser: client(t, k)}
 			tc.change(w, k, &o)
 			r := w.run(o)
@@ -184,7 +187,7 @@ func TestBrake(t *testing.T) {
 			w := newWorld(t, logTable+tc.rows, dataset("log", 90))
 			w.plan.BrakePercent = tc.percent
 			if tc.backlog > 0 {
-				w.plan.Datasets[0].Delete.BacklogRows, w.plan.Datasets[0].Delete.BacklogUntil = tc.backlog, ptr(time.Now().Add(time.Hour))
+				w.plan.Datasets[0].Delete.Backlog = permit(tc.backlog, time.Now().Add(-time.Minute), time.Hour)
 			}
 			r := w.run(Options{})
 			if r.Lines[0].Deleted != tc.deleted {

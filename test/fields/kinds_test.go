@@ -133,12 +133,22 @@ func kinds() map[string]kind {
 		"approvedPlan.tenancy":                           word(),
 		"approvedPlan.windows[].dataset":                 label(),
 		"approvedPlan.windows[].definition":              {"", "x", "A", newline, long(64)},
-		"approvedPlan.windows[].backlogRows":             {0, -1, "x", 1.5},
+		"approvedPlan.windows[].backlog.rows":            {0, -1, "x", 1.5},
+		"approvedPlan.windows[].backlog.approvedAt":      {"", "x", 0},
+		"approvedPlan.windows[].backlog.until":           {"", "x", 0, "2026-11-01T00:00:00Z", "2027-12-01T00:00:00Z"},
+		"approvedPlan.address":                           {"", "x", "x:", ":1", "a b:1", "user@x:1", "x:1/d", newline, nul, long(261)},
+		"approvedPlan.seen.point.oid":                    number(1, 4294967295),
+		"approvedPlan.seen.point.timeline":               number(1, 4294967295),
+		"approvedPlan.seen.point.position":               {"", "x", "0", "0/g", "/1", "1/", newline, nul, long(17)},
+		"approvedPlan.seen.point.transactions":           {0, -1, "x", 1.5},
+		"approvedPlan.seen.approvedAt":                   {"", "x", 0},
 		"approvedPlan.windows[].tenants[].tenant":        {"", "A", "a b", dots, newline, nul, long(63)},
 		"approvedPlan.windows[].tenants[].externalIDs[]": {"", long(128)}, // compared with Tenants' own, which are refused
 	}}
 	period("datasets[].floor.retainFor", store.hostile)
 	period("approvedPlan.windows[].retainFor", store.hostile)
+	period("approvedPlan.windows[].floor", store.hostile)
+	period("approvedPlan.windows[].anyTenant.notBelow", store.hostile)
 	period("approvedPlan.windows[].tenants[].retainFor", store.hostile)
 
 	tenant := kind{spec: reflect.TypeFor[v1alpha1.TenantSpec](), object: tenantObject, hostile: map[string][]any{
@@ -241,9 +251,10 @@ spec:
     systemIdentifier: "7000000000000000000"
     database: app
     tenancy: Shared
-    backlogUntil: "2026-12-01T00:00:00Z"
+    address: db.example:5432
+    seen: {point: {oid: 16384, timeline: 1, position: 0/16B3748, transactions: 740}, approvedAt: "2026-11-24T00:00:00Z"}
     windows:
-    - {dataset: messages, definition: abcdef0123, retainFor: {days: 90}, backlogRows: 5, tenants: [{tenant: acme, retainFor: {days: 30}, externalIDs: ["1"]}]}
+    - {dataset: messages, definition: abcdef0123, retainFor: {days: 90}, floor: {days: 1}, anyTenant: {notBelow: {days: 40}}, backlog: {rows: 5, approvedAt: "2026-11-24T00:00:00Z", until: "2026-12-01T00:00:00Z"}, tenants: [{tenant: acme, retainFor: {days: 30}, externalIDs: ["1"]}]}
 `
 
 const tenantObject = `

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/internal/keyclient"
+	"github.com/lethe-dev/lethe/internal/ledger"
+	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -30,6 +32,16 @@ type Server struct {
 	Password string
 	Seconds  int                              // length of a lease
 	Answer   func(first bool) *protocol.Error // nil: yes
+	// After, if set, may take back the answer to a request that was granted and booked.
+	After func(*protocol.LeaseRequest) *protocol.Error
+	// Plan that sweeps run by; nil: nothing is kept in the account.
+	Plan *plan.Plan
+	// Ledger is the account; a new one is two hours old.
+	Ledger *ledger.Ledger
+	// Clock by which approvals are good. Default: the machine's.
+	Clock func() time.Time
+	// Lost has the account said to be lost.
+	Lost bool
 
 	mu              sync.Mutex
 	asked, released int
@@ -38,7 +50,7 @@ type Server struct {
 
 // Start serves from a free port on loopback. dir takes the files that a caller needs.
 func Start(dir, password string) (*Server, error) {
-	s := &Server{Password: password, Seconds: 30, CAFile: filepath.Join(dir, "ca.crt"), TokenFile: filepath.Join(dir, "token")}
+	s := &Server{Password: password, Seconds: 30, Clock: time.Now, Ledger: ledger.New(time.Now().Add(-2 * time.Hour)), CAFile: filepath.Join(dir, "ca.crt"), TokenFile: filepath.Join(dir, "token")}
 	s.http = httptest.NewTLSServer(http.HandlerFunc(s.serve))
 	s.URL = s.http.URL
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.http.Certificate().Raw})
@@ -90,14 +102,44 @@ func (s *Server) answer(r *http.Request) (int, any) {
 			return http.StatusForbidden, no
 		}
 	}
+	account, no := s.book(&req)
+	if no == nil && s.After != nil {
+		no = s.After(&req)
+	}
+	if no != nil {
+		return http.StatusForbidden, no
+	}
 	resp := protocol.LeaseResponse{Expires: time.Now().Add(time.Duration(s.Seconds) * time.Second), Seconds: s.Seconds}
 	if req.PublicKey != "" {
+		resp.Account = account
 		var err error
 		if resp.Sealed, err = s.seal(req.PublicKey); err != nil {
 			return http.StatusBadRequest, protocol.Error{Reason: protocol.ReasonBadRequest, Message: err.Error()}
 		}
 	}
 	return http.StatusOK, resp
+}
+
+// book enters into the account what a sweep asks and tells, as the keyserver does.
+func (s *Server) book(req *protocol.LeaseRequest) (*protocol.Account, *protocol.Error) {
+	if s.Plan == nil {
+		return nil, nil
+	}
+	now := s.Clock()
+	if err := s.Ledger.Spend(*s.Plan, req.Spend, now); err != nil {
+		return nil, &protocol.Error{Reason: protocol.ReasonBacklogSpent, Message: err.Error()}
+	}
+	s.Ledger.Note(*s.Plan, req, now)
+	account := s.Ledger.Account(*s.Plan, now)
+	account.Lost = s.Lost
+	return account, nil
+}
+
+// Used rows of a dataset's permit, by the account.
+func (s *Server) Used(dataset string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Ledger.Used[dataset].Rows
 }
 
 func (s *Server) seal(public string) (string, error) {

@@ -136,21 +136,27 @@ func (s *Server) start(ctx context.Context, bin string, o Options) error {
 	if err := s.configure(data, o); err != nil {
 		return err
 	}
+	return s.launch(ctx, bin, attributes)
+}
+
+// launch starts a server on the data folder that is there.
+func (s *Server) launch(ctx context.Context, bin string, attributes *syscall.SysProcAttr) error {
 	log, err := os.OpenFile(s.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}
 	defer log.Close()
-	server := exec.Command(filepath.Join(bin, "postgres"), "-D", data)
+	server := exec.Command(filepath.Join(bin, "postgres"), "-D", filepath.Join(s.Dir, "data"), "-c", "port="+strconv.Itoa(s.Port))
+	server.Env = append(os.Environ(), "HOME="+s.Dir) // a standby looks there for certificates of its own
 	server.SysProcAttr, server.Dir, server.Stdout, server.Stderr = attributes, s.Dir, log, log
 	if err := server.Start(); err != nil {
 		return fmt.Errorf("start postgres: %w", err)
 	}
 	s.PID, s.exited = server.Process.Pid, make(chan struct{})
-	go func() {
+	go func(exited chan struct{}) {
 		_ = server.Wait()
-		close(s.exited)
-	}()
+		close(exited)
+	}(s.exited)
 	return s.awaitReady(ctx)
 }
 
@@ -178,7 +184,7 @@ func (s *Server) configure(data string, o Options) error {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("write postgresql.conf: %w", err)
 	}
-	hba := []byte("hostssl all all all scram-sha-256\n")
+	hba := []byte("hostssl all all all scram-sha-256\nhostssl replication all all scram-sha-256\n")
 	if err := os.WriteFile(filepath.Join(data, "pg_hba.conf"), hba, 0o600); err != nil {
 		return fmt.Errorf("write pg_hba.conf: %w", err)
 	}
@@ -306,6 +312,17 @@ func Open(dir string) (*Server, error) {
 
 // Stop ends the server, politely first, and removes its folder. A server that has already ended is no error.
 func (s *Server) Stop() error {
+	if err := s.Halt(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(s.Dir); err != nil {
+		return fmt.Errorf("remove PostgreSQL's folder: %w", err)
+	}
+	return nil
+}
+
+// Halt ends the server, politely first, and keeps its folder.
+func (s *Server) Halt() error {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGKILL} {
 		if !s.running() {
 			break
@@ -317,9 +334,6 @@ func (s *Server) Stop() error {
 	}
 	if s.running() {
 		return fmt.Errorf("stop postgres: process %d does not end", s.PID)
-	}
-	if err := os.RemoveAll(s.Dir); err != nil {
-		return fmt.Errorf("remove PostgreSQL's folder: %w", err)
 	}
 	return nil
 }

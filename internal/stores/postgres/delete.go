@@ -39,10 +39,10 @@ const (
 
 // Permit is asked whether to go on. An error ends the deletion and comes back from Delete.
 type Permit struct {
-	// Begin is asked before each batch.
-	Begin func() error
-	// Commit is asked when a batch has been deleted, right before COMMIT; an error rolls it back.
-	Commit func() error
+	// Begin is asked before each batch, which is meant to take so many rows.
+	Begin func(rows int64) error
+	// Commit is asked when a batch of so many rows has been deleted, right before COMMIT; an error rolls it back.
+	Commit func(rows int64) error
 	// Pause is asked between ranges of rows; true ends the turn of this dataset: Delete says ErrPaused and, called again, goes
 	// on from there. nil: never.
 	Pause func() bool
@@ -187,7 +187,7 @@ const touched = `SELECT (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_x
 
 // batch deletes one range in one transaction, and adapts the size of the next to how long it took.
 func (w *walker) batch(ctx context.Context, from, to mark) (int64, error) {
-	if err := w.permit.Begin(); err != nil {
+	if err := w.permit.Begin(int64(w.size)); err != nil {
 		return 0, err
 	}
 	clock := w.st.session.clock
@@ -237,7 +237,7 @@ func (w *walker) transaction(ctx context.Context, from, to mark, deleted func(in
 		return 0, err
 	}
 	deleted(rows)
-	if err := w.permit.Commit(); err != nil {
+	if err := w.permit.Commit(rows); err != nil {
 		return 0, err
 	}
 	return rows, w.commit(ctx, to)

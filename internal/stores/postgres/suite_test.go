@@ -120,7 +120,7 @@ func (w *world) open() *Store {
 	return st
 }
 
-var always = Permit{Begin: func() error { return nil }, Commit: func() error { return nil }}
+var always = Permit{Begin: func(int64) error { return nil }, Commit: func(int64) error { return nil }}
 
 // sweep deletes from all datasets in order and returns how many rows went from each.
 func (w *world) sweep() map[string]Deletion {

@@ -1,0 +1,228 @@
+// Package ledger is the account that the keyserver keeps of one store's sweeps: how much of what was permitted has been used,
+// where in its life the database was, and what complete sweeps have left. It lies beside the store's lease and is written
+// in the same breath, so that no report, pod or Job that is lost renews anything. The package is pure.
+package ledger
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
+)
+
+// Format of the document.
+const Format = 1
+
+// skew is how far ahead the clock may be by which something was approved.
+const skew = 5 * time.Minute
+
+// Bounds of the document, which lies in an annotation.
+const (
+	maxUsed      = 512
+	maxWitnesses = 16
+	maxText      = 300
+)
+
+// Ledger is the document. Times are Unix seconds by the keyserver's clock, except those that were approved.
+type Ledger struct {
+	Format int   `json:"v"`
+	Since  int64 `json:"since"` // what was approved before is taken for used up: nobody knows
+	// Used by dataset.
+	Used map[string]Used `json:"used,omitempty"`
+
+	Point   *protocol.Point `json:"point,omitempty"`
+	PointAt int64           `json:"pointAt,omitempty"`
+	// Restored is what the database was found to have lost, and RestoredAt when that was found.
+	Restored   string `json:"restored,omitempty"`
+	RestoredAt int64  `json:"restoredAt,omitempty"`
+
+	Cleared map[string]Cleared `json:"cleared,omitempty"`
+}
+
+// Used is how much of a permit has been used.
+type Used struct {
+	ApprovedAt int64 `json:"at"`
+	Granted    int64 `json:"rows"` // as it was first used
+	Rows       int64 `json:"used"`
+}
+
+// Cleared is what a complete sweep left of a dataset.
+type Cleared struct {
+	Definition string `json:"def"`
+	Cutoff     int64  `json:"cutoff"`
+	Left       int64  `json:"left,omitempty"`
+	At         int64  `json:"at"`
+	ReturnedAt int64  `json:"returnedAt,omitempty"` // since when more than that is there again
+}
+
+// New is an account that begins now.
+func New(now time.Time) *Ledger { return &Ledger{Format: Format, Since: now.Unix()} }
+
+// ErrUnreadable says that a document is none.
+var ErrUnreadable = errors.New("the account of the store's sweeps cannot be read")
+
+// Decode reads a document.
+func Decode(text string) (*Ledger, error) {
+	var l Ledger
+	if err := json.Unmarshal([]byte(text), &l); err != nil {
+		return nil, fmt.Errorf("%w: it is no document", ErrUnreadable)
+	}
+	if l.Format != Format || l.Since <= 0 {
+		return nil, fmt.Errorf("%w: format %d, this program reads %d", ErrUnreadable, l.Format, Format)
+	}
+	return &l, nil
+}
+
+// Encode writes the document.
+func (l *Ledger) Encode() (string, error) {
+	b, err := json.Marshal(l)
+	if err != nil {
+		return "", fmt.Errorf("encode the account: %w", err)
+	}
+	return string(b), nil
+}
+
+// Void says why a permit is not good; empty: what is left of it is.
+func (l *Ledger) void(dataset string, b plan.Backlog, now time.Time) string {
+	at, used := b.ApprovedAt.Unix(), l.Used[dataset]
+	switch {
+	case !now.Before(b.Until):
+		return "its time is over"
+	case b.ApprovedAt.After(now.Add(skew)):
+		return "it was approved at a time that has not come"
+	case at < l.Since:
+		return "it is older than the account of what was used, so it counts as used"
+	case at < used.ApprovedAt:
+		return "it is older than another that was used"
+	default:
+		return ""
+	}
+}
+
+func (l *Ledger) permit(dataset string, b plan.Backlog, now time.Time) protocol.Permit {
+	out := protocol.Permit{Dataset: dataset, Rows: b.Rows, Void: l.void(dataset, b, now)}
+	if used := l.Used[dataset]; used.ApprovedAt == b.ApprovedAt.Unix() {
+		out.Rows, out.Used = min(b.Rows, used.Granted), used.Rows
+	}
+	return out
+}
+
+func backlogOf(p plan.Plan, dataset string) *plan.Backlog {
+	for _, d := range p.Datasets {
+		if d.Name == dataset && d.Delete != nil {
+			return d.Delete.Backlog
+		}
+	}
+	return nil
+}
+
+// ErrSpent says that more is asked for than there is.
+var ErrSpent = errors.New("more of the backlog is asked for than was approved and is left")
+
+// Spend debits. What it says no to is not debited.
+func (l *Ledger) Spend(p plan.Plan, spend []protocol.Spend, now time.Time) error {
+	out := map[string]Used{}
+	for _, s := range spend {
+		b := backlogOf(p, s.Dataset)
+		if b == nil || s.Used <= 0 {
+			return ErrSpent
+		}
+		permit := l.permit(s.Dataset, *b, now)
+		if permit.Void != "" || s.Used > permit.Rows {
+			return ErrSpent
+		}
+		out[s.Dataset] = Used{ApprovedAt: b.ApprovedAt.Unix(), Granted: permit.Rows, Rows: max(permit.Used, s.Used)}
+	}
+	for name, used := range out {
+		if _, known := l.Used[name]; !known && len(l.Used) >= maxUsed {
+			// Of so many names that came and went none is remembered, and nothing that was approved until now is good any more.
+			l.Used, l.Since = nil, now.Unix()+1
+			return ErrSpent
+		}
+		if l.Used == nil {
+			l.Used = map[string]Used{}
+		}
+		l.Used[name] = used
+	}
+	return nil
+}
+
+// Account is what a sweep by a plan is told.
+func (l *Ledger) Account(p plan.Plan, now time.Time) *protocol.Account {
+	out := &protocol.Account{Point: l.Point, Restored: l.Restored}
+	for _, d := range p.Datasets {
+		if b := backlogOf(p, d.Name); b != nil {
+			out.Permits = append(out.Permits, l.permit(d.Name, *b, now))
+		}
+		c, ok := l.Cleared[d.Name]
+		if !ok || c.Definition != plan.Definition(d.Table) {
+			continue
+		}
+		// Whoever has let the dataset go on since its rows were seen to have returned has seen them.
+		if b := backlogOf(p, d.Name); b != nil && c.ReturnedAt != 0 && b.ApprovedAt.Unix() > c.ReturnedAt && l.permit(d.Name, *b, now).Void == "" {
+			continue
+		}
+		out.Cleared = append(out.Cleared, protocol.Cleared{Dataset: d.Name, Definition: c.Definition, Cutoff: c.Cutoff, Left: c.Left})
+	}
+	return out
+}
+
+// Approve takes note of a point that a person has approved: what was seen before counts no more.
+func (l *Ledger) Approve(point protocol.Point, at time.Time) {
+	seconds := at.Unix()
+	if seconds > l.RestoredAt {
+		l.Restored, l.RestoredAt = "", 0
+	}
+	if l.Restored != "" {
+		return
+	}
+	if seconds > l.PointAt {
+		l.Point, l.PointAt = &point, seconds
+	}
+	for name, c := range l.Cleared {
+		if c.At < seconds {
+			delete(l.Cleared, name)
+		}
+	}
+}
+
+// Note takes down what a sweep by a plan has seen. While the database is known to have gone back, where it is now is no place to compare with.
+func (l *Ledger) Note(p plan.Plan, req *protocol.LeaseRequest, now time.Time) {
+	if req.Restored != "" && l.Restored == "" {
+		l.Restored, l.RestoredAt = req.Restored[:min(len(req.Restored), maxText)], now.Unix()
+	}
+	if req.Seen != nil && l.Restored == "" {
+		seen := *req.Seen
+		seen.Witnesses = seen.Witnesses[:min(len(seen.Witnesses), maxWitnesses)]
+		l.Point, l.PointAt = &seen, now.Unix()
+	}
+	for _, name := range req.Returned {
+		if c, ok := l.Cleared[name]; ok && c.ReturnedAt == 0 {
+			c.ReturnedAt = now.Unix()
+			l.Cleared[name] = c
+		}
+	}
+	if len(req.Cleared) == 0 {
+		return
+	}
+	planned := map[string]string{}
+	for _, d := range p.Datasets {
+		planned[d.Name] = plan.Definition(d.Table)
+	}
+	if l.Cleared == nil {
+		l.Cleared = map[string]Cleared{}
+	}
+	for _, c := range req.Cleared {
+		if planned[c.Dataset] == c.Definition {
+			l.Cleared[c.Dataset] = Cleared{Definition: c.Definition, Cutoff: c.Cutoff, Left: c.Left, At: now.Unix()}
+		}
+	}
+	for name, c := range l.Cleared {
+		if planned[name] != c.Definition {
+			delete(l.Cleared, name)
+		}
+	}
+}

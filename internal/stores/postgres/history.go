@@ -1,0 +1,121 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Point is a place in the life of a database: all of it only grows, or stays, as long as nobody goes back in time.
+type Point struct {
+	OID          uint32
+	Timeline     uint32
+	Position     uint64 // in the write-ahead log, as far as it is on the disk
+	Transactions uint64 // no transaction before it will be used again, after a crash either
+}
+
+// onDiskWithin bounds waiting for the write-ahead log: its writer is never behind for longer than a second.
+const onDiskWithin = 5 * time.Second
+
+// Point reads where the database is. A crash may take back what is not on the disk, the numbers of transactions included: so
+// a transaction of our own is committed, and what is told is what was on the disk with it.
+func (s *Session) Point(ctx context.Context) (Point, error) {
+	var p Point
+	var next int64
+	// Its commit record comes after those of all transactions that began before and have written anything.
+	if err := s.conn.QueryRow(ctx, "SELECT pg_current_xact_id()::text::int8 + 1").Scan(&next); err != nil {
+		return p, fmt.Errorf("read the transaction counter: %w", err)
+	}
+	written, err := s.onDisk(ctx)
+	if err != nil {
+		return p, err
+	}
+	var timeline string
+	err = s.conn.QueryRow(ctx, "SELECT (SELECT oid FROM pg_database WHERE datname = current_database()), left(pg_walfile_name(pg_current_wal_lsn()), 8)").
+		Scan(&p.OID, &timeline)
+	if err != nil {
+		return p, fmt.Errorf("read where the database is: %w", err)
+	}
+	if _, err := fmt.Sscanf(timeline, "%X", &p.Timeline); err != nil {
+		return p, fmt.Errorf("read the timeline: %w", err)
+	}
+	p.Position, p.Transactions = uint64(written), uint64(next)
+	return p, nil
+}
+
+// onDisk waits until what is in the write-ahead log now is on the disk, and returns that position.
+func (s *Session) onDisk(ctx context.Context) (int64, error) {
+	const since0 = "(%s - '0/0'::pg_lsn)::int8"
+	var want, have int64
+	if err := s.conn.QueryRow(ctx, "SELECT "+fmt.Sprintf(since0, "pg_current_wal_insert_lsn()")).Scan(&want); err != nil {
+		return 0, fmt.Errorf("read the position in the write-ahead log: %w", err)
+	}
+	for end := s.clock().Add(onDiskWithin); ; {
+		err := s.conn.QueryRow(ctx, "SELECT "+fmt.Sprintf(since0, "pg_current_wal_flush_lsn()")).Scan(&have)
+		if err != nil {
+			return 0, fmt.Errorf("read the position in the write-ahead log: %w", err)
+		}
+		if have >= want || !s.clock().Before(end) {
+			return min(have, want), nil
+		}
+		if _, err := s.conn.Exec(ctx, "SELECT pg_sleep(0.05)"); err != nil {
+			return 0, fmt.Errorf("wait for the write-ahead log: %w", err)
+		}
+	}
+}
+
+// RollBack begins so many transactions and rolls them back, and returns their numbers when that is on the disk. They change
+// nothing; WereRolledBack tells by them whether history is still the same.
+func (s *Session) RollBack(ctx context.Context, n int) ([]uint64, error) {
+	var out []uint64
+	for range n {
+		var id int64
+		tx, err := s.conn.Begin(ctx)
+		if err == nil {
+			err = errors.Join(tx.QueryRow(ctx, "SELECT pg_current_xact_id()::text::int8").Scan(&id), tx.Rollback(ctx))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("roll a transaction back: %w", err)
+		}
+		out = append(out, uint64(id))
+	}
+	_, err := s.onDisk(ctx)
+	return out, err
+}
+
+// WereRolledBack says whether transactions that were rolled back before are so still. In a history that has left the one in which
+// they were, their numbers are used again, or not yet. One that the server does not remember any more says nothing.
+func (s *Session) WereRolledBack(ctx context.Context, ids []uint64) (bool, error) {
+	for _, id := range ids {
+		var status *string
+		err := s.conn.QueryRow(ctx, "SELECT pg_xact_status($1::text::xid8)", fmt.Sprint(id)).Scan(&status)
+		if code(err) == "22023" {
+			return false, nil // it lies in the future
+		}
+		if err != nil {
+			return false, fmt.Errorf("ask what became of a transaction: %w", err)
+		}
+		if status != nil && *status != "aborted" {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Older counts the rows of a dataset whose age lies at or before a cutoff, as far as ages are believed, up to CountCap.
+func (st *Store) Older(ctx context.Context, i int, cutoff time.Time) (int64, *Problem, error) {
+	d, q := st.datasets[i], &query{}
+	if d.problem != nil {
+		return 0, d.problem, nil
+	}
+	if err := st.setTimeout(ctx, brakeTimeout); err != nil {
+		return 0, nil, err
+	}
+	age := dotted("a", d.age)
+	where := fmt.Sprintf("%s >= %s AND %s <= %s", age, d.plausible(), age, q.arg(d.toColumn(cutoff), d.ageType()))
+	var n int64
+	err := st.session.conn.QueryRow(ctx, "SELECT "+capped(d.name()+" a", where), q.args...).Scan(&n)
+	problem, err := split(err)
+	return n, problem, err
+}

@@ -227,11 +227,9 @@ func undeclared(o StoreObserved) string {
 	if len(names) == 0 {
 		return ""
 	}
-	for _, u := range o.Measured.UndeclaredRelations {
-		if name := u.Table + "." + u.Column; !writableColumn.MatchString(name) {
-			limits += fmt.Sprintf("; %s cannot be written there (letters, digits, _ and $): ALTER TABLE … RENAME, or add the foreign key", name)
-			break
-		}
+	if i := slices.IndexFunc(o.Measured.UndeclaredRelations, func(u v1alpha1.UndeclaredRelation) bool { return !writableColumn.MatchString(u.Table + "." + u.Column) }); i >= 0 {
+		u := o.Measured.UndeclaredRelations[i]
+		limits = fmt.Sprintf("; %s.%s cannot be written there (letters, digits, _ and $): ALTER TABLE … RENAME, or add the foreign key", u.Table, u.Column)
 	}
 	if free := maxRelations - len(o.Result.Plan.Relations); len(names)+rest > free {
 		limits += fmt.Sprintf("; %d of them have no room, since spec.relations holds at most %d: add foreign keys instead, or split the datasets over several DataStores", len(names)+rest-free, maxRelations)

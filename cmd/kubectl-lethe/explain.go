@@ -104,7 +104,7 @@ func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string
 	if r.Problem != "" {
 		say("    This cannot be kept: %s", r.Problem)
 	}
-	say("    Deleted now: %s.", fateWords(d, r))
+	say("    Deleted now: %s.", s.fateWords(d, r))
 	if s.changed {
 		return // what was measured is not what the files say
 	}
@@ -118,8 +118,10 @@ func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string
 	}
 }
 
-func fateWords(d plan.Dataset, r plan.Rule) string {
+func (s *compiledStore) fateWords(d plan.Dataset, r plan.Rule) string {
 	switch {
+	case s.guessed(d):
+		return "no, nobody has said whether rows refer to each other (below)"
 	case r.Problem != "" || d.Problem != "":
 		return "no, because of what stands here"
 	case r.Mode != v1alpha1.PolicyEnforce:

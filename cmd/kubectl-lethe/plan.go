@@ -97,7 +97,7 @@ func planTable(out io.Writer, st *compiledStore) error {
 			w.row(d.Name, tableName(d.Table), "-", "-", "-", "-", "-", why)
 		}
 		for _, r := range d.Rules {
-			w.row(d.Name, tableName(d.Table), r.Policy+"/"+r.Rule, string(r.Mode), retention.ISO(r.RetainFor), "*", st.eligible(d.Name, r), fate(d, r))
+			w.row(d.Name, tableName(d.Table), r.Policy+"/"+r.Rule, string(r.Mode), retention.ISO(r.RetainFor), "*", st.eligible(d.Name, r), st.fate(d, r))
 			for _, o := range r.Overrides {
 				kept := ""
 				if ids := keptLonger(d, r, o); len(ids) > 0 {

@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
 )
 
 // sayRelations tells what a person said of columns that the database ties to nothing, and which ones nobody has spoken of.
@@ -58,6 +60,15 @@ func (s *compiledStore) sayUndeclared(say func(string, ...any)) {
 		text := strings.TrimLeft(line, " ")
 		say(strings.Repeat(" ", 2+len(line)-len(text))+"%s", text) // what is put in loses the spaces around it
 	}
+}
+
+// guessed says whether a dataset waits for a person to say what a column refers to.
+func (s *compiledStore) guessed(d plan.Dataset) bool {
+	return slices.ContainsFunc(s.store.Status.UndeclaredRelations, func(u v1alpha1.UndeclaredRelation) bool {
+		schema, table, _ := strings.Cut(u.Table, ".")
+		return (u.References == d.Name || u.Table == tableName(d.Table)) &&
+			!s.said(v1alpha1.Relation{Schema: v1alpha1.Identifier(schema), Table: v1alpha1.Identifier(table), Column: v1alpha1.Identifier(u.Column), References: u.References})
+	})
 }
 
 func (s *compiledStore) said(r v1alpha1.Relation) bool {

@@ -23,6 +23,12 @@ func TestRelationsAreAskedFor(t *testing.T) {
 	if !strings.Contains(explained, "Nothing is deleted from either until spec.relations says so, with your reason.\nThese are the first; 3 more will be shown when they are said.") {
 		t.Errorf("explain says:\n%s", explained)
 	}
+	if !strings.Contains(explained, "Deleted now: no, nobody has said whether rows refer to each other (below).") {
+		t.Errorf("explain says that rows go:\n%s", explained)
+	}
+	if o := c.ok("", "plan", "platform/chat"); !strings.Contains(o.out, "no: undeclared relation, see explain") {
+		t.Errorf("plan says that rows go:\n%s", o.out)
+	}
 	if o := c.ok("", "approve", "platform/chat", "-o", "yaml"); !strings.Contains(o.errOut, "column: messageId") {
 		t.Errorf("approve says:\n%s", o.errOut)
 	}

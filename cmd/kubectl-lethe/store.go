@@ -227,8 +227,10 @@ func (s *compiledStore) measured(dataset, policy, rule string) *v1alpha1.RuleMea
 }
 
 // fate says in a few words whether a rule deletes now.
-func fate(d plan.Dataset, r plan.Rule) string {
+func (s *compiledStore) fate(d plan.Dataset, r plan.Rule) string {
 	switch {
+	case s.guessed(d):
+		return "no: undeclared relation, see explain"
 	case r.Problem != "" || d.Problem != "":
 		return "no: see problems"
 	case r.Mode != v1alpha1.PolicyEnforce:

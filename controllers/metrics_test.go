@@ -260,7 +260,7 @@ func (brokenReader) List(_ context.Context, list client.ObjectList, _ ...client.
 func TestLabelsAreNames(t *testing.T) {
 	const canary = "canary-in-a-label"
 	reader := fixedReader{bot: v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "acme", Name: "support", Labels: map[string]string{"a": canary}},
-		Spec: v1alpha1.BotDeploymentSpec{Image: canary, Env: []v1alpha1.EnvVar{{Name: canary, Value: canary}}},
+		Spec:   v1alpha1.BotDeploymentSpec{Image: canary, Env: []v1alpha1.EnvVar{{Name: canary, Value: canary}}},
 		Status: v1alpha1.BotDeploymentStatus{Conditions: []metav1.Condition{{Type: "Ready", Status: "False", Reason: canary, Message: canary}}}}}
 	all := gathered(t, objectCollector{reader})
 	if text := fmt.Sprint(all); strings.Contains(text, canary) || valuesOf(all, resources.KindBotDeployment, "support", "Ready") != "false=1 true=0 unknown=0" {

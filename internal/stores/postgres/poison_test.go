@@ -59,11 +59,11 @@ func TestPoison(t *testing.T) {
 			sql: guard("false"), hold: `SELECT FROM log WHERE id % 7000 = 1 FOR UPDATE`, left: 3, most: 100, reason: report.LineLocked,
 		},
 		"a row of 300 MB": {
-			sql: guard("false") + `ALTER TABLE log ADD body text; ALTER TABLE log ALTER body SET STORAGE EXTERNAL; UPDATE log SET body = repeat('x', 300000000) WHERE id = 777`,
+			sql:  guard("false") + `ALTER TABLE log ADD body text; ALTER TABLE log ALTER body SET STORAGE EXTERNAL; UPDATE log SET body = repeat('x', 300000000) WHERE id = 777`,
 			left: 1, most: 80, reason: report.LineTimeout, says: []string{"very large", "by hand"},
 		},
 		"a row for which a trigger takes long": {
-			sql: strings.ReplaceAll(guard("OLD.id = 777"), "RAISE EXCEPTION ''a value of row %'', OLD.id", "PERFORM pg_sleep(1)"),
+			sql:  strings.ReplaceAll(guard("OLD.id = 777"), "RAISE EXCEPTION ''a value of row %'', OLD.id", "PERFORM pg_sleep(1)"),
 			left: 1, most: 80, reason: report.LineTimeout, says: []string{"trigger keeps"},
 		},
 		"a notice is no problem": {

@@ -403,7 +403,7 @@ func TestFluxAppliesOneSet(t *testing.T) {
 		}
 		w.soon("the sweep fails", func() error {
 			if err := w.get(store); err != nil || !meta.IsStatusConditionTrue(store.Status.Conditions, v1alpha1.ConditionStalled) {
-				return fmt.Errorf("%+v, %v", store.Status.Conditions, err)
+				return errors.Join(fmt.Errorf("%+v", store.Status.Conditions), err)
 			}
 			return nil
 		})
@@ -438,7 +438,7 @@ func TestFluxAppliesOneSet(t *testing.T) {
 			if apierrors.IsNotFound(err) {
 				return nil
 			}
-			return fmt.Errorf("the Tenant is there: %v", err)
+			return errors.Join(errors.New("the Tenant is there"), err)
 		})
 		w.soon("its namespace is gone", func() error { return w.isGone(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}) })
 		k.pass(fluxSet(name))
@@ -573,7 +573,7 @@ func TestPodSecurityInGit(t *testing.T) {
 	k.pass(set) // it comes again, as with every interval
 	w.soon("it is set back again", func() error {
 		if err := w.get(namespace); err != nil || namespace.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
-			return fmt.Errorf("%v, %v", namespace.Labels, err)
+			return errors.Join(fmt.Errorf("%v", namespace.Labels), err)
 		}
 		return nil
 	})

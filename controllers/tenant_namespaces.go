@@ -386,8 +386,11 @@ func holdsOurs(ctx context.Context, c client.Reader, namespace string) (bool, er
 			stays := false
 			err := meta.EachListItem(list, func(item runtime.Object) error {
 				object, err := meta.Accessor(item)
-				stays = stays || err == nil && object.GetDeletionTimestamp() == nil
-				return err
+				if err != nil {
+					return fmt.Errorf("read an object's metadata: %w", err)
+				}
+				stays = stays || object.GetDeletionTimestamp() == nil
+				return nil
 			})
 			if err != nil {
 				return false, fmt.Errorf("look into namespace %s: %w", namespace, err)

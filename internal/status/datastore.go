@@ -95,7 +95,7 @@ func Store(o StoreObserved) []metav1.Condition {
 	v[v1alpha1.ConditionReachable] = storeReachable(o)
 	v[v1alpha1.ConditionCoverageComplete] = storeCoverage(o)
 	v[v1alpha1.ConditionApproved] = storeApproved(o)
-	v[v1alpha1.ConditionCompliant] = toldElsewhere(storeCompliant(o), o, v)
+	v[v1alpha1.ConditionCompliant] = toldElsewhere(storeCompliant(o), v)
 	if o.Problem != nil {
 		summaryOf(v, o.Problem)
 		return conditions(v)
@@ -179,7 +179,7 @@ func storeReachable(o StoreObserved) Verdict {
 	}
 	talked, known := reached(last.Reason)
 	switch {
-	case last.Content != o.Content && !(talked && known):
+	case last.Content != o.Content && (!talked || !known):
 		return unknown(ReasonPlanChanged, "the store, its password or its rules have changed since the last sweep failed; the next one is under way")
 	case !known:
 		return unknown(last.Reason, "the last sweep did not come as far as the store: %s", last.Message)

@@ -75,7 +75,7 @@ const OverdueUnknown = "unknown"
 
 // toldElsewhere lets Compliant name the condition that says already why the promise is not shown to be kept. A table that nobody
 // has put on the map, or a dataset that no rule governs, may hold anything.
-func toldElsewhere(compliant Verdict, o StoreObserved, v map[string]Verdict) Verdict {
+func toldElsewhere(compliant Verdict, v map[string]Verdict) Verdict {
 	reachable, coverage, approved := v[v1alpha1.ConditionReachable], v[v1alpha1.ConditionCoverageComplete], v[v1alpha1.ConditionApproved]
 	switch {
 	case compliant.Status == metav1.ConditionTrue && coverage.Status == metav1.ConditionFalse:

@@ -91,7 +91,7 @@ func Problems(object client.Object) []string {
 		add("Flux' checker: %v", fail)
 	}
 	// What nobody has looked at yet has conditions that are about no generation.
-	if warn != nil && !(unseen && strings.Contains(warn.Error(), "Missing ObservedGeneration")) {
+	if warn != nil && (!unseen || !strings.Contains(warn.Error(), "Missing ObservedGeneration")) {
 		add("Flux' checker warns: %v", warn)
 	}
 

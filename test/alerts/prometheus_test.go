@@ -97,7 +97,7 @@ func honorsLabels(t *testing.T) bool {
 }
 
 func fetch(url string) ([]byte, error) {
-	resp, err := http.Get(url) //nolint:noctx // of this test
+	resp, err := http.Get(url)
 	if err != nil {
 		return nil, err
 	}

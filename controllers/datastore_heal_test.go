@@ -245,7 +245,7 @@ func TestACrashAtAnyWriteHeals(t *testing.T) {
 					heal(s)
 				}
 				report()
-				b.want(s, map[string]string{"Ready": "True Ready"})
+				b.want(s, map[string]string{"Ready": "True Audit"})
 				if jobs := b.active(); len(jobs) != 0 {
 					t.Errorf("%d Jobs after the measurement", len(jobs))
 				}
@@ -257,7 +257,7 @@ func TestACrashAtAnyWriteHeals(t *testing.T) {
 				report()
 				b.clock.SetTime(time.Now().Add(oldPlanGrace + 3*time.Second))
 				heal(s)
-				b.want(s, map[string]string{"Ready": "True Ready"})
+				b.want(s, map[string]string{"Ready": "True Audit"})
 				plans := 0
 				for _, c := range b.children(s) {
 					if strings.HasPrefix(c, "*v1.ConfigMap/") {

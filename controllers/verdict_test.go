@@ -91,7 +91,8 @@ func (b *verdictBench) swept(s *v1alpha1.DataStore) report.Report {
 	if p.Deletes() {
 		p.Database.Address = p.Connection.Address()
 	}
-	b.keys.Plan, b.keys.Clock = &p, b.clock.Now
+	b.keys.By(&p)
+	b.keys.Clock = b.clock.Now
 	leaser, err := b.keys.Client()
 	b.must(err)
 	r := sweep.Run(b.Context(), sweep.Options{Plan: p, Hash: planHashOf(job), Leaser: leaser, Budget: time.Minute, Clock: time.Now, Log: slog.New(slog.DiscardHandler)})

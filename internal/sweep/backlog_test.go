@@ -20,7 +20,7 @@ func TestABacklogIsUsedOnce(t *testing.T) {
 	w.plan.BrakePercent = 1
 	w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(-time.Minute), 24*time.Hour)
 	k := newKeyserver(t)
-	k.Plan = &w.plan
+	k.By(&w.plan)
 	first := w.run(Options{Leaser: client(t, k)})
 	if first.Outcome != report.Done || first.Lines[0].Deleted != 5000 || k.Used("log") != 5000 || first.Lines[0].BacklogLeft != 0 {
 		t.Fatalf("%d rows debited: %+v", k.Used("log"), first)
@@ -51,7 +51,7 @@ func TestABacklogIsTakenFirst(t *testing.T) {
 	w.plan.BrakePercent = 60
 	w.plan.Datasets[0].Delete.Backlog = permit(4000, time.Now().Add(-time.Minute), 24*time.Hour)
 	k := newKeyserver(t)
-	k.Plan = &w.plan
+	k.By(&w.plan)
 	if r := w.run(Options{Leaser: client(t, k)}); r.Lines[0].Deleted != 5000 || k.Used("log") != 4000 {
 		t.Errorf("%d debited: %+v", k.Used("log"), r)
 	}
@@ -64,7 +64,7 @@ func TestABatchOfManyIsDebited(t *testing.T) {
 	w.plan.BrakePercent = 1
 	w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(-time.Minute), 24*time.Hour)
 	k := newKeyserver(t)
-	k.Plan = &w.plan
+	k.By(&w.plan)
 	if r := w.run(Options{Leaser: client(t, k)}); r.Lines[0].Deleted != 5000 || k.Used("log") != 5000 {
 		t.Errorf("%d debited: %+v", k.Used("log"), r)
 	}
@@ -88,7 +88,7 @@ func TestKilledSweepsRenewNoBacklog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sweeper.keyserver.Plan = &planned
+	sweeper.keyserver.By(&planned)
 	random, killed, before, within := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1)), 0, int64(0), 2*time.Second
 	for starts := 0; killed < 6 && starts < 30; starts++ {
 		sweeper.start(t)
@@ -130,7 +130,7 @@ func TestALostAnswerDebitsOnce(t *testing.T) {
 	w.plan.BrakePercent = 1
 	w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(-time.Minute), 24*time.Hour)
 	k := newKeyserver(t)
-	k.Plan = &w.plan
+	k.By(&w.plan)
 	lost := 0
 	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
 		if len(req.Spend) > 0 && lost < 3 {
@@ -150,7 +150,7 @@ func TestABacklogThatEndsMeanwhile(t *testing.T) {
 	w.plan.BrakePercent = 1
 	w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(-time.Minute), 24*time.Hour)
 	k := newKeyserver(t)
-	k.Plan = &w.plan
+	k.By(&w.plan)
 	spends := 0
 	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
 		if len(req.Spend) > 0 {

@@ -21,7 +21,7 @@ type past struct {
 func newPast(t *testing.T) *past {
 	t.Helper()
 	p := &past{world: newServerWorld(t, logTable, dataset("log", 90)), k: newKeyserver(t)}
-	p.k.Plan = &p.plan
+	p.k.By(&p.plan)
 	return p
 }
 
@@ -243,7 +243,7 @@ func TestReturnedRowsAreBraked(t *testing.T) {
 	w := newWorld(t, logTable+`CREATE TABLE kept AS SELECT * FROM log WHERE id <= 300; CREATE TABLE other (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON other (at);
 		INSERT INTO other SELECT n, now() - interval '100 days' FROM generate_series(1, 50) n; INSERT INTO log VALUES (0, NULL), (-1, 'infinity'), (-2, '1970-01-01');`, dataset("log", 90), dataset("other", 90))
 	k := newKeyserver(t)
-	k.Plan = &w.plan
+	k.By(&w.plan)
 	sweep := func() report.Report { t.Helper(); return w.run(Options{Leaser: client(t, k)}) }
 	if r := sweep(); r.Outcome != report.Done || r.Lines[0].Deleted+r.Lines[1].Deleted != 5050 {
 		t.Fatalf("the first: %+v", r)
@@ -294,7 +294,7 @@ func TestWhatWasKeptHasNotReturned(t *testing.T) {
 		CREATE INDEX ON child (parent); INSERT INTO parent SELECT n, now() - interval '100 days' FROM generate_series(1, 20) n; INSERT INTO child SELECT n, now(), n FROM generate_series(1, 10) n`,
 		dataset("parent", 90), dataset("child", 90))
 	k := newKeyserver(t)
-	k.Plan = &w.plan
+	k.By(&w.plan)
 	for range 2 {
 		r := w.run(Options{Leaser: client(t, k)})
 		if r.Outcome != report.Done || lineOf(r, "parent").Returned != 0 || k.Ledger.Cleared["parent"].Left != 10 {
@@ -311,7 +311,8 @@ func TestWhatWasKeptHasNotReturned(t *testing.T) {
 func TestALostRecordIsSaid(t *testing.T) {
 	w := newWorld(t, logTable, dataset("log", 90))
 	k := newKeyserver(t)
-	k.Plan, k.Lost = &w.plan, true
+	k.By(&w.plan)
+	k.Lost = true
 	r := w.run(Options{Leaser: client(t, k)})
 	if !strings.Contains(r.Lines[0].Notice, "record of earlier sweeps is lost") {
 		t.Errorf("%+v", r)

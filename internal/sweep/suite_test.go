@@ -147,7 +147,7 @@ func (w *world) run(o Options) report.Report {
 	o.Plan, o.Hash = w.plan, "hash"
 	if o.Leaser == nil {
 		k := newKeyserver(w.t)
-		k.Plan = &w.plan
+		k.By(&w.plan)
 		o.Leaser = client(w.t, k)
 	}
 	if o.Budget == 0 {

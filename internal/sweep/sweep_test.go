@@ -149,7 +149,7 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, logTable, dataset("log", 90))
 			k := newKeyserver(t)
-			k.Plan = &w.plan
+			k.By(&w.plan)
 			o := Options{Leaser: client(t, k)}
 			tc.change(w, k, &o)
 			r := w.run(o)

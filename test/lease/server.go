@@ -34,8 +34,6 @@ type Server struct {
 	Answer   func(first bool) *protocol.Error // nil: yes
 	// After, if set, may take back the answer to a request that was granted and booked.
 	After func(*protocol.LeaseRequest) *protocol.Error
-	// Plan that sweeps run by; nil: nothing is kept in the account.
-	Plan *plan.Plan
 	// Ledger is the account; a new one is two hours old.
 	Ledger *ledger.Ledger
 	// Clock by which approvals are good. Default: the machine's.
@@ -44,6 +42,7 @@ type Server struct {
 	Lost bool
 
 	mu              sync.Mutex
+	plan            *plan.Plan
 	asked, released int
 	http            *httptest.Server
 }
@@ -77,6 +76,13 @@ func (s *Server) Count() (asked, released int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.asked, s.released
+}
+
+// By has an account kept of what sweeps by this plan use; without one nothing is.
+func (s *Server) By(p *plan.Plan) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.plan = p
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
@@ -122,15 +128,15 @@ func (s *Server) answer(r *http.Request) (int, any) {
 
 // book enters into the account what a sweep asks and tells, as the keyserver does.
 func (s *Server) book(req *protocol.LeaseRequest) (*protocol.Account, *protocol.Error) {
-	if s.Plan == nil {
+	if s.plan == nil {
 		return nil, nil
 	}
 	now := s.Clock()
-	if err := s.Ledger.Spend(*s.Plan, req.Spend, now); err != nil {
+	if err := s.Ledger.Spend(*s.plan, req.Spend, now); err != nil {
 		return nil, &protocol.Error{Reason: protocol.ReasonBacklogSpent, Message: err.Error()}
 	}
-	s.Ledger.Note(*s.Plan, req, now)
-	account := s.Ledger.Account(*s.Plan, now)
+	s.Ledger.Note(*s.plan, req, now)
+	account := s.Ledger.Account(*s.plan, now)
 	account.Lost = s.Lost
 	return account, nil
 }

@@ -148,6 +148,7 @@ func TestDocumentedFlagsExist(t *testing.T) {
 	known := map[string]bool{
 		// Of kubectl and of Helm.
 		"server-side": true, "field-manager": true, "cascade": true, "disable-eviction": true, "set": true, "type": true, "delete": true, "wait": true, "server-dry-run": true,
+		"custom-apply-stage-kinds": true, // kustomize-controller's
 	}
 	var visit func(*cobra.Command)
 	visit = func(cmd *cobra.Command) {

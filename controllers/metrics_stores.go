@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/status"
 )
@@ -21,7 +22,7 @@ var (
 	approvalDesc = prometheus.NewDesc("lethe_store_approval_pending",
 		"1 while a policy that enforces selects the store and its rules would delete what spec.approvedPlan does not cover.", storeLabels, nil)
 	brakedDesc = prometheus.NewDesc("lethe_store_braked_datasets",
-		"Datasets of which nothing was deleted in the last sweep, since it would have been more than spec.brake allows.", storeLabels, nil)
+		"Datasets of which the last sweep deleted nothing until a person lets it: more would have gone than spec.brake allows, or rows that were gone came back.", storeLabels, nil)
 	uncoveredDesc = prometheus.NewDesc("lethe_store_uncovered_tables",
 		"Tables that are neither a dataset nor exempt, as last measured; 32 stands for 32 and more. Not there until the store was measured.", storeLabels, nil)
 
@@ -79,7 +80,7 @@ func showStore(metrics chan<- prometheus.Metric, store *v1alpha1.DataStore, enfo
 		s.worst = max(s.worst, float64(m.WorstOverdueSeconds))
 		s.unknownAge += float64(m.UnknownAge)
 		s.unknownTenant += float64(m.UnknownTenantLate)
-		if m.Reason == report.LineBrakeTripped {
+		if plan.IsBraked(m.Reason) {
 			brakedDatasets++
 		}
 	}

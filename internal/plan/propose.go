@@ -164,7 +164,7 @@ type proposer struct {
 func (p *proposer) nothing() error {
 	var braked []string
 	for _, m := range p.status.Rules {
-		if isBraked(m.Reason) && !slices.Contains(braked, m.Dataset) {
+		if IsBraked(m.Reason) && !slices.Contains(braked, m.Dataset) {
 			braked = append(braked, m.Dataset)
 		}
 	}
@@ -175,7 +175,8 @@ func (p *proposer) nothing() error {
 		ErrNothingToApprove, strings.Join(braked, ", "), braked[0])
 }
 
-func isBraked(reason string) bool {
+// IsBraked says of a dataset's reason that its sweep was braked: nothing of it goes until a person lets it.
+func IsBraked(reason string) bool {
 	return reason == report.LineBrakeTripped || reason == report.LineReturned
 }
 
@@ -294,7 +295,7 @@ func (p *proposer) waiting(name string) (out Waiting, braked bool, err error) {
 		case m.Window != retention.ISO(r.RetainFor):
 			return out, false, ErrNotMeasured
 		}
-		seen, braked = true, braked || isBraked(m.Reason)
+		seen, braked = true, braked || IsBraked(m.Reason)
 		rows := m.Eligible
 		if m.Capped {
 			rows = max(rows, m.Rows)

@@ -21,19 +21,19 @@ const (
 
 // place looks where in its life the database is, and compares that with where sweeps saw it last. One that has gone back is only
 // measured, until a person approves it as it is.
-func (s *run) place(ctx context.Context, system string) error {
-	p, err := s.session.Point(ctx)
+func (s *run) place(ctx context.Context) error {
+	p, err := s.session.Reach(ctx, s.begun)
 	if err != nil {
 		return err
 	}
-	now := protocol.Point{System: system, OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions}
+	now := protocol.Point{System: s.r.SystemIdentifier, OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions}
 	s.r.Point = &report.Point{OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions}
 	if s.r.Reason == report.ReasonIdentityChanged {
 		return nil // another database is nothing to compare with, and not to be remembered
 	}
 	restored, last := s.keeper.account.Restored, s.keeper.account.Point
 	// A database that is not the one of the last time, and was approved since, has no past yet.
-	if restored == "" && last != nil && last.System == system {
+	if restored == "" && last != nil && last.System == now.System {
 		if restored = back(*last, now); restored == "" {
 			if restored, err = s.forked(ctx, last); err != nil {
 				return err
@@ -142,18 +142,38 @@ func (s *run) tellReturned(ctx context.Context) error {
 
 // remember tells the keyserver where the database is at the end, and what complete sweeps of its datasets left. When that fails the
 // record of the beginning stands: less is known, nothing is renewed.
-func (s *run) remember(ctx context.Context) {
+func (s *run) remember(ctx context.Context, end ending, err error) {
 	if s.point == nil || s.session.Closed() {
 		return
 	}
 	bounded, cancel := context.WithTimeout(ctx, rememberWithin)
 	defer cancel()
-	if err := s.tellEnd(bounded); err != nil {
+	if err == nil {
+		err = s.tellEnd(bounded, end)
+	}
+	if err != nil {
 		s.Log.Warn("Could not leave a record for the next sweep", "cause", postgres.Describe(err))
 	}
 }
 
-func (s *run) tellEnd(ctx context.Context) error {
+// ending is a place in the life of the database after the last deletion, and transactions that were rolled back before it.
+type ending struct {
+	mark      postgres.Mark
+	witnesses []uint64
+}
+
+// markEnd notes where the database is after the last deletion, which is on the disk by the time that all is measured.
+func (s *run) markEnd(ctx context.Context) (e ending, err error) {
+	if s.point == nil || s.session.Closed() {
+		return e, nil
+	}
+	if e.witnesses, err = s.session.RollBack(ctx, witnesses); err == nil {
+		e.mark, err = s.session.Mark(ctx)
+	}
+	return e, err
+}
+
+func (s *run) tellEnd(ctx context.Context, end ending) error {
 	told := protocol.LeaseRequest{}
 	for i, d := range s.Plan.Datasets {
 		if !s.deleting || d.Delete == nil || !s.finished[i] || s.refused[i] != nil || s.store.Problem(i) != nil {
@@ -168,15 +188,11 @@ func (s *run) tellEnd(ctx context.Context) error {
 			told.Cleared = append(told.Cleared, protocol.Cleared{Dataset: d.Name, Definition: plan.Definition(d.Table), Cutoff: cutoff.UnixMicro(), Left: n})
 		}
 	}
-	p, err := s.session.Point(ctx)
+	p, err := s.session.Reach(ctx, end.mark)
 	if err != nil {
 		return err
 	}
-	rolledBack, err := s.session.RollBack(ctx, witnesses)
-	if err != nil {
-		return err
-	}
-	told.Seen = &protocol.Point{System: s.point.System, OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions, Witnesses: rolledBack}
+	told.Seen = &protocol.Point{System: s.point.System, OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions, Witnesses: end.witnesses}
 	s.r.Point = &report.Point{OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions}
 	return s.keeper.tell(ctx, told)
 }

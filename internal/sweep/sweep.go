@@ -71,6 +71,7 @@ type run struct {
 	finished []bool              // by dataset: everything that could go is gone
 	returned []int64             // by dataset: rows that had gone and are there again
 	backlogs []backlog           // by dataset
+	begun    postgres.Mark       // where in its life the database was when the sweep began
 	point    *protocol.Point     // where in its life the database is, as far as it may be remembered
 }
 
@@ -141,18 +142,31 @@ func (s *run) sweep(ctx context.Context) {
 		return
 	}
 	defer s.disconnect(ctx)
-	if s.deleting {
-		if err := s.measureBefore(ctx); err != nil {
-			s.fail(s.cause(ctx, err))
-		} else if err := s.delete(ctx); err != nil {
-			s.fail(s.cause(ctx, err))
-		}
+	if err := s.work(ctx); err != nil {
+		s.fail(s.cause(ctx, err))
 	}
+	end, unmarked := s.markEnd(ctx)
 	if err := s.measure(ctx); err != nil {
 		s.fail(s.cause(ctx, err))
 	}
-	s.remember(ctx)
+	s.remember(ctx, end, unmarked)
 	s.judge()
+}
+
+// work looks what is overdue, places the database in its life, and deletes where both allow it.
+func (s *run) work(ctx context.Context) error {
+	if s.deleting {
+		if err := s.measureBefore(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.place(ctx); err != nil {
+		return err
+	}
+	if !s.deleting {
+		return nil
+	}
+	return s.delete(ctx)
 }
 
 // awaitStop cuts short what does not end by itself in time after the pod was asked to: the kubelet waits half a minute.
@@ -257,7 +271,7 @@ func (s *run) open(ctx context.Context) error {
 		s.end(report.Refused, report.ReasonIdentityChanged, "deletion was approved for database %q of cluster %s at %s, this is %q of %s at %s: it was only measured; if it is the right one, approve it: kubectl lethe approve %s/%s --database",
 			approved.Name, approved.SystemIdentifier, approved.Address, id.Database, id.SystemIdentifier, address, s.Plan.Store.Namespace, s.Plan.Store.Name)
 	}
-	if err := s.place(ctx, id.SystemIdentifier); err != nil {
+	if s.begun, err = s.session.Mark(ctx); err != nil {
 		return err
 	}
 	s.Log.Info("Opened store", "systemIdentifier", id.SystemIdentifier, "serverVersion", id.Version, "skew", s.r.SkewSeconds,
@@ -290,7 +304,7 @@ func (s *run) measureBefore(ctx context.Context) error {
 		if err := s.goOn(); err != nil {
 			return err
 		}
-		lines, err := s.store.Measure(ctx, i, s.clocks)
+		lines, err := s.store.Overdue(ctx, i, s.clocks)
 		if err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
@@ -137,10 +138,26 @@ func (w *world) ofStores(acme *v1alpha1.Tenant) {
 		w.t.Fatalf("the sweep left %d rows", left)
 	}
 
-	// More than the approved backlog and a fifth of the table together.
-	w.insertOld(db, 20000)
+	// Rows that were gone are there again.
+	w.insertOld(db, 3000)
+	w.sweep(store, time.Now())
+	w.braked(store, report.LineReturned)
+	w.fires("LetheStoreBrakeTripped", of...)
+	db.Run("DELETE FROM messages WHERE text = 'old'")
+	w.sweep(store, time.Now())
+	w.clears("LetheStoreBrakeTripped", of...)
+
+	// Rows that have got old since the last sweep: more than the approved backlog and a fifth of the table together.
+	db.Run("INSERT INTO messages (created_at, text) SELECT now() - interval '90 days' + interval '2 seconds', 'old' FROM generate_series(1, 20000)")
+	w.until("they are past their window", func() error {
+		if n := db.Count("SELECT count(*) FROM messages WHERE created_at < now() - interval '90 days 1 second'"); n < 20000 {
+			return fmt.Errorf("%d rows are", n)
+		}
+		return nil
+	})
 	db.Run("ANALYZE messages")
 	w.sweep(store, time.Now())
+	w.braked(store, report.LineBrakeTripped)
 	w.fires("LetheStoreBrakeTripped", of...)
 	db.Run("DELETE FROM messages WHERE text = 'old'")
 	w.sweep(store, time.Now())
@@ -151,6 +168,15 @@ func (w *world) ofStores(acme *v1alpha1.Tenant) {
 	policy.ResourceVersion, policy.UID = "", ""
 	w.must(w.admin.Create(w.t.Context(), policy)) // the plan is the one that was measured
 	w.clears("LetheStoreUnproven", of...)
+}
+
+// braked says that the last sweep of a store of one dataset was, and why.
+func (w *world) braked(store *v1alpha1.DataStore, why string) {
+	w.t.Helper()
+	w.must(w.get(store))
+	if rules := store.Status.Rules; len(rules) != 1 || rules[0].Reason != why {
+		w.t.Fatalf("the rules are %+v, want the reason %s", rules, why)
+	}
 }
 
 // ofObjects are bots and Tenants that cannot go on, changes without end, and what has lost its owner.

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
@@ -86,14 +88,15 @@ type world struct {
 	clock                            *aheadClock
 	hold                             chan struct{} // closed: credentials of bots in the namespace slow are answered
 	sweeps                           int
-	lethe                            string // the command
+	ledger                           *ledger.Ledger // of the store that is swept
+	lethe                            string         // the command
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	testEnv = env.Start(t)
 	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), managerMetrics: freeAddress(t), keyserverMetrics: freeAddress(t), clock: &aheadClock{},
-		hold: make(chan struct{}), stopManager: func() {}, stopKeyserver: func() {}}
+		hold: make(chan struct{}), ledger: ledger.New(time.Now().Add(-2 * time.Hour)), stopManager: func() {}, stopKeyserver: func() {}}
 	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: env.SystemNamespace, Name: "lethe-keyserver"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 8443}}}}
 	w.must(w.admin.Create(t.Context(), service))
 	w.must(testEnv.ApplyFile(t.Context(), filepath.Join(root, "config", "manager", "networkpolicies.yaml")))
@@ -112,7 +115,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, err := exec.Command(filepath.Join(testEnv.Assets, "kubectl"), "--kubeconfig", kubeconfig, "get", "tenants,botdeployments,datastores", "-A", "-o",
-				`go-template={{range .items}}{{.kind}} {{.metadata.name}}{{range .status.conditions}} {{.type}}={{.status}}/{{.reason}}{{end}}{{"\n"}}{{end}}`).CombinedOutput()
+				`go-template={{range .items}}{{.kind}} {{.metadata.name}}{{range .status.conditions}} {{.type}}={{.status}}/{{.reason}}{{end}}{{with .status.lastSweep}} {{.}}{{end}}{{range .status.rules}} {{.}}{{end}}{{"\n"}}{{end}}`).CombinedOutput()
 			t.Logf("%s %v", out, err)
 			metrics, err := fetch("http://" + w.managerMetrics)
 			t.Logf("%s %v", regexp.MustCompile(`(?m)^lethe_(queue|orphans|manager|objects).*$`).FindAllString(string(metrics), -1), err)
@@ -365,11 +368,16 @@ func (w *world) sweep(store *v1alpha1.DataStore, ended time.Time) {
 	w.must(err)
 	ca, err := os.ReadFile(database.CAFile)
 	w.must(err)
-	// What the name db.example stands for.
+	// What the name db.example stands for, also where it is the address that was approved.
+	if p.Database.Address == p.Connection.Address() {
+		p.Database.Address = net.JoinHostPort(database.Host, strconv.Itoa(database.Port))
+	}
 	p.Connection.Host, p.Connection.Port, p.Connection.CABundle = database.Host, int32(database.Port), string(ca)
 	leases, err := lease.Start(w.t.TempDir(), password)
 	w.must(err)
 	defer leases.Close()
+	leases.Ledger = w.ledger
+	leases.By(&p)
 	leaser, err := leases.Client()
 	w.must(err)
 	message, err := report.Encode(sweep.Run(w.t.Context(), sweep.Options{Plan: p, Hash: hash, Leaser: leaser, Budget: time.Minute, Clock: time.Now, Log: slog.New(slog.DiscardHandler)}))

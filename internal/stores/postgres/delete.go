@@ -221,7 +221,7 @@ func (w *walker) adapt(rows int64, took time.Duration) {
 }
 
 // transaction deletes one range. It takes two turns to the server: begin, delete and count; then, if the lease still holds,
-// commit and look for the end of the next range. deleted is called between them.
+// commit. deleted is called between them.
 func (w *walker) transaction(ctx context.Context, from, to mark, deleted func(int64)) (rows int64, err error) {
 	conn := w.st.session.conn
 	defer func() {
@@ -240,7 +240,7 @@ func (w *walker) transaction(ctx context.Context, from, to mark, deleted func(in
 	if err := w.permit.Commit(rows); err != nil {
 		return 0, err
 	}
-	return rows, w.commit(ctx, to)
+	return rows, w.commit(ctx)
 }
 
 // peels is how often one transaction deletes again from a range of a table whose rows refer to each other by ON DELETE RESTRICT:
@@ -340,27 +340,10 @@ func (d *dataset) restrictsItself() bool {
 	return slices.ContainsFunc(d.self(), func(l *link) bool { return l.onDelete == "r" })
 }
 
-func (w *walker) commit(ctx context.Context, to mark) error {
-	b, size := &pgx.Batch{}, w.size
-	b.Queue("COMMIT")
-	look := to != nil && len(w.d.self()) == 0
-	if look {
-		q := &query{}
-		b.Queue(w.lookup(q, to), q.args...)
-	}
-	results := w.st.session.conn.SendBatch(ctx, b)
-	tag, err := results.Exec()
+func (w *walker) commit(ctx context.Context) error {
+	tag, err := w.st.session.conn.Exec(ctx, "COMMIT")
 	if err == nil && tag.String() != "COMMIT" {
 		err = fmt.Errorf("the server answered %s", tag)
-	}
-	if err == nil && look {
-		// An answer that does not come is asked for again, with what that may need.
-		if next, failed := w.scan(results.QueryRow()); failed == nil {
-			w.ahead = &ahead{from: to, to: next, size: size}
-		}
-	}
-	if closed := results.Close(); err == nil && !look {
-		err = closed
 	}
 	if err != nil {
 		return fmt.Errorf("commit a batch of %s: %w", w.d.Name, err)

@@ -18,16 +18,35 @@ type Point struct {
 // onDiskWithin bounds waiting for the write-ahead log: its writer is never behind for longer than a second.
 const onDiskWithin = 5 * time.Second
 
-// Point reads where the database is. A crash may take back what is not on the disk, the numbers of transactions included: so
-// a transaction of our own is committed, and what is told is what was on the disk with it.
-func (s *Session) Point(ctx context.Context) (Point, error) {
-	var p Point
+// Mark is a place in the life of a database that may not be on the disk yet: a crash may take it back, the numbers of
+// transactions included.
+type Mark struct {
+	transactions uint64
+	position     int64
+}
+
+// Mark commits a transaction of its own, which changes nothing, and notes where the database is then. It does not wait.
+func (s *Session) Mark(ctx context.Context) (Mark, error) {
+	var m Mark
 	var next int64
 	// Its commit record comes after those of all transactions that began before and have written anything.
 	if err := s.conn.QueryRow(ctx, "SELECT pg_current_xact_id()::text::int8 + 1").Scan(&next); err != nil {
-		return p, fmt.Errorf("read the transaction counter: %w", err)
+		return m, fmt.Errorf("read the transaction counter: %w", err)
 	}
-	written, err := s.onDisk(ctx)
+	if err := s.conn.QueryRow(ctx, "SELECT "+fmt.Sprintf(sinceBeginning, "pg_current_wal_insert_lsn()")).Scan(&m.position); err != nil {
+		return m, fmt.Errorf("read the position in the write-ahead log: %w", err)
+	}
+	m.transactions = uint64(next)
+	return m, nil
+}
+
+// sinceBeginning is a position in the write-ahead log in bytes.
+const sinceBeginning = "(%s - '0/0'::pg_lsn)::int8"
+
+// Reach waits until a mark is on the disk, and returns it as the point that is safe to remember.
+func (s *Session) Reach(ctx context.Context, m Mark) (Point, error) {
+	p := Point{Transactions: m.transactions}
+	written, err := s.onDisk(ctx, m.position)
 	if err != nil {
 		return p, err
 	}
@@ -40,33 +59,29 @@ func (s *Session) Point(ctx context.Context) (Point, error) {
 	if _, err := fmt.Sscanf(timeline, "%X", &p.Timeline); err != nil {
 		return p, fmt.Errorf("read the timeline: %w", err)
 	}
-	p.Position, p.Transactions = uint64(written), uint64(next)
+	p.Position = uint64(written)
 	return p, nil
 }
 
-// onDisk waits until what is in the write-ahead log now is on the disk, and returns that position.
-func (s *Session) onDisk(ctx context.Context) (int64, error) {
-	const since0 = "(%s - '0/0'::pg_lsn)::int8"
-	var want, have int64
-	if err := s.conn.QueryRow(ctx, "SELECT "+fmt.Sprintf(since0, "pg_current_wal_insert_lsn()")).Scan(&want); err != nil {
-		return 0, fmt.Errorf("read the position in the write-ahead log: %w", err)
-	}
+// onDisk waits until the write-ahead log is on the disk up to a position, and returns how far it is of that.
+func (s *Session) onDisk(ctx context.Context, want int64) (int64, error) {
+	var have int64
 	for end := s.clock().Add(onDiskWithin); ; {
-		err := s.conn.QueryRow(ctx, "SELECT "+fmt.Sprintf(since0, "pg_current_wal_flush_lsn()")).Scan(&have)
+		err := s.conn.QueryRow(ctx, "SELECT "+fmt.Sprintf(sinceBeginning, "pg_current_wal_flush_lsn()")).Scan(&have)
 		if err != nil {
 			return 0, fmt.Errorf("read the position in the write-ahead log: %w", err)
 		}
 		if have >= want || !s.clock().Before(end) {
 			return min(have, want), nil
 		}
-		if _, err := s.conn.Exec(ctx, "SELECT pg_sleep(0.05)"); err != nil {
+		if _, err := s.conn.Exec(ctx, "SELECT pg_sleep(0.02)"); err != nil {
 			return 0, fmt.Errorf("wait for the write-ahead log: %w", err)
 		}
 	}
 }
 
-// RollBack begins so many transactions and rolls them back, and returns their numbers when that is on the disk. They change
-// nothing; WereRolledBack tells by them whether history is still the same.
+// RollBack begins so many transactions and rolls them back, and returns their numbers. They change nothing; once a later mark is
+// reached, WereRolledBack tells by them whether history is still the same.
 func (s *Session) RollBack(ctx context.Context, n int) ([]uint64, error) {
 	var out []uint64
 	for range n {
@@ -80,8 +95,7 @@ func (s *Session) RollBack(ctx context.Context, n int) ([]uint64, error) {
 		}
 		out = append(out, uint64(id))
 	}
-	_, err := s.onDisk(ctx)
-	return out, err
+	return out, nil
 }
 
 // WereRolledBack says whether transactions that were rolled back before are so still. In a history that has left the one in which

@@ -71,6 +71,43 @@ func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) ([]report.Li
 	return lines, nil
 }
 
+// Overdue counts only what is overdue, for each rule of a dataset. A line with a Reason was not measured.
+func (st *Store) Overdue(ctx context.Context, i int, clocks Clocks) ([]report.Line, error) {
+	d := st.datasets[i]
+	if d.unread || len(d.Rules) == 0 {
+		return nil, nil
+	}
+	if err := st.setTimeout(ctx, MeasureTimeout); err != nil {
+		return nil, err
+	}
+	var lines []report.Line
+	for _, r := range d.Rules {
+		line := report.Line{Dataset: d.Name, Policy: r.Policy, Rule: r.Rule}
+		paths, at, err := d.overdueAt(r, clocks)
+		if err == nil {
+			err = st.measureOverdue(ctx, d, r, paths, at, &line)
+		}
+		if err := unlessLost(err, &line); err != nil {
+			return nil, err
+		}
+		lines = append(lines, line)
+	}
+	return lines, nil
+}
+
+// overdueAt is the time at which a row must have been past its window to be overdue now, and the ways down from the dataset.
+func (d *dataset) overdueAt(r Rule, clocks Clocks) (paths [][]*link, at time.Time, err error) {
+	slack, err := retention.SlackDuration(r.DeleteWithin)
+	if err != nil {
+		return nil, at, &halt{Problem{Reason: report.LinePlan, Message: "deleteWithin: " + err.Error()}}
+	}
+	paths, ok := d.paths()
+	if !ok {
+		return nil, at, &halt{tooManyPaths}
+	}
+	return paths, clocks.Late.Add(-slack), nil
+}
+
 func (st *Store) setTimeout(ctx context.Context, most time.Duration) error {
 	_, err := st.session.conn.Exec(ctx, fmt.Sprintf("SET statement_timeout = %d; SET lock_timeout = %d", most.Milliseconds(), readLockTimeout.Milliseconds()))
 	if err != nil {
@@ -178,13 +215,9 @@ func (st *Store) rows(ctx context.Context, d *dataset) (int64, error) {
 
 // measureRule counts in one statement, so that its numbers add up, and looks at what is overdue in a second.
 func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clocks, line *report.Line) error {
-	slack, err := retention.SlackDuration(r.DeleteWithin)
+	paths, at, err := d.overdueAt(r, clocks)
 	if err != nil {
-		return &halt{Problem{Reason: report.LinePlan, Message: "deleteWithin: " + err.Error()}}
-	}
-	paths, ok := d.paths()
-	if !ok {
-		return &halt{tooManyPaths}
+		return err
 	}
 	q, from := &query{}, d.name()+" a"
 	past := d.past(q, "a", r.Windows, clocks.Early, false)
@@ -196,7 +229,7 @@ func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clo
 	if len(held) > 0 {
 		counts[2] = capped(from, past+" AND ("+strings.Join(held, " OR ")+")")
 	}
-	if late := d.latestOverride(r, clocks.Late.Add(-slack)); late != nil {
+	if late := d.latestOverride(r, at); late != nil {
 		counts[3] = capped(from, fmt.Sprintf("%s >= %s AND %s <= %s AND %s", dotted("a", d.age), d.plausible(), dotted("a", d.age), q.arg(d.toColumn(*late), d.ageType()), d.ofUnknownTenant(q, "a")))
 	}
 	var total int64
@@ -211,7 +244,6 @@ func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clo
 	}
 	line.KeptByChild = max(0, total-line.Eligible-line.KeptByFloor)
 	line.Capped = line.Capped || total >= CountCap || line.UnknownTenantLate >= CountCap
-	at := clocks.Late.Add(-slack)
 	if total == 0 && !at.After(clocks.Early) {
 		return nil // what is overdue would be past its window as well
 	}

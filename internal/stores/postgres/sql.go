@@ -151,22 +151,51 @@ func (d *dataset) cutoff(p v1alpha1.Period, at time.Time, floor bool) time.Time 
 // past is true of rows whose age is known and past their window at a time, with a floor past that, too. It is written so
 // that an index on the age column bounds what is read.
 func (d *dataset) past(q *query, alias string, w Windows, at time.Time, floor bool) string {
-	base := d.cutoff(w.RetainFor, at, floor)
-	groups := map[time.Time][]string{}
+	base, groups := d.cutoffs(w, at, floor)
+	latest := base
+	if n := len(groups); n > 0 && groups[n-1].cutoff.After(base) {
+		latest = groups[n-1].cutoff
+	}
+	return d.pastUpTo(q, alias, base, groups, latest)
+}
+
+// group is tenants with one cutoff of their own.
+type group struct {
+	cutoff time.Time
+	ids    []string
+}
+
+// cutoffs are that of the window, and those of tenants with one of their own, the earliest first. An identifier that stands in
+// two groups has the earlier.
+func (d *dataset) cutoffs(w Windows, at time.Time, floor bool) (base time.Time, groups []group) {
+	of := map[time.Time][]string{}
 	for _, o := range w.Overrides {
 		if ids := d.known(o.IDs); d.tenant != nil && len(ids) > 0 {
 			c := d.cutoff(o.RetainFor, at, floor)
-			groups[c] = append(groups[c], ids...)
+			of[c] = append(of[c], ids...)
 		}
 	}
-	age, latest := dotted(alias, d.age), base
+	taken := map[string]bool{}
+	for _, c := range slices.SortedFunc(maps.Keys(of), time.Time.Compare) {
+		g := group{cutoff: c}
+		for _, id := range of[c] {
+			if !taken[id] {
+				g.ids, taken[id] = append(g.ids, id), true
+			}
+		}
+		slices.Sort(g.ids)
+		groups = append(groups, g)
+	}
+	return d.cutoff(w.RetainFor, at, floor), groups
+}
+
+// pastUpTo is past of rows that are not younger than a cutoff.
+func (d *dataset) pastUpTo(q *query, alias string, base time.Time, groups []group, latest time.Time) string {
+	age := dotted(alias, d.age)
 	var cases strings.Builder
-	for _, c := range slices.SortedFunc(maps.Keys(groups), time.Time.Compare) {
-		ids := groups[c]
-		slices.Sort(ids)
-		fmt.Fprintf(&cases, " WHEN %s THEN %s", d.ofTenants(q, alias, ids), q.arg(d.toColumn(c), d.ageType()))
-		if c.After(latest) {
-			latest = c
+	for _, g := range groups {
+		if len(g.ids) > 0 {
+			fmt.Fprintf(&cases, " WHEN %s THEN %s", d.ofTenants(q, alias, g.ids), q.arg(d.toColumn(g.cutoff), d.ageType()))
 		}
 	}
 	within := fmt.Sprintf("%s %s %s AND %s %s %s", age, opAtLeast, d.plausible(), age, opAtMost, q.arg(d.toColumn(latest), d.ageType()))
@@ -194,6 +223,32 @@ func (d *dataset) deletable(q *query, alias string, at time.Time) string {
 		return "false"
 	}
 	return d.past(q, alias, *d.Delete, at, true)
+}
+
+// lane is a part of what may be deleted from a dataset.
+type lane func(q *query, alias string) string
+
+// lanes parts what may be deleted so that each part is found by an index. The rows of a tenant whose window is shorter than the
+// others' lie among theirs: by age alone all of theirs would be read for its few, again and again. Where an index begins with the
+// tenant, such tenants have lanes of their own.
+func (d *dataset) lanes(at time.Time) []lane {
+	all := lane(func(q *query, alias string) string { return d.deletable(q, alias, at) })
+	if d.Delete == nil || d.problem != nil || d.tenant == nil || !d.table.leads(d.tenant) || len(d.self()) > 0 {
+		return []lane{all} // rows that refer to each other go by age, whosever they are
+	}
+	base, groups := d.cutoffs(*d.Delete, at, true)
+	out := []lane{func(q *query, alias string) string { return d.pastUpTo(q, alias, base, groups, base) }}
+	for _, g := range groups {
+		if !g.cutoff.After(base) || len(g.ids) == 0 {
+			continue
+		}
+		out = append(out, func(q *query, alias string) string {
+			age := dotted(alias, d.age)
+			return fmt.Sprintf("(%s AND %s %s %s AND %s %s %s AND %s %s %s)", d.ofTenants(q, alias, g.ids), age, opAtLeast, d.plausible(),
+				age, opMore, q.arg(d.toColumn(base), d.ageType()), age, opAtMost, q.arg(d.toColumn(g.cutoff), d.ageType()))
+		})
+	}
+	return out
 }
 
 // condition on a row of a dataset.

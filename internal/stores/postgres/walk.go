@@ -27,8 +27,9 @@ type walker struct {
 	size   int      // rows that the next range is to have
 	least  int      // and has at least
 	growth float64
-	ahead  *ahead
-	place  mark            // where the pass has come to
+	lanes  []lane          // together they are what may be deleted
+	lane   int             // which of them the pass has come to
+	place  mark            // where in it
 	found  bool            // whether the pass has deleted anything
 	ended  bool            // a whole pass has found nothing
 	poison map[failure]int // single rows that could not be deleted, by how
@@ -45,7 +46,7 @@ type between struct {
 }
 
 func (st *Store) walker(d *dataset, at time.Time, permit Permit, out *Deletion) *walker {
-	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, least: leastBatch, growth: fastGrowth, poison: map[failure]int{}, own: d.table.leaves}
+	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, least: leastBatch, growth: fastGrowth, lanes: d.lanes(at), poison: map[failure]int{}, own: d.table.leaves}
 	switch {
 	case !d.table.leads(d.age):
 		// Without an index on the age one walk by the key reads the table once; one by age would sort it for each batch.
@@ -104,21 +105,15 @@ func (d *dataset) walkKey() []*column {
 // mark is a place in the walk, as text: the types are the server's own. nil is the beginning or the end.
 type mark []string
 
-// ahead is the end of the next range, asked for together with the commit of the one before.
-type ahead struct {
-	from, to mark
-	size     int
-}
-
 // begin begins a pass anew: what was skipped is tried again.
 func (w *walker) begin() {
-	w.place, w.found, w.ended, w.ahead = nil, false, false, nil
+	w.lane, w.place, w.found, w.ended = 0, nil, false, false
 	w.out.Skipped, w.out.Problem = 0, nil
 }
 
 // pass goes once over all expired rows, from where it was paused.
 func (w *walker) pass(ctx context.Context) error {
-	for {
+	for w.lane < len(w.lanes) {
 		if w.permit.Pause != nil && w.permit.Pause() {
 			return ErrPaused
 		}
@@ -129,20 +124,16 @@ func (w *walker) pass(ctx context.Context) error {
 		if err := w.finish(ctx, w.place, to, size); err != nil {
 			return err
 		}
-		if to == nil {
-			return nil
+		if w.place = to; to == nil {
+			w.lane++
 		}
-		w.place = to
 	}
+	return nil
 }
 
 // next finds the end of a range of size rows that begins after from; nil: the rest is smaller. Rows of the same age as the
 // last belong to it.
 func (w *walker) next(ctx context.Context, from mark) (to mark, size int, err error) {
-	if a := w.ahead; a != nil && slices.Equal(a.from, from) {
-		w.ahead = nil
-		return a.to, a.size, nil
-	}
 	for {
 		to, err := w.look(ctx, from)
 		if code(err) == timedOut && ctx.Err() == nil && w.size > leastBatch {
@@ -185,9 +176,10 @@ func (w *walker) scan(row pgx.Row) (mark, error) {
 	return to, nil
 }
 
-// where lists what rows of a range meet: they may be deleted, lie after from and not after to, and inside what the walk keeps within.
+// where lists what rows of a range meet: they may be deleted, lie after from and not after to, and inside what the walk keeps
+// within. From a mark to the same mark are the rows that have it.
 func (w *walker) where(q *query, from, to mark) []string {
-	out := []string{w.d.deletable(q, "a", w.at)}
+	out := []string{w.lanes[w.lane](q, "a")}
 	if in := w.inside; in != nil {
 		out = append(out, in.walk.bounds(q, in.from, in.to)...)
 	}
@@ -196,6 +188,9 @@ func (w *walker) where(q *query, from, to mark) []string {
 
 func (w *walker) bounds(q *query, from, to mark) []string {
 	var out []string
+	if from != nil && slices.Equal(from, to) {
+		return []string{w.compare(q, to, opEqual)}
+	}
 	if from != nil {
 		out = append(out, w.compare(q, from, map[bool]string{false: opMore, true: opLess}[w.desc]))
 	}
@@ -222,7 +217,7 @@ func (w *walker) values(q *query, m mark) string {
 // range, and after mostRollbacks rolled back transactions, and two more for each that succeeded, the dataset is left for this sweep.
 const (
 	fewRows       = 6
-	mostRollbacks = 80
+	mostRollbacks = 70
 )
 
 // failure is a way in which a deletion fails.
@@ -297,12 +292,24 @@ func conflict(err error) bool {
 
 // halve goes over a range again in batches of half the size.
 func (w *walker) halve(ctx context.Context, from, to mark, size int) error {
-	w.size, w.ahead = max(1, size/2), nil
+	w.size = max(1, size/2)
 	w.least = min(w.least, w.size)
 	for {
 		next, size, err := w.next(ctx, from)
 		if err != nil {
 			return err
+		}
+		if size == 1 {
+			// This is the next row. There is none, it lies further on, or it is deleted without a search for it: between it and
+			// the one before may lie millions that stay.
+			if next == nil || to != nil && !slices.Equal(next, to) && w.past(ctx, next, to) {
+				return nil
+			}
+			if err := w.finish(ctx, next, next, 1); err != nil || slices.Equal(next, to) {
+				return err
+			}
+			from = next
+			continue
 		}
 		if next == nil {
 			return w.finish(ctx, from, to, size)
@@ -326,7 +333,8 @@ func (w *walker) byAge() bool { return w.inside == nil && len(w.order) == 1 && w
 // sameAge goes by key over a range whose rows are of one age, or mostly, and too many for one batch: an import has made them.
 func (w *walker) sameAge(ctx context.Context, from, to mark) error {
 	by := *w
-	by.order, by.desc, by.inside, by.size, by.ahead, by.place = w.d.walkKey(), false, &between{w, from, to}, leastBatch, nil, nil
+	by.order, by.desc, by.inside, by.size, by.place = w.d.walkKey(), false, &between{w, from, to}, leastBatch, nil
+	by.lanes, by.lane = w.lanes[w.lane:w.lane+1], 0
 	by.permit.Pause = nil
 	err := by.pass(ctx)
 	w.found = w.found || by.found

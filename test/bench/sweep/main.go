@@ -359,7 +359,7 @@ func (b *bench) runPlan(ctx context.Context, database string, p plan.Plan) (repo
 	}
 	p.Format, p.Store = plan.Format, plan.Store{Namespace: "bench", Name: "chat", UID: "bench"}
 	p.Connection = plan.Connection{Type: v1alpha1.StorePostgres, Host: b.server.Host, Port: int32(b.server.Port), Database: database, Username: role, CABundle: string(ca)}
-	p.Database = plan.Database{SystemIdentifier: system, Name: database}
+	p.Database = plan.Database{SystemIdentifier: system, Name: database, Address: p.Connection.Address()}
 	p.BrakePercent, p.ValidUntil = 100, time.Now().Add(time.Hour)
 	watch := &watcher{Handler: slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})}
 	start := time.Now()

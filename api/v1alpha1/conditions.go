@@ -50,6 +50,12 @@ const (
 	// AnnotationCredentialFor on a Secret names the BotDeployments of its namespace that may have it by a secretKeyRef, separated by
 	// commas, or "*" for all. Whoever may write Secrets there says so; who may write bots alone cannot.
 	AnnotationCredentialFor = "lethe.dev/credential-for"
+	// AnnotationRendered on a bot's StatefulSet notes down what its template was made of: the bot's generation, a digest of the
+	// template, and what of Lethe's own went into it. A manager that comes later knows by it whose change a difference is.
+	AnnotationRendered = "lethe.dev/rendered"
+	// AnnotationRolling on a bot's StatefulSet says since when a ready bot is on its way because of a change of Lethe's own. It goes
+	// when the bot is ready again.
+	AnnotationRolling = "lethe.dev/rolling"
 	// AnnotationOwnerUID on every child, and on the pods of bots and sweeps, records the UID of the object that it was made for.
 	// It outlives the owner reference, which orphaning takes away: by it a child whose owner is gone is known, and removed.
 	AnnotationOwnerUID = "lethe.dev/owner-uid"

@@ -172,5 +172,6 @@ func record(doc objectDoc, st set, now time.Time) (objectDoc, []versionEntry) {
 
 // sameRecord says whether writing a document would change anything.
 func sameRecord(a, b objectDoc) bool {
-	return a.Current == b.Current && slices.Equal(a.Sets, b.Sets) && maps.Equal(a.Credentials, b.Credentials)
+	return a.Current == b.Current && slices.Equal(a.Sets, b.Sets) && maps.Equal(a.Credentials, b.Credentials) &&
+		(a.Helper == b.Helper || a.Helper != nil && b.Helper != nil && *a.Helper == *b.Helper)
 }

@@ -126,3 +126,105 @@ func TestLeaseRefusesAlteredJobs(t *testing.T) {
 		w.must(w.cluster.Delete(t.Context(), job))
 	}
 }
+
+// TestANewImageRollsNoBot: a pod keeps the helper that it was made with, whatever Lethe comes after it, and only that one: what
+// the keyserver had itself when it gave that bot's pod its credentials. Nobody else's word counts, and there is no way back.
+func TestANewImageRollsNoBot(t *testing.T) {
+	w := newWorld(t)
+	w.tenantKeys()
+	first := w.opts.Settings
+	bot, _ := w.newBot("support")
+	credentials := w.storeAndRecord(bot).Secret
+	pod := w.startPod(bot, credentials)
+	token := w.podToken(pod)
+	_, refusal := w.unseal(token, string(pod.UID))
+	w.granted(refusal)
+	before := w.objectDocument(bot)
+	if before.Helper == nil || *before.Helper != first.Helper() {
+		t.Fatalf("the record is %+v", before.Helper)
+	}
+
+	// Two upgrades, with another image, another address and another pull policy.
+	for _, image := range []string{"lethe.example/lethe:v2", "lethe.example/lethe:v3"} {
+		w.opts.Settings.Image, w.opts.Settings.KeyserverURL, w.opts.Settings.ImagePullPolicy = image, "https://other.lethe-system.svc:8443", corev1.PullAlways
+		w.restart()
+		_, refusal = w.unseal(token, string(pod.UID))
+		w.granted(refusal)
+		if doc := w.objectDocument(bot); *doc.Helper != first.Helper() {
+			t.Fatalf("the record became %+v without a new pod", *doc.Helper)
+		}
+	}
+	third := w.opts.Settings
+
+	// A bot that is made under the new one has no claim to the old one, and none of them to one that this keyserver never had.
+	other, _ := w.newBot("other")
+	othersSet := w.storeAndRecord(other).Secret
+	w.opts.Settings = first
+	old := w.startPod(other, othersSet)
+	w.opts.Settings = third
+	_, refusal = w.unseal(w.podToken(old), string(old.UID))
+	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+	set := &appsv1.StatefulSet{}
+	w.must(testEnv.Client.Get(t.Context(), client.ObjectKey{Namespace: w.ns, Name: resources.BotName(bot.Name)}, set))
+	template := func(settings resources.Settings) {
+		w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(set), set))
+		set.Spec.Template = resources.BotPodTemplate(settings, bot, w.tenant, credentials)
+		w.must(w.cluster.Update(t.Context(), set))
+	}
+	evil := first
+	evil.Image = "evil.example/lethe:v1"
+	template(evil)
+	_, refusal = w.unseal(token, string(pod.UID))
+	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+
+	// The bot is rolled: the new pod gets its credentials, and what was before is good no more.
+	template(third)
+	_, refusal = w.unseal(token, string(pod.UID))
+	w.granted(refusal) // it has not been replaced yet
+	w.must(w.cluster.Delete(t.Context(), pod))
+	pod = w.startPod(bot, credentials)
+	token = w.podToken(pod)
+	_, refusal = w.unseal(token, string(pod.UID))
+	w.granted(refusal)
+	after := w.objectDocument(bot)
+	if *after.Helper != third.Helper() {
+		t.Errorf("the record is %+v", *after.Helper)
+	}
+	version := w.getSecret(w.opts.KeysNamespace, objectSecretName(string(bot.UID))).ResourceVersion
+	_, refusal = w.unseal(token, string(pod.UID))
+	w.granted(refusal)
+	if again := w.getSecret(w.opts.KeysNamespace, objectSecretName(string(bot.UID))).ResourceVersion; again != version {
+		t.Error("the same helper is recorded again")
+	}
+	template(first)
+	_, refusal = w.unseal(token, string(pod.UID))
+	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+}
+
+// TestRetiredImages: what has a hole gets nothing, on record or not.
+func TestRetiredImages(t *testing.T) {
+	w := newWorld(t)
+	w.tenantKeys()
+	bot, _ := w.newBot("support")
+	pod := w.startPod(bot, w.storeAndRecord(bot).Secret)
+	token := w.podToken(pod)
+	_, refusal := w.unseal(token, string(pod.UID))
+	w.granted(refusal)
+	holed := w.opts.Settings.Image
+	w.opts.Settings.Image = "lethe.example/lethe:v2"
+	for _, retired := range [][]string{{holed}, {"*"}} {
+		w.opts.Settings.RetiredImages = retired
+		w.restart()
+		_, refusal = w.unseal(token, string(pod.UID))
+		w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+	}
+	w.opts.Settings.RetiredImages = []string{"lethe.example/lethe:v0"}
+	w.restart()
+	_, refusal = w.unseal(token, string(pod.UID))
+	w.granted(refusal)
+	o := w.opts
+	o.Settings.RetiredImages = []string{o.Settings.Image}
+	if _, err := New(o); err == nil || !strings.Contains(err.Error(), "--retired-images") {
+		t.Errorf("the present image is retired: %v", err)
+	}
+}

@@ -63,7 +63,8 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	if err := isolated(tenant); err != nil {
 		return nil, err
 	}
-	if err := s.matchBot(set, pod, bot, tenant); err != nil {
+	isPresent, err := s.matchBot(set, pod, bot, tenant, keys.doc.Helper)
+	if err != nil {
 		return nil, err
 	}
 	if err := s.claimOnRecord(ctx, bot, tenant); err != nil {
@@ -85,6 +86,12 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	sealed, err := sealBundle(reply, protocol.PathUnseal, who.PodUID, bundle)
 	if err != nil {
 		return nil, err
+	}
+	if isPresent {
+		// Before the answer: without the record the pod could not start again under a Lethe to come.
+		if err := s.recordHelper(ctx, sub, keys); err != nil {
+			return nil, err
+		}
 	}
 	return &protocol.UnsealResponse{Sealed: sealed}, nil
 }

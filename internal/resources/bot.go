@@ -36,6 +36,10 @@ func BotNetworkPolicy(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.
 	return policy
 }
 
+// MinReadySeconds is how long a new pod has to be ready before it counts as ready: a program that ends a moment after its start
+// never was.
+const MinReadySeconds = 5
+
 // BotStatefulSet runs the bot: one pod object at a time, since a StatefulSet makes a new pod under the old one's name only
 // after the old one is gone. A bot or a tenant that is suspended has no pod.
 //
@@ -53,6 +57,7 @@ func BotStatefulSet(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 			Replicas:             ptr(replicas),
 			Selector:             &metav1.LabelSelector{MatchLabels: botSelector(bot)},
 			Template:             BotPodTemplate(s, bot, tenant, credentialsSecret),
+			MinReadySeconds:      MinReadySeconds,
 			PodManagementPolicy:  appsv1.ParallelPodManagement,
 			RevisionHistoryLimit: ptr(int32(2)),
 			UpdateStrategy: appsv1.StatefulSetUpdateStrategy{

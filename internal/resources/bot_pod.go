@@ -162,7 +162,7 @@ func botEnv(spec *v1alpha1.BotDeploymentSpec) []corev1.EnvVar {
 // addCredentials puts the init container in front that fetches the credentials into memory.
 func addCredentials(pod *corev1.PodSpec, s Settings, credentials []v1alpha1.Credential) {
 	args := []string{
-		"--url=" + s.KeyserverURL,
+		urlArg + s.KeyserverURL,
 		"--ca-file=" + path.Join(keyserverDir, CABundleKey),
 		"--addresses-file=" + path.Join(keyserverDir, AddressesKey),
 		"--token-file=" + path.Join(keyserverDir, tokenFile),

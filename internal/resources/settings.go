@@ -20,6 +20,9 @@ type Settings struct {
 	Image string
 	// ImagePullPolicy of that image. Empty: Kubernetes' own rule (Always for :latest and no tag, else IfNotPresent).
 	ImagePullPolicy corev1.PullPolicy
+	// RetiredImages are earlier images of Lethe that no pod may run any more; * stands for all but Image. Bots whose pods were made
+	// with one are made anew, and the keyserver gives such a pod nothing.
+	RetiredImages []string
 	// KeyserverURL as pods reach it, for example https://lethe-keyserver.lethe-system.svc:8443.
 	KeyserverURL string
 	// Namespace of the manager and the keyserver.
@@ -63,6 +66,7 @@ func (s *Settings) AddFlags(flags *flag.FlagSet) {
 	flags.StringVar(&s.Image, "image", s.Image, "image of Lethe that init containers and sweeps run (required)")
 	flags.StringVar((*string)(&s.ImagePullPolicy), "image-pull-policy", string(s.ImagePullPolicy),
 		"Always, IfNotPresent or Never; empty for Kubernetes' own rule")
+	flags.Func("retired-images", "earlier images of Lethe that no pod may run any more, * for all of them: bots that have one are restarted, a few at a time", s.setRetiredImages)
 	flags.StringVar(&s.KeyserverURL, "keyserver-url", s.KeyserverURL, "address of the keyserver as pods reach it")
 	flags.StringVar(&s.Namespace, "namespace", s.Namespace, "namespace of the manager and the keyserver")
 	flags.StringVar(&s.DNSNamespace, "dns-namespace", s.DNSNamespace, "namespace of the cluster's DNS pods")
@@ -76,6 +80,15 @@ func (s *Settings) Validate() error {
 	var problems []error
 	if s.Image == "" {
 		problems = append(problems, errors.New("--image is required"))
+	}
+	if len(s.Image) > maxImage {
+		problems = append(problems, fmt.Errorf("--image has more than %d characters", maxImage))
+	}
+	if slices.Contains(s.RetiredImages, s.Image) && s.Image != "" {
+		problems = append(problems, fmt.Errorf("--retired-images names %s, which is the present --image", s.Image))
+	}
+	if len(s.KeyserverURL) > maxURL {
+		problems = append(problems, fmt.Errorf("--keyserver-url has more than %d characters", maxURL))
 	}
 	switch s.ImagePullPolicy {
 	case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
@@ -132,6 +145,20 @@ func (s Settings) closed(blocks []netip.Prefix) []netip.Prefix {
 		}
 	}
 	return blocks
+}
+
+func (s *Settings) setRetiredImages(text string) error {
+	s.RetiredImages = nil
+	for entry := range strings.SplitSeq(text, ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
+		}
+		if strings.ContainsAny(entry, " \t\n") || len(entry) > maxImage || (strings.Contains(entry, "*") && entry != allImages) {
+			return fmt.Errorf("%q is no image, and not * for all of them", entry)
+		}
+		s.RetiredImages = append(s.RetiredImages, entry)
+	}
+	return nil
 }
 
 func (s *Settings) setPodAnnotations(text string) error {

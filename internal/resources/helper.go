@@ -1,0 +1,51 @@
+package resources
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+const (
+	// maxImage and maxURL keep the record of them in an annotation small.
+	maxImage, maxURL = 300, 100
+	// allImages of before, in Settings.RetiredImages.
+	allImages = "*"
+
+	urlArg = "--url="
+)
+
+// Helper is what the installation, and not the bot, puts into a bot's pod: the init container that fetches its credentials. A
+// pod keeps the one that it was made with until it is made anew for a reason of its own, so that a new Lethe restarts no bot.
+type Helper struct {
+	Image      string            `json:"image"`
+	PullPolicy corev1.PullPolicy `json:"pullPolicy,omitempty"`
+	URL        string            `json:"url"`
+}
+
+// Helper of these settings.
+func (s Settings) Helper() Helper {
+	return Helper{Image: s.Image, PullPolicy: s.ImagePullPolicy, URL: s.KeyserverURL}
+}
+
+// With are the settings with a helper of another time.
+func (s Settings) With(h Helper) Settings {
+	s.Image, s.ImagePullPolicy, s.KeyserverURL = h.Image, h.PullPolicy, h.URL
+	return s
+}
+
+// IsRetired says whether no pod may run an image of Lethe any more.
+func (s Settings) IsRetired(image string) bool {
+	return image != s.Image && (slices.Contains(s.RetiredImages, image) || slices.Contains(s.RetiredImages, allImages))
+}
+
+// IsIn says whether a pod, or a template, has this helper by its image and its address. Where an image is fetched from is
+// compared with the rest of the pod.
+func (h Helper) IsIn(spec corev1.PodSpec) bool {
+	for _, c := range spec.InitContainers {
+		if c.Name == ContainerUnseal {
+			return c.Image == h.Image && slices.ContainsFunc(c.Args, func(arg string) bool { return arg == Literal(urlArg+h.URL) })
+		}
+	}
+	return false
+}

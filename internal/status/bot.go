@@ -67,7 +67,29 @@ type Workload struct {
 	// Reason and Message say what it waits for.
 	Reason  string
 	Message string
+	// Trouble says that it is more than a step on the way: waiting alone will hardly help.
+	Trouble bool
+	// Update is a change of Lethe's own that the pod has not got yet.
+	Update Update
 }
+
+// Update is how a change of Lethe's own, which all bots take over a few at a time, stands with a bot.
+type Update string
+
+const (
+	// UpToDate: there is none.
+	UpToDate Update = ""
+	// UpdateWaits: the bot's turn comes.
+	UpdateWaits Update = "Waits"
+	// UpdateStopped: bots that were ready failed with it, and no other gets it.
+	UpdateStopped Update = "Stopped"
+)
+
+// Reasons of WorkloadReady while a bot runs as it did before a change of Lethe's own.
+const (
+	ReasonUpdateWaits   = "UpdateWaits"
+	ReasonUpdateStopped = "UpdateStopped"
+)
 
 // Bot computes all conditions of a BotDeployment.
 func Bot(o BotObserved) []metav1.Condition {
@@ -145,6 +167,11 @@ func workload(o BotObserved) metav1.Condition {
 		return condition(kind, metav1.ConditionFalse, w.Reason, w.Message)
 	case o.Suspended != NotSuspended:
 		return condition(kind, metav1.ConditionFalse, ReasonSuspended, suspendedMessage(o.Suspended))
+	case w.Update == UpdateWaits:
+		return condition(kind, metav1.ConditionTrue, ReasonUpdateWaits, "The pod is ready. A change of Lethe's or of the Tenant's restarts it when its turn comes: that is done for a few bots at a time.")
+	case w.Update == UpdateStopped:
+		return condition(kind, metav1.ConditionTrue, ReasonUpdateStopped, "The pod is ready. A change of Lethe's or of the Tenant's would restart it, and was stopped, since bots that were ready failed with it. "+
+			"It goes on when those are ready again, suspended or deleted; who operates Lethe sees which they are. A change of the bot's own is not held up.")
 	default:
 		return condition(kind, metav1.ConditionTrue, ReasonRunning, "The pod of the present revision is ready.")
 	}

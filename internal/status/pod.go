@@ -2,93 +2,354 @@ package status
 
 import (
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
 // Reasons why the pod of a bot is not ready, beside those that Kubernetes gives to a waiting container.
 const (
 	ReasonCredentialsNotFetched = "CredentialsNotFetched"
-	ReasonCrashLoopBackOff      = "CrashLoopBackOff"
-	ReasonImagePullBackOff      = "ImagePullBackOff"
 	ReasonUnschedulable         = "Unschedulable"
 	ReasonQuotaExceeded         = "QuotaExceeded"
 	ReasonPodMissing            = "PodMissing"
 	ReasonPodNotReady           = "PodNotReady"
 	ReasonOldPodEnding          = "OldPodEnding"
 	ReasonStopping              = "Stopping"
+	// ReasonPodRefused: the API server, or a webhook, does not take the pod.
+	ReasonPodRefused = "PodRefused"
+	// ReasonNodeLost: the node does not answer, and the pod may or may not still run there.
+	ReasonNodeLost = "NodeLost"
+	// ReasonVolumeNotMounted: a volume of the pod is not there yet.
+	ReasonVolumeNotMounted = "VolumeNotMounted"
+	// ReasonPodSandboxFailed: the container runtime or the network plugin does not make the pod.
+	ReasonPodSandboxFailed = "PodSandboxFailed"
+	// ReasonEvicted: the node has ended the pod.
+	ReasonEvicted = "Evicted"
 )
 
-// IsSetDone says whether a StatefulSet of one pod, or none, is as its spec says.
+// IsSetDone says whether a StatefulSet of one pod, or none, is as its spec says. A pod counts once it has been ready for
+// minReadySeconds.
 func IsSetDone(set *appsv1.StatefulSet) bool {
-	replicas := int32(1)
-	if set.Spec.Replicas != nil {
-		replicas = *set.Spec.Replicas
-	}
+	replicas := wanted(set)
 	return set.Status.ObservedGeneration >= set.Generation && set.Status.Replicas == replicas &&
-		set.Status.UpdatedReplicas == replicas && set.Status.ReadyReplicas == replicas
+		set.Status.UpdatedReplicas == replicas && set.Status.AvailableReplicas == replicas
 }
 
-// Unready says why the pod of a set that is not done is not ready. pod is nil when there is none. Messages hold nothing
-// that changes by itself: no times, no counts of restarts.
-func Unready(set *appsv1.StatefulSet, pod *corev1.Pod, quota *corev1.ResourceQuota) Workload {
-	w := func(reason, format string, args ...any) Workload {
-		return Workload{Reason: reason, Message: fmt.Sprintf(format, args...)}
+func wanted(set *appsv1.StatefulSet) int32 {
+	if set.Spec.Replicas == nil {
+		return 1
 	}
+	return *set.Spec.Replicas
+}
+
+// PodObserved is what was found about the pod of a set that is not done.
+type PodObserved struct {
+	Set *appsv1.StatefulSet
+	// Pod is nil when there is none.
+	Pod *corev1.Pod
+	// Quota of the namespace, where it was read.
+	Quota *corev1.ResourceQuota
+	// Events about the set, where there is no pod, or about the pod. They are read where Looks says so.
+	Events []corev1.Event
+	// Node that the pod is on, where Looks says so; nil when it does not exist.
+	Node *corev1.Node
+	// HasNode says that the node was looked for.
+	HasNode bool
+	Now     time.Time
+}
+
+// Look is what has to be read beside the pod to say why it is not ready.
+type Look struct {
+	// EventsOf has the UID of the object whose events tell; empty for none.
+	EventsOf string
+	// Node by name; empty when it is of no interest.
+	Node string
+}
+
+// Looks says what else has to be read: as little as can be.
+func Looks(o PodObserved) Look {
+	pod := o.Pod
 	switch {
-	case set.Spec.Replicas != nil && *set.Spec.Replicas == 0:
-		return w(ReasonStopping, "Waiting for the pod to end.")
+	case wanted(o.Set) == 0 && pod == nil:
+		return Look{}
 	case pod == nil:
-		if used := usedUp(set, quota); used != "" {
-			return w(ReasonQuotaExceeded, "The Tenant's quota leaves no room for the pod: %s is used up.", used)
-		}
-		return w(ReasonPodMissing, "The pod was not made yet: see the events of StatefulSet %s.", set.Name)
-	case pod.DeletionTimestamp != nil:
-		return w(ReasonOldPodEnding, "Waiting for the pod before to end.")
-	case set.Status.UpdateRevision != "" && pod.Labels[appsv1.ControllerRevisionHashLabelKey] != set.Status.UpdateRevision:
-		return w(ReasonOldPodEnding, "Waiting for the pod before to be replaced.")
+		return Look{EventsOf: string(o.Set.UID)}
 	}
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			return w(ReasonUnschedulable, "No node takes the pod: see kubectl describe pod %s.", pod.Name)
-		}
+	var look Look
+	if isLate(pod, o.Now) || isSilent(pod) {
+		look.Node = pod.Spec.NodeName
 	}
-	for _, c := range pod.Status.InitContainerStatuses {
-		if c.State.Terminated != nil && c.State.Terminated.ExitCode == 0 {
-			continue
-		}
-		if reason, message := waiting(c); reason == ReasonImagePullBackOff {
-			return w(reason, "%s", message)
-		}
-		return w(ReasonCredentialsNotFetched, "The pod has not got its credentials yet: see the log of its container %s.", c.Name)
+	if pod.DeletionTimestamp != nil || pod.Spec.NodeName == "" {
+		return look
+	}
+	if _, waits := neverStarted(pod); waits || wasKilled(pod) {
+		look.EventsOf = string(pod.UID)
+	}
+	return look
+}
+
+// lateAfter is how long past its time a pod may take to be gone before its node is suspected.
+const lateAfter = 15 * time.Second
+
+// isLate says that a pod should have ended by now, and has not.
+func isLate(pod *corev1.Pod, now time.Time) bool {
+	return pod.DeletionTimestamp != nil && pod.Spec.NodeName != "" && now.After(pod.DeletionTimestamp.Add(lateAfter))
+}
+
+// isSilent says that all containers of a pod are ready by the last word of its node, and the pod is not: Kubernetes says so of
+// pods whose node has stopped to answer.
+func isSilent(pod *corev1.Pod) bool {
+	if pod.Spec.NodeName == "" || len(pod.Status.ContainerStatuses) == 0 || isTrue(pod, corev1.PodReady) {
+		return false
 	}
 	for _, c := range pod.Status.ContainerStatuses {
-		if reason, message := waiting(c); reason != "" {
-			return w(reason, "%s", message)
+		if !c.Ready {
+			return false
 		}
 	}
-	return w(ReasonPodNotReady, "The pod runs and is not ready: see kubectl describe pod %s.", pod.Name)
+	return true
 }
 
-// waiting says why a container does not run, in words that stay the same while Kubernetes' own go back and forth.
-func waiting(c corev1.ContainerStatus) (reason, message string) {
-	if c.State.Running != nil {
-		return "", ""
+func isTrue(pod *corev1.Pod, kind corev1.PodConditionType) bool {
+	c := podCondition(pod, kind)
+	return c != nil && c.Status == corev1.ConditionTrue
+}
+
+func podCondition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {
+	for i := range pod.Status.Conditions {
+		if pod.Status.Conditions[i].Type == kind {
+			return &pod.Status.Conditions[i]
+		}
 	}
-	if c.State.Waiting == nil {
-		return ReasonCrashLoopBackOff, fmt.Sprintf("Container %s ended and is started again: see its log.", c.Name)
+	return nil
+}
+
+// on and trouble make a Workload: of what is on its way, and of what will not come right by waiting alone.
+func on(reason, format string, args ...any) Workload {
+	return Workload{Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+func trouble(reason, format string, args ...any) Workload {
+	return Workload{Reason: reason, Message: fmt.Sprintf(format, args...), Trouble: true}
+}
+
+// Unready says why the pod of a set that is not done is not ready. Messages hold nothing that changes by itself: no times, no
+// counts of restarts.
+func Unready(o PodObserved) Workload {
+	pod := o.Pod
+	switch {
+	case pod != nil && o.HasNode && isNodeLost(o):
+		return nodeLost(o)
+	case wanted(o.Set) == 0:
+		return on(ReasonStopping, "Waiting for the pod to end.")
+	case pod == nil:
+		return missing(o)
+	case pod.DeletionTimestamp != nil:
+		return on(ReasonOldPodEnding, "Waiting for the pod before to end.")
+	case o.Set.Status.UpdateRevision != "" && pod.Labels[appsv1.ControllerRevisionHashLabelKey] != o.Set.Status.UpdateRevision:
+		return on(ReasonOldPodEnding, "Waiting for the pod before to be replaced.")
+	case pod.Status.Phase == corev1.PodFailed:
+		return ended(pod)
 	}
-	switch c.State.Waiting.Reason {
-	case "ErrImagePull", ReasonImagePullBackOff:
-		return ReasonImagePullBackOff, fmt.Sprintf("The image %s cannot be pulled.", c.Image)
-	case "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError":
-		return c.State.Waiting.Reason, fmt.Sprintf("Container %s (%s) cannot be started: see the pod's events.", c.Name, c.Image)
-	case ReasonCrashLoopBackOff:
-		return ReasonCrashLoopBackOff, fmt.Sprintf("Container %s ended and is started again: see its log.", c.Name)
+	if c := podCondition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
+		return unschedulable(pod, c)
+	}
+	if name, waits := neverStarted(pod); waits {
+		if w, ok := notStarted(o, name); ok {
+			return w
+		}
+	}
+	for i := range pod.Status.InitContainerStatuses {
+		if w, ok := ofInit(o, &pod.Status.InitContainerStatuses[i]); ok {
+			return w
+		}
+	}
+	var worst *Workload
+	for i := range pod.Status.ContainerStatuses {
+		if w, ok := ofContainer(o, &pod.Status.ContainerStatuses[i]); ok && (worst == nil || w.Trouble && !worst.Trouble) {
+			worst = &w
+		}
+	}
+	if worst != nil {
+		return *worst
+	}
+	return on(ReasonPodNotReady, "The pod is ready, and counts as ready once that has lasted for %d seconds.", o.Set.Spec.MinReadySeconds)
+}
+
+// missing says why there is no pod, in Kubernetes' own words where it has any.
+func missing(o PodObserved) Workload {
+	last := newest(o.Events, "FailedCreate", "SuccessfulCreate")
+	if last == nil || last.Reason != "FailedCreate" {
+		if used := usedUp(o.Set, o.Quota); used != "" {
+			return trouble(ReasonQuotaExceeded, "The Tenant's quota leaves no room for the pod: %s is used up. Give up something else, or have the Tenant's spec.quota raised.", used)
+		}
+		return on(ReasonPodMissing, "The pod was not made yet: see the events of StatefulSet %s.", o.Set.Name)
+	}
+	// create Pod x-bot-0 in StatefulSet x-bot failed error: pods "x-bot-0" is forbidden: exceeded quota: lethe, requested: ...
+	_, why, found := strings.Cut(last.Message, " failed error: ")
+	if !found {
+		why = last.Message
+	}
+	why = foreign.Line(why, messageLimit/2)
+	switch {
+	case strings.Contains(last.Message, "exceeded quota"):
+		return trouble(ReasonQuotaExceeded, "The Tenant's quota leaves no room for the pod: %s. Give up something else, or have the Tenant's spec.quota raised.", why)
+	case strings.Contains(last.Message, "status unknown for quota"):
+		return on(ReasonPodMissing, "Kubernetes is still counting what the namespace holds.")
 	default:
-		return ReasonPodNotReady, fmt.Sprintf("Container %s is being started.", c.Name)
+		return trouble(ReasonPodRefused, "The pod is refused: %s.", strings.TrimSuffix(why, "."))
+	}
+}
+
+// ended says why a pod has failed as a whole. Another one is made in its place.
+func ended(pod *corev1.Pod) Workload {
+	why := foreign.Line(pod.Status.Message, messageLimit/2)
+	if pod.Status.Reason == ReasonEvicted {
+		hint := "Have the bot write less, or give it more"
+		if strings.Contains(pod.Status.Message, "node was low on resource") {
+			hint = "The node itself was short of it: a request (spec.resources.requests) keeps the bot from being the first"
+		}
+		return trouble(ReasonEvicted, "The node ended the pod, and another one is made: %s %s.", orNothing(why), hint)
+	}
+	return trouble(ReasonEvicted, "The pod has ended (%s), and another one is made: %s", foreign.Word(pod.Status.Reason), orNothing(why))
+}
+
+func orNothing(text string) string {
+	if text == "" {
+		return "nothing more is told."
+	}
+	return strings.TrimSuffix(text, ".") + "."
+}
+
+// unschedulable is the scheduler's own answer, without what it says of preemption.
+func unschedulable(pod *corev1.Pod, c *corev1.PodCondition) Workload {
+	why, _, _ := strings.Cut(c.Message, " preemption: ")
+	why = foreign.Line(why, messageLimit/2)
+	if strings.Contains(c.Message, "PersistentVolumeClaim") || strings.Contains(c.Message, "persistentvolumeclaim") {
+		return trouble(ReasonUnschedulable, "No node takes the pod %s, since its volume is not there: %s See kubectl describe pvc.", pod.Name, orNothing(why))
+	}
+	return trouble(ReasonUnschedulable, "No node takes the pod %s: %s", pod.Name, orNothing(why))
+}
+
+// isNodeLost says whether the node of a pod that is late or silent does not answer.
+func isNodeLost(o PodObserved) bool {
+	if o.Node == nil {
+		return true
+	}
+	for _, c := range o.Node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status != corev1.ConditionTrue
+		}
+	}
+	return true
+}
+
+func nodeLost(o PodObserved) Workload {
+	node := o.Pod.Spec.NodeName
+	if o.Node == nil {
+		return trouble(ReasonNodeLost, "Node %s, on which the pod ran, does not exist any more; Kubernetes removes the pod, and makes another one.", node)
+	}
+	return trouble(ReasonNodeLost, "Node %s does not answer, so nobody knows whether the pod still runs there, and no second one is started beside it. It goes on by itself when the node is back. "+
+		"If the machine is off for good, say so: kubectl delete node %s, or kubectl taint node %s node.kubernetes.io/out-of-service=nodeshutdown:NoExecute. "+
+		"Never delete the pod by force while it may run: two would use one token.", node, node, node)
+}
+
+// neverStarted says whether no container of a pod has ever been started, and names the first.
+func neverStarted(pod *corev1.Pod) (string, bool) {
+	if pod.Spec.NodeName == "" {
+		return "", false
+	}
+	name := ""
+	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if c.State.Running != nil || c.State.Terminated != nil || c.LastTerminationState.Terminated != nil || c.RestartCount > 0 {
+			return "", false
+		}
+		if name == "" {
+			name = c.Name
+		}
+		if c.State.Waiting != nil && !isStarting(c.State.Waiting.Reason) {
+			return "", false // it says itself why
+		}
+	}
+	return name, true
+}
+
+// isStarting says of the reason of a waiting container that it is none.
+func isStarting(reason string) bool {
+	return reason == "" || reason == "ContainerCreating" || reason == "PodInitializing"
+}
+
+// notStarted says what a pod waits for on its node before its first container.
+func notStarted(o PodObserved, container string) (Workload, bool) {
+	last := newest(o.Events, "FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox", "Started", "Created", "Pulled", "Pulling")
+	if last == nil {
+		return Workload{}, false
+	}
+	why := foreign.Line(last.Message, messageLimit/2)
+	switch last.Reason {
+	case "FailedMount", "FailedAttachVolume", "FailedMapVolume":
+		hint := "See kubectl describe pvc, and the storage driver's log."
+		switch {
+		case strings.Contains(last.Message, "no space left on device"):
+			hint = "It is full: make room in it, or have it enlarged."
+		case strings.Contains(last.Message, "Multi-Attach"):
+			hint = "Another node still holds it: see which pod uses it, and whether that node answers."
+		case strings.Contains(last.Message, "configmap"), strings.Contains(last.Message, "secret"):
+			hint = "What it is made of does not exist."
+		}
+		return trouble(ReasonVolumeNotMounted, "A volume of the pod is not mounted, so that container %s cannot start: %s %s", container, orNothing(why), hint), true
+	case "FailedCreatePodSandBox":
+		return trouble(ReasonPodSandboxFailed, "The node cannot make the pod, so that container %s cannot start: %s", container, orNothing(why)), true
+	default:
+		return Workload{}, false
+	}
+}
+
+// ofInit says what an init container waits for; not ok when it is through.
+func ofInit(o PodObserved, c *corev1.ContainerStatus) (Workload, bool) {
+	if c.State.Terminated != nil && c.State.Terminated.ExitCode == 0 || c.Started != nil && *c.Started && c.State.Running != nil && c.Ready {
+		return Workload{}, false
+	}
+	if w, ok := ofWaiting(o.Pod, c); ok {
+		return w, true
+	}
+	failed := c.RestartCount > 0 || c.State.Terminated != nil || c.LastTerminationState.Terminated != nil
+	w := on(ReasonCredentialsNotFetched, "The pod has not got its credentials yet: see the log of its container %s.", c.Name)
+	if c.State.Waiting != nil && !failed {
+		w = on(ReasonPodNotReady, "Container %s is being started.", c.Name)
+	}
+	w.Trouble = failed
+	return w, true
+}
+
+// ofContainer says what is wrong with a container; not ok when it runs and is ready.
+func ofContainer(o PodObserved, c *corev1.ContainerStatus) (Workload, bool) {
+	if w, ok := ofWaiting(o.Pod, c); ok {
+		return w, true
+	}
+	if t := lastEnd(c); t != nil && (c.State.Running == nil || !isSteady(c, o.Now)) {
+		return afterEnd(o, c, t), true
+	}
+	if c.State.Running == nil {
+		return on(ReasonPodNotReady, "Container %s is being started.", c.Name), true
+	}
+	if c.Ready {
+		return Workload{}, false
+	}
+	spec := containerOf(o.Pod, c.Name)
+	switch {
+	case spec != nil && spec.StartupProbe != nil && (c.Started == nil || !*c.Started):
+		return on(ReasonPodNotReady, "Container %s runs, and its startup probe (%s) has not succeeded yet.", c.Name, probeText(spec.StartupProbe)), true
+	case spec != nil && spec.ReadinessProbe != nil:
+		return on(ReasonPodNotReady, "Container %s runs, and its readiness probe (%s) does not succeed.", c.Name, probeText(spec.ReadinessProbe)), true
+	default:
+		return on(ReasonPodNotReady, "Container %s runs and is not ready yet.", c.Name), true
 	}
 }
 
@@ -97,17 +358,9 @@ func usedUp(set *appsv1.StatefulSet, quota *corev1.ResourceQuota) string {
 	if quota == nil {
 		return ""
 	}
-	one := corev1.ResourceList{}
-	one[corev1.ResourcePods] = *resource.NewQuantity(1, resource.DecimalSI)
-	for _, c := range set.Spec.Template.Spec.Containers {
-		if cpu, ok := c.Resources.Limits[corev1.ResourceCPU]; ok {
-			one[corev1.ResourceLimitsCPU] = cpu
-		}
-		if memory, ok := c.Resources.Limits[corev1.ResourceMemory]; ok {
-			one[corev1.ResourceLimitsMemory] = memory
-		}
-	}
-	for _, name := range []corev1.ResourceName{corev1.ResourcePods, corev1.ResourceLimitsCPU, corev1.ResourceLimitsMemory} {
+	one := podUse(set)
+	for _, name := range []corev1.ResourceName{corev1.ResourcePods, corev1.ResourceLimitsCPU, corev1.ResourceLimitsMemory,
+		corev1.ResourceRequestsCPU, corev1.ResourceRequestsMemory, corev1.ResourceLimitsEphemeralStorage, corev1.ResourceRequestsEphemeralStorage} {
 		hard, ok := quota.Status.Hard[name]
 		if !ok {
 			continue
@@ -119,4 +372,28 @@ func usedUp(set *appsv1.StatefulSet, quota *corev1.ResourceQuota) string {
 		}
 	}
 	return ""
+}
+
+// newest is the last of the events of some reasons, or nil.
+func newest(all []corev1.Event, reasons ...string) *corev1.Event {
+	var last *corev1.Event
+	for i := range all {
+		if e := &all[i]; slices.Contains(reasons, e.Reason) && (last == nil || !eventTime(e).Before(eventTime(last))) {
+			last = e
+		}
+	}
+	return last
+}
+
+func eventTime(e *corev1.Event) time.Time {
+	switch {
+	case e.Series != nil && !e.Series.LastObservedTime.IsZero():
+		return e.Series.LastObservedTime.Time
+	case !e.LastTimestamp.IsZero():
+		return e.LastTimestamp.Time
+	case !e.EventTime.IsZero():
+		return e.EventTime.Time
+	default:
+		return e.CreationTimestamp.Time
+	}
 }

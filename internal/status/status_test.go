@@ -7,9 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -170,56 +168,11 @@ func TestPlaintextInSpec(t *testing.T) {
 	}
 }
 
-func TestUnready(t *testing.T) {
-	set := &appsv1.StatefulSet{Status: appsv1.StatefulSetStatus{UpdateRevision: "new"}}
-	set.Spec.Template.Spec.Containers = []corev1.Container{{Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}}}}
-	zero := int32(0)
-	stopping := set.DeepCopy()
-	stopping.Spec.Replicas = &zero
-	pod := func(edit func(*corev1.Pod)) *corev1.Pod {
-		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "b-0", Labels: map[string]string{appsv1.ControllerRevisionHashLabelKey: "new"}}}
-		edit(p)
-		return p
-	}
-	waitingFor := func(reason string) []corev1.ContainerStatus {
-		return []corev1.ContainerStatus{{Name: "bot", Image: "i", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: "back-off 5m0s restarting"}}}}
-	}
-	ended := []corev1.ContainerStatus{{Name: "unseal", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1}}}}
-	running := []corev1.ContainerStatus{{Name: "bot", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
-	full := &corev1.ResourceQuota{Status: corev1.ResourceQuotaStatus{
-		Hard: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("3")}, Used: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("1500m")}}}
-	for want, tc := range map[string]struct {
-		set   *appsv1.StatefulSet
-		pod   *corev1.Pod
-		quota *corev1.ResourceQuota
-	}{
-		ReasonStopping:      {set: stopping},
-		ReasonPodMissing:    {set: set},
-		ReasonQuotaExceeded: {set: set, quota: full},
-		ReasonOldPodEnding:  {set: set, pod: pod(func(p *corev1.Pod) { p.Labels = nil })},
-		ReasonUnschedulable: {set: set, pod: pod(func(p *corev1.Pod) {
-			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse}}
-		})},
-		ReasonCredentialsNotFetched:  {set: set, pod: pod(func(p *corev1.Pod) { p.Status.InitContainerStatuses = ended })},
-		ReasonImagePullBackOff:       {set: set, pod: pod(func(p *corev1.Pod) { p.Status.ContainerStatuses = waitingFor("ErrImagePull") })},
-		ReasonCrashLoopBackOff:       {set: set, pod: pod(func(p *corev1.Pod) { p.Status.ContainerStatuses = waitingFor("CrashLoopBackOff") })},
-		"CreateContainerConfigError": {set: set, pod: pod(func(p *corev1.Pod) { p.Status.ContainerStatuses = waitingFor("CreateContainerConfigError") })},
-		ReasonPodNotReady:            {set: set, pod: pod(func(p *corev1.Pod) { p.Status.ContainerStatuses = running })},
-	} {
-		t.Run(want, func(t *testing.T) {
-			got := Unready(tc.set, tc.pod, tc.quota)
-			if got.Reason != want || got.Message == "" || strings.Contains(got.Message, "5m0s") {
-				t.Errorf("%+v", got)
-			}
-		})
-	}
-}
-
 func TestIsSetDone(t *testing.T) {
 	one := int32(1)
 	done := func(edit func(*appsv1.StatefulSet)) *appsv1.StatefulSet {
 		set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Generation: 3}, Spec: appsv1.StatefulSetSpec{Replicas: &one},
-			Status: appsv1.StatefulSetStatus{ObservedGeneration: 3, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1}}
+			Status: appsv1.StatefulSetStatus{ObservedGeneration: 3, Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1}}
 		edit(set)
 		return set
 	}
@@ -228,7 +181,7 @@ func TestIsSetDone(t *testing.T) {
 	}
 	for name, set := range map[string]*appsv1.StatefulSet{
 		"another generation": done(func(s *appsv1.StatefulSet) { s.Status.ObservedGeneration = 2 }),
-		"not ready":          done(func(s *appsv1.StatefulSet) { s.Status.ReadyReplicas = 0 }),
+		"not ready for long": done(func(s *appsv1.StatefulSet) { s.Status.ReadyReplicas, s.Status.AvailableReplicas = 1, 0 }),
 		"an old revision":    done(func(s *appsv1.StatefulSet) { s.Status.UpdatedReplicas = 0 }),
 		"one too many":       done(func(s *appsv1.StatefulSet) { s.Status.Replicas = 2 }),
 	} {

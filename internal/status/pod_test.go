@@ -1,0 +1,328 @@
+package status
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/lethe-dev/lethe/internal/protocol"
+)
+
+// podNow is the time of the table.
+var podNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func ago(d time.Duration) metav1.Time { return metav1.NewTime(podNow.Add(-d)) }
+
+// tableSet is the set of the table: one pod, of revision "new".
+func tableSet() *appsv1.StatefulSet {
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "b-bot", UID: "set"}, Status: appsv1.StatefulSetStatus{UpdateRevision: "new"}}
+	set.Spec.MinReadySeconds = 5
+	set.Spec.Template.Spec.Containers = []corev1.Container{{Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}}}}
+	return set
+}
+
+// tablePod is a pod on node n whose containers run and are ready.
+func tablePod(edits ...func(*corev1.Pod)) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "b-bot-0", UID: "pod", Labels: map[string]string{appsv1.ControllerRevisionHashLabelKey: "new"}}}
+	yes := true
+	p.Spec.NodeName = "n"
+	p.Spec.InitContainers = []corev1.Container{{Name: "unseal", Image: "lethe:1"}}
+	p.Spec.Containers = []corev1.Container{{Name: "bot", Image: "registry.example/bot:1",
+		Resources:      corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}},
+		LivenessProbe:  &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/live", Port: intstr.FromString("health")}}},
+		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromString("health")}}}}}
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}}
+	p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "unseal", Ready: true, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "bot", Ready: true, Started: &yes, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(time.Hour)}}}}
+	for _, edit := range edits {
+		edit(p)
+	}
+	return p
+}
+
+func bot(p *corev1.Pod) *corev1.ContainerStatus   { return &p.Status.ContainerStatuses[0] }
+func init0(p *corev1.Pod) *corev1.ContainerStatus { return &p.Status.InitContainerStatuses[0] }
+
+func waitsFor(c func(*corev1.Pod) *corev1.ContainerStatus, reason, message string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		s := c(p)
+		s.Ready, s.Started = false, nil
+		s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
+		if c(p) == init0(p) {
+			waitsFor(bot, "PodInitializing", "")(p)
+		}
+	}
+}
+
+// end is how a program ended after it had run for a while.
+func end(reason string, code int32, ran time.Duration, message string) *corev1.ContainerStateTerminated {
+	return &corev1.ContainerStateTerminated{Reason: reason, ExitCode: code, Message: message, FinishedAt: ago(20 * time.Second), StartedAt: ago(20*time.Second + ran)}
+}
+
+// The three faces of a program that ends again and again: it has just ended, it waits, and it runs again.
+func endsIn(t *corev1.ContainerStateTerminated, face string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		c := bot(p)
+		switch face {
+		case "ended":
+			c.Ready, c.State = false, corev1.ContainerState{Terminated: t}
+		case "waits":
+			waitsFor(bot, "CrashLoopBackOff", "back-off 5m0s restarting failed container")(p)
+			c.LastTerminationState, c.RestartCount = corev1.ContainerState{Terminated: t}, 7
+		default:
+			c.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(3 * time.Second)}}
+			c.LastTerminationState, c.RestartCount = corev1.ContainerState{Terminated: t}, 7
+		}
+	}
+}
+
+func podEvent(reason, message string, before time.Duration) corev1.Event {
+	return corev1.Event{Reason: reason, Message: message, LastTimestamp: ago(before), InvolvedObject: corev1.ObjectReference{FieldPath: "spec.containers{bot}"}}
+}
+
+// neverBegan is a pod on its node none of whose containers was ever started.
+func neverBegan(p *corev1.Pod) { waitsFor(init0, "PodInitializing", "")(p) }
+
+// TestUnready is the truth table: what the API shows, and what the status says of it.
+func TestUnready(t *testing.T) {
+	zero := int32(0)
+	stopping := tableSet()
+	stopping.Spec.Replicas = &zero
+	full := &corev1.ResourceQuota{Status: corev1.ResourceQuotaStatus{
+		Hard: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("3")}, Used: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("1500m")}}}
+	refused := func(why string) []corev1.Event {
+		return []corev1.Event{podEvent("FailedCreate", "create Pod b-bot-0 in StatefulSet b-bot failed error: "+why, time.Second)}
+	}
+	node := func(ready corev1.ConditionStatus) *corev1.Node {
+		return &corev1.Node{Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready}}}}
+	}
+	deleted := func(before time.Duration) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.DeletionTimestamp = new(metav1.Time); *p.DeletionTimestamp = ago(before) }
+	}
+	unscheduled := func(why string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.NodeName, p.Status.InitContainerStatuses, p.Status.ContainerStatuses = "", nil, nil
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: why}}
+		}
+	}
+	const rpc = "failed to pull and unpack image \"registry.example/bot:1\": failed to resolve reference \"registry.example/bot:1\": "
+	pull := func(why string) string { return "rpc error: code = Unknown desc = " + rpc + why }
+	backOff := func(why string) string {
+		return `Back-off pulling image "registry.example/bot:1": ErrImagePull: ` + pull(why)
+	}
+	for name, tc := range map[string]struct {
+		o      PodObserved
+		reason string
+		says   string
+		calm   bool // on its way, and no trouble
+	}{
+		"is being stopped":               {o: PodObserved{Set: stopping}, reason: ReasonStopping, calm: true},
+		"was not made yet":               {o: PodObserved{}, reason: ReasonPodMissing, says: "events of StatefulSet b-bot", calm: true},
+		"quota, by the numbers":          {o: PodObserved{Quota: full}, reason: ReasonQuotaExceeded, says: "limits.cpu is used up"},
+		"quota, in its own words":        {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: exceeded quota: lethe, requested: limits.memory=512Mi, used: limits.memory=1Gi, limited: limits.memory=1Gi`)}, reason: ReasonQuotaExceeded, says: "exceeded quota: lethe, requested: limits.memory=512Mi, used: limits.memory=1Gi, limited: limits.memory=1Gi. Give up"},
+		"quota that was made up for":     {o: PodObserved{Events: append(refused("exceeded quota"), podEvent("SuccessfulCreate", "create Pod", 0))}, reason: ReasonPodMissing, calm: true},
+		"quota that nobody has counted":  {o: PodObserved{Events: refused("status unknown for quota: lethe")}, reason: ReasonPodMissing, says: "still counting", calm: true},
+		"a webhook refuses it":           {o: PodObserved{Events: refused("admission webhook \"validate.kyverno.svc\" denied the request: no registry")}, reason: ReasonPodRefused, says: "denied the request: no registry."},
+		"Pod Security refuses it":        {o: PodObserved{Events: refused("pods \"b-bot-0\" is forbidden: violates PodSecurity \"restricted:latest\"")}, reason: ReasonPodRefused, says: "violates PodSecurity"},
+		"with a line break in it":        {o: PodObserved{Events: refused("a\nb\x1b[31mc")}, reason: ReasonPodRefused, says: "a"},
+		"the one before ends":            {o: PodObserved{Pod: tablePod(deleted(0))}, reason: ReasonOldPodEnding, calm: true},
+		"the one before is there":        {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Labels = nil })}, reason: ReasonOldPodEnding, calm: true},
+		"the one before, its node lost":  {o: PodObserved{Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: ReasonNodeLost, says: "Node n does not answer"},
+		"the one before, its node there": {o: PodObserved{Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionTrue)}, reason: ReasonOldPodEnding, calm: true},
+		"stopped, its node lost":         {o: PodObserved{Set: stopping, Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionFalse)}, reason: ReasonNodeLost, says: "Never delete the pod by force"},
+		"node lost a moment ago":         {o: PodObserved{Pod: tablePod(), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: ReasonNodeLost, says: "out-of-service"},
+		"node removed":                   {o: PodObserved{Pod: tablePod(), HasNode: true}, reason: ReasonNodeLost, says: "does not exist any more"},
+		"evicted for its scratch": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) {
+			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", `Usage of EmptyDir volume "tmp" exceeds the limit "64Mi". `
+		})}, reason: ReasonEvicted, says: `"tmp" exceeds the limit "64Mi"`},
+		"evicted for others": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) {
+			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "The node was low on resource: memory."
+		})}, reason: ReasonEvicted, says: "low on resource: memory. "},
+		"ended as a whole":         {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "NodeShutdown" })}, reason: ReasonEvicted, says: "NodeShutdown"},
+		"no node has room":         {o: PodObserved{Pod: tablePod(unscheduled("0/3 nodes are available: 3 Insufficient memory. preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."))}, reason: ReasonUnschedulable, says: "0/3 nodes are available: 3 Insufficient memory."},
+		"no node is meant":         {o: PodObserved{Pod: tablePod(unscheduled("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."))}, reason: ReasonUnschedulable, says: "didn't match Pod's node affinity/selector."},
+		"its volume is not bound":  {o: PodObserved{Pod: tablePod(unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."))}, reason: ReasonUnschedulable, says: "kubectl describe pvc"},
+		"nothing started yet":      {o: PodObserved{Pod: tablePod(neverBegan)}, reason: ReasonPodNotReady, says: "Container unseal is being started", calm: true},
+		"image is on its way":      {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("Pulling", "Pulling image", 0)}}, reason: ReasonPodNotReady, calm: true},
+		"volume does not mount":    {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", `MountVolume.SetUp failed for volume "pv" : hostPath type check failed: /srv/x is not a directory`, 0)}}, reason: ReasonVolumeNotMounted, says: "is not a directory"},
+		"volume is full":           {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", `MountVolume.SetUp failed for volume "pv" : mkdir: no space left on device`, 0)}}, reason: ReasonVolumeNotMounted, says: "It is full"},
+		"volume is held":           {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedAttachVolume", `Multi-Attach error for volume "pv" Volume is already used by 1 pod(s) in different namespaces`, 0)}}, reason: ReasonVolumeNotMounted, says: "Another node still holds it"},
+		"a ConfigMap is not there": {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", `MountVolume.SetUp failed for volume "files" : configmap "x" not found`, 0)}}, reason: ReasonVolumeNotMounted, says: `configmap "x" not found`},
+		"volume mounted after all": {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", "x", time.Minute), podEvent("Pulled", "y", 0)}}, reason: ReasonPodNotReady, calm: true},
+		"no network":               {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedCreatePodSandBox", "plugin type=\"bridge\" failed (add)", 0)}}, reason: ReasonPodSandboxFailed, says: "bridge"},
+		"credentials are fetched":  {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) { init0(p).State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}} })}, reason: ReasonCredentialsNotFetched, calm: true},
+		"credentials were not given": {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) {
+			init0(p).State = corev1.ContainerState{Terminated: end("Error", 1, time.Second, "")}
+		})}, reason: ReasonCredentialsNotFetched, says: "log of its container unseal"},
+		"and it is tried again":           {o: PodObserved{Pod: tablePod(waitsFor(init0, "CrashLoopBackOff", "back-off 5m0s"), func(p *corev1.Pod) { init0(p).RestartCount = 3 })}, reason: ReasonCredentialsNotFetched, says: "log of its container unseal"},
+		"unseal's image cannot be pulled": {o: PodObserved{Pod: tablePod(waitsFor(init0, "ImagePullBackOff", "Back-off pulling image: rpc error: code = NotFound desc = not found"))}, reason: ReasonImageNotFound, says: "Container unseal: there is no image lethe:1"},
+
+		"image not found":              {o: PodObserved{Pod: tablePod(waitsFor(bot, "ErrImagePull", "rpc error: code = NotFound desc = "+rpc+"registry.example/bot:1: not found"))}, reason: ReasonImageNotFound, says: "no image registry.example/bot:1"},
+		"image not found, back-off":    {o: PodObserved{Pod: tablePod(waitsFor(bot, "ImagePullBackOff", backOff("registry.example/bot:1: not found")))}, reason: ReasonImageNotFound, says: "no image registry.example/bot:1"},
+		"image unauthorized":           {o: PodObserved{Pod: tablePod(waitsFor(bot, "ErrImagePull", pull("unexpected status from HEAD request to https://registry.example/v2/bot/manifests/1: 401 Unauthorized")))}, reason: ReasonImagePullUnauthorized, says: "pull secret"},
+		"image unauthorized, back-off": {o: PodObserved{Pod: tablePod(waitsFor(bot, "ImagePullBackOff", backOff("pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed")))}, reason: ReasonImagePullUnauthorized, says: "pull secret"},
+		"registry not reached":         {o: PodObserved{Pod: tablePod(waitsFor(bot, "ImagePullBackOff", backOff("dial tcp: lookup registry.example: no such host")))}, reason: ReasonImagePullBackOff, says: "no such host"},
+		"registry, without a word":     {o: PodObserved{Pod: tablePod(waitsFor(bot, "ImagePullBackOff", "Back-off pulling image"))}, reason: ReasonImagePullBackOff, says: "cannot be pulled"},
+		"image is no name":             {o: PodObserved{Pod: tablePod(waitsFor(bot, "InvalidImageName", "couldn't parse image name"))}, reason: ReasonInvalidImageName, says: "is not the name of an image"},
+		"image is never pulled":        {o: PodObserved{Pod: tablePod(waitsFor(bot, "ErrImageNeverPull", "Container image is not present with pull policy of Never"))}, reason: ReasonImageNeverPull, says: "imagePullPolicy is Never"},
+		"its config is not there":      {o: PodObserved{Pod: tablePod(waitsFor(bot, "CreateContainerConfigError", "container has runAsNonRoot and image will run as root"))}, reason: "CreateContainerConfigError", says: "image will run as root"},
+		"no such program":              {o: PodObserved{Pod: tablePod(endsIn(end("StartError", 128, 0, `exec: "bot": executable file not found in $PATH`), "waits"))}, reason: ReasonContainerCannotStart, says: "executable file not found"},
+
+		"killed by SIGKILL": {o: PodObserved{Pod: tablePod(endsIn(end("Error", 137, time.Second, ""), "waits"))}, reason: ReasonCrashLoopBackOff, says: "SIGKILL"},
+		"told to end":       {o: PodObserved{Pod: tablePod(endsIn(end("Error", 143, time.Second, ""), "waits"))}, reason: ReasonCrashLoopBackOff, says: "SIGTERM"},
+		"killed in a run before, not in this one": {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), Events: []corev1.Event{podEvent("Killing", "Container bot failed liveness probe, will be restarted", time.Hour)}}, reason: ReasonCrashLoopBackOff, says: "exit code 1"},
+		"another container was killed":            {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), Events: []corev1.Event{{Reason: "Killing", Message: "Container helper failed liveness probe", LastTimestamp: ago(0), InvolvedObject: corev1.ObjectReference{FieldPath: "spec.containers{helper}"}}}}, reason: ReasonCrashLoopBackOff, says: "exit code 1"},
+
+		"readiness fails": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { bot(p).Ready = false })}, reason: ReasonPodNotReady, says: "its readiness probe (HTTP /ready at port health) does not succeed", calm: true},
+		"startup is not over": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) {
+			bot(p).Ready, bot(p).Started = false, nil
+			p.Spec.Containers[0].StartupProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"secret"}}}}
+		})}, reason: ReasonPodNotReady, says: "startup probe (a command) has not succeeded yet", calm: true},
+		"it has not lasted": {o: PodObserved{Pod: tablePod()}, reason: ReasonPodNotReady, says: "has lasted for 5 seconds", calm: true},
+		"a helper is worse": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) {
+			bot(p).Ready = false
+			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: "helper", State: corev1.ContainerState{Terminated: end("Error", 4, time.Second, "")}})
+		})}, reason: ReasonCrashLoopBackOff, says: "Container helper ended with exit code 4"},
+	} {
+		t.Run(name, func(t *testing.T) { checkUnready(t, tc.o, tc.reason, tc.says, !tc.calm) })
+	}
+	// What ends again and again is told in the same words in all three faces, so that the condition stands still and one event is sent.
+	killed := []corev1.Event{podEvent("Killing", "Container bot failed liveness probe, will be restarted", 21*time.Second)}
+	started := []corev1.Event{podEvent("Killing", "Container bot failed startup probe, will be restarted", 21*time.Second)}
+	for name, tc := range map[string]struct {
+		t      *corev1.ContainerStateTerminated
+		events []corev1.Event
+		reason string
+		says   string
+	}{
+		"exit 0":                   {t: end("Completed", 0, time.Second, ""), reason: ReasonCompleted, says: "exit code 0"},
+		"exit 1 after 3 s":         {t: end("Error", 1, 3*time.Second, ""), reason: ReasonCrashLoopBackOff, says: "exit code 1, and is started again. See kubectl logs -n ns b-bot-0 -c bot --previous."},
+		"exit 1 after 4 minutes":   {t: end("Error", 1, 4*time.Minute, ""), reason: ReasonCrashLoopBackOff, says: "exit code 1"},
+		"out of memory":            {t: end("OOMKilled", 137, time.Minute, ""), reason: ReasonOOMKilled, says: "more memory than its limit (64Mi)"},
+		"killed by liveness":       {t: end("Error", 137, time.Minute, ""), events: killed, reason: ReasonLivenessProbeFailed, says: "liveness probe (HTTP /live at port health)"},
+		"killed, and it caught it": {t: end("Completed", 0, time.Minute, ""), events: killed, reason: ReasonLivenessProbeFailed, says: "liveness probe"},
+		"killed by startup":        {t: end("Error", 143, time.Minute, ""), events: started, reason: ReasonStartupProbeFailed, says: "startup probe"},
+	} {
+		message := ""
+		for _, face := range []string{"ended", "waits", "runs"} {
+			t.Run(name+", "+face, func(t *testing.T) {
+				o := PodObserved{Pod: tablePod(endsIn(tc.t, face)), Events: tc.events}
+				w := checkUnready(t, o, tc.reason, tc.says, true)
+				if message == "" {
+					message = w.Message
+				}
+				if w.Message != message {
+					t.Errorf("%q, and before that %q", w.Message, message)
+				}
+				if o.Set = tableSet(); (Looks(o).EventsOf == "pod") == (tc.reason == ReasonOOMKilled) {
+					t.Errorf("%+v: the wrong events are looked at", Looks(o))
+				}
+			})
+		}
+		o := PodObserved{Pod: tablePod(endsIn(tc.t, "runs")), Events: tc.events, Now: podNow}
+		if w, left, ok := Unsteady(o); !ok || w.Message != message || left <= 0 {
+			t.Errorf("%s: runs again, and is called steady: %+v %s", name, w, left)
+		}
+	}
+}
+
+func checkUnready(t *testing.T, o PodObserved, reason, says string, isTrouble bool) Workload {
+	t.Helper()
+	if o.Set == nil {
+		o.Set = tableSet()
+	}
+	o.Now = podNow
+	got := Unready(o)
+	if got.Reason != reason || got.Message == "" || !strings.Contains(got.Message, says) || got.Trouble != isTrouble {
+		t.Errorf("%+v, want %s with %q, trouble %v", got, reason, says, isTrouble)
+	}
+	for _, never := range []string{"5m0s", "\n", "\x1b", "secret", "preemption"} {
+		if strings.Contains(got.Message, never) && never != "secret" || never == "secret" && strings.Contains(strings.ReplaceAll(got.Message, "pull secret", ""), never) {
+			t.Errorf("%q has %q in it", got.Message, never)
+		}
+	}
+	return got
+}
+
+// TestSteady: a program that has ended counts as ready once it has run for twice as long as before; one crash after a long time
+// holds nobody up.
+func TestSteady(t *testing.T) {
+	for _, tc := range []struct {
+		ran, runs time.Duration
+		steady    bool
+	}{
+		{3 * time.Second, 4 * time.Second, false},
+		{3 * time.Second, 59 * time.Second, false},
+		{3 * time.Second, 61 * time.Second, true},
+		{90 * time.Second, 2 * time.Minute, false},
+		{90 * time.Second, 3*time.Minute + time.Second, true},
+		{8 * time.Minute, 9 * time.Minute, false},
+		{8 * time.Minute, 10 * time.Minute, true},
+		{10 * time.Minute, time.Second, true},
+		{72 * time.Hour, time.Second, true},
+	} {
+		pod := tablePod(func(p *corev1.Pod) {
+			bot(p).State.Running.StartedAt = ago(tc.runs)
+			bot(p).LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1, StartedAt: ago(tc.runs + time.Minute + tc.ran), FinishedAt: ago(tc.runs + time.Minute)}
+		})
+		if _, _, unsteady := Unsteady(PodObserved{Set: tableSet(), Pod: pod, Now: podNow}); unsteady == tc.steady {
+			t.Errorf("ran for %s, runs again for %s: steady is %v", tc.ran, tc.runs, !unsteady)
+		}
+	}
+	if _, _, unsteady := Unsteady(PodObserved{Set: tableSet(), Now: podNow}); unsteady {
+		t.Error("no pod, and unsteady")
+	}
+}
+
+// TestLooks: as little as can be is read beside the pod.
+func TestLooks(t *testing.T) {
+	for name, tc := range map[string]struct {
+		pod  *corev1.Pod
+		want Look
+	}{
+		"no pod":               {nil, Look{EventsOf: "set"}},
+		"a program that runs":  {tablePod(func(p *corev1.Pod) { bot(p).Ready = false }), Look{}},
+		"all ready, pod not":   {tablePod(), Look{Node: "n"}},
+		"all ready, pod too":   {tablePod(func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionTrue }), Look{}},
+		"ends, in time":        {tablePod(func(p *corev1.Pod) { at := ago(0); p.DeletionTimestamp = &at; bot(p).Ready = false }), Look{}},
+		"ends, and is late":    {tablePod(func(p *corev1.Pod) { at := ago(time.Minute); p.DeletionTimestamp = &at; bot(p).Ready = false }), Look{Node: "n"}},
+		"nothing started yet":  {tablePod(neverBegan), Look{EventsOf: "pod"}},
+		"it says itself why":   {tablePod(waitsFor(bot, "ErrImagePull", "x"), func(p *corev1.Pod) { p.Status.InitContainerStatuses = nil }), Look{}},
+		"not scheduled":        {tablePod(neverBegan, func(p *corev1.Pod) { p.Spec.NodeName = "" }), Look{}},
+		"out of memory":        {tablePod(endsIn(end("OOMKilled", 137, time.Second, ""), "waits")), Look{}},
+		"ended without probes": {tablePod(endsIn(end("Error", 1, time.Second, ""), "waits"), func(p *corev1.Pod) { p.Spec.Containers[0].LivenessProbe = nil }), Look{}},
+	} {
+		if got := Looks(PodObserved{Set: tableSet(), Pod: tc.pod, Now: podNow}); got != tc.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
+		}
+	}
+}
+
+// TestReasonsAreOneThing: every reason is a word that the API takes, and what a program's end is called is among what fails.
+func TestReasonsAreOneThing(t *testing.T) {
+	for reason := range hasEnded {
+		if !IsFailing(reason) || !HasEnded(reason) {
+			t.Errorf("%s does not fail", reason)
+		}
+	}
+	for _, reason := range []string{ReasonPodNotReady, ReasonOldPodEnding, ReasonUnschedulable, ReasonNodeLost, ReasonQuotaExceeded} {
+		if IsFailing(reason) {
+			t.Errorf("%s is no failure of the bot's", reason)
+		}
+	}
+	if !IsFailing(protocol.ReasonPodMismatch) {
+		t.Error("a pod that gets nothing is no failure")
+	}
+	for _, u := range []Update{UpToDate, UpdateWaits, UpdateStopped} {
+		c := workload(BotObserved{Workload: &Workload{Done: true, Update: u}})
+		if c.Status != metav1.ConditionTrue || c.Reason == "" {
+			t.Errorf("%s: %+v", u, c)
+		}
+	}
+}

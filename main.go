@@ -34,6 +34,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/rollout"
 	"github.com/lethe-dev/lethe/internal/version"
 )
 
@@ -56,6 +57,7 @@ type options struct {
 	workers       int
 	policyKinds   string
 	changes       string
+	rollout       rollout.Limits
 	metrics       string
 	health        string
 	verbosity     int
@@ -124,13 +126,15 @@ func parse(args []string) (options, error) {
 		"kinds of network policies that keep bots from starting where another hand made one: resource.group,resource.group")
 	flags.StringVar(&o.changes, "changes-budget", controllers.DefaultChangesBudget,
 		"bytes that may be written to the bots and stores of one Tenant within five minutes; past it, changes are paused")
+	flags.IntVar(&o.rollout.Percent, "rollout-percent", rollout.DefaultPercent, "percent of all bots, and at least one, that may be unready at a time because Lethe restarts them")
+	flags.IntVar(&o.rollout.StopAfter, "rollout-stop-after", rollout.DefaultStopAfter, "bots that were ready and fail after Lethe has restarted them, before it restarts no more")
 	flags.StringVar(&o.metrics, "metrics-bind-address", ":8080", "address of the metrics, plain HTTP; 0 for none")
 	flags.StringVar(&o.health, "health-probe-bind-address", ":8081", "address of /healthz and /readyz, plain HTTP")
 	flags.IntVar(&o.verbosity, "v", 0, "4 for what was looked at and left as it is")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	problems := []error{o.settings.Validate()}
+	problems := []error{o.settings.Validate(), o.rollout.Validate()}
 	if flags.NArg() > 0 {
 		problems = append(problems, fmt.Errorf("unexpected argument %q", flags.Arg(0)))
 	}
@@ -198,7 +202,7 @@ func newManager(ctx context.Context, o options) (ctrl.Manager, error) {
 	if err := mgr.Add(controllers.WatchAPIServers(mgr.GetAPIReader(), o.settings)); err != nil {
 		return nil, fmt.Errorf("watch the API server's addresses: %w", err)
 	}
-	err = controllers.Setup(ctx, mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, PolicyKinds: kinds, Changes: changes, Metrics: metrics.Registry})
+	err = controllers.Setup(ctx, mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, PolicyKinds: kinds, Changes: changes, Rollout: o.rollout, Metrics: metrics.Registry})
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,8 @@ import (
 // +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=serviceaccounts,verbs=get;create;update
 // +kubebuilder:rbac:groups=apps,roleName=lethe-manager-tenant,resources=statefulsets,verbs=get;create;update
 // +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=pods,verbs=get
+// +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=events,verbs=list
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=get
 
 // BotDeploymentReconciler turns a BotDeployment into one isolated pod.
 type BotDeploymentReconciler struct {
@@ -45,6 +47,9 @@ type BotDeploymentReconciler struct {
 	Settle time.Duration
 	// Grace is how long what was applied together may take to come right by itself.
 	Grace time.Duration
+
+	// Pace says when a ready bot may be restarted because of Lethe.
+	Pace *Pacer
 
 	// Doubts is told when the keyserver does not find a Tenant's keys as they were.
 	Doubts *keyDoubts
@@ -65,6 +70,8 @@ type botScope struct {
 	secret string
 	// begun is when this generation was first worked on.
 	begun time.Time
+	// rolling says that the bot is on its way because of Lethe.
+	rolling bool
 	// quiet says that the pass was cut short by something that passes by itself, gone that the bot was let go.
 	quiet, gone bool
 }
@@ -76,6 +83,7 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 		if client.IgnoreNotFound(err) == nil {
 			r.stored.forget(req.NamespacedName)
 			r.begun.forget(req.NamespacedName)
+			r.Pace.next(ctx, req.NamespacedName, false, true)
 			r.Orphans.Soon(req.Namespace)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -88,7 +96,14 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 	}
 	s := &botScope{bot: bot, before: bot.DeepCopy(), now: r.Clock.Now()}
 	s.begun = r.beginning(s)
-	defer func() { err = errors.Join(err, r.report(ctx, s)) }()
+	defer func() {
+		err = errors.Join(err, r.report(ctx, s))
+		wasRolling := s.running != nil && s.running.Annotations[v1alpha1.AnnotationRolling] != ""
+		if r.Pace.next(ctx, req.NamespacedName, wasRolling || s.rolling, false) {
+			r.Recorder.Eventf(bot, nil, corev1.EventTypeWarning, ReasonRolloutStopped, "Reconcile",
+				"bots that were ready fail since they were restarted because of Lethe, this one among them: no more are restarted until they are ready again, suspended or deleted")
+		}
+	}()
 
 	wait, err := runPhases(ctx, s, phases)
 	s.note(err)
@@ -286,7 +301,7 @@ func (r *BotDeploymentReconciler) report(ctx context.Context, s *botScope) error
 func (r *BotDeploymentReconciler) isSettling(s *botScope) bool {
 	o := s.observed
 	return o.Deleting == "" && isNew(s.bot) && s.now.Sub(s.begun) < r.Settle &&
-		(o.Problem == nil || !o.Problem.Stalled) && (o.Workload == nil || !o.Workload.Done)
+		(o.Problem == nil || !o.Problem.Stalled) && (o.Workload == nil || !o.Workload.Done && !o.Workload.Trouble)
 }
 
 // isNew says that no status speaks of the present generation yet.

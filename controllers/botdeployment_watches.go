@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -38,6 +39,7 @@ func (r *BotDeploymentReconciler) SetupWithManager(mgr ctrl.Manager, options con
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(botOfClaim), builder.WithPredicates(claimChange())).
 		Watches(&v1alpha1.Tenant{}, handler.EnqueueRequestsFromMapFunc(m.ofTenant), builder.WithPredicates(decisionsChange())).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.ofNamespace), builder.WithPredicates(onUpdate(labelMoved))).
+		WatchesRawSource(source.Channel(r.Pace.wake, &handler.EnqueueRequestForObject{}, source.WithBufferSize[client.Object, reconcile.Request](wakeAtOnce))).
 		WithOptions(options).
 		Complete(r)
 	if err != nil {

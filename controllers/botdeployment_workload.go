@@ -15,7 +15,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/bulk"
-	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/podspec"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -24,9 +23,15 @@ import (
 
 const (
 	// lookEvery is between two looks at a pod that does not become ready, for a message that is true.
-	lookEvery = time.Minute
-	// stalledLookEvery is the same once the bot is stalled.
-	stalledLookEvery = 5 * time.Minute
+	lookEvery = 10 * time.Second
+	// stalledLookEvery is the same once the bot is stalled, or waits until it has lasted.
+	stalledLookEvery = 15 * time.Second
+	// looksPerSecond bounds the looks at all unready bots together.
+	looksPerSecond = 20
+	// mostEvents that are read about one pod: Kubernetes counts repetitions and does not repeat them.
+	mostEvents = 100
+	// turnEvery is how often a bot looks for its turn by itself, in case that nobody calls.
+	turnEvery = 5 * time.Minute
 )
 
 // ensureWorkload runs the bot, and finds out how it is.
@@ -40,23 +45,26 @@ func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScop
 		return 0, &problem{Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: ReasonTenantNotReady,
 			Message: fmt.Sprintf("Tenant %s does not say yet that it is in use: see its condition InUse.", s.tenant.Name)}}
 	}
-	set, _, err := kube.EnsureRendered(ctx, r.Writer, resources.BotStatefulSet(r.Settings, s.bot, s.tenant, s.secret),
-		func(ctx context.Context) (*appsv1.StatefulSet, error) {
-			whole, err := r.whole(ctx, s)
-			if err != nil {
-				return nil, err
-			}
-			return resources.BotStatefulSet(r.Settings, whole, s.tenant, s.secret), nil
-		})
+	set, turn, err := r.ensureSet(ctx, s, false)
 	if err != nil {
 		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
 	}
-	if status.IsSetDone(set) {
-		s.observed.Workload = &status.Workload{Done: true}
-		r.begun.forget(client.ObjectKeyFromObject(s.bot))
-		return 0, nil
+	s.rolling = set.Annotations[v1alpha1.AnnotationRolling] != ""
+	if !status.IsSetDone(set) {
+		return r.observeUnready(ctx, s, set)
 	}
-	return r.observeUnready(ctx, s, set)
+	if wait, err := r.observeUnsteady(ctx, s, set); wait > 0 || err != nil {
+		return wait, err
+	}
+	s.observed.Workload = &status.Workload{Done: true, Update: turn}
+	r.begun.forget(client.ObjectKeyFromObject(s.bot))
+	if _, err := r.unmark(ctx, set); err != nil {
+		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+	}
+	if turn != status.UpToDate {
+		return turnEvery, nil
+	}
+	return 0, nil
 }
 
 // whole is the bot as the API server has it, of the generation that this pass is about: the cache holds no arguments and no
@@ -76,52 +84,140 @@ func (r *BotDeploymentReconciler) whole(ctx context.Context, s *botScope) (*v1al
 	return bot, nil
 }
 
-// observeUnready says what a pod waits for. Within the time that a new generation has to settle nobody asks.
+// lookAfter is when to look at an unready pod again: soon, and all bots together not too often.
+func (r *BotDeploymentReconciler) lookAfter(least time.Duration) time.Duration {
+	return max(least, time.Duration(r.begun.len())*time.Second/looksPerSecond)
+}
+
+// observeUnready says what a pod waits for. Within the time that a new generation has to settle, only what will not come right by
+// waiting is told.
 func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScope, set *appsv1.StatefulSet) (time.Duration, error) {
-	if age := s.now.Sub(s.begun); isNew(s.bot) && age < r.Settle {
+	if age := s.now.Sub(s.begun); isNew(s.bot) && age < min(r.Settle, lookEvery) {
 		s.observed.Workload = &status.Workload{Reason: status.ReasonProgressing, Message: "Waiting for the pod of the present revision."}
-		return r.Settle - age, nil
+		return min(r.Settle, lookEvery) - age, nil
 	}
-	pod := &corev1.Pod{}
-	err := r.Writer.Live.Get(ctx, client.ObjectKey{Namespace: s.bot.Namespace, Name: resources.BotPodName(s.bot.Name)}, pod)
-	switch {
-	case apierrors.IsNotFound(err):
-		pod = nil
-	case err != nil:
-		return 0, explain(v1alpha1.ConditionWorkloadReady, fmt.Errorf("read the bot's pod: %w", err))
-	case pod.Labels[appsv1.ControllerRevisionHashLabelKey] == set.Status.UpdateRevision && pod.CreationTimestamp.Time.Before(s.begun):
-		s.begun = pod.CreationTimestamp.Time // it began before this process did
+	o, err := r.observePod(ctx, s, set)
+	if err != nil {
+		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
 	}
-	quota := &corev1.ResourceQuota{}
-	key := client.ObjectKey{Namespace: s.bot.Namespace, Name: resources.QuotaName}
-	if err := r.Writer.Client.Get(ctx, key, quota); client.IgnoreNotFound(err) != nil {
-		return 0, explain(v1alpha1.ConditionWorkloadReady, fmt.Errorf("read the quota: %w", err))
+	w := status.Unready(o)
+	if w.Reason == status.ReasonCredentialsNotFetched && w.Trouble {
+		r.stored.forget(client.ObjectKeyFromObject(s.bot)) // what the keyserver stored may be gone: the next look asks it
+		if err := r.explainMismatch(ctx, s, o.Pod, &w); err != nil {
+			return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+		}
 	}
-	w := status.Unready(set, pod, quota)
-	if w.Reason == status.ReasonCredentialsNotFetched {
-		r.explainMismatch(s, pod, &w)
-	}
-	left := time.Duration(s.bot.Spec.Rollout.ProgressDeadlineSeconds)*time.Second - s.now.Sub(s.begun)
+	left := time.Duration(s.bot.Spec.Rollout.ProgressDeadlineSeconds)*time.Second - s.now.Sub(s.unreadySince(o))
 	w.Overdue = left <= 0 || wasOverdue(s.bot)
 	s.observed.Workload = &w
-	if w.Reason == status.ReasonCredentialsNotFetched {
-		r.stored.forget(client.ObjectKeyFromObject(s.bot)) // what the keyserver stored may be gone: the next look asks it
-	}
 	if w.Overdue {
-		return stalledLookEvery, nil
+		return r.lookAfter(stalledLookEvery), nil
 	}
-	return min(lookEvery, left), nil
+	return min(r.lookAfter(lookEvery), left), nil
+}
+
+// observePod reads the pod, and what tells why it is not ready.
+func (r *BotDeploymentReconciler) observePod(ctx context.Context, s *botScope, set *appsv1.StatefulSet) (status.PodObserved, error) {
+	o := status.PodObserved{Set: set, Now: s.now, Pod: &corev1.Pod{}, Quota: &corev1.ResourceQuota{}}
+	err := r.Writer.Live.Get(ctx, client.ObjectKey{Namespace: s.bot.Namespace, Name: resources.BotPodName(s.bot.Name)}, o.Pod)
+	switch {
+	case apierrors.IsNotFound(err):
+		o.Pod = nil
+	case err != nil:
+		return o, fmt.Errorf("read the bot's pod: %w", err)
+	}
+	if o.Pod == nil {
+		key := client.ObjectKey{Namespace: s.bot.Namespace, Name: resources.QuotaName}
+		if err := r.Writer.Client.Get(ctx, key, o.Quota); client.IgnoreNotFound(err) != nil {
+			return o, fmt.Errorf("read the quota: %w", err)
+		}
+	}
+	look := status.Looks(o)
+	if look.EventsOf != "" {
+		list := &corev1.EventList{}
+		if err := r.Writer.Live.List(ctx, list, client.InNamespace(s.bot.Namespace), client.MatchingFields{"involvedObject.uid": look.EventsOf}, client.Limit(mostEvents)); err != nil {
+			return o, fmt.Errorf("list the events of the bot's pod: %w", err)
+		}
+		o.Events = list.Items
+	}
+	if look.Node != "" {
+		o.HasNode, o.Node = true, &corev1.Node{}
+		err := r.Writer.Live.Get(ctx, client.ObjectKey{Name: look.Node}, o.Node)
+		if apierrors.IsNotFound(err) {
+			o.Node = nil
+		} else if err != nil {
+			return o, fmt.Errorf("read the node of the bot's pod: %w", err)
+		}
+	}
+	return o, nil
+}
+
+// observeUnsteady keeps a bot unready whose program has ended a short while ago, though its pod is ready at the moment. Others
+// are not looked at: a bot that was ready is not asked for its reasons.
+func (r *BotDeploymentReconciler) observeUnsteady(ctx context.Context, s *botScope, set *appsv1.StatefulSet) (time.Duration, error) {
+	before := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionWorkloadReady)
+	if before == nil || before.Status != metav1.ConditionFalse || !status.HasEnded(before.Reason) || resources.IsSuspended(s.bot, s.tenant) {
+		return 0, nil
+	}
+	o, err := r.observePod(ctx, s, set)
+	if err != nil {
+		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+	}
+	w, left, ok := status.Unsteady(o)
+	if !ok {
+		return 0, nil
+	}
+	w.Overdue = wasOverdue(s.bot)
+	s.observed.Workload = &w
+	return min(left, r.lookAfter(stalledLookEvery)), nil
+}
+
+// unreadySince is when the bot began to be unready: as the status has it, and not before its present pod was made. Where no
+// status says so yet it is what the pod says, or when this process first saw it.
+func (s *botScope) unreadySince(o status.PodObserved) time.Time {
+	var made, unready time.Time
+	if o.Pod != nil && o.Pod.Labels[appsv1.ControllerRevisionHashLabelKey] == o.Set.Status.UpdateRevision {
+		made = o.Pod.CreationTimestamp.Time
+		for _, c := range o.Pod.Status.Conditions {
+			if c.Type == corev1.PodReady && c.Status != corev1.ConditionTrue {
+				unready = c.LastTransitionTime.Time
+			}
+		}
+	}
+	before := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionWorkloadReady)
+	switch {
+	case before != nil && before.Status == metav1.ConditionFalse && before.ObservedGeneration == s.bot.Generation:
+		if since := before.LastTransitionTime.Time; since.After(made) {
+			return since
+		}
+		return made
+	case !unready.IsZero() && unready.Before(s.begun):
+		return unready // it began before this process did
+	default:
+		return s.begun
+	}
 }
 
 // explainMismatch says why the keyserver gives a pod nothing: something in the cluster has changed it. The keyserver decides
-// by the same comparison; this one finds the words.
-func (r *BotDeploymentReconciler) explainMismatch(s *botScope, pod *corev1.Pod, w *status.Workload) {
-	rendered := resources.BotPodTemplate(r.Settings, s.bot, s.tenant, s.secret)
-	if err := podspec.Match(rendered, pod, r.Settings.PodAnnotations); err != nil {
+// by the same comparison; this one finds the words. Where there is nothing to be seen and the pod is of an earlier Lethe, of which
+// the keyserver may have no record, it is made anew: it gets nothing as it is.
+func (r *BotDeploymentReconciler) explainMismatch(ctx context.Context, s *botScope, pod *corev1.Pod, w *status.Workload) error {
+	whole, err := r.whole(ctx, s)
+	if err != nil {
+		return err
+	}
+	helper := r.helper(s, false)
+	if err := podspec.Match(resources.BotPodTemplate(r.Settings.With(helper), whole, s.tenant, s.secret), pod, r.Settings.PodAnnotations); err != nil {
 		w.Reason = protocol.ReasonPodMismatch
 		w.Message = fmt.Sprintf("Something in this cluster changed the pod: %s from what Lethe made. The keyserver gives such a pod no credentials. "+
 			"Exempt this namespace from the webhook or policy that does it.", err)
+		return nil
 	}
+	if helper == r.Settings.Helper() {
+		return nil
+	}
+	_, _, err = r.ensureSet(ctx, s, true)
+	return err
 }
 
 // wasOverdue remembers, in the status itself, that the deadline of this generation has passed.

@@ -15,6 +15,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/rollout"
 )
 
 // TestWhatIsDoubtedAboutKeys: an answer about a bot wakes its Tenant where the two do not agree, once, and not otherwise.
@@ -72,7 +73,7 @@ func TestNothingIsRememberedOfWhatIsGone(t *testing.T) {
 	writer := kube.Writer{Client: testEnv.Client, Live: testEnv.Client}
 	sweep := &OrphanSweep{writer: kube.Writer{Client: noNamespaces{testEnv.Client}}, queue: queue, after: time.Hour}
 	now, doubts := time.Now(), newKeyDoubts()
-	bots := &BotDeploymentReconciler{Writer: writer, Clock: clock.RealClock{}, Orphans: sweep, Doubts: doubts}
+	bots := &BotDeploymentReconciler{Writer: writer, Clock: clock.RealClock{}, Orphans: sweep, Doubts: doubts, Pace: NewPacer(writer.Client, rollout.Limits{Percent: 5, StopAfter: 3})}
 	stores := &DataStoreReconciler{Writer: writer, Clock: clock.RealClock{}, Orphans: sweep, Doubts: doubts}
 	tenants := &TenantReconciler{Writer: writer, Clock: clock.RealClock{}, Orphans: sweep, Doubts: doubts}
 	bot := makeBot("nowhere", "gone")

@@ -110,6 +110,12 @@ func (a *answers[A]) put(object client.Object, at time.Time, value A) {
 	a.known[client.ObjectKeyFromObject(object)] = answer[A]{uid: object.GetUID(), generation: object.GetGeneration(), at: at, value: value}
 }
 
+func (a *answers[A]) len() int {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return len(a.known)
+}
+
 func (a *answers[A]) forget(name types.NamespacedName) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()

@@ -48,8 +48,8 @@ type fleet struct {
 	parts []prometheus.Collector
 }
 
-func newFleet(mgr ctrl.Manager, queues *queues) fleet {
-	return fleet{leads: mgr.Elected(), parts: fleetParts(mgr.GetCache(), queues)}
+func newFleet(mgr ctrl.Manager, others ...prometheus.Collector) fleet {
+	return fleet{leads: mgr.Elected(), parts: fleetParts(mgr.GetCache(), others...)}
 }
 
 func fleetParts(cache client.Reader, others ...prometheus.Collector) []prometheus.Collector {

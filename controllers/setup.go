@@ -29,6 +29,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/bulk"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/rollout"
 )
 
 // unlocked is for reads that need not wait until the cache has seen our own writes: none of those could change them.
@@ -65,6 +66,8 @@ type Options struct {
 	Settle time.Duration
 	// Grace is how long what was applied together may take to come right by itself. Defaults to ApplyGrace.
 	Grace time.Duration
+	// Rollout limits how many bots are restarted at a time because of Lethe. Left out, the defaults.
+	Rollout rollout.Limits
 	// Pace is the time between two passes over one object in the long run, however often it changes. Defaults to a second.
 	Pace time.Duration
 }
@@ -82,6 +85,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	if o.Pace == 0 {
 		o.Pace = time.Second
+	}
+	if o.Rollout == (rollout.Limits{}) {
+		o.Rollout = rollout.Limits{Percent: rollout.DefaultPercent, StopAfter: rollout.DefaultStopAfter}
 	}
 	if len(o.PolicyKinds) == 0 {
 		o.PolicyKinds = []schema.GroupResource{corePolicies}
@@ -118,13 +124,13 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Foreign: foreign, KeysNamespace: o.KeysNamespace,
 			Orphans: sweep, Doubts: doubts},
 		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle, Grace: o.Grace, Orphans: sweep,
-			Doubts: doubts},
+			Doubts: doubts, Pace: NewPacer(writer.Client, o.Rollout)},
 		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Grace: o.Grace, Orphans: sweep, Doubts: doubts},
 		&DataRetentionPolicyReconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
 	}
 	queues := newQueues(mgr.GetCache(), mgr.GetControllerOptions().MaxConcurrentReconciles, o.Pace)
 	if o.Metrics != nil {
-		if err := o.Metrics.Register(newFleet(mgr, queues)); err != nil {
+		if err := o.Metrics.Register(newFleet(mgr, queues, rolloutCollector{mgr.GetCache(), o.Rollout})); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}
 	}

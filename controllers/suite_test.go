@@ -69,6 +69,8 @@ type world struct {
 	clock   clock.PassiveClock // nil: the real one
 	every   time.Duration      // between two orphan sweeps; 0: a quarter of an hour
 	budget  int64              // of bytes that a tenant may write
+	image   string             // of Lethe; empty: testImage
+	retired []string           // images of Lethe
 	// addresses are those of the keyserver's Service.
 	addresses string
 
@@ -119,8 +121,13 @@ func (w *world) start(cut *wire) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	settings := testSettings()
+	if w.image != "" {
+		settings.Image = w.image
+	}
+	settings.RetiredImages = w.retired
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := Setup(ctx, mgr, Options{Settings: testSettings(), Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Grace: w.grace, Clock: w.clock, Pace: w.pace,
+	if err := Setup(ctx, mgr, Options{Settings: settings, Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Grace: w.grace, Clock: w.clock, Pace: w.pace,
 		Changes: changes, OrphansEvery: w.every, OrphansAfter: orphansSoon}); err != nil {
 		w.t.Fatal(err)
 	}

@@ -54,6 +54,7 @@ func TestEachAlertFiresAndClears(t *testing.T) {
 
 	w.ofStores(acme)
 	w.ofObjects(acme)
+	w.ofRollouts()
 	w.fires("LetheQueueSlow", "controller=botdeployment") // since the beginning
 	close(w.hold)
 	w.clears("LetheQueueSlow")
@@ -216,6 +217,30 @@ func (w *world) ofObjects(acme *v1alpha1.Tenant) {
 	w.fires("LetheOrphansRemoved", "kind=ServiceAccount")
 	w.clears("LetheOrphansLeft")
 	w.clears("LetheOrphansRemoved")
+}
+
+// ofRollouts: a change of their Tenant restarts three bots, and none of them becomes ready again.
+func (w *world) ofRollouts() {
+	w.t.Helper()
+	fleet := w.tenant("fleet", nil)
+	w.becomes(fleet, "Ready=True")
+	var bots []*v1alpha1.BotDeployment
+	for i := range 3 {
+		bots = append(bots, w.bot("fleet", fmt.Sprintf("bot-%d", i), func(b *v1alpha1.BotDeployment) { b.Spec.Rollout.ProgressDeadlineSeconds = 10 }))
+	}
+	for _, bot := range bots {
+		w.becomes(bot, "Ready=True")
+	}
+	w.failing.Store(true)
+	amend(w, w.admin, fleet, func(tenant *v1alpha1.Tenant) {
+		tenant.Spec.Placement = &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"example.com/pool": "none"}}
+	})
+	w.fires("LetheRolloutStopped")
+	w.failing.Store(false)
+	w.clears("LetheRolloutStopped")
+	for _, bot := range bots {
+		w.becomes(bot, "Ready=True")
+	}
 }
 
 // forbid is a policy of somebody else that refuses an operation where an expression is true, until what is returned is deleted.

@@ -156,6 +156,7 @@ func units() map[string]unit {
 				"lethe_store_unknown_tenant_late_rows" + ofRule + "0x100"}},
 		"LetheBotStalled": {[]string{condition("BotDeployment", "acme", "support", "Stalled", "true") + "1x60"}, "20m", `namespace="acme", name="support"`,
 			[]string{condition("BotDeployment", "acme", "support", "Stalled", "true") + "0x60", condition("BotDeployment", "acme", "support", "Ready", "true") + "1x60"}},
+		"LetheRolloutStopped": {[]string{`lethe_rollout_stopped{instance="a"} 1x20`}, "10m", ``, []string{`lethe_rollout_stopped{instance="a"} 1x3 0x20`}},
 		"LetheObjectStalled": {[]string{condition("Tenant", "", "acme", "Stalled", "true") + "1x60"}, "20m", `kind="Tenant", name="acme"`,
 			[]string{condition("Tenant", "", "acme", "Stalled", "true") + "0x60", condition("BotDeployment", "acme", "support", "Stalled", "true") + "1x60",
 				condition("DataStore", "acme", "chat", "Stalled", "true") + "1x60", "lethe_store_approval_pending" + store + "1x60"}},

@@ -24,6 +24,7 @@ import (
 	prom "github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	batchv1 "k8s.io/api/batch/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -87,6 +88,7 @@ type world struct {
 	calls                            string // address of the keyserver's door
 	clock                            *aheadClock
 	hold                             chan struct{} // closed: credentials of bots in the namespace slow are answered
+	failing                          atomic.Bool   // bots that are placed somewhere never become ready
 	sweeps                           int
 	ledger                           *ledger.Ledger // of the store that is swept
 	lethe                            string         // the command
@@ -262,7 +264,9 @@ func (w *world) startManager() {
 			w.t.Errorf("the manager ended with: %v", err)
 		}
 	})
-	kubernetes := &kcm.Controllers{Client: w.cluster}
+	kubernetes := &kcm.Controllers{Client: w.cluster, Unready: func(set *appsv1.StatefulSet) bool {
+		return w.failing.Load() && set.Spec.Template.Spec.NodeSelector != nil
+	}}
 	work.Go(func() {
 		for tick := time.NewTicker(50 * time.Millisecond); ; {
 			select {

@@ -32,6 +32,8 @@ type Controllers struct {
 	Client client.Client
 	// Broken says of an image that its pod never becomes ready.
 	Broken func(image string) bool
+	// Unready says of a set that its pod is not ready yet.
+	Unready func(*appsv1.StatefulSet) bool
 	// Full says of a quota that nothing frees it.
 	Full func(*corev1.ResourceQuota) bool
 }
@@ -101,6 +103,9 @@ func (f *Controllers) runSets() error {
 		set := &sets.Items[i]
 		ready := *set.Spec.Replicas
 		if f.Broken != nil && f.Broken(set.Spec.Template.Spec.Containers[0].Image) {
+			ready = 0
+		}
+		if f.Unready != nil && ready > 0 && f.Unready(set) {
 			ready = 0
 		}
 		want := appsv1.StatefulSetStatus{

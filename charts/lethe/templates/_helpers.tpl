@@ -19,6 +19,9 @@
 {{- with .Values.networkPolicy.closedAddresses }}
 - --closed-addresses={{ join "," . }}
 {{- end }}
+{{- with .Values.image.retired }}
+- --retired-images={{ join "," . }}
+{{- end }}
 {{- with .Values.pods.annotations }}
 - --pod-annotations={{ join "," . }}
 {{- end }}

@@ -1,0 +1,384 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/resources"
+)
+
+// fleet is a Tenant with bots that are ready.
+func (w *world) fleet(name string, n int) []*v1alpha1.BotDeployment {
+	w.t.Helper()
+	tenant := withBots(makeTenant(name, name))
+	w.create(tenant)
+	w.becomes(tenant, "Ready=True")
+	bots := w.createBots(name, n)
+	w.eventually("all Ready", func() error {
+		for _, bot := range bots {
+			if err := w.isNow(bot, "Ready=True"); err != nil {
+				return err
+			}
+		}
+		return w.isNow(tenant, "InUse=True")
+	})
+	w.calm()
+	return bots
+}
+
+func (w *world) setOf(bot *v1alpha1.BotDeployment) *appsv1.StatefulSet {
+	w.t.Helper()
+	set := &appsv1.StatefulSet{}
+	if err := w.admin.Get(context.Background(), client.ObjectKey{Namespace: bot.Namespace, Name: resources.BotName(bot.Name)}, set); err != nil {
+		w.t.Fatal(err)
+	}
+	return set
+}
+
+func helperImage(set *appsv1.StatefulSet) string {
+	return set.Spec.Template.Spec.InitContainers[0].Image
+}
+
+// upgrade starts another Lethe.
+func (w *world) upgrade(image string, retired ...string) {
+	w.t.Helper()
+	w.stop()
+	w.image, w.retired = image, retired
+	w.start(&wire{})
+}
+
+const image2, image3 = "registry.example/lethe:v2", "registry.example/lethe:v3"
+
+// TestANewLetheRollsNoBot: another image of Lethe, and twice, is no reason to restart anything. A bot takes it over when it is
+// restarted for a reason of its own.
+func TestANewLetheRollsNoBot(t *testing.T) {
+	w := newWorld(t)
+	bots := w.fleet("upgraded", 6)
+	edit(w, bots[5], func(b *v1alpha1.BotDeployment) { b.Spec.OperatingMode = v1alpha1.ModeSuspended })
+	w.becomes(bots[5], "Ready=True/Suspended")
+	w.calm()
+	versions := w.versions()
+	for _, image := range []string{image2, image3} {
+		w.upgrade(image)
+		begin := passes(t, "botdeployment")
+		w.eventually("a pass over each", func() error {
+			if n := passes(t, "botdeployment") - begin; n < len(bots) {
+				return fmt.Errorf("%d passes", n)
+			}
+			return nil
+		})
+		w.calm()
+		if written := w.wire.written(); len(written) > 0 {
+			t.Errorf("%s: wrote\n%s", image, strings.Join(written, "\n"))
+		}
+	}
+	if after := w.versions(); fmt.Sprint(after) != fmt.Sprint(versions) {
+		t.Errorf("versions moved from %v to %v", versions, after)
+	}
+	// What does not reach the pod is no reason either.
+	edit(w, bots[0], func(b *v1alpha1.BotDeployment) {
+		b.Spec.Egress = []v1alpha1.EgressRule{{CIDR: "93.184.216.0/24", Ports: []v1alpha1.EgressPort{{Port: 443}}}}
+	})
+	w.becomes(bots[0], "Ready=True")
+	w.calm()
+	edit(w, bots[1], func(b *v1alpha1.BotDeployment) { b.Spec.Image = "registry.example/bot:v2" })
+	w.becomes(bots[1], "Ready=True")
+	edit(w, bots[5], func(b *v1alpha1.BotDeployment) { b.Spec.OperatingMode = v1alpha1.ModeRunning })
+	w.becomes(bots[5], "Ready=True/Ready")
+	for i, want := range []string{testImage, image3, testImage, testImage, testImage, image3} {
+		set := w.setOf(bots[i])
+		if got := helperImage(set); got != want {
+			t.Errorf("bot %d has %s, want %s", i, got, want)
+		}
+		if set.Annotations[v1alpha1.AnnotationRolling] != "" {
+			t.Errorf("bot %d is marked as on its way because of Lethe", i)
+		}
+	}
+	// A hand at the helper, and at the note of it, is put right with what was there.
+	hand := w.setOf(bots[2])
+	was := hand.DeepCopy()
+	hand.Spec.Template.Spec.InitContainers[0].Image = "evil.example/lethe:v1"
+	if err := w.cluster.Update(context.Background(), hand); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("put right", func() error {
+		if got := helperImage(w.setOf(bots[2])); got != testImage {
+			return fmt.Errorf("it is %s", got)
+		}
+		return nil
+	})
+	if now := w.setOf(bots[2]).Annotations[v1alpha1.AnnotationRendered]; now != was.Annotations[v1alpha1.AnnotationRendered] {
+		t.Errorf("the note was %s, and is %s", was.Annotations[v1alpha1.AnnotationRendered], now)
+	}
+}
+
+// slow plays pods that take some ticks until they are ready, and watches how many are not at a time.
+type slow struct {
+	mutex  sync.Mutex
+	seen   map[string]int // ticks, by name and generation
+	ticks  int
+	broken string // never ready
+}
+
+func (s *slow) unready(set *appsv1.StatefulSet) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if set.Name == s.broken {
+		return true
+	}
+	if helperImage(set) == testImage && set.Spec.Template.Spec.NodeSelector == nil {
+		return false
+	}
+	key := fmt.Sprint(set.Name, set.Generation)
+	s.seen[key]++
+	return s.seen[key] < s.ticks
+}
+
+// unreadyNow are the bots that are not ready, but for one.
+func (w *world) unreadyNow(bots []*v1alpha1.BotDeployment, but int) int {
+	w.t.Helper()
+	n := 0
+	for i, bot := range bots {
+		if set := w.setOf(bot); i != but && (set.Status.AvailableReplicas == 0 || set.Status.ObservedGeneration != set.Generation) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestRolloutIsPaced: what must restart bots because of Lethe, or of their Tenant, restarts one of 20 at a time. One that is broken
+// anyway neither counts nor holds anybody up, and who changes his own bot does not wait.
+func TestRolloutIsPaced(t *testing.T) {
+	for name, begin := range map[string]func(*world){
+		"a retired image": func(w *world) { w.upgrade(image2, testImage) },
+		"a Tenant's placement": func(w *world) {
+			tenant := makeTenant("paced", "paced")
+			edit(w, tenant, func(t *v1alpha1.Tenant) {
+				t.Spec.Placement = &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"example.com/pool": "bots"}}
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			bots := w.fleet("paced", 12)
+			s := &slow{seen: map[string]int{}, ticks: 4}
+			w.kcm.Unready = s.unready
+			broken := 7
+			s.broken = resources.BotName(bots[broken].Name)
+			edit(w, bots[broken], func(b *v1alpha1.BotDeployment) { b.Spec.Env = []v1alpha1.EnvVar{{Name: "A", Value: "b"}} })
+			w.becomes(bots[broken], "Ready=False")
+			w.calm()
+			begin(w)
+			most, own := 0, false
+			has := func(bot *v1alpha1.BotDeployment) bool {
+				set := w.setOf(bot)
+				return helperImage(set) != testImage || set.Spec.Template.Spec.NodeSelector != nil
+			}
+			w.eventually("everybody has it", func() error {
+				if !own {
+					most = max(most, w.unreadyNow(bots, broken))
+				}
+				var without []string
+				for _, bot := range bots {
+					if !has(bot) {
+						without = append(without, bot.Name)
+					}
+				}
+				if n := len(without); !own && n > 0 && n < 8 {
+					own = true // one of those that wait is changed by its owner, while another is on its way
+					last := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "paced", Name: without[n-1]}}
+					edit(w, last, func(b *v1alpha1.BotDeployment) { b.Spec.Image = "registry.example/bot:v2" })
+					w.soon("its own change is not held up", func() error {
+						if !has(last) {
+							return fmt.Errorf("it waits")
+						}
+						return nil
+					})
+					if w.setOf(last).Annotations[v1alpha1.AnnotationRolling] != "" {
+						t.Error("its own change counts as Lethe's")
+					}
+				}
+				if len(without) > 0 {
+					return fmt.Errorf("%v have not", without)
+				}
+				for i, bot := range bots {
+					if i == broken {
+						continue
+					}
+					if set := w.setOf(bot); set.Annotations[v1alpha1.AnnotationRolling] != "" {
+						return fmt.Errorf("%s is still marked", bot.Name)
+					}
+					if err := w.isNow(bot, "WorkloadReady=True/Running"); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if most != 1 || !own {
+				t.Errorf("%d were not ready at a time because of it, want 1; an own change was seen: %v", most, own)
+			}
+			w.calm()
+		})
+	}
+}
+
+// failingPod is the pod of a bot, whose image is not there.
+func (w *world) failingPod(bot *v1alpha1.BotDeployment) *corev1.Pod {
+	w.t.Helper()
+	set := w.setOf(bot)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: bot.Namespace, Name: resources.BotPodName(bot.Name),
+		Labels: set.Spec.Template.Labels, Annotations: set.Spec.Template.Annotations}, Spec: *set.Spec.Template.Spec.DeepCopy()}
+	pod.Labels[appsv1.ControllerRevisionHashLabelKey] = "revision"
+	pod.Spec.NodeName = "node"
+	if err := w.cluster.Create(context.Background(), pod); err != nil {
+		w.t.Fatal(err)
+	}
+	pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: resources.ContainerUnseal, State: corev1.ContainerState{
+		Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "rpc error: code = NotFound desc = not found"}}}}
+	if err := w.cluster.Status().Update(context.Background(), pod); err != nil {
+		w.t.Fatal(err)
+	}
+	return pod
+}
+
+// TestRolloutStops: three that were ready and fail end it, over a restart of the manager too. Those that wait say so, and when the
+// cause is gone it goes on by itself.
+func TestRolloutStops(t *testing.T) {
+	w := newWorld(t)
+	bots := w.fleet("stopped", 7)
+	var pods []*corev1.Pod
+	for _, bot := range bots {
+		pods = append(pods, w.failingPod(bot))
+	}
+	s := &slow{seen: map[string]int{}, ticks: 1 << 30}
+	w.kcm.Unready = s.unready
+	w.upgrade(image2, "*")
+	state := func() (taken []string, stopped int) {
+		for _, bot := range bots {
+			if helperImage(w.setOf(bot)) == image2 {
+				taken = append(taken, bot.Name)
+			}
+			if err := w.get(bot); err != nil {
+				w.t.Fatal(err)
+			}
+			if c := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionWorkloadReady); c != nil && c.Reason == "UpdateStopped" {
+				stopped++
+				if err := w.isNow(bot, "Ready=True"); err != nil {
+					w.t.Error(err)
+				}
+			}
+		}
+		return taken, stopped
+	}
+	isStopped := func() error {
+		if taken, stopped := state(); len(taken) != 3 || stopped != len(bots)-3 {
+			return fmt.Errorf("%v have it, %d say that it is stopped", taken, stopped)
+		}
+		return nil
+	}
+	w.eventually("three fail, and it stops", isStopped)
+	w.calm()
+	first, _ := state()
+	w.soon("an event", func() error {
+		events := &corev1.EventList{}
+		if err := w.admin.List(context.Background(), events, client.InNamespace("stopped")); err != nil {
+			return err
+		}
+		n := 0
+		for i := range events.Items {
+			if events.Items[i].Reason == ReasonRolloutStopped {
+				n++
+			}
+		}
+		if n != 1 {
+			return fmt.Errorf("%d events", n)
+		}
+		return nil
+	})
+	w.restart()
+	w.calm()
+	if err := isStopped(); err != nil {
+		t.Errorf("after a restart %v", err)
+	}
+	if again, _ := state(); fmt.Sprint(again) != fmt.Sprint(first) {
+		t.Errorf("after a restart %v have it, before it %v", again, first)
+	}
+	// The cause is gone.
+	s.mutex.Lock()
+	s.ticks = 1
+	s.mutex.Unlock()
+	for _, pod := range pods {
+		if err := w.cluster.Delete(context.Background(), pod, client.GracePeriodSeconds(0)); err != nil && !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+	}
+	begun := time.Now()
+	w.eventually("it goes on", func() error {
+		if taken, stopped := state(); len(taken) != len(bots) || stopped > 0 {
+			return fmt.Errorf("%v have it, %d say that it is stopped", taken, stopped)
+		}
+		for _, bot := range bots {
+			if w.setOf(bot).Annotations[v1alpha1.AnnotationRolling] != "" {
+				return fmt.Errorf("%s is marked", bot.Name)
+			}
+		}
+		return nil
+	})
+	t.Logf("it went on within %s", time.Since(begun))
+}
+
+// TestRolloutHealsAfterACrash: whatever write the manager dies at, the next one goes on: everybody gets it, one at a time.
+func TestRolloutHealsAfterACrash(t *testing.T) {
+	w := newWorld(t)
+	bots := w.fleet("crashed", 3)
+	s := &slow{seen: map[string]int{}, ticks: 2}
+	w.kcm.Unready = s.unready
+	images := []string{image2, image3}
+	for cut := int64(1); ; cut++ {
+		died := false
+		for _, after := range []bool{false, true} {
+			image := images[0]
+			images[0], images[1] = images[1], images[0]
+			w.stop()
+			w.image, w.retired = image, []string{"*"}
+			w.start(&wire{cutAt: cut, after: after})
+			w.eventually(fmt.Sprintf("cut at %d, after %v", cut, after), func() error {
+				if w.wire.isDead() {
+					died = true
+					w.restart()
+				}
+				if n := w.unreadyNow(bots, -1); n > 1 {
+					w.t.Errorf("cut at %d, after %v: %d are not ready", cut, after, n)
+				}
+				for _, bot := range bots {
+					if set := w.setOf(bot); helperImage(set) != image || set.Annotations[v1alpha1.AnnotationRolling] != "" {
+						return fmt.Errorf("%s has %s, mark %q", bot.Name, helperImage(set), set.Annotations[v1alpha1.AnnotationRolling])
+					}
+					if err := w.isNow(bot, "WorkloadReady=True/Running"); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			w.calm()
+		}
+		if !died {
+			if cut < 6 {
+				t.Errorf("only %d writes were cut", cut-1)
+			}
+			return
+		}
+	}
+}

@@ -11,6 +11,7 @@ ROWS ?= 1000000
 UNKNOWN ?= 20000000
 # The engine that swept one dataset after the other: bench-sweep measures it in the same run.
 BEFORE ?= a91d60e
+BOTS ?= 30
 PODS ?= 8
 UPDATES ?= 10000
 VICTIMS ?= 20
@@ -116,6 +117,10 @@ bench-sweep: prepare ## A sweep of ROWS rows against one raw DELETE in the same 
 .PHONY: bench-attack
 bench-attack: ## One tenant's worst, against VICTIMS others on a real node (as root; PODS=8, UPDATES=10000, VICTIMS=20)
 	@go run ./test/bench/attack -pods $(PODS) -updates $(UPDATES) -victims $(VICTIMS)
+
+.PHONY: bench-upgrade
+bench-upgrade: ## What a new Lethe, and a change that must restart them, does to BOTS bots on a real node (as root; BOTS=30)
+	@go run ./test/bench/upgrade -bots $(BOTS)
 
 ##@ Generated and packed
 

@@ -108,3 +108,12 @@ func (s *Stage) LoadImage(ctx context.Context, name string) (string, error) {
 	}
 	return full, nil
 }
+
+// TagLethe gives the image of Lethe on the node another tag beside its own, as a registry would have the same bits under two.
+func (s *Stage) TagLethe(ctx context.Context, tag string) (string, error) {
+	const registry = "docker.io/library/"
+	if _, err := s.cluster(ctx, "ctr", "--name", s.Cluster, "--", "images", "tag", "--force", registry+letheImage+":build", registry+letheImage+":"+tag); err != nil {
+		return "", fmt.Errorf("name image %s:%s: %w", letheImage, tag, err)
+	}
+	return letheImage + ":" + tag, nil
+}

@@ -202,7 +202,8 @@ func newManager(ctx context.Context, o options) (ctrl.Manager, error) {
 	if err := mgr.Add(controllers.WatchAPIServers(mgr.GetAPIReader(), o.settings)); err != nil {
 		return nil, fmt.Errorf("watch the API server's addresses: %w", err)
 	}
-	err = controllers.Setup(ctx, mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, PolicyKinds: kinds, Changes: changes, Rollout: o.rollout, Metrics: metrics.Registry})
+	err = controllers.Setup(ctx, mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, PolicyKinds: kinds, Changes: changes, Rollout: o.rollout, Metrics: metrics.Registry,
+		DNS: controllers.NewDNSCheck(o.settings, mgr.GetAPIReader(), mgr.GetClient())})
 	if err != nil {
 		return nil, err
 	}

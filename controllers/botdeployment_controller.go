@@ -53,6 +53,8 @@ type BotDeploymentReconciler struct {
 
 	// Doubts is told when the keyserver does not find a Tenant's keys as they were.
 	Doubts *keyDoubts
+	// DNS knows whether the walls let bots reach what answers DNS.
+	DNS *DNSCheck
 
 	stored answers[storedCredentials]
 	begun  answers[struct{}]
@@ -161,6 +163,16 @@ func (r *BotDeploymentReconciler) ensureIsolation(ctx context.Context, s *botSco
 			Message: fmt.Sprintf("%s asks for more than the Tenant's egressCeiling lets through; only what lies within is open. Narrow it, or have the Tenant's egressCeiling widened.",
 				strings.Join(beyond, ", "))}})
 	}
+	if refused := r.Settings.RefusedAnnotations(s.bot); len(refused) > 0 {
+		s.observed.Isolated = false
+		s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonAnnotationNotAllowed, Stalled: true,
+			Message: fmt.Sprintf("spec.podAnnotations[%s] is not one that this installation lets bots have, and is left out. Take it out of the spec, or have it allowed (chart: pods.botAnnotations).",
+				strings.Join(refused, ", "))}})
+	}
+	if closed := r.DNS.Closed(); closed != "" && resources.HasDNS(r.Settings, s.bot, s.tenant) && !resources.IsSuspended(s.bot, s.tenant) {
+		s.observed.Isolated = false
+		s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonDNSOutOfReach, Message: "The bot cannot look up names: " + closed}})
+	}
 	// Stopping a bot needs nobody's leave.
 	if err := errForeign(s.tenant); err != nil && !resources.IsSuspended(s.bot, s.tenant) {
 		s.observed.Isolated = false
@@ -191,6 +203,10 @@ func (r *BotDeploymentReconciler) findKeyserver(ctx context.Context, s *botScope
 const (
 	// ReasonEgressBeyondCeiling: the bot asks for more than its Tenant's egressCeiling lets through.
 	ReasonEgressBeyondCeiling = "EgressBeyondCeiling"
+	// ReasonAnnotationNotAllowed: the bot asks for an annotation that the installation does not let bots have.
+	ReasonAnnotationNotAllowed = "AnnotationNotAllowed"
+	// ReasonDNSOutOfReach: the walls, as the installation's settings make them, lie between bots and the cluster's DNS.
+	ReasonDNSOutOfReach = "DNSOutOfReach"
 	// ReasonKeyserverAddressUnknown: a bot without DNS cannot be told where the keyserver is.
 	ReasonKeyserverAddressUnknown = "KeyserverAddressUnknown"
 )

@@ -31,7 +31,11 @@ import (
 // SetupWithManager wakes a bot for its own changes, for those of its children, and for what its Tenant decides for it.
 func (r *BotDeploymentReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
 	m := botMapper{cache: mgr.GetCache()}
-	err := ctrl.NewControllerManagedBy(mgr).
+	bots := ctrl.NewControllerManagedBy(mgr)
+	if r.DNS != nil {
+		bots.WatchesRawSource(source.Channel(r.DNS.events, &handler.EnqueueRequestForObject{}))
+	}
+	err := bots.
 		For(&v1alpha1.BotDeployment{}, builder.WithPredicates(ownChange())).
 		Owns(&corev1.ServiceAccount{}, builder.WithPredicates(childChange())).
 		Owns(&networkingv1.NetworkPolicy{}, builder.WithPredicates(childChange())).
@@ -135,7 +139,7 @@ func decisionsChange() predicate.Predicate {
 			isInUse(old) != isInUse(now) || !equality.Semantic.DeepEqual(old.Spec.Placement, now.Spec.Placement) ||
 			(errForeign(old) == nil) != (errForeign(now) == nil) ||
 			!equality.Semantic.DeepEqual(old.Spec.EgressCeiling, now.Spec.EgressCeiling) || (len(old.Spec.Egress) == 0) != (len(now.Spec.Egress) == 0) ||
-			old.Spec.UserNamespaces != now.Spec.UserNamespaces || isUIDRangeTaken(old) != isUIDRangeTaken(now) ||
+			!equality.Semantic.DeepEqual(old.Spec.ImagePullSecrets, now.Spec.ImagePullSecrets) || old.Spec.UserNamespaces != now.Spec.UserNamespaces || isUIDRangeTaken(old) != isUIDRangeTaken(now) ||
 			!equality.Semantic.DeepEqual(old.Status.UIDRange, now.Status.UIDRange) ||
 			!equality.Semantic.DeepEqual(old.Status.Namespaces, now.Status.Namespaces)
 	})

@@ -107,6 +107,9 @@ func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScop
 			return 0, explain(v1alpha1.ConditionWorkloadReady, err)
 		}
 	}
+	if status.IsPull(w.Reason) {
+		r.explainPull(ctx, s, &w)
+	}
 	left := time.Duration(s.bot.Spec.Rollout.ProgressDeadlineSeconds)*time.Second - s.now.Sub(s.unreadySince(o))
 	w.Overdue = left <= 0 || wasOverdue(s.bot)
 	s.observed.Workload = &w

@@ -43,6 +43,7 @@ type storeKeys struct {
 	answer  *protocol.CredentialsResponse
 	asked   []string
 	revoked []string
+	pulls   protocol.PullSecretsResponse
 }
 
 func (k *storeKeys) Tenant(context.Context, protocol.ObjectRef) (protocol.TenantResponse, error) {
@@ -63,6 +64,12 @@ func (k *storeKeys) Credentials(_ context.Context, o protocol.ObjectRef) (protoc
 		Secret: resources.CredentialsName(o.Name, "0123456789abcdef"),
 		Items:  []protocol.CredentialResult{{Name: "password", Reason: protocol.ReasonStored, Version: 1}},
 	}, nil
+}
+
+func (k *storeKeys) PullSecrets(context.Context, protocol.ObjectRef) (protocol.PullSecretsResponse, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.pulls, k.err
 }
 
 func (k *storeKeys) Revoke(_ context.Context, o protocol.ObjectRef) error {
@@ -345,6 +352,27 @@ func (b *storeBench) pod(job *batchv1.Job, message string) {
 		State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: message}},
 	}}
 	b.must(b.cluster.Status().Update(b.Context(), pod))
+}
+
+// waitingPod makes the pod of a Job, which waits for its image.
+func (b *storeBench) waitingPod(job *batchv1.Job, reason string) *corev1.Pod {
+	b.Helper()
+	b.read(job)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: job.Namespace, Name: job.Name + "-waits", Labels: job.Spec.Template.Labels,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job"))},
+		},
+		Spec: *job.Spec.Template.Spec.DeepCopy(),
+	}
+	pod.Spec.PriorityClassName = "" // the class is the installation's
+	b.must(b.cluster.Create(b.Context(), pod))
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+		Name: resources.ContainerSweeper, Image: pod.Spec.Containers[0].Image, ImageID: "",
+		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}},
+	}}
+	b.must(b.cluster.Status().Update(b.Context(), pod))
+	return pod
 }
 
 // told is a report of a Job's plan: every rule of every dataset measured and nothing overdue, unless edit says otherwise.

@@ -68,9 +68,10 @@ type storeScope struct {
 	encoded []byte
 
 	credentials status.Verdict
-	retried     bool          // what is wrong with them comes right by itself
-	jobs        []batchv1.Job // of this store, oldest first
-	swept       []sweptJob    // whose reports this pass has read
+	retried     bool            // what is wrong with them comes right by itself
+	jobs        []batchv1.Job   // of this store, oldest first
+	swept       []sweptJob      // whose reports this pass has read
+	unstarted   *status.Problem // why a sweep's pod does not run
 }
 
 // Reconcile brings one DataStore to what its spec, the policies and the tenants ask.
@@ -90,7 +91,7 @@ func (r *DataStoreReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 
 	s := &storeScope{store: store, status: *store.Status.DeepCopy(), now: r.Clock.Now(), credentials: storedBefore(store)}
 	wait, err := runPhases(ctx, s, []phase[*storeScope]{
-		r.compile, r.ensureFinalizer, r.ensureCredentials, r.ensureIsolation, r.ensurePlan, r.readReports, r.ensureCatchUp, r.cleanPlans,
+		r.compile, r.ensureFinalizer, r.ensureCredentials, r.ensureIsolation, r.ensurePlan, r.readReports, r.lookAtSweep, r.ensureCatchUp, r.cleanPlans,
 	})
 	wait = sooner(wait, s.nextLook())
 	writeErr := r.writeStatus(ctx, s, err)

@@ -20,6 +20,7 @@ func (r *DataStoreReconciler) writeStatus(ctx context.Context, s *storeScope, st
 		Now: s.now, Refusal: s.refusal, Credentials: s.credentials, Result: s.result, Content: s.content,
 		Measured: s.status, StaleAfter: staleAfter, Retried: s.retried,
 	}
+	observed.Problem = s.unstarted
 	if p := problemIn(stopped); p != nil && s.refusal == nil {
 		if p.quiet {
 			return nil

@@ -35,7 +35,9 @@ type keyserverDouble struct {
 	ranges  map[string]protocol.UIDRange // by the Tenant's UID
 	fixed   *protocol.UIDRange           // the range to answer with, whoever asks
 	closed  map[string]chan struct{}     // by namespace: calls that wait
-	waiting int
+	// pullSecrets are names to look for; the keyserver reads them out of the objects.
+	pullSecrets []string
+	waiting     int
 }
 
 // lastRange counts as the keyserver does: upwards, and never back.
@@ -106,6 +108,28 @@ func (k *keyserverDouble) Revoke(_ context.Context, ref protocol.ObjectRef) erro
 	}
 	k.revoked[ref.UID] = true
 	return nil
+}
+
+func (k *keyserverDouble) PullSecrets(ctx context.Context, ref protocol.ObjectRef) (protocol.PullSecretsResponse, error) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	if k.down != nil {
+		return protocol.PullSecretsResponse{}, k.down
+	}
+	var answer protocol.PullSecretsResponse
+	for _, name := range k.pullSecrets {
+		secret := &corev1.Secret{}
+		err := k.asKeyserver.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: name}, secret)
+		switch {
+		case apierrors.IsNotFound(err):
+			answer.Missing = append(answer.Missing, name)
+		case err != nil:
+			return protocol.PullSecretsResponse{}, err
+		case secret.Type != corev1.SecretTypeDockerConfigJson:
+			answer.Unusable = append(answer.Unusable, name)
+		}
+	}
+	return answer, nil
 }
 
 func (k *keyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRef) (protocol.CredentialsResponse, error) {

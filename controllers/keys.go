@@ -23,6 +23,8 @@ type Keys interface {
 	Credentials(ctx context.Context, object protocol.ObjectRef) (protocol.CredentialsResponse, error)
 	// Revoke destroys the keys of an object that is going away. Repeating it is harmless.
 	Revoke(ctx context.Context, object protocol.ObjectRef) error
+	// PullSecrets says which of the Secrets that an object's images are to be pulled with are of no use.
+	PullSecrets(ctx context.Context, object protocol.ObjectRef) (protocol.PullSecretsResponse, error)
 }
 
 // ReasonKeyserverUnavailable: the keyserver could not be reached.

@@ -53,7 +53,7 @@ func newFleet(mgr ctrl.Manager, others ...prometheus.Collector) fleet {
 }
 
 func fleetParts(cache client.Reader, others ...prometheus.Collector) []prometheus.Collector {
-	return append([]prometheus.Collector{objectCollector{cache}, pausesTotal, pausedNow, orphansRemoved, orphansLeft}, others...)
+	return append([]prometheus.Collector{objectCollector{cache}, pausesTotal, pausedNow, orphansRemoved, orphansLeft, dnsAnswers}, others...)
 }
 
 // Describe is for Prometheus.

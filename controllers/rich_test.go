@@ -15,7 +15,11 @@ func richTenant(name string, namespaces ...string) *v1alpha1.Tenant {
 	tenant.Spec.State = v1alpha1.TenantActive
 	tenant.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: name + "-1"}}
 	tenant.Spec.Quota = &v1alpha1.TenantQuota{Bots: &bots, Stores: &stores, Pods: &pods, CPU: quantityOf("3"), Memory: quantityOf("5Gi"), Storage: quantityOf("20Gi")}
-	tenant.Spec.Placement = &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"topology.kubernetes.io/region": "eu"}}
+	tenant.Spec.Placement = &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"topology.kubernetes.io/region": "eu"},
+		Tolerations:      []v1alpha1.Toleration{{Key: "example.com/pool", Operator: corev1.TolerationOpEqual, Value: "bots", Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptrTo(int64(60))}},
+		RuntimeClassName: "sandboxed", PriorityClassName: "customers",
+		TopologySpread: []v1alpha1.TopologySpread{{TopologyKey: "topology.kubernetes.io/zone", MaxSkew: 2, WhenUnsatisfiable: corev1.DoNotSchedule}}}
+	tenant.Spec.ImagePullSecrets = []v1alpha1.ImagePullSecret{{Name: "tenant-registry"}}
 	tenant.Spec.Egress = []v1alpha1.EgressRule{{CIDR: "10.20.0.0/16", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: 5432}, {Protocol: "UDP", Port: 53}}}}
 	tenant.Spec.Access = []v1alpha1.TenantAccess{{Group: name + ":readers", Role: v1alpha1.AccessView}, {Group: name + ":makers", Role: v1alpha1.AccessOperate}}
 	return tenant
@@ -26,6 +30,7 @@ func richBot(namespace, name string) *v1alpha1.BotDeployment {
 	bot := makeBot(namespace, name)
 	class := "fast"
 	bot.Spec.ImagePullPolicy = corev1.PullIfNotPresent
+	bot.Spec.ImagePullSecrets = []v1alpha1.ImagePullSecret{{Name: "bot-registry"}}
 	bot.Spec.Command = []string{"/bot", "$(HOME)"}
 	bot.Spec.Args = []string{"--name", "$$x"}
 	bot.Spec.Env = []v1alpha1.EnvVar{{Name: "GREETING", Value: "hello $(USER)"}}

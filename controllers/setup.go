@@ -57,6 +57,8 @@ type Options struct {
 	Metrics prometheus.Registerer
 	// Changes counts what tenants write, as ManagerOptions was given it. Left out, nobody's changes are paused.
 	Changes *Changes
+	// DNS finds out whether bots reach what answers DNS. Left out, nobody looks.
+	DNS *DNSCheck
 	// Clock. Defaults to the real one.
 	Clock clock.PassiveClock
 	// OrphansEvery is between two looks for what has no owner any more, OrphansAfter how long garbage collection is given when an
@@ -117,6 +119,12 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 			return fmt.Errorf("add the counting of changes: %w", err)
 		}
 	}
+	if o.DNS != nil {
+		o.DNS.Recorder = recorder
+		if err := mgr.Add(o.DNS); err != nil {
+			return fmt.Errorf("add the check of DNS: %w", err)
+		}
+	}
 	doubts := newKeyDoubts()
 	reconcilers := []interface {
 		SetupWithManager(ctrl.Manager, controller.Options) error
@@ -124,7 +132,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Foreign: foreign, KeysNamespace: o.KeysNamespace,
 			Orphans: sweep, Doubts: doubts},
 		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle, Grace: o.Grace, Orphans: sweep,
-			Doubts: doubts, Pace: NewPacer(writer.Client, o.Rollout)},
+			Doubts: doubts, DNS: o.DNS, Pace: NewPacer(writer.Client, o.Rollout)},
 		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Grace: o.Grace, Orphans: sweep, Doubts: doubts},
 		&DataRetentionPolicyReconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
 	}

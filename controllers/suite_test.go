@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -36,7 +39,18 @@ func TestMain(m *testing.M) {
 	}
 	ctrl.SetLogger(log)
 	klog.SetLogger(log)
-	code := env.Main(m, func(e *env.Env) { testEnv = e })
+	code := env.Main(m, func(e *env.Env) {
+		testEnv = e
+		for _, class := range []client.Object{ // that richTenant names
+			&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "sandboxed"}, Handler: "runsc"},
+			&schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "customers"}, Value: 1000},
+		} {
+			if err := e.Client.Create(context.Background(), class); err != nil {
+				fmt.Fprintln(os.Stderr, "make the classes of tests:", err)
+				os.Exit(1)
+			}
+		}
+	})
 	if panics := counted("controller_runtime_reconcile_panics_total", ""); panics > 0 {
 		fmt.Fprintln(os.Stderr, "reconcilers panicked, and controller-runtime recovered:", panics)
 		code = 1
@@ -52,6 +66,8 @@ const testImage = "registry.example/lethe:v1"
 func testSettings() resources.Settings {
 	s := resources.DefaultSettings()
 	s.Image = testImage
+	s.ImagePullSecrets = []string{"installation-registry"}
+	s.BotAnnotations = []string{"example.com/*"}
 	return s
 }
 
@@ -71,6 +87,7 @@ type world struct {
 	budget  int64              // of bytes that a tenant may write
 	image   string             // of Lethe; empty: testImage
 	retired []string           // images of Lethe
+	dns     *DNSCheck          // nil: nobody looks
 	// addresses are those of the keyserver's Service.
 	addresses string
 
@@ -126,9 +143,12 @@ func (w *world) start(cut *wire) {
 		settings.Image = w.image
 	}
 	settings.RetiredImages = w.retired
+	if w.dns != nil {
+		w.dns.Live, w.dns.Bots = mgr.GetAPIReader(), mgr.GetClient()
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := Setup(ctx, mgr, Options{Settings: settings, Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Grace: w.grace, Clock: w.clock, Pace: w.pace,
-		Changes: changes, OrphansEvery: w.every, OrphansAfter: orphansSoon}); err != nil {
+		Changes: changes, OrphansEvery: w.every, OrphansAfter: orphansSoon, DNS: w.dns}); err != nil {
 		w.t.Fatal(err)
 	}
 	ended := make(chan error, 1)

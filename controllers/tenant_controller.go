@@ -102,7 +102,7 @@ func (r *TenantReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ c
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	phases := []phase[*tenantScope]{
-		r.ensureFinalizer, r.settleDoubt, r.observeUse, r.observeVolumes, r.observeForeign, r.observeClaims, r.ensureNamespaces, r.ensureBindings, r.ensureIsolation, r.releaseDropped, r.ensureKeys,
+		r.ensureFinalizer, r.settleDoubt, r.observeUse, r.observeVolumes, r.observeForeign, r.observeClaims, r.checkClasses, r.ensureNamespaces, r.ensureBindings, r.ensureIsolation, r.releaseDropped, r.ensureKeys,
 	}
 	if !tenant.DeletionTimestamp.IsZero() {
 		if !hasFinalizer(tenant) {

@@ -304,6 +304,20 @@ type BotDeploymentSpec struct {
 	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
 
+	// imagePullSecrets are the names of Secrets of the bot's namespace that the image may be pulled with. Lethe does not copy them. Those
+	// of the Tenant, and of the installation, come after them.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	ImagePullSecrets []ImagePullSecret `json:"imagePullSecrets,omitempty"`
+
+	// podAnnotations are put on the bot's pod. Each must be one that the installation allows (chart: pods.botAnnotations). No secrets here.
+	// +optional
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=8
+	PodAnnotations map[string]string `json:"podAnnotations,omitempty"`
+
 	// command replaces the image's entry point. $(VAR) is not expanded.
 	// +optional
 	// +listType=atomic

@@ -106,3 +106,14 @@ type EgressRule struct {
 	// +kubebuilder:validation:MaxItems=16
 	Ports []EgressPort `json:"ports,omitempty"`
 }
+
+// ImagePullSecret names a Secret of the pod's namespace, of the type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg.
+//
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Secret (the value is not repeated here)",fieldPath=".name"
+type ImagePullSecret struct {
+	// name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}

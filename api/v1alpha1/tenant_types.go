@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -135,13 +136,103 @@ type TenantQuota struct {
 	Storage *resource.Quantity `json:"storage,omitempty"`
 }
 
-// TenantPlacement says where a tenant's pods may run.
+// Toleration lets a tenant's pods onto nodes that a taint keeps others off. There is none that tolerates every taint: a key is needed.
+//
+// +kubebuilder:validation:XValidation:rule="self.key.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be the key of a taint such as example.com/pool (the value is not repeated here)",fieldPath=".key"
+// +kubebuilder:validation:XValidation:rule="!has(self.value) || self.value.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",message="must be the value of a taint: letters, digits, dashes, dots and underscores (the value is not repeated here)",fieldPath=".value"
+// +kubebuilder:validation:XValidation:rule="!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value.size() == 0",message="must be left out where operator is Exists, which takes every value",fieldPath=".value"
+// +kubebuilder:validation:XValidation:rule="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",message="needs effect NoExecute: nothing else takes a pod off its node",fieldPath=".tolerationSeconds"
+type Toleration struct {
+	// key of the taint.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key,omitempty"`
+
+	// operator is Equal for one value, which is meant when it is left out, or Exists for every value of the key.
+	// +optional
+	// +kubebuilder:validation:Enum=Equal;Exists
+	Operator corev1.TolerationOperator `json:"operator,omitempty"`
+
+	// value of the taint, for operator Equal. Left out, the empty one.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Value string `json:"value,omitempty"`
+
+	// effect of the taint. Left out, every effect.
+	// +optional
+	// +kubebuilder:validation:Enum=NoSchedule;PreferNoSchedule;NoExecute
+	Effect corev1.TaintEffect `json:"effect,omitempty"`
+
+	// tolerationSeconds that a pod stays on a node once it has the taint, for effect NoExecute. Left out, for ever.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=604800
+	TolerationSeconds *int64 `json:"tolerationSeconds,omitempty"`
+}
+
+// TopologySpread spreads a tenant's bots over nodes or zones. It counts the bots of one namespace.
+//
+// +kubebuilder:validation:XValidation:rule="self.topologyKey.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be the key of a node's label such as topology.kubernetes.io/zone (the value is not repeated here)",fieldPath=".topologyKey"
+type TopologySpread struct {
+	// topologyKey is the node's label by which nodes are told apart, for example topology.kubernetes.io/zone or kubernetes.io/hostname.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	TopologyKey string `json:"topologyKey,omitempty"`
+
+	// maxSkew is how many more bots there may be in one place than in another. Left out, 1.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	MaxSkew int32 `json:"maxSkew,omitempty"`
+
+	// whenUnsatisfiable says what becomes of a bot that would break it: ScheduleAnyway, which is meant when it is left out, or
+	// DoNotSchedule, with which it waits.
+	// +optional
+	// +kubebuilder:validation:Enum=ScheduleAnyway;DoNotSchedule
+	WhenUnsatisfiable corev1.UnsatisfiableConstraintAction `json:"whenUnsatisfiable,omitempty"`
+}
+
+// TenantPlacement says where a tenant's pods may run, and under what.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.nodeSelector) || has(self.tolerations) || has(self.runtimeClassName) || has(self.priorityClassName) || has(self.topologySpread)",message="says nothing: set one of nodeSelector, tolerations, runtimeClassName, priorityClassName and topologySpread, or leave it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.runtimeClassName) || self.runtimeClassName.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a RuntimeClass (the value is not repeated here)",fieldPath=".runtimeClassName"
+// +kubebuilder:validation:XValidation:rule="!has(self.priorityClassName) || self.priorityClassName.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a PriorityClass (the value is not repeated here)",fieldPath=".priorityClassName"
+// +kubebuilder:validation:XValidation:rule="!has(self.priorityClassName) || !self.priorityClassName.matches('^(system|lethe)-')",message="is one of Kubernetes' own or of Lethe's, which bots do not get: they would push out what the cluster stands on, or be counted by no quota",fieldPath=".priorityClassName"
 type TenantPlacement struct {
 	// nodeSelector that every pod of the tenant gets, for example topology.kubernetes.io/region: eu-central-1.
-	// +required
+	// +optional
 	// +kubebuilder:validation:MinProperties=1
 	// +kubebuilder:validation:MaxProperties=8
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+
+	// tolerations that every pod of the tenant gets.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Tolerations []Toleration `json:"tolerations,omitempty"`
+
+	// runtimeClassName that every pod of the tenant runs under, for example one of gVisor's or of Kata's.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	RuntimeClassName string `json:"runtimeClassName,omitempty"`
+
+	// priorityClassName of the tenant's bots. Sweeps keep Lethe's own, which no quota counts.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	PriorityClassName string `json:"priorityClassName,omitempty"`
+
+	// topologySpread of the tenant's bots. A sweep is alone.
+	// +optional
+	// +listType=map
+	// +listMapKey=topologyKey
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=4
+	TopologySpread []TopologySpread `json:"topologySpread,omitempty"`
 }
 
 // TenantAccess gives a group a role in all namespaces of the tenant.
@@ -303,6 +394,14 @@ type TenantSpec struct {
 	// placement of the tenant's pods. Left out, they run on any node.
 	// +optional
 	Placement *TenantPlacement `json:"placement,omitempty"`
+
+	// imagePullSecrets are the names of Secrets that images of the tenant's bots, and of Lethe's helper and sweeper, may be pulled
+	// with. Each is in the pod's own namespace: Lethe neither copies nor reads them into a pod. Those of bots come before them.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	ImagePullSecrets []ImagePullSecret `json:"imagePullSecrets,omitempty"`
 
 	// userNamespaces runs each bot in a Linux user namespace of its own, a wall against escapes from the container.
 	// Defaults to Disabled. Enabled needs nodes whose kernel, runtime and kubelet have them; on any other a bot does not

@@ -217,13 +217,17 @@ func (i *installation) startKeyserver() {
 	i.keys.Store(keys)
 }
 
-// Tenant, Credentials and Revoke ask the keyserver that runs now, as its Service does.
+// Tenant, Credentials, PullSecrets and Revoke ask the keyserver that runs now, as its Service does.
 func (i *installation) Tenant(ctx context.Context, tenant protocol.ObjectRef) (protocol.TenantResponse, error) {
 	return i.keys.Load().Tenant(ctx, tenant)
 }
 
 func (i *installation) Credentials(ctx context.Context, object protocol.ObjectRef) (protocol.CredentialsResponse, error) {
 	return i.keys.Load().Credentials(ctx, object)
+}
+
+func (i *installation) PullSecrets(ctx context.Context, object protocol.ObjectRef) (protocol.PullSecretsResponse, error) {
+	return i.keys.Load().PullSecrets(ctx, object)
 }
 
 func (i *installation) Revoke(ctx context.Context, object protocol.ObjectRef) error {

@@ -33,7 +33,7 @@ func run(config, chart string) error {
 		braces   bool // it may hold {{, which convert escapes
 	}{
 		{"crd/bases", "templates/crds", keepCRD, false},
-		{"rbac", "templates/rbac", withNamespaces, false},
+		{"rbac", "templates/rbac", withRBAC, false},
 		{"admission", "templates/admission", withNamespaces, false},
 		{"guard", "templates/guard", withNamespaces, false},
 		{"flowcontrol", "templates/flowcontrol", withShares, false},
@@ -153,6 +153,28 @@ func withKinds(content string) (string, error) {
 	return strings.Replace(content, block[0], loop, 1), nil
 }
 
+// withRBAC gives the programs' accounts the annotations by which clouds know them, and makes what is added to Kubernetes' own roles optional.
+func withRBAC(content string) (string, error) {
+	converted, err := withNamespaces(content)
+	if err != nil {
+		return "", err
+	}
+	if strings.Contains(converted, "rbac.authorization.k8s.io/aggregate-to-") {
+		return "{{- if .Values.rbac.aggregate }}\n" + converted + "{{- end }}\n", nil
+	}
+	if !strings.Contains(converted, "\nkind: ServiceAccount\nmetadata:") {
+		return converted, nil
+	}
+	for _, program := range []string{"manager", "keyserver"} {
+		label := "    app.kubernetes.io/component: " + program + "\n"
+		if strings.Count(converted, label) != 1 {
+			return "", fmt.Errorf("want one ServiceAccount of the %s", program)
+		}
+		converted = strings.Replace(converted, label, label+"  {{- with .Values."+program+".serviceAccount.annotations }}\n  annotations:\n    {{- toYaml . | nindent 4 }}\n  {{- end }}\n", 1)
+	}
+	return converted, nil
+}
+
 func withNamespaces(content string) (string, error) {
 	const release, keys = "{{ .Release.Namespace }}", "{{ .Values.keysNamespace }}"
 	content, err := withKinds(content)
@@ -164,6 +186,8 @@ func withNamespaces(content string) (string, error) {
 		"namespace: lethe-keys\n", "namespace: "+keys+"\n",
 		"system:serviceaccount:lethe-system:", "system:serviceaccount:"+release+":",
 		"== 'lethe-system'", "== '"+release+"'",
+		"namespace: kube-system\n", "namespace: {{ .Values.dns.namespace }}\n",
+		`expression: "[]" # pods.botAnnotations`, "expression: {{ toJson .Values.pods.botAnnotations | quote }}",
 		"resourceNames: [lethe-system, lethe-keys]", "resourceNames: [\""+release+"\", \""+keys+"\"]",
 	).Replace(content)
 	for _, line := range strings.Split(converted, "\n") {

@@ -137,6 +137,13 @@ func (c *Client) Revoke(ctx context.Context, object protocol.ObjectRef) error {
 	return c.call(ctx, protocol.PathRevoke, protocol.RevokeRequest{Object: object}, &struct{}{})
 }
 
+// PullSecrets says which of the Secrets that an object's images are to be pulled with are of no use.
+func (c *Client) PullSecrets(ctx context.Context, object protocol.ObjectRef) (protocol.PullSecretsResponse, error) {
+	var resp protocol.PullSecretsResponse
+	err := c.call(ctx, protocol.PathPullSecrets, protocol.PullSecretsRequest{Object: object}, &resp)
+	return resp, err
+}
+
 // call posts a request and reads the answer. Neither body is ever part of an error.
 func (c *Client) call(ctx context.Context, path string, req, into any) error {
 	_, err := c.callAs(ctx, path, req, into)

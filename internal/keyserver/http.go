@@ -161,6 +161,8 @@ func describe(req any) string {
 		return refString(r.Object)
 	case *protocol.RevokeRequest:
 		return refString(r.Object)
+	case *protocol.PullSecretsRequest:
+		return refString(r.Object)
 	}
 	return ""
 }

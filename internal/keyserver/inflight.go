@@ -19,9 +19,9 @@ var (
 	// A hundred handshakes take some 3 % of a processor; a node that comes back with 250 pods has them served by two replicas in a second.
 	CallLimits = doors.Limits{Strangers: 256, PerSource: 192, Known: 192, PerName: 32, Reserved: 64,
 		Starts: doors.Pace{PerSecond: 100, Burst: 200}, Waiting: 768, WaitingPerSource: 512, Wire: 32 << 10}
-	// CallRules are what may be said there: six small calls.
+	// CallRules are what may be said there: seven small calls.
 	CallRules = doors.Rules{Method: http.MethodPost, Body: maxBody, Head: 8 << 10, Paths: []string{protocol.PathTenant,
-		protocol.PathCredentials, protocol.PathRevoke, protocol.PathUnseal, protocol.PathLease, protocol.PathRelease}}
+		protocol.PathCredentials, protocol.PathRevoke, protocol.PathPullSecrets, protocol.PathUnseal, protocol.PathLease, protocol.PathRelease}}
 
 	// strangerLimits are for finding out whose a token is, names being addresses. Each costs a question to the API server.
 	strangerLimits = doors.QueueLimits{Places: 32, PerName: 16, Waiting: 256, WaitingPerName: 128}

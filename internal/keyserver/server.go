@@ -151,6 +151,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("POST "+protocol.PathTenant, handle(s, protocol.PathTenant, s.inFlight.manager, s.forManager, s.tenant))
 	mux.Handle("POST "+protocol.PathCredentials, handle(s, protocol.PathCredentials, s.inFlight.manager, s.forManager, s.credentials))
 	mux.Handle("POST "+protocol.PathRevoke, handle(s, protocol.PathRevoke, s.inFlight.manager, s.forManager, s.revoke))
+	mux.Handle("POST "+protocol.PathPullSecrets, handle(s, protocol.PathPullSecrets, s.inFlight.manager, s.forManager, s.pullSecrets))
 	mux.Handle("POST "+protocol.PathUnseal, handle(s, protocol.PathUnseal, s.inFlight.unseals, s.forPod, s.unseal))
 	mux.Handle("POST "+protocol.PathLease, handle(s, protocol.PathLease, s.inFlight.leases, s.forPod, s.lease))
 	mux.Handle("POST "+protocol.PathRelease, handle(s, protocol.PathRelease, s.inFlight.leases, s.forPod, s.release))

@@ -10,6 +10,7 @@ const (
 	PathTenant      = "/v1/tenant"      // manager: make or find a tenant's keys
 	PathCredentials = "/v1/credentials" // manager: open, re-encrypt and store an object's credentials
 	PathRevoke      = "/v1/revoke"      // manager: destroy the keys of an object that is going away
+	PathPullSecrets = "/v1/pullsecrets" // manager: which Secrets that an object's images are to be pulled with are not there
 	PathUnseal      = "/v1/unseal"      // a bot's pod: its credentials
 	PathLease       = "/v1/lease"       // a sweeper's pod: permission to go on, and its credential
 	PathRelease     = "/v1/release"     // a sweeper's pod: the sweep has ended
@@ -125,6 +126,20 @@ type CredentialResult struct {
 // RevokeRequest destroys the keys of an object, or of a whole tenant. Repeating it is harmless.
 type RevokeRequest struct {
 	Object ObjectRef `json:"object"`
+}
+
+// PullSecretsRequest asks about the Secrets that the images of a BotDeployment's or a DataStore's pods are to be pulled with. Their names
+// are in the object, its Tenant and the keyserver's own settings: the caller says none.
+type PullSecretsRequest struct {
+	Object ObjectRef `json:"object"`
+}
+
+// PullSecretsResponse names those that no image can be pulled with. It says nothing of what is in a Secret.
+type PullSecretsResponse struct {
+	// Missing ones do not exist in the object's namespace.
+	Missing []string `json:"missing,omitempty"`
+	// Unusable ones are of another type than those that hold registries' passwords.
+	Unusable []string `json:"unusable,omitempty"`
 }
 
 // UnsealRequest comes from a pod, which its token names.

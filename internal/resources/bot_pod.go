@@ -56,8 +56,12 @@ func BotPodTemplate(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 			FSGroupChangePolicy: ptr(corev1.FSGroupChangeOnRootMismatch),
 			SeccompProfile:      &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
-		Containers: []corev1.Container{botContainer(bot)},
-		Volumes:    []corev1.Volume{memoryVolume(volumeTmp, tmpSize)},
+		Containers:       []corev1.Container{botContainer(bot)},
+		Volumes:          []corev1.Volume{memoryVolume(volumeTmp, tmpSize)},
+		ImagePullSecrets: pullSecrets(s, tenant, bot),
+	}
+	for key, value := range s.allowedAnnotations(bot) {
+		template.Annotations[key] = value
 	}
 	if bot.Spec.Storage != nil {
 		template.Spec.Volumes = append(template.Spec.Volumes, dataVolume(bot))
@@ -65,9 +69,7 @@ func BotPodTemplate(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 	if tenant.Spec.UserNamespaces == v1alpha1.UserNamespacesEnabled {
 		template.Spec.HostUsers = ptr(false)
 	}
-	if tenant.Spec.Placement != nil {
-		template.Spec.NodeSelector = tenant.Spec.Placement.NodeSelector
-	}
+	placeBot(&template.Spec, tenant)
 	if len(bot.Spec.Credentials) > 0 {
 		template.Annotations[v1alpha1.AnnotationCredentials] = credentialsSecret
 		addCredentials(&template.Spec, s, bot.Spec.Credentials)

@@ -431,7 +431,7 @@ func TestSettings(t *testing.T) {
 	s.AddFlags(flags)
 	err := flags.Parse([]string{"--image=lethe:v1", "--image-pull-policy=Never", "--keyserver-url=https://k:1", "--namespace=n", "--dns-namespace=d", "--dns-pod-labels=a=b,c=d", "--pod-annotations=example.com/a, example.org/*"})
 	want := Settings{Image: "lethe:v1", ImagePullPolicy: corev1.PullNever, KeyserverURL: "https://k:1", Namespace: "n", DNSNamespace: "d",
-		DNSPodLabels: map[string]string{"a": "b", "c": "d"}, PodAnnotations: []string{"example.com/a", "example.org/*"}}
+		DNSPodLabels: map[string]string{"a": "b", "c": "d"}, DNSPorts: []int32{53}, PodAnnotations: []string{"example.com/a", "example.org/*"}}
 	if diff := cmp.Diff(want, s); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
@@ -448,10 +448,11 @@ func TestSettings(t *testing.T) {
 		}
 	}
 	for flagName, bad := range map[string]Settings{
-		"--image ":            {KeyserverURL: "https://k", Namespace: "n", DNSNamespace: "d", DNSPodLabels: s.DNSPodLabels},
-		"--image-pull-policy": {Image: "i", ImagePullPolicy: "Sometimes", KeyserverURL: "https://k", Namespace: "n", DNSNamespace: "d", DNSPodLabels: s.DNSPodLabels},
-		"--keyserver-url":     {Image: "i", KeyserverURL: "http://k", Namespace: "n", DNSNamespace: "d", DNSPodLabels: s.DNSPodLabels},
-		"--dns-pod-labels":    {Image: "i", KeyserverURL: "https://k", Namespace: "n", DNSNamespace: "d"},
+		"--image ":            {KeyserverURL: "https://k", Namespace: "n", DNSNamespace: "d", DNSPodLabels: s.DNSPodLabels, DNSPorts: s.DNSPorts},
+		"--image-pull-policy": {Image: "i", ImagePullPolicy: "Sometimes", KeyserverURL: "https://k", Namespace: "n", DNSNamespace: "d", DNSPodLabels: s.DNSPodLabels, DNSPorts: s.DNSPorts},
+		"--keyserver-url":     {Image: "i", KeyserverURL: "http://k", Namespace: "n", DNSNamespace: "d", DNSPodLabels: s.DNSPodLabels, DNSPorts: s.DNSPorts},
+		"--dns-pod-labels":    {Image: "i", KeyserverURL: "https://k", Namespace: "n", DNSNamespace: "d", DNSPorts: s.DNSPorts},
+		"--dns-ports":         {Image: "i", KeyserverURL: "https://k", Namespace: "n", DNSNamespace: "d", DNSPodLabels: s.DNSPodLabels},
 	} {
 		if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), flagName) {
 			t.Errorf("%s: %v", flagName, err)

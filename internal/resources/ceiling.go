@@ -177,11 +177,3 @@ func samePorts(a, b []networkingv1.NetworkPolicyPort) bool {
 		return *x.Protocol == *y.Protocol && *x.Port == *y.Port
 	})
 }
-
-// dnsEgress opens the cluster's DNS pods.
-func dnsEgress(s Settings) networkingv1.NetworkPolicyEgressRule {
-	return networkingv1.NetworkPolicyEgressRule{
-		To:    podsOf(s.DNSNamespace, s.DNSPodLabels),
-		Ports: []networkingv1.NetworkPolicyPort{policyPort(corev1.ProtocolUDP, 53), policyPort(corev1.ProtocolTCP, 53)},
-	}
-}

@@ -23,19 +23,26 @@ type Settings struct {
 	// RetiredImages are earlier images of Lethe that no pod may run any more; * stands for all but Image. Bots whose pods were made
 	// with one are made anew, and the keyserver gives such a pod nothing.
 	RetiredImages []string
+	// ImagePullSecrets are names of Secrets, in each tenant's namespaces, that this image may be pulled with.
+	ImagePullSecrets []string
 	// KeyserverURL as pods reach it, for example https://lethe-keyserver.lethe-system.svc:8443.
 	KeyserverURL string
 	// Namespace of the manager and the keyserver.
 	Namespace string
-	// DNSNamespace and DNSPodLabels say which pods answer DNS. Nothing else is reachable on port 53.
+	// DNSNamespace and DNSPodLabels say which pods answer DNS, and DNSPorts on which ports of theirs. DNSBlocks are addresses that
+	// answer DNS and are no pods: a cache on the node, a cloud's resolver. Nothing else is reachable on those ports.
 	DNSNamespace string
 	DNSPodLabels map[string]string
+	DNSPorts     []int32
+	DNSBlocks    []netip.Prefix
 	// ClosedAddresses are those of the API server, and whatever else this cluster adds to what nobody opens: neither a bot nor its
 	// Tenant's egress reaches them.
 	ClosedAddresses []netip.Prefix
 	// PodAnnotations are keys of annotations that the cluster puts on pods and that change nothing about what a pod may do;
 	// an entry that ends in * is a prefix. Any other foreign annotation makes a pod one that Lethe did not make.
 	PodAnnotations []string
+	// BotAnnotations are keys of annotations that bots may ask for; an entry that ends in * is a prefix.
+	BotAnnotations []string
 }
 
 // DefaultSettings are those of the chart, without an image.
@@ -45,6 +52,7 @@ func DefaultSettings() Settings {
 		Namespace:    "lethe-system",
 		DNSNamespace: "kube-system",
 		DNSPodLabels: map[string]string{"k8s-app": "kube-dns"},
+		DNSPorts:     []int32{53},
 	}
 }
 
@@ -63,16 +71,23 @@ func (s *Settings) AddFlags(flags *flag.FlagSet) {
 	if s.DNSPodLabels == nil {
 		s.DNSPodLabels = defaults.DNSPodLabels
 	}
+	if len(s.DNSPorts) == 0 {
+		s.DNSPorts = defaults.DNSPorts
+	}
 	flags.StringVar(&s.Image, "image", s.Image, "image of Lethe that init containers and sweeps run (required)")
 	flags.StringVar((*string)(&s.ImagePullPolicy), "image-pull-policy", string(s.ImagePullPolicy),
 		"Always, IfNotPresent or Never; empty for Kubernetes' own rule")
 	flags.Func("retired-images", "earlier images of Lethe that no pod may run any more, * for all of them: bots that have one are restarted, a few at a time", s.setRetiredImages)
+	flags.Func("image-pull-secrets", "names of Secrets, in each tenant's namespaces, that the image may be pulled with: name,name", s.setImagePullSecrets)
 	flags.StringVar(&s.KeyserverURL, "keyserver-url", s.KeyserverURL, "address of the keyserver as pods reach it")
 	flags.StringVar(&s.Namespace, "namespace", s.Namespace, "namespace of the manager and the keyserver")
 	flags.StringVar(&s.DNSNamespace, "dns-namespace", s.DNSNamespace, "namespace of the cluster's DNS pods")
 	flags.Func("closed-addresses", "addresses that no egress opens, beside the kubernetes Service's endpoints: 203.0.113.7/32,2001:db8::/64,...", s.setClosedAddresses)
 	flags.Func("pod-annotations", "annotations that this cluster puts on pods beside those that Lethe knows: key,prefix/*,...", s.setPodAnnotations)
+	flags.Func("bot-annotations", "annotations that bots may have on their pods (spec.podAnnotations): key,prefix/*,...", s.setBotAnnotations)
 	flags.Var((*labelsFlag)(&s.DNSPodLabels), "dns-pod-labels", "labels of the cluster's DNS pods: key=value,key=value")
+	flags.Func("dns-ports", "ports on which DNS answers, of its pods and of --dns-blocks (default 53): 53,5353", s.setDNSPorts)
+	flags.Func("dns-blocks", "addresses that answer DNS and are no pods, such as a cache on the node: 169.254.20.10/32,...", s.setDNSBlocks)
 }
 
 // Validate says what is wrong with the settings, naming the flag.
@@ -105,7 +120,10 @@ func (s *Settings) Validate() error {
 		problems = append(problems, errors.New("--dns-namespace is empty"))
 	}
 	if len(s.DNSPodLabels) == 0 {
-		problems = append(problems, errors.New("--dns-pod-labels is empty: every pod of the namespace would be reachable on port 53"))
+		problems = append(problems, errors.New("--dns-pod-labels is empty: every pod of the namespace would be reachable on DNS' ports"))
+	}
+	if len(s.DNSPorts) == 0 {
+		problems = append(problems, errors.New("--dns-ports is empty: every port would be reachable there"))
 	}
 	return errors.Join(problems...)
 }
@@ -116,12 +134,9 @@ func (s *Settings) setClosedAddresses(text string) error {
 		if entry = strings.TrimSpace(entry); entry == "" {
 			continue
 		}
-		block, err := netip.ParsePrefix(entry)
-		if address, failed := netip.ParseAddr(entry); err != nil && failed == nil {
-			block, err = netip.PrefixFrom(address, address.BitLen()), nil
-		}
-		if err != nil || block.Bits() == 0 {
-			return fmt.Errorf("%q is no address and no block of addresses such as 203.0.113.7/32", entry)
+		block, err := parseBlock(entry)
+		if err != nil {
+			return err
 		}
 		s.Close(block)
 	}
@@ -161,8 +176,14 @@ func (s *Settings) setRetiredImages(text string) error {
 	return nil
 }
 
-func (s *Settings) setPodAnnotations(text string) error {
-	s.PodAnnotations = nil
+func (s *Settings) setPodAnnotations(text string) (err error) {
+	s.PodAnnotations, err = annotationKeys(text)
+	return err
+}
+
+// annotationKeys reads keys of annotations, and prefixes of them.
+func annotationKeys(text string) ([]string, error) {
+	var entries []string
 	for entry := range strings.SplitSeq(text, ",") {
 		entry = strings.TrimSpace(entry)
 		key, isPrefix := strings.CutSuffix(entry, "*")
@@ -170,13 +191,13 @@ func (s *Settings) setPodAnnotations(text string) error {
 		case entry == "":
 			continue
 		case strings.HasPrefix(entry, "lethe.dev/"), key == "":
-			return fmt.Errorf("%q would let in any annotation, or Lethe's own", entry)
-		case isPrefix && !strings.Contains(key, "/"):
-			return fmt.Errorf("%q is no prefix that ends a domain: write example.com/*", entry)
+			return nil, fmt.Errorf("%q would let in any annotation, or Lethe's own", entry)
+		case isPrefix && !strings.HasSuffix(key, "/"):
+			return nil, fmt.Errorf("%q is no prefix that ends a domain: write example.com/*", entry)
 		}
-		s.PodAnnotations = append(s.PodAnnotations, entry)
+		entries = append(entries, entry)
 	}
-	return nil
+	return entries, nil
 }
 
 type labelsFlag map[string]string

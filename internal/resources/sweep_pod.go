@@ -41,11 +41,7 @@ const (
 func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, planHash string) corev1.PodTemplateSpec {
 	labels := StoreLabels(store.Name, ComponentSweeper)
 	labels[v1alpha1.LabelTenant] = LabelValue(tenant.Name)
-	var nodes map[string]string
-	if tenant.Spec.Placement != nil {
-		nodes = tenant.Spec.Placement.NodeSelector
-	}
-	return corev1.PodTemplateSpec{
+	template := corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: ownedBy(store.UID)},
 		Spec: corev1.PodSpec{
 			ServiceAccountName:            SweeperName(store.Name),
@@ -54,7 +50,7 @@ func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Te
 			RestartPolicy:                 corev1.RestartPolicyNever,
 			PriorityClassName:             PriorityClassSweeper,
 			TerminationGracePeriodSeconds: ptr(int64(30)),
-			NodeSelector:                  nodes,
+			ImagePullSecrets:              pullSecrets(s, tenant, nil),
 			SecurityContext: &corev1.PodSecurityContext{
 				RunAsNonRoot: ptr(true), RunAsUser: ptr(int64(UIDSweeper)), RunAsGroup: ptr(int64(UIDSweeper)),
 				FSGroup:        ptr(int64(UIDSweeper)),
@@ -109,6 +105,8 @@ func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Te
 			},
 		},
 	}
+	place(&template.Spec, tenant)
+	return template
 }
 
 // PlanHashOf is the hash of the plan that a sweep's pod was made to run; empty when it names none.

@@ -239,6 +239,10 @@ func (w *world) Credentials(ctx context.Context, object protocol.ObjectRef) (pro
 	return w.keys.Load().Credentials(ctx, object)
 }
 
+func (w *world) PullSecrets(ctx context.Context, object protocol.ObjectRef) (protocol.PullSecretsResponse, error) {
+	return w.keys.Load().PullSecrets(ctx, object)
+}
+
 func (w *world) Revoke(ctx context.Context, object protocol.ObjectRef) error {
 	return w.keys.Load().Revoke(ctx, object)
 }

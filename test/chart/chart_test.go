@@ -246,7 +246,7 @@ func TestOurPodsAreRestricted(t *testing.T) {
 
 // installed is a real kube-apiserver, which refuses unknown fields, with each object of the chart, and the file of its
 // administrator.
-func installed(t *testing.T) (client.Client, string) {
+func installed(t *testing.T, values ...string) (client.Client, string) {
 	t.Helper()
 	environment := &envtest.Environment{BinaryAssetsDirectory: assets}
 	config, err := environment.Start()
@@ -266,7 +266,7 @@ func installed(t *testing.T) (client.Client, string) {
 	if err := c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "lethe-system"}}); err != nil {
 		t.Fatal(err)
 	}
-	objects := mustRender(renderChart("lethe-system", needed...))(t)
+	objects := mustRender(renderChart("lethe-system", slices.Concat(needed, values)...))(t)
 	slices.SortStableFunc(objects, func(a, b *unstructured.Unstructured) int { return rank(a) - rank(b) })
 	for _, o := range objects {
 		if err := strict.Create(context.WithoutCancel(t.Context()), o); err != nil {

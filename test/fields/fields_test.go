@@ -202,7 +202,7 @@ func names(refusal, field string) bool {
 // their words belong into the schema, where editors and 'kubectl explain' find them.
 var enums = []string{
 	"type", "class", "state", "userNamespaces", "retainedVolumes", "mode", "access[].role", "foreignObjects[].kind", "egressCeiling.allow[].ports[].protocol", "rules[].basis", "rules[].action", "tenancy", "imagePullPolicy", "operatingMode", "channels[].type", "credentials[].delivery", "storage.reclaimPolicy",
-	"egress[].ports[].protocol", "datasets[].table.ageColumn.type", "approvedPlan.tenancy", "relations[].state",
+	"placement.tolerations[].operator", "placement.tolerations[].effect", "placement.topologySpread[].whenUnsatisfiable", "egress[].ports[].protocol", "datasets[].table.ageColumn.type", "approvedPlan.tenancy", "relations[].state",
 }
 
 // TestWhatWasPastedNeverComesBack: a secret in any field of any kind is not in the server's answer. Beside enums only quantities repeat what they refuse: their
@@ -266,6 +266,8 @@ func TestWhatIsRightIsTaken(t *testing.T) {
 			"credentials[].secretKeyRef.key":  {"token", ".dockerconfigjson", "a..b", "tls.crt"},
 			"credentials[].secretKeyRef.name": {"a", "a.b-c"},
 			"env[].value":                     {"", "line\nbreak", "ünïcode"},
+			"imagePullSecrets[].name":         {"a", "a.b-c"},
+			"podAnnotations":                  {map[string]any{"example.com/team": "support", "a": "", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}},
 			"probes.startup.path":             {"/", "/a?b=c"},
 		},
 		"DataStore": {
@@ -276,12 +278,16 @@ func TestWhatIsRightIsTaken(t *testing.T) {
 			"datasets[].table.ageColumn.name": {"created_at"},
 		},
 		"Tenant": {
-			"egress[].cidr":          {"10.0.0.0/8", "0.0.0.0/0", "::/0", "fd00::/8", "64:ff9b::/96"},
-			"quota.storage":          {"0", "1Ti"},
-			"quota.cpu":              {"500m", 4},
-			"externalIDs[].value":    {" a ", "ünï"},
-			"access[].group":         {"acme:ops", "acme operators", "/acme/ops"},
-			"placement.nodeSelector": {map[string]any{"topology.kubernetes.io/region": "eu-central-1", "a": ""}},
+			"egress[].cidr":               {"10.0.0.0/8", "0.0.0.0/0", "::/0", "fd00::/8", "64:ff9b::/96"},
+			"quota.storage":               {"0", "1Ti"},
+			"quota.cpu":                   {"500m", 4},
+			"externalIDs[].value":         {" a ", "ünï"},
+			"access[].group":              {"acme:ops", "acme operators", "/acme/ops"},
+			"placement.tolerations[]":     {map[string]any{"key": "a"}, map[string]any{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}},
+			"placement.topologySpread[]":  {map[string]any{"topologyKey": "topology.kubernetes.io/zone"}},
+			"placement.priorityClassName": {"a", "customers.gold"},
+			"imagePullSecrets[].name":     {"a", "a.b-c"},
+			"placement.nodeSelector":      {map[string]any{"topology.kubernetes.io/region": "eu-central-1", "a": ""}},
 		},
 	}
 	for name, fields := range right {
@@ -292,6 +298,28 @@ func TestWhatIsRightIsTaken(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestNobodyToleratesEverything: a toleration without a key would reach control planes and nodes that are ending, and one that
+// contradicts itself would be refused for each pod.
+func TestNobodyToleratesEverything(t *testing.T) {
+	for want, toleration := range map[string]map[string]any{
+		"spec.placement.tolerations[0].key":               {"operator": "Exists"},
+		"spec.placement.tolerations[0].value":             {"key": "a", "operator": "Exists", "value": "b"},
+		"spec.placement.tolerations[0].tolerationSeconds": {"key": "a", "effect": "NoSchedule", "tolerationSeconds": 60},
+		"spec.placement.tolerations":                      nil,
+	} {
+		path, value := "placement.tolerations[]", any(toleration)
+		if toleration == nil {
+			path, value = "placement.tolerations", []any{}
+		}
+		if err := apply(t, with(t, kinds()["Tenant"], path, value)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %s named", toleration, err, want)
+		}
+	}
+	if err := apply(t, with(t, kinds()["Tenant"], "placement", map[string]any{})); err == nil || !strings.Contains(err.Error(), "spec.placement") {
+		t.Errorf("a placement that says nothing: %v", err)
 	}
 }
 

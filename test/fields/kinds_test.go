@@ -51,6 +51,8 @@ func kinds() map[string]kind {
 	bot := kind{spec: reflect.TypeFor[v1alpha1.BotDeploymentSpec](), object: botObject, hostile: map[string][]any{
 		"image":                          {"", "a b", "-a", newline, escape, nul, "a;b", "$(x)", "https://user:pw@r.example/b", "r.example/b@latest", long(512)},
 		"imagePullPolicy":                word(),
+		"imagePullSecrets[].name":        {"", "A", "a/b", "a..b", dots, "a_b", newline, nul, long(253)},
+		"podAnnotations":                 {map[string]any{}, map[string]any{"a b": "c"}, map[string]any{"": "a"}, map[string]any{"a/b/c": "d"}, map[string]any{"a": long(1024)}, map[string]any{"lethe.dev/credentials": "x"}, map[string]any{"a": 7}},
 		"command[]":                      {nul, long(1024), 7},
 		"args[]":                         {nul, long(1024), 7},
 		"env[].name":                     {"", "1a", "a-b", "a b", "a=b", newline, nul, long(128)},
@@ -152,35 +154,46 @@ func kinds() map[string]kind {
 	period("approvedPlan.windows[].tenants[].retainFor", store.hostile)
 
 	tenant := kind{spec: reflect.TypeFor[v1alpha1.TenantSpec](), object: tenantObject, hostile: map[string][]any{
-		"class":                                  word(),
-		"state":                                  word(),
-		"userNamespaces":                         word(),
-		"namespaces[].name":                      label(),
-		"externalIDs[].type":                     class(),
-		"externalIDs[].value":                    {"", newline, escape, nul, long(128)},
-		"quota.pods":                             number(0, 3000),
-		"quota.bots":                             number(0, 1000),
-		"quota.stores":                           number(0, 200),
-		"retainedVolumes":                        word(),
-		"egressCeiling.allow[].cidr":             {"", "x", "8.8.8.8", "8.8.8.8/33", "::/129", long(43)},
-		"egressCeiling.allow[].ports[].protocol": word(),
-		"egressCeiling.allow[].ports[].port":     number(1, 65535),
-		"egressCeiling.allow[].ports[].endPort":  append(number(1, 65535), 442),
-		"foreignNetworkPolicies[].group":         {"A", "a/b", "-a", newline, nul, long(253)},
-		"foreignNetworkPolicies[].resource":      {"A", "a/b", "a1", newline, nul, long(63)},
-		"foreignNetworkPolicies[].name":          {"", "A", "a/b", "-a", newline, nul, long(253)},
-		"foreignObjects[].kind":                  word(),
-		"foreignObjects[].name":                  {"", "A", "a/b", "-a", newline, nul, long(253)},
-		"quota.cpu":                              quantity("0", 0, "1Mi", "1M"),
-		"quota.memory":                           quantity("0", 0, "1Ei"),
-		"quota.storage":                          quantity("2Ei"),
-		"placement.nodeSelector":                 {map[string]any{}, map[string]any{"a b": "c"}, map[string]any{"a": "b c"}, map[string]any{"": "a"}, map[string]any{"a/b/c": "d"}, map[string]any{"a": long(63)}, map[string]any{"a": newline}},
-		"egress[].cidr":                          cidr(),
-		"egress[].ports[].protocol":              word(),
-		"egress[].ports[].port":                  number(1, 65535),
-		"access[].group":                         {"", " a", "a ", newline, escape, nul, long(253)},
-		"access[].role":                          word(),
-		"retentionOverrides[].dataClass":         class(),
+		"class":                                        word(),
+		"state":                                        word(),
+		"userNamespaces":                               word(),
+		"namespaces[].name":                            label(),
+		"externalIDs[].type":                           class(),
+		"externalIDs[].value":                          {"", newline, escape, nul, long(128)},
+		"quota.pods":                                   number(0, 3000),
+		"quota.bots":                                   number(0, 1000),
+		"quota.stores":                                 number(0, 200),
+		"retainedVolumes":                              word(),
+		"egressCeiling.allow[].cidr":                   {"", "x", "8.8.8.8", "8.8.8.8/33", "::/129", long(43)},
+		"egressCeiling.allow[].ports[].protocol":       word(),
+		"egressCeiling.allow[].ports[].port":           number(1, 65535),
+		"egressCeiling.allow[].ports[].endPort":        append(number(1, 65535), 442),
+		"foreignNetworkPolicies[].group":               {"A", "a/b", "-a", newline, nul, long(253)},
+		"foreignNetworkPolicies[].resource":            {"A", "a/b", "a1", newline, nul, long(63)},
+		"foreignNetworkPolicies[].name":                {"", "A", "a/b", "-a", newline, nul, long(253)},
+		"foreignObjects[].kind":                        word(),
+		"foreignObjects[].name":                        {"", "A", "a/b", "-a", newline, nul, long(253)},
+		"quota.cpu":                                    quantity("0", 0, "1Mi", "1M"),
+		"quota.memory":                                 quantity("0", 0, "1Ei"),
+		"quota.storage":                                quantity("2Ei"),
+		"placement.nodeSelector":                       {map[string]any{}, map[string]any{"a b": "c"}, map[string]any{"a": "b c"}, map[string]any{"": "a"}, map[string]any{"a/b/c": "d"}, map[string]any{"a": long(63)}, map[string]any{"a": newline}},
+		"placement.tolerations[].key":                  {"", "a b", "/a", "a/", "a/b/c", dots, newline, nul, long(253)},
+		"placement.tolerations[].operator":             word(),
+		"placement.tolerations[].value":                {"a b", "-a", "a/b", newline, nul, long(63)},
+		"placement.tolerations[].effect":               word(),
+		"placement.tolerations[].tolerationSeconds":    number(0, 604800),
+		"placement.runtimeClassName":                   {"", "A", "a_b", dots, newline, nul, long(253)},
+		"placement.priorityClassName":                  {"", "A", "a_b", dots, newline, nul, long(253), "system-node-critical", "system-cluster-critical", "lethe-sweeper", "lethe-system"},
+		"placement.topologySpread[].topologyKey":       {"", "a b", "/a", "a/", "a/b/c", dots, newline, nul, long(253)},
+		"placement.topologySpread[].maxSkew":           number(1, 100),
+		"placement.topologySpread[].whenUnsatisfiable": word(),
+		"imagePullSecrets[].name":                      {"", "A", "a/b", "a..b", dots, "a_b", newline, nul, long(253)},
+		"egress[].cidr":                                cidr(),
+		"egress[].ports[].protocol":                    word(),
+		"egress[].ports[].port":                        number(1, 65535),
+		"access[].group":                               {"", " a", "a ", newline, escape, nul, long(253)},
+		"access[].role":                                word(),
+		"retentionOverrides[].dataClass":               class(),
 	}}
 	period("retentionOverrides[].retainFor", tenant.hostile)
 
@@ -206,6 +219,8 @@ kind: BotDeployment
 metadata: {name: fields, namespace: default}
 spec:
   image: registry.example/bot:v1
+  imagePullSecrets: [{name: regcred}]
+  podAnnotations: {example.com/team: support}
   command: [/bot]
   args: [--polling]
   env: [{name: A, value: b}]
@@ -265,7 +280,13 @@ spec:
   namespaces: [{name: fields-bots}]
   externalIDs: [{type: AccountID, value: "1"}]
   quota: {pods: 5, cpu: "4", memory: 8Gi, storage: 10Gi}
-  placement: {nodeSelector: {a: b}}
+  placement:
+    nodeSelector: {a: b}
+    tolerations: [{key: example.com/pool, operator: Equal, value: bots, effect: NoExecute, tolerationSeconds: 60}]
+    runtimeClassName: gvisor
+    priorityClassName: customers
+    topologySpread: [{topologyKey: topology.kubernetes.io/zone, maxSkew: 1, whenUnsatisfiable: ScheduleAnyway}]
+  imagePullSecrets: [{name: regcred}]
   egress: [{cidr: 10.20.0.0/16, ports: [{port: 5432}]}]
   egressCeiling: {allow: [{cidr: 8.8.8.0/24, ports: [{port: 443, endPort: 443}]}]}
   foreignNetworkPolicies: [{group: cilium.io, resource: ciliumnetworkpolicies, name: theirs}]

@@ -16,6 +16,13 @@
 - --keyserver-url=https://lethe-keyserver.{{ .Release.Namespace }}.svc:8443
 - --dns-namespace={{ .Values.dns.namespace }}
 - --dns-pod-labels={{ range $i, $key := keys .Values.dns.podLabels | sortAlpha }}{{ if $i }},{{ end }}{{ $key }}={{ index $.Values.dns.podLabels $key }}{{ end }}
+- --dns-ports={{ join "," .Values.dns.ports }}
+{{- with .Values.dns.blocks }}
+- --dns-blocks={{ join "," . }}
+{{- end }}
+{{- with .Values.image.pullSecrets }}
+- --image-pull-secrets={{ range $i, $secret := . }}{{ if $i }},{{ end }}{{ $secret.name }}{{ end }}
+{{- end }}
 {{- with .Values.networkPolicy.closedAddresses }}
 - --closed-addresses={{ join "," . }}
 {{- end }}
@@ -24,6 +31,9 @@
 {{- end }}
 {{- with .Values.pods.annotations }}
 - --pod-annotations={{ join "," . }}
+{{- end }}
+{{- with .Values.pods.botAnnotations }}
+- --bot-annotations={{ join "," . }}
 {{- end }}
 {{- end -}}
 
@@ -71,6 +81,39 @@ nodeSelector:
 {{- with .Values.tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* How the replicas of a program are spread: a dictionary of the root and the program's name. */}}
+{{- define "lethe.spread" -}}
+{{- $component := .component -}}
+topologySpreadConstraints:
+{{- range .root.Values.topologySpread }}
+  - maxSkew: {{ .maxSkew | default 1 }}
+    topologyKey: {{ .topologyKey }}
+    whenUnsatisfiable: {{ .whenUnsatisfiable | default "ScheduleAnyway" }}
+    labelSelector:
+      matchLabels:
+        app.kubernetes.io/name: lethe
+        app.kubernetes.io/component: {{ $component }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels and annotations of a program's pods, beside Lethe's own: the values of that program. */}}
+{{- define "lethe.podLabels" -}}
+{{- with .podLabels }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 

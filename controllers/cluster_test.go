@@ -1,0 +1,257 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+func messageOf(conditions []metav1.Condition, kind string) string {
+	if c := status.See(conditions, kind); c != nil {
+		return c.Message
+	}
+	return ""
+}
+
+func dnsGauge(t *testing.T) float64 {
+	t.Helper()
+	series := gathered(t, dnsAnswers)
+	if len(series) != 1 {
+		t.Fatalf("%d series", len(series))
+	}
+	return series[0].value
+}
+
+// TestPullSecretIsMissing: a bot whose image cannot be pulled says which Secrets it was tried with, which are missing or of another
+// type, and whose field names them. The manager itself reads no Secret.
+func TestPullSecretIsMissing(t *testing.T) {
+	w, tenant := withTenant(t, "pull")
+	edit(w, tenant, func(t *v1alpha1.Tenant) {
+		t.Spec.ImagePullSecrets = []v1alpha1.ImagePullSecret{{Name: "tenant-registry"}}
+	})
+	names := []string{"bot-registry", "tenant-registry", "installation-registry"}
+	w.keys.set(func(k *keyserverDouble) { k.pullSecrets = names })
+	put := func(name string, kind corev1.SecretType, data map[string][]byte) {
+		if err := w.admin.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "pull-a", Name: name}, Type: kind, Data: data}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := map[string][]byte{corev1.DockerConfigJsonKey: []byte("{}")}
+	put("tenant-registry", corev1.SecretTypeOpaque, nil)
+	put("installation-registry", corev1.SecretTypeDockerConfigJson, config)
+	w.kcm.Broken = func(image string) bool { return strings.Contains(image, "private") }
+	bot := makeBot("pull-a", "b")
+	bot.Spec.Image = "registry.example/private:v1"
+	bot.Spec.ImagePullSecrets = []v1alpha1.ImagePullSecret{{Name: "bot-registry"}}
+	w.create(bot)
+	w.becomes(bot, "Reconciling=True/PodMissing")
+	set := setOf(bot)
+	if err := w.get(set); err != nil {
+		t.Fatal(err)
+	}
+	var in []string
+	for _, secret := range set.Spec.Template.Spec.ImagePullSecrets {
+		in = append(in, secret.Name)
+	}
+	if strings.Join(in, " ") != strings.Join(names, " ") {
+		t.Errorf("the pod is pulled with %v", in)
+	}
+	w.podOf(bot, set, "ErrImagePull")
+	w.restart() // rather than wait a minute for the next look
+	w.becomes(bot, "Ready=False/ImagePullBackOff")
+	for _, want := range []string{"Secret bot-registry, which spec.imagePullSecrets names, does not exist in namespace pull-a",
+		"Secret tenant-registry, which Tenant pull's spec.imagePullSecrets names, is not of the type kubernetes.io/dockerconfigjson"} {
+		if got := messageOf(bot.Status.Conditions, v1alpha1.ConditionReady); !strings.Contains(got, want) || strings.Contains(got, "installation-registry") {
+			t.Errorf("says %q, want %q", got, want)
+		}
+	}
+
+	// With all of them there, it is what is in them.
+	if err := w.admin.Delete(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "pull-a", Name: "tenant-registry"}}); err != nil {
+		t.Fatal(err)
+	}
+	put("tenant-registry", corev1.SecretTypeDockerConfigJson, config)
+	put("bot-registry", corev1.SecretTypeDockerConfigJson, config)
+	w.restart()
+	w.eventually("says that the registry refuses", func() error {
+		if err := w.isNow(bot, "Ready=False/ImagePullBackOff"); err != nil {
+			return err
+		}
+		if got := messageOf(bot.Status.Conditions, v1alpha1.ConditionReady); !strings.Contains(got, "Secrets bot-registry, tenant-registry, installation-registry of namespace pull-a: the registry may not take") {
+			return fmt.Errorf("says %q", got)
+		}
+		return nil
+	})
+
+	// The Tenant's list is part of the revision, as is its placement.
+	edit(w, tenant, func(t *v1alpha1.Tenant) { t.Spec.ImagePullSecrets = nil })
+	w.eventually("the Tenant's Secret goes", func() error {
+		if err := w.get(set); err != nil {
+			return err
+		}
+		if secrets := set.Spec.Template.Spec.ImagePullSecrets; len(secrets) != 2 || secrets[1].Name != "installation-registry" {
+			return fmt.Errorf("pulled with %v", secrets)
+		}
+		return nil
+	})
+}
+
+// TestSweepWithoutItsImage: a sweep whose image cannot be pulled would be waited for until its deadline, and leave no report. The store
+// says so, with the Secrets that it was tried with, and is well again when it runs.
+func TestSweepWithoutItsImage(t *testing.T) {
+	b := newStoreBench(t, v1alpha1.TenantCustomer)
+	store := b.store("chat", nil)
+	b.policy("promise", v1alpha1.PolicyAudit, rule("Conversations", period(90)))
+	b.settle(store)
+	job := b.job()
+	b.keys.mu.Lock()
+	b.keys.pulls = protocol.PullSecretsResponse{Missing: []string{"installation-registry"}}
+	b.keys.mu.Unlock()
+	pod := b.waitingPod(job, "ErrImagePull")
+	job.Status.Active, job.Status.Ready = 1, new(int32)
+	b.must(b.cluster.Status().Update(b.Context(), job))
+
+	b.clock.SetTime(job.CreationTimestamp.Time)
+	result := b.settle(store)
+	if result.RequeueAfter <= 0 || result.RequeueAfter > startsWithin {
+		t.Errorf("looks again after %v, want within %v of the Job's start", result.RequeueAfter, startsWithin)
+	}
+	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + status.ReasonNotMeasured})
+	b.clock.SetTime(b.clock.Now().Add(startsWithin + time.Second))
+	b.settle(store)
+	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + status.ReasonImagePullBackOff})
+	b.says(store, v1alpha1.ConditionReady, "Secret installation-registry, which the installation (chart: image.pullSecrets) names, does not exist in namespace "+b.namespace)
+
+	b.must(b.cluster.Delete(b.Context(), pod, client.GracePeriodSeconds(0)))
+	one := int32(1)
+	b.read(job)
+	job.Status.Ready = &one
+	b.must(b.cluster.Status().Update(b.Context(), job))
+	b.settle(store)
+	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + status.ReasonNotMeasured})
+}
+
+// TestClassThatIsMissing: a Tenant whose placement names what the cluster does not have says so, and is well when it is there. Asked only
+// while the spec is new or something was missing.
+func TestClassThatIsMissing(t *testing.T) {
+	w, tenant := withTenant(t, "classes")
+	edit(w, tenant, func(t *v1alpha1.Tenant) {
+		t.Spec.Placement = &v1alpha1.TenantPlacement{RuntimeClassName: "classes-sandbox", PriorityClassName: "classes-gold"}
+	})
+	w.becomes(tenant, "Stalled=True/"+ReasonClassMissing)
+	want := "spec.placement.runtimeClassName: there is no RuntimeClass classes-sandbox; spec.placement.priorityClassName: there is no PriorityClass classes-gold"
+	if got := messageOf(tenant.Status.Conditions, v1alpha1.ConditionReady); !strings.Contains(got, want) {
+		t.Errorf("says %q, want %q", got, want)
+	}
+	// The walls stand all the same.
+	if !meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionNamespacesReady) {
+		t.Error("the namespaces are not walled in")
+	}
+	for _, class := range []client.Object{
+		&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "classes-sandbox"}, Handler: "runsc"},
+		&schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "classes-gold"}, Value: 7},
+	} {
+		if err := w.admin.Create(t.Context(), class); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = w.admin.Delete(context.Background(), class) })
+	}
+	w.restart() // rather than wait a minute
+	w.becomes(tenant, "Ready=True")
+	w.calm()
+	w.restart()
+	w.calm()
+	if reads, written := w.wire.reads.Load(), w.wire.written(); reads > 0 || len(written) > 0 {
+		t.Errorf("a restart read %d objects past the cache and wrote %v", reads, written)
+	}
+}
+
+// TestAnnotationsThatNobodyAllowed: a bot that asks for one runs without it, and says which.
+func TestAnnotationsThatNobodyAllowed(t *testing.T) {
+	w, _ := withTenant(t, "notes")
+	bot := makeBot("notes-a", "b")
+	bot.Spec.PodAnnotations = map[string]string{"example.org/team": "support"}
+	w.create(bot)
+	w.becomes(bot, "IsolationReady=False/"+ReasonAnnotationNotAllowed)
+	w.becomes(bot, "WorkloadReady=True")
+	if got := messageOf(bot.Status.Conditions, v1alpha1.ConditionReady); !strings.Contains(got, "spec.podAnnotations[example.org/team]") || !strings.Contains(got, "pods.botAnnotations") {
+		t.Errorf("says %q", got)
+	}
+	set := setOf(bot)
+	if err := w.get(set); err != nil || set.Spec.Template.Annotations["example.org/team"] != "" {
+		t.Errorf("the template has %v, %v", set.Spec.Template.Annotations, err)
+	}
+	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Spec.PodAnnotations = nil })
+	w.becomes(bot, "Ready=True")
+}
+
+// TestDNSOutOfReach: where the walls that the settings make are why DNS does not answer, bots that look up names say so, with what to set;
+// those without DNS do not; and when it answers again nobody does. A server that is only down turns no status.
+func TestDNSOutOfReach(t *testing.T) {
+	var answers atomic.Bool
+	resolvConf := filepath.Join(t.TempDir(), "resolv.conf")
+	write := func(text string) {
+		if err := os.WriteFile(resolvConf, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("nameserver 169.254.20.10\n")
+	w, _ := withTenant(t, "resolve")
+	asks, silent := makeBot("resolve-a", "asks"), makeBot("resolve-a", "silent")
+	silent.Spec.Channels, silent.Spec.Egress = nil, nil
+	w.create(asks, silent)
+	w.becomes(asks, "Ready=True")
+	w.becomes(silent, "Ready=True")
+
+	w.dns = NewDNSCheck(testSettings(), nil, nil)
+	w.dns.Answered, w.dns.ResolvConf = func(context.Context) bool { return answers.Load() }, resolvConf
+	w.dns.Every, w.dns.Again = 20*time.Millisecond, 20*time.Millisecond
+	w.restart()
+	w.becomes(asks, "IsolationReady=False/"+ReasonDNSOutOfReach)
+	w.becomes(asks, "WorkloadReady=True")
+	if got := messageOf(asks.Status.Conditions, v1alpha1.ConditionReady); !strings.Contains(got, "pods ask 169.254.20.10") || !strings.Contains(got, "dns.blocks") || !strings.Contains(got, "docs/platforms.md") {
+		t.Errorf("says %q", got)
+	}
+	if gauge := dnsGauge(t); gauge != 0 {
+		t.Errorf("lethe_dns_answers is %v", gauge)
+	}
+	w.oneEvent(asks, ReasonDNSOutOfReach)
+	if err := w.isNow(silent, "Ready=True"); err != nil {
+		t.Errorf("a bot without DNS: %v", err)
+	}
+	answers.Store(true)
+	w.becomes(asks, "Ready=True")
+
+	// Nothing answers, and nothing is known to stand in between.
+	w.calm()
+	before := len(w.wire.written())
+	write("# no name server\n")
+	answers.Store(false)
+	w.eventually("noticed", func() error {
+		if dnsGauge(t) != 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	w.calm()
+	if written := w.wire.written()[before:]; len(written) > 0 {
+		t.Errorf("a DNS server that is down wrote %v", written)
+	}
+}

@@ -1,0 +1,87 @@
+package keyserver
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/sealing"
+)
+
+// TestPullSecretsAreLookedFor: the manager learns by name which Secrets of those that a bot's images are to be pulled with are of no use,
+// and nothing of what is in them; nobody else learns that.
+func TestPullSecretsAreLookedFor(t *testing.T) {
+	w := newWorld(t)
+	w.tenantKeys()
+	w.opts.Settings.ImagePullSecrets = []string{"installation"}
+	w.restart()
+	bot, _ := w.newBot("support", func(b *v1alpha1.BotDeployment) {
+		b.Spec.ImagePullSecrets = []v1alpha1.ImagePullSecret{{Name: "mine"}, {Name: "opaque"}}
+	})
+	const canary = "hunter2-Xq7"
+	for name, secret := range map[string]*corev1.Secret{
+		"mine":   {Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{"registry.example":{"auth":"` + canary + `"}}}`)}},
+		"opaque": {Type: corev1.SecretTypeOpaque, Data: map[string][]byte{"x": []byte(canary)}},
+	} {
+		secret.ObjectMeta = metav1.ObjectMeta{Namespace: w.ns, Name: name}
+		w.must(testEnv.Client.Create(t.Context(), secret))
+	}
+	req := protocol.PullSecretsRequest{Object: refTo(sealing.KindBotDeployment, bot)}
+	var resp protocol.PullSecretsResponse
+	w.granted(w.call(protocol.PathPullSecrets, w.manager, req, &resp))
+	if !slices.Equal(resp.Missing, []string{"installation"}) || !slices.Equal(resp.Unusable, []string{"opaque"}) {
+		t.Errorf("missing %v, unusable %v", resp.Missing, resp.Unusable)
+	}
+	for _, name := range append(resp.Missing, resp.Unusable...) {
+		if strings.Contains(name, canary) {
+			t.Error("the answer holds what is in a Secret")
+		}
+	}
+	pod := w.startPod(bot, w.storeAndRecord(bot).Secret)
+	w.wantRefusal(w.call(protocol.PathPullSecrets, w.podToken(pod), req, nil), protocol.ReasonForbidden)
+	req.Object.UID = "another"
+	w.wantRefusal(w.call(protocol.PathPullSecrets, w.manager, req, nil), protocol.ReasonNotFound)
+}
+
+// TestUnsealOfPlacedPods: a pod that is placed by its Tenant, pulled with Secrets and annotated as the installation allows gets its
+// credentials; once the Tenant says another place, one that was made for the old one does not.
+func TestUnsealOfPlacedPods(t *testing.T) {
+	w := newWorld(t)
+	w.tenantKeys()
+	w.opts.Settings.ImagePullSecrets, w.opts.Settings.BotAnnotations = []string{"installation"}, []string{"example.com/*"}
+	w.restart()
+	place := func(taint string) {
+		w.must(testEnv.Client.Get(t.Context(), types.NamespacedName{Name: w.tenant.Name}, w.tenant))
+		w.tenant.Spec.Placement = &v1alpha1.TenantPlacement{
+			Tolerations:    []v1alpha1.Toleration{{Key: taint, Operator: corev1.TolerationOpExists}},
+			TopologySpread: []v1alpha1.TopologySpread{{TopologyKey: "topology.kubernetes.io/zone"}},
+		}
+		w.tenant.Spec.ImagePullSecrets = []v1alpha1.ImagePullSecret{{Name: "tenant"}}
+		w.must(testEnv.Client.Update(t.Context(), w.tenant))
+	}
+	place("example.com/pool")
+	bot, _ := w.newBot("support", func(b *v1alpha1.BotDeployment) {
+		b.Spec.ImagePullSecrets = []v1alpha1.ImagePullSecret{{Name: "mine"}}
+		b.Spec.PodAnnotations = map[string]string{"example.com/team": "support", "example.org/team": "not allowed"}
+	})
+	credentials := w.storeAndRecord(bot).Secret
+	pod := w.startPod(bot, credentials)
+	if len(pod.Spec.Tolerations) == 0 || len(pod.Spec.ImagePullSecrets) != 3 || pod.Annotations["example.com/team"] != "support" || pod.Annotations["example.org/team"] != "" {
+		t.Fatalf("the pod is %v, %v, %v", pod.Spec.Tolerations, pod.Spec.ImagePullSecrets, pod.Annotations)
+	}
+	token := w.podToken(pod)
+	_, refusal := w.unseal(token, string(pod.UID))
+	w.granted(refusal)
+	place("example.com/other")
+	_, refusal = w.unseal(token, string(pod.UID))
+	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+	if !strings.Contains(refusal.Message, "tolerations") {
+		t.Errorf("says %q", refusal.Message)
+	}
+}

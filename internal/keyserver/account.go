@@ -29,7 +29,7 @@ func (s *Server) book(lease *coordinationv1.Lease, h *holding) (*protocol.Accoun
 	approved := h.store.Spec.ApprovedPlan
 	if approved != nil && approved.Seen != nil {
 		if point, ok := pointOf(approved.Seen.Point, approved.SystemIdentifier); ok {
-			l.Approve(point, approved.Seen.ApprovedAt.Time)
+			l.Approve(point, approved.Seen.ApprovedAt.Time, h.now)
 		}
 	}
 	if err := l.Spend(h.plan, h.req.Spend, h.now); err != nil {

@@ -38,6 +38,8 @@ type Ledger struct {
 	// Restored is what the database was found to have lost, and RestoredAt when that was found.
 	Restored   string `json:"restored,omitempty"`
 	RestoredAt int64  `json:"restoredAt,omitempty"`
+	// Approved is when a person last approved the database as it is, by the person's clock: each approval counts once.
+	Approved int64 `json:"approved,omitempty"`
 
 	Cleared map[string]Cleared `json:"cleared,omitempty"`
 }
@@ -56,6 +58,9 @@ type Cleared struct {
 	Left       int64  `json:"left,omitempty"`
 	At         int64  `json:"at"`
 	ReturnedAt int64  `json:"returnedAt,omitempty"` // since when more than that is there again
+	SweptAt    int64  `json:"sweptAt,omitempty"`
+	Windows    string `json:"windows,omitempty"`
+	Due        int64  `json:"due,omitempty"`
 }
 
 // New is an account that begins now.
@@ -165,18 +170,25 @@ func (l *Ledger) Account(p plan.Plan, now time.Time) *protocol.Account {
 		if b := backlogOf(p, d.Name); b != nil && c.ReturnedAt != 0 && b.ApprovedAt.Unix() > c.ReturnedAt && l.permit(d.Name, *b, now).Void == "" {
 			continue
 		}
-		out.Cleared = append(out.Cleared, protocol.Cleared{Dataset: d.Name, Definition: c.Definition, Cutoff: c.Cutoff, Left: c.Left})
+		out.Cleared = append(out.Cleared, protocol.Cleared{Dataset: d.Name, Definition: c.Definition, Cutoff: c.Cutoff, Left: c.Left, SweptAt: c.SweptAt, Windows: c.Windows, Due: c.Due})
 	}
 	return out
 }
 
-// Approve takes note of a point that a person has approved: what was seen before counts no more.
-func (l *Ledger) Approve(point protocol.Point, at time.Time) {
-	seconds := at.Unix()
-	if seconds > l.RestoredAt {
-		l.Restored, l.RestoredAt = "", 0
+// Approve takes note, once, of a point that a person has approved: what was seen before counts no more. Approvals are told
+// apart by their time, of which each new one has a later; one of a time that has not come is none.
+func (l *Ledger) Approve(point protocol.Point, at, now time.Time) {
+	seconds, first := at.Unix(), l.Approved == 0
+	if at.After(now.Add(skew)) || seconds <= l.Approved {
+		return
 	}
+	l.Approved = seconds
 	if l.Restored != "" {
+		// Of the first approval that this account knows it is not known whether it is new, but by its time.
+		if first && seconds <= l.RestoredAt {
+			return
+		}
+		l.Restored, l.RestoredAt, l.Point, l.PointAt, l.Cleared = "", 0, &point, now.Unix(), nil
 		return
 	}
 	if seconds > l.PointAt {
@@ -217,7 +229,7 @@ func (l *Ledger) Note(p plan.Plan, req *protocol.LeaseRequest, now time.Time) {
 	}
 	for _, c := range req.Cleared {
 		if planned[c.Dataset] == c.Definition {
-			l.Cleared[c.Dataset] = Cleared{Definition: c.Definition, Cutoff: c.Cutoff, Left: c.Left, At: now.Unix()}
+			l.Cleared[c.Dataset] = Cleared{Definition: c.Definition, Cutoff: c.Cutoff, Left: c.Left, At: now.Unix(), SweptAt: c.SweptAt, Windows: c.Windows, Due: c.Due}
 		}
 	}
 	for name, c := range l.Cleared {

@@ -144,18 +144,53 @@ func TestWhereTheDatabaseWas(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	// What was approved before it was found out approves nothing, nor does a repetition.
-	l.Approve(*at(4), noon.Add(30*time.Second))
+	l.Approve(*at(4), noon.Add(30*time.Second), noon.Add(90*time.Minute))
 	if got := l.Account(p, noon); got.Restored == "" || got.Point.Position != 10 {
 		t.Errorf("approved before: %+v", got)
 	}
-	l.Approve(*at(40), noon.Add(2*time.Hour))
+	l.Approve(*at(40), noon.Add(2*time.Hour), noon.Add(2*time.Hour))
 	if got := l.Account(p, noon); got.Restored != "" || got.Point.Position != 40 {
 		t.Errorf("approved: %+v", got)
 	}
 	l.Note(p, &protocol.LeaseRequest{Seen: at(50)}, noon.Add(3*time.Hour))
-	l.Approve(*at(40), noon.Add(2*time.Hour))
+	l.Approve(*at(40), noon.Add(2*time.Hour), noon.Add(2*time.Hour))
 	if got := l.Account(p, noon); got.Point.Position != 50 {
 		t.Errorf("an approval of before takes the place of what was seen since: %+v", got)
+	}
+}
+
+// An approval counts once, whoever's clock it bears: ahead it is none, behind it is one all the same.
+func TestApprovalsByWrongClocks(t *testing.T) {
+	at := func(position uint64) *protocol.Point {
+		return &protocol.Point{System: "7", OID: 5, Timeline: 1, Position: position, Transactions: position}
+	}
+	l, p := New(noon), planWith(nil)
+	c := protocol.Cleared{Dataset: "messages", Definition: plan.Definition(p.Datasets[0].Table), Cutoff: 1}
+	future := noon.AddDate(50, 0, 0)
+	l.Approve(*at(10), future, noon)
+	l.Note(p, &protocol.LeaseRequest{Seen: at(1000), Cleared: []protocol.Cleared{c}}, noon.Add(time.Hour))
+	l = again(t, l)
+	l.Approve(*at(10), future, noon.Add(2*time.Hour))
+	if a := l.Account(p, noon.Add(2*time.Hour)); a.Point.Position != 1000 || len(a.Cleared) != 1 {
+		t.Errorf("a time that has not come: %+v", a)
+	}
+	l.Note(p, &protocol.LeaseRequest{Seen: at(500), Restored: "its position is 500"}, noon.Add(2*time.Hour))
+	l = again(t, l)
+	l.Approve(*at(10), future, noon.Add(3*time.Hour))
+	if a := l.Account(p, noon.Add(3*time.Hour)); a.Restored == "" {
+		t.Error("a time that has not come makes a restored database good")
+	}
+
+	l = New(noon)
+	l.Approve(*at(10), noon.Add(-2*time.Hour), noon)
+	l.Note(p, &protocol.LeaseRequest{Seen: at(3), Restored: "its position is 3"}, noon.Add(time.Hour))
+	l.Approve(*at(10), noon.Add(-2*time.Hour), noon.Add(2*time.Hour))
+	if a := l.Account(p, noon.Add(2*time.Hour)); a.Restored == "" {
+		t.Error("the approval of before makes a restored database good")
+	}
+	l.Approve(*at(4), noon.Add(-time.Hour), noon.Add(2*time.Hour)) // by a clock that is three hours slow
+	if a := l.Account(p, noon.Add(2*time.Hour)); a.Restored != "" || a.Point.Position != 4 {
+		t.Errorf("an approval by a slow clock is none: %+v", a)
 	}
 }
 
@@ -185,7 +220,7 @@ func TestWhatWasLeft(t *testing.T) {
 	if got := l.Account(after, noon.AddDate(0, 0, 8)).Cleared; len(got) != 1 {
 		t.Error("a backlog whose time is over lets returned rows go")
 	}
-	l.Approve(protocol.Point{}, noon.AddDate(0, 1, 0))
+	l.Approve(protocol.Point{}, noon.AddDate(0, 1, 0), noon.AddDate(0, 1, 0))
 	if got := l.Account(p, noon).Cleared; len(got) != 0 {
 		t.Errorf("with the database approved as it is, it is held against it: %+v", got)
 	}

@@ -128,12 +128,12 @@ func newApproval(ord *ordering, w *v1alpha1.ApprovedWindow) *approval {
 }
 
 // covered are the identifiers of an override that may have its window: those that were approved as this tenant's, and where
-// the window is no shorter than the base, or than what was approved for any tenant, all but those that were approved for longer as another's. Otherwise whoever may edit
+// the window is no shorter than the base, or for a tenant that the approval does not name than what it allows any, all but those that were approved for longer as another's. Otherwise whoever may edit
 // a Tenant with a shorter window could write another customer's identifier into it, and have that customer's rows deleted.
 func (a *approval) covered(o Override) []string {
 	var out []string
 	for _, id := range o.ExternalIDs {
-		own, ok := false, a.ord.atMost(a.base, o.RetainFor) || a.bound != nil && a.ord.atMost(*a.bound, o.RetainFor)
+		own, ok := false, a.ord.atMost(a.base, o.RetainFor) || a.bound != nil && a.tenants[o.Tenant] == nil && a.ord.atMost(*a.bound, o.RetainFor)
 		for _, t := range a.listed[id] {
 			own = own || t.Tenant == o.Tenant
 			ok = ok && t.RetainFor != nil && a.ord.atMost(*t.RetainFor, o.RetainFor)

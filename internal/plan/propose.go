@@ -19,6 +19,8 @@ const (
 	BacklogDays = 7
 	// MaxApprovedTenants is how many tenants an approval names for one dataset.
 	MaxApprovedTenants = 256
+	// clockSkew is how far the clock may be ahead by which something was approved.
+	clockSkew = 5 * time.Minute
 )
 
 // Asked is what a person asks to approve. Where it names nothing, it is the datasets that wait for approval.
@@ -46,6 +48,8 @@ type Proposal struct {
 // Waiting is how many rows of a dataset would go now.
 type Waiting struct {
 	Rows int64
+	// Returned is how many rows are there again that were gone; of those none may go now, and they are let go all the same.
+	Returned int64
 	// AtLeast is set when the count stopped at its bound: the whole table is approved then.
 	AtLeast bool
 }
@@ -87,6 +91,7 @@ func Propose(r Result, store *v1alpha1.DataStore, a Asked, now time.Time) (Propo
 		*out = present(r, status, p.now)
 	case a.Database:
 		*out = present(r, status, p.now)
+		p.later(before.Seen)
 		for _, w := range before.Windows {
 			w.Backlog = nil // it was counted in the database before
 			out.Windows = append(out.Windows, w)
@@ -149,6 +154,19 @@ func present(r Result, status v1alpha1.DataStoreStatus, now time.Time) v1alpha1.
 		out.Seen = &v1alpha1.ApprovedPoint{Point: *status.Database, ApprovedAt: metav1.NewTime(now)}
 	}
 	return out
+}
+
+// later gives an approval of the database a later time than the one before, which tells them apart, also where this person's clock
+// is behind. One of a time that has not come is none, and counts for nothing.
+func (p *proposer) later(old *v1alpha1.ApprovedPoint) {
+	seen, latest := p.out.Plan.Seen, p.now
+	if at := p.status.MeasuredAt; at.After(latest) {
+		latest = at.Time
+	}
+	if old == nil || seen == nil || seen.ApprovedAt.After(old.ApprovedAt.Time) || old.ApprovedAt.After(latest.Add(clockSkew)) {
+		return
+	}
+	seen.ApprovedAt = metav1.NewTime(old.ApprovedAt.UTC().Add(time.Second))
 }
 
 // proposer puts one approval together.
@@ -241,14 +259,15 @@ func (p *proposer) permit(name string, old *v1alpha1.ApprovedBacklog, waiting Wa
 	p.out.Waiting[name] = waiting
 	w := p.at(name)
 	w.Backlog = nil
-	if waiting.Rows == 0 {
+	rows := max(waiting.Rows, waiting.Returned)
+	if rows == 0 {
 		return
 	}
 	at := p.now
 	if old != nil && !old.ApprovedAt.Time.Before(at) {
 		at = old.ApprovedAt.UTC().Add(time.Second)
 	}
-	w.Backlog = &v1alpha1.ApprovedBacklog{Rows: waiting.Rows, ApprovedAt: metav1.NewTime(at), Until: metav1.NewTime(at.AddDate(0, 0, BacklogDays))}
+	w.Backlog = &v1alpha1.ApprovedBacklog{Rows: rows, ApprovedAt: metav1.NewTime(at), Until: metav1.NewTime(at.AddDate(0, 0, BacklogDays))}
 }
 
 // put takes a window in place of the one that is there, and returns that one's backlog.
@@ -300,7 +319,7 @@ func (p *proposer) waiting(name string) (out Waiting, braked bool, err error) {
 		if m.Capped {
 			rows = max(rows, m.Rows)
 		}
-		out.Rows, out.AtLeast = max(out.Rows, rows), out.AtLeast || m.Capped
+		out.Rows, out.AtLeast, out.Returned = max(out.Rows, rows), out.AtLeast || m.Capped, max(out.Returned, m.Returned)
 	}
 	if !seen {
 		return out, false, ErrUnknownDataset

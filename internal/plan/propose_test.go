@@ -364,4 +364,66 @@ func TestApprovalByBound(t *testing.T) {
 	if w, _ := windowUnder(deletion(in), "l-1"); len(Compile(in).AwaitingApproval) > 0 || *w.Days != 7 {
 		t.Errorf("by name its rows go after %s", retention.ISO(w))
 	}
+	// It is named, so the bound is not for it: what it is called since waits, also under a window within the bound.
+	own.RetentionOverrides[0].RetainFor = days(40)
+	own.ExternalIDs = append(own.ExternalIDs, v1alpha1.ExternalID{Type: own.ExternalIDs[0].Type, Value: "l-3"})
+	if w, _ := windowUnder(deletion(in), "l-3"); len(Compile(in).AwaitingApproval) != 1 || *w.Days != 90 {
+		t.Errorf("of a tenant that is named, rows of a new identifier go after %s; awaiting %v", retention.ISO(w), Compile(in).AwaitingApproval)
+	}
+}
+
+// Rows that are there again and of which none may go now are let go on all the same, or the brake would hold for ever.
+func TestProposeLetsReturnedRowsGoOn(t *testing.T) {
+	in := shared(makePolicy("a", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90))))
+	first, err := Propose(Compile(in), measured(t, in, 100), anyAge, day0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Store.Spec.ApprovedPlan = &first.Plan
+	in.Now = day0.Add(time.Hour)
+	store := measured(t, in, 0)
+	m := ruleOf(t, store, "messages")
+	m.Reason, m.Returned, m.Overdue, m.KeptByChild = report.LineReturned, 5, 5, 5
+	got, err := Propose(Compile(in), store, Asked{StaleAfter: 2 * time.Hour, Brakes: []string{"messages"}}, in.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range got.Plan.Windows {
+		if w.Dataset == "messages" && (w.Backlog == nil || w.Backlog.Rows != 5 || !w.Backlog.ApprovedAt.Time.Equal(in.Now)) {
+			t.Errorf("%+v", w.Backlog)
+		}
+	}
+}
+
+// An approval of the database has a later time than the one before, by whoever's clock; one of a time that has not come counts for nothing.
+func TestProposeATimeOfItsOwn(t *testing.T) {
+	for name, tc := range map[string]struct{ before, want time.Duration }{
+		"earlier":                         {-time.Hour, 0},
+		"the same second":                 {0, time.Second},
+		"by a clock that is a bit ahead":  {4 * time.Minute, 4*time.Minute + time.Second},
+		"by a clock that is a year ahead": {365 * 24 * time.Hour, 0},
+		"by this one, hours slow":         {3 * time.Hour, 3*time.Hour + time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := shared(makePolicy("a", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90))))
+			first, err := Propose(Compile(in), measured(t, in, 100), anyAge, day0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first.Plan.Seen.ApprovedAt = metav1.NewTime(day0.Add(tc.before))
+			in.Store.Spec.ApprovedPlan = &first.Plan
+			store := measured(t, in, 100)
+			if strings.Contains(name, "slow") {
+				at := metav1.NewTime(day0.Add(3 * time.Hour))
+				store.Status.MeasuredAt = &at
+			}
+			got, err := Propose(Compile(in), store, Asked{StaleAfter: 6 * time.Hour, Database: true}, day0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if at := got.Plan.Seen.ApprovedAt.Sub(day0); at != tc.want {
+				t.Errorf("approved %s after, want %s", at, tc.want)
+			}
+		})
+	}
 }

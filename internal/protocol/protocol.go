@@ -250,6 +250,12 @@ type Cleared struct {
 	Definition string `json:"definition"` // of the table, as approvals name it
 	Cutoff     int64  `json:"cutoff"`     // Unix microseconds
 	Left       int64  `json:"left"`
+	// SweptAt is the time by which the sweep deleted, in Unix microseconds.
+	SweptAt int64 `json:"sweptAt,omitempty"`
+	// Windows is a digest of the windows by which it deleted, and Due how many rows of tenants with a shorter window than
+	// the others were past it then, and left.
+	Windows string `json:"windows,omitempty"`
+	Due     int64  `json:"due,omitempty"`
 }
 
 // ReleaseRequest ends a lease early.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
@@ -19,7 +20,8 @@ type backlog struct {
 	permit  protocol.Permit
 	until   time.Time
 	planned int64 // rows that this sweep means to delete
-	debited int64 // by this sweep
+	debited int64 // by this sweep, as far as the keyserver has said so
+	owed    int64 // what it was asked for and may have debited
 	used    int64 // of that
 }
 
@@ -46,8 +48,8 @@ func (s *run) openBacklogs() []backlog {
 // are what the brake itself allows, since it has been asked.
 func (s *run) draw(ctx context.Context, i int, batch int64) error {
 	b := &s.backlogs[i]
-	want := min(b.used+2*batch, b.planned, b.debited+b.left())
-	if b.debited-b.used >= batch || want <= b.debited {
+	want := max(b.owed, min(b.used+2*batch, b.planned, b.debited+b.left()))
+	if want <= b.debited || b.debited-b.used >= batch && b.owed <= b.debited {
 		return nil
 	}
 	if err := s.keeper.tell(ctx, b.spend(want)); err != nil {
@@ -67,14 +69,27 @@ func (s *run) commit(ctx context.Context, i int, rows int64) error {
 	if missing := b.used + rows - b.debited; missing > 0 && b.left() > 0 {
 		bounded, cancel := context.WithTimeout(ctx, debitWithin)
 		defer cancel()
-		want := b.debited + min(missing, b.left())
-		if _, err := s.keeper.ask(bounded, b.spend(want)); err != nil {
-			return err
+		b.owed = b.debited + min(missing, b.left())
+		if _, err := s.keeper.ask(bounded, b.spend(b.owed)); err != nil {
+			return s.unanswered(err)
 		}
-		b.debited = want
+		b.debited = b.owed
 	}
 	b.used += rows
 	return nil
+}
+
+// unanswered is what a debit that did not come back means. The batch is rolled back; where another answer may come it is deleted
+// again, after the same debit: asked for twice it is one.
+func (s *run) unanswered(err error) error {
+	switch {
+	case keyclient.ReasonOf(err) == protocol.ReasonBacklogSpent:
+		return err
+	case keyclient.IsRetryable(err) && s.Clock().Before(s.keeper.expires()):
+		return fmt.Errorf("%w: %w", postgres.ErrRepeat, err)
+	default:
+		return fmt.Errorf("%w: %w", errLeaseLost, err)
+	}
 }
 
 // debitWithin bounds a debit while rows are locked.

@@ -166,3 +166,54 @@ func TestABacklogThatEndsMeanwhile(t *testing.T) {
 		t.Errorf("%d rows gone: %+v", gone, r)
 	}
 }
+
+// An answer that is lost right before COMMIT costs that batch one more turn, and nothing of the backlog: rows of one age go in a batch that is
+// larger than what was drawn for it.
+func TestALostAnswerBeforeCommitRepeatsTheBatch(t *testing.T) {
+	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
+		INSERT INTO log SELECT n, timestamptz '2001-01-01 00:00:00+00' FROM generate_series(1, 5000) n; INSERT INTO log SELECT n, now() FROM generate_series(5001, 10000) n`, dataset("log", 90))
+	w.plan.BrakePercent = 1
+	w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(-time.Minute), 24*time.Hour)
+	k := newKeyserver(t)
+	k.By(&w.plan)
+	var asked []int64
+	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
+		if len(req.Spend) == 0 {
+			return nil
+		}
+		if asked = append(asked, req.Spend[0].Used); len(asked) == 2 {
+			return &protocol.Error{Reason: protocol.ReasonInternal, Message: "the answer is lost", RetryAfter: 1}
+		}
+		return nil
+	}
+	r := w.run(Options{Leaser: client(t, k)})
+	if len(asked) < 3 || asked[1] <= asked[0] || asked[2] != asked[1] {
+		t.Fatalf("debits %v: the second was to be lost, and asked for again", asked)
+	}
+	if r.Outcome != report.Done || r.Lines[0].Deleted != 5000 || k.Used("log") != 5000 || w.admin.Count(`SELECT count(*) FROM log`) != 5000 {
+		t.Errorf("%d debited: %+v", k.Used("log"), r)
+	}
+}
+
+// A keyserver that says no more right before COMMIT is no fault of the store.
+func TestALeaseThatIsRefusedBeforeCommit(t *testing.T) {
+	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
+		INSERT INTO log SELECT n, timestamptz '2001-01-01 00:00:00+00' FROM generate_series(1, 5000) n; INSERT INTO log SELECT n, now() FROM generate_series(5001, 10000) n`, dataset("log", 90))
+	w.plan.BrakePercent = 1
+	w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(-time.Minute), 24*time.Hour)
+	k := newKeyserver(t)
+	k.By(&w.plan)
+	spends := 0
+	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
+		if len(req.Spend) > 0 {
+			if spends++; spends > 1 {
+				return refusal(protocol.ReasonPlanChanged)
+			}
+		}
+		return nil
+	}
+	r := w.run(Options{Leaser: client(t, k)})
+	if r.Outcome != report.Stopped || r.Reason != report.ReasonLeaseLost || w.admin.Count(`SELECT count(*) FROM log`) != 10000 {
+		t.Errorf("%+v", r)
+	}
+}

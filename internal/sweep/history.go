@@ -2,6 +2,9 @@ package sweep
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -97,6 +100,16 @@ func (s *run) notice(i int) string {
 	return lost + "; " + said
 }
 
+// windowsOf is a digest of the windows by which a dataset is deleted from: what a sweep has left by others says nothing.
+func windowsOf(d plan.Dataset) string {
+	b, err := json.Marshal([]any{d.Delete.RetainFor, d.Delete.Overrides, d.Floor})
+	if err != nil {
+		return "" // none of it can fail
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
+}
+
 // cleared is what the last complete sweep left of a dataset.
 func (s *run) cleared(i int) *protocol.Cleared {
 	for n := range s.keeper.account.Cleared {
@@ -115,29 +128,27 @@ func (s *run) comeBack(ctx context.Context, i int) error {
 		return nil
 	}
 	n, problem, err := s.store.Older(ctx, i, time.UnixMicro(c.Cutoff).UTC())
-	if err != nil || problem != nil || n <= c.Left {
+	if err != nil || problem != nil {
 		s.refused[i] = problem
 		return err
 	}
-	s.returned[i] = n - c.Left
-	s.refused[i] = &postgres.Problem{Reason: report.LineReturned, Message: fmt.Sprintf(
-		"%d rows are older than %s that the last complete sweep had not left: a backup was restored into the table, or old records were brought in; nothing of it is deleted: look, then let them go by 'kubectl lethe approve %s/%s --brake %s'",
-		s.returned[i], time.UnixMicro(c.Cutoff).UTC().Format(time.DateOnly), s.Plan.Store.Namespace, s.Plan.Store.Name, d.Name)}
-	return nil
-}
-
-// tellReturned has it remembered since when rows are there again: only who approves later has seen them.
-func (s *run) tellReturned(ctx context.Context) error {
-	var names []string
-	for i, n := range s.returned {
-		if n > 0 {
-			names = append(names, s.Plan.Datasets[i].Name)
+	more, since, are := n-c.Left, c.Cutoff, "are older than"
+	if more <= 0 && c.Windows != "" && c.Windows == windowsOf(d) {
+		// Of tenants with a shorter window rows are gone that are younger than the cutoff of all others.
+		due, err := s.store.Due(ctx, i, time.UnixMicro(c.SweptAt).UTC())
+		if err != nil {
+			return err
 		}
+		more, since, are = due-c.Due, c.SweptAt, "of tenants with a shorter window were past it on"
 	}
-	if len(names) == 0 {
+	if more <= 0 {
 		return nil
 	}
-	return s.keeper.tell(ctx, protocol.LeaseRequest{Returned: names})
+	s.returned[i] = more
+	s.refused[i] = &postgres.Problem{Reason: report.LineReturned, Message: fmt.Sprintf(
+		"%d rows %s %s that the last complete sweep had not left: a backup was restored into the table, or old records were brought in; nothing of it is deleted: look, then let them go by 'kubectl lethe approve %s/%s --brake %s'",
+		s.returned[i], are, time.UnixMicro(since).UTC().Format(time.DateOnly), s.Plan.Store.Namespace, s.Plan.Store.Name, d.Name)}
+	return nil
 }
 
 // remember tells the keyserver where the database is at the end, and what complete sweeps of its datasets left. When that fails the
@@ -184,9 +195,18 @@ func (s *run) tellEnd(ctx context.Context, end ending) error {
 		if err != nil {
 			return err
 		}
-		if problem == nil && n < postgres.CountCap {
-			told.Cleared = append(told.Cleared, protocol.Cleared{Dataset: d.Name, Definition: plan.Definition(d.Table), Cutoff: cutoff.UnixMicro(), Left: n})
+		if problem != nil || n >= postgres.CountCap {
+			continue
 		}
+		c := protocol.Cleared{Dataset: d.Name, Definition: plan.Definition(d.Table), Cutoff: cutoff.UnixMicro(), Left: n, SweptAt: s.clocks.Early.UnixMicro()}
+		due, err := s.store.Due(ctx, i, s.clocks.Early)
+		if err != nil {
+			return err
+		}
+		if due >= 0 {
+			c.Windows, c.Due = windowsOf(d), due
+		}
+		told.Cleared = append(told.Cleared, c)
 	}
 	p, err := s.session.Reach(ctx, end.mark)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/lease"
@@ -69,7 +71,7 @@ func (p *past) approve() {
 	var pos, xid int64
 	p.must(a.QueryRow(p.t.Context(), `SELECT (SELECT oid FROM pg_database WHERE datname = current_database()), ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int8,
 		(pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8`).Scan(&o, &tl, &pos, &xid))
-	p.k.Ledger.Approve(protocol.Point{System: p.system(), OID: o, Timeline: tl, Position: uint64(pos), Transactions: uint64(xid)}, time.Now().Add(2*time.Second))
+	p.k.Ledger.Approve(protocol.Point{System: p.system(), OID: o, Timeline: tl, Position: uint64(pos), Transactions: uint64(xid)}, time.Now().Add(2*time.Second), time.Now())
 }
 
 func TestRestoredFromACopyOfTheFiles(t *testing.T) {
@@ -340,5 +342,57 @@ func TestBack(t *testing.T) {
 		if got := back(last, now); (got == "") != (tc.says == "") || !strings.Contains(got, tc.says) {
 			t.Errorf("%s: %q, want %q", name, got, tc.says)
 		}
+	}
+}
+
+// Rows of a tenant whose window is shorter than the others' are gone long before theirs: they return like any.
+func TestReturnedRowsOfATenant(t *testing.T) {
+	for name, index := range map[string]string{"found by age": "CREATE INDEX ON log (at)", "found by tenant": "CREATE INDEX ON log (tenant, at)"} {
+		t.Run(name, func(t *testing.T) {
+			d := dataset("log", 90)
+			thirty := int32(30)
+			o := []plan.Override{{Tenant: "acme", ExternalIDs: []string{"acme"}, RetainFor: v1alpha1.Period{Days: &thirty}}}
+			d.Table.TenantColumn, d.Rules[0].Overrides, d.Delete.Overrides = "tenant", o, o
+			w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text); `+index+`;
+				INSERT INTO log SELECT n, now() - interval '40 days', 'acme' FROM generate_series(1, 400) n; INSERT INTO log SELECT n, now(), 'acme' FROM generate_series(5001, 9000) n;
+				CREATE TABLE kept AS SELECT * FROM log WHERE id <= 400`, d)
+			w.plan.Tenancy, w.plan.Tenants = v1alpha1.TenancyShared, []plan.Tenant{{Name: "acme", ExternalIDs: []string{"acme"}}}
+			k := newKeyserver(t)
+			k.By(&w.plan)
+			for n, want := range []int64{400, 0} {
+				if r := w.run(Options{Leaser: client(t, k)}); r.Outcome != report.Done || r.Deleted != want {
+					t.Fatalf("sweep %d: %+v", n, r)
+				}
+			}
+			w.admin.Run(`INSERT INTO log SELECT * FROM kept`)
+			r := w.run(Options{Leaser: client(t, k)})
+			if l := lineOf(r, "log"); r.Deleted != 0 || l.Reason != report.LineReturned || l.Returned != 400 || !strings.Contains(l.Message, "tenants with a shorter window") {
+				t.Errorf("loaded again: %+v", r)
+			}
+			// By other windows than those of the last sweep nobody knows what it would have left.
+			shorter := int32(20)
+			o[0].RetainFor.Days = &shorter
+			if r := w.run(Options{Leaser: client(t, k)}); lineOf(r, "log").Returned != 0 || r.Deleted != 400 {
+				t.Errorf("by another window: %+v", r)
+			}
+		})
+	}
+}
+
+// Of rows that were brought in together with what keeps them none may go; they are let go on all the same.
+func TestReturnedRowsThatAreKept(t *testing.T) {
+	w := newWorld(t, `CREATE TABLE parent (id bigint PRIMARY KEY, at timestamptz); CREATE TABLE child (id bigint PRIMARY KEY, at timestamptz, parent bigint REFERENCES parent);
+		CREATE INDEX ON child (parent); INSERT INTO parent SELECT n, now() - interval '100 days' FROM generate_series(1, 20) n`,
+		dataset("parent", 90), dataset("child", 90))
+	k := newKeyserver(t)
+	k.By(&w.plan)
+	w.run(Options{Leaser: client(t, k)})
+	w.admin.Run(`INSERT INTO parent VALUES (100, now() - interval '100 days'); INSERT INTO child VALUES (100, now(), 100)`)
+	if l := lineOf(w.run(Options{Leaser: client(t, k)}), "parent"); l.Reason != report.LineReturned || l.Returned != 1 || l.Eligible != 0 {
+		t.Fatalf("%+v", l)
+	}
+	w.plan.Datasets[0].Delete.Backlog = permit(1, time.Now().Add(2*time.Second), 24*time.Hour)
+	if l := lineOf(w.run(Options{Leaser: client(t, k)}), "parent"); l.Reason != "" || l.Returned != 0 {
+		t.Errorf("let go on: %+v", l)
 	}
 }

@@ -156,7 +156,9 @@ func (w *world) run(o Options) report.Report {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
 	r := Run(w.t.Context(), o)
 	if _, err := report.Encode(r); err != nil {
 		w.t.Errorf("the report does not encode: %v", err)

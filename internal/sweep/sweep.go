@@ -3,11 +3,13 @@
 package sweep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -304,6 +306,9 @@ func (s *run) measureBefore(ctx context.Context) error {
 		if err := s.goOn(); err != nil {
 			return err
 		}
+		if s.Clock().Sub(s.started) > s.Budget/8 {
+			return nil // of the rest it is seen after deleting only
+		}
 		lines, err := s.store.Overdue(ctx, i, s.clocks)
 		if err != nil {
 			return err
@@ -315,29 +320,18 @@ func (s *run) measureBefore(ctx context.Context) error {
 
 // delete brakes, and deletes children first.
 func (s *run) delete(ctx context.Context) error {
-	order := s.store.Order()
-	for _, i := range order {
-		if err := s.goOn(); err != nil {
-			return err
-		}
-		if err := s.comeBack(ctx, i); err != nil {
-			return err
-		}
-		if s.refused[i] != nil {
-			continue
-		}
-		if err := s.brake(ctx, i); err != nil {
-			return err
-		}
-	}
-	if err := s.tellReturned(ctx); err != nil {
-		return err
-	}
+	order := s.order()
 	turn := s.turn(len(order))
-	done := make([]bool, len(order))
+	done, looked := make([]bool, len(order)), make([]bool, len(order))
 	for again := true; again; {
 		again = false
 		for _, i := range order {
+			if !looked[i] {
+				looked[i] = true
+				if err := s.mayDelete(ctx, i); err != nil {
+					return err
+				}
+			}
 			if s.refused[i] != nil || done[i] {
 				continue
 			}
@@ -351,6 +345,36 @@ func (s *run) delete(ctx context.Context) error {
 			done[i] = finished && !s.store.Waits(i, func(child int) bool { return !done[child] && s.refused[child] == nil })
 			again = again || !done[i]
 		}
+	}
+	return nil
+}
+
+// order is children first, and before all others, in that order, what no sweep has come to the end of for longest.
+func (s *run) order() []int {
+	out := s.store.Order()
+	swept := func(i int) int64 {
+		if c := s.cleared(i); c != nil {
+			return c.SweptAt
+		}
+		return 0
+	}
+	slices.SortStableFunc(out, func(a, b int) int { return cmp.Compare(swept(a), swept(b)) })
+	return out
+}
+
+// mayDelete asks the brakes before the first turn of a dataset: what they count takes its time, and others have their turns meanwhile.
+func (s *run) mayDelete(ctx context.Context, i int) error {
+	if err := s.goOn(); err != nil {
+		return err
+	}
+	if err := s.comeBack(ctx, i); err != nil {
+		return err
+	}
+	if s.refused[i] == nil {
+		return s.brake(ctx, i)
+	}
+	if s.returned[i] > 0 {
+		return s.keeper.tell(ctx, protocol.LeaseRequest{Returned: []string{s.Plan.Datasets[i].Name}})
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package sweep
 
 import (
+	"fmt"
+	"log/slog"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +12,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
@@ -101,5 +105,31 @@ func TestGuessesAreReported(t *testing.T) {
 	w.plan.Relations = []plan.Relation{{Schema: "public", Table: "post", Column: "threadId", References: "thread", State: v1alpha1.RelationDenied}}
 	if r := w.run(Options{}); r.Deleted != 3 || r.UndeclaredCount != 0 {
 		t.Errorf("denied, %d rows went, and %d relations wait", r.Deleted, r.UndeclaredCount)
+	}
+}
+
+// What no sweep came to the end of goes first in the next one.
+func TestWhatWasNotReachedGoesFirst(t *testing.T) {
+	var tables strings.Builder
+	var datasets []plan.Dataset
+	for _, name := range []string{"a", "b", "c"} {
+		fmt.Fprintf(&tables, "CREATE TABLE %[1]s (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON %[1]s (at); INSERT INTO %[1]s VALUES (1, now() - interval '100 days');", name)
+		datasets = append(datasets, dataset(name, 90))
+	}
+	w := newWorld(t, tables.String(), datasets...)
+	k := newKeyserver(t)
+	k.By(&w.plan)
+	definition := func(i int) string { return plan.Definition(datasets[i].Table) }
+	now := time.Now().UnixMicro()
+	k.Ledger.Note(w.plan, &protocol.LeaseRequest{Cleared: []protocol.Cleared{
+		{Dataset: "a", Definition: definition(0), Cutoff: 1, SweptAt: now}, {Dataset: "b", Definition: definition(1), Cutoff: 1, SweptAt: now - 1}}}, time.Now())
+	var log strings.Builder
+	w.run(Options{Leaser: client(t, k), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	var order []string
+	for _, line := range regexp.MustCompile(`msg=Deleted dataset=(\w+)`).FindAllStringSubmatch(log.String(), -1) {
+		order = append(order, line[1])
+	}
+	if diff := cmp.Diff([]string{"c", "b", "a"}, order); diff != "" {
+		t.Errorf("deleted from (-want +got):\n%s\n%s", diff, log.String())
 	}
 }

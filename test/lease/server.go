@@ -40,6 +40,8 @@ type Server struct {
 	Clock func() time.Time
 	// Lost has the account said to be lost.
 	Lost bool
+	// Approved is where in its life a person approved the database, and when.
+	Approved func() (point protocol.Point, at time.Time, ok bool)
 
 	mu              sync.Mutex
 	plan            *plan.Plan
@@ -132,6 +134,11 @@ func (s *Server) book(req *protocol.LeaseRequest) (*protocol.Account, *protocol.
 		return nil, nil
 	}
 	now := s.Clock()
+	if s.Approved != nil {
+		if point, at, ok := s.Approved(); ok {
+			s.Ledger.Approve(point, at, now)
+		}
+	}
 	if err := s.Ledger.Spend(*s.plan, req.Spend, now); err != nil {
 		return nil, &protocol.Error{Reason: protocol.ReasonBacklogSpent, Message: err.Error()}
 	}

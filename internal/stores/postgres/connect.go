@@ -278,15 +278,6 @@ func names(err error, constraint, function string) bool {
 	return constraint != "" && server.ConstraintName == constraint || function != "" && strings.Contains(server.Where, function)
 }
 
-// constraintOf is what the server names as the constraint of an error, to compare errors with each other only.
-func constraintOf(err error) string {
-	var server *pgconn.PgError
-	if !errors.As(err, &server) {
-		return ""
-	}
-	return server.ConstraintName
-}
-
 // code is the SQLSTATE of an error that the server sent, else empty. What is not of the form of one, or of no class that PostgreSQL documents, is XX000,
 // internal error: the server, and a trigger's RAISE, can write anything there. Nothing else of what a server says beside an error (severity, message,
 // detail, hint, names of constraints and routines, notices) is read at all.

@@ -41,12 +41,16 @@ const (
 type Permit struct {
 	// Begin is asked before each batch, which is meant to take so many rows.
 	Begin func(rows int64) error
-	// Commit is asked when a batch of so many rows has been deleted, right before COMMIT; an error rolls it back.
+	// Commit is asked when a batch of so many rows has been deleted, right before COMMIT; an error rolls it back. After one
+	// that is ErrRepeat the batch begins anew, with Begin.
 	Commit func(rows int64) error
 	// Pause is asked between ranges of rows; true ends the turn of this dataset: Delete says ErrPaused and, called again, goes
 	// on from there. nil: never.
 	Pause func() bool
 }
+
+// ErrRepeat is what Permit.Commit says when the batch is to be rolled back and deleted again.
+var ErrRepeat = errors.New("the batch is to be deleted again")
 
 // ErrPaused says that Permit.Pause ended a turn, and that there may be more to delete.
 var ErrPaused = errors.New("the turn of this dataset is over")

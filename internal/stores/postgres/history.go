@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -115,6 +116,38 @@ func (s *Session) WereRolledBack(ctx context.Context, ids []uint64) (bool, error
 		}
 	}
 	return true, nil
+}
+
+// Due counts, of tenants whose window is shorter than the others', the rows past it at a time, up to CountCap; -1: that could not
+// be counted in its time.
+func (st *Store) Due(ctx context.Context, i int, at time.Time) (int64, error) {
+	d := st.datasets[i]
+	if d.Delete == nil || d.problem != nil {
+		return -1, nil
+	}
+	base, groups := d.cutoffs(*d.Delete, at, true)
+	if len(groups) == 0 || !groups[len(groups)-1].cutoff.After(base) {
+		return 0, nil
+	}
+	if err := st.setTimeout(ctx, MeasureTimeout); err != nil {
+		return 0, err
+	}
+	q := &query{}
+	age, lanes := dotted("a", d.age), d.lanes(at)
+	var counts []string
+	if len(lanes) == 1 {
+		counts = append(counts, capped(d.name()+" a", fmt.Sprintf("%s AND %s %s %s", lanes[0](q, "a"), age, opMore, q.arg(d.toColumn(base), d.ageType()))))
+	} else {
+		for _, l := range lanes[1:] {
+			counts = append(counts, capped(d.name()+" a", l(q, "a")))
+		}
+	}
+	var n int64
+	err := st.session.conn.QueryRow(ctx, "SELECT "+strings.Join(counts, " + "), q.args...).Scan(&n)
+	if problem, err := split(err); problem != nil || err != nil {
+		return -1, err
+	}
+	return n, nil
 }
 
 // Older counts the rows of a dataset whose age lies at or before a cutoff, as far as ages are believed, up to CountCap.

@@ -116,10 +116,11 @@ func (st *Store) setTimeout(ctx context.Context, most time.Duration) error {
 	return nil
 }
 
-// unlessLost notes in the line what the server said, and passes on only what ended the connection.
+// unlessLost notes in the line what the server said, and passes on only what ended the connection. That something was not
+// counted goes before whatever else the line says: its numbers mean nothing.
 func unlessLost(err error, line *report.Line) error {
 	problem, lost := split(err)
-	if problem != nil && line.Reason == "" {
+	if problem != nil {
 		line.Reason, line.Message = problem.Reason, problem.Message
 	}
 	return lost

@@ -160,3 +160,35 @@ func TestALockedTableIsUnknownAndNotZero(t *testing.T) {
 		t.Errorf("%+v, %v", lines, err)
 	}
 }
+
+// What was not counted is said before whatever else is wrong with the dataset: its numbers mean nothing.
+func TestNotCountedGoesFirst(t *testing.T) {
+	w := newWorld(t, Config{Datasets: []Dataset{after(90, aTable("conversations")), after(90, aTable("messages"))}},
+		`CREATE TABLE conversations (id bigint PRIMARY KEY, at timestamptz); CREATE TABLE messages (id bigint PRIMARY KEY, conversation_id bigint, at timestamptz);
+		INSERT INTO conversations SELECT n, now() - interval '100 days' FROM generate_series(1, 50) n`)
+	st := w.open()
+	clocks := Clocks{Early: w.now, Late: w.now.Add(time.Second)}
+	reason := func() report.Line {
+		t.Helper()
+		lines, err := st.Measure(t.Context(), 0, clocks)
+		if err != nil || len(lines) != 1 {
+			t.Fatalf("%+v, %v", lines, err)
+		}
+		return lines[0]
+	}
+	if l := reason(); l.Reason != report.LineUndeclaredRelation || l.Eligible != 50 {
+		t.Fatalf("%+v", l)
+	}
+	st = w.open() // rows of a table are counted once in a sweep
+	locker, err := server.Admin(t, w.database).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = locker.Rollback(t.Context()) }()
+	if _, err := locker.Exec(t.Context(), `LOCK TABLE conversations`); err != nil {
+		t.Fatal(err)
+	}
+	if l := reason(); l.Reason != report.LineLocked {
+		t.Errorf("%+v", l)
+	}
+}

@@ -1,9 +1,11 @@
 package postgres
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
@@ -39,6 +41,9 @@ func TestPoison(t *testing.T) {
 		"a trigger that finds its tables by nobody's": {
 			sql: guard("EXISTS (SELECT FROM elsewhere)") + `CREATE SCHEMA app; CREATE TABLE app.elsewhere (id int)`, left: 20000, most: 100,
 			reason: report.LineGuarded, says: []string{"42P01", "ALTER FUNCTION public.guard() SET search_path"},
+		},
+		"a guard on many rows here and there": {
+			sql: guard("OLD.id % 200 = 1"), left: 100, most: 2500, reason: report.LineGuarded, says: []string{"trigger keeps"},
 		},
 		"a publication of a table without replica identity": {
 			sql: `CREATE TABLE log (id bigint NOT NULL, at timestamptz); CREATE UNIQUE INDEX ON log (id); CREATE INDEX ON log (at);
@@ -125,4 +130,92 @@ func TestPoison(t *testing.T) {
 
 func guard(when string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(guarded, "%s", when), "%%", "%")
+}
+
+// Rows of one age, of which there are many, take turns like all others, and go on where they were paused.
+func TestRowsOfOneAgeTakeTurns(t *testing.T) {
+	w := newWorld(t, Config{Datasets: []Dataset{after(90, aTable("log"))}},
+		`CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
+		INSERT INTO log SELECT n, timestamptz '2020-01-01' FROM generate_series(1, 20000) n;
+		INSERT INTO log SELECT n, timestamptz '2021-01-01' + n * interval '1 second' FROM generate_series(20001, 22000) n;
+		CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.0005); RETURN OLD; END';
+		CREATE TRIGGER slow BEFORE DELETE ON log FOR EACH ROW EXECUTE FUNCTION public.slow();`)
+	st := w.open()
+	asked, turns := 0, 0
+	p := always
+	p.Pause = func() bool { asked++; return asked%5 == 0 } // a turn is some batches
+	for {
+		d, err := st.Delete(t.Context(), 0, w.now, p)
+		if err == nil {
+			if d.Rows != 22000 || d.Problem != nil || w.admin.Count(`SELECT count(*) FROM log`) != 0 {
+				t.Errorf("%+v", d)
+			}
+			break
+		}
+		if !errors.Is(err, ErrPaused) {
+			t.Fatal(err)
+		}
+		turns++
+	}
+	if turns < 5 {
+		t.Errorf("%d turns for 20 000 rows of one age", turns)
+	}
+}
+
+// A few rows of a tenant with a shorter window lie among a hundred thousand of others, which are not read for them.
+func TestAShortWindowAmongOthers(t *testing.T) {
+	d := in(after(90, aTable("message")), withTenant("tenant", Override{IDs: []string{"acme"}, RetainFor: days(30)}))
+	w := newWorld(t, Config{Tenants: []string{"acme"}, Datasets: []Dataset{d}},
+		`CREATE TABLE message (id bigint PRIMARY KEY, at timestamptz, tenant text); CREATE INDEX message_at ON message (at); CREATE INDEX ON message (tenant, at);
+		INSERT INTO message SELECT n, now() - interval '80 days' + n * interval '1 second', CASE WHEN n % 2000 = 0 THEN 'acme' ELSE 'other' END FROM generate_series(1, 100000) n;
+		INSERT INTO message SELECT n, now() - interval '100 days', CASE WHEN n % 2 = 0 THEN 'acme' ELSE 'other' END FROM generate_series(100001, 100010) n; ANALYZE message`)
+	st := w.open()
+	deleted, err := st.Delete(t.Context(), 0, w.now, always)
+	if err != nil || deleted.Rows != 60 || deleted.Problem != nil || w.admin.Count(`SELECT count(*) FROM message`) != 99950 {
+		t.Fatalf("%+v, %v", deleted, err)
+	}
+	if err := st.session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Its counts are there when the session has ended.
+	for w.admin.Count(`SELECT count(*) FROM pg_stat_activity WHERE usename = '`+w.role+`'`) > 0 {
+		w.admin.Run(`SELECT pg_stat_clear_snapshot()`)
+	}
+	if n := w.admin.Count(`SELECT coalesce(sum(idx_tup_read), 0)::int8 FROM pg_stat_user_indexes WHERE relname = 'message'`) +
+		w.admin.Count(`SELECT coalesce(sum(seq_tup_read), 0)::int8 FROM pg_stat_user_tables WHERE relname = 'message'`); n == 0 || n > 2000 {
+		t.Errorf("%d rows were read to delete 60", n)
+	}
+}
+
+// A row that stays must still say whose it is, and how old, when what it refers to has gone.
+func TestDetachingTakesNoTenant(t *testing.T) {
+	for name, tc := range map[string]struct{ action, remedy string }{
+		"set null":            {"SET NULL", `ON DELETE SET NULL ("message")`},
+		"set null of the two": {"SET NULL (tenant)", "ON DELETE RESTRICT"},
+		"set default":         {"SET DEFAULT", "ON DELETE RESTRICT"},
+		"of the other":        {"SET NULL (message)", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			message := in(after(90, aTable("message")), withTenant("tenant"))
+			message.Table.Key = []v1alpha1.Identifier{"tenant", "id"}
+			w := newWorld(t, Config{Tenants: []string{"acme"}, Datasets: []Dataset{message,
+				in(after(90, aTable("rating")), withTenant("tenant", Override{IDs: []string{"acme"}, RetainFor: days(30)}))}},
+				`CREATE TABLE message (tenant text, id bigint, at timestamptz, PRIMARY KEY (tenant, id));
+				CREATE TABLE rating (id bigint PRIMARY KEY, at timestamptz, tenant text, message bigint, FOREIGN KEY (tenant, message) REFERENCES message ON DELETE `+tc.action+`);
+				CREATE INDEX ON rating (tenant, message);
+				INSERT INTO message VALUES ('acme', 1, now() - interval '100 days'); INSERT INTO rating VALUES (1, now() - interval '10 days', 'acme', 1)`)
+			st := w.open()
+			p := st.Problem(0)
+			w.sweep()
+			if n := w.admin.Count(`SELECT count(*) FROM rating WHERE tenant = 'acme'`); n != 1 {
+				t.Error("the row has lost its tenant")
+			}
+			switch {
+			case tc.remedy == "" && (p != nil || w.admin.Count(`SELECT count(*) FROM message`) != 0):
+				t.Errorf("%+v", p)
+			case tc.remedy != "" && (p == nil || p.Reason != report.LineCascade || !strings.HasSuffix(p.Message, tc.remedy) || !strings.Contains(p.Message, "column tenant")):
+				t.Errorf("%+v", p)
+			}
+		})
+	}
 }

@@ -354,7 +354,7 @@ func (st *Store) checkEdges() {
 			}
 			d.checkTypes(slices.Concat(e.childColumns, e.parentColumns)...)
 			if e.detaches() {
-				d.checkDetaching(e)
+				d.checkDetaching(e, child)
 				continue
 			}
 			d.children = append(d.children, &link{edge: e, child: child})
@@ -363,8 +363,26 @@ func (st *Store) checkEdges() {
 	}
 }
 
-// checkDetaching refuses a foreign key that would set NULL what must not be NULL: each deletion would fail.
-func (d *dataset) checkDetaching(e *edge) {
+// tells says whether a column tells whose a row is, how old, or which.
+func (d *dataset) tells(k *column) bool {
+	return k == d.age || k == d.tenant || slices.Contains(d.key, k)
+}
+
+// checkDetaching refuses a foreign key that would take from a row that stays what says whose it is or how old, and one that would set
+// NULL what must not be NULL: each deletion would fail.
+func (d *dataset) checkDetaching(e *edge, child *dataset) {
+	for _, k := range e.detached {
+		if child.tells(k) {
+			action := map[string]string{"n": "SET NULL", "d": "SET DEFAULT"}[e.onDelete]
+			rest := "RESTRICT"
+			if others := slices.DeleteFunc(slices.Clone(e.detached), child.tells); e.onDelete == "n" && len(others) > 0 {
+				rest = "SET NULL (" + identList(others) + ")"
+			}
+			d.refuse(report.LineCascade, "foreign key %s changes column %s of %s (ON DELETE %s) when rows of %s go, and by that column Lethe knows whose a row is, how old, or which: make the key ON DELETE %s",
+				e.name, k.name, e.child, action, d.table, rest)
+			return
+		}
+	}
 	if e.onDelete != "n" {
 		return
 	}

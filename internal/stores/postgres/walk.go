@@ -27,12 +27,12 @@ type walker struct {
 	size   int      // rows that the next range is to have
 	least  int      // and has at least
 	growth float64
-	lanes  []lane          // together they are what may be deleted
-	lane   int             // which of them the pass has come to
-	place  mark            // where in it
-	found  bool            // whether the pass has deleted anything
-	ended  bool            // a whole pass has found nothing
-	poison map[failure]int // single rows that could not be deleted, by how
+	lanes  []lane  // together they are what may be deleted
+	lane   int     // which of them the pass has come to
+	inner  *walker // goes over rows of one age, and was paused there
+	place  mark    // where in it
+	found  bool    // whether the pass has deleted anything
+	ended  bool    // a whole pass has found nothing
 
 	own   []uint32 // tables that hold the dataset's rows
 	other []uint32 // every other table
@@ -46,7 +46,7 @@ type between struct {
 }
 
 func (st *Store) walker(d *dataset, at time.Time, permit Permit, out *Deletion) *walker {
-	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, least: leastBatch, growth: fastGrowth, lanes: d.lanes(at), poison: map[failure]int{}, own: d.table.leaves}
+	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, least: leastBatch, growth: fastGrowth, lanes: d.lanes(at), own: d.table.leaves}
 	switch {
 	case !d.table.leads(d.age):
 		// Without an index on the age one walk by the key reads the table once; one by age would sort it for each batch.
@@ -107,12 +107,17 @@ type mark []string
 
 // begin begins a pass anew: what was skipped is tried again.
 func (w *walker) begin() {
-	w.lane, w.place, w.found, w.ended = 0, nil, false, false
+	w.lane, w.place, w.inner, w.found, w.ended = 0, nil, nil, false, false
 	w.out.Skipped, w.out.Problem = 0, nil
 }
 
 // pass goes once over all expired rows, from where it was paused.
 func (w *walker) pass(ctx context.Context) error {
+	if w.inner != nil {
+		if err := w.goInside(ctx); err != nil {
+			return err
+		}
+	}
 	for w.lane < len(w.lanes) {
 		if w.permit.Pause != nil && w.permit.Pause() {
 			return ErrPaused
@@ -213,17 +218,9 @@ func (w *walker) values(q *query, m mark) string {
 	return strings.Join(values, ", ")
 }
 
-// What cannot be deleted must cost little: after fewRows single rows have failed in the same way, what fails so is left as a
-// range, and after mostRollbacks rolled back transactions, and two more for each that succeeded, the dataset is left for this sweep.
-const (
-	fewRows       = 6
-	mostRollbacks = 70
-)
-
-// failure is a way in which a deletion fails.
-type failure struct{ code, constraint string }
-
-func failureOf(err error) failure { return failure{code(err), constraintOf(err)} }
+// What cannot be deleted must cost little: after mostRollbacks rolled back transactions, and two more for each that succeeded, the
+// dataset is left for this sweep. So rows that go pay for finding the ones beside them that do not.
+const mostRollbacks = 70
 
 // finish deletes a range: at once, or when that fails, in halves. What cannot be deleted even alone is skipped, so that one
 // row does not keep all others.
@@ -237,6 +234,10 @@ func (w *walker) finish(ctx context.Context, from, to mark, size int) error {
 		if err == nil {
 			return nil
 		}
+		if errors.Is(err, ErrRepeat) && ctx.Err() == nil {
+			attempt-- // Begin says when it is enough
+			continue
+		}
 		if code(err) == "" || ctx.Err() != nil {
 			return err
 		}
@@ -249,15 +250,12 @@ func (w *walker) finish(ctx context.Context, from, to mark, size int) error {
 		}
 		w.growth = carefulGrowth
 		switch {
-		case w.poison[failureOf(err)] >= fewRows && code(err) != timedOut:
 		case size > 1:
 			return w.halve(ctx, from, to, size)
 		case w.byAge():
 			return w.sameAge(ctx, from, to)
-		default:
-			w.poison[failureOf(err)]++
-			w.least = 1
 		}
+		w.least = 1
 		w.skip(err)
 		return nil
 	}
@@ -333,11 +331,20 @@ func (w *walker) byAge() bool { return w.inside == nil && len(w.order) == 1 && w
 // sameAge goes by key over a range whose rows are of one age, or mostly, and too many for one batch: an import has made them.
 func (w *walker) sameAge(ctx context.Context, from, to mark) error {
 	by := *w
+	w.inner = &by
 	by.order, by.desc, by.inside, by.size, by.place = w.d.walkKey(), false, &between{w, from, to}, leastBatch, nil
-	by.lanes, by.lane = w.lanes[w.lane:w.lane+1], 0
-	by.permit.Pause = nil
-	err := by.pass(ctx)
-	w.found = w.found || by.found
+	by.lanes, by.lane, by.inner = w.lanes[w.lane:w.lane+1], 0, nil
+	return w.goInside(ctx)
+}
+
+// goInside goes on over rows of one age. Paused there, the walk keeps its place, and goes on there with its next turn.
+func (w *walker) goInside(ctx context.Context) error {
+	w.inner.permit = w.permit
+	err := w.inner.pass(ctx)
+	w.found = w.found || w.inner.found
+	if !errors.Is(err, ErrPaused) {
+		w.inner = nil
+	}
 	return err
 }
 

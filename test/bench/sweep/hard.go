@@ -8,6 +8,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
 )
 
@@ -114,6 +115,13 @@ func (b *bench) hardOne(ctx context.Context, h *hard) ([]string, error) {
 	fmt.Printf("%s: %.1fs, %s %s %s\n", h.name, t.all.Seconds(), r.Outcome, r.Reason, r.Message)
 	for _, l := range r.Lines {
 		fmt.Printf("   %s: deleted %d, eligible %d, overdue %d, unknown tenants' %d %s %s\n", l.Dataset, l.Deleted, l.Eligible, l.Overdue, l.UnknownTenant, l.Reason, l.Message)
+	}
+	// What was not swept or not counted to its end has no time: only the guarded rows are there to be refused.
+	if r.Outcome != report.Done && h.name != "poison" {
+		return nil, fmt.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
+	}
+	if h.name == "strangers" && (len(r.Lines) != 1 || r.Lines[0].UnknownTenant == 0) {
+		return nil, fmt.Errorf("no rows of unknown tenants were counted: %+v", r.Lines)
 	}
 	lines, err := h.look(ctx, h)
 	return lines, errors.Join(err, b.server.Exec(ctx, "postgres", "DROP DATABASE "+h.name+" WITH (FORCE)"))

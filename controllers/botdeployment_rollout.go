@@ -156,7 +156,7 @@ func whyRolls(s *botScope, desired *appsv1.StatefulSet) why {
 		return rollsByHand
 	case known && last.Generation != s.bot.Generation, runningSecret(s.running) != s.secret:
 		return rollsOwn
-	case !status.IsSetDone(s.running):
+	case s.running.Status.ReadyReplicas == 0: // one that is ready, and has not been for long, is none of these
 		return rollsUnready
 	default:
 		return rollsLethe

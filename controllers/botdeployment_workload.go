@@ -101,8 +101,10 @@ func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScop
 		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
 	}
 	w := status.Unready(o)
-	if w.Reason == status.ReasonCredentialsNotFetched && w.Trouble {
-		r.stored.forget(client.ObjectKeyFromObject(s.bot)) // what the keyserver stored may be gone: the next look asks it
+	if w.Reason == status.ReasonCredentialsNotFetched {
+		if w.Trouble {
+			r.stored.forget(client.ObjectKeyFromObject(s.bot)) // what the keyserver stored may be gone: the next look asks it
+		}
 		if err := r.explainMismatch(ctx, s, o.Pod, &w); err != nil {
 			return 0, explain(v1alpha1.ConditionWorkloadReady, err)
 		}
@@ -211,12 +213,12 @@ func (r *BotDeploymentReconciler) explainMismatch(ctx context.Context, s *botSco
 	}
 	helper := r.helper(s, false)
 	if err := podspec.Match(resources.BotPodTemplate(r.Settings.With(helper), whole, s.tenant, s.secret), pod, r.Settings.PodAnnotations); err != nil {
-		w.Reason = protocol.ReasonPodMismatch
+		w.Reason, w.Trouble = protocol.ReasonPodMismatch, true
 		w.Message = fmt.Sprintf("Something in this cluster changed the pod: %s from what Lethe made. The keyserver gives such a pod no credentials. "+
 			"Exempt this namespace from the webhook or policy that does it.", err)
 		return nil
 	}
-	if helper == r.Settings.Helper() {
+	if helper == r.Settings.Helper() || !w.Trouble {
 		return nil
 	}
 	_, _, err = r.ensureSet(ctx, s, true)

@@ -130,6 +130,9 @@ func podCondition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCond
 	return nil
 }
 
+// startsWithin is how long a program may take until it is ready before that is worth a word.
+const startsWithin = 5 * time.Second
+
 // on and trouble make a Workload: of what is on its way, and of what will not come right by waiting alone.
 func on(reason, format string, args ...any) Workload {
 	return Workload{Reason: reason, Message: fmt.Sprintf(format, args...)}
@@ -172,7 +175,7 @@ func Unready(o PodObserved) Workload {
 	}
 	var worst *Workload
 	for i := range pod.Status.ContainerStatuses {
-		if w, ok := ofContainer(o, &pod.Status.ContainerStatuses[i]); ok && (worst == nil || w.Trouble && !worst.Trouble) {
+		if w, ok := ofContainer(o, &pod.Status.ContainerStatuses[i]); ok && (worst == nil || badness(w) > badness(*worst)) {
 			worst = &w
 		}
 	}
@@ -180,6 +183,18 @@ func Unready(o PodObserved) Workload {
 		return *worst
 	}
 	return on(ReasonPodNotReady, "The pod is ready, and counts as ready once that has lasted for %d seconds.", o.Set.Spec.MinReadySeconds)
+}
+
+// badness orders what is wrong with containers.
+func badness(w Workload) int {
+	switch {
+	case IsFailing(w.Reason):
+		return 2
+	case w.Trouble:
+		return 1
+	default:
+		return 0
+	}
 }
 
 // missing says why there is no pod, in Kubernetes' own words where it has any.
@@ -347,7 +362,9 @@ func ofContainer(o PodObserved, c *corev1.ContainerStatus) (Workload, bool) {
 	case spec != nil && spec.StartupProbe != nil && (c.Started == nil || !*c.Started):
 		return on(ReasonPodNotReady, "Container %s runs, and its startup probe (%s) has not succeeded yet.", c.Name, probeText(spec.StartupProbe)), true
 	case spec != nil && spec.ReadinessProbe != nil:
-		return on(ReasonPodNotReady, "Container %s runs, and its readiness probe (%s) does not succeed.", c.Name, probeText(spec.ReadinessProbe)), true
+		w := on(ReasonPodNotReady, "Container %s runs, and its readiness probe (%s) does not succeed.", c.Name, probeText(spec.ReadinessProbe))
+		w.Trouble = o.Now.Sub(c.State.Running.StartedAt.Time) >= startsWithin
+		return w, true
 	default:
 		return on(ReasonPodNotReady, "Container %s runs and is not ready yet.", c.Name), true
 	}

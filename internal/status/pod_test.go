@@ -179,7 +179,8 @@ func TestUnready(t *testing.T) {
 		"killed in a run before, not in this one": {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), Events: []corev1.Event{podEvent("Killing", "Container bot failed liveness probe, will be restarted", time.Hour)}}, reason: ReasonCrashLoopBackOff, says: "exit code 1"},
 		"another container was killed":            {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), Events: []corev1.Event{{Reason: "Killing", Message: "Container helper failed liveness probe", LastTimestamp: ago(0), InvolvedObject: corev1.ObjectReference{FieldPath: "spec.containers{helper}"}}}}, reason: ReasonCrashLoopBackOff, says: "exit code 1"},
 
-		"readiness fails": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { bot(p).Ready = false })}, reason: ReasonPodNotReady, says: "its readiness probe (HTTP /ready at port health) does not succeed", calm: true},
+		"readiness fails":              {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { bot(p).Ready = false })}, reason: ReasonPodNotReady, says: "its readiness probe (HTTP /ready at port health) does not succeed"},
+		"it is on its way to be ready": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { bot(p).Ready, bot(p).State.Running.StartedAt = false, ago(2*time.Second) })}, reason: ReasonPodNotReady, says: "readiness probe", calm: true},
 		"startup is not over": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) {
 			bot(p).Ready, bot(p).Started = false, nil
 			p.Spec.Containers[0].StartupProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"secret"}}}}

@@ -186,6 +186,7 @@ func TestEndToEnd(t *testing.T) {
 		{"a bad image and a wrong token are set", badImage},
 		{"a value sealed for another tenant is refused, and repeated nowhere", wrongPlace},
 		{"one tenant takes all that the kernel counts, and others still get theirs", takesAll},
+		{"states tell why, within 15 seconds", statesTellWhy},
 		{"a tenant's people cannot climb", tenantUser},
 		{"the manager's identity cannot climb", managerIdentity},
 		{"who has Kubernetes' own role edit reaches and reads nothing", editorReachesNothing},

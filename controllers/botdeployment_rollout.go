@@ -100,12 +100,13 @@ func (r *BotDeploymentReconciler) ensureSet(ctx context.Context, s *botScope, an
 			return nil, err
 		}
 		desired := r.render(s, whole, helper)
-		switch why := whyRolls(s, desired); {
-		case why == rollsNothing || why == rollsByHand:
+		switch why := whyRolls(s, desired); why {
+		case rollsNothing, rollsByHand:
 			return desired, nil
-		case why == rollsOwn || why == rollsUnready:
+		case rollsOwn, rollsUnready:
 			own = why == rollsOwn
 			return r.render(s, whole, r.Settings.Helper()), nil
+		case rollsLethe: // it waits
 		}
 		if turn, err = r.Pace.admit(ctx, client.ObjectKeyFromObject(s.bot)); err != nil {
 			return nil, err

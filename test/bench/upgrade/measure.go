@@ -76,7 +76,7 @@ func (b *bench) each(ctx context.Context, most time.Duration, do func(sample) (e
 	for {
 		s, err := b.look(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the time is up
+			return nil // the time is up
 		}
 		if err != nil {
 			return err

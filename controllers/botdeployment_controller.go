@@ -58,14 +58,19 @@ type BotDeploymentReconciler struct {
 
 	stored answers[storedCredentials]
 	begun  answers[struct{}]
+	files  answers[[]string] // digests of contents, by their place in spec.files
 }
 
 // botScope is one pass over a BotDeployment.
 type botScope struct {
 	bot, before *v1alpha1.BotDeployment
-	now         time.Time
-	observed    status.BotObserved
-	tenant      *v1alpha1.Tenant
+	// sketch is the bot with what is known of the contents of its files.
+	sketch *v1alpha1.BotDeployment
+	// restart is what to say of a restart that somebody asked for, once it is under way.
+	restart  string
+	now      time.Time
+	observed status.BotObserved
+	tenant   *v1alpha1.Tenant
 	// running is the StatefulSet before this pass, or nil.
 	running *appsv1.StatefulSet
 	// secret names the encrypted Secret that the pod is to use.
@@ -85,13 +90,14 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 		if client.IgnoreNotFound(err) == nil {
 			r.stored.forget(req.NamespacedName)
 			r.begun.forget(req.NamespacedName)
+			r.files.forget(req.NamespacedName)
 			r.Pace.next(ctx, req.NamespacedName, false, true)
 			r.Orphans.Soon(req.Namespace)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	phases := []phase[*botScope]{
-		r.findTenant, r.stopSuspended, r.ensureFinalizer, r.ensureIsolation, r.ensureCredentials, r.ensureVolume, r.ensureWorkload,
+		r.findTenant, r.stopSuspended, r.ensureFinalizer, r.ensureIsolation, r.ensureCredentials, r.ensureVolume, r.ensureFiles, r.ensureWorkload,
 	}
 	if !bot.DeletionTimestamp.IsZero() {
 		phases = []phase[*botScope]{r.stopForGood, r.revokeKeys, r.releaseVolumes, r.letGo}

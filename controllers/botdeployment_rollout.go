@@ -85,7 +85,7 @@ func (r *BotDeploymentReconciler) helper(s *botScope, anew bool) resources.Helpe
 // because of the bot, it waits for its turn; the set then stays as it is.
 func (r *BotDeploymentReconciler) ensureSet(ctx context.Context, s *botScope, anew bool) (*appsv1.StatefulSet, status.Update, error) {
 	helper := r.helper(s, anew)
-	sketch := resources.BotStatefulSet(r.Settings.With(helper), s.bot, s.tenant, s.secret)
+	sketch := resources.BotStatefulSet(r.Settings.With(helper), s.sketch, s.tenant, s.secret)
 	last, known := renderedOf(s.running)
 	switch {
 	case known && (last.Generation == s.bot.Generation && last.Helper == helper || !runsPods(s.running) && resources.IsSuspended(s.bot, s.tenant)):
@@ -141,7 +141,7 @@ type why string
 const (
 	rollsNothing why = "Nothing" // or there is no pod
 	rollsByHand  why = "Hand"    // a hand has changed the template: it is put right at once
-	rollsOwn     why = "Own"     // the bot's own spec or credentials
+	rollsOwn     why = "Own"     // the bot's own spec, credentials or files
 	rollsUnready why = "Unready" // Lethe or the Tenant, and the bot is not ready anyway
 	rollsLethe   why = "Lethe"   // Lethe or the Tenant
 )
@@ -155,7 +155,7 @@ func whyRolls(s *botScope, desired *appsv1.StatefulSet) why {
 	switch {
 	case known && last.Template == digestOf(desired.Spec.Template):
 		return rollsByHand
-	case known && last.Generation != s.bot.Generation, runningSecret(s.running) != s.secret:
+	case known && last.Generation != s.bot.Generation, runningSecret(s.running) != s.secret, filesDiffer(desired, s.running):
 		return rollsOwn
 	case s.running.Status.ReadyReplicas == 0: // one that is ready, and has not been for long, is none of these
 		return rollsUnready

@@ -49,6 +49,7 @@ func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScop
 	if err != nil {
 		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
 	}
+	r.tellRestart(s)
 	s.rolling = set.Annotations[v1alpha1.AnnotationRolling] != ""
 	if !status.IsSetDone(set) {
 		return r.observeUnready(ctx, s, set)
@@ -68,10 +69,11 @@ func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScop
 }
 
 // whole is the bot as the API server has it, of the generation that this pass is about: the cache holds no arguments and no
-// values of variables.
+// values of variables. The contents of its files are in place.
 func (r *BotDeploymentReconciler) whole(ctx context.Context, s *botScope) (*v1alpha1.BotDeployment, error) {
 	if !bulk.IsStripped(s.bot) {
-		return s.bot, nil // it is the answer to a patch of this pass
+		s.noteRestart(s.bot)
+		return r.withFiles(ctx, s.bot) // it is the answer to a patch of this pass
 	}
 	bot := &v1alpha1.BotDeployment{}
 	if err := r.Writer.Live.Get(ctx, client.ObjectKeyFromObject(s.bot), bot); err != nil {
@@ -81,7 +83,8 @@ func (r *BotDeploymentReconciler) whole(ctx context.Context, s *botScope) (*v1al
 		return nil, apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("botdeployments").GroupResource(), bot.Name,
 			errors.New("it has changed since this pass began"))
 	}
-	return bot, nil
+	s.noteRestart(bot)
+	return r.withFiles(ctx, bot)
 }
 
 // lookAfter is when to look at an unready pod again: soon, and all bots together not too often.

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -18,7 +19,7 @@ import (
 // leaves are the fields of a spec as users write them: "egress[].ports[].port".
 func leaves(of reflect.Type, path string) []string {
 	switch of {
-	case reflect.TypeFor[resource.Quantity](), reflect.TypeFor[corev1.ResourceList](), reflect.TypeFor[map[string]string]():
+	case reflect.TypeFor[metav1.Time](), reflect.TypeFor[resource.Quantity](), reflect.TypeFor[corev1.ResourceList](), reflect.TypeFor[map[string]string]():
 		return []string{path}
 	}
 	switch of.Kind() {
@@ -61,26 +62,44 @@ func rendered(t *testing.T, tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment
 func TestEveryBotFieldDoesSomething(t *testing.T) {
 	type spec = v1alpha1.BotDeploymentSpec
 	changes := map[string]func(*spec){
-		"image":                                 func(s *spec) { s.Image = "other" },
-		"imagePullPolicy":                       func(s *spec) { s.ImagePullPolicy = corev1.PullNever },
+		"image":                 func(s *spec) { s.Image = "other" },
+		"imagePullPolicy":       func(s *spec) { s.ImagePullPolicy = corev1.PullNever },
+		"command[]":             func(s *spec) { s.Command[0] = "other" },
+		"args[]":                func(s *spec) { s.Args[0] = "other" },
+		"env[].name":            func(s *spec) { s.Env[0].Name = "OTHER" },
+		"env[].value":           func(s *spec) { s.Env[0].Value = "other" },
+		"ports[].name":          func(s *spec) { s.Ports[0].Name = "other" },
+		"ports[].containerPort": func(s *spec) { s.Ports[0].ContainerPort = 9090 },
+		"probes.startup.type":   func(s *spec) { s.Probes.Startup = &v1alpha1.Probe{Type: v1alpha1.ProbeTCP, Port: "other"} },
+		"probes.startup.path":   func(s *spec) { s.Probes.Startup.Type, s.Probes.Startup.Path = v1alpha1.ProbeHTTP, "/other" },
+		"probes.startup.port":   func(s *spec) { s.Probes.Startup.Type, s.Probes.Startup.Port = v1alpha1.ProbeTCP, "other" },
+		"probes.startup.command[]": func(s *spec) {
+			s.Probes.Startup.Type, s.Probes.Startup.Command = v1alpha1.ProbeExec, []string{"/other"}
+		},
+		"probes.startup.initialDelaySeconds": func(s *spec) { s.Probes.Startup.InitialDelaySeconds = 99 },
+		"probes.startup.timeoutSeconds":      func(s *spec) { s.Probes.Startup.TimeoutSeconds = 99 },
+		"probes.startup.periodSeconds":       func(s *spec) { s.Probes.Startup.PeriodSeconds = 99 },
+		"probes.startup.failureThreshold":    func(s *spec) { s.Probes.Startup.FailureThreshold = 9 },
+		"probes.liveness.type":               func(s *spec) { s.Probes.Liveness = &v1alpha1.Probe{Type: v1alpha1.ProbeTCP, Port: "other"} },
+		"probes.liveness.path":               func(s *spec) { s.Probes.Liveness.Type, s.Probes.Liveness.Path = v1alpha1.ProbeHTTP, "/other" },
+		"probes.liveness.port":               func(s *spec) { s.Probes.Liveness.Type, s.Probes.Liveness.Port = v1alpha1.ProbeTCP, "other" },
+		"probes.liveness.command[]": func(s *spec) {
+			s.Probes.Liveness.Type, s.Probes.Liveness.Command = v1alpha1.ProbeExec, []string{"/other"}
+		},
+		"probes.liveness.initialDelaySeconds": func(s *spec) { s.Probes.Liveness.InitialDelaySeconds = 99 },
+		"probes.liveness.timeoutSeconds":      func(s *spec) { s.Probes.Liveness.TimeoutSeconds = 99 },
+		"probes.liveness.periodSeconds":       func(s *spec) { s.Probes.Liveness.PeriodSeconds = 99 },
+		"probes.liveness.failureThreshold":    func(s *spec) { s.Probes.Liveness.FailureThreshold = 9 },
+		"probes.readiness.type":               func(s *spec) { s.Probes.Readiness = &v1alpha1.Probe{Type: v1alpha1.ProbeTCP, Port: "other"} },
+		"probes.readiness.path":               func(s *spec) { s.Probes.Readiness.Type, s.Probes.Readiness.Path = v1alpha1.ProbeHTTP, "/other" },
+		"probes.readiness.port":               func(s *spec) { s.Probes.Readiness.Type, s.Probes.Readiness.Port = v1alpha1.ProbeTCP, "other" },
+		"probes.readiness.command[]": func(s *spec) {
+			s.Probes.Readiness.Type, s.Probes.Readiness.Command = v1alpha1.ProbeExec, []string{"/other"}
+		},
+		"probes.readiness.initialDelaySeconds":  func(s *spec) { s.Probes.Readiness.InitialDelaySeconds = 99 },
+		"probes.readiness.timeoutSeconds":       func(s *spec) { s.Probes.Readiness.TimeoutSeconds = 99 },
 		"imagePullSecrets[].name":               func(s *spec) { s.ImagePullSecrets[0].Name = "other" },
 		"podAnnotations":                        func(s *spec) { s.PodAnnotations = map[string]string{"example.com/team": "other"} },
-		"command[]":                             func(s *spec) { s.Command[0] = "other" },
-		"args[]":                                func(s *spec) { s.Args[0] = "other" },
-		"env[].name":                            func(s *spec) { s.Env[0].Name = "OTHER" },
-		"env[].value":                           func(s *spec) { s.Env[0].Value = "other" },
-		"ports[].name":                          func(s *spec) { s.Ports[0].Name = "other" },
-		"ports[].containerPort":                 func(s *spec) { s.Ports[0].ContainerPort = 9090 },
-		"probes.startup.path":                   func(s *spec) { s.Probes.Startup.Path = "/other" },
-		"probes.startup.port":                   func(s *spec) { s.Probes.Startup.Port = "other" },
-		"probes.startup.periodSeconds":          func(s *spec) { s.Probes.Startup.PeriodSeconds = 99 },
-		"probes.startup.failureThreshold":       func(s *spec) { s.Probes.Startup.FailureThreshold = 9 },
-		"probes.liveness.path":                  func(s *spec) { s.Probes.Liveness.Path = "/other" },
-		"probes.liveness.port":                  func(s *spec) { s.Probes.Liveness.Port = "other" },
-		"probes.liveness.periodSeconds":         func(s *spec) { s.Probes.Liveness.PeriodSeconds = 99 },
-		"probes.liveness.failureThreshold":      func(s *spec) { s.Probes.Liveness.FailureThreshold = 9 },
-		"probes.readiness.path":                 func(s *spec) { s.Probes.Readiness.Path = "/other" },
-		"probes.readiness.port":                 func(s *spec) { s.Probes.Readiness.Port = "other" },
 		"probes.readiness.periodSeconds":        func(s *spec) { s.Probes.Readiness.PeriodSeconds = 99 },
 		"probes.readiness.failureThreshold":     func(s *spec) { s.Probes.Readiness.FailureThreshold = 9 },
 		"resources.requests":                    func(s *spec) { s.Resources.Requests = nil },
@@ -98,13 +117,77 @@ func TestEveryBotFieldDoesSomething(t *testing.T) {
 		"storage.mountPath":                     func(s *spec) { s.Storage.MountPath = "/other" },
 		"storage.reclaimPolicy":                 func(s *spec) { s.Storage.ReclaimPolicy = "Retain" },
 		"rollout.terminationGracePeriodSeconds": func(s *spec) { s.Rollout.TerminationGracePeriodSeconds = 9 },
-		"operatingMode":                         func(s *spec) { s.OperatingMode = v1alpha1.ModeSuspended },
+		"helpers[].image":                       func(s *spec) { s.Helpers[0].Image = "other" },
+		"helpers[].imagePullPolicy":             func(s *spec) { s.Helpers[0].ImagePullPolicy = corev1.PullNever },
+		"helpers[].command[]":                   func(s *spec) { s.Helpers[0].Command[0] = "other" },
+		"helpers[].args[]":                      func(s *spec) { s.Helpers[0].Args[0] = "other" },
+		"helpers[].env[].name":                  func(s *spec) { s.Helpers[0].Env[0].Name = "OTHER" },
+		"helpers[].env[].value":                 func(s *spec) { s.Helpers[0].Env[0].Value = "other" },
+		"helpers[].ports[].name":                func(s *spec) { s.Helpers[0].Ports[0].Name = "other" },
+		"helpers[].ports[].containerPort":       func(s *spec) { s.Helpers[0].Ports[0].ContainerPort = 9090 },
+		"helpers[].resources.requests":          func(s *spec) { s.Helpers[0].Resources.Requests = nil },
+		"helpers[].resources.limits":            func(s *spec) { s.Helpers[0].Resources.Limits = nil },
+		"helpers[].credentials[]":               func(s *spec) { s.Helpers[0].Credentials = nil },
+		"helpers[].mounts[]":                    func(s *spec) { s.Helpers[0].Mounts = nil },
+		"helpers[].name":                        func(s *spec) { s.Helpers[0].Name = "other" },
+		"helpers[].probes.startup.type":         func(s *spec) { s.Helpers[0].Probes.Startup = &v1alpha1.Probe{Type: v1alpha1.ProbeTCP, Port: "other"} },
+		"helpers[].probes.startup.path": func(s *spec) {
+			s.Helpers[0].Probes.Startup.Type, s.Helpers[0].Probes.Startup.Path = v1alpha1.ProbeHTTP, "/other"
+		},
+		"helpers[].probes.startup.port": func(s *spec) {
+			s.Helpers[0].Probes.Startup.Type, s.Helpers[0].Probes.Startup.Port = v1alpha1.ProbeTCP, "other"
+		},
+		"helpers[].probes.startup.command[]": func(s *spec) {
+			s.Helpers[0].Probes.Startup.Type, s.Helpers[0].Probes.Startup.Command = v1alpha1.ProbeExec, []string{"/other"}
+		},
+		"helpers[].probes.startup.initialDelaySeconds": func(s *spec) { s.Helpers[0].Probes.Startup.InitialDelaySeconds = 99 },
+		"helpers[].probes.startup.timeoutSeconds":      func(s *spec) { s.Helpers[0].Probes.Startup.TimeoutSeconds = 99 },
+		"helpers[].probes.startup.periodSeconds":       func(s *spec) { s.Helpers[0].Probes.Startup.PeriodSeconds = 99 },
+		"helpers[].probes.startup.failureThreshold":    func(s *spec) { s.Helpers[0].Probes.Startup.FailureThreshold = 9 },
+		"helpers[].probes.liveness.type":               func(s *spec) { s.Helpers[0].Probes.Liveness = &v1alpha1.Probe{Type: v1alpha1.ProbeTCP, Port: "other"} },
+		"helpers[].probes.liveness.path": func(s *spec) {
+			s.Helpers[0].Probes.Liveness.Type, s.Helpers[0].Probes.Liveness.Path = v1alpha1.ProbeHTTP, "/other"
+		},
+		"helpers[].probes.liveness.port": func(s *spec) {
+			s.Helpers[0].Probes.Liveness.Type, s.Helpers[0].Probes.Liveness.Port = v1alpha1.ProbeTCP, "other"
+		},
+		"helpers[].probes.liveness.command[]": func(s *spec) {
+			s.Helpers[0].Probes.Liveness.Type, s.Helpers[0].Probes.Liveness.Command = v1alpha1.ProbeExec, []string{"/other"}
+		},
+		"helpers[].probes.liveness.initialDelaySeconds": func(s *spec) { s.Helpers[0].Probes.Liveness.InitialDelaySeconds = 99 },
+		"helpers[].probes.liveness.timeoutSeconds":      func(s *spec) { s.Helpers[0].Probes.Liveness.TimeoutSeconds = 99 },
+		"helpers[].probes.liveness.periodSeconds":       func(s *spec) { s.Helpers[0].Probes.Liveness.PeriodSeconds = 99 },
+		"helpers[].probes.liveness.failureThreshold":    func(s *spec) { s.Helpers[0].Probes.Liveness.FailureThreshold = 9 },
+		"helpers[].probes.readiness.type":               func(s *spec) { s.Helpers[0].Probes.Readiness = &v1alpha1.Probe{Type: v1alpha1.ProbeTCP, Port: "other"} },
+		"helpers[].probes.readiness.path": func(s *spec) {
+			s.Helpers[0].Probes.Readiness.Type, s.Helpers[0].Probes.Readiness.Path = v1alpha1.ProbeHTTP, "/other"
+		},
+		"helpers[].probes.readiness.port": func(s *spec) {
+			s.Helpers[0].Probes.Readiness.Type, s.Helpers[0].Probes.Readiness.Port = v1alpha1.ProbeTCP, "other"
+		},
+		"helpers[].probes.readiness.command[]": func(s *spec) {
+			s.Helpers[0].Probes.Readiness.Type, s.Helpers[0].Probes.Readiness.Command = v1alpha1.ProbeExec, []string{"/other"}
+		},
+		"helpers[].probes.readiness.initialDelaySeconds": func(s *spec) { s.Helpers[0].Probes.Readiness.InitialDelaySeconds = 99 },
+		"helpers[].probes.readiness.timeoutSeconds":      func(s *spec) { s.Helpers[0].Probes.Readiness.TimeoutSeconds = 99 },
+		"helpers[].probes.readiness.periodSeconds":       func(s *spec) { s.Helpers[0].Probes.Readiness.PeriodSeconds = 99 },
+		"helpers[].probes.readiness.failureThreshold":    func(s *spec) { s.Helpers[0].Probes.Readiness.FailureThreshold = 9 },
+		"scratch[].path":   func(s *spec) { s.Scratch[0].Path = "/other" },
+		"scratch[].size":   func(s *spec) { s.Scratch[0].Size = resource.MustParse("9Gi") },
+		"scratch[].medium": func(s *spec) { s.Scratch[0].Medium = v1alpha1.ScratchMemory },
+		"timeZone":         func(s *spec) { s.TimeZone = "Etc/UTC" },
+		"restartedAt":      func(s *spec) { s.RestartedAt = metav1.Unix(1, 0) },
+		"files[].path":     func(s *spec) { s.Files[0].Path = "/other" },
+		"files[].content":  func(s *spec) { s.Files[0].Content = "other" },
+		"operatingMode":    func(s *spec) { s.OperatingMode = v1alpha1.ModeSuspended },
 	}
 	elsewhere := map[string]string{
 		"credentials[].name":              "TestRefusedCredentials: the keyserver answers by name; the file's name is the keyserver's tests'",
 		"credentials[].sealed":            "TestRefusedCredentials: another value is another Secret and another revision",
 		"credentials[].secretKeyRef.name": "the keyserver reads it: package keyserver",
 		"credentials[].secretKeyRef.key":  "the keyserver reads it: package keyserver",
+		"files[].configMapKeyRef.name":    "TestFileOfAConfigMap",
+		"files[].configMapKeyRef.key":     "TestFileOfAConfigMap",
 		"rollout.progressDeadlineSeconds": "TestBadImageThenGoodImage",
 		"channels[].name":                 "the key of the list, for the merge of two appliers",
 		"channels[].type":                 "the tag of the union: TestFromManifestsToRunningBot",
@@ -138,6 +221,7 @@ func TestEveryTenantFieldDoesSomething(t *testing.T) {
 			s.Placement.TopologySpread[0].WhenUnsatisfiable = corev1.ScheduleAnyway
 		},
 		"imagePullSecrets[].name":   func(s *spec) { s.ImagePullSecrets[0].Name = "other" },
+		"quota.ephemeralStorage":    func(s *spec) { s.Quota.EphemeralStorage = nil },
 		"userNamespaces":            func(s *spec) { s.UserNamespaces = v1alpha1.UserNamespacesEnabled },
 		"egress[].cidr":             func(s *spec) { s.Egress[0].CIDR = "10.9.0.0/16" },
 		"egress[].ports[].protocol": func(s *spec) { s.Egress[0].Ports[0].Protocol = "UDP" },

@@ -1,8 +1,11 @@
 package controllers
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
@@ -14,7 +17,7 @@ func richTenant(name string, namespaces ...string) *v1alpha1.Tenant {
 	tenant.Spec.Class = v1alpha1.TenantCustomer
 	tenant.Spec.State = v1alpha1.TenantActive
 	tenant.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: name + "-1"}}
-	tenant.Spec.Quota = &v1alpha1.TenantQuota{Bots: &bots, Stores: &stores, Pods: &pods, CPU: quantityOf("3"), Memory: quantityOf("5Gi"), Storage: quantityOf("20Gi")}
+	tenant.Spec.Quota = &v1alpha1.TenantQuota{Bots: &bots, Stores: &stores, Pods: &pods, CPU: quantityOf("3"), Memory: quantityOf("5Gi"), Storage: quantityOf("20Gi"), EphemeralStorage: quantityOf("30Gi")}
 	tenant.Spec.Placement = &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"topology.kubernetes.io/region": "eu"},
 		Tolerations:      []v1alpha1.Toleration{{Key: "example.com/pool", Operator: corev1.TolerationOpEqual, Value: "bots", Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptrTo(int64(60))}},
 		RuntimeClassName: "sandboxed", PriorityClassName: "customers",
@@ -35,10 +38,21 @@ func richBot(namespace, name string) *v1alpha1.BotDeployment {
 	bot.Spec.Args = []string{"--name", "$$x"}
 	bot.Spec.Env = []v1alpha1.EnvVar{{Name: "GREETING", Value: "hello $(USER)"}}
 	bot.Spec.Ports = []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}}
-	probe := func(path string) *v1alpha1.Probe {
-		return &v1alpha1.Probe{Path: path, Port: "health", PeriodSeconds: 7, FailureThreshold: 4}
+	bot.Spec.Probes = &v1alpha1.Probes{
+		Startup:   &v1alpha1.Probe{Type: v1alpha1.ProbeHTTP, Path: "/startup", Port: "health", PeriodSeconds: 7, FailureThreshold: 4, InitialDelaySeconds: 2, TimeoutSeconds: 3},
+		Liveness:  &v1alpha1.Probe{Type: v1alpha1.ProbeExec, Command: []string{"/bot", "alive", "$(HOME)"}},
+		Readiness: &v1alpha1.Probe{Type: v1alpha1.ProbeTCP, Port: "health"},
 	}
-	bot.Spec.Probes = &v1alpha1.Probes{Startup: probe("/startup"), Liveness: probe("/live"), Readiness: probe("/ready")}
+	bot.Spec.Scratch = []v1alpha1.BotScratch{{Path: "/cache", Size: resource.MustParse("2Gi"), Medium: v1alpha1.ScratchDisk}, {Path: "/dev/shm", Medium: v1alpha1.ScratchMemory}}
+	bot.Spec.TimeZone = "Europe/Berlin"
+	bot.Spec.RestartedAt = metav1.Date(2026, 11, 26, 9, 30, 0, 0, time.UTC)
+	bot.Spec.Files = []v1alpha1.BotFile{{Path: "/etc/bot/config.yaml", Content: "token: ${credential:telegram}\n"}}
+	bot.Spec.Helpers = []v1alpha1.BotHelper{{Name: "browser", Image: "registry.example/browser:v1", ImagePullPolicy: corev1.PullAlways, Command: []string{"/browser"}, Args: []string{"--port=9222"},
+		Env: []v1alpha1.EnvVar{{Name: "LANG", Value: "C"}}, Ports: []v1alpha1.ContainerPort{{Name: "devtools", ContainerPort: 9222}},
+		Probes: &v1alpha1.Probes{Startup: &v1alpha1.Probe{Type: v1alpha1.ProbeTCP, Port: "devtools"}, Liveness: &v1alpha1.Probe{Path: "/json", Port: "devtools"},
+			Readiness: &v1alpha1.Probe{Type: v1alpha1.ProbeExec, Command: []string{"/check"}}},
+		Resources:   &v1alpha1.BotResources{Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}, Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("512Mi")}},
+		Credentials: []string{"telegram"}, Mounts: []v1alpha1.HelperMount{v1alpha1.MountScratch, v1alpha1.MountStorage}}}
 	bot.Spec.Resources = &v1alpha1.BotResources{
 		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m")},
 		Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("128Mi")},

@@ -141,9 +141,9 @@ type EnvVar struct {
 	// +kubebuilder:validation:MaxLength=128
 	Name string `json:"name,omitempty"`
 
-	// value of the variable. Defaults to the empty string. $(VAR) is not expanded.
+	// value of the variable, 32 KiB at most. Defaults to the empty string. $(VAR) is not expanded.
 	// +optional
-	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:MaxLength=32768
 	Value string `json:"value,omitempty"`
 }
 
@@ -162,51 +162,6 @@ type ContainerPort struct {
 	// +kubebuilder:validation:Minimum=1024
 	// +kubebuilder:validation:Maximum=65535
 	ContainerPort int32 `json:"containerPort,omitempty"`
-}
-
-// Probe asks the bot how it is, over HTTP on one of its ports.
-//
-// +kubebuilder:validation:XValidation:rule="!has(self.path) || self.path.matches('^/[!-~]*$')",message="must begin with / and hold no space (the value is not repeated here)",fieldPath=".path"
-type Probe struct {
-	// path to GET. Defaults to /.
-	// +optional
-	// +kubebuilder:default=/
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=256
-	Path string `json:"path,omitempty"`
-
-	// port is the name of an entry of spec.ports.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=15
-	Port string `json:"port,omitempty"`
-
-	// periodSeconds between two asks. Defaults to 10.
-	// +optional
-	// +kubebuilder:default=10
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=3600
-	PeriodSeconds int32 `json:"periodSeconds,omitempty"`
-
-	// failureThreshold is how many failed asks in a row count. Defaults to 3.
-	// +optional
-	// +kubebuilder:default=3
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=60
-	FailureThreshold int32 `json:"failureThreshold,omitempty"`
-}
-
-// Probes of the bot.
-type Probes struct {
-	// startup holds the other two back until it has succeeded once.
-	// +optional
-	Startup *Probe `json:"startup,omitempty"`
-	// liveness restarts the container when it fails.
-	// +optional
-	Liveness *Probe `json:"liveness,omitempty"`
-	// readiness makes the bot Ready.
-	// +optional
-	Readiness *Probe `json:"readiness,omitempty"`
 }
 
 // BotClaim names a volume that is there already.
@@ -281,15 +236,14 @@ type BotRollout struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.channels) || self.channels.all(c, !has(c.telegram) || (has(self.credentials) && self.credentials.exists(k, k.name == c.telegram.credential)))",message="spec.channels[].telegram.credential must name an entry of spec.credentials",fieldPath=".channels"
 // +kubebuilder:validation:XValidation:rule="!has(self.channels) || self.channels.filter(c, c.type == 'Telegram').size() <= 1",message="spec.channels may hold one Telegram channel: a second bot token is a second BotDeployment"
-// +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.startup) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.startup.port))",message="must name an entry of spec.ports",fieldPath=".probes.startup.port"
-// +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.liveness) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.liveness.port))",message="must name an entry of spec.ports",fieldPath=".probes.liveness.port"
-// +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.readiness) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.readiness.port))",message="must name an entry of spec.ports",fieldPath=".probes.readiness.port"
+// +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.startup) || !has(self.probes.startup.port) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.startup.port))",message="must name an entry of spec.ports",fieldPath=".probes.startup.port"
+// +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.liveness) || !has(self.probes.liveness.port) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.liveness.port))",message="must name an entry of spec.ports",fieldPath=".probes.liveness.port"
+// +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.readiness) || !has(self.probes.readiness.port) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.readiness.port))",message="must name an entry of spec.ports",fieldPath=".probes.readiness.port"
 // +kubebuilder:validation:XValidation:rule="self.image.matches('^[A-Za-z0-9][-A-Za-z0-9._:/]*(@[A-Za-z0-9]+([+._-][A-Za-z0-9]+)*:[0-9A-Fa-f]{32,128})?$')",message="must be the name of an image such as registry.example/bot:v1 (the value is not repeated here)",fieldPath=".image"
 // +kubebuilder:validation:XValidation:rule="!has(self.command) || self.command.all(c, c.matches('^[^\\x00]*$'))",message="must not hold the character NUL (the values are not repeated here)",fieldPath=".command"
 // +kubebuilder:validation:XValidation:rule="!has(self.args) || self.args.all(c, c.matches('^[^\\x00]*$'))",message="must not hold the character NUL (the values are not repeated here)",fieldPath=".args"
-// +kubebuilder:validation:XValidation:rule="!has(self.ports) || self.ports.all(p, self.ports.exists_one(q, q.containerPort == p.containerPort))",message="has one number twice",fieldPath=".ports"
-// +kubebuilder:validation:XValidation:rule="!has(self.credentials) || self.credentials.all(c, !has(c.envName) || (self.credentials.exists_one(d, has(d.envName) && d.envName == c.envName) && (!has(self.env) || !self.env.exists(e, e.name == c.envName))))",message="has an envName that another credential or an entry of env has too: one of the two would vanish",fieldPath=".credentials"
 // +kubebuilder:validation:XValidation:rule="!has(self.channels) || !self.channels.exists(c, c.type == 'Telegram') || ((!has(self.env) || !self.env.exists(e, e.name in ['TELEGRAM_BOT_TOKEN_FILE', 'TELEGRAM_API_URL'])) && (!has(self.credentials) || !self.credentials.exists(c, has(c.envName) && c.envName in ['TELEGRAM_BOT_TOKEN_FILE', 'TELEGRAM_API_URL'])))",message="sets TELEGRAM_BOT_TOKEN_FILE and TELEGRAM_API_URL itself: take these out of env and of envName",fieldPath=".channels"
+// +kubebuilder:validation:XValidation:rule="!has(self.timeZone) || self.timeZone.matches('^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$')",message="must be a zone of the IANA database such as Europe/Berlin (the value is not repeated here)",fieldPath=".timeZone"
 // +kubebuilder:validation:XValidation:rule="has(self.storage) == has(oldSelf.storage)",message="spec.storage cannot be added or removed: make a new BotDeployment"
 type BotDeploymentSpec struct {
 	// image of the bot. It runs as the first id of the Tenant's status.uidRange whatever the image says, without
@@ -332,7 +286,7 @@ type BotDeploymentSpec struct {
 	// +kubebuilder:validation:items:MaxLength=1024
 	Args []string `json:"args,omitempty"`
 
-	// env are plain variables.
+	// env are plain variables. HOME and TMPDIR, where they are not among them, name directories that the bot can write to.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -350,7 +304,7 @@ type BotDeploymentSpec struct {
 	// +optional
 	Probes *Probes `json:"probes,omitempty"`
 
-	// resources of the container. Left out, the namespace's LimitRange applies.
+	// resources of the container. A limit that is left out is that of the namespace's LimitRange, or the request where that is more.
 	// +optional
 	Resources *BotResources `json:"resources,omitempty"`
 
@@ -380,6 +334,40 @@ type BotDeploymentSpec struct {
 	// +optional
 	Storage *BotStorage `json:"storage,omitempty"`
 
+	// scratch directories are empty when a pod starts and go with it. Where none is at /tmp there is one of 1Gi on the node's disk.
+	// +optional
+	// +listType=map
+	// +listMapKey=path
+	// +kubebuilder:validation:MaxItems=8
+	Scratch []BotScratch `json:"scratch,omitempty"`
+
+	// files that the bot finds in its container, for what wants a configuration file. Their contents are part of the revision, and are read by whoever may
+	// read pods in the namespace: a secret goes into credentials and is named in the file. 128 KiB together.
+	// +optional
+	// +listType=map
+	// +listMapKey=path
+	// +kubebuilder:validation:MaxItems=8
+	Files []BotFile `json:"files,omitempty"`
+
+	// helpers are containers that run beside the bot's own, in its pod.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=2
+	Helpers []BotHelper `json:"helpers,omitempty"`
+
+	// timeZone of the IANA database, for example Europe/Berlin: the containers find it in TZ. Left out, nothing is set, and most
+	// programs take Etc/UTC.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	TimeZone string `json:"timeZone,omitempty"`
+
+	// restartedAt is when somebody asked for a restart, for example 2026-11-26T09:30:00Z: another time is a new revision, and replaces the pod
+	// once. The time itself means nothing; nothing waits for it.
+	// +optional
+	RestartedAt metav1.Time `json:"restartedAt,omitzero"`
+
 	// rollout of new revisions.
 	// +optional
 	// +kubebuilder:default={}
@@ -401,11 +389,11 @@ type BotDeploymentSpec struct {
 type BotResources struct {
 	// requests of cpu, memory and ephemeral-storage.
 	// +optional
-	// +kubebuilder:validation:MaxProperties=4
+	// +kubebuilder:validation:MaxProperties=3
 	Requests corev1.ResourceList `json:"requests,omitempty"`
 	// limits of cpu, memory and ephemeral-storage.
 	// +optional
-	// +kubebuilder:validation:MaxProperties=4
+	// +kubebuilder:validation:MaxProperties=3
 	Limits corev1.ResourceList `json:"limits,omitempty"`
 }
 

@@ -56,6 +56,16 @@ const (
 	// AnnotationRolling on a bot's StatefulSet says since when a ready bot is on its way because of a change of Lethe's own. It goes
 	// when the bot is ready again.
 	AnnotationRolling = "lethe.dev/rolling"
+
+	// AnnotationFileFor on a ConfigMap names the bots, with commas between them, whose spec.files may have what is in it; * stands
+	// for all of its namespace.
+	AnnotationFileFor = "lethe.dev/file-for"
+
+	// AnnotationFile begins the annotations of a bot's pod that hold the contents of its files, as spec.files has them: numbers follow.
+	AnnotationFile = "lethe.dev/file-"
+
+	// AnnotationRestartedAt on a bot's pod is spec.restartedAt.
+	AnnotationRestartedAt = "lethe.dev/restarted-at"
 	// AnnotationOwnerUID on every child, and on the pods of bots and sweeps, records the UID of the object that it was made for.
 	// It outlives the owner reference, which orphaning takes away: by it a child whose owner is gone is known, and removed.
 	AnnotationOwnerUID = "lethe.dev/owner-uid"

@@ -72,7 +72,7 @@ type DataClass string
 // Its form (seal.v1.…) is checked by a rule on the parent object, so that a plaintext pasted here by mistake is
 // refused without being repeated in the error. Format: docs/design/formats.md.
 //
-// +kubebuilder:validation:MaxLength=16384
+// +kubebuilder:validation:MaxLength=92160
 type SealedValue string
 
 // EgressPort is a port that traffic may leave to.

@@ -101,6 +101,7 @@ type ExternalID struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.cpu) || (quantity(string(self.cpu)).isGreaterThan(quantity('0')) && !quantity(string(self.cpu)).isGreaterThan(quantity('100k')))",message="must be more than 0 and at most 100k; to stop all bots, set spec.state to Suspended",fieldPath=".cpu"
 // +kubebuilder:validation:XValidation:rule="!has(self.memory) || (quantity(string(self.memory)).isGreaterThan(quantity('0')) && !quantity(string(self.memory)).isGreaterThan(quantity('1Pi')))",message="must be more than 0 and at most 1Pi; to stop all bots, set spec.state to Suspended",fieldPath=".memory"
 // +kubebuilder:validation:XValidation:rule="!has(self.storage) || (!quantity(string(self.storage)).isLessThan(quantity('0')) && !quantity(string(self.storage)).isGreaterThan(quantity('1Ei')))",message="must be at least 0, which is no volumes, and at most 1Ei",fieldPath=".storage"
+// +kubebuilder:validation:XValidation:rule="!has(self.ephemeralStorage) || (!quantity(string(self.ephemeralStorage)).isLessThan(quantity('4Gi')) && !quantity(string(self.ephemeralStorage)).isGreaterThan(quantity('64Ti')))",message="must be at least 4Gi and at most 64Ti",fieldPath=".ephemeralStorage"
 type TenantQuota struct {
 	// bots are how many BotDeployments may exist, suspended ones too. What belongs to them is bounded with them. Defaults to 50.
 	// +optional
@@ -134,6 +135,11 @@ type TenantQuota struct {
 	// storage is the sum of what PersistentVolumeClaims request. Defaults to 100Gi.
 	// +optional
 	Storage *resource.Quantity `json:"storage,omitempty"`
+
+	// ephemeralStorage is the most that one container may have of its node's disk: scratch directories and logs. It is a bound for each
+	// container and not a sum, since Kubernetes cannot keep sweeps out of one. Defaults to 20Gi.
+	// +optional
+	EphemeralStorage *resource.Quantity `json:"ephemeralStorage,omitempty"`
 }
 
 // Toleration lets a tenant's pods onto nodes that a taint keeps others off. There is none that tolerates every taint: a key is needed.

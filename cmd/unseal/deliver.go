@@ -24,6 +24,15 @@ func deliver(o options, bundle protocol.SecretBundle) error {
 	if len(env) > 0 && o.envFile == "" {
 		return errors.New("a credential is delivered as a variable, but there is no --env-file")
 	}
+	files, err := fillFiles(o, bundle.Items)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range files {
+			clear(f.content)
+		}
+	}()
 	for _, item := range bundle.Items {
 		if item.EnvName == "" && !isFileName(item.Name) {
 			return fmt.Errorf("credential %q cannot be the name of a file", item.Name)
@@ -38,6 +47,11 @@ func deliver(o options, bundle protocol.SecretBundle) error {
 		}
 		clear(item.Value)
 	}
+	for _, f := range files {
+		if err := writeFile(filepath.Join(o.files, f.name), f.content); err != nil {
+			return fmt.Errorf("write file %s: %w", f.name, err)
+		}
+	}
 	if o.envFile == "" {
 		return nil
 	}
@@ -47,21 +61,58 @@ func deliver(o options, bundle protocol.SecretBundle) error {
 	return nil
 }
 
+// filled is a file of the bot with its credentials in it.
+type filled struct {
+	name    string
+	content []byte
+}
+
+// fillFiles puts the credentials into the bot's files. Each has a number for a name; what begins with two dots is the kubelet's own.
+func fillFiles(o options, items []protocol.SecretItem) ([]filled, error) {
+	if o.templates == "" {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(o.templates)
+	if err != nil {
+		return nil, fmt.Errorf("read the bot's files: %w", err)
+	}
+	values := map[string][]byte{}
+	for _, item := range items {
+		values[item.Name] = item.Value
+	}
+	var files []filled
+	room := protocol.MaxFilled
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), "..") {
+			continue
+		}
+		template, err := os.ReadFile(filepath.Join(o.templates, entry.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("read a file of the bot: %w", err)
+		}
+		content, err := protocol.Fill(string(template), room, func(name string) ([]byte, bool) { v, ok := values[name]; return v, ok })
+		if err != nil {
+			return nil, fmt.Errorf("file %s of spec.files: %w", entry.Name(), err)
+		}
+		room -= len(content)
+		files = append(files, filled{entry.Name(), content})
+	}
+	return files, nil
+}
+
 func isFileName(name string) bool {
 	return name != "" && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00")
 }
 
-// envFile is what the kubelet reads for fileKeyRef: a line NAME='value' each. Inside the quotes nothing is special and
-// nothing can be escaped, so a value with a quote cannot be said; line ends are refused too, since the kubelet would
-// change them (it drops a carriage return) and a variable with one is a mistake more often than not.
+// envFile is what the kubelet reads for fileKeyRef: a line NAME='value' each. The keyserver has refused what cannot be said in one.
 func envFile(items []protocol.SecretItem) ([]byte, error) {
 	var b bytes.Buffer
 	for _, item := range items {
 		if item.EnvName == "" {
 			continue
 		}
-		if bytes.ContainsAny(item.Value, "'\n\r\x00") {
-			return nil, fmt.Errorf("credential %s holds a quote, a line break or a zero byte and cannot be a variable: use delivery File", item.Name)
+		if !protocol.CanBeVariable(item.Value) {
+			return nil, fmt.Errorf("credential %s holds a quote, a line break or a zero byte, or is too long, and cannot be a variable: use delivery File", item.Name)
 		}
 		if !isVariable(item.EnvName) {
 			return nil, fmt.Errorf("credential %s: %q is no name of a variable", item.Name, item.EnvName)

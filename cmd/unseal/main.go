@@ -47,8 +47,8 @@ func main() {
 }
 
 type options struct {
-	url, caFile, addressesFile, tokenFile, dir, envFile string
-	timeout                                             time.Duration
+	url, caFile, addressesFile, tokenFile, dir, envFile, templates, files string
+	timeout                                                               time.Duration
 }
 
 func parse(args []string) (options, error) {
@@ -61,12 +61,17 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.tokenFile, "token-file", "", "the pod's projected token (required)")
 	flags.StringVar(&o.dir, "dir", "", "folder in memory for credentials delivered as files (required)")
 	flags.StringVar(&o.envFile, "env-file", "", "file in memory for credentials delivered as variables; only where there are some")
+	flags.StringVar(&o.templates, "templates", "", "folder with the bot's files, in which credentials are named; only where there are some")
+	flags.StringVar(&o.files, "files", "", "folder in memory for the same files with the credentials filled in")
 	flags.DurationVar(&o.timeout, "timeout", time.Minute, "how long to go on asking")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
 	if o.url == "" || o.caFile == "" || o.tokenFile == "" || o.dir == "" || flags.NArg() > 0 {
 		return o, errors.New("--url, --ca-file, --token-file and --dir are required, and nothing else is taken")
+	}
+	if (o.templates == "") != (o.files == "") {
+		return o, errors.New("--templates and --files go together")
 	}
 	if o.timeout <= 0 {
 		return o, errors.New("--timeout must be longer than nothing")

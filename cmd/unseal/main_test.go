@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -135,6 +136,74 @@ func TestEnvFileIsReadBack(t *testing.T) {
 	})
 }
 
+// templates are a bot's files as the kubelet lays them out: links to what lies in a folder of a time.
+func templates(t *testing.T, o *options, contents ...string) {
+	t.Helper()
+	o.templates, o.files = t.TempDir(), t.TempDir()
+	if err := os.Mkdir(filepath.Join(o.templates, "..2026"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("..2026", filepath.Join(o.templates, "..data")); err != nil {
+		t.Fatal(err)
+	}
+	for i, content := range contents {
+		name := strconv.Itoa(i)
+		if err := os.WriteFile(filepath.Join(o.templates, "..2026", name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(o.templates, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFilesAreFilledIn: whatever its delivery is, a credential can be named in a file; and the file is as private as the credential.
+func TestFilesAreFilledIn(t *testing.T) {
+	o := folders(t)
+	templates(t, &o, "token = ${credential:telegram}\nkey = ${credential:openai}\n", "nothing", "$${credential:telegram}")
+	for range 2 {
+		if err := deliver(o, items()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[string]string{
+		"0 -r--r-----": "token = 4711:canary\n'\x00\nkey = sk-$a \"b\" \\c # d\n",
+		"1 -r--r-----": "nothing",
+		"2 -r--r-----": "${credential:telegram}",
+	}
+	if diff := cmp.Diff(want, content(t, o.files)); diff != "" {
+		t.Error(diff)
+	}
+	if len(content(t, o.dir)) != 1 {
+		t.Error("the credentials themselves are not there")
+	}
+}
+
+func TestFilesThatCannotBeFilledIn(t *testing.T) {
+	for file, says := range map[string]string{
+		"${credential:nobody}":                         "nobody",
+		"${credential:telegram":                        "must be followed",
+		strings.Repeat("${credential:big}", 1024*1024): "1048576 bytes",
+	} {
+		o := folders(t)
+		templates(t, &o, "good", file)
+		bundle := items()
+		bundle.Items = append(bundle.Items, protocol.SecretItem{Name: "big", Value: []byte("canary")})
+		err := deliver(o, bundle)
+		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "canary") {
+			t.Errorf("%.40q: %v", file, err)
+		}
+		if left := len(content(t, o.dir)) + len(content(t, o.files)); left > 0 {
+			t.Errorf("%.40q: %d files were written all the same", file, left)
+		}
+	}
+	o := folders(t)
+	o.templates, o.files = filepath.Join(o.dir, "none"), o.dir
+	if err := deliver(o, items()); err == nil || strings.Contains(err.Error(), "canary") {
+		t.Errorf("without a folder: %v", err)
+	}
+}
+
 // scripted answers as it is told, one error after the other, then with a bundle.
 type scripted struct {
 	errs  []error
@@ -201,7 +270,7 @@ func TestFlags(t *testing.T) {
 			t.Errorf("accepted without %s", all[i])
 		}
 	}
-	for _, more := range []string{"--timeout=0s", "extra", "--unknown"} {
+	for _, more := range []string{"--timeout=0s", "extra", "--unknown", "--templates=x", "--files=x"} {
 		if _, err := parse(append(all, more)); err == nil {
 			t.Errorf("accepted %s", more)
 		}

@@ -152,13 +152,19 @@ func kept(all map[string]string, wanted func(string) bool) map[string]string {
 // the same. Sealed values only the keyserver reads: that one has changed is known by the generation.
 func stripBot(spec *v1alpha1.BotDeploymentSpec) {
 	spec.Command, spec.Args = texts(spec.Command, resources.Literal), texts(spec.Args, resources.Literal)
-	env := append([]v1alpha1.EnvVar(nil), spec.Env...)
-	for i := range env {
-		if value := resources.Literal(env[i].Value); Text(value) != value {
-			env[i].Value = Text(value)
-		}
+	spec.Env, spec.Probes = variables(spec.Env), probes(spec.Probes)
+	files := slices.Clone(spec.Files)
+	for i := range files {
+		files[i].Content = File(spec, files[i].Content)
 	}
-	spec.Env = env
+	spec.Files = files
+	helpers := slices.Clone(spec.Helpers)
+	for i := range helpers {
+		h := &helpers[i]
+		h.Command, h.Args = texts(h.Command, resources.Literal), texts(h.Args, resources.Literal)
+		h.Env, h.Probes = variables(h.Env), probes(h.Probes)
+	}
+	spec.Helpers = helpers
 	credentials := append([]v1alpha1.Credential(nil), spec.Credentials...)
 	for i := range credentials {
 		credentials[i].Sealed = ""
@@ -166,13 +172,59 @@ func stripBot(spec *v1alpha1.BotDeploymentSpec) {
 	spec.Credentials = credentials
 }
 
+// File is the content of a bot's file, or a digest of what the pod's annotation would hold.
+func File(spec *v1alpha1.BotDeploymentSpec, content string) string {
+	if text := resources.FileText(spec, content); Text(text) != text {
+		return Text(text)
+	}
+	return content
+}
+
+// variables without long values.
+func variables(list []v1alpha1.EnvVar) []v1alpha1.EnvVar {
+	env := append([]v1alpha1.EnvVar(nil), list...)
+	for i := range env {
+		if value := resources.Literal(env[i].Value); Text(value) != value {
+			env[i].Value = Text(value)
+		}
+	}
+	return env
+}
+
+// probes without long commands.
+func probes(all *v1alpha1.Probes) *v1alpha1.Probes {
+	if all == nil {
+		return nil
+	}
+	out := *all
+	for _, p := range []**v1alpha1.Probe{&out.Startup, &out.Liveness, &out.Readiness} {
+		if *p != nil && len((*p).Command) > 0 {
+			small := **p
+			small.Command = texts(small.Command, resources.Literal)
+			*p = &small
+		}
+	}
+	return &out
+}
+
 func stripPod(template *corev1.PodTemplateSpec) {
 	template.ManagedFields = nil
+	for key, value := range template.Annotations {
+		if strings.HasPrefix(key, v1alpha1.AnnotationFile) {
+			template.Annotations[key] = Text(value)
+		}
+	}
 	for _, containers := range [][]corev1.Container{template.Spec.InitContainers, template.Spec.Containers} {
 		for i := range containers {
-			containers[i].Command, containers[i].Args = texts(containers[i].Command, same), texts(containers[i].Args, same)
-			for j := range containers[i].Env {
-				containers[i].Env[j].Value = Text(containers[i].Env[j].Value)
+			c := &containers[i]
+			c.Command, c.Args = texts(c.Command, same), texts(c.Args, same)
+			for j := range c.Env {
+				c.Env[j].Value = Text(c.Env[j].Value)
+			}
+			for _, p := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+				if p != nil && p.Exec != nil {
+					p.Exec.Command = texts(p.Exec.Command, same)
+				}
 			}
 		}
 	}

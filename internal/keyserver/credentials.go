@@ -96,11 +96,16 @@ func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *ten
 	resp := &protocol.CredentialsResponse{}
 	complete := true
 	for _, r := range resolved {
-		resp.Items = append(resp.Items, r.result)
 		complete = complete && r.source != ""
 	}
+	set := newSet(sub, keys, resolved)
+	if complete && !slices.Contains(keys.doc.Sets, set.name) {
+		complete = !undeliverable(ctx, resolved)
+	}
+	for _, r := range resolved {
+		resp.Items = append(resp.Items, r.result)
+	}
 	if len(resolved) > 0 && complete {
-		set := newSet(sub, keys, resolved)
 		if err := s.writeSet(ctx, sub, keys, set); err != nil {
 			return nil, err
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -124,6 +125,9 @@ func (s *Server) resolveSealed(sub *subject, tenant *tenantKeys, keys *objectKey
 	if version < before.Highest {
 		return refused(w, protocol.ReasonRolledBack, "version %d is older than version %d, which was stored before", version, before.Highest)
 	}
+	if w.envName != "" && !protocol.CanBeVariable(value) {
+		return refused(w, protocol.ReasonNoVariable, "%s", noVariable)
+	}
 	if version == before.Highest && source != before.Digest {
 		return refused(w, protocol.ReasonVersionReused, "version %d was used before, for another sealed value: %s", version, sealAgain(sub, w.name, before.Highest))
 	}
@@ -171,7 +175,7 @@ func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys,
 	case !mayRefer(secret.Type):
 		return refused(w, protocol.ReasonForeignSecret, "Secret %s is of type %s, which holds no credential of a bot: name another one", w.ref.Name, secret.Type), nil
 	// Before its keys are looked at: which there are is nobody's to find out by way of a bot either.
-	case !isSharedWith(&secret, sub.name()):
+	case !resources.IsSharedWith(secret.Annotations[v1alpha1.AnnotationCredentialFor], sub.name()):
 		return refused(w, protocol.ReasonSecretNotShared, "Secret %s does not say that BotDeployment %s may have what is in it: whoever may write that Secret says so with "+
 			"`kubectl annotate secret -n %s %s %s=%s`", w.ref.Name, sub.name(), sub.namespace(), w.ref.Name, v1alpha1.AnnotationCredentialFor, sub.name()), nil
 	case !ok:
@@ -179,18 +183,10 @@ func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys,
 	case len(value) == 0 || len(value) > sealing.MaxPlaintext:
 		return refused(w, protocol.ReasonMalformed, "key %s of Secret %s has %d bytes: a credential has 1 to %d", w.ref.Key, w.ref.Name, len(value), sealing.MaxPlaintext), nil
 	}
-	return stored(w, keys.digest.MAC("secretKeyRef", w.name, string(value)), 0, value), nil
-}
-
-// isSharedWith says whether a Secret names a bot, or all bots of its namespace. Who may write bots has thereby no Secret, and
-// must not come by one that was put there for something else.
-func isSharedWith(secret *corev1.Secret, bot string) bool {
-	for name := range strings.SplitSeq(secret.Annotations[v1alpha1.AnnotationCredentialFor], ",") {
-		if name = strings.TrimSpace(name); name == "*" || name == bot {
-			return true
-		}
+	if w.envName != "" && !protocol.CanBeVariable(value) {
+		return refused(w, protocol.ReasonNoVariable, "%s", noVariable), nil
 	}
-	return false
+	return stored(w, keys.digest.MAC("secretKeyRef", w.name, string(value)), 0, value), nil
 }
 
 // mayRefer says whether a bot may name a Secret of this type. Who may write bots, and is given no right on Secrets or
@@ -283,4 +279,35 @@ func decryptItem(keys *objectKeys, name string, text []byte) (storedItem, uint32
 		return storedItem{}, 0, sealing.ErrDoesNotOpen
 	}
 	return item, version, nil
+}
+
+// noVariable is said of a value that delivery Env cannot deliver.
+const noVariable = "its value holds a single quote, a line break or the character NUL, or is longer than 32768 bytes, and cannot be an environment variable: " +
+	"use delivery File, and give the program the file's path"
+
+// maxCredentials is what the values of one object may come to, in bytes. An answer with all of them fits the door (maxAnswer), and so does their Secret.
+const maxCredentials = 128 << 10
+
+// undeliverable refuses what a new set cannot deliver: a value that was stored for another delivery, or too much together. It says whether there was any.
+func undeliverable(ctx context.Context, all []resolved) bool {
+	found, sum := false, 0
+	for i := range all {
+		r := &all[i]
+		value, err := r.value(ctx)
+		if err != nil {
+			continue // whoever builds the set says so
+		}
+		r.value = func(context.Context) ([]byte, error) { return value, nil }
+		switch sum += len(value); {
+		case r.wanted.envName != "" && !protocol.CanBeVariable(value):
+			r.result.Reason, r.result.Message = protocol.ReasonNoVariable, noVariable
+		case sum > maxCredentials:
+			r.result.Reason = protocol.ReasonTooLarge
+			r.result.Message = fmt.Sprintf("the credentials up to this one come to %d bytes, and those of one object have at most %d together", sum, maxCredentials)
+		default:
+			continue
+		}
+		found = true
+	}
+	return found
 }

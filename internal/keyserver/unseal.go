@@ -63,7 +63,11 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	if err := isolated(tenant); err != nil {
 		return nil, err
 	}
-	isPresent, err := s.matchBot(set, pod, bot, tenant, keys.doc.Helper)
+	whole, err := s.withFiles(ctx, bot)
+	if err != nil {
+		return nil, err
+	}
+	isPresent, err := s.matchBot(set, pod, whole, tenant, keys.doc.Helper)
 	if err != nil {
 		return nil, err
 	}

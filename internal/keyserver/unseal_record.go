@@ -2,6 +2,7 @@ package keyserver
 
 import (
 	"context"
+	"errors"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -47,4 +48,26 @@ func (s *Server) claimOnRecord(ctx context.Context, bot *v1alpha1.BotDeployment,
 		return later(protocol.ReasonForeignVolume, 5, "PersistentVolumeClaim %s is not on record as this bot's", name)
 	}
 	return nil
+}
+
+// withFiles is the bot with the contents of its files, as they are now: what the manager put into the pod is held against them.
+func (s *Server) withFiles(ctx context.Context, bot *v1alpha1.BotDeployment) (*v1alpha1.BotDeployment, error) {
+	found := map[string]*corev1.ConfigMap{}
+	for _, name := range resources.ConfigMapsOf(&bot.Spec) {
+		from := &corev1.ConfigMap{}
+		err := s.Client.Get(ctx, client.ObjectKey{Namespace: bot.Namespace, Name: name}, from)
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found[name] = from
+	}
+	whole, err := resources.WithFiles(bot, found)
+	var refused *resources.FileError
+	if errors.As(err, &refused) {
+		return nil, later(refused.Reason, 15, "%s", refused.Message)
+	}
+	return whole, err
 }

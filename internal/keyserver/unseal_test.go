@@ -36,6 +36,11 @@ func (w *world) rich(b *v1alpha1.BotDeployment) {
 	b.Spec.Env = []v1alpha1.EnvVar{{Name: "A", Value: "$b"}}
 	b.Spec.Ports = []v1alpha1.ContainerPort{{Name: "http", ContainerPort: 8080}}
 	b.Spec.Probes = &v1alpha1.Probes{Startup: &v1alpha1.Probe{Path: "/", Port: "http"}, Liveness: &v1alpha1.Probe{Port: "http"}, Readiness: &v1alpha1.Probe{Path: "/ready", Port: "http"}}
+	b.Spec.Scratch = []v1alpha1.BotScratch{{Path: "/cache"}, {Path: "/dev/shm", Medium: v1alpha1.ScratchMemory, Size: resource.MustParse("16Mi")}}
+	b.Spec.Files = []v1alpha1.BotFile{{Path: "/etc/bot/config", Content: "key: ${credential:openai}"}}
+	b.Spec.TimeZone, b.Spec.RestartedAt = "Europe/Berlin", metav1.Unix(1_800_000_000, 0)
+	b.Spec.Helpers = []v1alpha1.BotHelper{{Name: "helper", Image: "helper:1", Credentials: []string{"telegram", "openai"}, Mounts: []v1alpha1.HelperMount{v1alpha1.MountScratch, v1alpha1.MountStorage},
+		Probes: &v1alpha1.Probes{Liveness: &v1alpha1.Probe{Type: v1alpha1.ProbeExec, Command: []string{"/check", "$(X)"}}}}}
 	b.Spec.Resources = &v1alpha1.BotResources{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}}
 	b.Spec.Storage = &v1alpha1.BotStorage{Size: resource.MustParse("1Gi"), MountPath: "/data"}
 	b.Spec.Credentials = append(b.Spec.Credentials, v1alpha1.Credential{Name: "openai", Delivery: v1alpha1.DeliveryEnv, EnvName: "OPENAI_KEY",

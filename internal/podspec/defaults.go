@@ -54,6 +54,13 @@ func fillVolume(v *corev1.Volume) {
 	switch {
 	case v.ConfigMap != nil:
 		fillPtr(&v.ConfigMap.DefaultMode, corev1.ConfigMapVolumeSourceDefaultMode)
+	case v.DownwardAPI != nil:
+		fillPtr(&v.DownwardAPI.DefaultMode, corev1.DownwardAPIVolumeSourceDefaultMode)
+		for i := range v.DownwardAPI.Items {
+			if ref := v.DownwardAPI.Items[i].FieldRef; ref != nil {
+				fill(&ref.APIVersion, "v1")
+			}
+		}
 	case v.Projected != nil:
 		fillPtr(&v.Projected.DefaultMode, corev1.ProjectedVolumeSourceDefaultMode)
 		for i := range v.Projected.Sources {

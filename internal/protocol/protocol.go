@@ -68,6 +68,15 @@ const (
 	ReasonSecretMissing = "SecretMissing" // secretKeyRef points at nothing
 	// ReasonSecretNotShared: the Secret that secretKeyRef names does not name the bot.
 	ReasonSecretNotShared = "SecretNotShared"
+	// ReasonNoVariable: the value cannot be an environment variable, and its delivery is Env.
+	ReasonNoVariable = "NoVariable"
+	// ReasonTooLarge: the credentials of one object come to more than a pod gets.
+	ReasonTooLarge = "TooLarge"
+
+	// Of single files.
+	ReasonFileMissing   = "FileMissing"   // configMapKeyRef points at nothing
+	ReasonFileNotShared = "FileNotShared" // the ConfigMap does not name the bot, or is Lethe's own
+	ReasonFileRefused   = "FileRefused"   // too large, or it names a credential that the bot does not have
 )
 
 // TenantRequest asks for a tenant's keys; they are made when they never existed.

@@ -1,14 +1,13 @@
 package resources
 
 import (
-	"maps"
 	"path"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
@@ -26,20 +25,16 @@ const (
 	volumeCredentials = "credentials"
 	volumeEnv         = "env"
 	volumeKeyserver   = "keyserver"
-	volumeTmp         = "tmp"
 	volumeData        = "data"
 
 	tokenFile    = "token"
 	tokenSeconds = 600
-	tmpSize      = "64Mi"
 	secretsSize  = "1Mi"
-
-	envTelegramTokenFile = "TELEGRAM_BOT_TOKEN_FILE"
-	envTelegramAPIURL    = "TELEGRAM_API_URL"
 )
 
 // BotPodTemplate describes the pod of a bot. credentialsSecret names the encrypted Secret that its credentials come from;
-// it is empty for a bot without credentials, whose pod then never asks the keyserver for anything.
+// it is empty for a bot without credentials, whose pod then never asks the keyserver for anything. The contents of the bot's files
+// must be in place: see WithFiles.
 func BotPodTemplate(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant, credentialsSecret string) corev1.PodTemplateSpec {
 	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: BotLabels(bot.Name), Annotations: ownedBy(bot.UID)}}
 	template.Labels[v1alpha1.LabelTenant] = LabelValue(tenant.Name)
@@ -57,8 +52,11 @@ func BotPodTemplate(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 			SeccompProfile:      &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
 		Containers:       []corev1.Container{botContainer(bot)},
-		Volumes:          []corev1.Volume{memoryVolume(volumeTmp, tmpSize)},
+		Volumes:          scratchVolumes(&bot.Spec),
 		ImagePullSecrets: pullSecrets(s, tenant, bot),
+	}
+	if asked := RestartedAt(bot); asked != "" {
+		template.Annotations[v1alpha1.AnnotationRestartedAt] = asked
 	}
 	for key, value := range s.allowedAnnotations(bot) {
 		template.Annotations[key] = value
@@ -74,91 +72,17 @@ func BotPodTemplate(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 		template.Annotations[v1alpha1.AnnotationCredentials] = credentialsSecret
 		addCredentials(&template.Spec, s, bot.Spec.Credentials)
 	}
+	addFiles(&template, &bot.Spec)
+	addHelpers(&template.Spec, &bot.Spec)
 	return template
 }
 
-func botContainer(bot *v1alpha1.BotDeployment) corev1.Container {
-	spec := &bot.Spec
-	container := corev1.Container{
-		Name:            ContainerBot,
-		Image:           spec.Image,
-		ImagePullPolicy: pullPolicy(spec.ImagePullPolicy, spec.Image),
-		Command:         literals(spec.Command),
-		Args:            literals(spec.Args),
-		Env:             botEnv(spec),
-		SecurityContext: restricted(),
+// RestartedAt is when somebody asked for a restart, as the pod's annotation has it; empty: nobody did.
+func RestartedAt(bot *v1alpha1.BotDeployment) string {
+	if bot.Spec.RestartedAt.IsZero() {
+		return ""
 	}
-	if spec.Resources != nil {
-		container.Resources = corev1.ResourceRequirements{
-			Requests: requestsOf(spec.Resources),
-			Limits:   spec.Resources.Limits,
-		}
-	}
-	for _, port := range spec.Ports {
-		container.Ports = append(container.Ports, corev1.ContainerPort{
-			Name: port.Name, ContainerPort: port.ContainerPort, Protocol: corev1.ProtocolTCP,
-		})
-	}
-	if spec.Probes != nil {
-		container.StartupProbe = httpProbe(spec.Probes.Startup)
-		container.LivenessProbe = httpProbe(spec.Probes.Liveness)
-		container.ReadinessProbe = httpProbe(spec.Probes.Readiness)
-	}
-	if spec.Storage != nil {
-		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: volumeData, MountPath: spec.Storage.MountPath})
-	}
-	if spec.Storage == nil || path.Clean(spec.Storage.MountPath) != "/tmp" {
-		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: volumeTmp, MountPath: "/tmp"})
-	}
-	if hasDelivery(spec.Credentials, v1alpha1.DeliveryFile) {
-		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{
-			Name: volumeCredentials, MountPath: CredentialsDir, ReadOnly: true,
-		})
-	}
-	return container
-}
-
-// requestsOf fills in what the API server would: a request that is left out is the limit.
-func requestsOf(resources *v1alpha1.BotResources) corev1.ResourceList {
-	requests := corev1.ResourceList{}
-	maps.Copy(requests, resources.Limits)
-	maps.Copy(requests, resources.Requests)
-	return requests
-}
-
-// botEnv are the plain variables and then ours, which win over a plain one of the same name.
-func botEnv(spec *v1alpha1.BotDeploymentSpec) []corev1.EnvVar {
-	var ours []corev1.EnvVar
-	for _, channel := range spec.Channels {
-		if channel.Telegram == nil {
-			continue
-		}
-		if isFile(spec.Credentials, channel.Telegram.Credential) {
-			ours = append(ours, corev1.EnvVar{Name: envTelegramTokenFile, Value: Literal(path.Join(CredentialsDir, channel.Telegram.Credential))})
-		}
-		if channel.Telegram.APIURL != "" {
-			ours = append(ours, corev1.EnvVar{Name: envTelegramAPIURL, Value: Literal(channel.Telegram.APIURL)})
-		}
-	}
-	for _, credential := range spec.Credentials {
-		if credential.Delivery != v1alpha1.DeliveryEnv {
-			continue
-		}
-		ours = append(ours, corev1.EnvVar{Name: credential.EnvName, ValueFrom: &corev1.EnvVarSource{
-			FileKeyRef: &corev1.FileKeySelector{VolumeName: volumeEnv, Path: envFile, Key: credential.EnvName, Optional: ptr(false)},
-		}})
-	}
-	taken := map[string]bool{}
-	for _, variable := range ours {
-		taken[variable.Name] = true
-	}
-	var env []corev1.EnvVar
-	for _, variable := range spec.Env {
-		if !taken[variable.Name] {
-			env = append(env, corev1.EnvVar{Name: variable.Name, Value: Literal(variable.Value)})
-		}
-	}
-	return append(env, ours...)
+	return bot.Spec.RestartedAt.UTC().Format(time.RFC3339)
 }
 
 // addCredentials puts the init container in front that fetches the credentials into memory.
@@ -211,27 +135,6 @@ func keyserverVolume() corev1.Volume {
 			}},
 		},
 	}}}
-}
-
-func memoryVolume(name, size string) corev1.Volume {
-	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
-		Medium: corev1.StorageMediumMemory, SizeLimit: ptr(resource.MustParse(size)),
-	}}}
-}
-
-func httpProbe(probe *v1alpha1.Probe) *corev1.Probe {
-	if probe == nil {
-		return nil
-	}
-	return &corev1.Probe{
-		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
-			Path: probe.Path, Port: intstr.FromString(probe.Port), Scheme: corev1.URISchemeHTTP,
-		}},
-		TimeoutSeconds:   5,
-		PeriodSeconds:    probe.PeriodSeconds,
-		SuccessThreshold: 1,
-		FailureThreshold: probe.FailureThreshold,
-	}
 }
 
 // restricted is the security context of every container we make.

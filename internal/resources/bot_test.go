@@ -2,7 +2,6 @@ package resources
 
 import (
 	"flag"
-	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +24,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/netblocks"
+	"github.com/lethe-dev/lethe/test/specs"
 )
 
 func testSettings() Settings {
@@ -60,12 +61,20 @@ func richBot() *v1alpha1.BotDeployment {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "acme-bots", Name: "helper", UID: "22222222-2222-4222-8222-222222222222",
 			Labels: map[string]string{"example.com/mine": "not copied"}},
 		Spec: v1alpha1.BotDeploymentSpec{
-			Image:   "registry.example/bot:v1",
-			Command: []string{"/bot", "$(HOME)"},
-			Args:    []string{"--cost=$5"},
-			Env:     []v1alpha1.EnvVar{{Name: "GREETING", Value: "$(USER)"}, {Name: "MODEL_KEY", Value: "a credential of this name wins"}},
-			Ports:   []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}},
-			Probes:  &v1alpha1.Probes{Startup: probe("/startup"), Liveness: probe("/live"), Readiness: probe("/ready")},
+			Image:    "registry.example/bot:v1",
+			Command:  []string{"/bot", "$(HOME)"},
+			Args:     []string{"--cost=$5"},
+			Env:      []v1alpha1.EnvVar{{Name: "GREETING", Value: "$(USER)"}, {Name: "MODEL_KEY", Value: "a credential of this name wins"}},
+			Ports:    []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}},
+			Scratch:  []v1alpha1.BotScratch{{Path: "/cache", Size: resource.MustParse("2Gi")}, {Path: "/dev/shm", Medium: v1alpha1.ScratchMemory}},
+			Files:    []v1alpha1.BotFile{{Path: "/etc/bot/config.yaml", Content: "token: ${credential:telegram}\nprice: $5\n"}},
+			TimeZone: "Europe/Berlin", RestartedAt: metav1.Date(2026, 11, 26, 9, 30, 0, 0, time.UTC),
+			Helpers: []v1alpha1.BotHelper{{Name: "browser", Image: "registry.example/browser:v1", Args: []string{"--port=9222"},
+				Env: []v1alpha1.EnvVar{{Name: "HOME", Value: "/cache"}}, Ports: []v1alpha1.ContainerPort{{Name: "devtools", ContainerPort: 9222}},
+				Probes:      &v1alpha1.Probes{Liveness: &v1alpha1.Probe{Type: v1alpha1.ProbeTCP, Port: "devtools", InitialDelaySeconds: 3}},
+				Resources:   &v1alpha1.BotResources{Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("512Mi")}},
+				Credentials: []string{"model.key", "telegram"}, Mounts: []v1alpha1.HelperMount{v1alpha1.MountScratch, v1alpha1.MountStorage}}},
+			Probes: &v1alpha1.Probes{Startup: probe("/startup"), Liveness: probe("/live"), Readiness: probe("/ready")},
 			Resources: &v1alpha1.BotResources{
 				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m")},
 				Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("128Mi")},
@@ -112,108 +121,196 @@ func anys[T any](objects []T) []any {
 	return result
 }
 
-func botSpecs() *rapid.Generator[v1alpha1.BotDeploymentSpec] {
-	text := rapid.StringMatching(`[a-zA-Z$()/ _.-]{0,12}`)
-	name := rapid.StringMatching(`[a-z][a-z0-9]{0,8}`)
-	return rapid.Custom(func(t *rapid.T) v1alpha1.BotDeploymentSpec {
-		spec := v1alpha1.BotDeploymentSpec{
-			Image:         rapid.SampledFrom([]string{"bot", "bot:latest", "r.example:5000/bot:v1", "bot@sha256:00"}).Draw(t, "image"),
-			Command:       rapid.SliceOfN(text, 0, 3).Draw(t, "command"),
-			Args:          rapid.SliceOfN(text, 0, 3).Draw(t, "args"),
-			OperatingMode: rapid.SampledFrom([]v1alpha1.OperatingMode{v1alpha1.ModeRunning, v1alpha1.ModeSuspended}).Draw(t, "mode"),
-		}
-		for i, credential := range rapid.SliceOfNDistinct(name, 0, 3, rapid.ID).Draw(t, "credentials") {
-			c := v1alpha1.Credential{Name: credential, Sealed: "seal.v1.a.b.c.d.e"}
-			if rapid.Bool().Draw(t, "env") {
-				c.Delivery, c.EnvName = v1alpha1.DeliveryEnv, fmt.Sprintf("KEY_%d", i)
-			}
-			spec.Credentials = append(spec.Credentials, c)
-		}
-		if len(spec.Credentials) > 0 && rapid.Bool().Draw(t, "telegram") {
-			spec.Channels = []v1alpha1.Channel{{Name: "t", Type: v1alpha1.ChannelTelegram,
-				Telegram: &v1alpha1.TelegramChannel{Credential: spec.Credentials[0].Name, APIURL: text.Draw(t, "url")}}}
-		}
-		for _, variable := range rapid.SliceOfNDistinct(rapid.StringMatching(`[A-Z_]{1,8}`), 0, 3, rapid.ID).Draw(t, "env") {
-			spec.Env = append(spec.Env, v1alpha1.EnvVar{Name: variable, Value: text.Draw(t, "value")})
-		}
-		if rapid.Bool().Draw(t, "storage") {
-			spec.Storage = &v1alpha1.BotStorage{Size: resource.MustParse("1Gi"), MountPath: rapid.SampledFrom([]string{"/data", "/tmp", "/tmp/"}).Draw(t, "path")}
-		}
-		if rapid.Bool().Draw(t, "ports") {
-			spec.Ports = []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}}
-			spec.Probes = &v1alpha1.Probes{Readiness: &v1alpha1.Probe{Path: "/", Port: "health"}}
-		}
-		return spec
-	})
-}
-
-// TestPodsAreRestricted renders generated specs and has Kubernetes' own library judge the pods.
+// TestPodsAreRestricted renders ten thousand bots and has Kubernetes' own library judge the pods.
 func TestPodsAreRestricted(t *testing.T) {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	level := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
-	rapid.Check(t, func(t *rapid.T) {
-		bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "b"}, Spec: botSpecs().Draw(t, "spec")}
-		template := BotPodTemplate(testSettings(), bot, richTenant(), "b-cred-0123456789")
+	tenants := []*v1alpha1.Tenant{richTenant(), richTenant()}
+	tenants[1].Status.UIDRange, tenants[1].Spec.UserNamespaces = &v1alpha1.UIDRange{First: 1_000_009_000, Size: 1000}, v1alpha1.UserNamespacesEnabled
+	seen := map[string]int{}
+	for seed := range uint64(10_000) {
+		bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "b"}, Spec: specs.Random(seed)}
+		config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{v1alpha1.AnnotationFileFor: "b"}}, Data: map[string]string{"config.yaml": "x: 1"}}
+		whole, err := WithFiles(bot, map[string]*corev1.ConfigMap{"config": config})
+		if err != nil {
+			t.Fatalf("bot %d: %v", seed, err)
+		}
+		tenant := tenants[seed%2]
+		template := BotPodTemplate(testSettings(), whole, tenant, "b-cred-0123456789")
 		for _, result := range evaluator.EvaluatePod(level, &template.ObjectMeta, &template.Spec) {
 			if !result.Allowed {
-				t.Errorf("%s: %s", result.ForbiddenReason, result.ForbiddenDetail)
+				t.Errorf("bot %d: %s: %s", seed, result.ForbiddenReason, result.ForbiddenDetail)
 			}
 		}
+		if uid := *template.Spec.SecurityContext.RunAsUser; uid != BotUID(tenant) {
+			t.Errorf("bot %d runs as %d", seed, uid)
+		}
 		checkPod(t, bot, template)
-	})
+		note(seen, bot)
+		if t.Failed() {
+			t.Fatalf("bot %d: %+v", seed, bot.Spec)
+		}
+	}
+	for _, what := range []string{"scratch", "files", "helpers", "exec", "credentials", "storage"} {
+		if seen[what] < 500 {
+			t.Errorf("%d bots with %s only", seen[what], what)
+		}
+	}
+}
+
+// note counts what the bots are made of.
+func note(seen map[string]int, bot *v1alpha1.BotDeployment) {
+	for what, has := range map[string]bool{"scratch": len(bot.Spec.Scratch) > 0, "files": len(bot.Spec.Files) > 0, "helpers": len(bot.Spec.Helpers) > 0,
+		"credentials": len(bot.Spec.Credentials) > 0, "storage": bot.Spec.Storage != nil,
+		"exec": bot.Spec.Probes != nil && bot.Spec.Probes.Liveness != nil && bot.Spec.Probes.Liveness.Type == v1alpha1.ProbeExec} {
+		if has {
+			seen[what]++
+		}
+	}
 }
 
 // checkPod holds what the restricted standard does not ask for.
-func checkPod(t *rapid.T, bot *v1alpha1.BotDeployment, template corev1.PodTemplateSpec) {
+func checkPod(t *testing.T, bot *v1alpha1.BotDeployment, template corev1.PodTemplateSpec) {
+	t.Helper()
 	pod := template.Spec
 	if pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken || pod.EnableServiceLinks == nil || *pod.EnableServiceLinks {
 		t.Error("a token or the addresses of services get into the pod")
 	}
-	paths := map[string]string{}
+	volumes := checkVolumes(t, bot, pod)
+	ports := map[int32]bool{}
 	for _, c := range append(slices.Clone(pod.InitContainers), pod.Containers...) {
-		if c.SecurityContext.ReadOnlyRootFilesystem == nil || !*c.SecurityContext.ReadOnlyRootFilesystem {
-			t.Errorf("container %s can write to its image", c.Name)
-		}
-		for _, text := range slices.Concat(c.Command, c.Args, values(c.Env)) {
-			if strings.Contains(strings.ReplaceAll(text, "$$", ""), "$(") {
-				t.Errorf("Kubernetes would expand %q", text)
+		checkContainer(t, bot, c, volumes)
+		for _, port := range c.Ports {
+			if ports[port.ContainerPort] || port.HostPort != 0 {
+				t.Errorf("port %d of %s", port.ContainerPort, c.Name)
 			}
-		}
-		for _, mount := range c.VolumeMounts {
-			if c.Name == ContainerBot && mount.Name == volumeKeyserver {
-				t.Error("the bot can read the token for the keyserver")
-			}
-			key := c.Name + filepath.Clean(mount.MountPath)
-			if paths[key] != "" {
-				t.Errorf("%s is mounted twice", mount.MountPath)
-			}
-			paths[key] = mount.Name
-		}
-		names := map[string]bool{}
-		for _, variable := range c.Env {
-			if names[variable.Name] {
-				t.Errorf("variable %s is there twice", variable.Name)
-			}
-			names[variable.Name] = true
-		}
-	}
-	for _, volume := range pod.Volumes {
-		if volume.EmptyDir != nil && (volume.EmptyDir.Medium != corev1.StorageMediumMemory || volume.EmptyDir.SizeLimit == nil) {
-			t.Errorf("volume %s is not in memory, or has no bound", volume.Name)
-		}
-		if claim := volume.PersistentVolumeClaim; claim != nil && (volume.Name != volumeData || bot.Spec.Storage == nil || claim.ClaimName != BotClaimName(bot)) {
-			t.Errorf("volume %s is claim %s, which is not the bot's", volume.Name, claim.ClaimName)
-		}
-		if volume.EmptyDir == nil && volume.Projected == nil && volume.PersistentVolumeClaim == nil {
-			t.Errorf("volume %s is of a kind that a bot must not have", volume.Name)
+			ports[port.ContainerPort] = true
 		}
 	}
 	if (len(bot.Spec.Credentials) > 0) != (len(pod.InitContainers) == 1) {
 		t.Error("a bot with credentials fetches them, and one without asks nobody")
 	}
+	if len(pod.Containers) != 1+len(bot.Spec.Helpers) || pod.Containers[0].Name != ContainerBot {
+		t.Errorf("%d containers", len(pod.Containers))
+	}
+	size := 0
+	for _, value := range template.Annotations {
+		size += len(value)
+	}
+	if size > 256<<10 {
+		t.Errorf("%d bytes of annotations", size)
+	}
+}
+
+// checkContainer holds that nothing is expanded, there twice or unbounded, and that nobody but unseal has the token or more than it names.
+func checkContainer(t *testing.T, bot *v1alpha1.BotDeployment, c corev1.Container, volumes map[string]corev1.Volume) {
+	t.Helper()
+	if c.SecurityContext.ReadOnlyRootFilesystem == nil || !*c.SecurityContext.ReadOnlyRootFilesystem {
+		t.Errorf("container %s can write to its image", c.Name)
+	}
+	texts := slices.Concat(c.Command, c.Args, values(c.Env))
+	for _, p := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+		if p != nil && p.Exec != nil {
+			texts = append(texts, p.Exec.Command...)
+		}
+		if p != nil && (p.PeriodSeconds < 1 || p.TimeoutSeconds < 1 || p.FailureThreshold < 1) {
+			t.Errorf("a probe of %s: %+v", c.Name, p)
+		}
+	}
+	for _, text := range texts {
+		if strings.Contains(strings.ReplaceAll(text, "$$", ""), "$(") {
+			t.Errorf("Kubernetes would expand %q", text)
+		}
+	}
+	names := map[string]bool{}
+	for _, variable := range c.Env {
+		if names[variable.Name] {
+			t.Errorf("variable %s is there twice", variable.Name)
+		}
+		names[variable.Name] = true
+	}
+	if c.Name != ContainerUnseal && (!names["HOME"] || !names["TMPDIR"] || (bot.Spec.TimeZone != "" && !names["TZ"])) {
+		t.Errorf("container %s lacks a directory or the zone: %v", c.Name, names)
+	}
+	checkMounts(t, bot, c, volumes)
+	for name, request := range c.Resources.Requests {
+		limit, limited := c.Resources.Limits[name]
+		if !limited {
+			limit = map[corev1.ResourceName]resource.Quantity{corev1.ResourceCPU: resource.MustParse(DefaultCPULimit), corev1.ResourceMemory: resource.MustParse(DefaultMemoryLimit)}[name]
+		}
+		if request.Cmp(limit) > 0 {
+			t.Errorf("container %s asks for %s of %s and may have %s", c.Name, request.String(), name, limit.String())
+		}
+	}
+	if disk := c.Resources.Limits[corev1.ResourceEphemeralStorage]; c.Name != ContainerUnseal && disk.IsZero() {
+		t.Errorf("container %s may fill up its node's disk", c.Name)
+	}
+}
+
+func checkMounts(t *testing.T, bot *v1alpha1.BotDeployment, c corev1.Container, volumes map[string]corev1.Volume) {
+	t.Helper()
+	paths := map[string]string{}
+	writable := false
+	for _, mount := range c.VolumeMounts {
+		if c.Name != ContainerUnseal && (mount.Name == volumeKeyserver || mount.Name == volumeTemplates) {
+			t.Errorf("container %s sees %s", c.Name, mount.Name)
+		}
+		if c.Name != ContainerUnseal && c.Name != ContainerBot && (mount.Name == volumeFiles || (mount.Name == volumeCredentials && mount.SubPath == "")) {
+			t.Errorf("helper %s sees what it does not name: %s", c.Name, mount.Name)
+		}
+		if volumes[mount.Name].Name == "" {
+			t.Errorf("there is no volume %s", mount.Name)
+		}
+		path := filepath.Clean(mount.MountPath)
+		if paths[path] != "" {
+			t.Errorf("%s of %s is mounted twice", path, c.Name)
+		}
+		paths[path] = mount.Name
+		writable = writable || (path == "/tmp" && !mount.ReadOnly)
+	}
+	if c.Name != ContainerUnseal && !writable {
+		t.Errorf("container %s cannot write to /tmp", c.Name)
+	}
+	if i := slices.IndexFunc(bot.Spec.Helpers, func(h v1alpha1.BotHelper) bool { return h.Name == c.Name }); i >= 0 {
+		for _, credential := range bot.Spec.Credentials {
+			named, file := slices.Contains(bot.Spec.Helpers[i].Credentials, credential.Name), credential.Delivery != v1alpha1.DeliveryEnv
+			if got := paths[CredentialsDir+"/"+credential.Name] != ""; got != (named && file) {
+				t.Errorf("helper %s has credential %s: %v", c.Name, credential.Name, got)
+			}
+		}
+	}
+}
+
+// checkVolumes holds that a volume is of a kind that a bot may have, and bounded.
+func checkVolumes(t *testing.T, bot *v1alpha1.BotDeployment, pod corev1.PodSpec) map[string]corev1.Volume {
+	t.Helper()
+	volumes := map[string]corev1.Volume{}
+	for _, volume := range pod.Volumes {
+		if volumes[volume.Name].Name != "" {
+			t.Errorf("volume %s is there twice", volume.Name)
+		}
+		volumes[volume.Name] = volume
+		secret := volume.Name == volumeCredentials || volume.Name == volumeEnv || (volume.Name == volumeFiles && len(bot.Spec.Credentials) > 0)
+		if volume.EmptyDir != nil && (volume.EmptyDir.SizeLimit == nil || volume.EmptyDir.SizeLimit.IsZero()) {
+			t.Errorf("volume %s has no bound", volume.Name)
+		}
+		if secret && (volume.EmptyDir == nil || volume.EmptyDir.Medium != corev1.StorageMediumMemory) {
+			t.Errorf("volume %s is not in memory", volume.Name)
+		}
+		if claim := volume.PersistentVolumeClaim; claim != nil && (volume.Name != volumeData || bot.Spec.Storage == nil || claim.ClaimName != BotClaimName(bot)) {
+			t.Errorf("volume %s is claim %s, which is not the bot's", volume.Name, claim.ClaimName)
+		}
+		if volume.EmptyDir == nil && volume.Projected == nil && volume.PersistentVolumeClaim == nil && volume.DownwardAPI == nil {
+			t.Errorf("volume %s is of a kind that a bot must not have", volume.Name)
+		}
+		if volume.Projected != nil && volume.Name != volumeKeyserver {
+			t.Errorf("volume %s could hold a token", volume.Name)
+		}
+	}
+	return volumes
 }
 
 func values(env []corev1.EnvVar) []string {

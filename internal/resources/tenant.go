@@ -130,18 +130,22 @@ func objectCounts(quota *v1alpha1.TenantQuota) corev1.ResourceList {
 	return counts
 }
 
-// TenantLimitRange gives containers that say nothing a share of the quota.
+// TenantLimitRange gives containers that say nothing a share of the quota, and bounds what each may have of its node's disk. A quota could do
+// that only for sweeps too, since one that leaves out a priority class counts neither storage nor disks.
 func TenantLimitRange(tenant *v1alpha1.Tenant, namespace string) *corev1.LimitRange {
 	return &corev1.LimitRange{
 		ObjectMeta: tenantMeta(tenant, namespace, LimitRangeName),
 		Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{
 			Type: corev1.LimitTypeContainer,
 			Default: corev1.ResourceList{
-				corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("256Mi"),
+				corev1.ResourceCPU: resource.MustParse(DefaultCPULimit), corev1.ResourceMemory: resource.MustParse(DefaultMemoryLimit),
+				corev1.ResourceEphemeralStorage: resource.MustParse("1Gi"),
 			},
 			DefaultRequest: corev1.ResourceList{
 				corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
+				corev1.ResourceEphemeralStorage: resource.MustParse("0"),
 			},
+			Max: corev1.ResourceList{corev1.ResourceEphemeralStorage: MostDisk(tenant)},
 		}}},
 	}
 }
@@ -190,6 +194,16 @@ func TenantCABundle(tenant *v1alpha1.Tenant, namespace, bundle, addresses string
 		Data:       map[string]string{CABundleKey: bundle, AddressesKey: addresses},
 	}
 }
+
+// MostDisk is what one container of a Tenant may have of its node's disk.
+func MostDisk(tenant *v1alpha1.Tenant) resource.Quantity {
+	if tenant.Spec.Quota == nil {
+		return resource.MustParse(defaultDisk)
+	}
+	return orDefault(tenant.Spec.Quota.EphemeralStorage, defaultDisk)
+}
+
+const defaultDisk = "20Gi"
 
 func roleBinding(tenant *v1alpha1.Tenant, namespace, name, role string, subjects ...rbacv1.Subject) *rbacv1.RoleBinding {
 	return &rbacv1.RoleBinding{

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/test/specs"
 )
 
 func uidRanges() *rapid.Generator[v1alpha1.UIDRange] {
@@ -35,7 +36,7 @@ func TestNoTwoTenantsShareAUserID(t *testing.T) {
 			tenant := richTenant()
 			r := uidRanges().Draw(t, "range")
 			tenant.Status.UIDRange = &r
-			bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "b"}, Spec: botSpecs().Draw(t, "spec")}
+			bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "b"}, Spec: specs.Random(rapid.Uint64().Draw(t, "bot"))}
 			security := BotPodTemplate(testSettings(), bot, tenant, "b-cred-0123456789").Spec.SecurityContext
 			if !*security.RunAsNonRoot || *security.RunAsGroup != *security.RunAsUser || *security.FSGroup != *security.RunAsUser {
 				t.Fatalf("user, group and the volumes' group differ: %+v", security)

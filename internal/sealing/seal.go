@@ -8,7 +8,7 @@ import (
 )
 
 // MaxPlaintext is the most bytes that one value may have, so that its sealed text fits the field that holds it.
-const MaxPlaintext = 8192
+const MaxPlaintext = 64 << 10
 
 // sealPrefix begins every sealed value; the number is the version of the format.
 const sealPrefix = "seal.v1."

@@ -46,7 +46,7 @@ func TestSealAndOpen(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if !crdRule.MatchString(sealed) || len(sealed) > 16384 {
+				if !crdRule.MatchString(sealed) || len(sealed) > 92160 {
 					t.Errorf("%d bytes give a text of %d that the field does not take", size, len(sealed))
 				}
 				unversioned := place
@@ -79,7 +79,7 @@ func TestSealRefuses(t *testing.T) {
 		"a store without one":            {func(p *Place) { p.Kind = KindDataStore }, "x", "destination"},
 		"a name that no object can have": {func(p *Place) { p.Name = "a b" }, "x", "name"},
 		"no value":                       {func(*Place) {}, "", "0"},
-		"too large a value":              {func(*Place) {}, strings.Repeat("v", MaxPlaintext+1), "8193"},
+		"too large a value":              {func(*Place) {}, strings.Repeat("v", MaxPlaintext+1), "65537"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := botPlace

@@ -103,6 +103,10 @@ func set(t *testing.T, at any, path string, value any) {
 		return
 	}
 	elements, ok := parent[name].([]any)
+	if !ok && !more {
+		parent[name] = []any{value}
+		return
+	}
 	if !ok || len(elements) == 0 {
 		t.Fatalf("%s: no list in the object", path)
 	}
@@ -201,8 +205,9 @@ func names(refusal, field string) bool {
 // enums are fields whose refusal repeats the value. They hold one of a few words that a person chooses and never pastes, and
 // their words belong into the schema, where editors and 'kubectl explain' find them.
 var enums = []string{
+	"probes.startup.type", "probes.liveness.type", "probes.readiness.type", "helpers[].probes.startup.type", "helpers[].probes.liveness.type", "helpers[].probes.readiness.type",
 	"type", "class", "state", "userNamespaces", "retainedVolumes", "mode", "access[].role", "foreignObjects[].kind", "egressCeiling.allow[].ports[].protocol", "rules[].basis", "rules[].action", "tenancy", "imagePullPolicy", "operatingMode", "channels[].type", "credentials[].delivery", "storage.reclaimPolicy",
-	"placement.tolerations[].operator", "placement.tolerations[].effect", "placement.topologySpread[].whenUnsatisfiable", "egress[].ports[].protocol", "datasets[].table.ageColumn.type", "approvedPlan.tenancy", "relations[].state",
+	"placement.tolerations[].operator", "placement.tolerations[].effect", "placement.topologySpread[].whenUnsatisfiable", "egress[].ports[].protocol", "scratch[].medium", "helpers[].imagePullPolicy", "helpers[].mounts[]", "datasets[].table.ageColumn.type", "approvedPlan.tenancy", "relations[].state",
 }
 
 // TestWhatWasPastedNeverComesBack: a secret in any field of any kind is not in the server's answer. Beside enums only quantities repeat what they refuse: their

@@ -39,6 +39,12 @@ func cidr(more ...any) []any {
 		"127.0.0.1/32", "2001::/32", "::8.8.8.8/128", "2002:808:808::/48", "64:ff9b::a9fe:a9fe/128", "fe80::/64", "0.0.0.0/32", "::1/128", "fd00:ec2::254/128", long(43)}, more...)
 }
 
+// mountPaths are where nothing may be mounted.
+func mountPaths() []any {
+	return []any{"", "/", "data", "/c/", "//c", "/c//x", "/c/./x", "/c/../var/run/lethe", "/..", "/c/..", "/a:b", "/a b", "/proc", "/proc/1", "/sys", "/sys/fs", "/dev",
+		"/etc", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/var", "/var/run", "/var/run/lethe/home", "/var/run/lethe/credentials", "/var/run/secrets/kubernetes.io/serviceaccount", "/run", "/run/lethe", "/a\x00", "/a\n", long(256)}
+}
+
 func word() []any { return []any{"x", "", 7} } // for an enum
 
 func period(prefix string, into map[string][]any) {
@@ -56,7 +62,7 @@ func kinds() map[string]kind {
 		"command[]":                      {nul, long(1024), 7},
 		"args[]":                         {nul, long(1024), 7},
 		"env[].name":                     {"", "1a", "a-b", "a b", "a=b", newline, nul, long(128)},
-		"env[].value":                    {nul, 7},
+		"env[].value":                    {nul, 7, long(32768)},
 		"ports[].name":                   label("1", "a--b", long(15)),
 		"ports[].containerPort":          number(1024, 65535),
 		"channels[].name":                label(),
@@ -66,7 +72,7 @@ func kinds() map[string]kind {
 			"https://localhost", "https://a.localhost:8443/", "https://127.0.0.1", "https://127.1", "https://2130706433", "https://0x7f000001", "https://0177.0.0.1", "https://169.254.169.254/latest", "https://[::1]",
 			"https://[::ffff:169.254.169.254]", "https://[64:ff9b::a9fe:a9fe]", "https://[fd00:ec2::254]", "https://[fe80::1]", "https://[2002:a9fe:a9fe::1]", "https://0.0.0.0", "https://x.example\n", "https://x.example:99999999", long(253)},
 		"credentials[].name":              {"", "A", "-a", "a..b", ".a", "a.", "a/b", dots, newline, nul, long(63)},
-		"credentials[].sealed":            {"plain", "seal.v2.a.b.c.d.e", "seal.v1.a", "seal.v1.a.b.c.d.e\n", long(16384)},
+		"credentials[].sealed":            {"plain", "seal.v2.a.b.c.d.e", "seal.v1.a", "seal.v1.a.b.c.d.e\n", long(92160)},
 		"credentials[].secretKeyRef.name": {"", "A", "a/b", "a..b", dots, "..", ".", "a_b", newline, nul, long(253)},
 		"credentials[].secretKeyRef.key":  {"", "a/b", dots, "..", ".", "..a", "a b", newline, nul, long(253)},
 		"credentials[].delivery":          word(),
@@ -83,20 +89,47 @@ func kinds() map[string]kind {
 		"rollout.terminationGracePeriodSeconds": number(1, 600),
 		"rollout.progressDeadlineSeconds":       number(10, 3600),
 		"operatingMode":                         word(),
+		"timeZone":                              {"", "a b", "../etc/passwd", "a//b", "Europe/", "Europe/Brelin", newline, nul, long(64)},
+		"restartedAt":                           {"", "x", "yesterday", 0},
+		"scratch[].path":                        mountPaths(),
+		"scratch[].size":                        quantity("0", "0Gi", 0, -1, "500m", "65Ti", "1Ei"),
+		"scratch[].medium":                      word(),
+		"files[].path":                          append([]any{"/tmp", "/dev/shm"}, mountPaths()...),
+		"files[].content":                       {nul, 7, long(65536)},
+		"files[].configMapKeyRef.name":          {"", "A", "a/b", "a..b", dots, "..", ".", "a_b", newline, nul, long(253)},
+		"files[].configMapKeyRef.key":           {"", "a/b", dots, "..", ".", "..a", "a b", newline, nul, long(253)},
+		"helpers[].name":                        label("bot", "unseal", long(40)),
+		"helpers[].image":                       {"", "a b", "-a", newline, escape, nul, "a;b", "$(x)", "https://user:pw@r.example/b", "r.example/b@latest", long(512)},
+		"helpers[].imagePullPolicy":             word(),
+		"helpers[].command[]":                   {nul, long(1024), 7},
+		"helpers[].args[]":                      {nul, long(1024), 7},
+		"helpers[].env[].name":                  {"", "1a", "a-b", "a b", "a=b", newline, nul, long(128)},
+		"helpers[].env[].value":                 {nul, 7, long(32768)},
+		"helpers[].ports[].name":                label("1", "a--b", long(15)),
+		"helpers[].ports[].containerPort":       number(1024, 65535),
+		"helpers[].credentials[]":               {"", long(63)},
+		"helpers[].mounts[]":                    word(),
 	}}
-	for _, probe := range []string{"startup", "liveness", "readiness"} {
-		bot.hostile["probes."+probe+".path"] = []any{"", "x", "/a b", "/a\r\nHost: x", "/\x00", "/" + long(256)}
-		bot.hostile["probes."+probe+".port"] = []any{"", "nobody", 8080, long(15)}
-		bot.hostile["probes."+probe+".periodSeconds"] = number(1, 3600)
-		bot.hostile["probes."+probe+".failureThreshold"] = number(1, 60)
+	for _, of := range []string{"probes.", "helpers[].probes."} {
+		for _, probe := range []string{of + "startup", of + "liveness", of + "readiness"} {
+			bot.hostile[probe+".type"] = word()
+			bot.hostile[probe+".path"] = []any{"", "x", "/a b", "/a\r\nHost: x", "/\x00", "/" + long(256)}
+			bot.hostile[probe+".port"] = []any{"", "nobody", 8080, long(15)}
+			bot.hostile[probe+".command[]"] = []any{nul, long(1024), "/check"} // of HTTP, which has none
+			bot.hostile[probe+".initialDelaySeconds"] = number(0, 3600)
+			bot.hostile[probe+".timeoutSeconds"] = number(1, 300)
+			bot.hostile[probe+".periodSeconds"] = number(1, 3600)
+			bot.hostile[probe+".failureThreshold"] = number(1, 60)
+		}
 	}
-	for _, side := range []string{"requests", "limits"} {
-		bot.hostile["resources."+side] = []any{
+	for _, side := range []string{"resources.requests", "resources.limits", "helpers[].resources.requests", "helpers[].resources.limits"} {
+		bot.hostile[side] = []any{
 			map[string]any{"nvidia.com/gpu": "1"}, map[string]any{"hugepages-2Mi": "2Mi"}, map[string]any{"pods": "1"}, map[string]any{"storage": "1Gi"}, map[string]any{"": "1"},
 			map[string]any{"cpu": "0"}, map[string]any{"cpu": "-1"}, map[string]any{"memory": "-1Gi"}, map[string]any{"memory": "x"}, map[string]any{"cpu": "1M"}, map[string]any{"memory": "1Ei"},
 			map[string]any{"ephemeral-storage": "0"},
 		}
 	}
+	bot.hostile["helpers[].resources.requests"] = append(bot.hostile["helpers[].resources.requests"], map[string]any{"cpu": "2"})
 	bot.hostile["resources.requests"] = append(bot.hostile["resources.requests"], map[string]any{"cpu": "2"}) // more than the limit
 
 	store := kind{spec: reflect.TypeFor[v1alpha1.DataStoreSpec](), object: storeObject, hostile: map[string][]any{
@@ -106,7 +139,7 @@ func kinds() map[string]kind {
 		"postgres.database":                              {"", "a/b", "postgres://x", "dbname=x", "a?b", " a", newline, escape, nul, long(63)},
 		"postgres.caBundle":                              {"hello", "-----BEGIN PRIVATE KEY-----\nx", long(8192)},
 		"postgres.username":                              {"", "a:b", "user=x", "a/b", " a", newline, escape, nul, long(63)},
-		"postgres.password":                              {"", "plain", "seal.v2.a.b.c.d.e", long(16384)},
+		"postgres.password":                              {"", "plain", "seal.v2.a.b.c.d.e", long(92160)},
 		"tenancy":                                        {"x", ""},
 		"tenantIDType":                                   class(),
 		"datasets[].name":                                label(),
@@ -194,6 +227,7 @@ func kinds() map[string]kind {
 		"access[].group":                               {"", " a", "a ", newline, escape, nul, long(253)},
 		"access[].role":                                word(),
 		"retentionOverrides[].dataClass":               class(),
+		"quota.ephemeralStorage":                       quantity("0", "3Gi", "65Ti"),
 	}}
 	period("retentionOverrides[].retainFor", tenant.hostile)
 
@@ -226,6 +260,21 @@ spec:
   env: [{name: A, value: b}]
   ports: [{name: health, containerPort: 8080}, {name: other, containerPort: 8081}]
   probes: {startup: {path: /, port: other}, liveness: {path: /, port: other}, readiness: {path: /, port: other}}
+  scratch: [{path: /cache, size: 1Gi, medium: Disk}]
+  files: [{path: /etc/bot.more, configMapKeyRef: {name: config, key: more}}, {path: /etc/bot.conf, content: "token: ${credential:token}"}]
+  timeZone: Europe/Berlin
+  restartedAt: "2026-11-26T09:30:00Z"
+  helpers:
+  - name: helper
+    image: registry.example/helper:v1
+    command: [/helper]
+    args: [--port=9090]
+    env: [{name: B, value: c}]
+    ports: [{name: web, containerPort: 9090}, {name: other, containerPort: 9091}]
+    probes: {startup: {path: /, port: other}, liveness: {path: /, port: other}, readiness: {path: /, port: other}}
+    resources: {requests: {cpu: 50m}, limits: {cpu: "1", memory: 128Mi}}
+    credentials: [token]
+    mounts: [Scratch, Storage]
   resources: {requests: {cpu: 50m}, limits: {cpu: "1", memory: 128Mi}}
   channels: [{name: main, type: Telegram, telegram: {credential: token, apiURL: "https://api.telegram.org"}}]
   credentials:
@@ -279,7 +328,7 @@ metadata: {name: fields}
 spec:
   namespaces: [{name: fields-bots}]
   externalIDs: [{type: AccountID, value: "1"}]
-  quota: {pods: 5, cpu: "4", memory: 8Gi, storage: 10Gi}
+  quota: {pods: 5, cpu: "4", memory: 8Gi, storage: 10Gi, ephemeralStorage: 30Gi}
   placement:
     nodeSelector: {a: b}
     tolerations: [{key: example.com/pool, operator: Equal, value: bots, effect: NoExecute, tolerationSeconds: 60}]

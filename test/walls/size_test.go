@@ -27,10 +27,11 @@ import (
 )
 
 const (
-	specBytes       = 49152
+	specBytes       = 98304
+	sealedBytes     = 131072
 	annotationBytes = 65536
 	// A stored byte of text is at most six of JSON.
-	largestBot = 1 << 20
+	largestBot = 1280 << 10
 )
 
 // filled is metadata as large as it may be, in characters that JSON writes with one byte or, at worst, with six.
@@ -61,6 +62,13 @@ func largestBotOf(ns, name, character string) *lethev1.BotDeployment {
 		}
 		b.Spec.Args = append(b.Spec.Args, strings.Repeat(character, n))
 		left -= n
+	}
+	if left > 0 {
+		b.Spec.Files = []lethev1.BotFile{{Path: "/config", Content: strings.Repeat(character, left)}}
+	}
+	for i := range 2 {
+		b.Spec.Credentials = append(b.Spec.Credentials, lethev1.Credential{Name: fmt.Sprint("c", i),
+			Sealed: lethev1.SealedValue("seal.v1.a.b.c.d." + strings.Repeat("x", sealedBytes/2-16))})
 	}
 	return b
 }
@@ -156,7 +164,7 @@ func TestObjectsThatAreTooLarge(t *testing.T) {
 			within: func(o client.Object) { o.SetAnnotations(map[string]string{"a": strings.Repeat("ü", 30000)}) }, says: ""},
 		"finalizers": {over: func(o client.Object) { o.SetFinalizers(finalizers(9)) }, within: func(o client.Object) { o.SetFinalizers(nil) }, says: "8 finalizers"},
 		"owners":     {over: func(o client.Object) { o.SetOwnerReferences(owners(9)) }, within: func(o client.Object) { o.SetOwnerReferences(owners(2)) }, says: "8 ownerReferences"},
-		"env": {kinds: []string{"BotDeployment"}, says: "49152 bytes together", over: func(o client.Object) { variables(o, specBytes+1) },
+		"env": {kinds: []string{"BotDeployment"}, says: "98304 bytes together", over: func(o client.Object) { variables(o, specBytes+1) },
 			within: func(o client.Object) { variables(o, specBytes) }},
 		"overrides": {kinds: []string{"DataRetentionPolicy"}, says: "1024 tenantOverrides", over: func(o client.Object) { overrides(o, 5) },
 			within: func(o client.Object) { overrides(o, 4) }},
@@ -239,7 +247,7 @@ func variables(o client.Object, total int) {
 		return
 	}
 	for i := 0; total > 0; i++ {
-		n := min(total, 1024)
+		n := min(total, 4096)
 		b.Spec.Env = append(b.Spec.Env, lethev1.EnvVar{Name: fmt.Sprintf("E%07d", i), Value: strings.Repeat("x", max(n-8, 0))})
 		total -= n
 	}

@@ -103,7 +103,7 @@ func TestTheServerTakesEverySample(t *testing.T) {
 		}
 	}
 	want := map[string]int{
-		"config/samples Tenant Customer": 1, "config/samples Tenant Platform": 1, "config/samples BotDeployment": 2,
+		"config/samples Tenant Customer": 1, "config/samples Tenant Platform": 1, "config/samples BotDeployment": 3,
 		"config/samples DataStore Dedicated": 1, "config/samples DataStore Shared": 1, "config/samples DataRetentionPolicy": 1,
 		"examples/quickstart Tenant Platform": 1, "examples/quickstart Tenant ": 2, "examples/quickstart BotDeployment": 1,
 		"examples/quickstart DataStore Shared": 1, "examples/quickstart DataRetentionPolicy": 1,

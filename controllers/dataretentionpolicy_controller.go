@@ -56,7 +56,7 @@ func (r *DataRetentionPolicyReconciler) Reconcile(ctx context.Context, req ctrl.
 		return ctrl.Result{}, err
 	}
 	after := policy.DeepCopy()
-	sums, conditions := status.Policy(status.PolicyObserved{Policy: policy.Name, Stores: stores, Problems: plan.Check(policy, stores)})
+	sums, conditions := status.Policy(status.PolicyObserved{Policy: policy, Stores: stores, Problems: plan.Check(policy, stores)})
 	sums.Conditions = after.Status.Conditions
 	sums.ObservedGeneration = policy.Generation
 	after.Status = sums
@@ -103,6 +103,7 @@ func storeMoved() predicate.Predicate {
 	return onUpdate(func(old, now *v1alpha1.DataStore) bool {
 		return old.Generation != now.Generation || !equality.Semantic.DeepEqual(old.Labels, now.Labels) ||
 			!equality.Semantic.DeepEqual(old.Status.Conditions, now.Status.Conditions) ||
+			!equality.Semantic.DeepEqual(old.Status.Promises, now.Status.Promises) ||
 			!equality.Semantic.DeepEqual(old.Status.Rules, now.Status.Rules)
 	})
 }

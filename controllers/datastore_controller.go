@@ -173,7 +173,7 @@ func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.
 		return 0, fmt.Errorf("hash the plan: %w", err)
 	}
 	s.status.Plan.Hash = s.hash
-	s.status.Plan.AwaitingApproval = boundedLines(s.result.AwaitingApproval)
+	s.status.Plan.AwaitingApproval, s.status.Plan.Approval = boundedLines(s.result.AwaitingApproval), s.result.Approval()
 	return 0, nil
 }
 
@@ -226,6 +226,7 @@ func (r *DataStoreReconciler) stopNobodys(ctx context.Context, s *storeScope) er
 const ReasonPlanTooLarge = "PlanTooLarge"
 
 func (s *storeScope) refuse(reason, message string, stalled bool) {
+	s.status.Plan.AwaitingApproval, s.status.Plan.Approval = nil, ""
 	s.refusal = &status.Problem{Condition: v1alpha1.ConditionReady, Reason: reason, Message: message, Stalled: stalled}
 }
 

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,6 +35,7 @@ func (r *DataStoreReconciler) writeStatus(ctx context.Context, s *storeScope, st
 	after.Status = s.status
 	after.Status.ObservedGeneration = s.store.Generation
 	status.Apply(&after.Status.Conditions, status.Store(observed), s.store.Generation, metav1.NewTime(s.now))
+	after.Status.Promises = status.Promises(observed)
 	after.Status.OverdueRows = status.OverdueRows(after.Status.Overdue, after.Status.Conditions)
 	wrote, err := writeStatus(ctx, r.Writer.Client, s.store, after, sameStatus(s.store.Status, after.Status))
 	if err != nil {
@@ -75,7 +77,7 @@ func (r *DataStoreReconciler) tellSweeps(s *storeScope, after *v1alpha1.DataStor
 func braked(rules []v1alpha1.RuleMeasurement, reason string) string {
 	var names []string
 	for _, m := range rules {
-		if m.Reason == reason {
+		if m.Reason == reason && !slices.Contains(names, m.Dataset) {
 			names = append(names, m.Dataset)
 		}
 	}

@@ -36,7 +36,7 @@ func TestReportsNameNoSeries(t *testing.T) {
 	countDeleted(store, report.Report{Lines: []report.Line{{Policy: "p", Rule: "r", Deleted: 3}, {Policy: hostile.Words(), Rule: "\xff", Deleted: 4}, {Policy: "p", Rule: "other", Deleted: 5},
 		{Policy: "p", Rule: "r", Deleted: -7}}})
 	rows := map[string]float64{}
-	for _, series := range gathered(t, collectorFunc(func(into chan<- prometheus.Metric) { showStore(into, store, false) })) {
+	for _, series := range gathered(t, collectorFunc(func(into chan<- prometheus.Metric) { showStore(into, store) })) {
 		if series.name == "lethe_store_deleted_rows_total" {
 			rows[series.labels["policy"]+"/"+series.labels["rule"]] += series.value
 		}

@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -96,7 +95,7 @@ func (c objectCollector) Collect(metrics chan<- prometheus.Metric) {
 	for i := range stores.Items {
 		s := &stores.Items[i]
 		show(resources.KindDataStore, s, s.Status.Conditions)
-		showStore(metrics, s, isEnforced(s, policies.Items))
+		showStore(metrics, s)
 	}
 	for kind, states := range counts {
 		for state, count := range states {
@@ -137,18 +136,4 @@ func stateOf(conditions []metav1.Condition) string {
 	default:
 		return stateProgressing
 	}
-}
-
-// isEnforced says whether a policy that selects the store deletes.
-func isEnforced(store *v1alpha1.DataStore, policies []v1alpha1.DataRetentionPolicy) bool {
-	for i := range policies {
-		if policies[i].Spec.Mode != v1alpha1.PolicyEnforce {
-			continue
-		}
-		selector, err := metav1.LabelSelectorAsSelector(&policies[i].Spec.StoreSelector)
-		if err == nil && selector.Matches(labels.Set(store.Labels)) {
-			return true
-		}
-	}
-	return false
 }

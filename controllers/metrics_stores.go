@@ -20,11 +20,11 @@ var (
 	measuredAtDesc = prometheus.NewDesc("lethe_store_measured_timestamp_seconds",
 		"When the store was last measured, in Unix seconds; 0 until it was.", storeLabels, nil)
 	approvalDesc = prometheus.NewDesc("lethe_store_approval_pending",
-		"1 while a policy that enforces selects the store and its rules would delete what spec.approvedPlan does not cover.", storeLabels, nil)
+		"1 while rules that enforce would delete what spec.approvedPlan does not cover: nothing of it goes until it is approved.", storeLabels, nil)
 	brakedDesc = prometheus.NewDesc("lethe_store_braked_datasets",
 		"Datasets of which the last sweep deleted nothing until a person lets it: more would have gone than spec.brake allows, or rows that were gone came back.", storeLabels, nil)
 	uncoveredDesc = prometheus.NewDesc("lethe_store_uncovered_tables",
-		"Tables that are neither a dataset nor exempt, as last measured; 32 stands for 32 and more. Not there until the store was measured.", storeLabels, nil)
+		"Tables that are neither a dataset nor exempt, as last measured; not there until the store was measured.", storeLabels, nil)
 
 	overdueDesc = prometheus.NewDesc("lethe_store_overdue_rows",
 		"Rows past window and slack and still there, as last measured.", ruleLabels, nil)
@@ -50,45 +50,52 @@ type (
 
 // showStore shows what a store's status says. Datasets under one rule are added up; of times the worst counts. What was never
 // measured has no counts: 0 would say that it is fine.
-func showStore(metrics chan<- prometheus.Metric, store *v1alpha1.DataStore, enforced bool) {
+func showStore(metrics chan<- prometheus.Metric, store *v1alpha1.DataStore) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, append([]string{store.Namespace, store.Name}, labels...)...)
 	}
 	measured, at := 0.0, 0.0
 	if store.Status.MeasuredAt != nil {
 		measured, at = 1, float64(store.Status.MeasuredAt.Unix())
-		gauge(uncoveredDesc, float64(len(store.Status.Uncovered)))
+		gauge(uncoveredDesc, float64(store.Status.UncoveredCount))
 	}
 	gauge(measuredDesc, measured)
 	gauge(measuredAtDesc, at)
 	pending := 0.0
-	if enforced && len(store.Status.Plan.AwaitingApproval) > 0 {
+	if store.Status.Plan.Approval == v1alpha1.ApprovalPending {
 		pending = 1
 	}
 	gauge(approvalDesc, pending)
 
-	type sums struct{ overdue, oldest, worst, unknownAge, unknownTenant float64 }
-	rules, brakedDatasets := map[ruleKey]*sums{}, 0.0
+	type sums struct {
+		measured                                          bool
+		overdue, oldest, worst, unknownAge, unknownTenant float64
+	}
+	rules, braked := map[ruleKey]*sums{}, map[string]bool{}
 	for _, m := range store.Status.Rules {
 		key := ruleKey{m.Policy, m.Rule}
 		if rules[key] == nil {
 			rules[key] = &sums{}
 		}
 		s := rules[key]
+		s.measured = s.measured || m.Reason != status.ReasonLeftOut
 		s.overdue += float64(m.Overdue)
 		s.oldest = max(s.oldest, float64(m.OldestOverdueSeconds))
 		s.worst = max(s.worst, float64(m.WorstOverdueSeconds))
 		s.unknownAge += float64(m.UnknownAge)
 		s.unknownTenant += float64(m.UnknownTenantLate)
 		if plan.IsBraked(m.Reason) {
-			brakedDatasets++
+			braked[m.Dataset] = true
 		}
 	}
-	gauge(brakedDesc, brakedDatasets)
+	gauge(brakedDesc, float64(len(braked)))
 	for key, s := range rules {
+		gauge(worstOverdueDesc, s.worst, key.policy, key.rule)
+		if !s.measured {
+			continue
+		}
 		gauge(overdueDesc, s.overdue, key.policy, key.rule)
 		gauge(oldestOverdueDesc, s.oldest, key.policy, key.rule)
-		gauge(worstOverdueDesc, s.worst, key.policy, key.rule)
 		gauge(unknownAgeDesc, s.unknownAge, key.policy, key.rule)
 		gauge(unknownTenantDesc, s.unknownTenant, key.policy, key.rule)
 	}

@@ -122,6 +122,52 @@ type PlanStatus struct {
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=256
 	AwaitingApproval []string `json:"awaitingApproval,omitempty"`
+
+	// approval says whether deletion waits for a person: Pending, Audit or None. It is not set while there is no plan.
+	// +optional
+	Approval ApprovalState `json:"approval,omitempty"`
+}
+
+// ApprovalState says what of a plan waits for a person.
+// +kubebuilder:validation:Enum=Pending;Audit;None
+type ApprovalState string
+
+const (
+	// ApprovalPending: rules that enforce would delete what spec.approvedPlan does not cover, and delete nothing of it meanwhile.
+	ApprovalPending ApprovalState = "Pending"
+	// ApprovalAudit: only rules in Audit would, so that nothing waits yet.
+	ApprovalAudit ApprovalState = "Audit"
+	// ApprovalNone: spec.approvedPlan covers all that the rules would delete.
+	ApprovalNone ApprovalState = "None"
+)
+
+// PromiseState says how a store keeps a policy.
+// +kubebuilder:validation:Enum=Kept;Overdue;Unproven
+type PromiseState string
+
+const (
+	// PromiseKept: each rule of the policy was measured on each of its datasets, and nothing is overdue.
+	PromiseKept PromiseState = "Kept"
+	// PromiseOverdue: rows are past window and slack, and still there.
+	PromiseOverdue PromiseState = "Overdue"
+	// PromiseUnproven: the measurements do not show which of the two it is.
+	PromiseUnproven PromiseState = "Unproven"
+)
+
+// StorePromise is how the store keeps one DataRetentionPolicy, by the last measurement.
+type StorePromise struct {
+	// policy that governs a dataset of the store.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Policy string `json:"policy,omitempty"`
+
+	// generation of the policy's spec that the state speaks of.
+	// +required
+	Generation int64 `json:"generation,omitempty"`
+
+	// state is Kept, Overdue or Unproven.
+	// +required
+	State PromiseState `json:"state,omitempty"`
 }
 
 // UndeclaredRelation is a column that is named after a dataset and that nothing ties to it: no foreign key, and no entry of spec.relations.
@@ -265,6 +311,11 @@ type DataStoreStatus struct {
 	// +optional
 	MeasuredAt *metav1.Time `json:"measuredAt,omitempty"`
 
+	// measuredContent names the plan that was measured then: its hash without the date until which it is valid.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	MeasuredContent string `json:"measuredContent,omitempty"`
+
 	// uncovered tables are neither dataset nor exempt (the first 32).
 	// +optional
 	// +listType=atomic
@@ -309,6 +360,13 @@ type DataStoreStatus struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Rules []RuleMeasurement `json:"rules,omitempty"`
+
+	// promises are the policies that govern datasets of the store, and how it keeps each, by name.
+	// +optional
+	// +listType=map
+	// +listMapKey=policy
+	// +kubebuilder:validation:MaxItems=64
+	Promises []StorePromise `json:"promises,omitempty"`
 
 	// overdue rows over all rules.
 	// +optional

@@ -48,8 +48,9 @@ type Result struct {
 	Waiting bool
 	// Enforced is set when at least one rule that governs a dataset enforces.
 	Enforced bool
-	// Governed lists the policies that select the store, sorted.
-	Governed []string
+	// Governed lists the policies that select the store, sorted, and Generations says which spec of each was compiled.
+	Governed    []string
+	Generations map[string]int64
 	// Ungoverned lists the datasets that no rule governs, sorted.
 	Ungoverned []string
 	// Unidentified lists tenants that a rule gives a shorter window, and whose rows cannot be told apart in a Shared store
@@ -63,7 +64,7 @@ type Result struct {
 // Compile makes the plan of a store. It never fails: what cannot be planned is measured and named as a problem.
 func Compile(in Input) Result {
 	spec := in.Store.Spec
-	c := &compiler{in: in, ord: newOrdering(), res: Result{wanted: map[string]*Deletion{}}}
+	c := &compiler{in: in, ord: newOrdering(), res: Result{wanted: map[string]*Deletion{}, Generations: map[string]int64{}}}
 	c.res.Plan = Plan{
 		Format: Format,
 		Store:  Store{Namespace: in.Store.Namespace, Name: in.Store.Name, UID: string(in.Store.UID)},
@@ -99,6 +100,18 @@ func Compile(in Input) Result {
 	slices.Sort(c.res.Unidentified)
 	c.res.Unidentified = slices.Compact(c.res.Unidentified)
 	return c.res
+}
+
+// Approval says whether deletion waits for a person.
+func (r *Result) Approval() v1alpha1.ApprovalState {
+	switch {
+	case r.Waiting:
+		return v1alpha1.ApprovalPending
+	case len(r.AwaitingApproval) > 0:
+		return v1alpha1.ApprovalAudit
+	default:
+		return v1alpha1.ApprovalNone
+	}
 }
 
 // compiler holds one compilation.
@@ -162,6 +175,7 @@ func (c *compiler) selected() []v1alpha1.DataRetentionPolicy {
 		if p.DeletionTimestamp.IsZero() && Selects(&p, c.in.Store.Labels) {
 			out = append(out, p)
 			c.res.Governed = append(c.res.Governed, p.Name)
+			c.res.Generations[p.Name] = p.Generation
 		}
 	}
 	slices.SortFunc(out, func(a, b v1alpha1.DataRetentionPolicy) int { return strings.Compare(a.Name, b.Name) })

@@ -1,10 +1,10 @@
 package status
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -20,7 +20,7 @@ const (
 
 // PolicyObserved is what one pass saw of a DataRetentionPolicy.
 type PolicyObserved struct {
-	Policy string
+	Policy *v1alpha1.DataRetentionPolicy
 	// Stores that it selects.
 	Stores []*v1alpha1.DataStore
 	// Problems of its own rules.
@@ -32,6 +32,7 @@ type storeShare struct {
 	name    string
 	overdue int64
 	oldest  int64
+	late    bool
 	kept    bool // measured, and nothing of this policy is overdue there
 }
 
@@ -52,7 +53,7 @@ func Policy(o PolicyObserved) (v1alpha1.DataRetentionPolicyStatus, []metav1.Cond
 		switch {
 		case s.kept:
 			out.Compliant++
-		case s.overdue > 0:
+		case s.late:
 			late = append(late, s.name)
 		default:
 			unproven = append(unproven, s.name)
@@ -63,16 +64,24 @@ func Policy(o PolicyObserved) (v1alpha1.DataRetentionPolicyStatus, []metav1.Cond
 	}
 	out.WorstStore = worst.name
 
+	var unshown []string
+	if len(unproven) > 0 {
+		unshown = append(unshown, fmt.Sprintf("not shown by a measurement of: %s; see the conditions there", list(unproven)))
+	}
+	if names := nowhere(o.Policy, o.Stores); len(names) > 0 && out.Matched > 0 {
+		unshown = append(unshown, fmt.Sprintf("no dataset of the stores that are selected has the dataClass of: %s; correct dataClass there or in the DataStore, map the table, or take the rule away", list(names)))
+	}
 	v := map[string]Verdict{}
 	switch {
 	case out.Matched == 0:
-		v[v1alpha1.ConditionCompliant] = unknown(ReasonNoStore, "spec.storeSelector selects no DataStore")
+		v[v1alpha1.ConditionCompliant] = unknown(ReasonNoStore, "spec.storeSelector selects no DataStore, so nothing keeps the promise: label a DataStore as the selector asks, or delete the policy")
 	case len(late) > 0:
-		v[v1alpha1.ConditionCompliant] = no(ReasonOverdue, "rows are past window and slack, and still there, in: %s", list(late))
-	case len(unproven) > 0:
-		v[v1alpha1.ConditionCompliant] = unknown(ReasonUnproven, "not shown by a measurement of: %s; see the conditions there", list(unproven))
+		v[v1alpha1.ConditionCompliant] = no(ReasonOverdue, "%s", strings.Join(append([]string{
+			fmt.Sprintf("rows are past window and slack, and still there, in: %s", list(late))}, unshown...), "; "))
+	case len(unshown) > 0:
+		v[v1alpha1.ConditionCompliant] = unknown(ReasonUnproven, "%s", strings.Join(unshown, "; "))
 	default:
-		v[v1alpha1.ConditionCompliant] = yes(ReasonCompliant, "measured in every store, and nothing is overdue")
+		v[v1alpha1.ConditionCompliant] = yes(ReasonCompliant, "each rule was measured in every store, and nothing is overdue")
 	}
 	compliant := v[v1alpha1.ConditionCompliant]
 	out.OverdueRows = overdueRows(out.Overdue, compliant.Status)
@@ -82,6 +91,23 @@ func Policy(o PolicyObserved) (v1alpha1.DataRetentionPolicyStatus, []metav1.Cond
 		summary = Summary(&Problem{Reason: ReasonRuleRefused, Message: strings.Join(problems, "; "), Stalled: true}, false, "", "")
 	}
 	return out, append(summary, conditions(v)...)
+}
+
+// nowhere are the rules of a policy that no dataset has: a dataClass that is misspelt, or of what nobody has mapped.
+func nowhere(p *v1alpha1.DataRetentionPolicy, stores []*v1alpha1.DataStore) []string {
+	has := map[v1alpha1.DataClass]bool{}
+	for _, s := range stores {
+		for _, d := range s.Spec.Datasets {
+			has[d.DataClass] = true
+		}
+	}
+	var names []string
+	for _, r := range p.Spec.Rules {
+		if !has[r.DataClass] {
+			names = append(names, fmt.Sprintf("spec.rules[%s] (%s)", r.Name, r.DataClass))
+		}
+	}
+	return names
 }
 
 // worse orders stores: what is overdue longest, then most, then what is not shown to be kept, then by name.
@@ -100,27 +126,22 @@ func worse(a, b storeShare) bool {
 	}
 }
 
-// shareOf looks at the measurements of one policy in a store. A store that is not compliant because of another policy still
-// keeps this one when all its measurements are there and good.
-func shareOf(s *v1alpha1.DataStore, policy string) storeShare {
+// shareOf is what a store says of a policy. It counts only where it is about the specs of both as they are now.
+func shareOf(s *v1alpha1.DataStore, p *v1alpha1.DataRetentionPolicy) storeShare {
 	out := storeShare{name: s.Namespace + "/" + s.Name}
-	measured, good := 0, true
 	for _, m := range s.Status.Rules {
-		if m.Policy != policy {
-			continue
+		if m.Policy == p.Name {
+			out.overdue += m.Overdue
+			out.oldest = max(out.oldest, m.OldestOverdueSeconds)
 		}
-		measured++
-		out.overdue += m.Overdue
-		out.oldest = max(out.oldest, m.OldestOverdueSeconds)
-		good = good && m.Overdue == 0 && m.UnknownAge == 0 && m.UnknownTenantLate == 0 && m.Reason == ""
 	}
-	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionCompliant)
-	switch {
-	case c == nil:
-	case c.Status == metav1.ConditionTrue:
-		out.kept = measured > 0
-	default:
-		out.kept = (c.Status == metav1.ConditionFalse && c.Reason == ReasonOverdue || c.Reason == ReasonUngoverned || c.Reason == ReasonUncoveredTable) && measured > 0 && good
+	if s.Status.ObservedGeneration != s.Generation {
+		return out
+	}
+	for _, promise := range s.Status.Promises {
+		if promise.Policy == p.Name && promise.Generation == p.Generation {
+			out.kept, out.late = promise.State == v1alpha1.PromiseKept, promise.State == v1alpha1.PromiseOverdue
+		}
 	}
 	return out
 }

@@ -82,7 +82,7 @@ type StoreObserved struct {
 }
 
 // Store computes a DataStore's conditions. Ready says whether the store is in force as it is written, and Compliant alone whether
-// the promise is kept. Unknown is failing.
+// the promise is kept. Unknown is failing. Promises says the same of each policy.
 func Store(o StoreObserved) []metav1.Condition {
 	v := map[string]Verdict{v1alpha1.ConditionCredentialsReady: o.Credentials}
 	if o.Refusal != nil {
@@ -138,6 +138,11 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 	problems := messages(o.Result.Problems)
 	credentials, reachable := v[v1alpha1.ConditionCredentialsReady], v[v1alpha1.ConditionReachable]
 	approved, compliant := v[v1alpha1.ConditionApproved], v[v1alpha1.ConditionCompliant]
+	// Nobody has looked yet at the store as it is now: no sweep of this plan has ended, or none of those that have came so far.
+	unseen, look := o.Measured.MeasuredContent != o.Content, compliant
+	if last := o.Measured.LastSweep; last != nil && last.Content != o.Content {
+		unseen, look = true, unknown(ReasonPlanChanged, messagePlanChanged)
+	}
 	type step struct {
 		failing bool
 		verdict Verdict
@@ -148,11 +153,10 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 		{reachable.Status == metav1.ConditionFalse, reachable, reachable.Reason != report.ReasonUnreachable},
 		{len(problems) > 0, no(ReasonPlanProblem, "%s", joined(problems, len(problems), "; ")), true},
 		{isAnother(approved.Reason), approved, true},
-		// Nobody has looked yet at the store as it is now.
-		{reachable.Status != metav1.ConditionTrue && o.Measured.MeasuredAt == nil, reachable, false},
-		{compliant.Reason == ReasonPlanChanged, compliant, false},
+		{unseen && reachable.Status != metav1.ConditionTrue, reachable, false},
+		{unseen, look, false},
 		{misfit(o.Measured.Rules) != "", no(misfit(o.Measured.Rules), "%s", see(v1alpha1.ConditionCompliant)), true},
-		{compliant.Reason == ReasonLimitReached, compliant, true},
+		{limitReached(o), limit(compliant), true},
 	}
 	i := slices.IndexFunc(steps, func(s step) bool { return s.failing })
 	if i < 0 {
@@ -287,65 +291,6 @@ func isAnother(reason string) bool {
 	return reason == report.ReasonIdentityChanged || reason == report.ReasonRestoredFrom
 }
 
-func storeCompliant(o StoreObserved) Verdict {
-	s := o.Measured
-	switch {
-	case allUngoverned(o.Result.Plan):
-		return unknown(ReasonUngoverned, "no rule governs this store, so nothing is promised about it: let a DataRetentionPolicy select it")
-	case s.LastSweep == nil || s.MeasuredAt == nil && s.LastSweep.Attempt == 0:
-		return unknown(ReasonNotMeasured, "no sweep has ended yet")
-	case s.LastSweep.Content != o.Content:
-		return unknown(ReasonPlanChanged, "the rules have changed since the last measurement; the next one is under way")
-	case s.LastSweep.Outcome == v1alpha1.SweepLost:
-		return unknown(ReasonReportLost, "%s", s.LastSweep.Message)
-	case s.LastSweep.Attempt > 0:
-		return unknown(orElse(s.LastSweep.Reason, ReasonSweepFailed), "the last sweep measured nothing: %s", s.LastSweep.Message)
-	case s.LastSweep.Reason == report.ReasonIdentityChanged:
-		// What was measured is not what the promise was approved for: an empty copy would look compliant.
-		return unknown(report.ReasonIdentityChanged, "another database than the approved one was measured: %s", s.LastSweep.Message)
-	case !o.Now.Before(s.MeasuredAt.Add(o.StaleAfter)):
-		return unknown(ReasonStale, "the last measurement is older than two sweep intervals; look at the store's Jobs")
-	}
-	var late, missing, unaged, untold, cut []string
-	for _, d := range o.Result.Plan.Datasets {
-		for _, r := range d.Rules {
-			name := fmt.Sprintf("%s (%s/%s)", d.Name, r.Policy, r.Rule)
-			m := measurementOf(s.Rules, d.Name, r)
-			switch {
-			case m == nil && (s.LastSweep.LeftOut > 0 || len(s.Rules) == maxRules):
-				cut = append(cut, name)
-			case m == nil:
-				missing = append(missing, name)
-			case m.Overdue > 0:
-				late = append(late, fmt.Sprintf("%s: %s%d row(s)%s%s", name, atLeast(m.Capped), m.Overdue, keptBy(m), colon(said(m))))
-			case m.Reason != "":
-				missing = append(missing, name+colon(said(m)))
-			case m.UnknownAge > 0:
-				unaged = append(unaged, fmt.Sprintf("%s: %s%d row(s)", name, atLeast(m.Capped), m.UnknownAge))
-			case m.UnknownTenantLate > 0:
-				untold = append(untold, fmt.Sprintf("%s: %s%d row(s)", name, atLeast(m.Capped), m.UnknownTenantLate))
-			}
-		}
-	}
-	switch {
-	case len(late) > 0:
-		return no(ReasonOverdue, "past window and slack, and still there: %s%s", list(late), auditHint(o.Result))
-	case len(cut) > 0:
-		return unknown(ReasonLimitReached, "%d of %d measurements are unknown, since a report holds %d bytes and status.rules %d entries; split the datasets over several DataStores, or let fewer rules govern them: %s",
-			len(cut), len(cut)+len(s.Rules), report.MaxBytes, maxRules, list(cut))
-	case len(missing) > 0:
-		return unknown(ReasonNotMeasured, "not measured, not to be deleted from, or not to be kept as promised: %s", list(missing))
-	case len(unaged) > 0:
-		return unknown(ReasonUnknownAge, "rows without an age that can be believed are never deleted; correct them in the store: %s", list(unaged))
-	case len(untold) > 0:
-		return unknown(ReasonUnknownTenant, "rows that name no known tenant are older than the shortest window that a tenant has, and may be that tenant's; correct the rows, or spec.externalIDs of the Tenant that is meant: %s", list(untold))
-	case len(o.Result.Unidentified) > 0 && unknownTenants(s.Rules) > 0:
-		return unknown(ReasonUnknownTenant, "rows of tenants that are not known may be rows of %s, which have shorter windows and no externalIDs of the store's type", list(o.Result.Unidentified))
-	default:
-		return yes(ReasonCompliant, "measured, and nothing is overdue")
-	}
-}
-
 // said is a measurement's reason and message in one line.
 func said(m *v1alpha1.RuleMeasurement) string {
 	if m.Reason == "" {
@@ -371,23 +316,6 @@ func auditHint(r *plan.Result) string {
 
 func allUngoverned(p plan.Plan) bool {
 	return !slices.ContainsFunc(p.Datasets, func(d plan.Dataset) bool { return len(d.Rules) > 0 })
-}
-
-func measurementOf(rules []v1alpha1.RuleMeasurement, dataset string, r plan.Rule) *v1alpha1.RuleMeasurement {
-	for i := range rules {
-		if rules[i].Dataset == dataset && rules[i].Policy == r.Policy && rules[i].Rule == r.Rule {
-			return &rules[i]
-		}
-	}
-	return nil
-}
-
-func unknownTenants(rules []v1alpha1.RuleMeasurement) int64 {
-	var n int64
-	for _, r := range rules {
-		n += r.UnknownTenant
-	}
-	return n
 }
 
 func messages(problems []plan.Problem) []string {

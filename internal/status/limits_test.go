@@ -199,6 +199,7 @@ var limits = map[string]string{
 	"DataStore status.undeclaredRelations":   "more undeclared relations than a report names",
 	"DataStore status.filePointers":          "counted in status.filePointerCount",
 	"DataStore status.conflicts":             "more conflicts than a status holds",
+	"DataStore status.promises":              "more measurements than a status holds",
 	"DataStore status.plan.awaitingApproval": "more lines for approval than a status and a condition hold",
 	"DataRetentionPolicy status.conditions":  "as many as there are types",
 	"BotDeployment status.conditions":        "as many as there are types",
@@ -271,7 +272,7 @@ func TestBoundsOfTheSpec(t *testing.T) {
 	}
 	schema := crd.Spec.Versions[0].Schema.OpenAPIV3Schema
 	for path, want := range map[string]int64{"spec.datasets": maxDatasets, "spec.exempt": maxExempt, "spec.relations": maxRelations,
-		"status.rules": maxRules, "status.uncovered": maxUncovered, "status.undeclaredRelations": maxUndeclared, "status.filePointers": maxPointers, "status.conflicts": plan.MaxConflicts} {
+		"status.rules": maxRules, "status.uncovered": maxUncovered, "status.undeclaredRelations": maxUndeclared, "status.filePointers": maxPointers, "status.conflicts": plan.MaxConflicts, "status.promises": maxPromises} {
 		at := *schema
 		for name := range strings.SplitSeq(path, ".") {
 			at = at.Properties[name]

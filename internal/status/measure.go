@@ -20,9 +20,13 @@ const (
 	maxUncovered  = 32
 	maxUndeclared = 32
 	maxPointers   = 32
+	maxPromises   = plan.MaxMeasurements
 	maxProblem    = 512
 	maxReason     = 64
 )
+
+// ReasonLeftOut of a measurement: the last report says nothing of the rule, and what was known of it before is its worst alone.
+const ReasonLeftOut = "LeftOut"
 
 // Sweep is one Job that has ended and what it left behind.
 type Sweep struct {
@@ -83,7 +87,7 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 		return out
 	}
 
-	out.MeasuredAt = at(sweep.FinishedAt)
+	out.MeasuredAt, out.MeasuredContent = at(sweep.FinishedAt), content
 	out.Uncovered = nil
 	for _, name := range r.Uncovered[:min(len(r.Uncovered), maxUncovered)] {
 		out.Uncovered = append(out.Uncovered, cut(name, 128))
@@ -110,6 +114,25 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 			m := ruleMeasurement(l, window)
 			keepWorst(&m, s.Rules, max(l.OldestOverdueSeconds, l.OldestBeforeSeconds), sweep.FinishedAt)
 			out.Rules = append(out.Rules, m)
+		}
+	}
+	out.Rules = append(out.Rules, leftOut(out.Rules, s.Rules, p)...)
+	return out
+}
+
+// leftOut keeps the worst that was seen of rules that the plan still has and that a report says nothing of. What else was measured of
+// them is unknown.
+func leftOut(measured, before []v1alpha1.RuleMeasurement, p plan.Plan) []v1alpha1.RuleMeasurement {
+	var out []v1alpha1.RuleMeasurement
+	for _, d := range p.Datasets {
+		for _, r := range d.Rules {
+			b := measurementOf(before, d.Name, r)
+			if b == nil || b.WorstOverdueSeconds == 0 || measurementOf(measured, d.Name, r) != nil || len(measured)+len(out) >= maxRules {
+				continue
+			}
+			out = append(out, v1alpha1.RuleMeasurement{Dataset: b.Dataset, Policy: b.Policy, Rule: b.Rule, Window: b.Window,
+				WorstOverdueSeconds: b.WorstOverdueSeconds, WorstOverdueAt: b.WorstOverdueAt,
+				Reason: ReasonLeftOut, Message: "the last report says nothing of this rule"})
 		}
 	}
 	return out

@@ -4,7 +4,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/report"
 )
 
 // What was overdue stays known with its time, also when the sweep that saw it has deleted it, and only under the same promise.
@@ -31,5 +35,58 @@ func TestTheWorstThatWasSeenIsKept(t *testing.T) {
 			t.Errorf("step %d: seen at %v, want step %d", n, m.WorstOverdueAt, step.since)
 		}
 		known = []v1alpha1.RuleMeasurement{m}
+	}
+}
+
+// TestTheWorstOutlivesAReportThatWasCut: a clean line is the first that a report leaves out, and what was seen of its rule stays known as
+// long as the plan has the rule with its window. That it was measured is not said thereby.
+func TestTheWorstOutlivesAReportThatWasCut(t *testing.T) {
+	o := makeObserved()
+	line := func(dataset, rule string, overdue int64) report.Line {
+		return report.Line{Dataset: dataset, Policy: "privacy", Rule: rule, Rows: 9, OldestOverdueSeconds: overdue}
+	}
+	sweep := func(p plan.Plan, hour, leftOut int, lines ...report.Line) {
+		o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow.Add(time.Duration(hour) * time.Hour), Current: true,
+			Report: report.Report{Outcome: report.Done, SystemIdentifier: "7300", Truncated: leftOut, Lines: lines}}, p, o.Content)
+	}
+	messages, contacts := line("messages", "conversations", 0), line("contacts", "contacts", 0)
+	left := v1alpha1.RuleMeasurement{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Window: "P90D", WorstOverdueSeconds: 600, WorstOverdueAt: at(storeNow),
+		Reason: ReasonLeftOut, Message: "the last report says nothing of this rule"}
+	known := func() *v1alpha1.RuleMeasurement {
+		for i := range o.Measured.Rules {
+			if o.Measured.Rules[i].Dataset == "contacts" {
+				return &o.Measured.Rules[i]
+			}
+		}
+		return nil
+	}
+	compliant := func(want string) {
+		t.Helper()
+		o.Now = o.Measured.MeasuredAt.Time
+		if got := states(Store(o))["Compliant"]; got != want {
+			t.Errorf("Compliant is %s, want %s", got, want)
+		}
+	}
+	sweep(o.Result.Plan, 0, 0, messages, line("contacts", "contacts", 600))
+	sweep(o.Result.Plan, 1, 1, messages)
+	if diff := cmp.Diff(&left, known()); diff != "" {
+		t.Errorf("left out (-want +got):\n%s", diff)
+	}
+	compliant("Unknown LimitReached")
+	sweep(o.Result.Plan, 2, 0, messages)
+	if diff := cmp.Diff(&left, known()); diff != "" {
+		t.Errorf("absent (-want +got):\n%s", diff)
+	}
+	compliant("Unknown NotMeasured")
+	sweep(o.Result.Plan, 3, 0, messages, contacts)
+	if m := known(); m == nil || m.WorstOverdueSeconds != 600 || !m.WorstOverdueAt.Equal(at(storeNow)) || m.Reason != "" {
+		t.Errorf("measured again: %+v", m)
+	}
+	compliant("True Compliant")
+	without := o.Result.Plan
+	without.Datasets = without.Datasets[1:]
+	sweep(without, 4, 1, messages)
+	if m := known(); m != nil {
+		t.Errorf("of a rule that is gone: %+v", m)
 	}
 }

@@ -160,15 +160,27 @@ func (w *world) ofStores(acme *v1alpha1.Tenant) {
 	w.sweep(store, time.Now())
 	w.braked(store, report.LineBrakeTripped)
 	w.fires("LetheStoreBrakeTripped", of...)
-	db.Run("DELETE FROM messages WHERE text = 'old'")
+	w.mend("LetheStoreBrakeTripped")
 	w.sweep(store, time.Now())
 	w.clears("LetheStoreBrakeTripped", of...)
+	if left := db.Count("SELECT count(*) FROM messages WHERE text = 'old'"); left != 0 {
+		w.t.Fatalf("the sweep left %d rows that were let go", left)
+	}
 
 	w.must(w.admin.Delete(w.t.Context(), policy))
 	w.fires("LetheStoreUnproven", of...)
 	policy.ResourceVersion, policy.UID = "", ""
 	w.must(w.admin.Create(w.t.Context(), policy)) // the plan is the one that was measured
 	w.clears("LetheStoreUnproven", of...)
+
+	// A rule of whose class no dataset is, since it is misspelt, beside one that is kept.
+	right := slices.Clone(policy.Spec.Rules)
+	amend(w, w.admin, policy, func(p *v1alpha1.DataRetentionPolicy) {
+		p.Spec.Rules = append(p.Spec.Rules, v1alpha1.RetentionRule{Name: "mails", DataClass: "Mials", RetainFor: &v1alpha1.Period{Days: &days}})
+	})
+	w.fires("LethePolicyUnproven", "name=privacy")
+	amend(w, w.admin, policy, func(p *v1alpha1.DataRetentionPolicy) { p.Spec.Rules = right })
+	w.clears("LethePolicyUnproven", "name=privacy")
 }
 
 // braked says that the last sweep of a store of one dataset was, and why.

@@ -1,0 +1,207 @@
+package status
+
+import (
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/retention"
+)
+
+// storeCompliant says whether everything that was promised of the store is kept.
+func storeCompliant(o StoreObserved) Verdict {
+	if v := unmeasured(o); v != nil {
+		return *v
+	}
+	return judge(o, "")
+}
+
+// Promises says of each policy that governs a dataset of the store how the store keeps it, by the spec that the policy has in the
+// plan. None: there is no plan.
+func Promises(o StoreObserved) []v1alpha1.StorePromise {
+	if o.Result == nil || o.Refusal != nil {
+		return nil
+	}
+	governing := map[string]bool{}
+	for _, d := range o.Result.Plan.Datasets {
+		for _, r := range d.Rules {
+			governing[r.Policy] = true
+		}
+	}
+	var out []v1alpha1.StorePromise
+	for _, policy := range o.Result.Governed {
+		if governing[policy] && len(out) < maxPromises {
+			out = append(out, v1alpha1.StorePromise{Policy: policy, Generation: o.Result.Generations[policy], State: promise(o, policy)})
+		}
+	}
+	return out
+}
+
+// promise of one policy. What another policy's rows are does not count against it, nor do tables and datasets that no rule governs.
+func promise(o StoreObserved, policy string) v1alpha1.PromiseState {
+	if unmeasured(o) != nil {
+		return v1alpha1.PromiseUnproven
+	}
+	switch judge(o, policy).Status {
+	case metav1.ConditionTrue:
+		return v1alpha1.PromiseKept
+	case metav1.ConditionFalse:
+		return v1alpha1.PromiseOverdue
+	default:
+		return v1alpha1.PromiseUnproven
+	}
+}
+
+const messagePlanChanged = "the rules have changed since the last measurement; the next one is under way"
+
+// unmeasured is why there is no measurement of the store as it is now; nil when there is one.
+func unmeasured(o StoreObserved) *Verdict {
+	s := o.Measured
+	var v Verdict
+	switch {
+	case allUngoverned(o.Result.Plan):
+		v = unknown(ReasonUngoverned, "no rule governs this store, so nothing is promised about it: let a DataRetentionPolicy select it")
+	case s.LastSweep == nil || s.MeasuredAt == nil && s.LastSweep.Attempt == 0:
+		v = unknown(ReasonNotMeasured, "no sweep has ended yet")
+	case s.LastSweep.Content != o.Content:
+		v = unknown(ReasonPlanChanged, messagePlanChanged)
+	case s.LastSweep.Outcome == v1alpha1.SweepLost:
+		v = unknown(ReasonReportLost, "%s", s.LastSweep.Message)
+	case s.LastSweep.Attempt > 0:
+		v = unknown(orElse(s.LastSweep.Reason, ReasonSweepFailed), "the last sweep measured nothing: %s", s.LastSweep.Message)
+	case s.LastSweep.Reason == report.ReasonIdentityChanged:
+		// What was measured is not what the promise was approved for: an empty copy would look compliant.
+		v = unknown(report.ReasonIdentityChanged, "another database than the approved one was measured: %s", s.LastSweep.Message)
+	case s.MeasuredContent != o.Content:
+		v = unknown(ReasonPlanChanged, messagePlanChanged)
+	case !o.Now.Before(s.MeasuredAt.Add(o.StaleAfter)):
+		v = unknown(ReasonStale, "the last measurement is older than two sweep intervals; look at the store's Jobs")
+	default:
+		return nil
+	}
+	return &v
+}
+
+// judge says what the measurements of one policy's rules show, or those of all.
+func judge(o StoreObserved, policy string) Verdict {
+	s := o.Measured
+	var late, missing, unaged, untold []string
+	for _, d := range o.Result.Plan.Datasets {
+		for _, r := range d.Rules {
+			if policy != "" && r.Policy != policy {
+				continue
+			}
+			name := ruleName(d, r)
+			m := measurementOf(s.Rules, d.Name, r)
+			switch {
+			case isCut(s, m):
+			case m == nil:
+				missing = append(missing, name)
+			case m.Overdue > 0:
+				late = append(late, fmt.Sprintf("%s: %s%d row(s)%s%s", name, atLeast(m.Capped), m.Overdue, keptBy(m), colon(said(m))))
+			case m.Reason != "":
+				missing = append(missing, name+colon(said(m)))
+			case m.UnknownAge > 0:
+				unaged = append(unaged, fmt.Sprintf("%s: %s%d row(s)", name, atLeast(m.Capped), m.UnknownAge))
+			case m.UnknownTenantLate > 0:
+				untold = append(untold, fmt.Sprintf("%s: %s%d row(s)", name, atLeast(m.Capped), m.UnknownTenantLate))
+			}
+		}
+	}
+	cut, all := cutOf(o, policy)
+	switch {
+	case len(late) > 0:
+		beside := ""
+		if len(cut) > 0 {
+			beside = "; beside that " + overLimit(len(cut), all)
+		}
+		return no(ReasonOverdue, "past window and slack, and still there: %s%s%s", list(late), auditHint(o.Result), beside)
+	case len(cut) > 0:
+		return unknown(ReasonLimitReached, "%s: %s", overLimit(len(cut), all), list(cut))
+	case len(missing) > 0:
+		return unknown(ReasonNotMeasured, "not measured, not to be deleted from, or not to be kept as promised: %s", list(missing))
+	case len(unaged) > 0:
+		return unknown(ReasonUnknownAge, "rows without an age that can be believed are never deleted; correct them in the store: %s", list(unaged))
+	case len(untold) > 0:
+		return unknown(ReasonUnknownTenant, "rows that name no known tenant are older than the shortest window that a tenant has, and may be that tenant's; correct the rows, or spec.externalIDs of the Tenant that is meant: %s", list(untold))
+	case len(o.Result.Unidentified) > 0 && unknownTenants(s.Rules, policy) > 0:
+		return unknown(ReasonUnknownTenant, "rows of tenants that are not known may be rows of %s, which have shorter windows and no externalIDs of the store's type", list(o.Result.Unidentified))
+	default:
+		return yes(ReasonCompliant, "measured, and nothing is overdue")
+	}
+}
+
+// isCut says whether a report or the status had no room for a measurement.
+func isCut(s v1alpha1.DataStoreStatus, m *v1alpha1.RuleMeasurement) bool {
+	if m != nil && m.Reason != ReasonLeftOut {
+		return false
+	}
+	return s.LastSweep.LeftOut > 0 || m == nil && len(s.Rules) == maxRules
+}
+
+// cutOf are the measurements that had no room, of so many.
+func cutOf(o StoreObserved, policy string) (cut []string, all int) {
+	for _, d := range o.Result.Plan.Datasets {
+		for _, r := range d.Rules {
+			if policy != "" && r.Policy != policy {
+				continue
+			}
+			all++
+			if isCut(o.Measured, measurementOf(o.Measured.Rules, d.Name, r)) {
+				cut = append(cut, ruleName(d, r))
+			}
+		}
+	}
+	return cut, all
+}
+
+func overLimit(cut, all int) string {
+	return fmt.Sprintf("%d of %d measurements are unknown, since a report holds %d bytes and status.rules %d entries; split the datasets over several DataStores, or let fewer rules govern them",
+		cut, all, report.MaxBytes, maxRules)
+}
+
+// limitReached says whether measurements of the store as it is now had no room, whatever else is said of it.
+func limitReached(o StoreObserved) bool {
+	if unmeasured(o) != nil {
+		return false
+	}
+	cut, _ := cutOf(o, "")
+	return len(cut) > 0
+}
+
+// limit is the step's verdict: Compliant says it, or says it beside what is late.
+func limit(compliant Verdict) Verdict {
+	if compliant.Reason == ReasonLimitReached {
+		return compliant
+	}
+	return no(ReasonLimitReached, "%s", see(v1alpha1.ConditionCompliant))
+}
+
+func ruleName(d plan.Dataset, r plan.Rule) string {
+	return fmt.Sprintf("%s (%s/%s)", d.Name, r.Policy, r.Rule)
+}
+
+// measurementOf a rule under the window that it has now; nil when there is none.
+func measurementOf(rules []v1alpha1.RuleMeasurement, dataset string, r plan.Rule) *v1alpha1.RuleMeasurement {
+	i := slices.IndexFunc(rules, func(m v1alpha1.RuleMeasurement) bool {
+		return m.Dataset == dataset && m.Policy == r.Policy && m.Rule == r.Rule && m.Window == retention.ISO(r.RetainFor)
+	})
+	if i < 0 {
+		return nil
+	}
+	return &rules[i]
+}
+
+func unknownTenants(rules []v1alpha1.RuleMeasurement, policy string) int64 {
+	var n int64
+	for _, r := range rules {
+		if policy == "" || r.Policy == policy {
+			n += r.UnknownTenant
+		}
+	}
+	return n
+}

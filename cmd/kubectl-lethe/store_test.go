@@ -73,6 +73,7 @@ func setStatus(t *testing.T, store *v1alpha1.DataStore, message string, change f
 	store.Status = v1alpha1.DataStoreStatus{
 		ObservedGeneration: store.Generation,
 		MeasuredAt:         &measured,
+		MeasuredContent:    content,
 		LastSweep:          &v1alpha1.SweepStatus{JobUID: "job", Content: content, Outcome: v1alpha1.SweepDone},
 		Database:           &v1alpha1.DatabasePoint{OID: 16384, Timeline: 1, Position: "0/16B3748", Transactions: 740},
 		Plan:               v1alpha1.PlanStatus{SystemIdentifier: "7301"},
@@ -302,6 +303,42 @@ func TestVerify(t *testing.T) {
 	c.fails("", []string{"verify", "--policy", "none"}, "--policy")
 	c.as = "nobody"
 	c.fails("", []string{"verify", "-A"}, "forbidden")
+	c.as = ""
+
+	// No manager runs here: what the status says is as old as these changes are new.
+	t.Run("the rules have changed since", func(t *testing.T) {
+		policy := &v1alpha1.DataRetentionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "published-promise"}}
+		tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "acme"}}
+		days := int32(30)
+		for name, tc := range map[string]struct {
+			object client.Object
+			change func()
+		}{
+			"a window": {policy, func() { policy.Spec.Rules[0].RetainFor = &v1alpha1.Period{Days: &days} }},
+			"a slack":  {policy, func() { policy.Spec.Rules[0].DeleteWithin = &v1alpha1.Slack{Hours: new(int32(2))} }},
+			"the tenant's window": {tenant, func() {
+				tenant.Spec.RetentionOverrides = []v1alpha1.RetentionOverride{{DataClass: "Conversations", RetainFor: &v1alpha1.Period{Days: new(int32(7))}}}
+			}},
+		} {
+			if err := testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(tc.object), tc.object); err != nil {
+				t.Fatal(err)
+			}
+			before := tc.object.DeepCopyObject().(client.Object)
+			tc.change()
+			if err := testEnv.Client.Patch(t.Context(), tc.object, client.MergeFrom(before)); err != nil {
+				t.Fatal(err)
+			}
+			if o := c.run("", "verify", "platform/chat"); o.code == 0 || !strings.Contains(o.out, "PlanChanged") {
+				t.Errorf("%s: exit code %d:\n%s", name, o.code, o.out)
+			}
+			after := tc.object.DeepCopyObject().(client.Object)
+			before.SetResourceVersion(after.GetResourceVersion())
+			if err := testEnv.Client.Patch(t.Context(), before, client.MergeFrom(after)); err != nil {
+				t.Fatal(err)
+			}
+			c.ok("", "verify", "platform/chat")
+		}
+	})
 }
 
 func TestVersion(t *testing.T) {

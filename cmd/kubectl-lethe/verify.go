@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
@@ -36,7 +37,9 @@ func newVerify(s *shell) *cobra.Command {
 		Use:   "verify [[NAMESPACE/]STORE...]",
 		Short: "Ask whether the published promises hold now",
 		Long: `Look at the DataStores that are named, or at those of the present namespace, of all namespaces (-A) or of one policy
-(--policy), and print whether each is compliant: measured recently, under the spec that it has now, with nothing overdue.
+(--policy), and print whether each is compliant: measured recently, under the spec and the rules that it has now, with nothing overdue.
+The plan is compiled here, so that a change counts at once, whether the manager has seen it or not. That reads namespaces, tenants and
+policies; whoever may not read them is told so, and the store counts as failing.
 
 It ends with 0 only when there is at least one and all are compliant. Unknown is failing.`,
 		Example: `  kubectl lethe verify -A
@@ -70,6 +73,7 @@ func (s *shell) verify(ctx context.Context, o *verifyOptions) error {
 	if err != nil {
 		return err
 	}
+	compareRules(ctx, c, stores, s.now())
 	if len(stores) == 0 {
 		hint := ""
 		if len(o.names) == 0 && !o.all && o.policy == "" {
@@ -194,6 +198,64 @@ func verdict(s *v1alpha1.DataStore, now time.Time, maxAge time.Duration) (ok boo
 		return false, "Overdue", "records are overdue"
 	}
 	return true, c.Reason, ""
+}
+
+// compareRules takes the word compliant from a store that was measured by other rules than the live objects make: a policy or a Tenant may have changed
+// since, and no manager have seen it. So it does where that cannot be told.
+func compareRules(ctx context.Context, c client.Reader, stores []v1alpha1.DataStore, now time.Time) {
+	all := &readOnce{Reader: c}
+	for i := range stores {
+		s := &stores[i]
+		said := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionCompliant)
+		if said == nil || said.Status != metav1.ConditionTrue {
+			continue
+		}
+		reason, message := status.ReasonPlanChanged, "the measurement is of earlier rules"
+		compiled, err := compile.Store(ctx, all, s, now)
+		content := ""
+		if err == nil {
+			content, err = plan.Content(compiled.Plan)
+		}
+		if err != nil {
+			reason, message = status.ReasonNotPlanned, fmt.Sprintf("the plan cannot be compiled, to compare it with what was measured: %v", err)
+		}
+		if err != nil || content != s.Status.MeasuredContent {
+			said.Status, said.Reason, said.Message = metav1.ConditionUnknown, reason, message
+		}
+	}
+}
+
+// readOnce asks for all policies and all tenants once, however many stores there are.
+type readOnce struct {
+	client.Reader
+	policies *v1alpha1.DataRetentionPolicyList
+	tenants  *v1alpha1.TenantList
+}
+
+func (r *readOnce) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	switch l := list.(type) {
+	case *v1alpha1.DataRetentionPolicyList:
+		if r.policies == nil {
+			if err := r.Reader.List(ctx, list, opts...); err != nil {
+				return err
+			}
+			r.policies = l.DeepCopy()
+			return nil
+		}
+		r.policies.DeepCopyInto(l)
+		return nil
+	case *v1alpha1.TenantList:
+		if r.tenants == nil {
+			if err := r.Reader.List(ctx, list, opts...); err != nil {
+				return err
+			}
+			r.tenants = l.DeepCopy()
+			return nil
+		}
+		r.tenants.DeepCopyInto(l)
+		return nil
+	}
+	return r.Reader.List(ctx, list, opts...)
 }
 
 // overdue rows: none is only where that was shown.

@@ -30,7 +30,7 @@ const (
 	// annotation of an object that was stripped. Its value is a secret of this process, so that nobody else can set it.
 	annotation = "lethe.dev/stripped"
 	// maxAnnotations and maxAnnotation are more than ours are, and longer.
-	maxAnnotations, maxAnnotation = 16, 600
+	maxAnnotations, maxAnnotation = 16, 1024
 	// maxSubjects is more than any binding of ours has.
 	maxSubjects = 64
 )

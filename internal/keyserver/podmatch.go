@@ -7,6 +7,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/podspec"
@@ -23,37 +24,65 @@ func notOurPod(err error) error {
 // differs from that only by what narrows it. What of Lethe's own is in them must be what this keyserver has itself, what it has
 // on record for this bot, or an earlier image that it was told of. isPresent says that it is what this keyserver has.
 func (s *Server) matchBot(set *appsv1.StatefulSet, pod *corev1.Pod, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant, recorded *resources.Helper) (isPresent bool, err error) {
-	render := func(template corev1.PodTemplateSpec) corev1.PodTemplateSpec {
-		settings := s.Settings.With(s.helperOf(template.Spec, recorded))
-		return resources.BotPodTemplate(settings, bot, tenant, template.Annotations[v1alpha1.AnnotationCredentials])
+	render := func(h resources.Helper, metadata metav1.ObjectMeta) corev1.PodTemplateSpec {
+		return resources.BotPodTemplate(s.Settings.With(h), bot, tenant, metadata.Annotations[v1alpha1.AnnotationCredentials])
 	}
-	if err := podspec.MatchTemplate(render(set.Spec.Template), set.Spec.Template); err != nil {
+	helpers := s.helpersFor(set.Spec.Template.Spec, recorded)
+	ofSet, err := firstOf(helpers, func(h resources.Helper) error {
+		return podspec.MatchTemplate(render(h, set.Spec.Template.ObjectMeta), set.Spec.Template)
+	})
+	if err != nil {
 		return false, refuse(protocol.ReasonPodMismatch, "the StatefulSet is not the one that Lethe makes for this bot: %s", err)
 	}
-	want := render(corev1.PodTemplateSpec{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec})
-	if err := podspec.Match(want, pod, s.Settings.PodAnnotations); err != nil {
+	// A pod of before, while its StatefulSet is a new one already, may have another of them.
+	helpers = append([]resources.Helper{ofSet}, s.helpersFor(pod.Spec, recorded)...)
+	if !ofSet.IsIn(pod.Spec) {
+		helpers = helpers[1:]
+	}
+	ofPod, err := firstOf(helpers, func(h resources.Helper) error {
+		return podspec.Match(render(h, pod.ObjectMeta), pod, s.Settings.PodAnnotations)
+	})
+	if err != nil {
 		return false, notOurPod(err)
 	}
 	present := s.Settings.Helper()
-	return s.helperOf(set.Spec.Template.Spec, recorded) == present && s.helperOf(pod.Spec, recorded) == present, nil
+	return ofSet == present && ofPod == present, nil
 }
 
-// helperOf is the one of those that are let through that a pod has, and the present one where it has none of them.
-func (s *Server) helperOf(spec corev1.PodSpec, recorded *resources.Helper) resources.Helper {
-	present := s.Settings.Helper()
-	if present.IsIn(spec) {
-		return present
+// firstOf is the first helper with which something matches. Where none does, the first one finds the words.
+func firstOf(helpers []resources.Helper, match func(resources.Helper) error) (resources.Helper, error) {
+	var first error
+	for _, h := range helpers {
+		err := match(h)
+		if err == nil {
+			return h, nil
+		}
+		if first == nil {
+			first = err
+		}
 	}
-	if recorded != nil && recorded.IsIn(spec) && !s.Settings.IsRetired(recorded.Image) {
-		return *recorded
+	return resources.Helper{}, first
+}
+
+// helpersFor are those that are let through for a bot and that a pod can have by its image and address; the present one where it
+// has none of them.
+func (s *Server) helpersFor(spec corev1.PodSpec, recorded *resources.Helper) []resources.Helper {
+	present := s.Settings.Helper()
+	all := []resources.Helper{present}
+	if recorded != nil && !s.Settings.IsRetired(recorded.Image) {
+		all = append(all, *recorded)
 	}
 	for _, image := range s.PreviousImages {
 		earlier := present
-		if earlier.Image = image; earlier.IsIn(spec) && !s.Settings.IsRetired(image) {
-			return earlier
+		if earlier.Image = image; !s.Settings.IsRetired(image) {
+			all = append(all, earlier)
 		}
 	}
-	return present
+	all = slices.DeleteFunc(all, func(h resources.Helper) bool { return !h.IsIn(spec) })
+	if len(all) == 0 {
+		return []resources.Helper{present}
+	}
+	return all
 }
 
 func (s *Server) presentHelper() *resources.Helper {

@@ -144,9 +144,23 @@ func TestANewImageRollsNoBot(t *testing.T) {
 		t.Fatalf("the record is %+v", before.Helper)
 	}
 
-	// Two upgrades, with another image, another address and another pull policy.
+	// One input after the other changes, and then all of them at once, twice.
+	for name, change := range map[string]func(*resources.Settings){
+		"policy": func(s *resources.Settings) { s.ImagePullPolicy = corev1.PullAlways }, "address": func(s *resources.Settings) { s.KeyserverURL = "https://other.lethe-system.svc:8443" },
+		"secrets": func(s *resources.Settings) { s.ImagePullSecrets = []string{"registry", "mirror"} }, "image": func(s *resources.Settings) { s.Image = "lethe.example/lethe:v2" },
+	} {
+		w.opts.Settings = first
+		change(&w.opts.Settings)
+		w.restart()
+		_, refusal = w.unseal(token, string(pod.UID))
+		w.granted(refusal)
+		if doc := w.objectDocument(bot); *doc.Helper != first.Helper() {
+			t.Fatalf("%s: the record became %+v without a new pod", name, *doc.Helper)
+		}
+	}
 	for _, image := range []string{"lethe.example/lethe:v2", "lethe.example/lethe:v3"} {
 		w.opts.Settings.Image, w.opts.Settings.KeyserverURL, w.opts.Settings.ImagePullPolicy = image, "https://other.lethe-system.svc:8443", corev1.PullAlways
+		w.opts.Settings.ImagePullSecrets = []string{"registry"}
 		w.restart()
 		_, refusal = w.unseal(token, string(pod.UID))
 		w.granted(refusal)

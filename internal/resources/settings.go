@@ -102,6 +102,9 @@ func (s *Settings) Validate() error {
 	if slices.Contains(s.RetiredImages, s.Image) && s.Image != "" {
 		problems = append(problems, fmt.Errorf("--retired-images names %s, which is the present --image", s.Image))
 	}
+	if len(s.Helper().PullSecrets) > maxSecretNames {
+		problems = append(problems, fmt.Errorf("--image-pull-secrets has more than %d characters", maxSecretNames))
+	}
 	if len(s.KeyserverURL) > maxURL {
 		problems = append(problems, fmt.Errorf("--keyserver-url has more than %d characters", maxURL))
 	}

@@ -13,10 +13,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/compile"
+	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
 	"github.com/lethe-dev/lethe/internal/sweep"
@@ -86,12 +89,22 @@ func (b *verdictBench) swept(s *v1alpha1.DataStore) report.Report {
 	p := b.plan(job)
 	ca, err := os.ReadFile(b.server.CAFile)
 	b.must(err)
-	// The address is the test's: the API server takes no loopback.
+	// The address is the test's: the API server takes no loopback. What was approved for another stays another.
+	same := p.Database.Address == p.Connection.Address()
 	p.Connection.Host, p.Connection.Port, p.Connection.CABundle = b.server.Host, int32(b.server.Port), string(ca)
-	if p.Deletes() {
+	if same {
 		p.Database.Address = p.Connection.Address()
 	}
 	b.keys.By(&p)
+	b.keys.Approved = func() (protocol.Point, time.Time, bool) {
+		live := &v1alpha1.DataStore{}
+		if err := b.env.Client.Get(b.Context(), client.ObjectKeyFromObject(s), live); err != nil || live.Spec.ApprovedPlan == nil || live.Spec.ApprovedPlan.Seen == nil {
+			return protocol.Point{}, time.Time{}, false
+		}
+		seen := live.Spec.ApprovedPlan.Seen
+		point, ok := ledger.PointOf(seen.Point, live.Spec.ApprovedPlan.SystemIdentifier)
+		return point, seen.ApprovedAt.Time, ok
+	}
 	b.keys.Clock = b.clock.Now
 	leaser, err := b.keys.Client()
 	b.must(err)

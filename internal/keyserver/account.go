@@ -1,12 +1,8 @@
 package keyserver
 
 import (
-	"strconv"
-	"strings"
-
 	coordinationv1 "k8s.io/api/coordination/v1"
 
-	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
@@ -28,7 +24,7 @@ func (s *Server) book(lease *coordinationv1.Lease, h *holding) (*protocol.Accoun
 	l, lost := s.account(lease, h)
 	approved := h.store.Spec.ApprovedPlan
 	if approved != nil && approved.Seen != nil {
-		if point, ok := pointOf(approved.Seen.Point, approved.SystemIdentifier); ok {
+		if point, ok := ledger.PointOf(approved.Seen.Point, approved.SystemIdentifier); ok {
 			l.Approve(point, approved.Seen.ApprovedAt.Time, h.now)
 		}
 	}
@@ -67,7 +63,7 @@ func (s *Server) account(lease *coordinationv1.Lease, h *holding) (l *ledger.Led
 	}
 	l, lost = ledger.New(h.now), isThere || status.MeasuredAt != nil
 	if status.Database != nil {
-		if point, ok := pointOf(*status.Database, status.Plan.SystemIdentifier); ok {
+		if point, ok := ledger.PointOf(*status.Database, status.Plan.SystemIdentifier); ok {
 			l.Point = &point
 			if status.MeasuredAt != nil {
 				l.PointAt = status.MeasuredAt.Unix()
@@ -81,17 +77,4 @@ func (s *Server) account(lease *coordinationv1.Lease, h *holding) (l *ledger.Led
 		s.Log.Warn("The account of a store's sweeps is lost: what was approved before now counts as used", "store", h.store.Namespace+"/"+h.store.Name)
 	}
 	return l, lost
-}
-
-func pointOf(p v1alpha1.DatabasePoint, system string) (protocol.Point, bool) {
-	high, low, _ := strings.Cut(p.Position, "/")
-	a, err := strconv.ParseUint(high, 16, 32)
-	if err != nil {
-		return protocol.Point{}, false
-	}
-	b, err := strconv.ParseUint(low, 16, 32)
-	if err != nil {
-		return protocol.Point{}, false
-	}
-	return protocol.Point{System: system, OID: uint32(p.OID), Timeline: uint32(p.Timeline), Position: a<<32 | b, Transactions: uint64(p.Transactions)}, true
 }

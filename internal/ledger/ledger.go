@@ -7,8 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
@@ -237,4 +240,18 @@ func (l *Ledger) Note(p plan.Plan, req *protocol.LeaseRequest, now time.Time) {
 			delete(l.Cleared, name)
 		}
 	}
+}
+
+// PointOf reads a point as a DataStore has it.
+func PointOf(p v1alpha1.DatabasePoint, system string) (protocol.Point, bool) {
+	high, low, _ := strings.Cut(p.Position, "/")
+	a, err := strconv.ParseUint(high, 16, 32)
+	if err != nil {
+		return protocol.Point{}, false
+	}
+	b, err := strconv.ParseUint(low, 16, 32)
+	if err != nil {
+		return protocol.Point{}, false
+	}
+	return protocol.Point{System: system, OID: uint32(p.OID), Timeline: uint32(p.Timeline), Position: a<<32 | b, Transactions: uint64(p.Transactions)}, true
 }

@@ -47,7 +47,7 @@ func decideCatchUp(now time.Time, s v1alpha1.DataStoreStatus, content string, de
 		return until(now, last.FinishedAt.Add(stoppedRetry))
 	case deletable(s) && deletes && last.Outcome == v1alpha1.SweepDone:
 		return until(now, last.FinishedAt.Add(overdueRetry))
-	case s.MeasuredAt == nil:
+	case s.MeasuredAt == nil || s.MeasuredContent != content:
 		return 0, true
 	default:
 		return until(now, s.MeasuredAt.Add(staleAfter))

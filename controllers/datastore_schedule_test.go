@@ -24,8 +24,8 @@ func TestDecideCatchUp(t *testing.T) {
 	// swept is a store that was measured ten minutes ago, by the plan in force.
 	swept := func(change func(*v1alpha1.DataStoreStatus)) v1alpha1.DataStoreStatus {
 		s := v1alpha1.DataStoreStatus{
-			MeasuredAt: ago(10 * time.Minute),
-			LastSweep:  &v1alpha1.SweepStatus{JobUID: "j", Content: "plan", Outcome: v1alpha1.SweepDone, FinishedAt: ago(10 * time.Minute)},
+			MeasuredAt: ago(10 * time.Minute), MeasuredContent: "plan",
+			LastSweep: &v1alpha1.SweepStatus{JobUID: "j", Content: "plan", Outcome: v1alpha1.SweepDone, FinishedAt: ago(10 * time.Minute)},
 		}
 		if change != nil {
 			change(&s)
@@ -48,9 +48,10 @@ func TestDecideCatchUp(t *testing.T) {
 		deletes bool
 		want    time.Duration // 0: now
 	}{
-		"never swept: now":                               {status: v1alpha1.DataStoreStatus{}},
-		"measured: when two sweeps have been missed":     {status: swept(nil), want: 110 * time.Minute},
-		"another plan: now":                              {status: swept(func(s *v1alpha1.DataStoreStatus) { s.LastSweep.Content = "old" })},
+		"never swept: now":                                        {status: v1alpha1.DataStoreStatus{}},
+		"measured: when two sweeps have been missed":              {status: swept(nil), want: 110 * time.Minute},
+		"another plan: now":                                       {status: swept(func(s *v1alpha1.DataStoreStatus) { s.LastSweep.Content = "old" })},
+		"measured by a build that did not say by which plan: now": {status: swept(func(s *v1alpha1.DataStoreStatus) { s.MeasuredContent = "" })},
 		"stale: now":                                     {status: swept(func(s *v1alpha1.DataStoreStatus) { s.MeasuredAt = ago(2 * time.Hour) })},
 		"nothing measured, once: after a minute":         {status: attempt(1), want: time.Minute},
 		"twice: after four":                              {status: attempt(2), want: 4 * time.Minute},

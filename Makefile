@@ -20,10 +20,6 @@ TIME ?= 30s
 tool = $$(hack/tools/build.sh $(1))
 # kube-apiserver, etcd and kubectl, for tests without a node. A folder that you have already is taken instead.
 assets = export KUBEBUILDER_ASSETS="$${KUBEBUILDER_ASSETS:-$$(hack/cluster/cluster.sh assets)}"
-# Where many goroutines share what must not be mixed up. Their tests run once, with the race detector; the one that measures
-# memory runs without it, since the detector takes several times as much.
-race_packages = $$(go list ./controllers/... ./internal/doors/... ./internal/fair/... ./internal/keyserver/... ./internal/keyclient/... ./internal/sweep/...)
-other_packages = $$(go list ./... | grep -vxF "$(race_packages)")
 # Packages whose tests start no server: what can be run while thinking.
 unit_packages = $$(go list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... \
 	| grep -Ev 'lethe/test/(env|pg|walls|chart|e2e|bench|alerts)|controller-runtime/pkg/envtest|lethe/hack/demo ' | cut -d' ' -f1)
@@ -61,11 +57,7 @@ test-unit: ## Tests that start no server (under a minute)
 
 .PHONY: test
 test: prepare ## All tests: unit, a real API server, a real PostgreSQL, the whole path on a real node (as root)
-	@$(assets); \
-	go -C hack/cluster test ./... ; \
-	go test -race -timeout 40m -p 2 -skip '^TestMemoryUnderAttack$$' $(race_packages) ; \
-	go test -timeout 10m -run '^TestMemoryUnderAttack$$' ./internal/keyserver ; \
-	go test -timeout 40m -p 2 $(other_packages)
+	@$(assets); hack/test.sh
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for TIME (TIME=30s); their corpora run in every test

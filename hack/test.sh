@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# All tests. Those of controllers take as long as those of all other packages together, and wait for an API server much of the time: the two go on
+# beside each other. What drives a real node comes last, alone. Every package is run, whatever failed before it. Called by `make test`.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+logs="$(mktemp -d)"
+trap 'rm -rf "$logs"' EXIT
+
+# With the race detector: where many goroutines share what must not be mixed up. TestMemoryUnderAttack measures memory, of which the detector takes
+# several times as much.
+race=(./internal/doors/... ./internal/fair/... ./internal/keyserver/... ./internal/keyclient/... ./internal/sweep/...)
+node=(./test/e2e/...)
+mapfile -t others < <(go list ./... | grep -vxF -e "$(go list ./controllers/... "${race[@]}" "${node[@]}")")
+if [ "${#others[@]}" -lt 20 ]; then
+  echo "only ${#others[@]} packages are left for the last part: go list says something unexpected" >&2
+  exit 1
+fi
+
+beside() {
+  local failed=0
+  go test -race -timeout 40m -p 1 -skip '^TestMemoryUnderAttack$' "${race[@]}" || failed=1
+  go test -timeout 10m -run '^TestMemoryUnderAttack$' ./internal/keyserver || failed=1
+  go test -timeout 40m -p 1 "${others[@]}" || failed=1
+  return $failed
+}
+
+failed=0
+(go -C hack/cluster test ./...) || failed=1
+beside >"$logs/beside" 2>&1 &
+pid=$!
+go test -race -timeout 40m ./controllers/... || failed=1
+wait "$pid" || failed=1
+cat "$logs/beside"
+go test -timeout 40m -p 1 "${node[@]}" || failed=1
+if [ "$failed" -ne 0 ]; then
+  echo "FAIL: see above" >&2
+  grep -E '^(FAIL|--- FAIL|panic)' "$logs/beside" >&2
+fi
+exit "$failed"

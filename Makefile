@@ -37,6 +37,7 @@ build: ## Build the programs and kubectl-lethe into bin/
 		-o bin/ ./cmd/...
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X github.com/lethe-dev/lethe/internal/version.version=$(VERSION)" \
 		-o bin/manager .
+	@install -m 0755 cmd/kubectl-lethe/kubectl_complete-lethe bin/
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -80,7 +81,7 @@ prepare: ## Install PostgreSQL and a C compiler (for the race detector) where th
 
 .PHONY: verify
 verify: ## Regenerate everything, and fail on any difference or untracked file
-	@$(MAKE) generate manifests fmt
+	@$(MAKE) generate manifests reference fmt
 	@for module in . hack/cluster $$(ls -d hack/tools/*/); do go -C "$$module" mod tidy -diff; done
 	@if [ -n "$$(git status --porcelain)" ]; then \
 		git status --short; git --no-pager diff --stat; \
@@ -121,10 +122,16 @@ generate: ## Deep copies of the API's types
 	@"$(call tool,controller-gen)" object paths=./api/...
 
 .PHONY: manifests
-manifests: ## CRDs, roles, and their copies in the chart
+manifests: ## CRDs, roles, their copies in the chart, the API reference
 	@"$(call tool,controller-gen)" crd:generateEmbeddedObjectMeta=false paths=./api/... output:crd:dir=config/crd/bases
 	@"$(call tool,controller-gen)" rbac:roleName=lethe-manager paths=./controllers/... output:rbac:dir=config/rbac
 	@go run ./hack/chart config charts/lethe
+	@go run ./hack/reference config/crd/bases docs/reference/api.md
+
+.PHONY: reference
+reference: ## docs/reference/cli.md, out of kubectl-lethe (the API's comes with manifests)
+	@go run ./cmd/kubectl-lethe reference > docs/reference/cli.md.new
+	@mv docs/reference/cli.md.new docs/reference/cli.md
 
 .PHONY: image
 image: ## The image as dist/lethe.tar, without a container engine (IMAGE=lethe:dev)

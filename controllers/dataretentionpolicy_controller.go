@@ -51,12 +51,12 @@ func (r *DataRetentionPolicyReconciler) Reconcile(ctx context.Context, req ctrl.
 	if !policy.DeletionTimestamp.IsZero() {
 		return ctrl.Result{}, nil
 	}
-	stores, err := r.selected(ctx, policy)
+	stores, others, err := r.selected(ctx, policy)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
 	after := policy.DeepCopy()
-	sums, conditions := status.Policy(status.PolicyObserved{Policy: policy, Stores: stores, Problems: plan.Check(policy, stores)})
+	sums, conditions := status.Policy(status.PolicyObserved{Policy: policy, Stores: stores, Others: others, Problems: plan.Check(policy, stores)})
 	sums.Conditions = after.Status.Conditions
 	sums.ObservedGeneration = policy.Generation
 	after.Status = sums
@@ -68,21 +68,24 @@ func (r *DataRetentionPolicyReconciler) Reconcile(ctx context.Context, req ctrl.
 	return ctrl.Result{}, err
 }
 
-// selected returns the stores that a policy selects and that are not going away. They are the cache's own: read only.
-func (r *DataRetentionPolicyReconciler) selected(ctx context.Context, policy *v1alpha1.DataRetentionPolicy) ([]*v1alpha1.DataStore, error) {
+// selected returns the stores that a policy selects, and the others, as far as they are not going away. They are the cache's own: read only.
+func (r *DataRetentionPolicyReconciler) selected(ctx context.Context, policy *v1alpha1.DataRetentionPolicy) (selected, others []*v1alpha1.DataStore, err error) {
 	var list v1alpha1.DataStoreList
 	if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, unlocked); err != nil {
-		return nil, fmt.Errorf("list stores: %w", err)
+		return nil, nil, fmt.Errorf("list stores: %w", err)
 	}
 	selector := plan.Selector(policy)
-	var out []*v1alpha1.DataStore
 	for i := range list.Items {
 		s := &list.Items[i]
-		if s.DeletionTimestamp.IsZero() && selector.Matches(labels.Set(s.Labels)) {
-			out = append(out, s)
+		switch {
+		case !s.DeletionTimestamp.IsZero():
+		case selector.Matches(labels.Set(s.Labels)):
+			selected = append(selected, s)
+		default:
+			others = append(others, s)
 		}
 	}
-	return out, nil
+	return selected, others, nil
 }
 
 // SetupWithManager wakes a policy for its own changes and for those of the stores that it selects or selected.
@@ -109,7 +112,7 @@ func storeMoved() predicate.Predicate {
 }
 
 func (r *DataRetentionPolicyReconciler) wakePolicies() handler.EventHandler {
-	wake := func(ctx context.Context, q queue, objects ...client.Object) {
+	wake := func(ctx context.Context, q queue, relabelled bool, objects ...client.Object) {
 		var list v1alpha1.DataRetentionPolicyList
 		if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, unlocked); err != nil {
 			log.FromContext(ctx).Error(err, "Listing DataRetentionPolicies")
@@ -118,7 +121,8 @@ func (r *DataRetentionPolicyReconciler) wakePolicies() handler.EventHandler {
 		for i := range list.Items {
 			selector := plan.Selector(&list.Items[i])
 			for _, store := range objects {
-				if selector.Matches(labels.Set(store.GetLabels())) {
+				// One that selects none says which store is nearly selected.
+				if relabelled && list.Items[i].Status.Matched == 0 || selector.Matches(labels.Set(store.GetLabels())) {
 					q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])}, gatherFor)
 					break
 				}
@@ -126,8 +130,10 @@ func (r *DataRetentionPolicyReconciler) wakePolicies() handler.EventHandler {
 		}
 	}
 	return handler.Funcs{
-		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { wake(ctx, q, e.Object) },
-		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) { wake(ctx, q, e.ObjectOld, e.ObjectNew) },
-		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { wake(ctx, q, e.Object) },
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { wake(ctx, q, true, e.Object) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
+			wake(ctx, q, !equality.Semantic.DeepEqual(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels()), e.ObjectOld, e.ObjectNew)
+		},
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { wake(ctx, q, true, e.Object) },
 	}
 }

@@ -88,8 +88,10 @@ type RetentionRule struct {
 }
 
 // DataRetentionPolicySpec is a published promise.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.storeSelector.matchLabels) && self.storeSelector.matchLabels.size() > 0) || (has(self.storeSelector.matchExpressions) && self.storeSelector.matchExpressions.size() > 0)",message="selects nothing: name labels of the stores that the promise is about in matchLabels, such as retention: published",fieldPath=".storeSelector"
 type DataRetentionPolicySpec struct {
-	// storeSelector selects DataStores by label, in all namespaces. An empty selector selects nothing.
+	// storeSelector selects DataStores by label, in all namespaces. An empty one is refused.
 	// +required
 	StoreSelector metav1.LabelSelector `json:"storeSelector,omitzero"`
 
@@ -104,7 +106,7 @@ type DataRetentionPolicySpec struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
-	// +kubebuilder:validation:XValidation:rule="self.all(r, self.filter(s, s.dataClass == r.dataClass).size() == 1)",message="spec.rules names a dataClass twice: one promise for one class"
+	// +kubebuilder:validation:XValidation:rule="self.all(r, self.filter(s, s.dataClass == r.dataClass).size() == 1)",message="names a dataClass twice: one promise for one class",messageExpression="'spec.rules[%d] names the dataClass of another rule: one promise for one class'.format([self.map(r, self.filter(s, s.dataClass == r.dataClass).size() == 1).lastIndexOf(false)])"
 	Rules []RetentionRule `json:"rules,omitempty"`
 }
 

@@ -86,6 +86,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="self.name.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".name"
 // +kubebuilder:validation:XValidation:rule="!has(self.timeZone) || self.timeZone.matches('^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$')",message="must be a zone of the IANA database such as Europe/Berlin (the value is not repeated here)",fieldPath=".timeZone"
+// +kubebuilder:validation:XValidation:rule="!has(self.timeZone) || !self.timeZone.matches('^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$') || timestamp('2000-01-01T00:00:00Z').getFullYear(self.timeZone) > 0",message="timeZone must be a zone of the IANA database such as Europe/Berlin or Etc/UTC",fieldPath=".timeZone"
 // +kubebuilder:validation:XValidation:rule="(self.type == 'Timestamptz') != has(self.timeZone)",message="timeZone must be set for Timestamp and Date, and only then: a time without a zone has no age"
 type AgeColumn struct {
 	// name of the column.
@@ -114,7 +115,7 @@ type Identifier string
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.schema.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".schema"
 // +kubebuilder:validation:XValidation:rule="self.name.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".name"
-// +kubebuilder:validation:XValidation:rule="self.key.all(k, k.matches('^[A-Za-z_][A-Za-z0-9_$]*$'))",message="must be names of columns: letters, digits, _ and $, no digit first (the values are not repeated here)",fieldPath=".key"
+// +kubebuilder:validation:XValidation:rule="self.key.all(k, k.matches('^[A-Za-z_][A-Za-z0-9_$]*$'))",message="must be names of columns: letters, digits, _ and $, no digit first (the values are not repeated here)",messageExpression="'key[%d] must be the name of a column: letters, digits, _ and $, no digit first (the value is not repeated here)'.format([self.key.map(k, k.matches('^[A-Za-z_][A-Za-z0-9_$]*$')).indexOf(false)])",fieldPath=".key"
 // +kubebuilder:validation:XValidation:rule="!has(self.tenantColumn) || self.tenantColumn.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".tenantColumn"
 type Table struct {
 	// schema of the table. Defaults to public.
@@ -303,8 +304,8 @@ type ApprovedTenantWindow struct {
 // +kubebuilder:validation:XValidation:rule="self.systemIdentifier.matches('^[0-9]+$')",message="must be the number that status.plan shows (the value is not repeated here)",fieldPath=".systemIdentifier"
 // +kubebuilder:validation:XValidation:rule="self.database.matches('^[^\\x00-\\x20\\x7f:/?@=]([^\\x00-\\x1f\\x7f:/?@=]*[^\\x00-\\x20\\x7f:/?@=])?$')",message="must be the name of the database alone (the value is not repeated here)",fieldPath=".database"
 // +kubebuilder:validation:XValidation:rule="self.address.matches('^[^\\x00-\\x20\\x7f/?@=]+:[0-9]+$')",message="must be host:port, as spec.postgres has them (the value is not repeated here)",fieldPath=".address"
-// +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.anyTenant))",message="windows[*].anyTenant is refused unless tenancy is Shared: in a Dedicated store every row is one tenant's"
-// +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.tenants) || w.tenants.all(t, !has(t.externalIDs)))",message="windows[*].tenants[*].externalIDs are refused unless tenancy is Shared: in a Dedicated store every row is one tenant's"
+// +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.anyTenant))",message="anyTenant is refused unless tenancy is Shared: in a Dedicated store every row is of one tenant",messageExpression="'windows[%d].anyTenant is refused unless tenancy is Shared: in a Dedicated store every row is of one tenant'.format([self.windows.map(w, has(w.anyTenant)).indexOf(true)])"
+// +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.tenants) || w.tenants.all(t, !has(t.externalIDs)))",message="externalIDs are refused unless tenancy is Shared: in a Dedicated store every row is of one tenant",messageExpression="'windows[%d].tenants have externalIDs, which are refused unless tenancy is Shared: in a Dedicated store every row is of one tenant'.format([self.windows.map(w, has(w.tenants) && w.tenants.exists(t, has(t.externalIDs))).indexOf(true)])"
 type ApprovedPlan struct {
 	// systemIdentifier of the database cluster (pg_control_system) that was audited.
 	// +required
@@ -450,7 +451,7 @@ type Brake struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.tenantIDType) || self.tenantIDType.matches('^[A-Z][A-Za-z0-9]*$')",message="must be a type of the Tenants externalIDs such as AccountID (the value is not repeated here)",fieldPath=".tenantIDType"
 // +kubebuilder:validation:XValidation:rule="(self.type == 'Postgres') == has(self.postgres)",message="postgres must be set when type is Postgres, and only then"
-// +kubebuilder:validation:XValidation:rule="self.datasets.all(d, (self.tenancy == 'Shared') == has(d.table.tenantColumn))",message="spec.datasets[*].table.tenantColumn is required in a Shared store and refused in a Dedicated one"
+// +kubebuilder:validation:XValidation:rule="self.datasets.all(d, (self.tenancy == 'Shared') == has(d.table.tenantColumn))",message="table.tenantColumn is required in a Shared store and refused in a Dedicated one",messageExpression="(self.tenancy == 'Shared' ? 'spec.datasets[%d].table.tenantColumn is required in a Shared store: name the column that says whose a row is' : 'spec.datasets[%d].table.tenantColumn is refused in a Dedicated store, where every row is of one tenant: leave it out, or make a store with tenancy: Shared').format([self.datasets.map(d, (self.tenancy == 'Shared') == has(d.table.tenantColumn)).indexOf(false)])"
 // +kubebuilder:validation:XValidation:rule="(self.tenancy == 'Shared') == has(self.tenantIDType)",message="spec.tenantIDType is required in a Shared store and refused in a Dedicated one"
 type DataStoreSpec struct {
 	// type of the store.

@@ -12,9 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
@@ -30,7 +31,8 @@ var gitOwners = []string{
 
 func newApprove(s *shell) *cobra.Command {
 	var yes, leaveFiles bool
-	var output, notBelow string
+	var notBelow string
+	var output *outputFlag
 	var asked plan.Asked
 	cmd := &cobra.Command{
 		Use:   "approve [NAMESPACE/]STORE",
@@ -53,13 +55,14 @@ approval for a review in Git and changes nothing.`,
   kubectl lethe approve platform-data/chat --brake messages
   kubectl lethe approve platform-data/chat --any-tenant-not-below P30D
   kubectl lethe approve platform-data/chat -o yaml > approval.yaml`,
-		Args: oneArgument("the store"),
+		Args:              oneArgument("the store"),
+		ValidArgsFunction: s.completeStores,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "" && output != "yaml" {
-				return errors.New("-o: say yaml, or leave it out")
+			if err := output.check(); err != nil {
+				return err
 			}
-			if output != "" && yes {
-				return errors.New("--yes writes to the cluster and -o yaml does not: give one of them")
+			if output.format != "" && yes {
+				return errors.New("--yes writes to the cluster and -o does not: give one of them")
 			}
 			if notBelow != "" {
 				bound, err := retention.ParseISO(notBelow)
@@ -74,15 +77,18 @@ approval for a review in Git and changes nothing.`,
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "write the approval without asking")
 	cmd.Flags().BoolVar(&leaveFiles, "leave-files", false, "agree that files stay whose only pointer goes")
-	cmd.Flags().StringVarP(&output, "output", "o", "", "yaml: print the approval for Git instead of writing it")
+	output = addOutput(cmd, "yaml or json: print the approval for Git instead of writing it", "json", "yaml")
 	cmd.Flags().StringSliceVar(&asked.Datasets, "dataset", nil, "approve the windows of these datasets alone")
 	cmd.Flags().StringSliceVar(&asked.Brakes, "brake", nil, "let these datasets go on whose brake has tripped, or whose rows have returned, for the rows that wait now")
+	for _, flag := range []string{"dataset", "brake"} {
+		_ = cmd.RegisterFlagCompletionFunc(flag, s.completeDatasets) // they were just added
+	}
 	cmd.Flags().BoolVar(&asked.Database, "database", false, "approve the database as it is now: another server or address, or an earlier state of it")
 	cmd.Flags().StringVar(&notBelow, "any-tenant-not-below", "", "approve the shorter windows of any tenant down to this one, for example P30D, instead of each by name (Shared stores)")
 	return cmd
 }
 
-func (s *shell) approve(ctx context.Context, name string, asked plan.Asked, output string, yes, leaveFiles bool) error {
+func (s *shell) approve(ctx context.Context, name string, asked plan.Asked, output *outputFlag, yes, leaveFiles bool) error {
 	st, err := s.compileStore(ctx, name, nil)
 	if err != nil {
 		return err
@@ -99,8 +105,8 @@ func (s *shell) approve(ctx context.Context, name string, asked plan.Asked, outp
 	if err := printApproval(s.errors(), st, proposal); err != nil {
 		return err
 	}
-	if output == "yaml" {
-		return s.printPatch(st, approved)
+	if output.format != "" {
+		return s.printPatch(st, approved, output.format)
 	}
 	if yes && st.pointers() > 0 && !leaveFiles {
 		return errFiles
@@ -213,20 +219,22 @@ func pointerWords(p *v1alpha1.Period) string {
 }
 
 // printPatch writes the part of the manifest that changes.
-func (s *shell) printPatch(st *compiledStore, approved v1alpha1.ApprovedPlan) error {
+func (s *shell) printPatch(st *compiledStore, approved v1alpha1.ApprovedPlan, format string) error {
 	store := st.store
-	b, err := yaml.Marshal(map[string]any{
-		"apiVersion": v1alpha1.GroupVersion.String(),
-		"kind":       "DataStore",
-		"metadata":   map[string]string{"namespace": store.Namespace, "name": store.Name},
-		"spec":       map[string]any{"approvedPlan": approved},
-	})
+	spec, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&approved)
 	if err != nil {
 		return fmt.Errorf("encode the approval: %w", err)
 	}
-	if st.pointers() > 0 {
+	if format == "yaml" && st.pointers() > 0 {
 		// Whoever reviews it in Git sees what the person at the terminal saw.
-		b = append([]byte(sprintf("# Files stay whose only pointer goes: %s\n", counted(store.Status.FilePointers, st.pointers()))), b...)
+		if err := s.data([]byte(sprintf("# Files stay whose only pointer goes: %s\n", counted(store.Status.FilePointers, st.pointers())))); err != nil {
+			return err
+		}
 	}
-	return s.data(b)
+	return s.printObject(format, &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": v1alpha1.GroupVersion.String(),
+		"kind":       resources.KindDataStore,
+		"metadata":   map[string]any{"namespace": store.Namespace, "name": store.Name},
+		"spec":       map[string]any{"approvedPlan": spec},
+	}})
 }

@@ -482,5 +482,5 @@ func TestSealRefusesADeadKey(t *testing.T) {
 	}
 	c := newCaller(t)
 	c.fails(canary, []string{"seal", "--bot", "drill-dead/support", "--credential", "telegram-token"}, "KeysReady is False (KeyMissing)", "keys restore")
-	c.fails("", []string{"key", "drill-dead"}, "KeysReady is False (KeyMissing)", "are gone")
+	c.fails("", []string{"keys", "public", "drill-dead"}, "KeysReady is False (KeyMissing)", "are gone")
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
@@ -14,15 +15,18 @@ import (
 )
 
 func newExplain(s *shell) *cobra.Command {
-	var files []string
+	var files *genericclioptions.FileNameFlags
 	cmd := &cobra.Command{
 		Use:   "explain [NAMESPACE/]STORE",
 		Short: "Say in words what will happen to a store's data",
 		Long: `Say for each dataset, and for each tenant that has a window of its own, when records go, what keeps them, and whether
-anything is deleted now. With -f, stores, policies and tenants out of files take the place of those in the cluster.`,
+anything is deleted now. With -f, stores, policies and tenants out of files take the place of those in the cluster.
+
+What -f gives is completed and checked by the API server, in a dry run that writes nothing: it needs the right to write these objects.`,
 		Example: `  kubectl lethe explain platform-data/chat
   kubectl lethe explain platform-data/chat -f changed-policy.yaml`,
-		Args: oneArgument("the store"),
+		Args:              oneArgument("the store"),
+		ValidArgsFunction: s.completeStores,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			st, err := s.compileStore(cmd.Context(), args[0], files)
 			if err != nil {
@@ -32,7 +36,7 @@ anything is deleted now. With -f, stores, policies and tenants out of files take
 			return err
 		},
 	}
-	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "manifests of stores, policies and tenants to use in place of those in the cluster")
+	files = addFiles(cmd, "manifests of stores, policies and tenants to use in place of those in the cluster")
 	return cmd
 }
 

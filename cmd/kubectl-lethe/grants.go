@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -13,16 +14,17 @@ import (
 )
 
 func newGrants(s *shell) *cobra.Command {
-	var manifest string
+	var files *genericclioptions.FileNameFlags
 	cmd := &cobra.Command{
 		Use:   "grants ([NAMESPACE/]STORE | -f FILE)",
 		Short: "Print the SQL that makes a store's role",
 		Long: `Print the SQL that makes the role of a DataStore and grants it what sweeps need: deleting from the datasets, and reading
 their keys, ages and tenant columns. It reads no other column. Run it as the owner of the tables, and set the role's
 password yourself: it is not part of the SQL.`,
-		Example: `  kubectl lethe grants -f datastore.yaml | psql "$DATABASE_URL"`,
+		Example:           `  kubectl lethe grants -f datastore.yaml | psql "$DATABASE_URL"`,
+		ValidArgsFunction: s.completeStores,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if (len(args) == 1) == (manifest != "") || len(args) > 1 {
+			if (len(args) == 1) == given(files) || len(args) > 1 {
 				return errors.New("name one store, or give its manifest with -f")
 			}
 			return nil
@@ -32,7 +34,7 @@ password yourself: it is not part of the SQL.`,
 			if len(args) == 1 {
 				name = args[0]
 			}
-			store, err := s.storeToGrant(cmd.Context(), name, manifest)
+			store, err := s.storeToGrant(cmd.Context(), name, files)
 			if err != nil {
 				return err
 			}
@@ -42,14 +44,14 @@ password yourself: it is not part of the SQL.`,
 			return s.data([]byte(postgres.Grants(store.Spec)))
 		},
 	}
-	cmd.Flags().StringVarP(&manifest, "filename", "f", "", "manifest of the store; no cluster is asked then")
+	files = addFiles(cmd, "manifest of the store; no cluster is asked then")
 	return cmd
 }
 
-func (s *shell) storeToGrant(ctx context.Context, name, manifest string) (*v1alpha1.DataStore, error) {
+func (s *shell) storeToGrant(ctx context.Context, name string, files *genericclioptions.FileNameFlags) (*v1alpha1.DataStore, error) {
 	store := &v1alpha1.DataStore{}
-	if manifest != "" {
-		docs, err := readManifest("-f", manifest)
+	if given(files) {
+		docs, err := s.readObjects(files)
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +62,6 @@ func (s *shell) storeToGrant(ctx context.Context, name, manifest string) (*v1alp
 		if err := d.decode(store); err != nil {
 			return nil, fmt.Errorf("-f: %w", err)
 		}
-		defaultStore(store)
 		return store, nil
 	}
 	key, err := s.reference("the store", name)

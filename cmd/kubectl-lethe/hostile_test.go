@@ -81,7 +81,7 @@ func TestForeignTextInTheTerminal(t *testing.T) {
 	c := hostileCluster(t)
 	for _, args := range [][]string{
 		{"verify", "-A"}, {"explain", "acme-a/chat"}, {"plan", "acme-a/chat"}, {"approve", "acme-a/chat"}, {"keys", "status"}, {"keys", "status", "--tenant", "acme"},
-		{"keys", "pending"}, {"key", "acme"}, {"key", "other"}, {"seal", "--bot", "acme-a/b", "--credential", "c"}, {"keys", "rotate", "data", "--tenant", "acme"}, {"verify", "-n", "forbidden"},
+		{"keys", "pending"}, {"keys", "public", "acme"}, {"keys", "public", "other"}, {"seal", "--bot", "acme-a/b", "--credential", "c"}, {"keys", "rotate", "data", "--tenant", "acme"}, {"verify", "-n", "forbidden"},
 		{"keys", "backup", filepath.Join(t.TempDir(), "b")}, {"keys", "forget", "acme", "--now"}, {"verify", "acme-a/other"}, {"grants", "acme-a/other"},
 	} {
 		what := strings.Join(args[:min(3, len(args))], " ")
@@ -99,9 +99,9 @@ func TestForeignTextInTheTerminal(t *testing.T) {
 // TestDataStaysAsItIs: what is for files and programs is not changed on its way there, and is fit for a terminal where it goes to one.
 func TestDataStaysAsItIs(t *testing.T) {
 	c := hostileCluster(t)
-	var compiled plan.Plan
+	var compiled struct{ Plan plan.Plan }
 	o := c.ok("", "plan", "acme-a/chat", "-o", "json")
-	if err := json.Unmarshal([]byte(o.out), &compiled); err != nil || compiled.Connection.Database != hostile.Words() {
+	if err := json.Unmarshal([]byte(o.out), &compiled); err != nil || compiled.Plan.Connection.Database != hostile.Words() {
 		t.Errorf("%v: %q", err, o.out)
 	}
 	var out, errOut bytes.Buffer

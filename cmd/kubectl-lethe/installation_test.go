@@ -71,7 +71,7 @@ func newInstallation(t *testing.T) *installation {
 	}
 	i.must(os.WriteFile("values.yaml", []byte("realm: "+testRealm+"\nimage: {tag: dev}\nkek: {volume: {persistentVolumeClaim: {claimName: lethe-kek, readOnly: true}}}\n"), 0o600))
 	i.newCluster()
-	i.c.ok("", "kek", "generate", "kek")
+	i.c.ok("", "keys", "generate-kek", "kek")
 	return i
 }
 

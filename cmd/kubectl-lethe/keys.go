@@ -23,10 +23,24 @@ import (
 )
 
 func newKeys(s *shell) *cobra.Command {
-	cmd := group("keys", "Back up, verify, restore, rotate and destroy keys", newKeysBackup(s), newKeysVerify(s), newKeysRestore(s),
-		newKeysStatus(s), newKeysRotate(s), newKeysDestroy(s), newKeysPending(s), newKeysForget(s))
-	cmd.PersistentFlags().String("keys-namespace", "lethe-keys", "namespace that holds the wrapped keys")
-	return cmd
+	// Those that look into the namespace of the wrapped keys, and those that need no key of it.
+	inside := []*cobra.Command{newKeysBackup(s), newKeysVerify(s), newKeysRestore(s), newKeysStatus(s), newKeysRotate(s), newKeysDestroy(s), newKeysPending(s), newKeysForget(s)}
+	for _, cmd := range inside {
+		inKeysNamespace(cmd)
+	}
+	return group("keys", "Everything about keys: make, publish, back up, verify, restore, rotate and destroy them",
+		append([]*cobra.Command{newKeysPublic(s), newKeysGenerateKEK(s)}, inside...)...)
+}
+
+// inKeysNamespace gives a command, or those below it, the flag that says where the wrapped keys are.
+func inKeysNamespace(cmd *cobra.Command) {
+	if !cmd.HasSubCommands() {
+		cmd.Flags().String("keys-namespace", "lethe-keys", "namespace that holds the wrapped keys")
+		return
+	}
+	for _, below := range cmd.Commands() {
+		inKeysNamespace(below)
+	}
 }
 
 func newKeysBackup(s *shell) *cobra.Command {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,10 +15,11 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/resources"
 )
 
 func newKeysPending(s *shell) *cobra.Command {
-	var output string
+	var output *outputFlag
 	cmd := &cobra.Command{
 		Use:   "pending",
 		Short: "List the keys of deleted Tenants that wait for their destruction",
@@ -29,8 +29,8 @@ It reads the Secrets of the keys' namespace, and shows no key.`,
 		Example: "  kubectl lethe keys pending\n  kubectl lethe keys pending -o json",
 		Args:    noArguments,
 		RunE: s.onKeys(func(cmd *cobra.Command, c client.Client, ns string) error {
-			if output != "" && output != "json" {
-				return errors.New("-o is json, or is left out")
+			if err := output.check(); err != nil {
+				return err
 			}
 			list, err := s.pendingKeys(cmd.Context(), c, ns)
 			if err != nil {
@@ -39,7 +39,7 @@ It reads the Secrets of the keys' namespace, and shows no key.`,
 			return s.printPending(list, output)
 		}),
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json: print them for programs")
+	output = addOutput(cmd, "json, yaml or name (of the Tenants that were deleted); left out, a table", forPrograms...)
 	return cmd
 }
 
@@ -56,13 +56,13 @@ func (s *shell) pendingKeys(ctx context.Context, c client.Client, namespace stri
 	return list, nil
 }
 
-func (s *shell) printPending(list []keyserver.PendingKeys, output string) error {
-	if output == "json" {
-		b, err := json.MarshalIndent(list, "", "  ") //nolint:gosec // G117: the name of a Secret, and nothing out of it
-		if err != nil {
-			return fmt.Errorf("encode the keys that wait: %w", err)
+func (s *shell) printPending(list []keyserver.PendingKeys, output *outputFlag) error {
+	if output.format != "" {
+		views := make([]shown, 0, len(list))
+		for _, p := range list {
+			views = append(views, view("PendingKeys", p, resources.KindTenant, "", p.Tenant))
 		}
-		return s.data(append(b, '\n'))
+		return s.printList(output, views)
 	}
 	if len(list) == 0 {
 		s.note("No keys wait for their destruction.")

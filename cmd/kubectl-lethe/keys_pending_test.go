@@ -51,7 +51,8 @@ func TestKeysPendingAndForget(t *testing.T) {
 	if o := pending(); !strings.Contains(o.errOut, "No keys wait") || o.out != "" {
 		t.Errorf("nothing waits: %+v", o)
 	}
-	if o := pending("-o", "json"); strings.TrimSpace(o.out) != "[]" {
+	var list struct{ Items []keyserver.PendingKeys }
+	if o := pending("-o", "json"); json.Unmarshal([]byte(o.out), &list) != nil || list.Items == nil || len(list.Items) != 0 {
 		t.Errorf("nothing waits, for programs: %q", o.out)
 	}
 	c.fails("", forget("--now", "--yes"), "no keys of a Tenant drill-p wait")
@@ -62,12 +63,11 @@ func TestKeysPendingAndForget(t *testing.T) {
 	if o := pending(); strings.Count(o.out, "drill-p ") != 2 || !strings.Contains(o.out, first) || !strings.Contains(o.out, second) || !strings.Contains(o.out, "UNTIL") {
 		t.Errorf("two wait:\n%s", o.out)
 	}
-	var list []keyserver.PendingKeys
 	o := pending("-o", "json")
-	if err := json.Unmarshal([]byte(o.out), &list); err != nil || len(list) != 2 {
+	if err := json.Unmarshal([]byte(o.out), &list); err != nil || len(list.Items) != 2 {
 		t.Fatalf("%v: %s", err, o.out)
 	}
-	for _, p := range list {
+	for _, p := range list.Items {
 		if p.Tenant != d.name || p.Until.Sub(p.Deleted) != 72*time.Hour || len(p.KIDs) != 1 || len(p.KIDs[0]) != 16 {
 			t.Errorf("listed: %+v", p)
 		}
@@ -84,7 +84,10 @@ func TestKeysPendingAndForget(t *testing.T) {
 		}
 		return n
 	}
-	c.fails("", []string{"keys", "pending", "-o", "yaml"}, "-o is json")
+	c.fails("", []string{"keys", "pending", "-o", "wide"}, "-o: say json or yaml or name")
+	if o := pending("-o", "name"); o.out != "tenant.lethe.dev/drill-p\ntenant.lethe.dev/drill-p\n" {
+		t.Errorf("by name: %q", o.out)
+	}
 	c.fails("", forget(), "say --now", "keys pending")
 	c.fails("", forget("--now", "--yes"), "keys of 2 deleted Tenants drill-p wait", "--uid", first, second)
 	c.fails("", forget("--now", "--yes", "--uid", "none"), "with that UID")

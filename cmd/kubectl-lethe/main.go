@@ -29,11 +29,14 @@ func run(ctx context.Context, s *shell, args []string) int {
 	cmd := newRoot(s)
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(ctx)
+	var exit errExit
 	switch {
 	case err == nil:
 		return 0
 	case errors.Is(err, errFailing):
 		return 1
+	case errors.As(err, &exit):
+		return int(exit)
 	default:
 		s.fail(err)
 		return 1

@@ -10,23 +10,31 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kyaml "sigs.k8s.io/yaml"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// document is one object of a manifest, with the YAML it came from, so that it can be changed without losing comments.
+// document is one object of a manifest. Read for being written again it has the YAML it came from, so that comments stay.
 type document struct {
 	node      *yaml.Node
-	kind      string // empty for what is no object of ours
+	object    *unstructured.Unstructured // where there is no node
+	kind      string                     // empty for what is no object of ours
 	namespace string
 	name      string
 }
 
-// readManifest takes a file of YAML documents apart. Errors hold no part of the file: a plaintext may be in it.
-func readManifest(flag, path string) ([]document, error) {
-	b, err := readFile(flag, path)
+// readManifest takes one file of YAML documents, or standard input, apart. Errors hold no part of it: a plaintext may be in it.
+func (s *shell) readManifest(flag, path string) ([]document, error) {
+	var b []byte
+	var err error
+	if path == "-" {
+		b, err = io.ReadAll(s.In)
+	} else {
+		b, err = readFile(flag, path)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -79,13 +87,9 @@ func describe(node *yaml.Node) document {
 
 // decode reads the object strictly: a field that does not exist is an error.
 func (d document) decode(into any) error {
-	b, err := yaml.Marshal(d.node)
+	b, err := d.json()
 	if err != nil {
-		return errors.New("the object cannot be encoded")
-	}
-	b, err = kyaml.YAMLToJSON(b)
-	if err != nil {
-		return errors.New(yamlProblem(err))
+		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
@@ -102,6 +106,24 @@ func (d document) decode(into any) error {
 	}
 }
 
+func (d document) json() ([]byte, error) {
+	if d.node == nil {
+		b, err := d.object.MarshalJSON()
+		if err != nil {
+			return nil, errors.New("the object cannot be encoded")
+		}
+		return b, nil
+	}
+	b, err := yaml.Marshal(d.node)
+	if err != nil {
+		return nil, errors.New("the object cannot be encoded")
+	}
+	if b, err = kyaml.YAMLToJSON(b); err != nil {
+		return nil, errors.New(yamlProblem(err))
+	}
+	return b, nil
+}
+
 // pick finds the one object of a kind, or the one that is named. A manifest may leave the namespace to -n.
 func pick(docs []document, flag, kind, namespace, name string) (document, error) {
 	var found []document
@@ -114,11 +136,11 @@ func pick(docs []document, flag, kind, namespace, name string) (document, error)
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) == 0 && name != "":
-		return document{}, fmt.Errorf("%s: the file holds no %s %s/%s", flag, kind, namespace, name)
+		return document{}, fmt.Errorf("%s: what was given holds no %s %s/%s", flag, kind, namespace, name)
 	case len(found) == 0:
-		return document{}, fmt.Errorf("%s: the file holds no %s", flag, kind)
+		return document{}, fmt.Errorf("%s: what was given holds no %s", flag, kind)
 	default:
-		return document{}, fmt.Errorf("%s: the file holds more than one such %s; name the one that is meant with --bot or --store", flag, kind)
+		return document{}, fmt.Errorf("%s: what was given holds more than one such %s; name the one that is meant with --bot or --store", flag, kind)
 	}
 }
 

@@ -1,50 +1,55 @@
 package main
 
 import (
-	"errors"
+	"encoding/json"
 	"io"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/retention"
 )
 
 func newPlan(s *shell) *cobra.Command {
-	var files []string
-	var output string
+	var files *genericclioptions.FileNameFlags
+	var output *outputFlag
 	cmd := &cobra.Command{
 		Use:   "plan [NAMESPACE/]STORE",
 		Short: "Compile a store's plan here and show what it would delete",
 		Long: `Compile the plan of a store as the manager and the keyserver do, from what the cluster holds now, and show each
 window, how many rows it concerned at the last measurement, and whether it deletes. With -f, stores, policies and
-tenants out of files take the place of those in the cluster: that shows what a change would do before it is merged.`,
+tenants out of files take the place of those in the cluster: that shows what a change would do before it is merged.
+
+What -f gives is completed and checked by the API server, in a dry run that writes nothing: it needs the right to write these objects.`,
 		Example: `  kubectl lethe plan platform-data/chat
   kubectl lethe plan platform-data/chat -f changed-policy.yaml`,
-		Args: oneArgument("the store"),
+		Args:              oneArgument("the store"),
+		ValidArgsFunction: s.completeStores,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "table" && output != "json" {
-				return errors.New("-o: say table or json")
+			if err := output.check(); err != nil {
+				return err
 			}
 			st, err := s.compileStore(cmd.Context(), args[0], files)
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				b, err := plan.Encode(st.compiled.Plan)
+			if output.format != "" {
+				v, err := planView(st)
 				if err != nil {
 					return err
 				}
-				return s.data(append(b, '\n'))
+				return s.printOne(output, v)
 			}
 			return s.printPlan(st)
 		},
 	}
-	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "manifests of stores, policies and tenants to use in place of those in the cluster")
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, or json: the plan itself, as a sweep gets it")
+	files = addFiles(cmd, "manifests of stores, policies and tenants to use in place of those in the cluster")
+	output = addOutput(cmd, "json, yaml (the plan, as a sweep gets it, with its hash and what keeps it from deleting) or name; left out, a table", forPrograms...)
 	return cmd
 }
 
@@ -84,6 +89,30 @@ func (s *shell) printPlan(st *compiledStore) error {
 		}
 	}
 	return nil
+}
+
+// storePlan is a plan for programs.
+type storePlan struct {
+	// Hash names the plan's canonical bytes: a sweep gets the plan of that hash and no other.
+	Hash string          `json:"hash"`
+	Plan json.RawMessage `json:"plan"`
+	// Problems, datasets that no rule governs, and what waits for approval, in words.
+	Problems         []string `json:"problems,omitempty"`
+	Ungoverned       []string `json:"ungoverned,omitempty"`
+	AwaitingApproval []string `json:"awaitingApproval,omitempty"`
+}
+
+func planView(st *compiledStore) (shown, error) {
+	hash, err := plan.Hash(st.compiled.Plan)
+	if err != nil {
+		return shown{}, err
+	}
+	b, err := plan.Encode(st.compiled.Plan)
+	if err != nil {
+		return shown{}, err
+	}
+	return view("StorePlan", storePlan{Hash: hash, Plan: b, Problems: problemLines(st.compiled.Result), Ungoverned: st.compiled.Ungoverned,
+		AwaitingApproval: st.compiled.AwaitingApproval}, resources.KindDataStore, st.store.Namespace, st.store.Name), nil
 }
 
 func planTable(out io.Writer, st *compiledStore) error {

@@ -37,9 +37,9 @@ type shell struct {
 func newRoot(s *shell) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "kubectl-lethe",
-		Short: "Seal credentials, and see, approve and verify what retention does",
-		Long: `Seal credentials for one place, say what will happen to a store's data, approve a plan, print the grants that sweeps
-need, verify that promises hold, and back up keys.`,
+		Short: "Seal credentials, look after bots, and see, approve and verify what retention does",
+		Long: `Seal credentials for one place, say what is wrong with tenants, bots and stores and what to do, read logs, restart a bot, say
+what will happen to a store's data, approve a plan, print the grants that sweeps need, verify that promises hold, and look after keys.`,
 		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl lethe"},
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -50,7 +50,8 @@ need, verify that promises hold, and back up keys.`,
 	s.streams(root)
 	root.SetFlagErrorFunc(flagError)
 	s.config.AddFlags(root.PersistentFlags())
-	root.AddCommand(newSeal(s), newKey(s), newKEK(s), newExplain(s), newPlan(s), newApprove(s), newGrants(s), newVerify(s), newKeys(s), newVersion(s))
+	root.AddCommand(newSeal(s), newStatus(s), newLogs(s), newRestart(s), newExplain(s), newPlan(s), newApprove(s), newGrants(s), newVerify(s), newKeys(s), newVersion(s), newReference(s))
+	s.completeNamespaces(root)
 	return root
 }
 
@@ -90,6 +91,16 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	return fmt.Errorf("`%s` takes no argument, and got %d (not repeated here); see `%s --help`", cmd.CommandPath(), len(args), cmd.CommandPath())
+}
+
+// atMostOne refuses more than one argument.
+func atMostOne(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) <= 1 {
+			return nil
+		}
+		return fmt.Errorf("`%s` takes at most one argument, %s, and got %d; see `%s --help`", cmd.CommandPath(), what, len(args), cmd.CommandPath())
+	}
 }
 
 // oneArgument refuses anything but one argument.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -72,6 +73,7 @@ func newRotateLayer(s *shell, layer keyserver.Layer, short, long string) *cobra.
 		},
 	}
 	cmd.Flags().StringVar(&tenant, "tenant", "", "the Tenant whose keys are rotated")
+	_ = cmd.RegisterFlagCompletionFunc("tenant", s.completeTenantFlag) // it was just added
 	cmd.Flags().BoolVar(&all, "all", false, "every Tenant, also those that are made meanwhile")
 	return cmd
 }
@@ -209,6 +211,7 @@ func rotationStatus(ctx context.Context, c client.Client, namespace string) (sta
 
 func newKeysStatus(s *shell) *cobra.Command {
 	var tenant string
+	var output *outputFlag
 	cmd := &cobra.Command{
 		Use:   "status [--tenant NAME]",
 		Short: "Say which keys are in use, and how much is still on old ones",
@@ -218,9 +221,15 @@ counted. It reads two ConfigMaps of the keys' namespace, Tenants, bots and store
 		Example: "  kubectl lethe keys status\n  kubectl lethe keys status --tenant acme",
 		Args:    noArguments,
 		RunE: s.onKeys(func(cmd *cobra.Command, c client.Client, ns string) error {
+			if err := output.check(); err != nil {
+				return err
+			}
 			status, upToDate, err := rotationStatus(cmd.Context(), c, ns)
 			if err != nil {
 				return err
+			}
+			if output.format != "" {
+				return s.keysForPrograms(cmd.Context(), c, output, status, upToDate, tenant)
 			}
 			if err := s.printRotation(status, upToDate); err != nil || tenant == "" {
 				return err
@@ -229,6 +238,8 @@ counted. It reads two ConfigMaps of the keys' namespace, Tenants, bots and store
 		}),
 	}
 	cmd.Flags().StringVar(&tenant, "tenant", "", "also say which sealing keys this Tenant has, and what is sealed to each")
+	_ = cmd.RegisterFlagCompletionFunc("tenant", s.completeTenantFlag) // it was just added
+	output = addOutput(cmd, "json or yaml; left out, tables", "json", "yaml")
 	return cmd
 }
 
@@ -277,27 +288,68 @@ func day(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04 UTC")
 }
 
-func (s *shell) printSealingKeys(ctx context.Context, c client.Client, name string) error {
+// sealingKeyUse is a key that a Tenant's values are sealed to, and how many of live objects are.
+type sealingKeyUse struct {
+	KID   string `json:"kid"`
+	State string `json:"state"`
+	// LiveValues are the values of live bots and stores that are sealed to it; copies in Git cannot be counted.
+	LiveValues int `json:"liveValues"`
+}
+
+// keysStatus is what the keyserver says of its keys, for programs.
+type keysStatus struct {
+	// UpToDate says whether the keyserver has acted on what was asked for last.
+	UpToDate bool                     `json:"upToDate"`
+	Status   keyserver.RotationStatus `json:"status"`
+	Tenant   string                   `json:"tenant,omitempty"`
+	// SealingKeys of that Tenant.
+	SealingKeys []sealingKeyUse `json:"sealingKeys,omitempty"`
+}
+
+func (s *shell) keysForPrograms(ctx context.Context, c client.Client, output *outputFlag, status keyserver.RotationStatus, upToDate bool, tenant string) error {
+	v := keysStatus{UpToDate: upToDate, Status: status, Tenant: tenant}
+	if tenant != "" {
+		var err error
+		if v.SealingKeys, err = sealingKeysOf(ctx, c, tenant); err != nil {
+			return err
+		}
+	}
+	return s.printOne(output, view("KeysStatus", v, "", "", ""))
+}
+
+func sealingKeysOf(ctx context.Context, c client.Client, name string) ([]sealingKeyUse, error) {
 	var tenant v1alpha1.Tenant
 	if err := c.Get(ctx, client.ObjectKey{Name: name}, &tenant); err != nil {
-		return fmt.Errorf("read Tenant %s: %w", name, err)
+		return nil, fmt.Errorf("read Tenant %s: %w", name, err)
 	}
 	counts := map[string]int{}
 	for _, ns := range tenant.Status.Namespaces {
 		if err := keyserver.CountSealed(ctx, c, ns.Name, counts); err != nil {
-			return err
+			return nil, err
 		}
+	}
+	var out []sealingKeyUse
+	for _, k := range tenant.Status.SealingKeys {
+		out = append(out, sealingKeyUse{KID: k.KID, State: k.State, LiveValues: counts[k.KID]})
+		delete(counts, k.KID)
+	}
+	for _, kid := range slices.Sorted(maps.Keys(counts)) {
+		out = append(out, sealingKeyUse{KID: kid, State: "unknown", LiveValues: counts[kid]})
+	}
+	return out, nil
+}
+
+func (s *shell) printSealingKeys(ctx context.Context, c client.Client, name string) error {
+	keys, err := sealingKeysOf(ctx, c, name)
+	if err != nil {
+		return err
 	}
 	if err := s.say("\n"); err != nil {
 		return err
 	}
 	w := newTable(s.output(), "SEALING KEY", "STATE", "VALUES OF LIVE OBJECTS")
-	for _, k := range tenant.Status.SealingKeys {
-		w.row(k.KID, k.State, counts[k.KID])
-		delete(counts, k.KID)
-	}
-	for kid, n := range counts {
-		w.row(kid, "unknown", n)
+	for _, k := range keys {
+		w.row(k.KID, k.State, k.LiveValues)
 	}
 	return w.end()
 }
@@ -329,6 +381,7 @@ sealed again. Backups of the keys that were made before hold the key on, under t
 		},
 	}
 	cmd.Flags().StringVar(&tenant, "tenant", "", "the Tenant whose key it is")
+	_ = cmd.RegisterFlagCompletionFunc("tenant", s.completeTenantFlag) // it was just added
 	cmd.Flags().BoolVar(&force, "force", false, "destroy it although live objects still need it")
 	cmd.Flags().BoolVar(&yes, "yes", false, "destroy without asking")
 	return cmd

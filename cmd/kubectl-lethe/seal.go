@@ -6,22 +6,29 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/near"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
 // sealOptions are the flags of seal.
 type sealOptions struct {
 	bot, store, credential string
-	manifest, output       string
+	files                  *genericclioptions.FileNameFlags
+	output                 string
 	keyFile                string
+	newCredential          bool
 	fromFile               string
 	exact                  bool
 	version                uint32
@@ -68,9 +75,14 @@ A value that is sealed again must have a higher --version than the one before: t
 	f.StringVar(&o.store, "store", "", "DataStore to seal the password of, as namespace/name")
 	f.StringVar(&o.credential, "credential", "", "name of the entry of the bot's spec.credentials")
 	f.Uint32Var(&o.version, "version", 1, "version of the value; one that is sealed again needs a higher one than before")
-	f.StringVarP(&o.manifest, "filename", "f", "", "manifest of the bot or store: it names the place and a store's destination")
+	o.files = addFiles(cmd, "manifest of the bot or store: it names the place and a store's destination")
+	f.BoolVar(&o.newCredential, "new-credential", false, "the bot is to have a credential of this name, although it has one that is spelt nearly the same")
 	f.StringVarP(&o.output, "output", "o", "value", "value (the sealed value alone) or yaml (the manifest of -f with the value in it)")
-	f.StringVar(&o.keyFile, "key-file", "", "tenant's public key from `kubectl lethe key`, to seal without a cluster")
+	for flag, complete := range map[string]cobra.CompletionFunc{"bot": s.completeBots, "store": s.completeStores, "credential": s.completeCredentials,
+		"output": cobra.FixedCompletions([]string{"value", "yaml"}, cobra.ShellCompDirectiveNoFileComp)} {
+		_ = cmd.RegisterFlagCompletionFunc(flag, complete) // they were just added
+	}
+	f.StringVar(&o.keyFile, "key-file", "", "tenant's public key from `kubectl lethe keys public`, to seal without a cluster")
 	f.StringVar(&o.fromFile, "from-file", "", "file that holds the value; left out, it is read from standard input")
 	f.BoolVar(&o.exact, "exact", false, "keep a line break at the end of the value")
 	f.StringVar(&o.host, "host", "", "destination of a store that has no manifest: host")
@@ -85,8 +97,11 @@ func (s *shell) seal(ctx context.Context, o *sealOptions, versionGiven bool) err
 	if o.output != "value" && o.output != "yaml" {
 		return errors.New("-o: say value or yaml")
 	}
-	if o.output == "yaml" && o.manifest == "" {
-		return errors.New("-o yaml needs -f: there is no manifest to put the value into")
+	if o.output == "yaml" && !oneText(o.files) {
+		return errors.New("-o yaml needs one -f, a file or - for standard input: the value is put into it, and the rest of it, comments too, stays as it is")
+	}
+	if fromStdin(o.files) && o.fromFile == "" {
+		return errors.New("-f - takes the manifest from standard input: give the value with --from-file")
 	}
 	t, err := s.sealTarget(o)
 	if err != nil {
@@ -103,7 +118,7 @@ func (s *shell) seal(ctx context.Context, o *sealOptions, versionGiven bool) err
 		return err
 	}
 	if c != nil {
-		if err := s.lookAtPresent(ctx, c, t); err != nil {
+		if err := s.lookAtPresent(ctx, c, t, o); err != nil {
 			return err
 		}
 	}
@@ -145,7 +160,7 @@ func (s *shell) sealTarget(o *sealOptions) (*target, error) {
 	switch {
 	case o.bot != "" && o.store != "":
 		return nil, errors.New("--bot and --store cannot both be given")
-	case o.bot == "" && o.store == "" && o.manifest == "":
+	case o.bot == "" && o.store == "" && !given(o.files):
 		return nil, errors.New("say what to seal for: --bot with --credential, --store, or -f")
 	case o.store != "" && o.credential != "":
 		return nil, errors.New("--credential is for --bot: a DataStore has one credential, its password")
@@ -164,7 +179,7 @@ func (s *shell) sealTarget(o *sealOptions) (*target, error) {
 			return nil, err
 		}
 	}
-	if o.manifest != "" {
+	if given(o.files) {
 		if name, err = s.fromManifest(o, t, kind, name); err != nil {
 			return nil, err
 		}
@@ -192,7 +207,12 @@ var credentialName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?$`
 // fromManifest finds the object in the manifest, and what is sealed in it already.
 func (s *shell) fromManifest(o *sealOptions, t *target, kind string, name types.NamespacedName) (types.NamespacedName, error) {
 	var err error
-	if t.docs, err = readManifest("-f", o.manifest); err != nil {
+	if oneText(o.files) {
+		t.docs, err = s.readManifest("-f", (*o.files.Filenames)[0])
+	} else {
+		t.docs, err = s.readObjects(o.files)
+	}
+	if err != nil {
 		return name, err
 	}
 	if t.doc, err = pick(t.docs, "-f", kind, name.Namespace, name.Name); err != nil {
@@ -212,7 +232,7 @@ func (s *shell) fromManifest(o *sealOptions, t *target, kind string, name types.
 			return name, fmt.Errorf("-f: %w", err)
 		}
 		t.remember("the manifest", sealedIn(&bot, o.credential))
-		return name, nil
+		return name, s.known(&bot, o.credential, o.newCredential)
 	}
 	var store v1alpha1.DataStore
 	if err := t.doc.decode(&store); err != nil {
@@ -231,7 +251,7 @@ func (s *shell) fromManifest(o *sealOptions, t *target, kind string, name types.
 
 // destination takes a store's destination from flags, when there is no manifest.
 func (o *sealOptions) destination(t *target) error {
-	if o.manifest != "" || (o.host == "" && o.database == "" && o.username == "" && o.caFile == "") {
+	if given(o.files) || (o.host == "" && o.database == "" && o.username == "" && o.caFile == "") {
 		return nil
 	}
 	if o.host == "" || o.database == "" || o.username == "" {
@@ -252,7 +272,7 @@ func (o *sealOptions) destination(t *target) error {
 
 // lookAtPresent reads the object, when it exists and the caller may, for the version that is in use and for a store's
 // destination where nothing else names it.
-func (s *shell) lookAtPresent(ctx context.Context, c client.Client, t *target) error {
+func (s *shell) lookAtPresent(ctx context.Context, c client.Client, t *target, o *sealOptions) error {
 	name := client.ObjectKey{Namespace: t.place.Namespace, Name: t.place.Name}
 	var bot v1alpha1.BotDeployment
 	var store v1alpha1.DataStore
@@ -272,6 +292,9 @@ func (s *shell) lookAtPresent(ctx context.Context, c client.Client, t *target) e
 		return fmt.Errorf("read %s %s: %w", t.place.Kind, name, err)
 	case t.place.Kind == sealing.KindBotDeployment:
 		t.remember("the cluster", sealedIn(&bot, t.place.Key))
+		if !given(o.files) {
+			return s.known(&bot, t.place.Key, o.newCredential)
+		}
 	case store.Spec.Postgres != nil:
 		t.remember("the cluster", store.Spec.Postgres.Password)
 		if t.place.Destination.Host == "" {
@@ -288,6 +311,42 @@ func (t *target) remember(where string, sealed v1alpha1.SealedValue) {
 		return
 	}
 	t.present, t.where = e.Hint, where
+}
+
+// oneText says whether -f is one text, which can be written again with its comments.
+func oneText(f *genericclioptions.FileNameFlags) bool {
+	if len(*f.Filenames) != 1 || *f.Kustomize != "" {
+		return false
+	}
+	name := (*f.Filenames)[0]
+	if strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://") {
+		return false
+	}
+	info, err := os.Stat(name)
+	return name == "-" || err != nil || !info.IsDir() // a file that is not there is said when it is read
+}
+
+// known finds a credential's name that the bot does not have. One that is nearly the name of another is refused: a value sealed for a name that was misspelt opens
+// for nobody.
+func (s *shell) known(bot *v1alpha1.BotDeployment, credential string, meant bool) error {
+	var has []string
+	for _, c := range bot.Spec.Credentials {
+		has = append(has, c.Name)
+	}
+	for _, c := range bot.Spec.Channels {
+		if c.Telegram != nil && !slices.Contains(has, c.Telegram.Credential) {
+			has = append(has, c.Telegram.Credential)
+		}
+	}
+	if len(has) == 0 || slices.Contains(has, credential) || meant {
+		return nil
+	}
+	if meantName := near.Nearest(credential, has); meantName != "" {
+		return fmt.Errorf("--credential: BotDeployment %s has no credential %s, but one that is called %s: is that the one? A value sealed for another name opens for nobody; --new-credential says that it is a new one",
+			bot.Name, credential, meantName)
+	}
+	s.note("note: BotDeployment %s has no credential %s yet (it has %s): the value is for an entry of spec.credentials with that name", bot.Name, credential, strings.Join(has, ", "))
+	return nil
 }
 
 func sealedIn(bot *v1alpha1.BotDeployment, credential string) v1alpha1.SealedValue {

@@ -65,9 +65,9 @@ func TestSealWithoutACluster(t *testing.T) {
 	const ns = "seal-offline"
 	priv := makeTenant(t, ns, nil)
 	c := newCaller(t)
-	o := c.ok("", "key", ns)
+	o := c.ok("", "keys", "public", ns)
 	golden(t, "tenant-key.yaml", o.out)
-	if other := c.ok("", "key", "-n", ns); other.out != o.out {
+	if other := c.ok("", "keys", "public", "-n", ns); other.out != o.out {
 		t.Error("the key by namespace is another one")
 	}
 	file := write(t, "tenant-key.yaml", o.out)
@@ -199,7 +199,7 @@ func TestSealWithTheRightsOfTheCaller(t *testing.T) {
 		t.Errorf("nothing says where the key is from:\n%s", o.errOut)
 	}
 	file := filepath.Join(t.TempDir(), "key.yaml")
-	if err := os.WriteFile(file, []byte(c.ok("", "key", "-n", ns).out), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(c.ok("", "keys", "public", "-n", ns).out), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	opens(t, priv, placeOfBot(ns, 1), c.ok(canary, append(args, "--key-file", file)...).out, canary)
@@ -228,7 +228,7 @@ func TestErrorsHoldNoValue(t *testing.T) {
 		"the value as a bot":                {[]string{"seal", "--bot", canary, "--credential", "t"}, "", "--bot: say namespace/name"},
 		"the value as a credential's name":  {[]string{"seal", "--bot", ns + "/support", "--credential", canary + "!"}, canary, "name"},
 		"the value as a command":            {[]string{canary}, "", "no such command"},
-		"the value as a command of a group": {[]string{"kek", canary}, "", "no such command"},
+		"the value as a command of a group": {[]string{"keys", canary}, "", "no such command"},
 		"plaintext in the manifest":         {[]string{"seal", "-f", plaintext, "--credential", "telegram-token"}, canary, "sealed"},
 		"a manifest that is not YAML":       {[]string{"seal", "-f", broken, "--credential", "telegram-token"}, canary, "not YAML"},
 		"too long":                          {bot, canary + strings.Repeat("x", sealing.MaxPlaintext), "1 to 65536 bytes"},
@@ -273,7 +273,7 @@ func TestSealRefusesATenantWithoutAKey(t *testing.T) {
 func TestKEKGenerate(t *testing.T) {
 	c := newCaller(t)
 	path := t.TempDir() + "/kek"
-	o := c.ok("", "kek", "generate", path)
+	o := c.ok("", "keys", "generate-kek", path)
 	text := read(t, path)
 	key, err := sealing.ParseKEK([]byte(text))
 	if err != nil {
@@ -292,7 +292,7 @@ func TestKEKGenerate(t *testing.T) {
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("the file's mode is %v", info.Mode())
 	}
-	c.fails("", []string{"kek", "generate", path}, "never written over")
+	c.fails("", []string{"keys", "generate-kek", path}, "never written over")
 	if read(t, path) != text {
 		t.Error("the file was written over")
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -30,105 +32,72 @@ type manifests struct {
 	tenants  []v1alpha1.Tenant
 }
 
-func readManifests(paths []string) (*manifests, error) {
+// readManifests reads what -f and -k name, as the API server would have it.
+func (s *shell) readManifests(ctx context.Context, c client.Client, f *genericclioptions.FileNameFlags, key client.ObjectKey) (*manifests, error) {
 	m := &manifests{}
-	for _, path := range paths {
-		docs, err := readManifest("-f", path)
+	if f == nil || !given(f) {
+		return m, nil
+	}
+	docs, err := s.readObjects(f)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range docs {
+		namespace := d.namespace
+		switch {
+		case clusterScoped(d.kind):
+			namespace = ""
+		case d.kind != resources.KindDataStore || d.name != key.Name || (namespace != "" && namespace != key.Namespace):
+			continue // another one than that which is asked about
+		default:
+			namespace = key.Namespace
+		}
+		applied, err := asApplied(ctx, c, d, namespace)
 		if err != nil {
 			return nil, err
 		}
-		for _, d := range docs {
-			if err := m.add(d); err != nil {
-				return nil, fmt.Errorf("-f: %w", err)
-			}
+		if err := m.add(d.kind, applied.Object); err != nil {
+			return nil, err
 		}
 	}
 	return m, nil
 }
 
-func (m *manifests) add(d document) error {
-	switch d.kind {
+func (m *manifests) add(kind string, o map[string]any) error {
+	var err error
+	convert := runtime.DefaultUnstructuredConverter.FromUnstructured
+	switch kind {
 	case resources.KindDataStore:
 		var s v1alpha1.DataStore
-		if err := d.decode(&s); err != nil {
-			return err
-		}
-		defaultStore(&s)
+		err = convert(o, &s)
 		m.stores = append(m.stores, s)
 	case resources.KindDataRetentionPolicy:
 		var p v1alpha1.DataRetentionPolicy
-		if err := d.decode(&p); err != nil {
-			return err
-		}
-		defaultPolicy(&p)
+		err = convert(o, &p)
 		m.policies = append(m.policies, p)
 	case resources.KindTenant:
 		var t v1alpha1.Tenant
-		if err := d.decode(&t); err != nil {
-			return err
-		}
-		if t.Spec.Class == "" {
-			t.Spec.Class = v1alpha1.TenantCustomer
-		}
+		err = convert(o, &t)
 		m.tenants = append(m.tenants, t)
+	}
+	if err != nil {
+		return fmt.Errorf("-f: %s: this version of kubectl-lethe does not know it as the API server does: %w", kind, err)
 	}
 	return nil
 }
 
-// defaultStore fills in what the API server would: a file has not been there.
-func defaultStore(s *v1alpha1.DataStore) {
-	if s.Spec.Tenancy == "" {
-		s.Spec.Tenancy = v1alpha1.TenancyDedicated
-	}
-	if s.Spec.Postgres != nil && s.Spec.Postgres.Port == 0 {
-		s.Spec.Postgres.Port = 5432
-	}
-	if s.Spec.Brake.MaxPercentOfTable == 0 {
-		s.Spec.Brake.MaxPercentOfTable = 20
-	}
-	for i := range s.Spec.Datasets {
-		if t := &s.Spec.Datasets[i].Table; t.Schema == "" {
-			t.Schema = "public"
-		}
-	}
-	for i := range s.Spec.Exempt {
-		if e := &s.Spec.Exempt[i]; e.Schema == "" {
-			e.Schema = "public"
-		}
-	}
-}
-
-func defaultPolicy(p *v1alpha1.DataRetentionPolicy) {
-	if p.Spec.Mode == "" {
-		p.Spec.Mode = v1alpha1.PolicyAudit
-	}
-	for i := range p.Spec.Rules {
-		r := &p.Spec.Rules[i]
-		if r.Basis == "" {
-			r.Basis = v1alpha1.BasisRecordAge
-		}
-		if r.Action == "" {
-			r.Action = v1alpha1.ActionDelete
-		}
-		if r.DeleteWithin == nil {
-			day := int32(24)
-			r.DeleteWithin = &v1alpha1.Slack{Hours: &day}
-		}
-	}
-}
-
 // compileStore compiles the plan of one store here, as the manager and the keyserver do, from what the cluster holds.
 // Objects in files take the place of those in the cluster, so that a change can be looked at before it is made.
-func (s *shell) compileStore(ctx context.Context, name string, files []string) (*compiledStore, error) {
+func (s *shell) compileStore(ctx context.Context, name string, files *genericclioptions.FileNameFlags) (*compiledStore, error) {
 	key, err := s.reference("the store", name)
 	if err != nil {
 		return nil, err
 	}
-	m, err := readManifests(files)
+	c, err := s.client()
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.client()
+	m, err := s.readManifests(ctx, c, files, key)
 	if err != nil {
 		return nil, err
 	}
@@ -143,27 +112,21 @@ func (s *shell) compileStore(ctx context.Context, name string, files []string) (
 	if err != nil {
 		return nil, fmt.Errorf("plan of DataStore %s: %w", key, err)
 	}
-	return &compiledStore{store: store, compiled: compiled, changed: len(files) > 0}, nil
+	return &compiledStore{store: store, compiled: compiled, changed: files != nil && given(files)}, nil
 }
 
-// storeFrom prefers the file's spec and labels, and keeps who the object is and what was measured.
+// storeFrom prefers the file's. What was measured is in it, since the API server answered with it.
 func storeFrom(ctx context.Context, r client.Reader, key client.ObjectKey, files []v1alpha1.DataStore) (*v1alpha1.DataStore, error) {
+	if len(files) > 0 {
+		return &files[0], nil
+	}
 	var live v1alpha1.DataStore
 	err := r.Get(ctx, key, &live)
-	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("read DataStore %s: %w", key, err)
-	}
-	for i := range files {
-		f := &files[i]
-		if f.Name != key.Name || (f.Namespace != key.Namespace && f.Namespace != "") {
-			continue
-		}
-		live.Name, live.Namespace = key.Name, key.Namespace
-		live.Spec, live.Labels = f.Spec, f.Labels
-		return &live, nil
-	}
 	if apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("DataStore %s does not exist; to look at one before it does give its manifest with -f", key)
+		return nil, fmt.Errorf("DataStore %s does not exist; to look at one before it does give its manifest with -f; `kubectl get datastores -A` lists those that do", key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read DataStore %s: %w", key, err)
 	}
 	return &live, nil
 }

@@ -19,11 +19,9 @@ import (
 func makeWorld(t *testing.T) *v1alpha1.DataStore {
 	t.Helper()
 	priv := ensurePlatform(t)
-	m, err := readManifests([]string{"testdata/store-world.yaml"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, policy := &m.stores[0], &m.policies[0]
+	store, policy := &v1alpha1.DataStore{}, &v1alpha1.DataRetentionPolicy{}
+	decodeFrom(t, "testdata/store-world.yaml", "DataStore", store)
+	decodeFrom(t, "testdata/store-world.yaml", "DataRetentionPolicy", policy)
 	sealed, err := sealing.Seal(priv.Public(), sealing.Place{Realm: testRealm, Tenant: "platform", Namespace: "platform", Kind: sealing.KindDataStore,
 		Name: "chat", Key: sealing.PasswordKey, Version: 1, Destination: sealing.DestinationOf(&store.Spec)}, []byte(canary))
 	if err != nil {
@@ -38,6 +36,22 @@ func makeWorld(t *testing.T) *v1alpha1.DataStore {
 	create(t, store, policy)
 	setStatus(t, store, "chat measured", func(s *v1alpha1.DataStoreStatus) {})
 	return store
+}
+
+// decodeFrom reads the one object of a kind out of a file.
+func decodeFrom(t *testing.T, file, kind string, into any) {
+	t.Helper()
+	docs, err := (&shell{}).readManifest("-f", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := pick(docs, "-f", kind, "", "")
+	if err == nil {
+		err = d.decode(into)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // ensurePlatform makes the Platform tenant once: its namespace cannot be made again where nothing finishes removing it.
@@ -108,10 +122,13 @@ func TestPlan(t *testing.T) {
 	golden(t, "plan.txt", c.ok("", "plan", "platform/chat").out)
 	golden(t, "plan-changed.txt", c.ok("", "plan", "platform/chat", "-f", "testdata/policy-enforce.yaml").out)
 	o := c.ok("", "plan", "platform/chat", "-o", "json")
-	if !strings.HasPrefix(o.out, `{"format":1,`) || strings.Contains(o.out, string(store.Spec.Postgres.Password)) {
+	if !strings.Contains(o.out, `"kind": "StorePlan"`) || !strings.Contains(o.out, `"format": 1,`) || strings.Contains(o.out, string(store.Spec.Postgres.Password)) {
 		t.Errorf("not a plan, or one with the password:\n%s", o.out)
 	}
-	c.fails("", []string{"plan", "platform/chat", "-o", "xml"}, "-o: say table or json")
+	c.fails("", []string{"plan", "platform/chat", "-o", "xml"}, "-o: say json or yaml or name")
+	if o := c.ok("", "plan", "platform/chat", "-o", "name"); o.out != "datastore.lethe.dev/chat\n" {
+		t.Errorf("by name: %q", o.out)
+	}
 }
 
 func TestApprove(t *testing.T) {

@@ -83,6 +83,19 @@ func (c *caller) time() time.Time {
 // run calls the program with something on standard input.
 func (c *caller) run(stdin string, args ...string) outcome {
 	c.t.Helper()
+	args = append(args, "--kubeconfig", c.kubeconfig, "--cache-dir", filepath.Dir(c.kubeconfig))
+	if c.as != "" {
+		args = append(args, "--as", c.as)
+		for _, g := range append([]string{"system:authenticated"}, c.groups...) {
+			args = append(args, "--as-group", g)
+		}
+	}
+	return c.runAs(stdin, args)
+}
+
+// runAs calls it with these words and no others.
+func (c *caller) runAs(stdin string, args []string) outcome {
+	c.t.Helper()
 	var out, errOut bytes.Buffer
 	s := &shell{
 		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(stdin), Out: &out, ErrOut: &errOut},
@@ -91,13 +104,6 @@ func (c *caller) run(stdin string, args ...string) outcome {
 		random:    random(9),
 		terminal:  func() bool { return c.terminal },
 		hidden:    func() ([]byte, error) { return []byte(stdin), nil },
-	}
-	args = append(args, "--kubeconfig", c.kubeconfig)
-	if c.as != "" {
-		args = append(args, "--as", c.as)
-		for _, g := range append([]string{"system:authenticated"}, c.groups...) {
-			args = append(args, "--as-group", g)
-		}
 	}
 	code := run(context.Background(), s, args)
 	return outcome{code: code, out: out.String(), errOut: errOut.String()}

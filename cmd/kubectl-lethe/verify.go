@@ -29,6 +29,17 @@ type verifyOptions struct {
 	selector string
 	policy   string
 	maxAge   time.Duration
+	output   *outputFlag
+}
+
+// storeVerdict is what verify finds of one store, for programs.
+type storeVerdict struct {
+	Compliant  bool         `json:"compliant"`
+	Reason     string       `json:"reason"`
+	Message    string       `json:"message,omitempty"`
+	Overdue    string       `json:"overdue"` // a number, or unknown
+	Oldest     int64        `json:"oldestOverdueSeconds,omitempty"`
+	MeasuredAt *metav1.Time `json:"measuredAt,omitempty"`
 }
 
 func newVerify(s *shell) *cobra.Command {
@@ -41,11 +52,15 @@ func newVerify(s *shell) *cobra.Command {
 The plan is compiled here, so that a change counts at once, whether the manager has seen it or not. That reads namespaces, tenants and
 policies; whoever may not read them is told so, and the store counts as failing.
 
-It ends with 0 only when there is at least one and all are compliant. Unknown is failing.`,
+It ends with exit code 0 only when there is at least one and all are compliant, and with 1 otherwise. Unknown is failing.`,
 		Example: `  kubectl lethe verify -A
   kubectl lethe verify --policy published-promise`,
-		Args: cobra.ArbitraryArgs,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: s.completeManyStores,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.output.check(); err != nil {
+				return err
+			}
 			o.names = args
 			return s.verify(cmd.Context(), o)
 		},
@@ -54,6 +69,8 @@ It ends with 0 only when there is at least one and all are compliant. Unknown is
 	f.BoolVarP(&o.all, "all-namespaces", "A", false, "look at all namespaces")
 	f.StringVarP(&o.selector, "selector", "l", "", "look at stores with these labels only")
 	f.StringVar(&o.policy, "policy", "", "look at the stores that a DataRetentionPolicy selects, in all namespaces")
+	o.output = addOutput(cmd, "json, yaml or name (of those that are failing); left out, a table", forPrograms...)
+	_ = cmd.RegisterFlagCompletionFunc("policy", s.completePolicies) // it was just added
 	f.DurationVar(&o.maxAge, "max-age", o.maxAge, "a measurement older than this counts as none")
 	return cmd
 }
@@ -86,15 +103,24 @@ func (s *shell) verify(ctx context.Context, o *verifyOptions) error {
 		s.note("%s: nothing is measured, so no promise is known to hold", strings.TrimSpace("no DataStore was found "+hint))
 		return errFailing
 	}
+	return s.printVerdicts(o, stores)
+}
+
+func (s *shell) printVerdicts(o *verifyOptions, stores []v1alpha1.DataStore) error {
 	now, failing := s.now(), 0
-	w := newTable(s.output(), "NAMESPACE", "NAME", "VERDICT", "OVERDUE", "OLDEST", "MEASURED", "REASON", "MESSAGE")
+	var verdicts, failed []shown
+	var rows [][]any
 	for i := range stores {
 		st := &stores[i]
 		ok, reason, message := verdict(st, now, o.maxAge)
+		v := view("StoreVerdict", storeVerdict{Compliant: ok, Reason: reason, Message: message, Overdue: overdue(st, ok), Oldest: st.Status.OldestOverdueSeconds,
+			MeasuredAt: st.Status.MeasuredAt}, resources.KindDataStore, st.Namespace, st.Name)
+		verdicts = append(verdicts, v)
 		word := "compliant"
 		if !ok {
 			word = "FAILING"
 			failing++
+			failed = append(failed, v)
 		}
 		measured := "never"
 		if at := st.Status.MeasuredAt; at != nil {
@@ -104,16 +130,31 @@ func (s *shell) verify(ctx context.Context, o *verifyOptions) error {
 		if sec := st.Status.OldestOverdueSeconds; sec > 0 {
 			oldest = age(time.Duration(sec) * time.Second)
 		}
-		w.row(st.Namespace, st.Name, word, overdue(st, ok), oldest, measured, reason, message)
+		rows = append(rows, []any{st.Namespace, st.Name, word, overdue(st, ok), oldest, measured, reason, message})
 	}
-	if err := w.end(); err != nil {
+	if err := s.writeVerdicts(o.output, rows, verdicts, failed); err != nil {
 		return err
 	}
 	if failing > 0 {
-		s.note("%d of %d stores are failing", failing, len(stores))
+		s.note("%d of %d stores are failing; `kubectl lethe status` says of each what to do", failing, len(stores))
 		return errFailing
 	}
 	return nil
+}
+
+func (s *shell) writeVerdicts(o *outputFlag, rows [][]any, verdicts, failed []shown) error {
+	switch o.format {
+	case "":
+		w := newTable(s.output(), "NAMESPACE", "NAME", "VERDICT", "OVERDUE", "OLDEST", "MEASURED", "REASON", "MESSAGE")
+		for _, row := range rows {
+			w.row(row...)
+		}
+		return w.end()
+	case "name":
+		return s.printList(o, failed)
+	default:
+		return s.printList(o, verdicts)
+	}
 }
 
 // age in whole minutes, or in days where it is more than two.

@@ -150,7 +150,7 @@ func (d *demo) snapshot(ctx context.Context) error {
 		}
 	}
 	guess := d.Path("secrets", "guess")
-	if _, err := d.Lethe(ctx, "", "kek", "generate", guess); err != nil {
+	if _, err := d.Lethe(ctx, "", "keys", "generate-kek", guess); err != nil {
 		return err
 	}
 	wrong, err := os.ReadFile(guess)

@@ -26,7 +26,7 @@ const canaryText = "lethe kek canary"
 func LoadKEK(path string) (sealing.Key, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return sealing.Key{}, fmt.Errorf("read the key-encryption key: %w; give its file with --kek-file, on a volume that was filled (`kubectl lethe kek generate` makes one; keep a copy outside the cluster)", err)
+		return sealing.Key{}, fmt.Errorf("read the key-encryption key: %w; give its file with --kek-file, on a volume that was filled (`kubectl lethe keys generate-kek` makes one; keep a copy outside the cluster)", err)
 	}
 	defer clear(b)
 	key, err := sealing.ParseKEK(b)

@@ -63,7 +63,7 @@ func ParseKEK(text []byte) (Key, error) {
 	}
 	secret, err := enc.Strict().DecodeString(s)
 	if err != nil || len(secret) != keySize || strings.ContainsAny(s, "\r\n") {
-		return Key{}, fmt.Errorf("%w: a key-encryption key is 32 random bytes in base64, as `kubectl lethe kek generate` makes it", ErrBadKey)
+		return Key{}, fmt.Errorf("%w: a key-encryption key is 32 random bytes in base64, as `kubectl lethe keys generate-kek` makes it", ErrBadKey)
 	}
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte("lethe/kek-id/v1"))

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/near"
 	"github.com/lethe-dev/lethe/internal/plan"
 )
 
@@ -23,6 +24,8 @@ type PolicyObserved struct {
 	Policy *v1alpha1.DataRetentionPolicy
 	// Stores that it selects.
 	Stores []*v1alpha1.DataStore
+	// Others are those that it does not select: one of them may be meant where none is.
+	Others []*v1alpha1.DataStore
 	// Problems of its own rules.
 	Problems []plan.Problem
 }
@@ -74,7 +77,7 @@ func Policy(o PolicyObserved) (v1alpha1.DataRetentionPolicyStatus, []metav1.Cond
 	v := map[string]Verdict{}
 	switch {
 	case out.Matched == 0:
-		v[v1alpha1.ConditionCompliant] = unknown(ReasonNoStore, "spec.storeSelector selects no DataStore, so nothing keeps the promise: label a DataStore as the selector asks, or delete the policy")
+		v[v1alpha1.ConditionCompliant] = unknown(ReasonNoStore, "spec.storeSelector selects no DataStore, so nothing keeps the promise%s", nearMiss(o.Policy.Spec.StoreSelector, o.Others))
 	case len(late) > 0:
 		v[v1alpha1.ConditionCompliant] = no(ReasonOverdue, "%s", strings.Join(append([]string{
 			fmt.Sprintf("rows are past window and slack, and still there, in: %s", list(late))}, unshown...), "; "))
@@ -108,6 +111,51 @@ func nowhere(p *v1alpha1.DataRetentionPolicy, stores []*v1alpha1.DataStore) []st
 		}
 	}
 	return names
+}
+
+// nearMiss names the store that was most likely meant by a selector that selects none, and the label by which it is missed.
+func nearMiss(selector metav1.LabelSelector, stores []*v1alpha1.DataStore) string {
+	type miss struct {
+		rank        int
+		store, text string
+	}
+	var best *miss
+	consider := func(m miss) {
+		if best == nil || m.rank < best.rank || (m.rank == best.rank && (m.store < best.store || (m.store == best.store && m.text < best.text))) {
+			best = &m
+		}
+	}
+	for _, s := range stores {
+		name := s.Namespace + "/" + s.Name
+		for key, value := range selector.MatchLabels {
+			for k, v := range s.Labels {
+				said := fmt.Sprintf("; %s has the label %s=%s, and %s=%s is asked for", name, k, v, key, value)
+				switch {
+				case k == key && v == value:
+					continue // another label is what is missed
+				case k == key && (strings.EqualFold(v, value) || near.Nearest(value, []string{v}) != ""), v == value && (strings.EqualFold(k, key) || near.Nearest(key, []string{k}) != ""):
+					consider(miss{0, name, said})
+				case k == key:
+					consider(miss{1, name, said})
+				}
+			}
+		}
+		for _, e := range selector.MatchExpressions {
+			for k, v := range s.Labels {
+				if k != e.Key && (strings.EqualFold(k, e.Key) || near.Nearest(e.Key, []string{k}) != "") {
+					consider(miss{0, name, fmt.Sprintf("; %s has the label %s=%s, and the key %s is asked for", name, k, v, e.Key)})
+				}
+			}
+		}
+	}
+	switch {
+	case best != nil:
+		return best.text + ": correct the one or the other"
+	case len(stores) == 0:
+		return ": there is none, make one or delete the policy"
+	default:
+		return ": give the labels that it asks for to the stores that the promise is about ('kubectl get datastores -A --show-labels')"
+	}
 }
 
 // worse orders stores: what is overdue longest, then most, then what is not shown to be kept, then by name.

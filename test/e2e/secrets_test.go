@@ -253,7 +253,7 @@ func snapshots(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	guess := w.Path("secrets", "guess")
-	if _, err := w.Lethe(t.Context(), "", "kek", "generate", guess); err != nil {
+	if _, err := w.Lethe(t.Context(), "", "keys", "generate-kek", guess); err != nil {
 		t.Fatal(err)
 	}
 	wrong, err := os.ReadFile(guess)

@@ -132,7 +132,7 @@ topologySpreadConstraints:
 {{- end -}}
 {{- if eq .Values.kek.source "Volume" -}}
 {{- if not .Values.kek.volume -}}
-{{- fail "kek.volume is required when kek.source is Volume: name the volume that holds the key-encryption key, for example --set kek.volume.persistentVolumeClaim.claimName=lethe-kek. 'kubectl lethe kek generate' makes a key; docs/install.md shows the way." -}}
+{{- fail "kek.volume is required when kek.source is Volume: name the volume that holds the key-encryption key, for example --set kek.volume.persistentVolumeClaim.claimName=lethe-kek. 'kubectl lethe keys generate-kek' makes a key; docs/install.md shows the way." -}}
 {{- end -}}
 {{- if or .Values.kek.secretName .Values.kek.acceptEvaluationGrade -}}
 {{- fail "kek.secretName and kek.acceptEvaluationGrade belong to kek.source=EvaluationSecret; kek.source is Volume." -}}

@@ -54,7 +54,7 @@ func (s *Stage) InstallOnHost(ctx context.Context, managerArgs ...string) (*Host
 		return nil, fmt.Errorf("make a folder for the key-encryption key: %w", err)
 	}
 	if _, err := os.Stat(s.KEKFile()); err != nil {
-		if _, err := s.Lethe(ctx, "", "kek", "generate", s.KEKFile()); err != nil {
+		if _, err := s.Lethe(ctx, "", "keys", "generate-kek", s.KEKFile()); err != nil {
 			return nil, err
 		}
 	}

@@ -47,7 +47,7 @@ func (s *Stage) PrepareKEK(ctx context.Context) error {
 		return fmt.Errorf("make a folder for the key-encryption key: %w", err)
 	}
 	if _, err := os.Stat(s.KEKFile()); errors.Is(err, fs.ErrNotExist) {
-		if _, err := s.Lethe(ctx, "", "kek", "generate", s.KEKFile()); err != nil {
+		if _, err := s.Lethe(ctx, "", "keys", "generate-kek", s.KEKFile()); err != nil {
 			return err
 		}
 	}

@@ -48,16 +48,18 @@ type keyFile struct {
 	Public string `json:"public"`
 }
 
-func newKey(s *shell) *cobra.Command {
+func newKeysPublic(s *shell) *cobra.Command {
 	return &cobra.Command{
-		Use:   "key [TENANT]",
+		Use:   "public [TENANT]",
 		Short: "Print a tenant's public key, to seal without a cluster",
 		Long: `Print the public key that credentials of a tenant are sealed to, as a file that can be committed and given to
-"kubectl lethe seal --key-file". Without a name it is the key of the tenant that the present namespace belongs to.
+"kubectl lethe seal --key-file". Without a name it is the key of the tenant that the present namespace belongs to: a
+tenant's own people may not read the Tenant, and get the key there.
 Compare the fingerprint, which goes to standard error, over another way before trusting a file that somebody sent.`,
-		Example: `  kubectl lethe key acme > tenant-key.yaml
-  kubectl lethe key -n acme-bots > tenant-key.yaml`,
-		Args: cobra.MaximumNArgs(1),
+		Example: `  kubectl lethe keys public acme > tenant-key.yaml
+  kubectl lethe keys public -n acme-bots > tenant-key.yaml`,
+		Args:              atMostOne("the name of a Tenant"),
+		ValidArgsFunction: s.completeTenants,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := s.client()
 			if err != nil {
@@ -110,7 +112,7 @@ func parseKeyFile(b []byte) (tenantKey, error) {
 	}
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&f); err != nil || f.Format != keyFileFormat {
-		return tenantKey{}, fmt.Errorf("not a key file (format: %s); make one with `kubectl lethe key`", keyFileFormat)
+		return tenantKey{}, fmt.Errorf("not a key file (format: %s); make one with `kubectl lethe keys public`", keyFileFormat)
 	}
 	return newTenantKey(f.Tenant, v1alpha1.SealingKey{KID: f.KID, Suite: f.Suite, Public: f.Public, Realm: f.Realm})
 }
@@ -136,7 +138,11 @@ func (s *shell) keyOfTenant(ctx context.Context, c client.Client, name string) (
 		return tenantKey{}, errors.New("that cannot be the name of a Tenant")
 	}
 	var tenant v1alpha1.Tenant
-	if err := c.Get(ctx, client.ObjectKey{Name: name}, &tenant); err != nil {
+	err := c.Get(ctx, client.ObjectKey{Name: name}, &tenant)
+	if apierrors.IsForbidden(err) {
+		return tenantKey{}, fmt.Errorf("you may not read Tenant %s; in one of its namespaces its people read the same key: `kubectl lethe keys public -n NAMESPACE`: %w", name, err)
+	}
+	if err != nil {
 		return tenantKey{}, readError("Tenant "+name, err)
 	}
 	return s.firstKey(&tenant)
@@ -201,7 +207,7 @@ func (s *shell) firstKey(tenant *v1alpha1.Tenant) (tenantKey, error) {
 // readError says what the caller's rights lack and what to do without them.
 func readError(what string, err error) error {
 	if apierrors.IsForbidden(err) {
-		return fmt.Errorf("you may not read %s; ask whoever may for a key file (`kubectl lethe key`) and use --key-file: %w", what, err)
+		return fmt.Errorf("you may not read %s; ask whoever may for a key file (`kubectl lethe keys public`) and use --key-file: %w", what, err)
 	}
 	return fmt.Errorf("read %s: %w", what, err)
 }

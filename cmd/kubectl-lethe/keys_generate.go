@@ -13,14 +13,14 @@ import (
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-func newKEK(s *shell) *cobra.Command {
-	return group("kek", "Make a key-encryption key", &cobra.Command{
-		Use:   "generate FILE",
+func newKeysGenerateKEK(s *shell) *cobra.Command {
+	return &cobra.Command{
+		Use:   "generate-kek FILE",
 		Short: "Make a key-encryption key in a new file",
 		Long: `Write 32 random bytes in base64 to a new file that only its owner can read. The keyserver takes it with --kek-file.
 Every key of Lethe is wrapped with it: keep a copy outside the cluster, apart from backups of the cluster. Without it
 nothing that was sealed opens again, and whoever has it and a copy of etcd opens everything.`,
-		Example: "  kubectl lethe kek generate kek.b64",
+		Example: "  kubectl lethe keys generate-kek kek.b64",
 		Args:    oneArgument("the file to write"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			kid, err := generateKEK(s.random, args[0])
@@ -30,7 +30,7 @@ nothing that was sealed opens again, and whoever has it and a copy of etcd opens
 			s.note("Wrote key-encryption key %s to %s. Keep a copy outside the cluster.", kid, args[0])
 			return nil
 		},
-	})
+	}
 }
 
 // generateKEK never writes over a file: it may be the only copy of a key that is in use.

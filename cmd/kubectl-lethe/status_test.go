@@ -285,10 +285,10 @@ func TestLogs(t *testing.T) {
 	ran := func(name, container string, labels map[string]string, restarted bool) *corev1.Pod {
 		t.Helper()
 		account := strings.TrimSuffix(name, "-0")
-		if labels != nil {
+		if container == resources.ContainerSweeper {
 			account = resources.SweeperName("chat")
 		}
-		if err := testEnv.As(t, "system:serviceaccount:"+env.SystemNamespace+":"+resources.ServiceAccountManager, "system:masters").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: account}}); err != nil {
+		if err := testEnv.As(t, "system:serviceaccount:"+env.SystemNamespace+":"+resources.ServiceAccountManager, "system:masters").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: account}, AutomountServiceAccountToken: new(bool)}); err != nil {
 			t.Fatal(err)
 		}
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Labels: labels}, Spec: corev1.PodSpec{NodeName: kubelet.node, ServiceAccountName: account, AutomountServiceAccountToken: new(bool),
@@ -317,9 +317,9 @@ func TestLogs(t *testing.T) {
 		}
 		return pod
 	}
-	ran(resources.BotPodName("answers"), "bot", nil, false)
-	ran(resources.BotPodName("crashes"), "bot", nil, true)
-	ran(resources.BotPodName("fresh"), "bot", nil, false)
+	ran(resources.BotPodName("answers"), "bot", resources.BotLabels("answers"), false)
+	ran(resources.BotPodName("crashes"), "bot", resources.BotLabels("crashes"), true)
+	ran(resources.BotPodName("fresh"), "bot", resources.BotLabels("fresh"), false)
 	c := newCaller(t)
 	for _, tc := range []struct{ args, want string }{
 		{"answers", "answers-bot-0 bot"}, {"answers -f", "answers-bot-0 bot follow=true"}, {"crashes --previous", "crashes-bot-0 bot previous=true"},

@@ -151,10 +151,8 @@ func nearMiss(selector metav1.LabelSelector, stores []*v1alpha1.DataStore) strin
 	switch {
 	case best != nil:
 		return best.text + ": correct the one or the other"
-	case len(stores) == 0:
-		return ": there is none, make one or delete the policy"
 	default:
-		return ": give the labels that it asks for to the stores that the promise is about ('kubectl get datastores -A --show-labels')"
+		return ": label a DataStore as the selector asks ('kubectl get datastores -A --show-labels'), or delete the policy"
 	}
 }
 

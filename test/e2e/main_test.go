@@ -195,6 +195,7 @@ func TestEndToEnd(t *testing.T) {
 		{"what is changed by hand is put right", drift},
 		{"a namespace that is taken off a tenant keeps nothing of ours", takenOff},
 		{"a volume outlives its workload, and a foreign one is not mounted", volumes},
+		{"other people's clusters change pods, answer DNS elsewhere and keep images private", otherClusters},
 		{"gone is gone within a minute after a manager leads", goneIsGone},
 		{"a sweep stops within 30 seconds when the policy is put back to Audit", putBack},
 		{"a thousand secrets leave no trace", thousandCanaries},

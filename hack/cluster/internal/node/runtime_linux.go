@@ -73,6 +73,9 @@ state = %q
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = %q
     conf_dir = %q
+  # What a registry is reached by: a folder for each, named by its address, read at each pull.
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = %q
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = %q
     default_runtime_name = "runc"
@@ -80,7 +83,7 @@ state = %q
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
-`, r.Root(), r.State(), r.Socket(), filepath.Join(r.Dir, "opt"), r.PauseImage, restrict, plugins, r.cniDir(), snapshotter)
+`, r.Root(), r.State(), r.Socket(), filepath.Join(r.Dir, "opt"), r.PauseImage, restrict, plugins, r.cniDir(), filepath.Join(r.Dir, "certs.d"), snapshotter)
 	if err := cache.WriteFile(r.Config(), []byte(config), 0o644); err != nil {
 		return err
 	}

@@ -187,6 +187,7 @@ func TestEndToEnd(t *testing.T) {
 		{"a value sealed for another tenant is refused, and repeated nowhere", wrongPlace},
 		{"one tenant takes all that the kernel counts, and others still get theirs", takesAll},
 		{"states tell why, within 15 seconds", statesTellWhy},
+		{"an image of anybody's finds what it needs", anyImage},
 		{"a tenant's people cannot climb", tenantUser},
 		{"the manager's identity cannot climb", managerIdentity},
 		{"who has Kubernetes' own role edit reaches and reads nothing", editorReachesNothing},

@@ -89,6 +89,8 @@ verify: ## Regenerate everything, and fail on any difference or untracked file
 
 .PHONY: demo
 demo: ## The whole thing on this machine: a cluster, two tenants, a bot, a database that forgets (as root)
+	@echo "A cluster of one node on this machine, Lethe by its chart, a bot that answers, a database that forgets; make demo-down removes all of it."
+	@echo "The first run builds Kubernetes and all programs from source: up to 20 minutes on two processors. Later runs take about 3."
 	@go run ./hack/demo up
 
 .PHONY: demo-down

@@ -184,15 +184,15 @@ func TestWindowsThatTheAPIServerRefuses(t *testing.T) {
 		"a timestamp without a zone": {give: ds(sealed, "", "messages", "Timestamp", ""), says: []string{"timeZone must be set"}},
 		"a plaintext password":       {give: ds("hunter2-plain", "", "messages", "Timestamptz", ""), says: []string{"spec.postgres", "kubectl lethe seal"}, not: "hunter2"},
 		"Shared without a column":    {give: ds(sealed, "tenancy: Shared, tenantIDType: AccountID,", "messages", "Timestamptz", ""), says: []string{"tenantColumn is required in a Shared store"}},
-		"Dedicated with a column":    {give: ds(sealed, "", "messages", "Timestamptz", ", tenantColumn: account_id"), says: []string{"refused in a Dedicated one"}},
+		"Dedicated with a column":    {give: ds(sealed, "", "messages", "Timestamptz", ", tenantColumn: account_id"), says: []string{"tenantColumn is refused in a Dedicated store"}},
 		"Shared without an id type":  {give: ds(sealed, "tenancy: Shared,", "messages", "Timestamptz", ", tenantColumn: account_id"), says: []string{"tenantIDType is required"}},
 		"two rules for one class": {give: `{apiVersion: lethe.dev/v1alpha1, kind: DataRetentionPolicy, metadata: {name: bad}, spec: {storeSelector: {matchLabels: {a: b}},
-  rules: [{name: r, dataClass: Conversations, retainFor: {days: 1}}, {name: s, dataClass: Conversations, retainFor: {days: 2}}]}}`, says: []string{"names a dataClass twice"}},
+  rules: [{name: r, dataClass: Conversations, retainFor: {days: 1}}, {name: s, dataClass: Conversations, retainFor: {days: 2}}]}}`, says: []string{"names the dataClass of another rule"}},
 		"identifiers approved":                  {give: shared("[a-1, a-2]")},
 		"an identifier that is approved twice":  {give: shared("[a-1, a-1]"), says: []string{"externalIDs[1]", "Duplicate value"}},
 		"an identifier of nothing":              {give: shared(`[""]`), says: []string{"externalIDs[0]"}},
 		"more identifiers than a Tenant has":    {give: shared("[b" + many + "]"), says: []string{"externalIDs", "32"}},
-		"identifiers in a Dedicated's approval": {give: ds(sealed, fmt.Sprintf(approved, "Dedicated", "", "[a-1]"), "messages", "Timestamptz", ""), says: []string{"externalIDs are refused unless tenancy is Shared"}},
+		"identifiers in a Dedicated's approval": {give: ds(sealed, fmt.Sprintf(approved, "Dedicated", "", "[a-1]"), "messages", "Timestamptz", ""), says: []string{"externalIDs, which are refused unless tenancy is Shared"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

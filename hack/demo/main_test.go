@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -71,6 +73,23 @@ func TestTablesAndNumbersReadWell(t *testing.T) {
 	}
 	if days(0) != "-" || days(86400*3/2) != "1.5 days" {
 		t.Error(days(0), days(86400*3/2))
+	}
+}
+
+// TestTheFirstWordsComeBeforeAnyBuild: who starts the demo reads at once what it does and how long the first build may take.
+func TestTheFirstWordsComeBeforeAnyBuild(t *testing.T) {
+	root, err := stage.RepositoryRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, recipe, ok := strings.Cut(string(makefile), "\ndemo: ")
+	before, _, built := strings.Cut(recipe, "go run ./hack/demo up")
+	if !ok || !built || !strings.Contains(before, "make demo-down removes all of it") || !strings.Contains(before, "minutes on two processors") {
+		t.Errorf("before anything is built make demo says: %s", before)
 	}
 }
 

@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"maps"
 	"path"
 	"strings"
 	"time"
@@ -58,9 +59,7 @@ func BotPodTemplate(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 	if asked := RestartedAt(bot); asked != "" {
 		template.Annotations[v1alpha1.AnnotationRestartedAt] = asked
 	}
-	for key, value := range s.allowedAnnotations(bot) {
-		template.Annotations[key] = value
-	}
+	maps.Copy(template.Annotations, s.allowedAnnotations(bot))
 	if bot.Spec.Storage != nil {
 		template.Spec.Volumes = append(template.Spec.Volumes, dataVolume(bot))
 	}

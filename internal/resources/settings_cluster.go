@@ -97,7 +97,7 @@ func (s *Settings) allowedAnnotations(bot *v1alpha1.BotDeployment) map[string]st
 }
 
 // notDNS are ports that API servers, kubelets, etcd and metadata services answer on: opening one of them for DNS opens those.
-var notDNS = []int{80, 443, 2379, 2380, 6443, 10250, 10255}
+var notDNS = []int32{80, 443, 2379, 2380, 6443, 10250, 10255}
 
 func (s *Settings) setDNSPorts(text string) error {
 	s.DNSPorts = nil
@@ -105,14 +105,15 @@ func (s *Settings) setDNSPorts(text string) error {
 		if entry = strings.TrimSpace(entry); entry == "" {
 			continue
 		}
-		port, err := strconv.Atoi(entry)
+		number, err := strconv.ParseUint(entry, 10, 16)
+		port := int32(number)
 		switch {
-		case err != nil || port < 1 || port > 65535:
+		case err != nil || port < 1:
 			return fmt.Errorf("%q is no port", entry)
 		case slices.Contains(notDNS, port):
 			return fmt.Errorf("port %d is not DNS', but one of API servers, kubelets or metadata services", port)
-		case !slices.Contains(s.DNSPorts, int32(port)):
-			s.DNSPorts = append(s.DNSPorts, int32(port))
+		case !slices.Contains(s.DNSPorts, port):
+			s.DNSPorts = append(s.DNSPorts, port)
 		}
 	}
 	slices.Sort(s.DNSPorts)

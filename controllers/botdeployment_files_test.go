@@ -106,7 +106,6 @@ func TestRestartedAt(t *testing.T) {
 	}
 	before := set.Generation
 	patch := []byte(`{"apiVersion":"lethe.dev/v1alpha1","kind":"BotDeployment","metadata":{"name":"b","namespace":"again-a"},"spec":{"restartedAt":"2026-11-26T09:30:00+01:00"}}`)
-	//nolint:staticcheck // applied as a client does
 	if err := w.admin.Patch(context.Background(), bot, client.RawPatch("application/apply-patch+yaml", patch), client.FieldOwner("on-call")); err != nil {
 		t.Fatal(err)
 	}

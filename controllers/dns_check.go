@@ -90,10 +90,12 @@ func (d *DNSCheck) Start(ctx context.Context) error {
 		if !d.look(ctx) {
 			wait = d.Again
 		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return nil
-		case <-time.After(wait):
+		case <-timer.C:
 		}
 	}
 }

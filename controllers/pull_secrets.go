@@ -30,10 +30,10 @@ func pullSecretsSentence(ctx context.Context, keys Keys, s resources.Settings, k
 	var wrong []string
 	if err == nil {
 		for _, name := range answer.Missing {
-			wrong = append(wrong, fmt.Sprintf("Secret %s, which %s names, does not exist in namespace %s", name, whoNames(name, s, tenant, bot), object.GetNamespace()))
+			wrong = append(wrong, fmt.Sprintf("Secret %s, which %s names, does not exist in namespace %s", name, whoNames(name, tenant, bot), object.GetNamespace()))
 		}
 		for _, name := range answer.Unusable {
-			wrong = append(wrong, fmt.Sprintf("Secret %s, which %s names, is not of the type kubernetes.io/dockerconfigjson", name, whoNames(name, s, tenant, bot)))
+			wrong = append(wrong, fmt.Sprintf("Secret %s, which %s names, is not of the type kubernetes.io/dockerconfigjson", name, whoNames(name, tenant, bot)))
 		}
 	}
 	if len(wrong) > 0 {
@@ -43,7 +43,7 @@ func pullSecretsSentence(ctx context.Context, keys Keys, s resources.Settings, k
 }
 
 // whoNames is the field that a pull secret's name comes from.
-func whoNames(name string, s resources.Settings, tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment) string {
+func whoNames(name string, tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment) string {
 	in := func(secrets []v1alpha1.ImagePullSecret) bool {
 		for _, secret := range secrets {
 			if secret.Name == name {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -40,12 +41,7 @@ func given(f *genericclioptions.FileNameFlags) bool {
 
 // fromStdin says whether standard input is one of the files.
 func fromStdin(f *genericclioptions.FileNameFlags) bool {
-	for _, name := range *f.Filenames {
-		if name == "-" {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(*f.Filenames, "-")
 }
 
 // readObjects reads Lethe's objects out of what -f and -k name. Others are left alone. An error names a file only where it was found in a folder: what was

@@ -44,7 +44,7 @@ func newKubelet(t *testing.T) *kubelet {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "logs-"}}
 	create(t, node)
 	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: host}}
-	node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(number) //nolint:gosec // G115: a port
+	node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(number)
 	writeStatus(t, node)
 	return &kubelet{node: node.Name}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -145,12 +146,7 @@ func (r *objectReport) collect(tenant string, conditions []metav1.Condition) {
 }
 
 func looked(reason string) bool {
-	for _, r := range worthALook {
-		if r == reason {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(worthALook, reason)
 }
 
 func (r *objectReport) add(tenant, condition, reason, message string) {

@@ -46,7 +46,7 @@ func run(args []string) error {
 		}
 		kind(&out, &crd)
 	}
-	if err := os.WriteFile(args[1], []byte(out.String()), 0o644); err != nil { //nolint:gosec // G306: a page of the documentation
+	if err := os.WriteFile(args[1], []byte(out.String()), 0o644); err != nil {
 		return fmt.Errorf("write the reference: %w", err)
 	}
 	return nil

@@ -17,7 +17,7 @@ import (
 
 // Random is the spec of a bot, another one for each seed. Each field is set in some of them.
 func Random(seed uint64) v1alpha1.BotDeploymentSpec {
-	r := maker{rand.New(rand.NewPCG(seed, 7))} //nolint:gosec // G404: the same bots each time
+	r := maker{rand.New(rand.NewPCG(seed, 7))}
 	spec := v1alpha1.BotDeploymentSpec{
 		Image:           pick(r, "bot", "bot:latest", "r.example:5000/a/bot_c:v1", "bot@sha256:"+strings.Repeat("0", 64)),
 		ImagePullPolicy: pick(r, "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever),

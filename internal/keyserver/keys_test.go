@@ -281,7 +281,7 @@ func TestLoadKEK(t *testing.T) {
 	}
 	for name, path := range map[string]string{"missing": filepath.Join(dir, "none"), "empty": file("empty", ""), "short": file("short", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg==")} {
 		_, err := LoadKEK(path)
-		if err == nil || !strings.Contains(err.Error(), "kek generate") {
+		if err == nil || !strings.Contains(err.Error(), "keys generate-kek") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err != nil && strings.Contains(err.Error(), "AAECAwQF") {

@@ -57,7 +57,7 @@ func TestOneFileReadsWhatAServerSays(t *testing.T) {
 			}
 		}
 	}
-	if found != 4 {
-		t.Errorf("%d places read a server's error, want the two of code and the two that compare", found)
+	if found != 3 {
+		t.Errorf("%d places read a server's error, want the two of code and the one that compares", found)
 	}
 }

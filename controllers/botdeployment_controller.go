@@ -77,6 +77,8 @@ type botScope struct {
 	secret string
 	// begun is when this generation was first worked on.
 	begun time.Time
+	// anew: what kept the bot until now was not its pod, and is mended. Its time begins now.
+	anew bool
 	// rolling says that the bot is on its way because of Lethe.
 	rolling bool
 	// quiet says that the pass was cut short by something that passes by itself, gone that the bot was let go.

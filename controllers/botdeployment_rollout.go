@@ -308,7 +308,8 @@ func fleetOf(ctx context.Context, c client.Reader, granted map[types.NamespacedN
 			continue
 		}
 		name := types.NamespacedName{Namespace: set.Namespace, Name: owner.Name}
-		one := rollout.Bot{Rolling: set.Annotations[v1alpha1.AnnotationRolling] != "" || granted[name]}
+		// One that is ready again is on its way no more, also where what stands before its workload keeps the mark from being taken off.
+		one := rollout.Bot{Rolling: set.Annotations[v1alpha1.AnnotationRolling] != "" && !status.IsSetDone(set) || granted[name]}
 		if one.Rolling && !granted[name] {
 			bot := &v1alpha1.BotDeployment{}
 			if err := c.Get(ctx, name, bot, client.UnsafeDisableDeepCopy); client.IgnoreNotFound(err) != nil {
@@ -324,6 +325,5 @@ func fleetOf(ctx context.Context, c client.Reader, granted map[types.NamespacedN
 // isFailing says whether a status tells more of a bot than that it is on its way.
 func isFailing(conditions []metav1.Condition) bool {
 	workload := meta.FindStatusCondition(conditions, v1alpha1.ConditionWorkloadReady)
-	return workload != nil && workload.Status == metav1.ConditionFalse &&
-		(status.IsFailing(workload.Reason) || meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled))
+	return meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled) || workload != nil && workload.Status == metav1.ConditionFalse && status.IsFailing(workload.Reason)
 }

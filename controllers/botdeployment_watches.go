@@ -135,7 +135,7 @@ func botOfClaim(_ context.Context, claim client.Object) []reconcile.Request {
 // decisionsChange lets a Tenant through when something has changed that a bot depends on.
 func decisionsChange() predicate.Predicate {
 	return onUpdate(func(old, now *v1alpha1.Tenant) bool {
-		return old.Spec.State != now.Spec.State || old.DeletionTimestamp.IsZero() != now.DeletionTimestamp.IsZero() ||
+		return old.Spec.State != now.Spec.State || !equality.Semantic.DeepEqual(old.Spec.Quota, now.Spec.Quota) || old.DeletionTimestamp.IsZero() != now.DeletionTimestamp.IsZero() ||
 			isInUse(old) != isInUse(now) || !equality.Semantic.DeepEqual(old.Spec.Placement, now.Spec.Placement) ||
 			(errForeign(old) == nil) != (errForeign(now) == nil) ||
 			!equality.Semantic.DeepEqual(old.Spec.EgressCeiling, now.Spec.EgressCeiling) || (len(old.Spec.Egress) == 0) != (len(now.Spec.Egress) == 0) ||

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -113,10 +114,16 @@ func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScop
 		}
 	}
 	if status.IsPull(w.Reason) {
+		if r.helper(s, false) != r.Settings.Helper() && waitsForHelper(o.Pod) {
+			// What the pod was made with cannot be had any more, or never could: it gets what there is now.
+			if _, _, err := r.ensureSet(ctx, s, true); err != nil {
+				return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+			}
+		}
 		r.explainPull(ctx, s, &w)
 	}
 	left := time.Duration(s.bot.Spec.Rollout.ProgressDeadlineSeconds)*time.Second - s.now.Sub(s.unreadySince(o))
-	w.Overdue = left <= 0 || wasOverdue(s.bot)
+	w.Overdue = left <= 0 || wasOverdue(s.bot) && !s.anew
 	s.observed.Workload = &w
 	if w.Overdue {
 		return r.lookAfter(stalledLookEvery), nil
@@ -194,7 +201,14 @@ func (s *botScope) unreadySince(o status.PodObserved) time.Time {
 	}
 	before := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionWorkloadReady)
 	switch {
+	case s.anew:
+		return s.now
+	case made.IsZero() && before != nil && before.Reason == status.ReasonSuspended:
+		return s.begun // it was not to run until now
 	case before != nil && before.Status == metav1.ConditionFalse && before.ObservedGeneration == s.bot.Generation:
+		if made.IsZero() {
+			made = s.begun // there is no pod yet: what was before it was first worked on is no waiting
+		}
 		if since := before.LastTransitionTime.Time; since.After(made) {
 			return since
 		}
@@ -206,6 +220,13 @@ func (s *botScope) unreadySince(o status.PodObserved) time.Time {
 	}
 }
 
+// waitsForHelper says whether it is Lethe's own image that a pod's start waits for.
+func waitsForHelper(pod *corev1.Pod) bool {
+	return pod != nil && slices.ContainsFunc(pod.Status.InitContainerStatuses, func(c corev1.ContainerStatus) bool {
+		return c.Name == resources.ContainerUnseal && c.State.Waiting != nil
+	})
+}
+
 // explainMismatch says why the keyserver gives a pod nothing: something in the cluster has changed it. The keyserver decides
 // by the same comparison; this one finds the words. Where there is nothing to be seen and the pod is of an earlier Lethe, of which
 // the keyserver may have no record, it is made anew: it gets nothing as it is.
@@ -215,6 +236,11 @@ func (r *BotDeploymentReconciler) explainMismatch(ctx context.Context, s *botSco
 		return err
 	}
 	helper := r.helper(s, false)
+	if s.running != nil && filesDiffer(resources.BotStatefulSet(r.Settings.With(helper), whole, s.tenant, s.secret), s.running) {
+		r.files.forget(client.ObjectKeyFromObject(s.bot)) // the next look renders what is in them now
+		w.Reason, w.Trouble, w.Message = status.ReasonProgressing, false, "A ConfigMap that the bot's files come from has changed: the pod is made anew."
+		return nil
+	}
 	if err := podspec.Match(resources.BotPodTemplate(r.Settings.With(helper), whole, s.tenant, s.secret), pod, r.Settings.PodAnnotations); err != nil {
 		w.Reason, w.Trouble = protocol.ReasonPodMismatch, true
 		w.Message = fmt.Sprintf("Something in this cluster changed the pod: %s from what Lethe made. The keyserver gives such a pod no credentials. "+

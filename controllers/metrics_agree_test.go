@@ -61,7 +61,7 @@ func TestAnApprovalIsPendingWhereTheConditionSaysSo(t *testing.T) {
 		"in Audit, beside a policy that enforces and selects nothing": {audit: []v1alpha1.RetentionRule{conversations}, approval: "False AwaitingApproval",
 			change: func(b *storeBench, _ *v1alpha1.DataStore) {
 				p := &unstructured.Unstructured{}
-				b.must(yaml.Unmarshal([]byte(`{apiVersion: lethe.dev/v1alpha1, kind: DataRetentionPolicy, spec: {storeSelector: {}, mode: Enforce,
+				b.must(yaml.Unmarshal([]byte(`{apiVersion: lethe.dev/v1alpha1, kind: DataRetentionPolicy, spec: {storeSelector: {matchLabels: {nobody: has-this}}, mode: Enforce,
   rules: [{name: conversations, dataClass: Conversations, retainFor: {days: 90}}]}}`), &p.Object))
 				p.SetName("nothing-" + b.namespace)
 				b.must(b.env.Client.Create(b.Context(), p))

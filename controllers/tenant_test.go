@@ -228,6 +228,28 @@ func TestNamespaceTakenOffTheList(t *testing.T) {
 	w.becomes(late, "Ready=True")
 }
 
+// TestNamespaceTakenOffTheListWhileABotEnds: the Tenant says already that it is in no use, and is still woken when the bot is really gone.
+func TestNamespaceTakenOffTheListWhileABotEnds(t *testing.T) {
+	w := newWorld(t)
+	tenant := makeTenant("ending", "ending-a", "ending-b")
+	w.create(tenant)
+	w.becomes(tenant, "Ready=True")
+	bot := makeBot("ending-b", "b")
+	w.create(bot)
+	w.becomes(bot, "Ready=True")
+	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Finalizers = append(b.Finalizers, "example.com/wait") })
+	edit(w, tenant, func(t *v1alpha1.Tenant) { t.Spec.Namespaces = t.Spec.Namespaces[:1] })
+	w.becomes(tenant, "Stalled=True/"+ReasonNamespaceInUse)
+	w.delete(bot)
+	w.becomes(tenant, "InUse=False")
+	w.calm()
+	edit(w, bot, func(b *v1alpha1.BotDeployment) {
+		b.Finalizers = slices.DeleteFunc(b.Finalizers, func(f string) bool { return f == "example.com/wait" })
+	})
+	w.gone(bot)
+	w.becomes(tenant, "Ready=True")
+}
+
 func TestTenantInUseCannotBeDeleted(t *testing.T) {
 	w := newWorld(t)
 	tenant := makeTenant("busy", "busy-a")

@@ -157,7 +157,8 @@ func (m tenantMapper) ofPolicy(ctx context.Context, object client.Object) []reco
 	return []reconcile.Request{request(namespace.Labels[v1alpha1.LabelTenant])}
 }
 
-// ofUse wakes a Tenant when what it says about being in use is no longer so: not for each of a thousand bots.
+// ofUse wakes a Tenant when what it says about being in use is no longer so: not for each of a thousand bots. One that has taken
+// the namespace off its list waits for each of them to go.
 func (m tenantMapper) ofUse(ctx context.Context, object client.Object) []reconcile.Request {
 	namespace := &corev1.Namespace{}
 	if err := m.cache.Get(ctx, client.ObjectKey{Name: object.GetNamespace()}, namespace, client.UnsafeDisableDeepCopy); err != nil {
@@ -170,7 +171,8 @@ func (m tenantMapper) ofUse(ctx context.Context, object client.Object) []reconci
 	}
 	used, err := holdsOurs(ctx, m.cache, object.GetNamespace())
 	said := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionInUse)
-	if err == nil && used == (said != nil && said.Reason == status.ReasonHoldsBots) && tenant.DeletionTimestamp.IsZero() {
+	listed := slices.ContainsFunc(tenant.Spec.Namespaces, func(n v1alpha1.TenantNamespace) bool { return n.Name == object.GetNamespace() })
+	if err == nil && listed && used == (said != nil && said.Reason == status.ReasonHoldsBots) && tenant.DeletionTimestamp.IsZero() {
 		return nil
 	}
 	return []reconcile.Request{request(name)}

@@ -122,7 +122,8 @@ func (r *objectReport) promise(conditions []metav1.Condition) {
 }
 
 // worthALook are reasons of conditions that are True.
-var worthALook = []string{status.ReasonPlaintextInSpec, status.ReasonPlaintext, status.ReasonPodSecurityOverruled, "EgressBeyondCeiling"}
+var worthALook = []string{status.ReasonPlaintextInSpec, status.ReasonPlaintext, status.ReasonPodSecurityOverruled, "EgressBeyondCeiling",
+	status.ReasonUpdateStopped, status.ReasonUpdateWaits}
 
 // collect gathers what the conditions say, each thing once.
 func (r *objectReport) collect(tenant string, conditions []metav1.Condition) {

@@ -104,8 +104,12 @@ func statesTellWhy(t *testing.T, w *world) {
 	for _, bot := range bots {
 		w.gone(t, bot, time.Minute)
 	}
-	if err := w.client.Delete(t.Context(), &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "e2e-lost"}}); err != nil {
-		t.Error(err)
+	// A volume that a bot took over is kept, and a Tenant that keeps one stays.
+	for _, kept := range []client.Object{&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: tenant.Name, Name: "lost"}},
+		&corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "e2e-lost"}}} {
+		if err := w.client.Delete(t.Context(), kept); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

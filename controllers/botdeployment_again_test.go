@@ -1,0 +1,103 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
+
+// TestAHelperThatCannotBePulled: a bot that waits for Lethe's own image gets the present one as soon as there is another, since what it was made with
+// may be what cannot be had.
+func TestAHelperThatCannotBePulled(t *testing.T) {
+	w, _ := withTenant(t, "helper-gone")
+	w.kcm.Unready = func(*appsv1.StatefulSet) bool { return true }
+	bot := makeBot("helper-gone-a", "b")
+	w.create(bot)
+	w.becomes(bot, "Reconciling=True/PodMissing")
+	w.failingPod(bot)
+	w.upgrade(image2)
+	w.eventually("the present helper", func() error {
+		if got := helperImage(w.setOf(bot)); got != image2 {
+			return fmt.Errorf("the helper is %s", got)
+		}
+		return nil
+	})
+	w.calm()
+}
+
+// TestAResumedTenantIsNotStalled: the time for which a bot was not to run is not time for which it did not come up.
+func TestAResumedTenantIsNotStalled(t *testing.T) {
+	w := newWorld(t)
+	w.stop()
+	fake := clocktesting.NewFakePassiveClock(time.Now())
+	w.clock = fake
+	w.start(&wire{})
+	tenant := makeTenant("resumed", "resumed-a")
+	w.create(tenant)
+	w.becomes(tenant, "Ready=True")
+	bot := makeBot("resumed-a", "b")
+	w.create(bot)
+	w.becomes(bot, "Ready=True")
+	edit(w, tenant, func(t *v1alpha1.Tenant) { t.Spec.State = v1alpha1.TenantSuspended })
+	w.becomes(bot, "Ready=True/TenantSuspended")
+	fake.SetTime(fake.Now().Add(time.Hour))
+	w.kcm.Unready = func(*appsv1.StatefulSet) bool { return true }
+	edit(w, tenant, func(t *v1alpha1.Tenant) { t.Spec.State = v1alpha1.TenantActive })
+	w.hasReplicas(bot, 1)
+	w.becomes(bot, "Reconciling=True/PodMissing")
+	w.calm()
+	if err := w.get(bot); err != nil {
+		t.Fatal(err)
+	}
+	if meta.IsStatusConditionTrue(bot.Status.Conditions, v1alpha1.ConditionStalled) {
+		t.Errorf("%+v", bot.Status.Conditions)
+	}
+}
+
+// TestAConfigMapThatChangesBeforeThePodIsMade: what a pod is refused for is Lethe's to put right, and nobody's webhook is blamed.
+func TestAConfigMapThatChangesBeforeThePodIsMade(t *testing.T) {
+	w, _ := withTenant(t, "file-moved")
+	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "file-moved-a", Name: "config", Annotations: map[string]string{v1alpha1.AnnotationFileFor: "b"}}, Data: map[string]string{"k": "first"}}
+	w.create(config)
+	bot := makeBot("file-moved-a", "b")
+	bot.Spec.Files = []v1alpha1.BotFile{{Path: "/etc/bot/config", ConfigMapKeyRef: &v1alpha1.ConfigMapKeyRef{Name: "config", Key: "k"}}}
+	w.create(bot)
+	w.becomes(bot, "Ready=True")
+	before := w.setOf(bot).Spec.Template.Annotations[v1alpha1.AnnotationFile+"0"]
+	edit(w, config, func(c *corev1.ConfigMap) { c.Data["k"] = "second" })
+	w.kcm.Unready = func(*appsv1.StatefulSet) bool { return true }
+	set := w.setOf(bot)
+	w.podOf(bot, set, "PodInitializing", func(p *corev1.Pod) {
+		p.Spec.NodeName = "node"
+		p.Status.InitContainerStatuses[0].State.Terminated.ExitCode = 1
+	})
+	set.Status.ReadyReplicas, set.Status.AvailableReplicas = 0, 0
+	if err := w.cluster.Status().Update(context.Background(), set); err != nil {
+		t.Fatal(err)
+	}
+	file := func() string { return w.setOf(bot).Spec.Template.Annotations[v1alpha1.AnnotationFile+"0"] }
+	w.eventually("the file as it is now", func() error {
+		if err := w.get(bot); err != nil {
+			return err
+		}
+		now := file()
+		if before != "" && now != before {
+			return nil // the pod of before is nobody's any more; there is no controller here that ends it
+		}
+		for _, c := range bot.Status.Conditions {
+			if c.Reason == "PodMismatch" {
+				t.Fatalf("somebody else is blamed: %s", c.Message)
+			}
+		}
+		return fmt.Errorf("file %q, before %q", now, before)
+	})
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/test/lease"
 )
 
 // A backlog is used up as it is used: once what was approved is gone, as many rows again stay, whatever time is left of it.
@@ -57,14 +58,21 @@ func TestABacklogIsTakenFirst(t *testing.T) {
 	}
 }
 
-// One table whose rows are all of one age goes in batches that nobody can foresee: each row is debited all the same.
-func TestABatchOfManyIsDebited(t *testing.T) {
+// oneAge is a table of which 5000 rows are of one age, and as many were approved to go: more than a batch is expected to take.
+func oneAge(t *testing.T) (*world, *lease.Server) {
+	t.Helper()
 	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
 		INSERT INTO log SELECT n, timestamptz '2001-01-01 00:00:00+00' FROM generate_series(1, 5000) n; INSERT INTO log SELECT n, now() FROM generate_series(5001, 10000) n`, dataset("log", 90))
 	w.plan.BrakePercent = 1
 	w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(-time.Minute), 24*time.Hour)
 	k := newKeyserver(t)
 	k.By(&w.plan)
+	return w, k
+}
+
+// One table whose rows are all of one age goes in batches that nobody can foresee: each row is debited all the same.
+func TestABatchOfManyIsDebited(t *testing.T) {
+	w, k := oneAge(t)
 	if r := w.run(Options{Leaser: client(t, k)}); r.Lines[0].Deleted != 5000 || k.Used("log") != 5000 {
 		t.Errorf("%d debited: %+v", k.Used("log"), r)
 	}
@@ -170,12 +178,7 @@ func TestABacklogThatEndsMeanwhile(t *testing.T) {
 // An answer that is lost right before COMMIT costs that batch one more turn, and nothing of the backlog: rows of one age go in a batch that is
 // larger than what was drawn for it.
 func TestALostAnswerBeforeCommitRepeatsTheBatch(t *testing.T) {
-	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
-		INSERT INTO log SELECT n, timestamptz '2001-01-01 00:00:00+00' FROM generate_series(1, 5000) n; INSERT INTO log SELECT n, now() FROM generate_series(5001, 10000) n`, dataset("log", 90))
-	w.plan.BrakePercent = 1
-	w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(-time.Minute), 24*time.Hour)
-	k := newKeyserver(t)
-	k.By(&w.plan)
+	w, k := oneAge(t)
 	var asked []int64
 	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
 		if len(req.Spend) == 0 {
@@ -197,12 +200,7 @@ func TestALostAnswerBeforeCommitRepeatsTheBatch(t *testing.T) {
 
 // A keyserver that says no more right before COMMIT is no fault of the store.
 func TestALeaseThatIsRefusedBeforeCommit(t *testing.T) {
-	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
-		INSERT INTO log SELECT n, timestamptz '2001-01-01 00:00:00+00' FROM generate_series(1, 5000) n; INSERT INTO log SELECT n, now() FROM generate_series(5001, 10000) n`, dataset("log", 90))
-	w.plan.BrakePercent = 1
-	w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(-time.Minute), 24*time.Hour)
-	k := newKeyserver(t)
-	k.By(&w.plan)
+	w, k := oneAge(t)
 	spends := 0
 	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
 		if len(req.Spend) > 0 {

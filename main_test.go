@@ -24,6 +24,7 @@ import (
 	"github.com/lethe-dev/lethe/test/attack"
 	"github.com/lethe-dev/lethe/test/env"
 	"github.com/lethe-dev/lethe/test/metricspage"
+	"github.com/lethe-dev/lethe/test/ports"
 )
 
 func TestParse(t *testing.T) {
@@ -151,12 +152,11 @@ func TestProcess(t *testing.T) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := ports.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	return address
 }
 
 func get(url string) (string, error) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +18,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/lethe-dev/lethe/test/ports"
 )
 
 // prometheus is a real one that scrapes the programs of a world twice a second and evaluates the rules as they are shipped, but for
@@ -111,12 +112,11 @@ func fetch(url string) ([]byte, error) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := ports.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	return address
 }
 
 func (p *prometheus) until(what string, condition func() error) {

@@ -9,15 +9,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/lethe-dev/lethe/test/ports"
 )
 
 // Tools are the programs of etcd.
@@ -127,12 +127,8 @@ func decode(out []byte) ([]corev1.Secret, error) {
 }
 
 func freeURL() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	url := "http://127.0.0.1:" + strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	return url, l.Close()
+	address, err := ports.Address()
+	return "http://" + address, err
 }
 
 func output(cmd *exec.Cmd) ([]byte, error) {

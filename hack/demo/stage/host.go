@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/test/ports"
 )
 
 // Host is the manager and the keyserver as processes of this machine, each with a token of its own ServiceAccount: what
@@ -95,7 +96,7 @@ func (s *Stage) startKeyserver(ctx context.Context) (pid int, metrics string, er
 	if err != nil {
 		return 0, "", err
 	}
-	ports, err := freePorts(3)
+	free, err := ports.Free("127.0.0.1", 3)
 	if err != nil {
 		return 0, "", err
 	}
@@ -103,20 +104,20 @@ func (s *Stage) startKeyserver(ctx context.Context) (pid int, metrics string, er
 	if b, err := os.ReadFile(s.Path("keyserver-url")); err == nil {
 		_, port, _ := net.SplitHostPort(string(b)[len("https://"):])
 		if n, err := strconv.Atoi(port); err == nil {
-			ports[0] = n
+			free[0] = n
 		}
 	}
-	url := "https://" + loopback(ports[0])
+	url := "https://" + loopback(free[0])
 	if err := os.WriteFile(s.Path("keyserver-url"), []byte(url), 0o600); err != nil {
 		return 0, "", fmt.Errorf("note the keyserver's address: %w", err)
 	}
 	err = s.startDetached(keyserverProcess, []string{"KUBECONFIG=" + kubeconfig}, s.Path("bin", keyserverProcess),
-		"--image", hostImage, "--keyserver-url", url, "--realm", s.Realm, "--kek-file", s.KEKFile(), "--listen", loopback(ports[0]),
-		"--metrics-bind-address", loopback(ports[1]), "--health-probe-bind-address", loopback(ports[2]))
+		"--image", hostImage, "--keyserver-url", url, "--realm", s.Realm, "--kek-file", s.KEKFile(), "--listen", loopback(free[0]),
+		"--metrics-bind-address", loopback(free[1]), "--health-probe-bind-address", loopback(free[2]))
 	if err != nil {
 		return 0, "", err
 	}
-	return s.awaitProcess(ctx, keyserverProcess, ports[1], ports[2])
+	return s.awaitProcess(ctx, keyserverProcess, free[1], free[2])
 }
 
 // StartManager starts the manager alone, beside a keyserver that runs.
@@ -137,17 +138,17 @@ func (s *Stage) StartManager(ctx context.Context, more ...string) (pid int, metr
 	if err := os.WriteFile(tokenFile, []byte(token), 0o600); err != nil {
 		return 0, "", fmt.Errorf("write the manager's token: %w", err)
 	}
-	ports, err := freePorts(2)
+	free, err := ports.Free("127.0.0.1", 2)
 	if err != nil {
 		return 0, "", err
 	}
 	err = s.startDetached(managerProcess, []string{"KUBECONFIG=" + kubeconfig}, s.Path("bin", managerProcess), append([]string{
 		"--image", hostImage, "--keyserver-url", string(url), "--token-file", tokenFile, "--leader-elect=false",
-		"--metrics-bind-address", loopback(ports[0]), "--health-probe-bind-address", loopback(ports[1])}, more...)...)
+		"--metrics-bind-address", loopback(free[0]), "--health-probe-bind-address", loopback(free[1])}, more...)...)
 	if err != nil {
 		return 0, "", err
 	}
-	return s.awaitProcess(ctx, managerProcess, ports[0], ports[1])
+	return s.awaitProcess(ctx, managerProcess, free[0], free[1])
 }
 
 // awaitProcess waits until a program says that it is ready.
@@ -213,17 +214,3 @@ func (s *Stage) serviceAccountToken(ctx context.Context, name string, audiences 
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-// freePorts finds ports of loopback that nobody listens on now.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", loopback(0))
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
-}

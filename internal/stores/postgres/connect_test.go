@@ -15,16 +15,13 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/test/ports"
 )
 
 func TestConnectSaysWhatIsWrong(t *testing.T) {
 	w := newWorld(t, Config{}, `SELECT 1`)
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	nobodys, err := ports.Free("127.0.0.1", 1)
 	if err != nil {
-		t.Fatal(err)
-	}
-	gone := closed.Addr().(*net.TCPAddr).Port
-	if err := closed.Close(); err != nil {
 		t.Fatal(err)
 	}
 	foreign := foreignAuthority(t)
@@ -34,7 +31,7 @@ func TestConnectSaysWhatIsWrong(t *testing.T) {
 		reason   string
 		says     string
 	}{
-		"nobody listens":                  {func(g *Target) { g.Port = int32(gone) }, rolePassword, report.ReasonUnreachable, "spec.postgres.host"},
+		"nobody listens":                  {func(g *Target) { g.Port = int32(nobodys[0]) }, rolePassword, report.ReasonUnreachable, "spec.postgres.host"},
 		"a wrong password":                {func(*Target) {}, "guessed-secret", report.ReasonWrongPassword, "kubectl lethe seal"},
 		"a role that does not exist":      {func(g *Target) { g.Username = "nobody" }, rolePassword, report.ReasonWrongPassword, "kubectl lethe grants"},
 		"another authority":               {func(g *Target) { g.CABundle = foreign }, rolePassword, report.ReasonUntrustedCertificate, "caBundle"},

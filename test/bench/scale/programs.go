@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,6 +25,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/test/ports"
 )
 
 // program is the manager or the keyserver, running on this machine.
@@ -97,26 +97,16 @@ func (b *bench) identities(ctx context.Context) error {
 	return nil
 }
 
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
-}
-
 func (b *bench) startKeyserver(ctx context.Context) error {
-	port, err := freePort()
+	address, err := ports.Address()
 	if err != nil {
 		return err
 	}
-	b.keyserverURL = "https://localhost:" + port
+	b.keyserverURL = "https://localhost" + strings.TrimPrefix(address, "127.0.0.1")
 	b.keyserver = &program{name: "keyserver"}
 	b.undo = append(b.undo, b.keyserver.stop)
 	return b.start(ctx, b.keyserver, keysAccount,
-		"--realm="+realm, "--kek-file="+filepath.Join(b.work, "kek"), "--kek-grade=Production", "--listen=127.0.0.1:"+port)
+		"--realm="+realm, "--kek-file="+filepath.Join(b.work, "kek"), "--kek-grade=Production", "--listen="+address)
 }
 
 func (b *bench) startManager(ctx context.Context) error {
@@ -133,17 +123,17 @@ func (b *bench) startManager(ctx context.Context) error {
 
 // start runs a program as its ServiceAccount and waits until it is ready.
 func (b *bench) start(ctx context.Context, p *program, account string, args ...string) error {
-	metrics, err := freePort()
+	metrics, err := ports.Address()
 	if err != nil {
 		return err
 	}
-	health, err := freePort()
+	health, err := ports.Address()
 	if err != nil {
 		return err
 	}
-	p.metrics, p.health = "http://127.0.0.1:"+metrics+"/metrics", "http://127.0.0.1:"+health
+	p.metrics, p.health = "http://"+metrics+"/metrics", "http://"+health
 	args = append(args, "--image="+image, "--namespace="+systemNamespace, "--keys-namespace="+keysNamespace, "--keyserver-url="+b.keyserverURL,
-		"--metrics-bind-address=127.0.0.1:"+metrics, "--health-probe-bind-address=127.0.0.1:"+health)
+		"--metrics-bind-address="+metrics, "--health-probe-bind-address="+health)
 	if p.log, err = os.OpenFile(filepath.Join(b.work, p.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		return fmt.Errorf("open a log: %w", err)
 	}

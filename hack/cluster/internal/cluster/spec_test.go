@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -82,6 +84,11 @@ func TestEveryPartHasItsPort(t *testing.T) {
 				t.Errorf("%s: %s has port %d, as has %q", name, part, port, other)
 			}
 			seen[port] = part
+			if lowest, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err != nil {
+				t.Fatal(err)
+			} else if n, err := strconv.Atoi(strings.Fields(string(lowest))[0]); err != nil || port >= n {
+				t.Errorf("%s: port %d of %s may be taken by an outgoing connection, which get ports from %d (%v)", name, port, part, n, err)
+			}
 		}
 	}
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"reflect"
 	"strings"
@@ -166,6 +166,11 @@ func (c *Cluster) checkFree(n node.Network) error {
 	return groups.Free()
 }
 
+// The ports of loopback that parts get. They lie below those that Linux gives to outgoing connections
+// (net.ipv4.ip_local_port_range, 32768 to 60999 by default): a port of that range belongs, between the look and the part's
+// start, or while the part is being restarted, to any connection of the machine that comes first.
+const firstPort, lastPort = 10000, 19999
+
 // freePorts finds a free port on loopback for each name. All are held until all are found, so they differ.
 func freePorts(names []string) (map[string]int, error) {
 	out := map[string]int{}
@@ -175,13 +180,19 @@ func freePorts(names []string) (map[string]int, error) {
 			_ = l.Close()
 		}
 	}()
+	candidates := rand.Perm(lastPort - firstPort + 1)
 	for _, name := range names {
-		l, err := net.Listen("tcp", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0).String())
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+		for out[name] == 0 {
+			if len(candidates) == 0 {
+				return nil, fmt.Errorf("find a free port for %s: none from %d to %d", name, firstPort, lastPort)
+			}
+			port := firstPort + candidates[0]
+			candidates = candidates[1:]
+			if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+				held = append(held, l)
+				out[name] = port
+			}
 		}
-		held = append(held, l)
-		out[name] = l.Addr().(*net.TCPAddr).Port
 	}
 	return out, nil
 }

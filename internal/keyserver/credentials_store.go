@@ -23,7 +23,7 @@ const annotationInputs = "lethe.dev/inputs"
 // the two leaves a name without a Secret, which the next call fills; never a Secret that nothing knows of.
 func (s *Server) writeSet(ctx context.Context, sub *subject, keys *objectKeys, st set) error {
 	doc, dropped := record(keys.doc, st, s.now())
-	if sub.bot != nil && doc.Helper == nil {
+	if doc.Helper == nil {
 		doc.Helper = s.presentHelper()
 	}
 	if err := s.rememberVersions(ctx, keys.doc.Tenant, keys.doc.TenantUID, dropped); err != nil {

@@ -123,7 +123,7 @@ type objectDoc struct {
 	Secrets map[string]string `json:"secrets,omitempty"`
 	// Moving are Secrets that may exist and in which no set lies (yet, or any more).
 	Moving []string `json:"moving,omitempty"`
-	// Helper is what of Lethe's own a bot's pods were last made with. It is taken from this keyserver's own settings and from
+	// Helper is what of Lethe's own a bot's, or a store's, pods were last made with. It is taken from this keyserver's own settings and from
 	// nothing that anybody sends, and it goes forward only: to the present ones, once a pod made with those was given the credentials.
 	Helper *resources.Helper `json:"helper,omitempty"`
 }

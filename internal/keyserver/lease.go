@@ -53,10 +53,18 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 		return nil, err
 	}
 	tenant := compiled.Tenant
-	if err := s.matchSweep(job, pod, store, tenant, req.PlanHash); err != nil {
-		return nil, err
-	}
 	sub := &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret, seen: store.Status.CredentialsGeneration}
+	isPresent, err := s.matchSweep(job, pod, store, tenant, req.PlanHash, nil)
+	if err != nil {
+		// It may be one that was begun before an upgrade: the store's document says what its sweeps were last made with.
+		of, missing := s.storedKeys(ctx, sub, tenant)
+		if missing != nil {
+			return nil, missing
+		}
+		if isPresent, err = s.matchSweep(job, pod, store, tenant, req.PlanHash, of.doc.Helper); err != nil {
+			return nil, err
+		}
+	}
 	var keys *objectKeys
 	if req.PublicKey != "" {
 		if err := isolated(tenant); err != nil {
@@ -85,8 +93,16 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	if err != nil {
 		return nil, err
 	}
-	resp.Sealed, err = sealBundle(reply, protocol.PathLease, who.PodUID, bundle)
-	return resp, err
+	if resp.Sealed, err = sealBundle(reply, protocol.PathLease, who.PodUID, bundle); err != nil {
+		return nil, err
+	}
+	if isPresent {
+		// Before the answer: without the record the sweep could not go on under a Lethe to come.
+		if err := s.recordHelper(ctx, sub, keys); err != nil {
+			return nil, err
+		}
+	}
+	return resp, nil
 }
 
 // release ends a lease early. One that is not the caller's is left alone.

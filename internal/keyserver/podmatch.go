@@ -21,22 +21,35 @@ func notOurPod(err error) error {
 }
 
 // matchBot refuses a pod unless its StatefulSet is exactly what Lethe renders for the bot as it is now, and the pod
-// differs from that only by what narrows it. What of Lethe's own is in them must be what this keyserver has itself, what it has
-// on record for this bot, or an earlier image that it was told of. isPresent says that it is what this keyserver has.
+// differs from that only by what narrows it. isPresent says that what of Lethe's own is in them is what this keyserver has.
 func (s *Server) matchBot(set *appsv1.StatefulSet, pod *corev1.Pod, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant, recorded *resources.Helper) (isPresent bool, err error) {
-	render := func(h resources.Helper, metadata metav1.ObjectMeta) corev1.PodTemplateSpec {
+	return s.match("StatefulSet is not the one that Lethe makes for this bot", set.Spec.Template, pod, recorded, func(h resources.Helper, metadata metav1.ObjectMeta) corev1.PodTemplateSpec {
 		return resources.BotPodTemplate(s.Settings.With(h), bot, tenant, metadata.Annotations[v1alpha1.AnnotationCredentials])
-	}
-	helpers := s.helpersFor(set.Spec.Template.Spec, recorded)
-	ofSet, err := firstOf(helpers, func(h resources.Helper) error {
-		return podspec.MatchTemplate(render(h, set.Spec.Template.ObjectMeta), set.Spec.Template)
+	})
+}
+
+// matchSweep does the same for a Job and its pod.
+func (s *Server) matchSweep(job *batchv1.Job, pod *corev1.Pod, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, planHash string, recorded *resources.Helper) (isPresent bool, err error) {
+	return s.match("Job is not the one that Lethe makes for this store", job.Spec.Template, pod, recorded, func(h resources.Helper, _ metav1.ObjectMeta) corev1.PodTemplateSpec {
+		return resources.SweepPodTemplate(s.Settings.With(h), store, tenant, planHash)
+	})
+}
+
+// match holds a template and a pod against what is rendered. What of Lethe's own is in them must be what this keyserver has itself,
+// what it has on record for the object, or an earlier image that it was told of.
+func (s *Server) match(differs string, template corev1.PodTemplateSpec, pod *corev1.Pod, recorded *resources.Helper,
+	render func(resources.Helper, metav1.ObjectMeta) corev1.PodTemplateSpec,
+) (isPresent bool, err error) {
+	helpers := s.helpersFor(template.Spec, recorded)
+	ofOwner, err := firstOf(helpers, func(h resources.Helper) error {
+		return podspec.MatchTemplate(render(h, template.ObjectMeta), template)
 	})
 	if err != nil {
-		return false, refuse(protocol.ReasonPodMismatch, "the StatefulSet is not the one that Lethe makes for this bot: %s", err)
+		return false, refuse(protocol.ReasonPodMismatch, "the %s: %s", differs, err)
 	}
 	// A pod of before, while its StatefulSet is a new one already, may have another of them.
-	helpers = append([]resources.Helper{ofSet}, s.helpersFor(pod.Spec, recorded)...)
-	if !ofSet.IsIn(pod.Spec) {
+	helpers = append([]resources.Helper{ofOwner}, s.helpersFor(pod.Spec, recorded)...)
+	if !ofOwner.IsIn(pod.Spec) {
 		helpers = helpers[1:]
 	}
 	ofPod, err := firstOf(helpers, func(h resources.Helper) error {
@@ -46,7 +59,7 @@ func (s *Server) matchBot(set *appsv1.StatefulSet, pod *corev1.Pod, bot *v1alpha
 		return false, notOurPod(err)
 	}
 	present := s.Settings.Helper()
-	return ofSet == present && ofPod == present, nil
+	return ofOwner == present && ofPod == present, nil
 }
 
 // firstOf is the first helper with which something matches. Where none does, the first one finds the words.
@@ -64,7 +77,7 @@ func firstOf(helpers []resources.Helper, match func(resources.Helper) error) (re
 	return resources.Helper{}, first
 }
 
-// helpersFor are those that are let through for a bot and that a pod can have by its image and address; the present one where it
+// helpersFor are those that are let through for an object and that a pod can have by its image and address; the present one where it
 // has none of them.
 func (s *Server) helpersFor(spec corev1.PodSpec, recorded *resources.Helper) []resources.Helper {
 	present := s.Settings.Helper()
@@ -90,35 +103,9 @@ func (s *Server) presentHelper() *resources.Helper {
 	return &present
 }
 
-// recordHelper notes down that a bot's pods are made with what this keyserver has itself: what it had before is good no more.
+// recordHelper notes down that an object's pods are made with what this keyserver has itself: what it had before is good no more.
 func (s *Server) recordHelper(ctx context.Context, sub *subject, keys *objectKeys) error {
 	doc := keys.doc
 	doc.Helper = s.presentHelper()
 	return s.writeDocument(ctx, sub, keys, doc)
-}
-
-// matchSweep does the same for a Job and its pod.
-func (s *Server) matchSweep(job *batchv1.Job, pod *corev1.Pod, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, planHash string) error {
-	render := func(containers []corev1.Container) corev1.PodTemplateSpec {
-		return resources.SweepPodTemplate(s.settingsFor(containers, resources.ContainerSweeper), store, tenant, planHash)
-	}
-	if err := podspec.MatchTemplate(render(job.Spec.Template.Spec.Containers), job.Spec.Template); err != nil {
-		return refuse(protocol.ReasonPodMismatch, "the Job is not the one that Lethe makes for this store: %s", err)
-	}
-	if err := podspec.Match(render(pod.Spec.Containers), pod, s.Settings.PodAnnotations); err != nil {
-		return notOurPod(err)
-	}
-	return nil
-}
-
-// settingsFor are those that a pod was rendered with. Its own helper image counts only where the keyserver was told of it:
-// the present one, or an earlier one by its digest.
-func (s *Server) settingsFor(containers []corev1.Container, helper string) resources.Settings {
-	settings := s.Settings
-	for _, c := range containers {
-		if c.Name == helper && slices.Contains(s.PreviousImages, c.Image) && !s.Settings.IsRetired(c.Image) {
-			settings.Image = c.Image
-		}
-	}
-	return settings
 }

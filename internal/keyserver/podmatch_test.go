@@ -1,6 +1,7 @@
 package keyserver
 
 import (
+	"crypto/rand"
 	"fmt"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
 // TestUnsealRefusesAlteredSets: the pod may be as rendered and its StatefulSet not, and the next pod would be the
@@ -213,6 +215,77 @@ func TestANewImageRollsNoBot(t *testing.T) {
 	template(first)
 	_, refusal = w.unseal(token, string(pod.UID))
 	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+}
+
+// TestASweepOutlivesAnUpgrade: a sweep that is under way while Lethe is upgraded goes on with the image that it was started with, and
+// one that was made a moment before the upgrade begins; nothing that this keyserver never had itself is let through, nor what is
+// retired, and once a sweep of the present image had its credentials, nothing of before.
+func TestASweepOutlivesAnUpgrade(t *testing.T) {
+	w := newSweep(t)
+	key, err := sealing.GeneratePrivateKey(rand.Reader)
+	w.must(err)
+	begin := func(pod *corev1.Pod) *protocol.Error {
+		return w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, nil)
+	}
+	goesOn := func(pod *corev1.Pod) *protocol.Error {
+		_, e := w.lease(pod)
+		return e
+	}
+	release := func(pod *corev1.Pod) {
+		w.granted(w.call(protocol.PathRelease, w.podToken(pod), protocol.ReleaseRequest{}, nil))
+	}
+	first := w.opts.Settings
+	running := w.sweep("chat-sweep-1")
+	w.granted(begin(running))
+	upgraded := func(change func(*resources.Settings)) {
+		w.opts.Settings = first
+		change(&w.opts.Settings)
+		w.restart()
+	}
+	for name, change := range map[string]func(*resources.Settings){
+		"policy":  func(s *resources.Settings) { s.ImagePullPolicy = corev1.PullAlways },
+		"address": func(s *resources.Settings) { s.KeyserverURL = "https://other.lethe-system.svc:8443" },
+		"secrets": func(s *resources.Settings) { s.ImagePullSecrets = []string{"registry", "mirror"} },
+		"image":   func(s *resources.Settings) { s.Image = "lethe.example/lethe:v2" },
+	} {
+		upgraded(change)
+		if e := goesOn(running); e != nil {
+			t.Errorf("another %s: %+v", name, e)
+		}
+	}
+	upgraded(func(s *resources.Settings) { s.Image, s.RetiredImages = "lethe.example/lethe:v2", []string{"*"} })
+	w.wantRefusal(goesOn(running), protocol.ReasonPodMismatch)
+	upgraded(func(s *resources.Settings) { s.Image = "lethe.example/lethe:v2" })
+	w.granted(goesOn(running))
+	release(running)
+	// One that the CronJob of before made, while the manager has not changed it yet.
+	old := w.sweep("chat-sweep-2")
+	w.granted(begin(old))
+	release(old)
+	cronOf := func(settings resources.Settings, name string) {
+		w.cron = resources.SweepCronJob(settings, w.store, w.tenant, w.hash).DeepCopy()
+		w.cron.Name = name
+		w.must(w.cluster.Create(t.Context(), w.cron))
+	}
+	evil := first
+	evil.Image = "evil.example/lethe:v1"
+	cronOf(evil, "evil")
+	w.wantRefusal(begin(w.sweep("evil-1")), protocol.ReasonPodMismatch)
+	// What is on record moves forward only, and is written once.
+	cronOf(w.opts.Settings, "new")
+	present := w.sweep("new-1")
+	w.granted(begin(present))
+	document := func() string {
+		return w.getSecret(w.opts.KeysNamespace, objectSecretName(string(w.store.UID))).ResourceVersion
+	}
+	version := document()
+	w.granted(goesOn(present))
+	w.granted(begin(present))
+	if document() != version {
+		t.Error("the same helper is recorded again")
+	}
+	release(present)
+	w.wantRefusal(begin(old), protocol.ReasonPodMismatch)
 }
 
 // TestRetiredImages: what has a hole gets nothing, on record or not.

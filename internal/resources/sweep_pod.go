@@ -62,7 +62,7 @@ func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Te
 				ImagePullPolicy: pullPolicy(s.ImagePullPolicy, s.Image),
 				Command:         []string{"/sweeper"},
 				Args: []string{
-					"--url=" + s.KeyserverURL,
+					urlArg + s.KeyserverURL,
 					"--ca-file=" + sweepCADir + "/" + CABundleKey,
 					"--token-file=" + sweepTokenDir + "/token",
 					"--plan=" + sweepPlanDir + "/" + PlanKey,

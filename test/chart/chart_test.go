@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -102,6 +103,38 @@ func TestWhatMustSurviveAnUninstall(t *testing.T) {
 	job := byKey(mustRender(renderChart("lethe-system", needed...))(t))["Job.batch lethe-system/lethe-check-uninstall"]
 	if job == nil || job.GetAnnotations()["helm.sh/hook"] != "pre-delete" {
 		t.Error("no hook asks before an uninstall")
+	}
+}
+
+// TestDrainsNeverBlockForEver: whatever is installed, and however few replicas there are, a node can be drained: each budget lets one
+// pod go at any time, and a pod that is not ready without being counted.
+func TestDrainsNeverBlockForEver(t *testing.T) {
+	for name, objects := range map[string][]*unstructured.Unstructured{
+		"kustomize":       mustRender(renderBase())(t),
+		"chart":           mustRender(renderChart("lethe-system", needed...))(t),
+		"one of each":     mustRender(renderChart("lethe-system", append([]string{"--set", "manager.replicas=1,keyserver.replicas=1"}, needed...)...))(t),
+		"more than needs": mustRender(renderChart("lethe-system", append([]string{"--set", "manager.replicas=3,keyserver.replicas=5"}, needed...)...))(t),
+	} {
+		budgets := map[string]bool{}
+		for _, o := range objects {
+			if o.GetKind() != "PodDisruptionBudget" {
+				continue
+			}
+			budget := &policyv1.PodDisruptionBudget{}
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, budget); err != nil {
+				t.Fatal(err)
+			}
+			budgets[budget.Name] = true
+			if p := budget.Spec.UnhealthyPodEvictionPolicy; p == nil || *p != policyv1.AlwaysAllow {
+				t.Errorf("%s: a pod of %s that is not ready may keep its node", name, budget.Name)
+			}
+			if most := budget.Spec.MaxUnavailable; most == nil || most.IntValue() < 1 || budget.Spec.MinAvailable != nil {
+				t.Errorf("%s: %s lets no pod go: %+v", name, budget.Name, budget.Spec)
+			}
+		}
+		if !budgets["lethe-manager"] || !budgets["lethe-keyserver"] {
+			t.Errorf("%s: there are budgets %v", name, budgets)
+		}
 	}
 }
 

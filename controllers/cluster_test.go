@@ -73,9 +73,26 @@ func TestPullSecretIsMissing(t *testing.T) {
 	if strings.Join(in, " ") != strings.Join(names, " ") {
 		t.Errorf("the pod is pulled with %v", in)
 	}
-	w.podOf(bot, set, "ErrImagePull")
+	// What no pull secret helps against has nothing to say of them.
+	says := func(message string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.Status.ContainerStatuses[0].State.Waiting.Message = message }
+	}
+	w.podOf(bot, set, "ErrImagePull", says("rpc error: code = NotFound desc = registry.example/private:v1: not found"))
 	w.restart() // rather than wait a minute for the next look
-	w.becomes(bot, "Ready=False/ImagePullBackOff")
+	w.becomes(bot, "Ready=False/ImageNotFound")
+	if got := messageOf(bot.Status.Conditions, v1alpha1.ConditionReady); strings.Contains(got, "Secret") {
+		t.Errorf("says %q", got)
+	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: bot.Namespace, Name: set.Name + "-0"}}
+	if err := w.get(pod); err != nil {
+		t.Fatal(err)
+	}
+	says("rpc error: code = Unknown desc = 401 Unauthorized")(pod)
+	if err := w.cluster.Status().Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	w.restart()
+	w.becomes(bot, "Ready=False/ImagePullUnauthorized")
 	for _, want := range []string{"Secret bot-registry, which spec.imagePullSecrets names, does not exist in namespace pull-a",
 		"Secret tenant-registry, which Tenant pull's spec.imagePullSecrets names, is not of the type kubernetes.io/dockerconfigjson"} {
 		if got := messageOf(bot.Status.Conditions, v1alpha1.ConditionReady); !strings.Contains(got, want) || strings.Contains(got, "installation-registry") {
@@ -91,7 +108,7 @@ func TestPullSecretIsMissing(t *testing.T) {
 	put("bot-registry", corev1.SecretTypeDockerConfigJson, config)
 	w.restart()
 	w.eventually("says that the registry refuses", func() error {
-		if err := w.isNow(bot, "Ready=False/ImagePullBackOff"); err != nil {
+		if err := w.isNow(bot, "Ready=False/ImagePullUnauthorized"); err != nil {
 			return err
 		}
 		if got := messageOf(bot.Status.Conditions, v1alpha1.ConditionReady); !strings.Contains(got, "Secrets bot-registry, tenant-registry, installation-registry of namespace pull-a: the registry may not take") {
@@ -124,7 +141,7 @@ func TestSweepWithoutItsImage(t *testing.T) {
 	b.keys.mu.Lock()
 	b.keys.pulls = protocol.PullSecretsResponse{Missing: []string{"installation-registry"}}
 	b.keys.mu.Unlock()
-	pod := b.waitingPod(job, "ErrImagePull")
+	pod := b.waitingPod(job, "ErrImagePull", "rpc error: 403 Forbidden")
 	job.Status.Active, job.Status.Ready = 1, new(int32)
 	b.must(b.cluster.Status().Update(b.Context(), job))
 
@@ -136,7 +153,7 @@ func TestSweepWithoutItsImage(t *testing.T) {
 	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + status.ReasonNotMeasured})
 	b.clock.SetTime(b.clock.Now().Add(startsWithin + time.Second))
 	b.settle(store)
-	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + status.ReasonImagePullBackOff})
+	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + status.ReasonImagePullUnauthorized})
 	b.says(store, v1alpha1.ConditionReady, "Secret installation-registry, which the installation (chart: image.pullSecrets) names, does not exist in namespace "+b.namespace)
 
 	b.must(b.cluster.Delete(b.Context(), pod, client.GracePeriodSeconds(0)))

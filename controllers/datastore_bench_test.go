@@ -355,7 +355,7 @@ func (b *storeBench) pod(job *batchv1.Job, message string) {
 }
 
 // waitingPod makes the pod of a Job, which waits for its image.
-func (b *storeBench) waitingPod(job *batchv1.Job, reason string) *corev1.Pod {
+func (b *storeBench) waitingPod(job *batchv1.Job, reason, message string) *corev1.Pod {
 	b.Helper()
 	b.read(job)
 	pod := &corev1.Pod{
@@ -369,7 +369,7 @@ func (b *storeBench) waitingPod(job *batchv1.Job, reason string) *corev1.Pod {
 	b.must(b.cluster.Create(b.Context(), pod))
 	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
 		Name: resources.ContainerSweeper, Image: pod.Spec.Containers[0].Image, ImageID: "",
-		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}},
+		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}},
 	}}
 	b.must(b.cluster.Status().Update(b.Context(), pod))
 	return pod

@@ -62,8 +62,11 @@ func whoNames(name string, tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment)
 	}
 }
 
-// explainPull adds to a bot's message what its images are pulled with.
+// explainPull adds to a bot's message what its images are pulled with, where the registry asked who it is.
 func (r *BotDeploymentReconciler) explainPull(ctx context.Context, s *botScope, w *status.Workload) {
+	if !w.AsksWho {
+		return
+	}
 	w.Message += " " + pullSecretsSentence(ctx, r.Keys, r.Settings, resources.KindBotDeployment, s.bot, s.tenant)
 }
 
@@ -86,9 +89,10 @@ func (r *DataStoreReconciler) lookAtSweep(ctx context.Context, s *storeScope) (t
 			if !ok {
 				continue
 			}
-			s.unstarted = &status.Problem{Condition: v1alpha1.ConditionReady, Reason: w.Reason,
-				Message: fmt.Sprintf("The sweep has not begun. %s %s", w.Message,
-					pullSecretsSentence(ctx, r.Keys, r.Settings, resources.KindDataStore, s.store, s.tenant))}
+			s.unstarted = &status.Problem{Condition: v1alpha1.ConditionReady, Reason: w.Reason, Message: "The sweep has not begun. " + w.Message}
+			if w.AsksWho {
+				s.unstarted.Message += " " + pullSecretsSentence(ctx, r.Keys, r.Settings, resources.KindDataStore, s.store, s.tenant)
+			}
 		}
 		return lookEvery, nil
 	}

@@ -38,6 +38,8 @@ var nextCommands = map[string]string{
 	"PodNotReady":           "kubectl lethe logs OBJECT",
 	"CredentialsNotFetched": "kubectl lethe logs OBJECT -c unseal",
 	"ImagePullBackOff":      "kubectl -n NAMESPACE describe pod POD",
+	"RegistryUnavailable":   "kubectl -n NAMESPACE describe pod POD",
+	"ImagePullUnauthorized": "kubectl -n NAMESPACE get secrets --field-selector type=kubernetes.io/dockerconfigjson",
 	"Unschedulable":         "kubectl -n NAMESPACE describe pod POD",
 	"OldPodEnding":          "kubectl -n NAMESPACE describe pod POD",
 	"PodMissing":            "kubectl -n NAMESPACE describe statefulset STATEFULSET",

@@ -69,6 +69,8 @@ type Workload struct {
 	Message string
 	// Trouble says that it is more than a step on the way: waiting alone will hardly help.
 	Trouble bool
+	// AsksWho: it may be otherwise for somebody else than whom the image's registry was asked as.
+	AsksWho bool
 	// Update is a change of Lethe's own that the pod has not got yet.
 	Update Update
 }

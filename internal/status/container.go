@@ -25,12 +25,6 @@ const (
 	ReasonStartupProbeFailed  = "StartupProbeFailed"
 	// ReasonContainerCannotStart: the runtime cannot run the program at all.
 	ReasonContainerCannotStart = "ContainerCannotStart"
-
-	ReasonImagePullBackOff      = "ImagePullBackOff"
-	ReasonImageNotFound         = "ImageNotFound"
-	ReasonImagePullUnauthorized = "ImagePullUnauthorized"
-	ReasonInvalidImageName      = "InvalidImageName"
-	ReasonImageNeverPull        = "ErrImageNeverPull"
 )
 
 // hasEnded are the reasons that tell of a program that has ended.
@@ -43,12 +37,11 @@ func HasEnded(reason string) bool { return hasEnded[reason] }
 
 // failing are those that a bot does not get over by waiting, whatever else happens in the cluster.
 var failing = map[string]bool{
-	ReasonImagePullBackOff: true, ReasonImageNotFound: true, ReasonImagePullUnauthorized: true, ReasonInvalidImageName: true, ReasonImageNeverPull: true,
 	"CreateContainerConfigError": true, "CreateContainerError": true, "RunContainerError": true, ReasonPodRefused: true, protocol.ReasonPodMismatch: true,
 }
 
 // IsFailing says whether a reason tells of a bot that fails, and is not only on its way.
-func IsFailing(reason string) bool { return failing[reason] || hasEnded[reason] }
+func IsFailing(reason string) bool { return failing[reason] || hasEnded[reason] || IsPull(reason) }
 
 // Unix' numbers: 128 and the signal.
 const (
@@ -72,44 +65,13 @@ func ofWaiting(pod *corev1.Pod, c *corev1.ContainerStatus) (Workload, bool) {
 		image = spec.Image // as it was asked for
 	}
 	switch reason := c.State.Waiting.Reason; reason {
-	case "ErrImagePull", ReasonImagePullBackOff, "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed":
-		return pullProblem(c.Name, image, c.State.Waiting.Message), true
-	case ReasonInvalidImageName:
-		return trouble(reason, "Container %s: %s is not the name of an image. Write registry/repository:tag.", c.Name, image), true
-	case ReasonImageNeverPull:
-		return trouble(reason, "Container %s: the image %s is not on the node, and imagePullPolicy is Never. Load it there, or let it be pulled.", c.Name, image), true
+	case "ErrImagePull", ReasonImagePullBackOff, "ImageInspectError", ReasonRegistryUnavailable, ReasonSignatureInvalid, ReasonInvalidImageName, ReasonImageNeverPull:
+		return ofImage(pod, c.Name, image, reason, c.State.Waiting.Message), true
 	case "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError", "PreStartHookError", "PostStartHookError":
 		return trouble(reason, "Container %s (%s) cannot be started: %s", c.Name, image, orNothing(foreign.Line(c.State.Waiting.Message, messageLimit/2))), true
 	default:
 		return Workload{}, false
 	}
-}
-
-// pullProblem sorts what a registry, or the way to it, has said. Its words differ from registry to registry; the back-off's
-// message repeats them.
-func pullProblem(container, image, message string) Workload {
-	lower := strings.ToLower(message)
-	has := func(words ...string) bool {
-		for _, word := range words {
-			if strings.Contains(lower, word) {
-				return true
-			}
-		}
-		return false
-	}
-	switch {
-	case has("unauthorized", "authorization failed", "authentication required", "access denied", "insufficient_scope", "no basic auth", "403 forbidden", "denied:", "401"):
-		return trouble(ReasonImagePullUnauthorized, "Container %s: the registry does not give out the image %s to this cluster. It is private, or does not exist there: check its name, and the pull secret.",
-			container, image)
-	case has("not found", "manifest unknown", "name unknown", "404", "no such manifest", "no match for platform"):
-		return trouble(ReasonImageNotFound, "Container %s: there is no image %s, or none for this node's platform. Check its name and tag.", container, image)
-	}
-	_, cause, found := strings.Cut(message, "rpc error: ")
-	if !found {
-		return trouble(ReasonImagePullBackOff, "Container %s: the image %s cannot be pulled; it is tried again and again.", container, image)
-	}
-	return trouble(ReasonImagePullBackOff, "Container %s: the image %s cannot be pulled; it is tried again and again: %s", container, image,
-		orNothing(foreign.Line(strings.Trim(cause, `"`), messageLimit/2)))
 }
 
 // lastEnd is the end of a container's program: the one that is shown now, or the one before the present run.

@@ -336,6 +336,12 @@ func ofInit(o PodObserved, c *corev1.ContainerStatus) (Workload, bool) {
 	}
 	failed := c.RestartCount > 0 || c.State.Terminated != nil || c.LastTerminationState.Terminated != nil
 	w := on(ReasonCredentialsNotFetched, "The pod has not got its credentials yet: see the log of its container %s.", c.Name)
+	// Lethe's own program says in its last words which credential it is about, and never what is in it.
+	if t := lastEnd(c); t != nil {
+		if why := foreign.Line(t.Message, messageLimit/2); why != "" {
+			w = on(ReasonCredentialsNotFetched, "The pod has not got its credentials: %s", orNothing(why))
+		}
+	}
 	if c.State.Waiting != nil && !failed {
 		w = on(ReasonPodNotReady, "Container %s is being started.", c.Name)
 	}

@@ -111,11 +111,6 @@ func TestUnready(t *testing.T) {
 			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: why}}
 		}
 	}
-	const rpc = "failed to pull and unpack image \"registry.example/bot:1\": failed to resolve reference \"registry.example/bot:1\": "
-	pull := func(why string) string { return "rpc error: code = Unknown desc = " + rpc + why }
-	backOff := func(why string) string {
-		return `Back-off pulling image "registry.example/bot:1": ErrImagePull: ` + pull(why)
-	}
 	for name, tc := range map[string]struct {
 		o      PodObserved
 		reason string
@@ -157,22 +152,27 @@ func TestUnready(t *testing.T) {
 		"volume mounted after all": {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", "x", time.Minute), podEvent("Pulled", "y", 0)}}, reason: ReasonPodNotReady, calm: true},
 		"no network":               {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedCreatePodSandBox", "plugin type=\"bridge\" failed (add)", 0)}}, reason: ReasonPodSandboxFailed, says: "bridge"},
 		"credentials are fetched":  {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) { init0(p).State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}} })}, reason: ReasonCredentialsNotFetched, calm: true},
-		"credentials were not given": {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) {
+		"credentials were not given, and nothing is said": {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) {
 			init0(p).State = corev1.ContainerState{Terminated: end("Error", 1, time.Second, "")}
 		})}, reason: ReasonCredentialsNotFetched, says: "log of its container unseal"},
+		"credentials were not given": {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) {
+			init0(p).State = corev1.ContainerState{Terminated: end("Error", 3, time.Second, "credential token holds a \x1b[31mquote:\nuse delivery File")}
+		})}, reason: ReasonCredentialsNotFetched, says: "The pod has not got its credentials: credential token holds a [31mquote: use delivery File."},
+		"and unseal waits for its next try": {o: PodObserved{Pod: tablePod(waitsFor(init0, "CrashLoopBackOff", "back-off 5m0s"), func(p *corev1.Pod) {
+			init0(p).RestartCount, init0(p).LastTerminationState.Terminated = 3, end("Error", 1, time.Second, "the keyserver refused (Altered): x")
+		})}, reason: ReasonCredentialsNotFetched, says: "The pod has not got its credentials: the keyserver refused (Altered): x."},
+		"and unseal tries again": {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) {
+			init0(p).State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+			init0(p).RestartCount, init0(p).LastTerminationState.Terminated = 3, end("Error", 1, time.Second, "the keyserver refused (Altered): x")
+		})}, reason: ReasonCredentialsNotFetched, says: "The pod has not got its credentials: the keyserver refused (Altered): x."},
+		"unseal says what has the shape of a token": {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) {
+			init0(p).State = corev1.ContainerState{Terminated: end("Error", 1, time.Second, "open 123456789:AAF0secret0secret0secret0secret0secr: no")}
+		})}, reason: ReasonCredentialsNotFetched, says: "The pod has not got its credentials"},
 		"and it is tried again":           {o: PodObserved{Pod: tablePod(waitsFor(init0, "CrashLoopBackOff", "back-off 5m0s"), func(p *corev1.Pod) { init0(p).RestartCount = 3 })}, reason: ReasonCredentialsNotFetched, says: "log of its container unseal"},
 		"unseal's image cannot be pulled": {o: PodObserved{Pod: tablePod(waitsFor(init0, "ImagePullBackOff", "Back-off pulling image: rpc error: code = NotFound desc = not found"))}, reason: ReasonImageNotFound, says: "Container unseal: there is no image lethe:1"},
 
-		"image not found":              {o: PodObserved{Pod: tablePod(waitsFor(bot, "ErrImagePull", "rpc error: code = NotFound desc = "+rpc+"registry.example/bot:1: not found"))}, reason: ReasonImageNotFound, says: "no image registry.example/bot:1"},
-		"image not found, back-off":    {o: PodObserved{Pod: tablePod(waitsFor(bot, "ImagePullBackOff", backOff("registry.example/bot:1: not found")))}, reason: ReasonImageNotFound, says: "no image registry.example/bot:1"},
-		"image unauthorized":           {o: PodObserved{Pod: tablePod(waitsFor(bot, "ErrImagePull", pull("unexpected status from HEAD request to https://registry.example/v2/bot/manifests/1: 401 Unauthorized")))}, reason: ReasonImagePullUnauthorized, says: "pull secret"},
-		"image unauthorized, back-off": {o: PodObserved{Pod: tablePod(waitsFor(bot, "ImagePullBackOff", backOff("pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed")))}, reason: ReasonImagePullUnauthorized, says: "pull secret"},
-		"registry not reached":         {o: PodObserved{Pod: tablePod(waitsFor(bot, "ImagePullBackOff", backOff("dial tcp: lookup registry.example: no such host")))}, reason: ReasonImagePullBackOff, says: "no such host"},
-		"registry, without a word":     {o: PodObserved{Pod: tablePod(waitsFor(bot, "ImagePullBackOff", "Back-off pulling image"))}, reason: ReasonImagePullBackOff, says: "cannot be pulled"},
-		"image is no name":             {o: PodObserved{Pod: tablePod(waitsFor(bot, "InvalidImageName", "couldn't parse image name"))}, reason: ReasonInvalidImageName, says: "is not the name of an image"},
-		"image is never pulled":        {o: PodObserved{Pod: tablePod(waitsFor(bot, "ErrImageNeverPull", "Container image is not present with pull policy of Never"))}, reason: ReasonImageNeverPull, says: "imagePullPolicy is Never"},
-		"its config is not there":      {o: PodObserved{Pod: tablePod(waitsFor(bot, "CreateContainerConfigError", "container has runAsNonRoot and image will run as root"))}, reason: "CreateContainerConfigError", says: "image will run as root"},
-		"no such program":              {o: PodObserved{Pod: tablePod(endsIn(end("StartError", 128, 0, `exec: "bot": executable file not found in $PATH`), "waits"))}, reason: ReasonContainerCannotStart, says: "executable file not found"},
+		"its config is not there": {o: PodObserved{Pod: tablePod(waitsFor(bot, "CreateContainerConfigError", "container has runAsNonRoot and image will run as root"))}, reason: "CreateContainerConfigError", says: "image will run as root"},
+		"no such program":         {o: PodObserved{Pod: tablePod(endsIn(end("StartError", 128, 0, `exec: "bot": executable file not found in $PATH`), "waits"))}, reason: ReasonContainerCannotStart, says: "executable file not found"},
 
 		"killed by SIGKILL": {o: PodObserved{Pod: tablePod(endsIn(end("Error", 137, time.Second, ""), "waits"))}, reason: ReasonCrashLoopBackOff, says: "SIGKILL"},
 		"told to end":       {o: PodObserved{Pod: tablePod(endsIn(end("Error", 143, time.Second, ""), "waits"))}, reason: ReasonCrashLoopBackOff, says: "SIGTERM"},
@@ -249,6 +249,61 @@ func checkUnready(t *testing.T, o PodObserved, reason, says string, isTrouble bo
 		}
 	}
 	return got
+}
+
+// TestPulls: each sort of failure to get an image has its own words and its own next step, in Kubernetes' first word for it and in its
+// back-off's; and only where the registry asked who it is do pull secrets matter.
+func TestPulls(t *testing.T) {
+	const rpc = "failed to pull and unpack image \"registry.example/bot:1\": failed to resolve reference \"registry.example/bot:1\": "
+	for why, tc := range map[string]struct {
+		reason, says string
+		secrets      bool
+	}{
+		"registry.example/bot:1: not found": {reason: ReasonImageNotFound, says: "there is no image registry.example/bot:1. Check its name and tag"},
+		"unexpected status from GET request to https://registry.example/v2/bot/manifests/1: 404 Not Found: MANIFEST_UNKNOWN: manifest unknown":                             {reason: ReasonImageNotFound, says: "Check its name and tag"},
+		"no match for platform in manifest sha256:401401: not found":                                                                                                       {reason: ReasonImageNotFound, says: "none for this node's platform"},
+		"unexpected status from HEAD request to https://registry.example/v2/bot/manifests/1: 401 Unauthorized":                                                             {reason: ReasonImagePullUnauthorized, says: "pull secret", secrets: true},
+		"unexpected status from HEAD request to https://registry.example/v2/bot/manifests/1: 403 Forbidden":                                                                {reason: ReasonImagePullUnauthorized, says: "pull secret", secrets: true},
+		"pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed":                             {reason: ReasonImagePullUnauthorized, says: "pull secret", secrets: true},
+		`failed to do request: Head "https://registry.example/v2/": dial tcp: lookup registry.example on 10.0.0.10:53: no such host`:                                       {reason: ReasonRegistryUnavailable, says: "The node knows no address of its registry"},
+		`failed to do request: Head "https://registry.example/v2/": dial tcp 192.0.2.1:443: connect: connection refused`:                                                   {reason: ReasonRegistryUnavailable, says: "does not reach its registry"},
+		`failed to do request: Head "https://registry.example/v2/": dial tcp 192.0.2.1:443: i/o timeout`:                                                                   {reason: ReasonRegistryUnavailable, says: "does not reach its registry"},
+		`failed to do request: Head "https://registry.example/v2/": tls: failed to verify certificate: x509: certificate signed by unknown authority`:                      {reason: ReasonRegistryUnavailable, says: "does not trust its registry's certificate"},
+		`failed to do request: Head "https://registry.example/v2/": http: server gave HTTP response to HTTPS client`:                                                       {reason: ReasonRegistryUnavailable, says: "does not speak TLS"},
+		"unexpected status from HEAD request to https://registry.example/v2/bot/manifests/1: 503 Service Unavailable":                                                      {reason: ReasonRegistryUnavailable, says: "Its registry has trouble of its own"},
+		"unexpected status from GET request to https://registry.example/v2/bot/manifests/1: 429 Too Many Requests: toomanyrequests: You have reached your pull rate limit": {reason: ReasonImagePullBackOff, says: "pulled too often", secrets: true},
+		`write /var/lib/containerd/io.containerd.content.v1.content/ingest/x/data: no space left on device`:                                                                {reason: ReasonImagePullBackOff, says: "disk of the node is full"},
+		`failed to extract layer sha256:404401: mismatched image rootfs and manifest layers`:                                                                               {reason: ReasonImagePullBackOff, says: "mismatched image rootfs"},
+	} {
+		for face, message := range map[string]string{
+			"ErrImagePull":     "rpc error: code = Unknown desc = " + rpc + why,
+			"ImagePullBackOff": `Back-off pulling image "registry.example/bot:1": ErrImagePull: rpc error: code = Unknown desc = ` + rpc + why,
+		} {
+			t.Run(why+", "+face, func(t *testing.T) {
+				w := checkUnready(t, PodObserved{Pod: tablePod(waitsFor(bot, face, message))}, tc.reason, tc.says, true)
+				if !IsPull(w.Reason) || !IsFailing(w.Reason) || w.AsksWho != tc.secrets {
+					t.Errorf("%+v, is it a pull: %v", w, IsPull(w.Reason))
+				}
+			})
+		}
+	}
+	for name, tc := range map[string]struct{ reason, message, want, says string }{
+		"nothing is said":         {"ImagePullBackOff", "Back-off pulling image", ReasonImagePullBackOff, "See kubectl describe pod -n ns b-bot-0."},
+		"the registry is down":    {"RegistryUnavailable", "", ReasonRegistryUnavailable, "does not reach its registry"},
+		"signature":               {"SignatureValidationFailed", "image signature is wrong", ReasonSignatureInvalid, "sign it"},
+		"it cannot be looked at":  {"ImageInspectError", "x", ReasonImagePullBackOff, "The node cannot read it"},
+		"it is no name":           {"InvalidImageName", "couldn't parse image name", ReasonInvalidImageName, "Write registry/repository:tag"},
+		"the runtime says so":     {"ErrImagePull", "rpc error: code = Unknown desc = invalid reference format", ReasonInvalidImageName, "Write registry/repository:tag"},
+		"it is never pulled":      {"ErrImageNeverPull", "Container image is not present with pull policy of Never", ReasonImageNeverPull, "Load it there, or let it be pulled"},
+		"a secret that is a word": {"ImagePullBackOff", "ErrImagePull: rpc error: password=hunter2hunter2 \x1b[31m", ReasonImagePullBackOff, "cannot be pulled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := checkUnready(t, PodObserved{Pod: tablePod(waitsFor(bot, tc.reason, tc.message))}, tc.want, tc.says, true)
+			if !IsPull(w.Reason) || w.AsksWho || strings.Contains(w.Message, "hunter2") {
+				t.Errorf("%+v", w)
+			}
+		})
+	}
 }
 
 // TestSteady: a program that has ended counts as ready once it has run for twice as long as before; one crash after a long time

@@ -171,7 +171,7 @@ func states() []*state {
 			shows: waits("ErrImageNeverPull"), never: true},
 		{name: "no-registry", bot: func(b *v1alpha1.BotDeployment) {
 			b.Spec.Image, b.Spec.ImagePullPolicy = "registry.example/states:1", corev1.PullIfNotPresent
-		}, reason: "ImagePullBackOff", says: "registry.example", shows: waits("ErrImagePull", "ImagePullBackOff"), never: true},
+		}, reason: "RegistryUnavailable", says: "registry's name in image", shows: waits("ErrImagePull", "ImagePullBackOff"), never: true},
 		{name: "no-name", bot: func(b *v1alpha1.BotDeployment) { b.Spec.Image = "registry.example/STATES:1" }, reason: "InvalidImageName", says: "is not the name of an image",
 			shows: waits("InvalidImageName"), never: true},
 		{name: "no-room", bot: needs(corev1.ResourceCPU, "15"), reason: "Unschedulable", says: "Insufficient cpu", shows: unscheduled, never: true},

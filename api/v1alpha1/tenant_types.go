@@ -268,6 +268,7 @@ type EgressCeiling struct {
 // EgressLimit is a block of addresses with the ports on it that bots may open.
 //
 // +kubebuilder:validation:XValidation:rule="isCIDR(self.cidr)",message="not a block of addresses: write one such as 140.82.112.0/20 or 2606:50c0::/32",fieldPath=".cidr"
+// +kubebuilder:validation:XValidation:rule="!isCIDR(self.cidr) || cidr(self.cidr) == cidr(self.cidr).masked()",message="has bits set behind its length: write the block's first address, such as 10.0.0.0/8 for 10.0.0.5/8",fieldPath=".cidr"
 type EgressLimit struct {
 	// cidr is the block of addresses, IPv4 or IPv6, for example 203.0.113.0/24. One that holds private addresses does not let
 	// bots open those.

@@ -151,7 +151,7 @@ func looked(reason string) bool {
 }
 
 func (r *objectReport) add(tenant, condition, reason, message string) {
-	r.Problems = append(r.Problems, objectProblem{Condition: condition, Reason: reason, Message: message, Next: r.next(tenant, reason)})
+	r.Problems = append(r.Problems, objectProblem{Condition: condition, Reason: reason, Message: message, Next: r.next(tenant, reason, message)})
 }
 
 func tenantFacts(t *v1alpha1.Tenant) []string {

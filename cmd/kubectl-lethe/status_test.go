@@ -3,9 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -173,62 +170,6 @@ func TestStatusOfPromises(t *testing.T) {
 				t.Errorf("it does not say %q:\n%s", says, o.out)
 			}
 		}
-	}
-}
-
-// TestNextStepsAreCommands: each command that status advises is one that exists, for a reason that somebody gives.
-func TestNextStepsAreCommands(t *testing.T) {
-	given := map[string]bool{"Pending": true}
-	reason := regexp.MustCompile(`Reason[A-Za-z]+\s*=\s*"([A-Za-z]+)"`)
-	for _, pattern := range []string{"internal/*/*.go", "controllers/*.go", "api/v1alpha1/*.go"} {
-		files, err := filepath.Glob(filepath.Join("..", "..", filepath.FromSlash(pattern)))
-		if err != nil || len(files) == 0 {
-			t.Fatal(pattern, err)
-		}
-		for _, file := range files {
-			content, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, match := range reason.FindAllStringSubmatch(string(content), -1) {
-				given[match[1]] = true
-			}
-		}
-	}
-	lethe := 0
-	for _, key := range slices.Sorted(maps.Keys(nextCommands)) {
-		name := key[strings.LastIndex(key, "/")+1:]
-		if !given[name] {
-			t.Errorf("nobody gives the reason %s", name)
-		}
-		kind, _, ok := strings.Cut(key, "/")
-		if !ok {
-			kind = resources.KindBotDeployment
-		}
-		r := &objectReport{Kind: kind, Namespace: "acme-bots", Name: "support"}
-		next := r.next("acme", name)
-		if regexp.MustCompile(`OBJECT|NAMESPACE|\bNAME\b|TENANT|\bKIND\b`).MatchString(next) {
-			t.Errorf("%s: something is left open: %s", key, next)
-		}
-		for _, command := range strings.Split(next, ", then ") {
-			args, ok := strings.CutPrefix(command, "kubectl lethe ")
-			if !ok {
-				if !strings.HasPrefix(command, "kubectl ") {
-					t.Errorf("%s: no command: %s", key, command)
-				}
-				continue
-			}
-			lethe++
-			if err := understood(strings.Fields(args), true); err != nil {
-				t.Errorf("%s: kubectl lethe %s: %v", key, args, err)
-			}
-		}
-	}
-	if lethe < 20 {
-		t.Errorf("%d commands of ours only", lethe)
-	}
-	if next := (&objectReport{Kind: "Tenant", Name: "acme"}).next("acme", "Unheard"); next != "kubectl describe tenant acme" {
-		t.Errorf("a reason without a command: %s", next)
 	}
 }
 

@@ -116,7 +116,9 @@ func New(o Options) (*Server, error) {
 // pinned is an image by its digest.
 var pinned = regexp.MustCompile(`^[^@\s]+@sha256:[0-9a-f]{64}$`)
 
-func isPinned(image string) bool { return pinned.MatchString(image) }
+func isPinned(image string) bool {
+	return pinned.MatchString(image) && resources.CheckImage(image) == nil
+}
 
 // Authority makes the server's certificates.
 func (s *Server) Authority() *Authority { return s.authority }

@@ -99,6 +99,9 @@ func (s *Settings) Validate() error {
 	if len(s.Image) > maxImage {
 		problems = append(problems, fmt.Errorf("--image has more than %d characters", maxImage))
 	}
+	if err := CheckImage(s.Image); s.Image != "" && err != nil {
+		problems = append(problems, fmt.Errorf("--image %q is not the name of an image: %w", s.Image, err))
+	}
 	if slices.Contains(s.RetiredImages, s.Image) && s.Image != "" {
 		problems = append(problems, fmt.Errorf("--retired-images names %s, which is the present --image", s.Image))
 	}
@@ -171,8 +174,11 @@ func (s *Settings) setRetiredImages(text string) error {
 		if entry = strings.TrimSpace(entry); entry == "" {
 			continue
 		}
-		if strings.ContainsAny(entry, " \t\n") || len(entry) > maxImage || (strings.Contains(entry, "*") && entry != allImages) {
-			return fmt.Errorf("%q is no image, and not * for all of them", entry)
+		if err := CheckImage(entry); entry != allImages && err != nil {
+			return fmt.Errorf("%q is no image, and not * for all of them: %w", entry, err)
+		}
+		if len(entry) > maxImage {
+			return fmt.Errorf("an image has more than %d characters", maxImage)
 		}
 		s.RetiredImages = append(s.RetiredImages, entry)
 	}

@@ -156,6 +156,9 @@ func parseBlock(text string) (netip.Prefix, error) {
 	if err != nil || block.Bits() == 0 {
 		return netip.Prefix{}, fmt.Errorf("%q is no address and no block of addresses such as 203.0.113.7/32", text)
 	}
+	if block != block.Masked() {
+		return netip.Prefix{}, fmt.Errorf("%q has bits set behind its length: write %s for the block, or %s for the one address", text, block.Masked(), block.Addr())
+	}
 	block = netip.PrefixFrom(block.Addr().Unmap(), block.Bits()).Masked()
 	if !block.IsValid() {
 		return netip.Prefix{}, fmt.Errorf("%q is a form of IPv6 that hides an IPv4 address: write that", text)

@@ -37,7 +37,8 @@ func HasEnded(reason string) bool { return hasEnded[reason] }
 
 // failing are those that a bot does not get over by waiting, whatever else happens in the cluster.
 var failing = map[string]bool{
-	"CreateContainerConfigError": true, "CreateContainerError": true, "RunContainerError": true, ReasonPodRefused: true, protocol.ReasonPodMismatch: true,
+	"CreateContainerConfigError": true, "CreateContainerError": true, "RunContainerError": true, "PreCreateHookError": true, "PreStartHookError": true, "PostStartHookError": true,
+	ReasonPodRefused: true, protocol.ReasonPodMismatch: true,
 }
 
 // IsFailing says whether a reason tells of a bot that fails, and is not only on its way.

@@ -1,6 +1,10 @@
 package status
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -360,20 +364,69 @@ func TestLooks(t *testing.T) {
 	}
 }
 
-// TestReasonsAreOneThing: every reason is a word that the API takes, and what a program's end is called is among what fails.
+// TestReasonsAreOneThing: every reason is a word that the API takes, has one name in all packages, and what a kubelet says of a container that it cannot start, or whose program has
+// ended, is among what fails, and nothing else is.
 func TestReasonsAreOneThing(t *testing.T) {
-	for reason := range hasEnded {
-		if !IsFailing(reason) || !HasEnded(reason) {
+	names, words := map[string]string{}, regexp.MustCompile(`^[A-Z][A-Za-z]{2,62}$`)
+	for _, folder := range []string{"../status", "../protocol", "../compile", "../report", "../../controllers", "../../api/v1alpha1"} {
+		files, err := filepath.Glob(filepath.Join(filepath.FromSlash(folder), "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatal(folder, err)
+		}
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, match := range regexp.MustCompile(`(?m)^(?:const |\t)(Reason[A-Za-z]+)\s*=\s*"([^"]*)"`).FindAllStringSubmatch(string(content), -1) {
+				if !words.MatchString(match[2]) {
+					t.Errorf("%s: %q is no reason of a condition", match[1], match[2])
+				}
+				if other, ok := names[match[2]]; ok && other != match[1] {
+					t.Errorf("%s is %s and %s", match[2], other, match[1])
+				}
+				names[match[2]] = match[1]
+			}
+		}
+	}
+	if len(names) < 130 {
+		t.Errorf("%d reasons only", len(names))
+	}
+	// By what is done with each face of a pod, and not by the list itself.
+	var fails []string
+	for _, waiting := range []string{"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
+		"CreateContainerError", "RunContainerError", "PreCreateHookError", "PreStartHookError", "PostStartHookError"} {
+		for _, message := range []string{"", "401 unauthorized", "manifest unknown", "dial tcp 10.0.0.1:443: i/o timeout", "rpc error: something else"} {
+			fails = append(fails, Unready(PodObserved{Set: tableSet(), Pod: tablePod(waitsFor(bot, waiting, message))}).Reason)
+		}
+	}
+	ends := []*corev1.ContainerStateTerminated{end("Error", 1, time.Second, ""), end("Error", 137, time.Second, ""), end("Error", 143, time.Second, ""), end("Completed", 0, time.Second, ""),
+		end("OOMKilled", 137, time.Second, ""), end("StartError", 128, 0, ""), end("ContainerCannotRun", 127, 0, "")}
+	for _, ended := range ends {
+		for _, face := range []string{"ended", "waits", "runs"} {
+			reason := Unready(PodObserved{Set: tableSet(), Pod: tablePod(endsIn(ended, face)), Now: podNow}).Reason
+			if fails = append(fails, reason); !HasEnded(reason) {
+				t.Errorf("%s, %s: %s is not the reason of a program that has ended", ended.Reason, face, reason)
+			}
+		}
+	}
+	fails = append(fails, ReasonLivenessProbeFailed, ReasonStartupProbeFailed, ReasonPodRefused, protocol.ReasonPodMismatch)
+	for _, reason := range fails {
+		if !IsFailing(reason) {
 			t.Errorf("%s does not fail", reason)
 		}
 	}
-	for _, reason := range []string{ReasonPodNotReady, ReasonOldPodEnding, ReasonUnschedulable, ReasonNodeLost, ReasonQuotaExceeded} {
-		if IsFailing(reason) {
-			t.Errorf("%s is no failure of the bot's", reason)
+	for _, list := range []map[string]bool{failing, hasEnded, pulls} {
+		for reason := range list {
+			if !slices.Contains(fails, reason) {
+				t.Errorf("%s counts as failing, and no pod has it", reason)
+			}
 		}
 	}
-	if !IsFailing(protocol.ReasonPodMismatch) {
-		t.Error("a pod that gets nothing is no failure")
+	for reason := range names {
+		if IsFailing(reason) != slices.Contains(fails, reason) {
+			t.Errorf("%s fails: %v", reason, IsFailing(reason))
+		}
 	}
 	for _, u := range []Update{UpToDate, UpdateWaits, UpdateStopped} {
 		c := workload(BotObserved{Workload: &Workload{Done: true, Update: u}})

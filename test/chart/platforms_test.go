@@ -136,6 +136,11 @@ func TestEveryValueOfOtherClustersDoesSomething(t *testing.T) {
 func TestWrongValuesOfOtherClusters(t *testing.T) {
 	for set, want := range map[string]string{
 		`image.pullSecrets=["regcred"]`:                           "/image/pullSecrets/0",
+		`image.repository="https://registry.example/lethe"`:       "/image/repository",
+		`image.repository="registry.example/Lethe"`:               "/image/repository",
+		`image.repository="registry.example/lethe:v1"`:            "/image/repository",
+		`image.tag="-v1"`:                                         "/image/tag",
+		`image.retired=["docker://lethe:v1"]`:                     "/image/retired/0",
 		`image.pullSecrets=[{"name":"A"}]`:                        "/image/pullSecrets/0/name",
 		`dns.ports=[]`:                                            "/dns/ports",
 		`dns.ports=[443]`:                                         "/dns/ports/0",

@@ -226,7 +226,7 @@ func (r *rule) is(kind string, cause metav1.StatusCause) bool {
 	}
 	for _, match := range literals.FindAllStringSubmatch(r.expression, -1) {
 		pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.ReplaceAll(match[1], `\'`, `'`)), "%d", "[0-9]+")
-		if len(pattern) > 30 && regexp.MustCompile(`(^|: |: \S+ )`+strings.TrimPrefix(pattern, " ")+`$`).MatchString(cause.Message) {
+		if len(pattern) > 30 && regexp.MustCompile(`(^|: |: [^:]{1,64} )`+strings.TrimPrefix(pattern, " ")+`$`).MatchString(cause.Message) {
 			return true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -14,7 +15,7 @@ import (
 // methods that the stand-in knows, in lower case: Telegram does not mind the case of a method.
 var methods = map[string]bool{
 	"getme": true, "getupdates": true, "sendmessage": true, "setwebhook": true, "deletewebhook": true,
-	"getwebhookinfo": true,
+	"getwebhookinfo": true, "setmycommands": true,
 }
 
 // call runs one method. It returns the result and the description that goes with it, or the error to answer.
@@ -37,6 +38,8 @@ func (s *Server) call(b *bot, method string, r *http.Request) (result any, note 
 	case "sendmessage":
 		result, fail = s.sendMessage(b, p)
 		return result, "", fail
+	case "setmycommands":
+		return setMyCommands(p)
 	case "setwebhook":
 		return s.setWebhook(b, p)
 	case "deletewebhook":
@@ -171,6 +174,27 @@ func (s *Server) sendMessage(b *bot, p params) (any, *apiError) {
 	b.stats.Sent++
 	b.wake()
 	return m, nil
+}
+
+// setMyCommands checks a bot's list of commands, which many bots send before they poll. Nobody asks for it, so it is not kept.
+func setMyCommands(p params) (any, string, *apiError) {
+	var commands []struct {
+		Command     string `json:"command"`
+		Description string `json:"description"`
+	}
+	if json.Unmarshal([]byte(p["commands"]), &commands) != nil {
+		return nil, "", badRequest("can't parse commands JSON object")
+	}
+	for _, c := range commands {
+		name := strings.TrimPrefix(c.Command, "/")
+		switch {
+		case name == "" || c.Description == "":
+			return nil, "", badRequest("command and its description must be non-empty")
+		case utf8.RuneCountInString(name) > 32 || utf8.RuneCountInString(c.Description) > 256:
+			return nil, "", badRequest("command length must not exceed 32, that of its description 256")
+		}
+	}
+	return true, "", nil
 }
 
 func (s *Server) setWebhook(b *bot, p params) (any, string, *apiError) {

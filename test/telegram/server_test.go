@@ -370,6 +370,10 @@ func TestErrorsReadAsTelegrams(t *testing.T) {
 		{"sendMessage?chat_id=78&text=hi", 400, "Bad Request: chat not found"},
 		{"sendMessage?chat_id=77&text=" + strings.Repeat("a", 4097), 400, "Bad Request: message is too long"},
 		{`sendMessage?chat_id=77&text=hi&reply_parameters={"message_id":99}`, 400, "Bad Request: message to be replied not found"},
+		{"setMyCommands", 400, "Bad Request: can't parse commands JSON object"},
+		{`setMyCommands?commands=[{"command":"/","description":"hm"}]`, 400, "Bad Request: command and its description must be non-empty"},
+		{`setMyCommands?commands=[{"command":"` + strings.Repeat("a", 33) + `","description":"hm"}]`, 400,
+			"Bad Request: command length must not exceed 32, that of its description 256"},
 		{"setWebhook?url=http://example.org/", 400, "Bad Request: bad webhook: An HTTPS URL must be provided for webhook"},
 	} {
 		code, a := w.get(t, tc.method)
@@ -382,6 +386,21 @@ func TestErrorsReadAsTelegrams(t *testing.T) {
 	}
 	if code, _ := w.post(t, "sendMessage", "application/json", strings.Repeat(" ", maxBody+1)); code != 413 {
 		t.Errorf("a body over the bound: %d", code)
+	}
+}
+
+func TestCommandsAreTakenAsBotsSendThem(t *testing.T) {
+	w := start(t)
+	b, err := tg.New(testToken, tg.WithServerURL(w.url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := b.SetMyCommands(wait(t), &tg.SetMyCommandsParams{Commands: []models.BotCommand{{Command: "list", Description: "what there is"}}}); err != nil || !ok {
+		t.Error(ok, err)
+	}
+	// Another library's form: a string in JSON, and a slash that Telegram takes off.
+	if code, a := w.post(t, "setMyCommands", "application/json", `{"commands":"[{\"command\":\"/list\",\"description\":\"what there is\"}]"}`); code != 200 || a["result"] != true {
+		t.Errorf("%d %v", code, a)
 	}
 }
 

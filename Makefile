@@ -44,11 +44,11 @@ fmt: ## Format the code
 	@gofmt -w $$(git ls-files '*.go')
 
 .PHONY: lint
-lint: ## Lint: the code, the API's conventions, the cluster tool
+lint: ## Lint: the code, the API's conventions, the cluster tool, the programs of the tests
 	@linter=$(call tool,golangci-lint); \
 	"$$linter" run ./... && \
 	"$$linter" run --config .golangci-kal.yml ./api/... && \
-	(cd hack/cluster && GOFLAGS= "$$linter" run --config ../../.golangci-tools.yml ./...)
+	for module in hack/cluster test/programs; do (cd "$$module" && GOFLAGS= "$$linter" run --config ../../.golangci-tools.yml ./...) || exit 1; done
 
 .PHONY: test-unit
 test-unit: ## Tests that start no server (under a minute)
@@ -82,7 +82,7 @@ prepare: ## Install PostgreSQL and a C compiler (for the race detector) where th
 .PHONY: verify
 verify: ## Regenerate everything, and fail on any difference or untracked file
 	@$(MAKE) generate manifests reference fmt
-	@for module in . hack/cluster $$(ls -d hack/tools/*/); do go -C "$$module" mod tidy -diff; done
+	@for module in . hack/cluster test/programs $$(ls -d hack/tools/*/); do go -C "$$module" mod tidy -diff; done
 	@if [ -n "$$(git status --porcelain)" ]; then \
 		git status --short; git --no-pager diff --stat; \
 		echo "generated files, formatting or the tree differ from what is committed" >&2; exit 1; fi

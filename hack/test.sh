@@ -28,6 +28,7 @@ beside() {
 
 failed=0
 (go -C hack/cluster test ./...) || failed=1
+(go -C test/programs test ./...) || failed=1
 beside >"$logs/beside" 2>&1 &
 pid=$!
 go test -race -timeout 40m ./controllers/... || failed=1

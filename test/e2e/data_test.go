@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -69,7 +70,13 @@ func (c *chat) use(t *testing.T, do func(*pgx.Conn) error) {
 
 func example[T any](t *testing.T, w *world, file string) *T {
 	t.Helper()
-	b, err := os.ReadFile(w.Root + "/examples/quickstart/" + file)
+	return manifest[T](t, w, "examples/quickstart/"+file)
+}
+
+// manifest is an object of a file that users copy, read strictly.
+func manifest[T any](t *testing.T, w *world, path string) *T {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(w.Root, path))
 	if err != nil {
 		t.Fatal(err)
 	}

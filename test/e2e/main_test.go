@@ -188,6 +188,7 @@ func TestEndToEnd(t *testing.T) {
 		{"one tenant takes all that the kernel counts, and others still get theirs", takesAll},
 		{"states tell why, within 15 seconds", statesTellWhy},
 		{"an image of anybody's finds what it needs", anyImage},
+		{"two programs that people run are hosted, answer, and know themselves again", programs},
 		{"a tenant's people cannot climb", tenantUser},
 		{"the manager's identity cannot climb", managerIdentity},
 		{"who has Kubernetes' own role edit reaches and reads nothing", editorReachesNothing},

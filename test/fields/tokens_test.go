@@ -184,7 +184,7 @@ func TestTheGreatestBotIsWarnedOf(t *testing.T) {
 func TestSamplesAreNotWarnedOf(t *testing.T) {
 	w := newWarned(t)
 	seen := 0
-	for _, folder := range []string{"config/samples", "examples/quickstart"} {
+	for _, folder := range []string{"config/samples", "examples/quickstart", "examples/programs"} {
 		files, err := filepath.Glob(filepath.Join(cluster.Root, folder, "*.yaml"))
 		if err != nil {
 			t.Fatal(err)

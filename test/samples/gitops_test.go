@@ -23,7 +23,7 @@ import (
 func manifests(t *testing.T) []string {
 	t.Helper()
 	var all []string
-	for _, folder := range []string{"config/samples", "examples/quickstart"} {
+	for _, folder := range []string{"config/samples", "examples/quickstart", "examples/programs"} {
 		files, err := filepath.Glob(filepath.Join(cluster.Root, folder, "*.yaml"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %d files, %v", folder, len(files), err)

@@ -72,7 +72,7 @@ func typed(o *unstructured.Unstructured) (client.Object, error) {
 
 func TestTheServerTakesEverySample(t *testing.T) {
 	kinds := map[string]int{}
-	for _, folder := range []string{"config/samples", "examples/quickstart"} {
+	for _, folder := range []string{"config/samples", "examples/quickstart", "examples/programs"} {
 		files, err := filepath.Glob(filepath.Join(cluster.Root, folder, "*.yaml"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %d files, %v", folder, len(files), err)
@@ -107,6 +107,7 @@ func TestTheServerTakesEverySample(t *testing.T) {
 		"config/samples DataStore Dedicated": 1, "config/samples DataStore Shared": 1, "config/samples DataRetentionPolicy": 1,
 		"examples/quickstart Tenant Platform": 1, "examples/quickstart Tenant ": 2, "examples/quickstart BotDeployment": 1,
 		"examples/quickstart DataStore Shared": 1, "examples/quickstart DataRetentionPolicy": 1,
+		"examples/programs BotDeployment": 2,
 	}
 	for kind, n := range want {
 		if kinds[kind] != n {

@@ -45,11 +45,24 @@ func (s *Stage) Build(ctx context.Context, withImages bool) error {
 
 // BuildImage builds a program of this repository that is static, and an image that runs it.
 func (s *Stage) BuildImage(ctx context.Context, name, pkg string) error {
-	cmd := s.command(ctx, "go", "build", "-trimpath", "-o", s.Path("bin", name), pkg)
+	if _, err := s.BuildProgram(ctx, name, ".", pkg); err != nil {
+		return err
+	}
+	return s.WrapImage(ctx, name)
+}
+
+// BuildProgram builds a program that is static, out of a module in a folder of this repository, which may be another module's. It returns its path.
+func (s *Stage) BuildProgram(ctx context.Context, name, folder, pkg string) (string, error) {
+	cmd := s.command(ctx, "go", "build", "-C", folder, "-trimpath", "-o", s.Path("bin", name), pkg)
 	cmd.Env = append(cmd.Env, "CGO_ENABLED=0", "GOFLAGS=")
 	if _, err := s.run(cmd); err != nil {
-		return fmt.Errorf("build %s: %w", name, err)
+		return "", fmt.Errorf("build %s: %w", name, err)
 	}
+	return s.Path("bin", name), nil
+}
+
+// WrapImage makes an image that runs a program that BuildProgram built.
+func (s *Stage) WrapImage(ctx context.Context, name string) error {
 	return s.makeImage(ctx, name, "--binary", s.Path("bin", name))
 }
 

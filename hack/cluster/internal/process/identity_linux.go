@@ -19,7 +19,8 @@ func startOf(pid int) (string, error) {
 }
 
 // parseStat takes the start time (field 22) out of a stat line. The program's name (field 2) may hold spaces and
-// brackets, so fields are counted from the last closing bracket. A zombie counts as gone.
+// brackets, so fields are counted from the last closing bracket. A zombie counts as gone, unless more threads than the
+// first are left (field 20): so it looks while a thread that is not the first becomes another program, as Helper does.
 func parseStat(stat string) (string, error) {
 	end := strings.LastIndexByte(stat, ')')
 	if end < 0 {
@@ -29,7 +30,7 @@ func parseStat(stat string) (string, error) {
 	if len(fields) < 20 {
 		return "", fmt.Errorf("stat line with %d fields after the name", len(fields))
 	}
-	if state := fields[0]; state == "Z" || state == "X" {
+	if state := fields[0]; state == "Z" && (fields[17] == "0" || fields[17] == "1") || state == "X" {
 		return "", fmt.Errorf("process has ended: %w", fs.ErrNotExist)
 	}
 	return fields[19], nil

@@ -30,6 +30,8 @@ type world struct {
 	telegram *stage.Telegram
 	botImage string
 	canaries map[string][]byte // every secret that was ever handed in, by name
+	hosted   *hosted
+	ends     []func(*testing.T) // of what a part has started and a later one needs
 }
 
 var shared *world
@@ -177,6 +179,11 @@ func traces(w *world) []string {
 // needs, and the last ones look back on all the others.
 func TestEndToEnd(t *testing.T) {
 	w := shared
+	defer func() {
+		for _, end := range w.ends {
+			end(t)
+		}
+	}()
 	for _, part := range []struct {
 		name string
 		run  func(*testing.T, *world)
@@ -188,11 +195,12 @@ func TestEndToEnd(t *testing.T) {
 		{"one tenant takes all that the kernel counts, and others still get theirs", takesAll},
 		{"states tell why, within 15 seconds", statesTellWhy},
 		{"an image of anybody's finds what it needs", anyImage},
-		{"two programs that people run are hosted, answer, and know themselves again", programs},
+		{"two programs that people run are hosted, and answer", programs},
 		{"a tenant's people cannot climb", tenantUser},
 		{"the manager's identity cannot climb", managerIdentity},
 		{"who has Kubernetes' own role edit reaches and reads nothing", editorReachesNothing},
 		{"data is forgotten exactly", forgets},
+		{"both programs know after a restart what they knew", programsAgain},
 		{"both are told, and a good image recovers by itself", goodImage},
 		{"what is changed by hand is put right", drift},
 		{"a namespace that is taken off a tenant keeps nothing of ours", takenOff},

@@ -25,8 +25,15 @@ import (
 	"github.com/lethe-dev/lethe/hack/demo/stage"
 )
 
-// programs: two that people run, as examples/programs has them, with their configuration, home and database. Each answers, says truthfully that it does
-// not yet, and knows after a restart what it knew before: WhatsApp's bot is the device that was paired, Alertmanager has what is silenced.
+// hosted is what the parts about programs share: how each was before the parts between them, and what it must know again after those.
+type hosted struct {
+	whatsApp, alerts *v1alpha1.BotDeployment
+	pods             map[*v1alpha1.BotDeployment]*corev1.Pod
+	there            *whatsAppStandIn
+}
+
+// programs: two that people run, as examples/programs has them, with their configuration, home and database. Each answers, and says truthfully that it
+// does not yet. In the end both are told to start again, which they do while other parts go on.
 func programs(t *testing.T, w *world) {
 	images := map[string]string{}
 	for name, pkg := range map[string]string{"whatsapp-bot": "./whatsapp-bot", "alertmanager": "github.com/prometheus/alertmanager/cmd/alertmanager"} {
@@ -72,10 +79,6 @@ func programs(t *testing.T, w *world) {
 		return fmt.Sprintf("%+v", whatsApp.Status.Conditions), nil
 	})
 	there.scan(t, code)
-	w.awaitReady(t, whatsApp, time.Minute)
-	if st := there.stats(t); st.TurnedAway != 0 || st.Paired != 1 || st.Logins != 1 {
-		t.Errorf("after pairing: %+v", st)
-	}
 
 	// Alertmanager tells the group of an alert, and not of one that is silenced.
 	w.awaitReady(t, alerts, time.Minute)
@@ -91,14 +94,28 @@ func programs(t *testing.T, w *world) {
 		t.Fatalf("Alertmanager said %q (%v)", m.Text, err)
 	}
 
-	before := map[*v1alpha1.BotDeployment]*corev1.Pod{}
-	for _, bot := range []*v1alpha1.BotDeployment{whatsApp, alerts} {
+	w.awaitReady(t, whatsApp, time.Minute)
+	there.ask(t, stage.Random())
+	if st := there.stats(t); st.TurnedAway != 0 || st.Paired != 1 || st.Logins != 1 {
+		t.Errorf("after pairing: %+v", st)
+	}
+	w.hosted = &hosted{whatsApp: whatsApp, alerts: alerts, pods: map[*v1alpha1.BotDeployment]*corev1.Pod{}, there: there}
+	for bot, secrets := range map[*v1alpha1.BotDeployment][]string{whatsApp: {password, strings.Split(strings.TrimSpace(code), ",")[3], there.asked}, alerts: {token}} {
 		pod := w.botsPod(t, bot)
-		before[bot] = pod
-		w.foundWhatItNeeds(t, pod, bot, map[*v1alpha1.BotDeployment]string{whatsApp: password, alerts: token}[bot])
+		w.hosted.pods[bot] = pod
+		w.foundWhatItNeeds(t, pod, bot, secrets)
 		change(t, w.client, bot, func(b *v1alpha1.BotDeployment) { b.Spec.RestartedAt = metav1.NewTime(time.Now()) })
 	}
-	for bot, pod := range before {
+}
+
+// programsAgain: after a restart both know what they knew. WhatsApp's bot is the device that was paired, and in the same session with the friend that wrote
+// to it; Alertmanager has what is silenced.
+func programsAgain(t *testing.T, w *world) {
+	h := w.hosted
+	if h == nil {
+		t.Fatal("no program is hosted: the part that hosts them was not played, or failed")
+	}
+	for bot, pod := range h.pods {
 		until(t, 2*time.Minute, "see "+bot.Name+" restarted", func(ctx context.Context) (string, error) {
 			again := &corev1.Pod{}
 			if err := w.client.Get(ctx, client.ObjectKeyFromObject(pod), again); err != nil || again.UID == pod.UID {
@@ -108,21 +125,18 @@ func programs(t *testing.T, w *world) {
 		})
 		w.awaitReady(t, bot, time.Minute)
 	}
-	if st := there.stats(t); st.Paired != 1 || st.Logins != 2 || st.Strangers != 0 {
-		t.Errorf("after a restart it should be the same device, without being paired again: %+v", st)
+	h.there.ask(t, stage.Random())
+	if st := h.there.stats(t); st.Paired != 1 || st.Logins != 2 || st.Strangers != 0 || st.Sent != 2 || st.Begun != 1 || st.Opened != 2 || st.Answered != 2 {
+		t.Errorf("after a restart it should be the same device, without being paired again, and in the same session with its friend: %+v", st)
 	}
-	w.web(t, alerts, http.MethodPost, "/api/v2/alerts", `[{"labels":{"alertname":"Known"}}]`)
-	if kept := w.web(t, alerts, http.MethodGet, "/api/v2/alerts?silenced=true&active=false", ""); !strings.Contains(kept, `"state":"suppressed"`) {
+	w.web(t, h.alerts, http.MethodPost, "/api/v2/alerts", `[{"labels":{"alertname":"Known"}}]`)
+	if kept := w.web(t, h.alerts, http.MethodGet, "/api/v2/alerts?silenced=true&active=false", ""); !strings.Contains(kept, `"state":"suppressed"`) {
 		t.Errorf("after a restart Alertmanager has forgotten what is silenced: %.300s", kept)
 	}
-	for bot := range before {
+	for bot := range h.pods {
 		if err := w.client.Delete(t.Context(), bot); err != nil {
 			t.Fatal(err)
 		}
-	}
-	for bot := range before {
-		w.gone(t, bot, time.Minute)
-		w.gone(t, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: tenant.Name, Name: bot.Name + "-data"}}, time.Minute)
 	}
 }
 
@@ -165,15 +179,15 @@ func (w *world) inPod(t *testing.T, bot *v1alpha1.BotDeployment, want string, co
 	return said
 }
 
-// foundWhatItNeeds looks into a pod through its own root: its file with the credential in it, its home, its database; and into its log, where the
-// credential is not.
-func (w *world) foundWhatItNeeds(t *testing.T, pod *corev1.Pod, bot *v1alpha1.BotDeployment, secret string) {
+// foundWhatItNeeds looks into a pod through its own root: its file with the credential in it (the first of its secrets), its home, its database; and into its
+// log, where none of its secrets is.
+func (w *world) foundWhatItNeeds(t *testing.T, pod *corev1.Pod, bot *v1alpha1.BotDeployment, secrets []string) {
 	t.Helper()
 	data := dataOf(t, pod)
 	root := filepath.Dir(data)
 	file := bot.Spec.Files[0]
 	config, err := os.ReadFile(filepath.Join(root, file.Path))
-	if err != nil || !strings.Contains(string(config), secret) || strings.Contains(string(config), "${") {
+	if err != nil || !strings.Contains(string(config), secrets[0]) || strings.Contains(string(config), "${") {
 		t.Errorf("%s: %s has %d bytes, which are not the %d of the spec with the credential in them (%v)", bot.Name, file.Path, len(config), len(file.Content), err)
 	}
 	if bot.Name == "whatsapp" {
@@ -189,8 +203,13 @@ func (w *world) foundWhatItNeeds(t *testing.T, pod *corev1.Pod, bot *v1alpha1.Bo
 		}
 	}
 	logs, err := w.Kubectl(t.Context(), "", "-n", pod.Namespace, "logs", pod.Name, "-c", "bot")
-	if err != nil || strings.Contains(logs, secret) {
-		t.Errorf("the log of %s has %d bytes and holds its credential: %v (%v)", bot.Name, len(logs), strings.Contains(logs, secret), err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, secret := range secrets {
+		if strings.Contains(logs, secret) {
+			t.Errorf("the log of %s (%d bytes) holds its secret %d", bot.Name, len(logs), i)
+		}
 	}
 }
 
@@ -209,9 +228,12 @@ func (w *world) web(t *testing.T, bot *v1alpha1.BotDeployment, method, path, bod
 }
 
 // whatsAppStandIn is the stand-in of test/programs/whatsapp, as a process of its own: the whole module of whatsmeow is not this one's.
-type whatsAppStandIn struct{ Proxy, CA, Root, Control string }
+type whatsAppStandIn struct {
+	Proxy, CA, Root, Control string
+	asked                    string // last
+}
 
-type whatsAppStats struct{ TurnedAway, Paired, Logins, Strangers int }
+type whatsAppStats struct{ TurnedAway, Paired, Logins, Strangers, Sent, Begun, Opened, Answered int }
 
 func (w *world) startWhatsApp(t *testing.T, password string) *whatsAppStandIn {
 	t.Helper()
@@ -228,7 +250,7 @@ func (w *world) startWhatsApp(t *testing.T, password string) *whatsAppStandIn {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	w.ends = append(w.ends, func(t *testing.T) {
 		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
 			t.Errorf("end the stand-in for WhatsApp: %v", err)
 		}
@@ -244,7 +266,7 @@ func (w *world) startWhatsApp(t *testing.T, password string) *whatsAppStandIn {
 	return there
 }
 
-func (there *whatsAppStandIn) ask(t *testing.T, method, path, body string) []byte {
+func (there *whatsAppStandIn) call(t *testing.T, method, path, body string) []byte {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, there.Control+path, strings.NewReader(body))
 	if err != nil {
@@ -265,12 +287,21 @@ func (there *whatsAppStandIn) ask(t *testing.T, method, path, body string) []byt
 // scan is what a phone does.
 func (there *whatsAppStandIn) scan(t *testing.T, code string) {
 	t.Helper()
-	there.ask(t, http.MethodPost, "/scan", code)
+	there.call(t, http.MethodPost, "/scan", code)
+}
+
+// ask is what a friend writes, sealed from end to end, and wants the bot's answer to.
+func (there *whatsAppStandIn) ask(t *testing.T, text string) {
+	t.Helper()
+	there.asked = text
+	if answer := string(there.call(t, http.MethodPost, "/ask", text)); answer != "You said: "+text {
+		t.Errorf("%q is answered by %q", text, answer)
+	}
 }
 
 func (there *whatsAppStandIn) stats(t *testing.T) (st whatsAppStats) {
 	t.Helper()
-	if err := json.Unmarshal(there.ask(t, http.MethodGet, "/stats", ""), &st); err != nil {
+	if err := json.Unmarshal(there.call(t, http.MethodGet, "/stats", ""), &st); err != nil {
 		t.Fatal(err)
 	}
 	return st

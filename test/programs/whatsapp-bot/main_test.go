@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,15 +26,7 @@ func host(t *testing.T, proxy string) *hosted {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("HOME", filepath.Join(dir, "home"))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listen := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	b, err := json.Marshal(config{Store: filepath.Join(dir, "whatsapp.db"), Proxy: proxy, Listen: listen})
+	b, err := json.Marshal(config{Store: filepath.Join(dir, "whatsapp.db"), Proxy: proxy, Listen: free(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +35,23 @@ func host(t *testing.T, proxy string) *hosted {
 		t.Fatal(err)
 	}
 	return &hosted{t, path}
+}
+
+// free is an address where nobody listens now, with a port that no outgoing connection of this machine gets: those come from 32768 on.
+func free(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 30000+rand.IntN(2768)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return l.Addr().String()
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // start runs the bot until the function that it returns is called.
@@ -101,9 +112,19 @@ func standIn(t *testing.T) *whatsapp.Running {
 	return s
 }
 
-// TestItPairsAndKnowsItselfAgain: before it is paired it says so, its code is in its home and nowhere else, and out of its store it is the same
-// device again.
-func TestItPairsAndKnowsItselfAgain(t *testing.T) {
+// asks is the friend.
+func (h *hosted) asks(s *whatsapp.Running, text string) {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), 30*time.Second)
+	defer cancel()
+	if answer, err := s.Ask(ctx, text); err != nil || answer != "You said: "+text {
+		h.t.Errorf("%q is answered by %q (%v)", text, answer, err)
+	}
+}
+
+// TestItPairsAnswersAndKnowsItselfAgain: before it is paired it says so, its code is in its home and nowhere else, it answers what a friend writes, and
+// out of its store it is the same device again, in the same session with that friend.
+func TestItPairsAnswersAndKnowsItselfAgain(t *testing.T) {
 	s := standIn(t)
 	for _, password := range []string{"", "another"} {
 		h := host(t, "http://bot:"+password+"@"+s.Proxy)
@@ -138,6 +159,8 @@ func TestItPairsAndKnowsItselfAgain(t *testing.T) {
 	if said := h.says("pairing"); isCode(said) {
 		t.Error("the code is still shown")
 	}
+	h.asks(s, "are you there?")
+	h.asks(s, "still?")
 	stop()
 	if said := h.says("ready"); !strings.Contains(said, "refused") {
 		t.Errorf("one that does not run says %q", said)
@@ -145,9 +168,14 @@ func TestItPairsAndKnowsItselfAgain(t *testing.T) {
 
 	stop = h.start()
 	h.until("ready", is("connected"))
+	h.asks(s, "and now?")
 	stop()
-	if st := s.Stats(); st.Paired != 1 || st.Logins != 2 || st.Strangers != 0 {
+	st := s.Stats()
+	if st.Paired != 1 || st.Logins != 2 || st.Strangers != 0 {
 		t.Errorf("one pairing and a restart: %+v", st)
+	}
+	if st.Sent != 3 || st.Begun != 1 || st.Opened != 3 || st.Answered != 3 {
+		t.Errorf("three messages in one session: %+v", st)
 	}
 }
 

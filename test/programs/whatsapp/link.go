@@ -6,6 +6,7 @@ import (
 	"crypto/cipher"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/coder/websocket"
 	waBinary "go.mau.fi/whatsmeow/binary"
@@ -64,11 +65,14 @@ func (w *wire) message(ctx context.Context) (*waWa6.HandshakeMessage, error) {
 	return m, nil
 }
 
-// link carries nodes, sealed with the keys that the handshake gave. One goroutine sends, one receives.
+// link carries nodes, sealed with the keys that the handshake gave. One goroutine receives.
 type link struct {
 	*wire
-	from, to       cipher.AEAD
-	received, sent uint32
+	from, to cipher.AEAD
+	received uint32
+
+	saying sync.Mutex
+	sent   uint32
 }
 
 func (l *link) receive(ctx context.Context) (*waBinary.Node, error) {
@@ -97,6 +101,8 @@ func (l *link) say(ctx context.Context, node waBinary.Node) error {
 	if err != nil {
 		return fmt.Errorf("write a node: %w", err)
 	}
+	l.saying.Lock()
+	defer l.saying.Unlock()
 	l.sent++
 	return l.send(ctx, l.to.Seal(nil, nonce(l.sent-1), plain, nil))
 }

@@ -1,6 +1,6 @@
 // Package whatsapp is a stand-in for WhatsApp's web server, behind a proxy that wants a password: as much of both as a program on
-// go.mau.fi/whatsmeow needs to be paired, to log in, and to log in again out of its store. It knows a device again by its key. It
-// carries no messages, and it is no server for anything but tests.
+// go.mau.fi/whatsmeow needs to be paired, to log in, to log in again out of its store, and to talk with one friend in text, sealed from
+// end to end. It knows a device again by its key. It has no groups, media, history or app state, and is no server for anything but tests.
 package whatsapp
 
 import (
@@ -42,17 +42,28 @@ type Stats struct {
 	Paired     int `json:"paired"`
 	Logins     int `json:"logins"` // of the device that was paired, by its key
 	Strangers  int `json:"strangers"`
+	Sent       int `json:"sent"`     // messages of the friend
+	Begun      int `json:"begun"`    // of these, such as begin a session
+	Opened     int `json:"opened"`   // of these, such as the device says it has opened
+	Answered   int `json:"answered"` // messages of the device, which the friend could open
 }
 
 // Server is the stand-in. ServeHTTP is the websocket.
 type Server struct {
 	root, static, account *keys.KeyPair
 	chain                 []byte
+	friend                *friend
 
-	mu      sync.Mutex
-	waiting map[string]chan<- scanned // by the first part of a pairing code
-	device  []byte                    // the paired device's public key
-	stats   Stats
+	asking sync.Mutex // one question at a time
+	heard  chan heard
+
+	mu       sync.Mutex
+	waiting  map[string]chan<- scanned // by the first part of a pairing code
+	device   []byte                    // the paired device's public key
+	uploaded *uploaded                 // its keys, for those who write to it
+	active   *link                     // to it, once it wants messages
+	mail     []string                  // for it, until then
+	stats    Stats
 }
 
 // scanned is what a phone reads from a pairing code.
@@ -60,7 +71,7 @@ type scanned struct{ identity, secret []byte }
 
 // New returns a server that nobody is paired with.
 func New(now time.Time) (*Server, error) {
-	s := &Server{root: keys.NewKeyPair(), static: keys.NewKeyPair(), account: keys.NewKeyPair(), waiting: map[string]chan<- scanned{}}
+	s := &Server{root: keys.NewKeyPair(), static: keys.NewKeyPair(), account: keys.NewKeyPair(), waiting: map[string]chan<- scanned{}, friend: newFriend(), heard: make(chan heard, 8)}
 	var err error
 	s.chain, err = chain(s.root, s.static, now)
 	return s, err
@@ -145,15 +156,37 @@ func (s *Server) session(ctx context.Context, w *wire) error {
 			return err
 		}
 	}
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.active == l {
+			s.active = nil
+		}
+	}()
 	for {
 		node, err := l.receive(ctx)
 		if err != nil {
 			return err
 		}
-		if err := s.answer(ctx, l, node); err != nil {
+		if known && node.Tag == "message" {
+			err = s.hear(ctx, l, node)
+		} else if known && node.Tag == "receipt" {
+			s.receipt(node)
+		} else if err = s.answer(ctx, l, node); err == nil && known && wantsMessages(node) {
+			s.mu.Lock()
+			s.active = l
+			s.mu.Unlock()
+			err = s.deliver(ctx, l)
+		}
+		if err != nil {
 			return err
 		}
 	}
+}
+
+func wantsMessages(node *waBinary.Node) bool {
+	_, ok := node.GetOptionalChildByTag("active")
+	return ok && node.Attrs["xmlns"] == "passive"
 }
 
 // handshake ends with the client's own key, and what it says it is.
@@ -216,9 +249,24 @@ func (s *Server) answer(ctx context.Context, l *link, node *waBinary.Node) error
 	}
 	answer := waBinary.Node{Tag: "iq", Attrs: waBinary.Attrs{"id": node.Attrs["id"], "from": types.ServerJID, "type": "result"}}
 	if _, ok := node.GetOptionalChildByTag("count"); ok {
-		answer.Content = []waBinary.Node{{Tag: "count", Attrs: waBinary.Attrs{"value": "50"}}}
+		answer.Content = []waBinary.Node{{Tag: "count", Attrs: waBinary.Attrs{"value": fmt.Sprint(s.left())}}}
+	} else if usync, ok := node.GetOptionalChildByTag("usync"); ok {
+		answer.Content = []waBinary.Node{devices(usync)}
+	} else if key, ok := node.GetOptionalChildByTag("key"); ok {
+		answer.Content = []waBinary.Node{s.bundles(key)}
+	} else if _, ok := node.GetOptionalChildByTag("skey"); ok {
+		s.keep(node)
 	}
 	return l.say(ctx, answer)
+}
+
+func (s *Server) left() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.uploaded == nil {
+		return 0
+	}
+	return len(s.uploaded.once)
 }
 
 // pair hands out pairing codes, waits for one to be scanned, and makes the client a device of the account.
@@ -283,7 +331,7 @@ func (s *Server) pair(ctx context.Context, l *link, client []byte) error {
 				continue
 			}
 			s.mu.Lock()
-			s.device = client
+			s.device, s.uploaded = client, nil
 			s.stats.Paired++
 			s.mu.Unlock()
 			// The device logs in with a connection of its own, after it has closed this one.

@@ -2,7 +2,8 @@
 //
 //	whatsapp LISTEN PASSWORD-FILE READY-FILE
 //
-// The proxy listens at LISTEN. The control side listens on loopback: POST /scan, with a pairing code, is the phone; GET /stats counts.
+// The proxy listens at LISTEN. The control side listens on loopback: POST /scan, with a pairing code, is the phone; POST /ask, with
+// a text, is a friend, and answers what the bot answers; GET /stats counts.
 package main
 
 import (
@@ -86,6 +87,19 @@ func side(s *whatsapp.Running) http.Handler {
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusConflict)
 		}
+	})
+	mux.HandleFunc("POST /ask", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
+		defer cancel()
+		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<12))
+		if err == nil {
+			var answer string
+			if answer, err = s.Ask(ctx, string(text)); err == nil {
+				_, _ = io.WriteString(w, answer) // whoever asked may have gone
+				return
+			}
+		}
+		http.Error(w, err.Error(), http.StatusConflict)
 	})
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(s.Stats()) // whoever asked may have gone

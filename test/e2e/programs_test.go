@@ -35,20 +35,7 @@ type hosted struct {
 // programs: two that people run, as examples/programs has them, with their configuration, home and database. Each answers, and says truthfully that it
 // does not yet. In the end both are told to start again, which they do while other parts go on.
 func programs(t *testing.T, w *world) {
-	images := map[string]string{}
-	for name, pkg := range map[string]string{"whatsapp-bot": "./whatsapp-bot", "alertmanager": "github.com/prometheus/alertmanager/cmd/alertmanager"} {
-		if _, err := w.BuildProgram(t.Context(), name, "test/programs", pkg); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.WrapImage(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
-		image, err := w.LoadImage(t.Context(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		images[name] = image
-	}
+	images := w.programImages(t, map[string]string{"whatsapp-bot": "./whatsapp-bot", "alertmanager": "github.com/prometheus/alertmanager/cmd/alertmanager"})
 	password := stage.Random()
 	w.canaries["the proxy's password"] = []byte(password)
 	there := w.startWhatsApp(t, password)
@@ -138,6 +125,41 @@ func programsAgain(t *testing.T, w *world) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// programImages builds programs of the module of test/programs, beside each other, and brings images of them to the node. It returns their full names.
+func (w *world) programImages(t *testing.T, programs map[string]string) map[string]string {
+	t.Helper()
+	type made struct {
+		name, image string
+		err         error
+	}
+	all := make(chan made)
+	for name, pkg := range programs {
+		go func() {
+			_, err := w.BuildProgram(t.Context(), name, "test/programs", pkg)
+			if err == nil {
+				err = w.WrapImage(t.Context(), name)
+			}
+			image := ""
+			if err == nil {
+				image, err = w.LoadImage(t.Context(), name)
+			}
+			all <- made{name, image, err}
+		}()
+	}
+	images := map[string]string{}
+	for range programs {
+		m := <-all
+		if m.err != nil {
+			t.Error(m.err)
+		}
+		images[m.name] = m.image
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+	return images
 }
 
 // program is a bot of examples/programs, with an image, another address in its file, and its credentials sealed. The one named ca is what it trusts.

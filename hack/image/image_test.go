@@ -102,6 +102,31 @@ func TestFolderHoldsTheSameFiles(t *testing.T) {
 	}
 }
 
+func TestFilesOfThisMachineAreInTheImage(t *testing.T) {
+	program, folder, here := binary(t), filepath.Join(t.TempDir(), "rootfs"), t.TempDir()
+	target, link, list := filepath.Join(here, "library.so.1"), filepath.Join(here, "library.so"), filepath.Join(here, "list")
+	if err := errors.Join(os.WriteFile(target, []byte("a library"), 0o600), os.Symlink(target, link), os.WriteFile(list, []byte(target+"\n"+link+"\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), []string{"--binary", program, "--with", list, "--rootfs", folder}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{target, link} {
+		b, err := os.ReadFile(filepath.Join(folder, path))
+		if err != nil || string(b) != "a library" {
+			t.Errorf("%s: %q %v", path, b, err)
+		}
+	}
+	for name, text := range map[string]string{"nothing": "", "a relative path": "etc/passwd\n", "a path with dots": here + "/../x\n", "what is not there": here + "/absent\n"} {
+		if err := os.WriteFile(list, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(t.Context(), []string{"--binary", program, "--with", list, "--rootfs", folder}); err == nil || !strings.Contains(err.Error(), "--with") {
+			t.Errorf("%s was taken: %v", name, err)
+		}
+	}
+}
+
 func TestImageRefuses(t *testing.T) {
 	dynamic := filepath.Join(t.TempDir(), "script")
 	if err := os.WriteFile(dynamic, []byte("#!/bin/sh\n"), 0o600); err != nil {

@@ -3,6 +3,7 @@
 //
 //	go run ./hack/image -o dist/lethe.tar                                  Lethe itself: /manager /keyserver /unseal /sweeper
 //	go run ./hack/image -o bot.tar --name bot:demo --binary bin/bot        any other static binary, as the entry point
+//	go run ./hack/image -o db.tar --binary bin/starter --with list         the same, and files of this machine under their own names
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // programs are what Lethe's own image holds: path in the image → package.
@@ -35,6 +37,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	name := flags.String("name", "lethe:dev", "name and tag of the image")
 	binary := flags.String("binary", "", "wrap this static binary as the entry point, instead of building Lethe's own programs")
+	with := flags.String("with", "", "file with absolute paths, one a line: these files of this machine are in the image too, under the same names")
 	output := flags.String("o", "", "file to write (this or --rootfs is required)")
 	rootfs := flags.String("rootfs", "", "write the image's files into this new folder instead, for a Dockerfile")
 	version := flags.String("version", "", "version that the programs report; left out, \"devel\"")
@@ -69,6 +72,13 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 	}
+	if *with != "" {
+		more, err := filesOfThisMachine(*with)
+		if err != nil {
+			return fmt.Errorf("--with: %w", err)
+		}
+		files = append(files, more...)
+	}
 	if *rootfs != "" {
 		return writeFolder(ctx, *rootfs, files)
 	}
@@ -77,6 +87,34 @@ func run(ctx context.Context, args []string) error {
 	}
 	fmt.Fprintf(os.Stderr, "wrote %s as %s\n", *name, *output)
 	return nil
+}
+
+// filesOfThisMachine reads the files that a list names. What is a link here is a file in the image.
+func filesOfThisMachine(list string) ([]file, error) {
+	text, err := os.ReadFile(list)
+	if err != nil {
+		return nil, err
+	}
+	var files []file
+	for path := range strings.Lines(string(text)) {
+		path = strings.TrimSpace(path)
+		if !filepath.IsAbs(path) || filepath.Clean(path) != path {
+			return nil, fmt.Errorf("%q is no clean absolute path", path)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{path: path[1:], mode: int64(info.Mode().Perm() | 0o444), content: content})
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s names no file", list)
+	}
+	return files, nil
 }
 
 // buildPrograms compiles Lethe's programs. -trimpath, an empty build ID and no VCS stamp make the bytes depend on the

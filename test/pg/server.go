@@ -41,6 +41,8 @@ type Options struct {
 	Port int
 	// Names that the certificate holds beside the addresses.
 	Names []string
+	// Password of Superuser; empty: a new one.
+	Password string
 	// FSync writes through to the disk, as a real server does. Without it a server is faster and does not survive a power cut.
 	FSync bool
 	// Settings of postgresql.conf on top of ours.
@@ -93,7 +95,10 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if len(o.ListenAddresses) == 0 {
 		o.ListenAddresses = []string{"127.0.0.1"}
 	}
-	s := &Server{Dir: o.Dir, Host: o.ListenAddresses[0], Port: o.Port, Password: random()}
+	s := &Server{Dir: o.Dir, Host: o.ListenAddresses[0], Port: o.Port, Password: o.Password}
+	if s.Password == "" {
+		s.Password = random()
+	}
 	if s.Dir == "" {
 		if s.Dir, err = os.MkdirTemp("", "lethe-postgres-"); err != nil {
 			return nil, fmt.Errorf("make a folder for PostgreSQL: %w", err)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -45,7 +46,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	listen := fs.String("listen", "127.0.0.1:0", "address of the Bot API")
 	controlListen := fs.String("control-listen", "127.0.0.1:0", "address of the control side")
 	tokenFile := fs.String("control-token-file", "", "file with the bearer token of the control side (required)")
-	readyFile := fs.String("ready-file", "", "file to write the two URLs to, as JSON, once both answer")
+	readyFile := fs.String("ready-file", "", "file to write the two URLs to, as JSON, once both answer; -: standard output")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 		go func() { failed <- servers[i].Serve(l) }()
 	}
 	if *readyFile != "" {
-		if err := writeReady(*readyFile, ready); err != nil {
+		if err := writeReady(*readyFile, ready, os.Stdout); err != nil {
 			return err
 		}
 	}
@@ -113,10 +114,14 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 }
 
 // writeReady replaces the file in one step, so that a reader never sees half of it.
-func writeReady(path string, r Ready) error {
+func writeReady(path string, r Ready, stdout io.Writer) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode ready file: %w", err)
+	}
+	if path == "-" {
+		_, err := stdout.Write(append(b, '\n'))
+		return err
 	}
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {

@@ -90,3 +90,14 @@ func TestItWantsAControlToken(t *testing.T) {
 		}
 	}
 }
+
+func TestReadyOnStandardOutput(t *testing.T) {
+	var out bytes.Buffer
+	if err := writeReady("-", Ready{API: "https://10.0.0.1:8443", CA: "pem"}, &out); err != nil {
+		t.Fatal(err)
+	}
+	var r Ready
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil || r.API != "https://10.0.0.1:8443" || !strings.HasSuffix(out.String(), "\n") {
+		t.Errorf("%q %v", out.String(), err)
+	}
+}

@@ -21,6 +21,7 @@ type demo struct {
 	*stage.Stage
 	out       io.Writer
 	simulated bool
+	theirs    *theirs // nil: the cluster is the demo's own
 
 	info     stage.Info
 	client   client.Client
@@ -29,10 +30,17 @@ type demo struct {
 	control  string // written on purpose, so that the search is known to find things
 	botID    int64
 
-	postgres *pg.Server
+	postgres *pg.Server // as this machine reaches it
+	database address    // as pods do
 	filled   time.Time
 	promise  chatdb.Windows
 	oracle   chatdb.Verdicts
+}
+
+// address of a server.
+type address struct {
+	host string
+	port int32
 }
 
 // step is one act. It checks its own outcome: what is not as its title says is an error.
@@ -46,27 +54,50 @@ type step struct {
 type where int
 
 const (
-	anywhere  where = iota
-	realNode        // it needs pods that really run
-	pretended       // it stands in for one that does
+	realNode    where = 1 << iota // on the demo's own node, where pods really run
+	pretended                     // on the demo's own cluster, where they only pretend
+	theirsAlone                   // on a cluster that is somebody's
+
+	pods     = realNode | theirsAlone
+	own      = realNode | pretended
+	anywhere = pods | pretended
 )
+
+// where this run is played.
+func (d *demo) where() where {
+	switch {
+	case d.theirs != nil:
+		return theirsAlone
+	case d.simulated:
+		return pretended
+	default:
+		return realNode
+	}
+}
 
 func (d *demo) steps() []step {
 	return []step{
-		{"1  Build what is needed, and start a cluster of one node", d.startCluster, anywhere},
-		{"1  Clear what an earlier run left", d.clear, anywhere},
+		{"1  Build what is needed, and start a cluster of one node", d.startCluster, own},
+		{"1  Clear what an earlier run left", d.clear, own},
+		{"1  Build what is needed", d.buildTheirs, theirsAlone},
+		{"1  Remove what an earlier run left", d.clearTheirs, theirsAlone},
+		{"1  Bring the images to the nodes", d.bringTheirs, theirsAlone},
 		{"2  Install Lethe with its chart; the key-encryption key is a file on a volume of its own", d.install, realNode},
 		{"2  Install Lethe with its chart; manager and keyserver run on this machine, since pods only pretend", d.installOnHost, pretended},
+		{"2  Install Lethe with its chart; the key-encryption key is a file on a volume of its own", d.installTheirs, theirsAlone},
 		{"3  Two customers, acme and globex, and the platform's own tenant", d.tenants, anywhere},
 		{"3  A stand-in for Telegram on a private address that only acme's tenant opens", d.door, realNode},
+		{"3  A stand-in for Telegram in a pod whose address only acme's tenant opens", d.doorTheirs, theirsAlone},
 		{"3  Seal the bot's token to acme's public key, and apply the bot", d.bot, anywhere},
-		{"3  Write to the bot, and read its answer", d.talk, realNode},
+		{"3  Write to the bot, and read its answer", d.talk, pods},
 		{"4  Look for the token, the private keys and the key-encryption key where they must not be", d.leaks, realNode},
+		{"4  Look for the token, the private keys and the key-encryption key in all that the API shows", d.leaksTheirs, theirsAlone},
 		{"4  A snapshot of etcd opens nothing without the key-encryption key, and everything with it", d.snapshot, realNode},
-		{"5  A chat product's PostgreSQL with 300 000 messages of two customers", d.fill, realNode},
-		{"5  Audit: measure what the promise would delete, and delete nothing", d.audit, realNode},
-		{"5  Approve the plan, and enforce it", d.enforce, realNode},
-		{"5  Compare what is left with what was worked out before the sweep", d.compare, realNode},
+		{"4  The Secrets open nothing without the key-encryption key, and everything with it", d.secretsTheirs, theirsAlone},
+		{"5  A chat product's PostgreSQL with 300 000 messages of two customers", d.fill, pods},
+		{"5  Audit: measure what the promise would delete, and delete nothing", d.audit, pods},
+		{"5  Approve the plan, and enforce it", d.enforce, pods},
+		{"5  Compare what is left with what was worked out before the sweep", d.compare, pods},
 		{"5  Everything that Lethe knows", d.everything, anywhere},
 	}
 }
@@ -77,14 +108,14 @@ func (d *demo) up(ctx context.Context) error {
 	}
 	began := time.Now()
 	for _, s := range d.steps() {
-		if s.where == realNode && d.simulated || s.where == pretended && !d.simulated {
+		if s.where&d.where() == 0 {
 			continue
 		}
 		d.say("\n%s", s.title)
 		start := time.Now()
 		if err := s.run(ctx); err != nil {
 			d.say("   failed after %s", took(start))
-			return fmt.Errorf("step %q: %w\n\nWhat was started is still there: make demo goes on with it, make demo-down removes it", s.title, err)
+			return fmt.Errorf("step %q: %w\n\nWhat was started is still there: %s", s.title, err, d.theirs.afterFailure())
 		}
 		d.say("   done in %s", took(start))
 	}
@@ -128,14 +159,18 @@ func (i indented) Write(p []byte) (int, error) {
 
 // lookAround says what there is to see.
 func (d *demo) lookAround() {
-	d.say("\n6  Look around, with a kubeconfig of the demo's own:\n")
+	if d.theirs == nil {
+		d.say("\n6  Look around, with a kubeconfig of the demo's own:\n")
+	} else {
+		d.say("\n6  Look around, with a kubeconfig of this context alone:\n")
+	}
 	d.say("   export KUBECONFIG=%s", d.Kubeconfig())
 	d.say("   export PATH=%s:$PATH", d.Path("bin"))
 	for _, c := range d.commands() {
 		d.say("   %s", c)
 	}
 	d.say("\n   The manifests that were applied: %s", d.Path("manifests"))
-	d.say("\n   make demo-down removes every trace.")
+	d.say("\n   make demo-down%s removes every trace.", d.theirs.words())
 }
 
 func (d *demo) commands() []string {

@@ -1,9 +1,10 @@
 // Command demo plays the whole of Lethe on this machine: a real one-node cluster, two customers, a bot that answers, and a
 // database that forgets. `make demo` runs it, `make demo-down` removes every trace.
 //
-//	demo up               as root on Linux: pods really run
-//	demo up --simulated   anywhere: nodes only pretend, so there is no bot to talk to and nothing is deleted
-//	demo down
+//	demo up                     as root on Linux: pods really run
+//	demo up --simulated         anywhere: nodes only pretend, so there is no bot to talk to and nothing is deleted
+//	demo up --cluster current   anywhere: on the cluster that the user's kubeconfig names, after a question
+//	demo down [--cluster current]
 package main
 
 import (
@@ -24,9 +25,46 @@ import (
 	"github.com/lethe-dev/lethe/hack/demo/stage"
 )
 
-const usage = `usage: demo up [--simulated] | demo down
+const usage = `usage: demo up [--simulated | --cluster current ...] | demo down [--cluster current ...]
   up      play the demo and leave it running
   down    remove every trace of it`
+
+// options of both commands.
+type options struct {
+	simulated                                                     bool
+	cluster, context, image, load, postgres, storageClass, values string
+	yes                                                           bool
+}
+
+func (o *options) flags(name string) *flag.FlagSet {
+	f := flag.NewFlagSet("demo "+name, flag.ContinueOnError)
+	f.StringVar(&o.cluster, "cluster", "", "current: the cluster that your kubeconfig names; left out, one of the demo's own on this machine")
+	f.StringVar(&o.context, "context", "", "with --cluster current: another context of your kubeconfig than the current one")
+	f.BoolVar(&o.yes, "yes", false, "with --cluster current: the answer to the question, given beforehand")
+	if name != "up" {
+		return f
+	}
+	f.BoolVar(&o.simulated, "simulated", false, "simulated nodes: the Kubernetes half only, without root")
+	f.StringVar(&o.image, "image", "", "with --cluster current: a repository that you may push to and nodes pull from, without a tag")
+	f.StringVar(&o.load, "load", "", "with --cluster current: kind, k3d, minikube, or a command that brings an image's archive, named behind it, to every node")
+	f.StringVar(&o.postgres, "postgres", "", "with --cluster current: an image of PostgreSQL, where none can be made of this machine's")
+	f.StringVar(&o.storageClass, "storage-class", "", "with --cluster current: the class of the key-encryption key's volume; left out, the default one")
+	f.StringVar(&o.values, "values", "", "with --cluster current: a file with values of the chart, as docs/platforms.md has them")
+	return f
+}
+
+// check says which options do not go together.
+func (o *options) check() error {
+	switch {
+	case o.cluster != "" && o.cluster != "current":
+		return fmt.Errorf("CLUSTER=%s is not known: current is the cluster that your kubeconfig names; left out, the demo makes one of its own", o.cluster)
+	case o.cluster == "current" && o.simulated:
+		return errors.New("--simulated makes a cluster of the demo's own, and --cluster current takes yours: say one of them")
+	case o.cluster == "" && (o.context != "" || o.image != "" || o.load != "" || o.postgres != "" || o.storageClass != "" || o.values != "" || o.yes):
+		return errors.New("CONTEXT, IMAGE, LOAD, POSTGRES, STORAGE_CLASS, VALUES and YES are for a cluster of yours: say CLUSTER=current as well")
+	}
+	return nil
+}
 
 func main() {
 	ctrllog.SetLogger(logr.Discard()) // it would complain that nobody has set one
@@ -42,8 +80,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
 		return errors.New(usage)
 	}
-	flags := flag.NewFlagSet("demo "+args[0], flag.ContinueOnError)
-	simulated := flags.Bool("simulated", false, "simulated nodes: the Kubernetes half only, without root")
+	if args[0] != "up" && args[0] != "down" {
+		return errors.New(usage)
+	}
+	var o options
+	flags := o.flags(args[0])
 	if err := flags.Parse(args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -53,22 +94,24 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if flags.NArg() > 0 {
 		return errors.New(usage)
 	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	if o.cluster == "current" {
+		return runTheirs(ctx, args[0], o, out)
+	}
 	s, err := newStage(out)
 	if err != nil {
 		return err
 	}
-	d := &demo{Stage: s, out: out, simulated: *simulated}
-	switch args[0] {
-	case "up":
-		if err := machineCan(d.simulated, runtime.GOOS, os.Geteuid()); err != nil {
-			return err
-		}
-		return d.up(ctx)
-	case "down":
+	d := &demo{Stage: s, out: out, simulated: o.simulated}
+	if args[0] == "down" {
 		return d.down(ctx)
-	default:
-		return errors.New(usage)
 	}
+	if err := machineCan(d.simulated, runtime.GOOS, os.Geteuid()); err != nil {
+		return err
+	}
+	return d.up(ctx)
 }
 
 // newStage is where the demo's things are, in the user's cache.

@@ -3,7 +3,8 @@ package main
 import (
 	"bytes"
 	"os"
-	"path/filepath"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,24 +36,35 @@ func TestAMachineThatCannotIsToldWhatItCan(t *testing.T) {
 
 func TestEveryStepIsPlayedSomewhere(t *testing.T) {
 	d := &demo{}
-	numbers := map[where]string{}
+	titles := map[where]string{}
 	for _, s := range d.steps() {
-		if s.run == nil || len(s.title) < 4 {
+		if s.run == nil || len(s.title) < 4 || s.where == 0 {
 			t.Errorf("step %+v", s)
 		}
-		numbers[s.where] += s.title[:1]
-		if s.where == anywhere {
-			numbers[realNode] += s.title[:1]
-			numbers[pretended] += s.title[:1]
+		for _, w := range []where{realNode, pretended, theirsAlone} {
+			if s.where&w != 0 {
+				titles[w] += s.title + "\n"
+			}
 		}
 	}
-	for _, n := range []string{"1", "2", "3", "4", "5"} {
-		if !strings.Contains(numbers[realNode], n) {
-			t.Errorf("no step %s on a real node", n)
+	for w, acts := range map[where]string{realNode: "12345", theirsAlone: "12345", pretended: "1235"} {
+		for _, n := range acts {
+			if !strings.Contains("\n"+titles[w], "\n"+string(n)+"  ") {
+				t.Errorf("%d: no step %c:\n%s", w, n, titles[w])
+			}
 		}
 	}
-	if !strings.Contains(numbers[pretended], "2") {
-		t.Errorf("simulated nodes are shown %s", numbers[pretended])
+	// On a cluster that is somebody's every outcome is checked that the demo checks on its own node.
+	if mine, other := strings.Count(titles[realNode], "\n"), strings.Count(titles[theirsAlone], "\n"); other < mine {
+		t.Errorf("%d steps on the demo's own node, %d on somebody's cluster:\n%s", mine, other, titles[theirsAlone])
+	}
+}
+
+func TestARunIsPlayedInOnePlace(t *testing.T) {
+	for want, d := range map[where]*demo{realNode: {}, pretended: {simulated: true}, theirsAlone: {theirs: &theirs{}}} {
+		if got := d.where(); got != want {
+			t.Errorf("%d, want %d", got, want)
+		}
 	}
 }
 
@@ -78,23 +90,84 @@ func TestTablesAndNumbersReadWell(t *testing.T) {
 
 // TestTheFirstWordsComeBeforeAnyBuild: who starts the demo reads at once what it does and how long the first build may take.
 func TestTheFirstWordsComeBeforeAnyBuild(t *testing.T) {
+	for cluster, want := range map[string][]string{
+		"":        {"A cluster of one node on this machine", "make demo-down removes all of it", "minutes on two processors"},
+		"current": {"nothing is touched before you agree", "make demo-down CLUSTER=current removes all of it", "minutes on two processors"},
+	} {
+		recipe := dryRun(t, "demo", "CLUSTER="+cluster)
+		before, _, built := strings.Cut(recipe, "go run ./hack/demo up")
+		if !built {
+			t.Fatalf("CLUSTER=%s: %s", cluster, recipe)
+		}
+		for _, w := range want {
+			if !strings.Contains(before, w) {
+				t.Errorf("CLUSTER=%s: before anything is built make demo says %s, and not %q", cluster, before, w)
+			}
+		}
+	}
+}
+
+// dryRun is what make would do.
+func dryRun(t *testing.T, args ...string) string {
+	t.Helper()
 	root, err := stage.RepositoryRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	cmd := exec.CommandContext(t.Context(), "make", append([]string{"--dry-run", "-C", root}, args...)...)
+	// What this test was itself started with by make is not said again.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return slices.Contains([]string{"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "IMAGE", "LOAD", "CLUSTER", "CONTEXT", "POSTGRES", "STORAGE_CLASS", "VALUES", "YES"}, name)
+	})
+	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("make: %v\n%s", err, out)
 	}
-	_, recipe, ok := strings.Cut(string(makefile), "\ndemo: ")
-	before, _, built := strings.Cut(recipe, "go run ./hack/demo up")
-	if !ok || !built || !strings.Contains(before, "make demo-down removes all of it") || !strings.Contains(before, "minutes on two processors") {
-		t.Errorf("before anything is built make demo says: %s", before)
+	return string(out)
+}
+
+// TestWhatIsSaidToMakeReachesTheDemo: each word is an option, and IMAGE, which has a default for other targets, only when somebody said it.
+func TestWhatIsSaidToMakeReachesTheDemo(t *testing.T) {
+	out := dryRun(t, "demo", "CLUSTER=current", "CONTEXT=kind-a", "IMAGE=r.example.com/a", "LOAD=k3d x", "POSTGRES=r.example.com/p", "STORAGE_CLASS=fast", "VALUES=v.yaml", "YES=1")
+	for _, want := range []string{
+		`--cluster "current"`, `--context "kind-a"`, `--image "r.example.com/a"`, `--load "k3d x"`, `--postgres "r.example.com/p"`, `--storage-class "fast"`, `--values "v.yaml"`, "--yes",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%s is missing in\n%s", want, out)
+		}
+	}
+	if out := dryRun(t, "demo", "CLUSTER=current"); strings.Contains(out, "--image") || strings.Contains(out, "--yes") {
+		t.Errorf("said by nobody:\n%s", out)
+	}
+	if out := dryRun(t, "demo"); !strings.Contains(out, "go run ./hack/demo up\n") {
+		t.Errorf("the demo on a cluster of its own:\n%s", out)
+	}
+	if out := dryRun(t, "demo-down", "CLUSTER=current", "CONTEXT=kind-a", "YES=1"); !strings.Contains(out, `down --cluster "current" --context "kind-a" --yes`) {
+		t.Errorf("demo-down:\n%s", out)
+	}
+}
+
+func TestOptionsThatDoNotGoTogether(t *testing.T) {
+	for want, o := range map[string]options{
+		"CLUSTER=prod is not known":      {cluster: "prod"},
+		"say one of them":                {cluster: "current", simulated: true},
+		"say CLUSTER=current as well":    {image: "registry.example.com/a"},
+		"for a cluster of yours: say CL": {yes: true},
+	} {
+		if err := o.check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", o, err, want)
+		}
+	}
+	for _, o := range []options{{}, {simulated: true}, {cluster: "current"}, {cluster: "current", image: "r.example.com/a", yes: true}} {
+		if err := o.check(); err != nil {
+			t.Errorf("%+v: %v", o, err)
+		}
 	}
 }
 
 func TestWrongWordsAreRefused(t *testing.T) {
-	for _, args := range [][]string{nil, {"sideways"}, {"up", "now"}, {"up", "--fast"}} {
+	for _, args := range [][]string{nil, {"sideways"}, {"up", "now"}, {"up", "--fast"}, {"up", "--cluster", "prod"}, {"down", "--load", "kind"}} {
 		if err := run(t.Context(), args, &bytes.Buffer{}); err == nil {
 			t.Errorf("%v was taken", args)
 		}

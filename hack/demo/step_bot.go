@@ -31,6 +31,15 @@ func (d *demo) door(ctx context.Context) error {
 	if d.telegram, err = d.StartTelegram(ctx, address.String()); err != nil {
 		return err
 	}
+	if err := d.onlyAcmesDoor(ctx); err != nil {
+		return err
+	}
+	d.note("On this cluster a NetworkPolicy is a wall: the node's packet filter holds pods to it as soon as the API knows their address.")
+	return nil
+}
+
+// onlyAcmesDoor opens the stand-in to acme's tenant, and wants it closed to everybody else.
+func (d *demo) onlyAcmesDoor(ctx context.Context) error {
 	if err := d.openDoor(ctx, "acme", d.telegram.Host, d.telegram.Port); err != nil {
 		return err
 	}
@@ -53,13 +62,12 @@ func (d *demo) door(ctx context.Context) error {
 		return err
 	}
 	own := bots[0]
-	own.Spec.Egress = []v1alpha1.EgressRule{{CIDR: d.telegram.Host + "/32", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: d.telegram.Port}}}}
+	own.Spec.Egress = []v1alpha1.EgressRule{{CIDR: block(d.telegram.Host), Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: d.telegram.Port}}}}
 	err = d.client.Create(ctx, own, client.DryRunAll)
 	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "a private or special address") {
 		return fmt.Errorf("a bot that opens a private address by itself is not refused as such: %w", err)
 	}
 	d.note("%s: acme's NetworkPolicy opens it, globex's does not, and a bot that tries is refused", d.telegram.API)
-	d.note("On this cluster a NetworkPolicy is a wall: the node's packet filter holds pods to it as soon as the API knows their address.")
 	return nil
 }
 
@@ -96,7 +104,10 @@ func (d *demo) bot(ctx context.Context) error {
 	}
 	bot := bots[0]
 	bot.Spec.ImagePullPolicy = corev1.PullNever
-	if !d.simulated {
+	switch {
+	case d.theirs != nil:
+		bot.Spec.Image, bot.Spec.ImagePullPolicy = d.theirs.images.Bot, d.theirs.images.Pull
+	case !d.simulated:
 		if bot.Spec.Image, err = d.BotImage(); err != nil {
 			return err
 		}

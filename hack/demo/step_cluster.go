@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -141,6 +142,15 @@ func (d *demo) install(ctx context.Context) error {
 	if err := d.Install(ctx); err != nil {
 		return err
 	}
+	if err := d.lookAtInstallation(ctx); err != nil {
+		return err
+	}
+	d.note("key-encryption key: %s, mounted from its own volume; it is not in the cluster's etcd", d.KEKFile())
+	return nil
+}
+
+// lookAtInstallation wants Lethe's pods to be as the strictest of Kubernetes' standards asks.
+func (d *demo) lookAtInstallation(ctx context.Context) error {
 	var pods corev1.PodList
 	if err := d.client.List(ctx, &pods, client.InNamespace(stage.SystemNamespace)); err != nil {
 		return fmt.Errorf("look at Lethe's pods: %w", err)
@@ -165,11 +175,7 @@ func (d *demo) install(ctx context.Context) error {
 	if ns.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
 		return errors.New("the namespace lethe-system does not enforce restricted pods")
 	}
-	if err := d.table([]string{"POD", "PHASE", "SERVICE ACCOUNT"}, rows); err != nil {
-		return err
-	}
-	d.note("key-encryption key: %s, mounted from its own volume; it is not in the cluster's etcd", d.KEKFile())
-	return nil
+	return d.table([]string{"POD", "PHASE", "SERVICE ACCOUNT"}, rows)
 }
 
 func (d *demo) tenants(ctx context.Context) error {
@@ -212,6 +218,14 @@ func (d *demo) printed(out string) {
 	}
 }
 
+// block of one address.
+func block(host string) string {
+	if strings.Contains(host, ":") {
+		return host + "/128"
+	}
+	return host + "/32"
+}
+
 // openDoor adds an address to a Tenant's egress: the platform's side of the door.
 func (d *demo) openDoor(ctx context.Context, name, host string, port int32) error {
 	t := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -219,12 +233,18 @@ func (d *demo) openDoor(ctx context.Context, name, host string, port int32) erro
 		return fmt.Errorf("read tenant %s: %w", name, err)
 	}
 	spec := t.Spec
-	spec.Egress = []v1alpha1.EgressRule{{CIDR: host + "/32", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: port}}}}
+	spec.Egress = []v1alpha1.EgressRule{{CIDR: block(host), Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: port}}}}
+	if d.theirs != nil {
+		spec.ForeignNetworkPolicies = []v1alpha1.ForeignNetworkPolicy{{Name: demoPolicy}}
+	}
 	wanted := &v1alpha1.Tenant{TypeMeta: metav1.TypeMeta{APIVersion: "lethe.dev/v1alpha1", Kind: "Tenant"}, ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}
 	if err := d.apply(ctx, "tenant-"+name+".yaml", wanted); err != nil {
 		return err
 	}
-	return d.await(ctx, t, v1alpha1.ConditionReady, time.Minute)
+	if err := d.await(ctx, t, v1alpha1.ConditionReady, time.Minute); err != nil || d.theirs == nil {
+		return err
+	}
+	return d.openByLabel(ctx, t.Spec.Namespaces[0].Name, port)
 }
 
 // installOnHost stands in for install where pods only pretend.

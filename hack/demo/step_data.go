@@ -23,10 +23,10 @@ const chatDatabase = "chat"
 
 // fill starts PostgreSQL, fills it, and asks the oracle before anything of Lethe's has looked at it.
 func (d *demo) fill(ctx context.Context) error {
-	var err error
-	if d.postgres, err = d.StartPostgres(ctx, d.info.Network.HostIP); err != nil {
+	if err := d.startDatabase(ctx); err != nil {
 		return err
 	}
+	var err error
 	for _, sql := range []string{"DROP DATABASE IF EXISTS " + chatDatabase + " WITH (FORCE)", "CREATE DATABASE " + chatDatabase} {
 		if err := d.postgres.Exec(ctx, "postgres", sql); err != nil {
 			return fmt.Errorf("make an empty database: %w", err)
@@ -44,10 +44,28 @@ func (d *demo) fill(ctx context.Context) error {
 			return fmt.Errorf("the database holds %d messages", n)
 		}
 		d.note("PostgreSQL on %s:%d, TLS with a certificate of its own authority, SCRAM; 120 days of acme (%s) and globex (%s)",
-			d.postgres.Host, d.postgres.Port, chatdb.Acme, chatdb.Globex)
+			d.database.host, d.database.port, chatdb.Acme, chatdb.Globex)
 		d.note("worked out by plain SQL before any sweep, conversations 90 days, acme's 30; contacts 180 days; payments 7 years:")
 		return d.oracleTable()
 	})
+}
+
+// startDatabase starts a PostgreSQL: on this machine for the demo's own cluster, as a pod on somebody's.
+func (d *demo) startDatabase(ctx context.Context) error {
+	if d.theirs != nil {
+		started, err := d.theirs.services.Postgres(ctx)
+		if err != nil {
+			return err
+		}
+		d.postgres, d.database = started.Here, address{started.Host, started.Port}
+		return nil
+	}
+	started, err := d.StartPostgres(ctx, d.info.Network.HostIP)
+	if err != nil {
+		return err
+	}
+	d.postgres, d.database = started, address{started.Host, int32(started.Port)}
+	return nil
 }
 
 func (d *demo) withDatabase(ctx context.Context, use func(*pgx.Conn) error) error {
@@ -72,7 +90,7 @@ func (d *demo) oracleTable() error {
 
 // audit applies the store and the promise in Audit, and wants the measurement to say what the oracle says, with nothing deleted.
 func (d *demo) audit(ctx context.Context) error {
-	if err := d.openDoor(ctx, "platform", d.postgres.Host, int32(d.postgres.Port)); err != nil {
+	if err := d.openDoor(ctx, "platform", d.database.host, d.database.port); err != nil {
 		return err
 	}
 	store, err := d.store(ctx)
@@ -144,7 +162,7 @@ func (d *demo) store(ctx context.Context) (*v1alpha1.DataStore, error) {
 		return nil, fmt.Errorf("read the database's certificate authority: %w", err)
 	}
 	p := store.Spec.Postgres
-	p.Host, p.Port, p.Database, p.CABundle = d.postgres.Host, int32(d.postgres.Port), chatDatabase, string(ca)
+	p.Host, p.Port, p.Database, p.CABundle = d.database.host, d.database.port, chatDatabase, string(ca)
 	path, err := d.write("store.yaml", store)
 	if err != nil {
 		return nil, err

@@ -39,14 +39,6 @@ func (d *demo) leaks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	needles, err := d.needles(opened)
-	if err != nil {
-		return err
-	}
-	scanner, err := leakscan.New(needles)
-	if err != nil {
-		return err
-	}
 	places := []place{
 		{"etcd's database", filepath.Join(d.info.Etcd.DataDir, "member", "snap"), true},
 		{"etcd's write-ahead log", filepath.Join(d.info.Etcd.DataDir, "member", "wal"), true},
@@ -54,6 +46,19 @@ func (d *demo) leaks(ctx context.Context) error {
 		{"containerd's folder on the node", d.info.Containerd.Root, true},
 		{"the kubelet's folder on the node", d.info.KubeletDir, false},
 		{"logs of the cluster and its pods", d.info.LogDir, false},
+	}
+	return d.search(ctx, opened, places)
+}
+
+// search looks through places for every secret that there is, and for the control value.
+func (d *demo) search(ctx context.Context, opened snapshot.Opened, places []place) error {
+	needles, err := d.needles(opened)
+	if err != nil {
+		return err
+	}
+	scanner, err := leakscan.New(needles)
+	if err != nil {
+		return err
 	}
 	var rows [][]string
 	var found []error
@@ -78,7 +83,7 @@ func (d *demo) leaks(ctx context.Context) error {
 		if p.control {
 			seen = "yes"
 		}
-		rows = append(rows, []string{p.name, thousands(rep.Bytes>>20) + " MiB", thousands(rep.Files), thousands(secrets), seen})
+		rows = append(rows, []string{p.name, thousands(rep.Bytes>>10) + " KiB", thousands(rep.Files), thousands(secrets), seen})
 	}
 	if err := d.table([]string{"PLACE", "SEARCHED", "FILES", "SECRETS FOUND", "CONTROL VALUE FOUND"}, rows); err != nil {
 		return err
@@ -142,6 +147,11 @@ func (d *demo) snapshot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return d.onlyWithTheKey(ctx, secrets)
+}
+
+// onlyWithTheKey wants Secrets to open with the key-encryption key, and with no other.
+func (d *demo) onlyWithTheKey(ctx context.Context, secrets []corev1.Secret) error {
 	for _, s := range secrets {
 		for key, value := range s.Data {
 			if strings.Contains(string(value), d.token) {
@@ -162,8 +172,12 @@ func (d *demo) snapshot(ctx context.Context) error {
 		return fmt.Errorf("without the right key-encryption key %d credentials opened", len(opened.Credentials))
 	}
 	d.note("with another key-encryption key: %v", err)
-	if opened, _, err = d.openSnapshot(ctx); err != nil {
-		return err
+	right, err := os.ReadFile(d.KEKFile())
+	if err != nil {
+		return fmt.Errorf("read the key-encryption key: %w", err)
+	}
+	if opened, err = snapshot.Open(secrets, right); err != nil {
+		return fmt.Errorf("open with the key-encryption key: %w", err)
 	}
 	if string(opened.Credentials[botNamespace+"/BotDeployment/support/telegram-token"]) != d.token {
 		return errors.New("with the right key-encryption key the bot's token does not open")

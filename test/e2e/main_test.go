@@ -1,5 +1,5 @@
 // Package e2e plays Lethe's whole way on a real node, as assertions: pods run, secrets are looked for on the disk, rows go.
-// It needs root on Linux. On a machine that has neither it says so and ends; where CI is set, it fails instead.
+// It needs root on Linux, and fails where it has neither: no test passes by running nothing.
 package e2e
 
 import (
@@ -40,10 +40,7 @@ func TestMain(m *testing.M) {
 	ctrllog.SetLogger(logr.Discard())
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "e2e: nothing was run: pods that really run need Linux and root")
-		if os.Getenv("CI") != "" {
-			os.Exit(1)
-		}
-		return
+		os.Exit(1)
 	}
 	os.Exit(run(m))
 }

@@ -23,14 +23,8 @@ func (s *Stage) Build(ctx context.Context, withImages bool) error {
 			return fmt.Errorf("build %s: %w", name, err)
 		}
 	}
-	helm := s.command(ctx, filepath.Join(s.Root, "hack", "tools", "build.sh"), "helm")
-	helm.Stderr = s.Progress
-	out, err := s.run(helm)
-	if err != nil {
-		return fmt.Errorf("build helm: %w", err)
-	}
-	if err := os.WriteFile(s.Path("helm-path"), []byte(strings.TrimSpace(string(out))), 0o600); err != nil {
-		return fmt.Errorf("note where helm is: %w", err)
+	if err := s.buildHelm(ctx); err != nil {
+		return err
 	}
 	if !withImages {
 		return nil
@@ -39,6 +33,20 @@ func (s *Stage) Build(ctx context.Context, withImages bool) error {
 		if err := s.makeImage(ctx, name, more...); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// buildHelm builds helm and notes where it is.
+func (s *Stage) buildHelm(ctx context.Context) error {
+	helm := s.command(ctx, filepath.Join(s.Root, "hack", "tools", "build.sh"), "helm")
+	helm.Stderr = s.Progress
+	out, err := s.run(helm)
+	if err != nil {
+		return fmt.Errorf("build helm: %w", err)
+	}
+	if err := os.WriteFile(s.Path("helm-path"), []byte(strings.TrimSpace(string(out))), 0o600); err != nil {
+		return fmt.Errorf("note where helm is: %w", err)
 	}
 	return nil
 }

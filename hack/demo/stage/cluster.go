@@ -139,8 +139,11 @@ func (s *Stage) Client() (client.Client, error) {
 	return c, nil
 }
 
-// Kubectl runs the cluster's own kubectl. stdin may be empty.
+// Kubectl runs the cluster's own kubectl, or the user's on the user's. stdin may be empty.
 func (s *Stage) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	if s.KubectlPath != "" {
+		return s.tool(ctx, s.KubectlPath, stdin, args...)
+	}
 	info, err := s.Info(ctx)
 	if err != nil {
 		return "", err

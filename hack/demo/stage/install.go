@@ -113,15 +113,19 @@ func (s *Stage) Install(ctx context.Context, set ...string) error {
 		return err
 	}
 	image, tag, _ := strings.Cut(full, ":")
-	values := append([]string{
-		"realm=" + s.Realm, "image.repository=" + image, "image.tag=" + tag, "image.pullPolicy=Never",
-		"kek.volume.persistentVolumeClaim.claimName=" + kekClaim, "kek.volume.persistentVolumeClaim.readOnly=true",
-	}, set...)
+	return s.installChart(ctx, append([]string{
+		"image.repository=" + image, "image.tag=" + tag, "image.pullPolicy=Never", "kek.volume.persistentVolumeClaim.readOnly=true",
+	}, set...))
+}
+
+// installChart installs the chart with values beside those that every installation of a stage has.
+func (s *Stage) installChart(ctx context.Context, set []string, more ...string) error {
+	values := append([]string{"realm=" + s.Realm, "kek.volume.persistentVolumeClaim.claimName=" + kekClaim}, set...)
 	args := []string{"upgrade", "--install", Release, "charts/lethe", "--namespace", SystemNamespace, "--timeout", "3m"}
 	for _, v := range values {
 		args = append(args, "--set", v)
 	}
-	if _, err := s.Helm(ctx, args...); err != nil {
+	if _, err := s.Helm(ctx, append(args, more...)...); err != nil {
 		return fmt.Errorf("install the chart: %w", err)
 	}
 	return s.AwaitInstalled(ctx)

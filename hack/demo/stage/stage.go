@@ -36,6 +36,8 @@ type Stage struct {
 	Cluster string
 	// Realm of the installation.
 	Realm string
+	// KubectlPath is the user's kubectl, on a cluster that is the user's. Empty: the cluster's own, of hack/cluster.
+	KubectlPath string
 	// Progress is told what takes long, line by line.
 	Progress io.Writer
 }

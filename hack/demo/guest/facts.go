@@ -1,0 +1,182 @@
+package guest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// oldest is the oldest minor version of Kubernetes that Lethe runs on.
+const oldest = 34
+
+// Facts are what a cluster was found to be, before anything is touched.
+type Facts struct {
+	Context, Server, User string
+	Version               string // of the API server, as v1.36.3
+	Minor                 int
+	Nodes                 []string // those that can take pods
+	Architectures         []string // of those
+	APIPorts              []int32  // of the API server's own endpoints
+	DefaultClass          bool     // a StorageClass is the default
+	DNSPods               int      // that have the labels which the chart looks for
+	Minikube              bool     // the kubeconfig says that minikube made the cluster
+	// Marked says that a demo was here and is not all gone.
+	Marked bool
+	// Foreign is what stands where the demo's things would stand and is not the demo's.
+	Foreign []string
+	// Missing are rights that the user lacks.
+	Missing []string
+}
+
+// Wishes are what the user said.
+type Wishes struct {
+	Delivery     Delivery
+	Postgres     string // an image; empty: one that is made of this machine's own
+	StorageClass string // for the key-encryption key's volume; empty: the default one
+	Values       string // a file for the chart; empty: none
+}
+
+// Problems are why the demo cannot be played here, each with what to do. None: it can.
+func (f Facts) Problems(w Wishes) []string {
+	var out []string
+	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	if f.Minor < oldest {
+		say("the cluster's Kubernetes is %s, and Lethe needs 1.%d or newer", f.Version, oldest)
+	}
+	if len(f.Missing) > 0 {
+		say("you may not do all that the demo does, and lack: %s. Whoever is bound to the ClusterRole cluster-admin may", some(f.Missing))
+		return out // without them nothing more was looked at
+	}
+	switch {
+	case len(f.Nodes) == 0:
+		say("no node is ready and takes pods: see kubectl get nodes")
+	case len(f.Architectures) != 1:
+		say("the nodes are of several architectures (%s), and the demo makes its images for one: cordon the others", strings.Join(f.Architectures, ", "))
+	}
+	if !f.DefaultClass && w.StorageClass == "" {
+		say("no StorageClass is the default, and the key-encryption key needs a volume: name a class with STORAGE_CLASS=…")
+	}
+	if f.DNSPods == 0 && w.Values == "" {
+		say("no pod in kube-system has the label k8s-app=kube-dns, so that Lethe would open DNS to nothing: say where yours answers in a file of "+
+			"values (dns.*, docs/platforms.md) and name it with %s", "VALUES=…")
+	}
+	if len(f.Foreign) > 0 {
+		what := "Lethe is installed here already, or something has the names that the demo would use"
+		if f.Marked {
+			what = "the demo's Lethe has work that is not the demo's"
+		}
+		say("%s: %s. The demo would take it away at its end, so it does not begin: use another cluster, or remove these first (docs/upgrade.md)", what, some(f.Foreign))
+	}
+	return out
+}
+
+// some of a list that may be long.
+func some(list []string) string {
+	const most = 12
+	if len(list) <= most {
+		return strings.Join(list, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
+}
+
+// Refused joins problems to one error.
+func Refused(problems []string) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	return errors.New("the demo cannot be played on this cluster, and nothing was touched:\n  - " + strings.Join(problems, "\n  - "))
+}
+
+// where is the beginning of both questions.
+func (f Facts) where() string {
+	return fmt.Sprintf(`
+  context   %s
+  server    %s
+  user      %s
+  version   Kubernetes %s, %s
+`, f.Context, f.Server, f.User, f.Version, f.nodes())
+}
+
+func (f Facts) nodes() string {
+	if len(f.Nodes) == 1 {
+		return "one node: " + f.Nodes[0]
+	}
+	return fmt.Sprintf("%d nodes: %s", len(f.Nodes), some(f.Nodes))
+}
+
+// Question tells all that the demo will touch.
+func (f Facts) Question(w Wishes) string {
+	postgres := "an image made of this machine's own PostgreSQL"
+	if w.Postgres != "" {
+		postgres = w.Postgres
+	}
+	class := "the default class"
+	if w.StorageClass != "" {
+		class = "class " + w.StorageClass
+	}
+	again := ""
+	if f.Marked {
+		again = "\nAn earlier demo is here, whole or in part. All of it is removed first.\n"
+	}
+	return fmt.Sprintf(`The demo is about to be played on a cluster that is not its own:
+%s%s
+It makes, and make demo-down CLUSTER=current removes:
+  namespaces     %s
+  cluster-wide   four CustomResourceDefinitions of lethe.dev; ClusterRoles, ClusterRoleBindings, ValidatingAdmissionPolicies with their
+                 bindings, PriorityClasses, FlowSchemas and PriorityLevelConfigurations, all called lethe or lethe-…;
+                 three Tenants and one DataRetentionPolicy
+  kube-system    a Role and a RoleBinding, lethe-manager-dns (the manager may list Services and EndpointSlices there)
+  volume         one of 1Mi of %s, for a key-encryption key that is made here
+  images         %s
+  PostgreSQL     a pod in %s, of %s
+Kubernetes' own roles view, edit and admin know Lethe's kinds while it is there. Nothing else of the cluster's is changed, and no Secret of
+another namespace is read. The images stay on the nodes%s until they are cleaned up there.
+`, f.where(), again, strings.Join(Namespaces(), ", "), class, w.Delivery, Namespace, postgres,
+		map[bool]string{true: " and in the registry"}[w.Delivery.Push])
+}
+
+// DownQuestion tells all that goes.
+func (f Facts) DownQuestion() string {
+	return fmt.Sprintf(`The demo is about to be removed from this cluster:
+%s
+  namespaces     %s
+  cluster-wide   what its release of the chart made (lethe, lethe-…), the four CustomResourceDefinitions of lethe.dev and what is in them
+`, f.where(), strings.Join(Namespaces(), ", "))
+}
+
+// Agree shows a question and wants the context's name typed, unless the user has said yes beforehand.
+func Agree(in io.Reader, out io.Writer, terminal, yes bool, question, kubeContext string) error {
+	if _, err := io.WriteString(out, question); err != nil {
+		return fmt.Errorf("ask: %w", err)
+	}
+	if yes {
+		_, err := io.WriteString(out, "\nYES=1 was given: it begins.\n")
+		return err
+	}
+	if !terminal {
+		return errors.New("there is no terminal to ask on, and nothing was touched: YES=1 says yes beforehand")
+	}
+	if _, err := fmt.Fprintf(out, "\nType the context's name, %s, to begin: ", kubeContext); err != nil {
+		return fmt.Errorf("ask: %w", err)
+	}
+	line, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if kubeContext == "" || strings.TrimSpace(line) != kubeContext {
+		return errors.New("the answer was another, and nothing was touched")
+	}
+	return nil
+}
+
+func sorted(set map[string]bool) []string {
+	var out []string
+	for s := range set {
+		out = append(out, s)
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,319 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/hack/demo/stage"
+)
+
+// ErrNothing says that no demo is here.
+var ErrNothing = errors.New("there is no demo on this cluster")
+
+// Remove takes away what a demo has made, whole or broken off anywhere. What a Lethe that works takes away itself is left to it; what it cannot,
+// because it never started or has ended, goes by name. The mark goes last, so that a removal that is broken off is begun again.
+func (g *Guest) Remove(ctx context.Context) error {
+	mark, err := g.mark(ctx)
+	if err != nil {
+		return err
+	}
+	if mark == nil {
+		return ErrNothing
+	}
+	foreign, err := g.work(ctx)
+	if err != nil {
+		return err
+	}
+	if len(foreign) > 0 {
+		return fmt.Errorf("the demo's Lethe has work that is not the demo's, and nothing was removed: %s. Delete these first", some(foreign))
+	}
+	if err := g.removeWork(ctx); err != nil {
+		return err
+	}
+	if err := g.removeInstallation(ctx); err != nil {
+		return err
+	}
+	for tenant, name := range tenants {
+		if err := g.removeNamespace(ctx, name, func(ns *corev1.Namespace) bool { return ns.Labels["lethe.dev/tenant"] == tenant }); err != nil {
+			return err
+		}
+	}
+	if err := g.removeEvents(ctx, mark.CreationTimestamp); err != nil {
+		return err
+	}
+	for _, name := range []string{systemNamespace, keysNamespace} {
+		if err := g.removeNamespace(ctx, name, func(ns *corev1.Namespace) bool { return ns.Labels[MarkLabel] == MarkValue || helmMade(ns.Annotations) }); err != nil {
+			return err
+		}
+	}
+	if err := g.awaitVolumes(ctx); err != nil {
+		return err
+	}
+	if err := g.awaitRoles(ctx); err != nil {
+		return err
+	}
+	return g.removeNamespace(ctx, Namespace, func(ns *corev1.Namespace) bool { return ns.UID == mark.UID })
+}
+
+// removeWork deletes the demo's objects of Lethe's kinds: bots and what deletes data first, then the tenants, whose namespaces Lethe takes away.
+func (g *Guest) removeWork(ctx context.Context) error {
+	if !g.works(ctx) {
+		g.Note("Lethe does not run: its objects are removed without it")
+		return g.force(ctx)
+	}
+	err := stage.Until(ctx, 3*time.Minute, "delete the demo's bots, stores, policies and tenants", func(ctx context.Context) (string, error) {
+		left, err := g.eachOfLethes(ctx, func(k kind, o *metav1.PartialObjectMetadata) error {
+			if o.DeletionTimestamp != nil {
+				return nil
+			}
+			err := g.delete(ctx, o)
+			// A Tenant is in use until the manager has noticed that its bots are gone: the refusal ends by itself.
+			if k.Resource == "tenants" && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)) {
+				return nil
+			}
+			return err
+		})
+		if len(left) > 0 {
+			return "the end of " + some(left), err
+		}
+		return "", err
+	})
+	if err != nil && ctx.Err() == nil {
+		g.Note("%v: the rest is removed without Lethe", err)
+		return g.force(ctx)
+	}
+	return err
+}
+
+// works says whether both of Lethe's programs are there and ready.
+func (g *Guest) works(ctx context.Context) bool {
+	for _, name := range []string{"lethe-manager", "lethe-keyserver"} {
+		var d appsv1.Deployment
+		if g.Client.Get(ctx, client.ObjectKey{Namespace: systemNamespace, Name: name}, &d) != nil || d.Status.AvailableReplicas == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// eachOfLethes does something with every object of Lethe's kinds, tenants last, and says which there were.
+func (g *Guest) eachOfLethes(ctx context.Context, do func(kind, *metav1.PartialObjectMetadata) error) ([]string, error) {
+	var all []kind
+	for _, namespaced := range []bool{true, false} {
+		kinds, err := g.kinds(namespaced)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, kinds...)
+	}
+	slices.SortStableFunc(all, func(a, b kind) int { return btoi(a.Resource == "tenants") - btoi(b.Resource == "tenants") })
+	var there []string
+	for _, k := range all {
+		if k.group() != "lethe.dev" {
+			continue
+		}
+		list, err := g.list(ctx, k, "")
+		if err != nil {
+			return there, err
+		}
+		for _, o := range list {
+			there = append(there, k.Resource+"/"+o.Name)
+			if err := do(k, &o); client.IgnoreNotFound(err) != nil {
+				return there, fmt.Errorf("remove %s %s: %w", k.Resource, o.Name, err)
+			}
+		}
+	}
+	return there, nil
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// force removes the demo's objects without Lethe: its walls and programs first, since they would refuse or fight it, then the finalizers, which
+// nobody is left to honour. What they guard, keys and namespaces of the demo's tenants, goes in the same removal.
+func (g *Guest) force(ctx context.Context) error {
+	if err := g.removeHelms(ctx, func(k kind) bool {
+		return strings.HasPrefix(k.Resource, "validatingadmissionpolic") || k.Resource == "deployments"
+	}); err != nil {
+		return err
+	}
+	err := stage.Until(ctx, 2*time.Minute, "remove the demo's objects without Lethe", func(ctx context.Context) (string, error) {
+		left, err := g.eachOfLethes(ctx, func(_ kind, o *metav1.PartialObjectMetadata) error {
+			if len(o.Finalizers) > 0 {
+				before := o.DeepCopy()
+				o.Finalizers = nil
+				if err := g.Client.Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+					return err
+				}
+			}
+			return g.delete(ctx, o)
+		})
+		if len(left) > 0 {
+			return "the end of " + some(left), err
+		}
+		return "", err
+	})
+	return err
+}
+
+// removeInstallation takes away what helm made, in whatever state its release is. CustomResourceDefinitions are kept by an uninstall;
+// here they go too, since they were not there before the demo.
+func (g *Guest) removeInstallation(ctx context.Context) error {
+	walls := func(k kind) bool { return strings.HasPrefix(k.Resource, "validatingadmissionpolic") }
+	for _, which := range []func(kind) bool{
+		walls,
+		func(k kind) bool { return k.Resource == "deployments" },
+		func(k kind) bool { return k.Resource != "namespaces" && k.Resource != "customresourcedefinitions" },
+		func(k kind) bool { return k.Resource == "customresourcedefinitions" },
+	} {
+		if err := g.removeHelms(ctx, which); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeHelms removes what the demo's release made of some kinds, and waits until it is gone.
+func (g *Guest) removeHelms(ctx context.Context, which func(kind) bool) error {
+	var kinds []kind
+	for _, namespaced := range []bool{false, true} {
+		listed, err := g.kinds(namespaced)
+		if err != nil {
+			return err
+		}
+		for _, k := range listed {
+			// Events and the like are never helm's, and there are many.
+			if which(k) && k.Resource != "events" {
+				kinds = append(kinds, k)
+			}
+		}
+	}
+	return stage.Until(ctx, 2*time.Minute, "remove what the chart made", func(ctx context.Context) (string, error) {
+		var left []string
+		for _, k := range kinds {
+			list, err := g.list(ctx, k, "", client.MatchingLabels{"app.kubernetes.io/managed-by": "Helm"})
+			if err != nil {
+				return "", err
+			}
+			for _, o := range list {
+				if !helmMade(o.Annotations) {
+					continue
+				}
+				left = append(left, k.Resource+"/"+o.Name)
+				if o.DeletionTimestamp != nil {
+					continue
+				}
+				if err := g.delete(ctx, &o); client.IgnoreNotFound(err) != nil {
+					return "", fmt.Errorf("delete %s %s: %w", k.Resource, o.Name, err)
+				}
+			}
+		}
+		if len(left) > 0 {
+			return "the end of " + some(left), nil
+		}
+		return "", nil
+	})
+}
+
+// removeEvents removes what was said of objects that have no namespace: such events are in the namespace default.
+func (g *Guest) removeEvents(ctx context.Context, since metav1.Time) error {
+	var events corev1.EventList
+	if err := g.Client.List(ctx, &events, client.InNamespace(metav1.NamespaceDefault)); err != nil {
+		return fmt.Errorf("look for the demo's events: %w", err)
+	}
+	for _, e := range events.Items {
+		if e.CreationTimestamp.Before(&since) || !oursToSay(e.InvolvedObject) {
+			continue
+		}
+		if err := g.delete(ctx, &e); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete event %s: %w", e.Name, err)
+		}
+	}
+	return nil
+}
+
+// oursToSay says whether an event of the namespace default is about something of the demo's.
+func oursToSay(o corev1.ObjectReference) bool {
+	return strings.HasPrefix(o.APIVersion, "lethe.dev/") || o.Kind == "Namespace" && slices.Contains(Namespaces(), o.Name)
+}
+
+// removeNamespace deletes a namespace if it is the demo's, and waits until it is gone with all that was in it.
+func (g *Guest) removeNamespace(ctx context.Context, name string, ours func(*corev1.Namespace) bool) error {
+	return stage.Until(ctx, 3*time.Minute, "remove namespace "+name, func(ctx context.Context) (string, error) {
+		var ns corev1.Namespace
+		if err := g.Client.Get(ctx, client.ObjectKey{Name: name}, &ns); err != nil {
+			return "", client.IgnoreNotFound(err)
+		}
+		if !ours(&ns) {
+			return "", stage.Stop(fmt.Errorf("it is not the demo's: look at it with kubectl get namespace %s -o yaml, and rename or remove it yourself", name))
+		}
+		if ns.DeletionTimestamp == nil {
+			if err := g.delete(ctx, &ns); client.IgnoreNotFound(err) != nil {
+				return "", err
+			}
+		}
+		for _, c := range ns.Status.Conditions {
+			if c.Status == corev1.ConditionTrue && strings.HasPrefix(string(c.Type), "Namespace") {
+				return fmt.Sprintf("its end: %s: %s", c.Reason, c.Message), nil
+			}
+		}
+		return "its end", nil
+	})
+}
+
+// awaitVolumes waits until the volume of the key-encryption key is gone with its claim. A class that keeps volumes keeps the key:
+// whoever runs the demo must know.
+func (g *Guest) awaitVolumes(ctx context.Context) error {
+	return stage.Until(ctx, time.Minute, "wait for the end of the key-encryption key's volume", func(ctx context.Context) (string, error) {
+		var volumes corev1.PersistentVolumeList
+		if err := g.Client.List(ctx, &volumes); err != nil {
+			return "", err
+		}
+		for _, v := range volumes.Items {
+			if v.Spec.ClaimRef == nil || !slices.Contains(Namespaces(), v.Spec.ClaimRef.Namespace) {
+				continue
+			}
+			if v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
+				return "", stage.Stop(fmt.Errorf("PersistentVolume %s is kept by its class (%s), with the demo's key-encryption key on it: delete it and what it stands for yourself",
+					v.Name, v.Spec.PersistentVolumeReclaimPolicy))
+			}
+			return "the end of PersistentVolume " + v.Name, nil
+		}
+		return "", nil
+	})
+}
+
+// awaitRoles waits until Kubernetes' own roles have forgotten Lethe's kinds.
+func (g *Guest) awaitRoles(ctx context.Context) error {
+	return stage.Until(ctx, time.Minute, "wait until view, edit and admin are as before", func(ctx context.Context) (string, error) {
+		return g.rolesThatKnowLethe(ctx)
+	})
+}
+
+// delete this very object, and no other of its name.
+func (g *Guest) delete(ctx context.Context, o client.Object) error {
+	uid := o.GetUID()
+	err := g.Client.Delete(ctx, o, client.Preconditions{UID: ptr(uid)}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	if meta.IsNoMatchError(err) {
+		return nil
+	}
+	return err
+}
+
+func ptr(uid types.UID) *types.UID { return &uid }

@@ -125,18 +125,26 @@ func buildPrograms(ctx context.Context, version, arch string) ([]file, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(folder)
-	files := make([]file, 0, len(programs))
+	// All at once: each is linked by one processor. Without a name for each, a program is called as its folder, and that of the root as the module.
+	args := []string{"build", "-trimpath", "-buildvcs=false",
+		"-ldflags", "-s -w -buildid= -X github.com/lethe-dev/lethe/internal/version.version=" + version, "-o", folder + "/"}
 	for _, p := range programs {
 		fmt.Fprintln(os.Stderr, "building", "/"+p.path, "...")
-		out := filepath.Join(folder, p.path)
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
-			"-ldflags", "-s -w -buildid= -X github.com/lethe-dev/lethe/internal/version.version="+version, "-o", out, p.pkg)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
-		build.Stdout, build.Stderr = os.Stderr, os.Stderr
-		if err := build.Run(); err != nil {
-			return nil, fmt.Errorf("build /%s: %w", p.path, err)
+		args = append(args, p.pkg)
+	}
+	build := exec.CommandContext(ctx, "go", args...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		return nil, fmt.Errorf("build the programs: %w", err)
+	}
+	files := make([]file, 0, len(programs))
+	for _, p := range programs {
+		built := filepath.Base(p.pkg)
+		if p.pkg == "." {
+			built = "lethe"
 		}
-		content, err := os.ReadFile(out)
+		content, err := os.ReadFile(filepath.Join(folder, built))
 		if err != nil {
 			return nil, err
 		}

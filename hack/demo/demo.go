@@ -107,7 +107,17 @@ func (d *demo) up(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	for _, s := range d.steps() {
+	if err := d.play(ctx, d.steps()); err != nil {
+		return fmt.Errorf("%w\n\nWhat was started is still there: %s", err, d.theirs.afterFailure())
+	}
+	d.say("\nAll of it took %s. It stays up.", took(began))
+	d.lookAround()
+	return nil
+}
+
+// play takes those of the steps that are for where this run is.
+func (d *demo) play(ctx context.Context, steps []step) error {
+	for _, s := range steps {
 		if s.where&d.where() == 0 {
 			continue
 		}
@@ -115,12 +125,10 @@ func (d *demo) up(ctx context.Context) error {
 		start := time.Now()
 		if err := s.run(ctx); err != nil {
 			d.say("   failed after %s", took(start))
-			return fmt.Errorf("step %q: %w\n\nWhat was started is still there: %s", s.title, err, d.theirs.afterFailure())
+			return fmt.Errorf("step %q: %w", s.title, err)
 		}
 		d.say("   done in %s", took(start))
 	}
-	d.say("\nAll of it took %s. It stays up.", took(began))
-	d.lookAround()
 	return nil
 }
 

@@ -4,6 +4,7 @@
 //	demo up                     as root on Linux: pods really run
 //	demo up --simulated         anywhere: nodes only pretend, so there is no bot to talk to and nothing is deleted
 //	demo up --cluster current   anywhere: on the cluster that the user's kubeconfig names, after a question
+//	demo test --cluster current the end-to-end tests that need no node's files, on that cluster, and removes all that they made
 //	demo down [--cluster current]
 package main
 
@@ -17,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"github.com/go-logr/logr"
@@ -25,8 +27,9 @@ import (
 	"github.com/lethe-dev/lethe/hack/demo/stage"
 )
 
-const usage = `usage: demo up [--simulated | --cluster current ...] | demo down [--cluster current ...]
+const usage = `usage: demo up [--simulated | --cluster current ...] | demo test --cluster current ... | demo down [--cluster current ...]
   up      play the demo and leave it running
+  test    run the end-to-end tests that need no access to a node, and remove every trace of them
   down    remove every trace of it`
 
 // options of both commands.
@@ -41,7 +44,7 @@ func (o *options) flags(name string) *flag.FlagSet {
 	f.StringVar(&o.cluster, "cluster", "", "current: the cluster that your kubeconfig names; left out, one of the demo's own on this machine")
 	f.StringVar(&o.context, "context", "", "with --cluster current: another context of your kubeconfig than the current one")
 	f.BoolVar(&o.yes, "yes", false, "with --cluster current: the answer to the question, given beforehand")
-	if name != "up" {
+	if name == "down" {
 		return f
 	}
 	f.BoolVar(&o.simulated, "simulated", false, "simulated nodes: the Kubernetes half only, without root")
@@ -80,7 +83,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
 		return errors.New(usage)
 	}
-	if args[0] != "up" && args[0] != "down" {
+	if !slices.Contains([]string{"up", "test", "down"}, args[0]) {
 		return errors.New(usage)
 	}
 	var o options
@@ -96,6 +99,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if err := o.check(); err != nil {
 		return err
+	}
+	if args[0] == "test" && o.cluster == "" {
+		return errors.New("demo test is for a cluster of yours: say --cluster current as well; make test-e2e makes one of its own")
 	}
 	if o.cluster == "current" {
 		return runTheirs(ctx, args[0], o, out)

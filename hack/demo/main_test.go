@@ -143,6 +143,12 @@ func TestWhatIsSaidToMakeReachesTheDemo(t *testing.T) {
 	if out := dryRun(t, "demo"); !strings.Contains(out, "go run ./hack/demo up\n") {
 		t.Errorf("the demo on a cluster of its own:\n%s", out)
 	}
+	if out := dryRun(t, "test-e2e", "CLUSTER=current", "LOAD=kind"); !strings.Contains(out, `go run ./hack/demo test --cluster "current" --load "kind"`) || strings.Contains(out, "cluster.sh") {
+		t.Errorf("test-e2e:\n%s", out)
+	}
+	if out := dryRun(t, "test-e2e"); !strings.Contains(out, "./test/e2e/...") || strings.Contains(out, "hack/demo test") {
+		t.Errorf("test-e2e on a cluster of its own:\n%s", out)
+	}
 	if out := dryRun(t, "demo-down", "CLUSTER=current", "CONTEXT=kind-a", "YES=1"); !strings.Contains(out, `down --cluster "current" --context "kind-a" --yes`) {
 		t.Errorf("demo-down:\n%s", out)
 	}
@@ -167,7 +173,7 @@ func TestOptionsThatDoNotGoTogether(t *testing.T) {
 }
 
 func TestWrongWordsAreRefused(t *testing.T) {
-	for _, args := range [][]string{nil, {"sideways"}, {"up", "now"}, {"up", "--fast"}, {"up", "--cluster", "prod"}, {"down", "--load", "kind"}} {
+	for _, args := range [][]string{nil, {"sideways"}, {"up", "now"}, {"up", "--fast"}, {"up", "--cluster", "prod"}, {"down", "--load", "kind"}, {"test"}, {"test", "--simulated"}} {
 		if err := run(t.Context(), args, &bytes.Buffer{}); err == nil {
 			t.Errorf("%v was taken", args)
 		}

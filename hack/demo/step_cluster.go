@@ -235,7 +235,7 @@ func (d *demo) openDoor(ctx context.Context, name, host string, port int32) erro
 	spec := t.Spec
 	spec.Egress = []v1alpha1.EgressRule{{CIDR: block(host), Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: port}}}}
 	if d.theirs != nil {
-		spec.ForeignNetworkPolicies = []v1alpha1.ForeignNetworkPolicy{{Name: demoPolicy}}
+		spec.ForeignNetworkPolicies = []v1alpha1.ForeignNetworkPolicy{{Name: stage.LabelPolicy}}
 	}
 	wanted := &v1alpha1.Tenant{TypeMeta: metav1.TypeMeta{APIVersion: "lethe.dev/v1alpha1", Kind: "Tenant"}, ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}
 	if err := d.apply(ctx, "tenant-"+name+".yaml", wanted); err != nil {

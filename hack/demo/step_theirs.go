@@ -7,9 +7,7 @@ import (
 	"os"
 
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/hack/demo/guest"
@@ -17,14 +15,11 @@ import (
 	"github.com/lethe-dev/lethe/hack/demo/stage"
 )
 
-// demoPolicy opens the demo's own pods by their namespace, where a network plugin does not take an address for a pod's.
-const demoPolicy = "lethe-demo"
-
 // images that are made for this cluster.
 func (t *theirs) stage() stage.Theirs {
 	w := t.wishes
 	return stage.Theirs{
-		Arch: t.facts.Architectures[0], Repository: w.Delivery.Repository, Push: w.Delivery.Push, Load: w.Delivery.Load, Postgres: w.Postgres,
+		Programs: t.programs, Arch: t.facts.Architectures[0], Repository: w.Delivery.Repository, Push: w.Delivery.Push, Load: w.Delivery.Load, Postgres: w.Postgres,
 	}
 }
 
@@ -46,8 +41,8 @@ func (d *demo) clearTheirs(ctx context.Context) error {
 	if err := t.guest.Look(ctx, &now); err != nil {
 		return err
 	}
-	if now.Marked {
-		return errors.New("somebody else has begun a demo here meanwhile")
+	if now.Was != nil {
+		return errors.New("somebody else has begun here meanwhile")
 	}
 	return guest.Refused(now.Problems(t.wishes))
 }
@@ -98,18 +93,8 @@ func (d *demo) doorTheirs(ctx context.Context) error {
 
 // openByLabel opens the demo's own pods to a tenant's namespace by a policy that the Tenant names.
 func (d *demo) openByLabel(ctx context.Context, namespace string, port int32) error {
-	tcp, number := corev1.ProtocolTCP, intstr.FromInt32(port)
-	policy := &networkingv1.NetworkPolicy{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: demoPolicy, Labels: map[string]string{guest.MarkLabel: guest.MarkValue}},
-		Spec: networkingv1.NetworkPolicySpec{
-			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
-			Egress: []networkingv1.NetworkPolicyEgressRule{{
-				Ports: []networkingv1.NetworkPolicyPort{{Protocol: &tcp, Port: &number}},
-				To:    []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: guest.Namespace}}}},
-			}},
-		},
-	}
+	policy := stage.OpenByLabel(namespace, guest.Namespace, port)
+	policy.TypeMeta = metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"}
 	return d.apply(ctx, "policy-"+namespace+".yaml", policy)
 }
 

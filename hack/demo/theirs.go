@@ -24,6 +24,7 @@ type theirs struct {
 	facts    guest.Facts
 	wishes   guest.Wishes
 	config   *clientcmdapi.Config // of this cluster and no other
+	programs map[string]string    // images that are made beside the demo's
 	images   stage.TheirImages
 	services *stage.Services
 }
@@ -46,7 +47,11 @@ func (t *theirs) afterFailure() string {
 
 // runTheirs looks, refuses or asks, and only then begins.
 func runTheirs(ctx context.Context, command string, o options, out io.Writer) error {
-	d, err := openTheirs(ctx, o, out)
+	play := guest.Demo
+	if command == "test" {
+		play = guest.EndToEnd
+	}
+	d, err := openTheirs(ctx, play, o, out)
 	if err != nil {
 		return err
 	}
@@ -67,7 +72,7 @@ func runTheirs(ctx context.Context, command string, o options, out io.Writer) er
 	if err := guest.Refused(problems); err != nil {
 		return err
 	}
-	if err := guest.Agree(os.Stdin, out, terminal, o.yes, t.facts.Question(t.wishes), t.facts.Context); err != nil {
+	if err := guest.Agree(os.Stdin, out, terminal, o.yes, t.facts.Question(play, t.wishes), t.facts.Context); err != nil {
 		return err
 	}
 	if d.KubectlPath, err = exec.LookPath("kubectl"); err != nil {
@@ -82,11 +87,15 @@ func runTheirs(ctx context.Context, command string, o options, out io.Writer) er
 	if d.client, err = d.Client(); err != nil {
 		return err
 	}
+	if command == "test" {
+		t.programs = testPrograms
+		return d.test(ctx)
+	}
 	return d.up(ctx)
 }
 
 // openTheirs looks at the cluster that the user's kubeconfig names, and changes nothing.
-func openTheirs(ctx context.Context, o options, out io.Writer) (*demo, error) {
+func openTheirs(ctx context.Context, play *guest.Play, o options, out io.Writer) (*demo, error) {
 	t := &theirs{wishes: guest.Wishes{Postgres: o.postgres, StorageClass: o.storageClass}}
 	d := &demo{out: out, theirs: t}
 	var err error
@@ -111,7 +120,7 @@ func openTheirs(ctx context.Context, o options, out io.Writer) (*demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.guest, err = guest.New(cfg, scheme, d.note); err != nil {
+	if t.guest, err = guest.New(cfg, scheme, play, d.note); err != nil {
 		return nil, err
 	}
 	if err := t.guest.Look(ctx, &t.facts); err != nil {
@@ -153,24 +162,30 @@ func (t *theirs) machineLacks(o options) []string {
 	return out
 }
 
+// removeTheirs removes what is marked from the cluster, and the files from this machine. guest.ErrNothing: nothing was there.
+func (d *demo) removeTheirs(ctx context.Context) error {
+	err := d.theirs.guest.Remove(ctx)
+	if err != nil && !errors.Is(err, guest.ErrNothing) {
+		return fmt.Errorf("%w\n\nWhat is left is still marked: make demo-down CLUSTER=current goes on", err)
+	}
+	return errors.Join(err, os.RemoveAll(d.Dir))
+}
+
 // downTheirs removes the demo from the cluster, and then its files from this machine.
 func (d *demo) downTheirs(ctx context.Context, o options, terminal bool) error {
 	t := d.theirs
 	if len(t.facts.Missing) > 0 {
 		return guest.Refused(t.facts.Problems(t.wishes))
 	}
-	if t.facts.Marked {
+	if t.facts.Was != nil {
 		if err := guest.Agree(os.Stdin, d.out, terminal, o.yes, t.facts.DownQuestion(), t.facts.Context); err != nil {
 			return err
 		}
 	}
-	err := t.guest.Remove(ctx)
+	err := d.removeTheirs(ctx)
 	nothing := errors.Is(err, guest.ErrNothing)
 	if err != nil && !nothing {
-		return fmt.Errorf("%w\n\nWhat is left is still marked: make demo-down CLUSTER=current goes on", err)
-	}
-	if err := os.RemoveAll(d.Dir); err != nil {
-		return fmt.Errorf("remove the demo's files: %w", err)
+		return err
 	}
 	if nothing {
 		d.say("There is no demo on the cluster of context %s: no namespace %s with the demo's label. Nothing was touched.", t.facts.Context, guest.Namespace)

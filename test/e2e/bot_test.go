@@ -75,7 +75,7 @@ func botAnswers(t *testing.T, w *world) {
 // later, in goodImage: a bot may take a minute before its status says that it is on its way.
 func badImage(t *testing.T, w *world) {
 	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "e2e-acme", Name: "support"}}
-	change(t, w.client, bot, func(b *v1alpha1.BotDeployment) { b.Spec.Image = "telegram-bot:there-is-none" })
+	change(t, w.client, bot, func(b *v1alpha1.BotDeployment) { b.Spec.Image = w.noImage() })
 	until(t, time.Minute, "see the bad revision's pod", func(ctx context.Context) (string, error) {
 		var pod corev1.Pod
 		if err := w.client.Get(ctx, client.ObjectKey{Namespace: "e2e-acme", Name: "support-bot-0"}, &pod); err != nil {

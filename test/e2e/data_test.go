@@ -26,6 +26,7 @@ import (
 // chat is a database with its store and promise.
 type chat struct {
 	*world
+	at       *stage.Database
 	server   *pg.Server
 	name     string // of database, store and policy
 	store    *v1alpha1.DataStore
@@ -38,16 +39,14 @@ type chat struct {
 func (w *world) newChat(t *testing.T, name string, messages int) *chat {
 	t.Helper()
 	ctx := t.Context()
-	server, err := w.StartPostgres(ctx, w.info.Network.HostIP)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &chat{world: w, server: server, name: name, filled: time.Now()}
-	if err := server.Exec(ctx, "postgres", "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+	at := w.database(t)
+	c := &chat{world: w, at: at, server: at.Here, name: name, filled: time.Now()}
+	if err := c.server.Exec(ctx, "postgres", "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
 		t.Fatal(err)
 	}
 	c.use(t, func(conn *pgx.Conn) error {
-		if err := chatdb.Create(ctx, conn, chatdb.Options{Now: c.filled, Messages: messages}); err != nil {
+		err := chatdb.Create(ctx, conn, chatdb.Options{Now: c.filled, Messages: messages})
+		if err != nil {
 			return err
 		}
 		c.verdicts, err = chatdb.Oracle(ctx, conn, c.filled, chatdb.DemoWindows())
@@ -99,7 +98,7 @@ func (c *chat) applyStore(t *testing.T) {
 	c.store.Namespace, c.store.Name = "e2e-platform", c.name
 	c.store.Labels = map[string]string{"e2e": c.name}
 	p := c.store.Spec.Postgres
-	p.Host, p.Port, p.Database, p.Username, p.CABundle = c.server.Host, int32(c.server.Port), c.name, "sweeper_"+c.name, string(ca)
+	p.Host, p.Port, p.Database, p.Username, p.CABundle = c.at.Host, c.at.Port, c.name, "sweeper_"+c.name, string(ca)
 	manifest, err := yaml.Marshal(c.store)
 	if err != nil {
 		t.Fatal(err)
@@ -174,11 +173,11 @@ func (c *chat) left(t *testing.T) (d chatdb.Difference) {
 }
 
 // dataTenants are the platform's tenant and the two customers of the shared databases.
-func (w *world) dataTenants(t *testing.T, server *pg.Server) {
+func (w *world) dataTenants(t *testing.T, at *stage.Database) {
 	t.Helper()
 	w.tenant(t, "e2e-platform", func(s *v1alpha1.TenantSpec) {
 		s.Class = v1alpha1.TenantPlatform
-		s.Egress = []v1alpha1.EgressRule{{CIDR: server.Host + "/32", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: int32(server.Port)}}}}
+		s.Egress = []v1alpha1.EgressRule{{CIDR: at.Host + "/32", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: at.Port}}}}
 	})
 	for name, id := range map[string]string{"e2e-data-acme": chatdb.Acme, "e2e-data-globex": chatdb.Globex} {
 		w.tenant(t, name, func(s *v1alpha1.TenantSpec) { s.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: id}} })
@@ -242,11 +241,7 @@ func (c *chat) hideJob(t *testing.T) {
 
 // forgets: Audit deletes nothing and says what would go; after approval and Enforce exactly the oracle's rows are gone.
 func forgets(t *testing.T, w *world) {
-	server, err := w.StartPostgres(t.Context(), w.info.Network.HostIP)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.dataTenants(t, server)
+	w.dataTenants(t, w.database(t))
 	c := w.newChat(t, "forgets", 60_000)
 	c.settled(t, func(v1alpha1.RuleMeasurement) string { return "" })
 	count := func(m v1alpha1.RuleMeasurement, v chatdb.Verdict) int64 {

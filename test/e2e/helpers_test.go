@@ -57,8 +57,12 @@ func (w *world) tenant(t *testing.T, name string, edit func(*v1alpha1.TenantSpec
 	if edit != nil {
 		edit(&tenant.Spec)
 	}
+	if w.given != nil {
+		tenant.Spec.ForeignNetworkPolicies = append(tenant.Spec.ForeignNetworkPolicies, v1alpha1.ForeignNetworkPolicy{Name: stage.LabelPolicy})
+	}
 	w.create(t, tenant)
 	w.awaitReady(t, tenant, time.Minute)
+	w.openByLabel(t, tenant)
 	return tenant
 }
 
@@ -100,7 +104,7 @@ func (w *world) newBot(t *testing.T, tenant *v1alpha1.Tenant, name, token string
 	return &v1alpha1.BotDeployment{
 		ObjectMeta: metav1.ObjectMeta{Namespace: tenant.Name, Name: name},
 		Spec: v1alpha1.BotDeploymentSpec{
-			Image: w.botImage, ImagePullPolicy: corev1.PullNever,
+			Image: w.botImage, ImagePullPolicy: w.pull(),
 			Ports:     []v1alpha1.ContainerPort{{Name: "health", ContainerPort: 8080}},
 			Probes:    &v1alpha1.Probes{Readiness: &v1alpha1.Probe{Path: "/healthz", Port: "health", PeriodSeconds: 2}},
 			Resources: &v1alpha1.BotResources{Requests: small, Limits: most},

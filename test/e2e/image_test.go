@@ -28,13 +28,7 @@ func hashed(text string) string {
 // than it names. restartedAt replaces its pod.
 func anyImage(t *testing.T, w *world) {
 	const program = "anybody"
-	if err := w.BuildImage(t.Context(), program, "./test/e2e/program"); err != nil {
-		t.Fatal(err)
-	}
-	image, err := w.LoadImage(t.Context(), program)
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := w.image(t, program, "./test/e2e/program")
 	tenant := w.tenant(t, "e2e-image", nil)
 	token, large := stage.Random(), strings.Repeat(stage.Random(), sealing.MaxPlaintext)[:sealing.MaxPlaintext]
 	w.canaries["a token in a file"], w.canaries["a large credential"] = []byte(token), []byte(large[:64])
@@ -45,7 +39,7 @@ func anyImage(t *testing.T, w *world) {
 	prompt := strings.Repeat("p", 30_000)
 	zone := &v1alpha1.Probes{Readiness: &v1alpha1.Probe{Type: v1alpha1.ProbeExec, Command: []string{"/" + program, "alive"}, PeriodSeconds: 1, TimeoutSeconds: 10}}
 	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: tenant.Name, Name: "anybody"}, Spec: v1alpha1.BotDeploymentSpec{
-		Image: image, ImagePullPolicy: corev1.PullNever, TimeZone: "Europe/Berlin", Probes: zone,
+		Image: image, ImagePullPolicy: w.pull(), TimeZone: "Europe/Berlin", Probes: zone,
 		Env: []v1alpha1.EnvVar{{Name: "PROMPT", Value: prompt}},
 		Args: []string{"find", "TZ:Europe/Berlin", "PROMPT:" + hashed(prompt), "/var/run/lethe/credentials/large=" + hashed(large),
 			"/etc/anybody/settings.d/own=" + hashed("token = "+token+"\nprice = $5 ${credential:token}\n"), "/etc/anybody/plain=" + hashed(inline), "/var/cache/anybody=writable"},
@@ -55,7 +49,7 @@ func anyImage(t *testing.T, w *world) {
 		Resources: &v1alpha1.BotResources{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("5m"), corev1.ResourceMemory: resource.MustParse("300Mi")}},
 		Credentials: []v1alpha1.Credential{{Name: "token", Sealed: w.seal(t, tenant, tenant.Name, "anybody", "token", 1, token)},
 			{Name: "large", Sealed: w.seal(t, tenant, tenant.Name, "anybody", "large", 1, large)}},
-		Helpers: []v1alpha1.BotHelper{{Name: "beside", Image: image, ImagePullPolicy: corev1.PullNever, Probes: zone, Credentials: []string{"token"}, Mounts: []v1alpha1.HelperMount{v1alpha1.MountScratch},
+		Helpers: []v1alpha1.BotHelper{{Name: "beside", Image: image, ImagePullPolicy: w.pull(), Probes: zone, Credentials: []string{"token"}, Mounts: []v1alpha1.HelperMount{v1alpha1.MountScratch},
 			Resources: &v1alpha1.BotResources{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("5m"), corev1.ResourceMemory: resource.MustParse("32Mi")}},
 			Args: []string{"find", "TZ:Europe/Berlin", "/var/run/lethe/credentials/token=" + hashed(token), "/var/run/lethe/credentials/large=absent",
 				"/etc/anybody/plain=absent", "/var/run/lethe/keyserver/token=absent", "/var/cache/anybody=writable"}}},

@@ -42,13 +42,7 @@ type state struct {
 // there at the same time, on a real node.
 func statesTellWhy(t *testing.T, w *world) {
 	const program = "states"
-	if err := w.BuildImage(t.Context(), program, "./test/e2e/program"); err != nil {
-		t.Fatal(err)
-	}
-	image, err := w.LoadImage(t.Context(), program)
-	if err != nil {
-		t.Fatal(err)
-	}
+	image := w.image(t, program, "./test/e2e/program")
 	tenant := w.tenant(t, "e2e-states", nil)
 	w.create(t, lostVolume(w, tenant)...)
 	all := states()

@@ -22,7 +22,7 @@ type Client struct {
 	// Token of the control side.
 	Token string
 	// HTTP client to use. Defaults to http.DefaultClient.
-	HTTP *http.Client
+	HTTP *http.Client `json:"-"`
 }
 
 // AddBot makes a bot exist, or gives it a new token. It returns the bot's id.

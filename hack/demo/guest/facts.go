@@ -23,8 +23,8 @@ type Facts struct {
 	DefaultClass          bool     // a StorageClass is the default
 	DNSPods               int      // that have the labels which the chart looks for
 	Minikube              bool     // the kubeconfig says that minikube made the cluster
-	// Marked says that a demo was here and is not all gone.
-	Marked bool
+	// Was is the play that was here and is not all gone, or nil.
+	Was *Play
 	// Foreign is what stands where the demo's things would stand and is not the demo's.
 	Foreign []string
 	// Missing are rights that the user lacks.
@@ -47,7 +47,7 @@ func (f Facts) Problems(w Wishes) []string {
 		say("the cluster's Kubernetes is %s, and Lethe needs 1.%d or newer", f.Version, oldest)
 	}
 	if len(f.Missing) > 0 {
-		say("you may not do all that the demo does, and lack: %s. Whoever is bound to the ClusterRole cluster-admin may", some(f.Missing))
+		say("you may not do all that is done here, and lack: %s. Whoever is bound to the ClusterRole cluster-admin may", some(f.Missing))
 		return out // without them nothing more was looked at
 	}
 	switch {
@@ -64,11 +64,11 @@ func (f Facts) Problems(w Wishes) []string {
 			"values (dns.*, docs/platforms.md) and name it with %s", "VALUES=…")
 	}
 	if len(f.Foreign) > 0 {
-		what := "Lethe is installed here already, or something has the names that the demo would use"
-		if f.Marked {
+		what := "Lethe is installed here already, or something has the names that would be used"
+		if f.Was != nil {
 			what = "the demo's Lethe has work that is not the demo's"
 		}
-		say("%s: %s. The demo would take it away at its end, so it does not begin: use another cluster, or remove these first (docs/upgrade.md)", what, some(f.Foreign))
+		say("%s: %s. Nothing begins, since its end would take these away: use another cluster, or remove these first (docs/upgrade.md)", what, some(f.Foreign))
 	}
 	return out
 }
@@ -87,7 +87,7 @@ func Refused(problems []string) error {
 	if len(problems) == 0 {
 		return nil
 	}
-	return errors.New("the demo cannot be played on this cluster, and nothing was touched:\n  - " + strings.Join(problems, "\n  - "))
+	return errors.New("this cannot be done on this cluster, and nothing was touched:\n  - " + strings.Join(problems, "\n  - "))
 }
 
 // where is the beginning of both questions.
@@ -107,8 +107,8 @@ func (f Facts) nodes() string {
 	return fmt.Sprintf("%d nodes: %s", len(f.Nodes), some(f.Nodes))
 }
 
-// Question tells all that the demo will touch.
-func (f Facts) Question(w Wishes) string {
+// Question tells all that a play will touch.
+func (f Facts) Question(p *Play, w Wishes) string {
 	postgres := "an image made of this machine's own PostgreSQL"
 	if w.Postgres != "" {
 		postgres = w.Postgres
@@ -118,33 +118,33 @@ func (f Facts) Question(w Wishes) string {
 		class = "class " + w.StorageClass
 	}
 	again := ""
-	if f.Marked {
-		again = "\nAn earlier demo is here, whole or in part. All of it is removed first.\n"
+	if f.Was != nil {
+		again = "\nAn earlier demo, or test, is here, whole or in part. All of it is removed first.\n"
 	}
-	return fmt.Sprintf(`The demo is about to be played on a cluster that is not its own:
+	return fmt.Sprintf(`%s on a cluster that is not made for it:
 %s%s
-It makes, and make demo-down CLUSTER=current removes:
+It makes, and %s:
   namespaces     %s
   cluster-wide   four CustomResourceDefinitions of lethe.dev; ClusterRoles, ClusterRoleBindings, ValidatingAdmissionPolicies with their
                  bindings, PriorityClasses, FlowSchemas and PriorityLevelConfigurations, all called lethe or lethe-…;
-                 three Tenants and one DataRetentionPolicy
+                 %s
   kube-system    a Role and a RoleBinding, lethe-manager-dns (the manager may list Services and EndpointSlices there)
   volume         one of 1Mi of %s, for a key-encryption key that is made here
   images         %s
   PostgreSQL     a pod in %s, of %s
 Kubernetes' own roles view, edit and admin know Lethe's kinds while it is there. Nothing else of the cluster's is changed, and no Secret of
 another namespace is read. The images stay on the nodes%s until they are cleaned up there.
-`, f.where(), again, strings.Join(Namespaces(), ", "), class, w.Delivery, Namespace, postgres,
+`, p.Begins, f.where(), again, p.Undo, strings.Join(p.Namespaces(), ", "), p.Work, class, w.Delivery, Namespace, postgres,
 		map[bool]string{true: " and in the registry"}[w.Delivery.Push])
 }
 
 // DownQuestion tells all that goes.
 func (f Facts) DownQuestion() string {
-	return fmt.Sprintf(`The demo is about to be removed from this cluster:
+	return fmt.Sprintf(`What carries the mark of the demo, or of the tests, is about to be removed from this cluster:
 %s
   namespaces     %s
   cluster-wide   what its release of the chart made (lethe, lethe-…), the four CustomResourceDefinitions of lethe.dev and what is in them
-`, f.where(), strings.Join(Namespaces(), ", "))
+`, f.where(), strings.Join(f.Was.Namespaces(), ", "))
 }
 
 // Agree shows a question and wants the context's name typed, unless the user has said yes beforehand.

@@ -24,18 +24,21 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Guest is a demo's hand in somebody's cluster.
+// Guest is a play's hand in somebody's cluster.
 type Guest struct {
 	Client client.Client
+	Play   *Play
 	// Note is told what takes long.
 	Note func(format string, args ...any)
+	// Begun says that the mark was made here: what carries it is this run's own.
+	Begun bool
 
 	discovery discovery.DiscoveryInterface
 	clientset kubernetes.Interface
 }
 
 // New takes the cluster that a kubeconfig's only context names.
-func New(cfg *rest.Config, scheme *kruntime.Scheme, note func(format string, args ...any)) (*Guest, error) {
+func New(cfg *rest.Config, scheme *kruntime.Scheme, play *Play, note func(format string, args ...any)) (*Guest, error) {
 	c, err := client.New(cfg, client.Options{Scheme: scheme})
 	if err != nil {
 		return nil, fmt.Errorf("make a client: %w", err)
@@ -44,7 +47,7 @@ func New(cfg *rest.Config, scheme *kruntime.Scheme, note func(format string, arg
 	if err != nil {
 		return nil, fmt.Errorf("make a client: %w", err)
 	}
-	return &Guest{Client: c, Note: note, discovery: set.Discovery(), clientset: set}, nil
+	return &Guest{Client: c, Play: play, Note: note, discovery: set.Discovery(), clientset: set}, nil
 }
 
 // Pinned is the user's kubeconfig with its current context, or another that is named, alone and in itself: whoever changes the current
@@ -104,7 +107,7 @@ func (g *Guest) Look(ctx context.Context, f *Facts) error {
 		return fmt.Errorf("the API server says that its minor version is %q", version.Minor)
 	}
 	// Rights first: without them the rest cannot be looked at.
-	if f.Missing, err = missing(ctx, g.Client); err != nil || len(f.Missing) > 0 {
+	if f.Missing, err = missing(ctx, g.Client, g.Play); err != nil || len(f.Missing) > 0 {
 		return err
 	}
 	if err := g.lookAtNodes(ctx, f); err != nil {
@@ -158,17 +161,22 @@ func (g *Guest) lookAtNodes(ctx context.Context, f *Facts) error {
 	return nil
 }
 
-// lookForOthers finds what has the demo's names and is not the demo's: with the mark, what the demo did not apply; without it, everything.
+// lookForOthers finds what has the play's names and is not ours: with a mark, what the play that it names did not apply, and namespaces that only this
+// one has; without it, everything.
 func (g *Guest) lookForOthers(ctx context.Context, f *Facts) error {
-	mark, err := g.mark(ctx)
+	mark, was, err := g.mark(ctx)
 	if err != nil {
 		return err
 	}
-	if f.Marked = mark != nil; f.Marked {
-		f.Foreign, err = g.work(ctx)
-		return err
+	if f.Was = was; mark != nil {
+		if f.Foreign, err = g.work(ctx, was); err != nil {
+			return err
+		}
 	}
-	for _, name := range Namespaces() {
+	for _, name := range g.Play.Namespaces() {
+		if mark != nil && slices.Contains(was.Namespaces(), name) {
+			continue
+		}
 		var ns corev1.Namespace
 		err := g.Client.Get(ctx, client.ObjectKey{Name: name}, &ns)
 		if err == nil {
@@ -176,6 +184,9 @@ func (g *Guest) lookForOthers(ctx context.Context, f *Facts) error {
 		} else if !apierrors.IsNotFound(err) {
 			return fmt.Errorf("look for namespace %s: %w", name, err)
 		}
+	}
+	if mark != nil {
+		return nil
 	}
 	kinds, err := g.kinds(false)
 	if err != nil {
@@ -190,7 +201,7 @@ func (g *Guest) lookForOthers(ctx context.Context, f *Facts) error {
 			return err
 		}
 		for _, o := range list {
-			if lethes(k.Resource, o.Name, o.Labels) && k.Resource != "namespaces" {
+			if lethes(k.Resource, o.Name, o.Labels, o.Annotations) && k.Resource != "namespaces" {
 				f.Foreign = append(f.Foreign, k.Resource+"/"+o.Name)
 			}
 		}
@@ -198,23 +209,25 @@ func (g *Guest) lookForOthers(ctx context.Context, f *Facts) error {
 	return nil
 }
 
-// mark is the demo's own namespace, or nil where there is none that is the demo's.
-func (g *Guest) mark(ctx context.Context) (*corev1.Namespace, error) {
+// mark is our own namespace and the play that made it, or nil where there is none that is ours.
+func (g *Guest) mark(ctx context.Context) (*corev1.Namespace, *Play, error) {
 	var ns corev1.Namespace
 	err := g.Client.Get(ctx, client.ObjectKey{Name: Namespace}, &ns)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, nil
+		return nil, nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("look for an earlier demo: %w", err)
-	case ns.Labels[MarkLabel] != MarkValue:
-		return nil, nil
+		return nil, nil, fmt.Errorf("look for what an earlier run left: %w", err)
 	}
-	return &ns, nil
+	was := marked(ns.Labels)
+	if was == nil {
+		return nil, nil, nil
+	}
+	return &ns, was, nil
 }
 
-// work lists objects of Lethe's kinds that the demo has not applied.
-func (g *Guest) work(ctx context.Context) ([]string, error) {
+// work lists objects of Lethe's kinds that a play has not applied.
+func (g *Guest) work(ctx context.Context, p *Play) ([]string, error) {
 	var out []string
 	for _, namespaced := range []bool{false, true} {
 		kinds, err := g.kinds(namespaced)
@@ -230,7 +243,7 @@ func (g *Guest) work(ctx context.Context) ([]string, error) {
 				return nil, err
 			}
 			for _, o := range list {
-				if !own(k.Resource, o.Namespace, o.Name) {
+				if !p.own(k.Resource, o.Namespace, o.Name) {
 					out = append(out, strings.TrimPrefix(o.Namespace+"/", "/")+k.Resource+"/"+o.Name)
 				}
 			}
@@ -240,15 +253,16 @@ func (g *Guest) work(ctx context.Context) ([]string, error) {
 	return out, nil
 }
 
-// Mark makes the demo's own namespaces. The first of them is the mark.
+// Mark makes our own namespaces. The first of them is the mark.
 func (g *Guest) Mark(ctx context.Context) error {
 	for _, name := range []string{Namespace, systemNamespace} {
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{
-			MarkLabel: MarkValue, "pod-security.kubernetes.io/enforce": "restricted",
+			MarkLabel: g.Play.Name, "pod-security.kubernetes.io/enforce": "restricted",
 		}}}
 		if err := g.Client.Create(ctx, ns); err != nil {
 			return fmt.Errorf("make namespace %s: %w", name, err)
 		}
+		g.Begun = true
 	}
 	return nil
 }

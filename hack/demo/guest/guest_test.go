@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/hack/demo/stage"
 )
@@ -40,12 +42,12 @@ func TestClustersThatAreRefused(t *testing.T) {
 			func(f *Facts) {
 				f.Foreign = []string{"customresourcedefinitions/tenants.lethe.dev", "namespaces/acme-bots"}
 			}, Wishes{},
-			[]string{"installed here already, or something has the names that the demo would use: customresourcedefinitions/tenants.lethe.dev, namespaces/acme-bots"},
+			[]string{"installed here already, or something has the names that would be used: customresourcedefinitions/tenants.lethe.dev, namespaces/acme-bots"},
 		},
 		"the demo's Lethe is used": {
-			func(f *Facts) { f.Marked, f.Foreign = true, []string{"tenants/initech"} }, Wishes{}, []string{"has work that is not the demo's: tenants/initech"},
+			func(f *Facts) { f.Was, f.Foreign = Demo, []string{"tenants/initech"} }, Wishes{}, []string{"has work that is not the demo's: tenants/initech"},
 		},
-		"an earlier demo": {func(f *Facts) { f.Marked = true }, Wishes{}, nil},
+		"an earlier demo": {func(f *Facts) { f.Was = Demo }, Wishes{}, nil},
 		// What was not looked at for want of rights is not called missing.
 		"no rights": {func(f *Facts) { *f = Facts{Minor: 36, Missing: []string{"create namespaces"}} }, Wishes{}, []string{"lack: create namespaces"}},
 		"two at once": {
@@ -118,28 +120,37 @@ func TestHowImagesComeToTheNodes(t *testing.T) {
 }
 
 func TestTheQuestionNamesAllThatIsTouched(t *testing.T) {
+	for _, p := range plays() {
+		t.Run(p.Name, func(t *testing.T) { questionNamesAll(t, p) })
+	}
+	if q := good().Question(EndToEnd, Wishes{}); !strings.Contains(q, "The end-to-end tests are about to be run") || strings.Contains(q, "acme-bots") {
+		t.Error(q)
+	}
+}
+
+func questionNamesAll(t *testing.T, p *Play) {
 	f := good()
 	w := Wishes{Delivery: Delivery{Repository: nowhere, Load: []string{"kind", "load"}}}
-	q := f.Question(w)
-	for _, want := range append(Namespaces(),
+	q := f.Question(p, w)
+	for _, want := range append(p.Namespaces(),
 		"kind-shop", "https://127.0.0.1:6443", "v1.36.3", "shop-control-plane", "CustomResourceDefinitions", "ValidatingAdmissionPolicies", "kube-system",
 		"lethe-manager-dns", "the default class", "kind load ARCHIVE", "this machine's own PostgreSQL", "make demo-down CLUSTER=current", "view, edit and admin") {
 		if !strings.Contains(q, want) {
 			t.Errorf("%q is not in the question:\n%s", want, q)
 		}
 	}
-	if strings.Contains(q, "earlier demo") {
+	if strings.Contains(q, "An earlier") {
 		t.Errorf("an earlier demo that is not there:\n%s", q)
 	}
-	f.Marked = true
+	f.Was = p
 	w.Postgres, w.StorageClass = "registry.example.com/postgres:17", "fast"
-	q = f.Question(w)
-	for _, want := range []string{"An earlier demo is here", "registry.example.com/postgres:17", "class fast"} {
+	q = f.Question(p, w)
+	for _, want := range []string{"An earlier demo, or test, is here", "registry.example.com/postgres:17", "class fast"} {
 		if !strings.Contains(q, want) {
 			t.Errorf("%q is not in the question:\n%s", want, q)
 		}
 	}
-	for _, want := range append(Namespaces(), "kind-shop", "https://127.0.0.1:6443") {
+	for _, want := range append(p.Namespaces(), "kind-shop", "https://127.0.0.1:6443") {
 		if !strings.Contains(f.DownQuestion(), want) {
 			t.Errorf("%q is not in the question before the end", want)
 		}
@@ -177,34 +188,81 @@ func TestNothingBeginsWithoutAYes(t *testing.T) {
 	}
 }
 
-func TestWhatIsTheDemosOwn(t *testing.T) {
+func TestWhatIsAPlaysOwn(t *testing.T) {
 	for _, tc := range []struct {
+		play                      *Play
 		resource, namespace, name string
 		want                      bool
 	}{
-		{"tenants", "", "acme", true}, {"tenants", "", "initech", false},
-		{"botdeployments", "acme-bots", "support", true}, {"botdeployments", "acme-bots", "sales", false}, {"botdeployments", "globex-bots", "support", false},
-		{"datastores", "platform-data", "chat", true}, {"dataretentionpolicies", "", "privacy-policy", true}, {"dataretentionpolicies", "", "other", false},
-		{"anything", "", "acme", false},
+		{Demo, "tenants", "", "acme", true}, {Demo, "tenants", "", "initech", false}, {Demo, "tenants", "", "e2e-acme", false},
+		{Demo, "botdeployments", "acme-bots", "support", true}, {Demo, "botdeployments", "acme-bots", "sales", false}, {Demo, "botdeployments", "globex-bots", "support", false},
+		{Demo, "datastores", "platform-data", "chat", true}, {Demo, "dataretentionpolicies", "", "privacy-policy", true}, {Demo, "dataretentionpolicies", "", "other", false},
+		{Demo, "anything", "", "acme", false}, {Demo, "anything", "", "", false},
+		{EndToEnd, "tenants", "", "e2e-acme", true}, {EndToEnd, "tenants", "", "acme", false}, {EndToEnd, "tenants", "", "e2e-mine", false},
+		{EndToEnd, "botdeployments", "e2e-acme", "support", true}, {EndToEnd, "botdeployments", "e2e-acme-prod", "support", false}, {EndToEnd, "botdeployments", "shop", "support", false},
+		{EndToEnd, "datastores", "e2e-platform", "forgets", true}, {EndToEnd, "datastores", "e2e-platform", "chat", false},
+		{EndToEnd, "dataretentionpolicies", "", "forgets", true}, {EndToEnd, "dataretentionpolicies", "", "privacy-policy", false},
 	} {
-		if got := own(tc.resource, tc.namespace, tc.name); got != tc.want {
-			t.Errorf("%+v: %v", tc, got)
+		if got := tc.play.own(tc.resource, tc.namespace, tc.name); got != tc.want {
+			t.Errorf("%s: %+v: %v", tc.play.Name, tc, got)
 		}
 	}
 	ours := map[string]string{"meta.helm.sh/release-name": "lethe", "meta.helm.sh/release-namespace": "lethe-system"}
 	if !helmMade(ours) || helmMade(nil) || helmMade(map[string]string{"meta.helm.sh/release-name": "lethe", "meta.helm.sh/release-namespace": "shop"}) {
 		t.Error("whose release an object is of")
 	}
-	if !lethes("customresourcedefinitions", "tenants.lethe.dev", nil) || !lethes("clusterroles", "x", map[string]string{"app.kubernetes.io/name": "lethe"}) ||
-		lethes("clusterroles", "tenants.lethe.dev", nil) || lethes("customresourcedefinitions", "widgets.example.com", nil) {
+	if !lethes("customresourcedefinitions", "tenants.lethe.dev", nil, nil) || !lethes("clusterroles", "x", map[string]string{"app.kubernetes.io/name": "lethe"}, nil) ||
+		!lethes("clusterroles", "x", nil, ours) || lethes("clusterroles", "tenants.lethe.dev", nil, nil) || lethes("customresourcedefinitions", "widgets.example.com", nil, nil) {
 		t.Error("what is an installation of Lethe")
 	}
 	for o, want := range map[*corev1.ObjectReference]bool{
 		{APIVersion: "lethe.dev/v1alpha1", Kind: "Tenant", Name: "acme"}: true, {APIVersion: "v1", Kind: "Namespace", Name: "acme-bots"}: true,
 		{APIVersion: "v1", Kind: "Namespace", Name: "shop"}: false, {APIVersion: "v1", Kind: "Node", Name: "n"}: false,
 	} {
-		if oursToSay(*o) != want {
+		if Demo.oursToSay(*o) != want {
 			t.Errorf("%+v", o)
+		}
+	}
+}
+
+// TestWhatOnlySaysThatItIsOurs: annotations and labels of ours on what is older than the mark, or where the chart has nothing, make nothing ours.
+func TestWhatOnlySaysThatItIsOurs(t *testing.T) {
+	mark := metav1.NewTime(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))
+	ours := map[string]string{"meta.helm.sh/release-name": "lethe", "meta.helm.sh/release-namespace": "lethe-system"}
+	for name, tc := range map[string]struct {
+		namespace   string
+		annotations map[string]string
+		age         time.Duration // since the mark
+		want        bool
+	}{
+		"cluster-wide, since the mark":             {"", ours, time.Minute, true},
+		"in the same second as the mark":           {"", ours, 0, true},
+		"the manager's role in kube-system":        {"kube-system", ours, time.Minute, true},
+		"in lethe-system":                          {"lethe-system", ours, time.Minute, true},
+		"cluster-wide, older than the mark":        {"", ours, -time.Second, false},
+		"in kube-system, older than the mark":      {"kube-system", ours, -time.Hour, false},
+		"in a namespace that the chart never used": {"shop", ours, time.Minute, false},
+		"without helm's annotations":               {"lethe-system", nil, time.Minute, false},
+		"of another release in the same namespace": {"lethe-system", map[string]string{"meta.helm.sh/release-name": "other", "meta.helm.sh/release-namespace": "lethe-system"}, time.Minute, false},
+	} {
+		o := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+			Namespace: tc.namespace, Name: "lethe-manager", Annotations: tc.annotations, CreationTimestamp: metav1.NewTime(mark.Add(tc.age)),
+			Labels: map[string]string{"app.kubernetes.io/name": "lethe", "app.kubernetes.io/part-of": "lethe-demo"},
+		}}
+		if got := madeSince(o, mark); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	for name, labels := range map[string]map[string]string{
+		"a label of many": {"app.kubernetes.io/part-of": "lethe-demo"}, "another play": {MarkLabel: "mine"}, "no value": {MarkLabel: ""}, "none": nil,
+	} {
+		if marked(labels) != nil {
+			t.Errorf("%s is taken for the mark", name)
+		}
+	}
+	for _, p := range plays() {
+		if marked(map[string]string{MarkLabel: p.Name}) != p {
+			t.Errorf("the mark of %s is not known", p.Name)
 		}
 	}
 }
@@ -225,7 +283,7 @@ func TestTheExamplesAreKnown(t *testing.T) {
 		}
 		for _, m := range head.FindAllStringSubmatch(string(text), -1) {
 			seen++
-			if !own(plurals[m[1]], m[3], m[2]) {
+			if !Demo.own(plurals[m[1]], m[3], m[2]) {
 				t.Errorf("%s: %s %s/%s is not known as the demo's", file, m[1], m[3], m[2])
 			}
 		}

@@ -25,53 +25,66 @@ var ErrNothing = errors.New("there is no demo on this cluster")
 // Remove takes away what a demo has made, whole or broken off anywhere. What a Lethe that works takes away itself is left to it; what it cannot,
 // because it never started or has ended, goes by name. The mark goes last, so that a removal that is broken off is begun again.
 func (g *Guest) Remove(ctx context.Context) error {
-	mark, err := g.mark(ctx)
+	mark, was, err := g.mark(ctx)
 	if err != nil {
 		return err
 	}
 	if mark == nil {
 		return ErrNothing
 	}
-	foreign, err := g.work(ctx)
+	foreign, err := g.work(ctx, was)
 	if err != nil {
 		return err
 	}
 	if len(foreign) > 0 {
 		return fmt.Errorf("the demo's Lethe has work that is not the demo's, and nothing was removed: %s. Delete these first", some(foreign))
 	}
-	if err := g.removeWork(ctx); err != nil {
+	since := mark.CreationTimestamp
+	// What plays beside Lethe has nothing to bring to an end, and a namespace that goes waits for its pods.
+	if err := g.endPods(ctx, mark.Name); err != nil {
 		return err
 	}
-	if err := g.removeInstallation(ctx); err != nil {
+	if err := g.removeWork(ctx, since); err != nil {
 		return err
 	}
-	for tenant, name := range tenants {
-		if err := g.removeNamespace(ctx, name, func(ns *corev1.Namespace) bool { return ns.Labels["lethe.dev/tenant"] == tenant }); err != nil {
-			return err
+	g.Note("Lethe's objects are gone; now what the chart made")
+	if err := g.removeInstallation(ctx, since); err != nil {
+		return err
+	}
+	g.Note("what the chart made is gone; now the namespaces")
+	namespaces := map[string]func(*corev1.Namespace) bool{}
+	for tenant, names := range was.tenants {
+		for _, name := range names {
+			namespaces[name] = func(ns *corev1.Namespace) bool {
+				return ns.Labels["lethe.dev/tenant"] == tenant && !ns.CreationTimestamp.Before(&since)
+			}
 		}
-	}
-	if err := g.removeEvents(ctx, mark.CreationTimestamp); err != nil {
-		return err
 	}
 	for _, name := range []string{systemNamespace, keysNamespace} {
-		if err := g.removeNamespace(ctx, name, func(ns *corev1.Namespace) bool { return ns.Labels[MarkLabel] == MarkValue || helmMade(ns.Annotations) }); err != nil {
-			return err
+		namespaces[name] = func(ns *corev1.Namespace) bool {
+			return ns.Labels[MarkLabel] == was.Name || helmMade(ns.Annotations) && !ns.CreationTimestamp.Before(&since)
 		}
 	}
-	if err := g.awaitVolumes(ctx); err != nil {
+	if err := g.removeNamespaces(ctx, namespaces); err != nil {
+		return err
+	}
+	if err := g.removeEvents(ctx, was, since); err != nil {
+		return err
+	}
+	if err := g.awaitVolumes(ctx, was); err != nil {
 		return err
 	}
 	if err := g.awaitRoles(ctx); err != nil {
 		return err
 	}
-	return g.removeNamespace(ctx, Namespace, func(ns *corev1.Namespace) bool { return ns.UID == mark.UID })
+	return g.removeNamespaces(ctx, map[string]func(*corev1.Namespace) bool{Namespace: func(ns *corev1.Namespace) bool { return ns.UID == mark.UID }})
 }
 
 // removeWork deletes the demo's objects of Lethe's kinds: bots and what deletes data first, then the tenants, whose namespaces Lethe takes away.
-func (g *Guest) removeWork(ctx context.Context) error {
+func (g *Guest) removeWork(ctx context.Context, since metav1.Time) error {
 	if !g.works(ctx) {
 		g.Note("Lethe does not run: its objects are removed without it")
-		return g.force(ctx)
+		return g.force(ctx, since)
 	}
 	err := stage.Until(ctx, 3*time.Minute, "delete the demo's bots, stores, policies and tenants", func(ctx context.Context) (string, error) {
 		left, err := g.eachOfLethes(ctx, func(k kind, o *metav1.PartialObjectMetadata) error {
@@ -92,7 +105,7 @@ func (g *Guest) removeWork(ctx context.Context) error {
 	})
 	if err != nil && ctx.Err() == nil {
 		g.Note("%v: the rest is removed without Lethe", err)
-		return g.force(ctx)
+		return g.force(ctx, since)
 	}
 	return err
 }
@@ -147,8 +160,8 @@ func btoi(b bool) int {
 
 // force removes the demo's objects without Lethe: its walls and programs first, since they would refuse or fight it, then the finalizers, which
 // nobody is left to honour. What they guard, keys and namespaces of the demo's tenants, goes in the same removal.
-func (g *Guest) force(ctx context.Context) error {
-	if err := g.removeHelms(ctx, func(k kind) bool {
+func (g *Guest) force(ctx context.Context, since metav1.Time) error {
+	if err := g.removeHelms(ctx, since, func(k kind) bool {
 		return strings.HasPrefix(k.Resource, "validatingadmissionpolic") || k.Resource == "deployments"
 	}); err != nil {
 		return err
@@ -174,7 +187,7 @@ func (g *Guest) force(ctx context.Context) error {
 
 // removeInstallation takes away what helm made, in whatever state its release is. CustomResourceDefinitions are kept by an uninstall;
 // here they go too, since they were not there before the demo.
-func (g *Guest) removeInstallation(ctx context.Context) error {
+func (g *Guest) removeInstallation(ctx context.Context, since metav1.Time) error {
 	walls := func(k kind) bool { return strings.HasPrefix(k.Resource, "validatingadmissionpolic") }
 	for _, which := range []func(kind) bool{
 		walls,
@@ -182,15 +195,16 @@ func (g *Guest) removeInstallation(ctx context.Context) error {
 		func(k kind) bool { return k.Resource != "namespaces" && k.Resource != "customresourcedefinitions" },
 		func(k kind) bool { return k.Resource == "customresourcedefinitions" },
 	} {
-		if err := g.removeHelms(ctx, which); err != nil {
+		if err := g.removeHelms(ctx, since, which); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// removeHelms removes what the demo's release made of some kinds, and waits until it is gone.
-func (g *Guest) removeHelms(ctx context.Context, which func(kind) bool) error {
+// removeHelms removes what our release made of some kinds, and waits until it is gone. What is older than the mark, or in a namespace that the chart
+// has nothing in, only says that it is our release's.
+func (g *Guest) removeHelms(ctx context.Context, since metav1.Time, which func(kind) bool) error {
 	var kinds []kind
 	for _, namespaced := range []bool{false, true} {
 		listed, err := g.kinds(namespaced)
@@ -212,7 +226,7 @@ func (g *Guest) removeHelms(ctx context.Context, which func(kind) bool) error {
 				return "", err
 			}
 			for _, o := range list {
-				if !helmMade(o.Annotations) {
+				if !madeSince(&o, since) {
 					continue
 				}
 				left = append(left, k.Resource+"/"+o.Name)
@@ -231,14 +245,19 @@ func (g *Guest) removeHelms(ctx context.Context, which func(kind) bool) error {
 	})
 }
 
+// madeSince says whether our release made an object.
+func madeSince(o *metav1.PartialObjectMetadata, since metav1.Time) bool {
+	return helmMade(o.Annotations) && !o.CreationTimestamp.Before(&since) && (o.Namespace == "" || slices.Contains(chartsNamespaces, o.Namespace))
+}
+
 // removeEvents removes what was said of objects that have no namespace: such events are in the namespace default.
-func (g *Guest) removeEvents(ctx context.Context, since metav1.Time) error {
+func (g *Guest) removeEvents(ctx context.Context, p *Play, since metav1.Time) error {
 	var events corev1.EventList
 	if err := g.Client.List(ctx, &events, client.InNamespace(metav1.NamespaceDefault)); err != nil {
 		return fmt.Errorf("look for the demo's events: %w", err)
 	}
 	for _, e := range events.Items {
-		if e.CreationTimestamp.Before(&since) || !oursToSay(e.InvolvedObject) {
+		if e.CreationTimestamp.Before(&since) || !p.oursToSay(e.InvolvedObject) {
 			continue
 		}
 		if err := g.delete(ctx, &e); client.IgnoreNotFound(err) != nil {
@@ -248,45 +267,72 @@ func (g *Guest) removeEvents(ctx context.Context, since metav1.Time) error {
 	return nil
 }
 
-// oursToSay says whether an event of the namespace default is about something of the demo's.
-func oursToSay(o corev1.ObjectReference) bool {
-	return strings.HasPrefix(o.APIVersion, "lethe.dev/") || o.Kind == "Namespace" && slices.Contains(Namespaces(), o.Name)
+// oursToSay says whether an event of the namespace default is about something of the play's.
+func (p *Play) oursToSay(o corev1.ObjectReference) bool {
+	return strings.HasPrefix(o.APIVersion, "lethe.dev/") || o.Kind == "Namespace" && slices.Contains(p.Namespaces(), o.Name)
 }
 
-// removeNamespace deletes a namespace if it is the demo's, and waits until it is gone with all that was in it.
-func (g *Guest) removeNamespace(ctx context.Context, name string, ours func(*corev1.Namespace) bool) error {
-	return stage.Until(ctx, 3*time.Minute, "remove namespace "+name, func(ctx context.Context) (string, error) {
-		var ns corev1.Namespace
-		if err := g.Client.Get(ctx, client.ObjectKey{Name: name}, &ns); err != nil {
-			return "", client.IgnoreNotFound(err)
+// endPods deletes the pods of a namespace that is ours, at once.
+func (g *Guest) endPods(ctx context.Context, namespace string) error {
+	var pods corev1.PodList
+	if err := g.Client.List(ctx, &pods, client.InNamespace(namespace)); err != nil {
+		return fmt.Errorf("look for pods of namespace %s: %w", namespace, err)
+	}
+	for _, p := range pods.Items {
+		if err := g.delete(ctx, &p, client.GracePeriodSeconds(1)); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("end pod %s/%s: %w", namespace, p.Name, err)
 		}
-		if !ours(&ns) {
-			return "", stage.Stop(fmt.Errorf("it is not the demo's: look at it with kubectl get namespace %s -o yaml, and rename or remove it yourself", name))
-		}
-		if ns.DeletionTimestamp == nil {
-			if err := g.delete(ctx, &ns); client.IgnoreNotFound(err) != nil {
-				return "", err
+	}
+	return nil
+}
+
+// removeNamespaces deletes namespaces if they are ours, all at once, and waits until they are gone with all that was in them.
+func (g *Guest) removeNamespaces(ctx context.Context, all map[string]func(*corev1.Namespace) bool) error {
+	return stage.Until(ctx, 3*time.Minute, "remove namespaces", func(ctx context.Context) (string, error) {
+		var left []string
+		for name, ours := range all {
+			var ns corev1.Namespace
+			if err := g.Client.Get(ctx, client.ObjectKey{Name: name}, &ns); err != nil {
+				if client.IgnoreNotFound(err) != nil {
+					return "", err
+				}
+				continue
 			}
-		}
-		for _, c := range ns.Status.Conditions {
-			if c.Status == corev1.ConditionTrue && strings.HasPrefix(string(c.Type), "Namespace") {
-				return fmt.Sprintf("its end: %s: %s", c.Reason, c.Message), nil
+			if !ours(&ns) {
+				return "", stage.Stop(fmt.Errorf("namespace %s is not what was made here: look at it with kubectl get namespace %s -o yaml, and rename or remove it yourself", name, name))
 			}
+			if ns.DeletionTimestamp == nil {
+				if err := g.delete(ctx, &ns); client.IgnoreNotFound(err) != nil {
+					return "", err
+				}
+			}
+			left = append(left, name+why(&ns))
 		}
-		return "its end", nil
+		slices.Sort(left)
+		return strings.Join(left, ", "), nil
 	})
+}
+
+// why a namespace has not ended yet.
+func why(ns *corev1.Namespace) string {
+	for _, c := range ns.Status.Conditions {
+		if c.Status == corev1.ConditionTrue && strings.HasPrefix(string(c.Type), "Namespace") {
+			return fmt.Sprintf(" (%s: %s)", c.Reason, c.Message)
+		}
+	}
+	return ""
 }
 
 // awaitVolumes waits until the volume of the key-encryption key is gone with its claim. A class that keeps volumes keeps the key:
 // whoever runs the demo must know.
-func (g *Guest) awaitVolumes(ctx context.Context) error {
+func (g *Guest) awaitVolumes(ctx context.Context, p *Play) error {
 	return stage.Until(ctx, time.Minute, "wait for the end of the key-encryption key's volume", func(ctx context.Context) (string, error) {
 		var volumes corev1.PersistentVolumeList
 		if err := g.Client.List(ctx, &volumes); err != nil {
 			return "", err
 		}
 		for _, v := range volumes.Items {
-			if v.Spec.ClaimRef == nil || !slices.Contains(Namespaces(), v.Spec.ClaimRef.Namespace) {
+			if v.Spec.ClaimRef == nil || !slices.Contains(p.Namespaces(), v.Spec.ClaimRef.Namespace) {
 				continue
 			}
 			if v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
@@ -307,9 +353,9 @@ func (g *Guest) awaitRoles(ctx context.Context) error {
 }
 
 // delete this very object, and no other of its name.
-func (g *Guest) delete(ctx context.Context, o client.Object) error {
+func (g *Guest) delete(ctx context.Context, o client.Object, more ...client.DeleteOption) error {
 	uid := o.GetUID()
-	err := g.Client.Delete(ctx, o, client.Preconditions{UID: ptr(uid)}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	err := g.Client.Delete(ctx, o, append(more, client.Preconditions{UID: ptr(uid)}, client.PropagationPolicy(metav1.DeletePropagationBackground))...)
 	if meta.IsNoMatchError(err) {
 		return nil
 	}

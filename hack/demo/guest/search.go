@@ -36,7 +36,7 @@ func (g *Guest) Dump(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	for _, ns := range Namespaces() {
+	for _, ns := range g.Play.Namespaces() {
 		for _, k := range namespaced {
 			if err := g.dump(ctx, dir, k, ns); err != nil {
 				return err
@@ -62,7 +62,7 @@ func (g *Guest) Dump(ctx context.Context, dir string) error {
 		return fmt.Errorf("read events: %w", err)
 	}
 	for _, e := range events.Items {
-		if oursToSay(e.InvolvedObject) {
+		if g.Play.oursToSay(e.InvolvedObject) {
 			if err := writeJSON(filepath.Join(dir, "events", "default-"+e.Name+".json"), e); err != nil {
 				return err
 			}
@@ -145,7 +145,7 @@ func (g *Guest) log(ctx context.Context, namespace, pod, container string, previ
 // Secrets of the demo's namespaces: what a snapshot of etcd would hold of Lethe's.
 func (g *Guest) Secrets(ctx context.Context) ([]corev1.Secret, error) {
 	var all []corev1.Secret
-	for _, ns := range Namespaces() {
+	for _, ns := range g.Play.Namespaces() {
 		var list corev1.SecretList
 		if err := g.Client.List(ctx, &list, client.InNamespace(ns)); err != nil {
 			return nil, fmt.Errorf("read the Secrets of namespace %s: %w", ns, err)

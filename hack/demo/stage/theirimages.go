@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lethe-dev/lethe/test/pg"
@@ -34,6 +36,8 @@ type Theirs struct {
 	Load       []string
 	// Postgres is an image of PostgreSQL; empty: one is made of this machine's own.
 	Postgres string
+	// Programs are packages of which images are made beside the demo's, by the image's name.
+	Programs map[string]string
 }
 
 // pull is the policy of pods. What was loaded is pulled from nowhere, whatever is missing.
@@ -49,38 +53,49 @@ type TheirImages struct {
 	Repository, LetheTag            string
 	Lethe, Bot, Telegram, Stagehand string
 	Postgres                        string
+	Programs                        map[string]string // by name
 	Pull                            corev1.PullPolicy
 }
 
 // BuildTheirs builds what the demo needs on a cluster that is not its own: programs for this machine, and images for that cluster's nodes.
 func (s *Stage) BuildTheirs(ctx context.Context, t Theirs) error {
-	if _, err := s.goBuild(ctx, "kubectl-lethe", "./cmd/kubectl-lethe"); err != nil {
+	jobs := []func(context.Context) error{
+		func(ctx context.Context) error { return s.makeImage(ctx, letheImage, "--arch", t.Arch) },
+		func(ctx context.Context) error {
+			_, err := s.goBuild(ctx, "kubectl-lethe", "./cmd/kubectl-lethe")
+			return err
+		},
+		s.buildHelm,
+	}
+	programs := map[string]string{botImage: "./examples/telegram-bot", telegramImage: "./test/telegram/cmd", stagehandImage: "./hack/demo/stagehand"}
+	maps.Copy(programs, t.Programs)
+	for name, pkg := range programs {
+		jobs = append(jobs, func(ctx context.Context) error { return s.imageOf(ctx, t, name, pkg) })
+	}
+	// Two at a time: each builds with all processors, and links with one.
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(2)
+	for _, job := range jobs {
+		group.Go(func() error { return job(ctx) })
+	}
+	return group.Wait()
+}
+
+// imageOf builds a program and makes the image of it.
+func (s *Stage) imageOf(ctx context.Context, t Theirs, name, pkg string) error {
+	binary, err := s.goBuild(ctx, filepath.Join("linux", name), pkg, "GOOS=linux", "GOARCH="+t.Arch)
+	if err != nil {
 		return err
 	}
-	if err := s.buildHelm(ctx); err != nil {
-		return err
-	}
-	if err := s.makeImage(ctx, letheImage, "--arch", t.Arch); err != nil {
-		return err
-	}
-	for name, pkg := range map[string]string{botImage: "./examples/telegram-bot", telegramImage: "./test/telegram/cmd", stagehandImage: "./hack/demo/stagehand"} {
-		binary, err := s.goBuild(ctx, filepath.Join("linux", name), pkg, "GOOS=linux", "GOARCH="+t.Arch)
+	args := []string{"--arch", t.Arch, "--binary", binary}
+	if name == stagehandImage && t.Postgres == "" {
+		list, err := s.listPostgres(ctx, t.Arch)
 		if err != nil {
 			return err
 		}
-		args := []string{"--arch", t.Arch, "--binary", binary}
-		if name == stagehandImage && t.Postgres == "" {
-			list, err := s.listPostgres(ctx, t.Arch)
-			if err != nil {
-				return err
-			}
-			args = append(args, "--with", list)
-		}
-		if err := s.makeImage(ctx, name, args...); err != nil {
-			return err
-		}
+		args = append(args, "--with", list)
 	}
-	return nil
+	return s.makeImage(ctx, name, args...)
 }
 
 const (
@@ -103,7 +118,7 @@ func (s *Stage) goBuild(ctx context.Context, name, pkg string, env ...string) (s
 
 // BringTheirs names the images by what is in them, and brings them to the nodes or the registry.
 func (s *Stage) BringTheirs(ctx context.Context, t Theirs) (TheirImages, error) {
-	images := TheirImages{Repository: t.Repository, Pull: t.pull()}
+	images := TheirImages{Repository: t.Repository, Pull: t.pull(), Programs: map[string]string{}}
 	for image, full := range map[string]*string{
 		letheImage: &images.Lethe, botImage: &images.Bot, telegramImage: &images.Telegram, stagehandImage: &images.Stagehand,
 	} {
@@ -115,6 +130,13 @@ func (s *Stage) BringTheirs(ctx context.Context, t Theirs) (TheirImages, error) 
 		if image == letheImage {
 			images.LetheTag = tag.TagStr()
 		}
+	}
+	for image := range t.Programs {
+		tag, err := s.bring(ctx, t, image)
+		if err != nil {
+			return images, err
+		}
+		images.Programs[image] = tag.Name()
 	}
 	if images.Postgres = t.Postgres; images.Postgres == "" {
 		images.Postgres = images.Stagehand

@@ -142,11 +142,11 @@ func TestPostgresRunsFromItsFilesAlone(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	root, err := os.MkdirTemp("", "lethe-postgres-root-") //nolint:usetesting // where another user may go
-	if err != nil {
+	root := t.TempDir()
+	// Where another user may go.
+	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(root)
 	for _, f := range files {
 		copyInto(t, root, f)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -34,6 +35,7 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/hack/demo/guest"
 	"github.com/lethe-dev/lethe/hack/demo/stage"
 )
 
@@ -78,23 +80,47 @@ func TestTheDemoOnSomebodysCluster(t *testing.T) {
 			t.Error(out)
 		}
 	})
-	t.Run("a namespace of the same name is somebody's", func(t *testing.T) {
-		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "acme-bots"}}
-		s.create(t, ns)
-		defer s.gone(t, ns)
-		if out := s.fails(t, "up", "--cluster", "current", "--yes", "--load", s.loader()); !strings.Contains(out, "namespaces/acme-bots") || !strings.Contains(out, "nothing was touched") {
-			t.Error(out)
+	t.Run("a namespace of the same name is somebody's, whatever common label it has", func(t *testing.T) {
+		for _, name := range []string{"acme-bots", "lethe-demo"} {
+			ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/part-of": "lethe-demo"}}}
+			s.create(t, ns)
+			defer s.gone(t, ns)
+		}
+		out := s.fails(t, "up", "--cluster", "current", "--yes", "--load", s.loader())
+		for _, want := range []string{"namespaces/acme-bots", "namespaces/lethe-demo", "nothing was touched"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("%q is not said:\n%s", want, out)
+			}
+		}
+		// A demo that was killed before it touched the cluster has left files alone.
+		kube := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceSystem}}
+		if err := s.client.Get(t.Context(), client.ObjectKeyFromObject(kube), kube); err != nil {
+			t.Fatal(err)
+		}
+		left := s.Path("cache", "demo-on-"+string(kube.UID))
+		if err := os.MkdirAll(filepath.Join(left, "bin"), 0o700); err != nil {
+			t.Fatal(err)
 		}
 		if out := s.runs(t, "down", "--cluster", "current", "--yes"); !strings.Contains(out, "There is no demo") {
 			t.Error(out)
+		}
+		if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("its files: %v", err)
 		}
 	})
 	t.Run("Lethe's kinds are somebody's", func(t *testing.T) {
 		crd := filepath.Join(s.Root, "config", "crd", "bases", "lethe.dev_dataretentionpolicies.yaml")
 		s.kubectl(t, "apply", "--server-side", "-f", crd)
 		defer s.kubectl(t, "delete", "--wait", "-f", crd)
-		if out := s.fails(t, "up", "--cluster", "current", "--yes", "--load", s.loader()); !strings.Contains(out, "customresourcedefinitions/dataretentionpolicies.lethe.dev") {
-			t.Error(out)
+		// Helm would take it for its own release's, and change it.
+		class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "shop-first", Annotations: released()}, Value: 10}
+		s.create(t, class)
+		defer s.gone(t, class)
+		for _, command := range []string{"up", "test"} {
+			out := s.fails(t, command, "--cluster", "current", "--yes", "--load", s.loader())
+			if !strings.Contains(out, "customresourcedefinitions/dataretentionpolicies.lethe.dev") || !strings.Contains(out, "priorityclasses/shop-first") {
+				t.Error(out)
+			}
 		}
 	})
 	s.same(t, before, "after the demo was refused")
@@ -102,19 +128,12 @@ func TestTheDemoOnSomebodysCluster(t *testing.T) {
 		return
 	}
 
-	removed := t.Run("a demo that is killed half-way is removed", func(t *testing.T) {
-		s.killed(t, "customresourcedefinitions.apiextensions.k8s.io/tenants.lethe.dev")
-		s.runs(t, "down", "--cluster", "current", "--yes")
-		s.same(t, before, "after a demo that was killed while helm installed")
-	})
-	if !removed {
-		return
-	}
-	played := t.Run("a demo that was killed is begun again, and checks every outcome", func(t *testing.T) {
-		s.killed(t, "persistentvolumeclaims/lethe-kek")
+	played := t.Run("tests that were killed at work are removed without a Lethe that runs, and the demo checks every outcome", func(t *testing.T) {
+		s.killed(t, "test", "e2e-acme", "pods/support-bot-0")
+		s.kubectl(t, "delete", "deployment", "lethe-manager", "--namespace", stage.SystemNamespace)
 		out := s.runs(t, "up", "--cluster", "current", "--yes", "--load", s.loader())
 		for _, want := range []string{
-			"An earlier demo is here", "what an earlier run left is removed", "You said: Is anybody there?", "one consumer polls the token", "globex's does not",
+			"An earlier demo, or test, is here", "its objects are removed without it", "what an earlier run left is removed", "You said: Is anybody there?", "one consumer polls the token", "globex's does not",
 			"Audit agrees with the oracle on every table, and deleted nothing.", "Exactly the rows that should go are gone, and every other row is there.",
 			"All that may go has gone.", "Secrets of the demo's namespaces", "make demo-down CLUSTER=current",
 		} {
@@ -156,11 +175,7 @@ func open(t *testing.T) *somebody {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "lethe-stranger-") //nolint:usetesting // it is the stage's to remove, after what runs in it
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &somebody{Stage: &stage.Stage{Root: root, Dir: dir, Cluster: "lethe-stranger", Realm: "demo", Progress: os.Stderr}}
+	s := &somebody{Stage: &stage.Stage{Root: root, Dir: t.TempDir(), Cluster: "lethe-stranger", Realm: "demo", Progress: os.Stderr}}
 	t.Cleanup(func() {
 		if err := s.Down(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
@@ -244,15 +259,24 @@ func (s *somebody) loader() string {
 	return script
 }
 
-// things of somebody's own, some with names that are nearly the demo's.
+// released is what helm would write on an object of the demo's release.
+func released() map[string]string {
+	return map[string]string{"meta.helm.sh/release-name": "lethe", "meta.helm.sh/release-namespace": "lethe-system"}
+}
+
+// things of somebody's own, some with names, labels and annotations that are nearly the demo's.
 func (s *somebody) things(t *testing.T) {
 	t.Helper()
 	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: "shop", Name: name} }
+	helms := map[string]string{"app.kubernetes.io/managed-by": "Helm"}
 	s.create(t,
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}},
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "lethe-demo-notes", Labels: map[string]string{"app.kubernetes.io/part-of": "lethe-demo"}}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "lethe-demo-notes", Labels: map[string]string{"app.kubernetes.io/part-of": "lethe-demo", guest.MarkLabel: guest.Demo.Name}}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "e2e-shop", Labels: map[string]string{guest.MarkLabel: guest.EndToEnd.Name}}},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "lethe", Labels: helms, Annotations: released()}},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "lethe-before", Labels: helms, Annotations: released()}},
 		&corev1.Secret{ObjectMeta: meta("lethe-kek"), StringData: map[string]string{"kek": "not the demo's"}},
-		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "released", Labels: map[string]string{"app.kubernetes.io/managed-by": "Helm"},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "released", Labels: helms,
 			Annotations: map[string]string{"meta.helm.sh/release-name": "lethe", "meta.helm.sh/release-namespace": "shop"}}},
 		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "acme"}, Data: map[string]string{"a": "b"}},
 		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "lethe-readers"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get"}}}},
@@ -320,10 +344,10 @@ func (s *somebody) fails(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// killed starts the demo and kills it, with what it has started, as soon as an object is there.
-func (s *somebody) killed(t *testing.T, object string) {
+// killed starts the demo, or the tests, and kills it, with what it has started, as soon as an object is there.
+func (s *somebody) killed(t *testing.T, command, namespace, object string) {
 	t.Helper()
-	cmd := s.command(t, "up", "--cluster", "current", "--yes", "--load", s.loader())
+	cmd := s.command(t, command, "--cluster", "current", "--yes", "--load", s.loader())
 	var out locked
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -337,7 +361,7 @@ func (s *somebody) killed(t *testing.T, object string) {
 			return "", stage.Stop(fmt.Errorf("the demo ended before it was killed: %w\n%s", err, out.String()))
 		default:
 		}
-		found, err := s.Kubectl(ctx, "", "get", "--ignore-not-found", "-o", "name", "--namespace", stage.SystemNamespace, object)
+		found, err := s.Kubectl(ctx, "", "get", "--ignore-not-found", "-o", "name", "--namespace", namespace, object)
 		if err == nil && found == "" {
 			return "it is not there", nil
 		}

@@ -121,6 +121,14 @@ func TestNoRunIsEmpty(t *testing.T) {
 	if anywhere < 12 || anywhere == len(all) {
 		t.Errorf("%d of %d parts need no node", anywhere, len(all))
 	}
+	root, err := stage.RepositoryRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join(root, "docs", "platforms.md"))
+	if want := fmt.Sprintf("The tests run %d parts of %d:", anywhere, len(all)); err != nil || !strings.Contains(string(page), want) {
+		t.Errorf("docs/platforms.md does not say %q (%v)", want, err)
+	}
 	for ran, ok := range map[int]bool{0: false, 1: false, anywhere - 1: false, anywhere: true, len(all): true} {
 		if err := enough(ran, all); (err == nil) != ok {
 			t.Errorf("%d parts: %v", ran, err)

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
@@ -77,7 +78,7 @@ type botScope struct {
 	secret string
 	// begun is when this generation was first worked on.
 	begun time.Time
-	// anew: what kept the bot until now was not its pod, and is mended. Its time begins now.
+	// anew: what kept the bot until now is over. The time that it may take begins now.
 	anew bool
 	// rolling says that the bot is on its way because of Lethe.
 	rolling bool
@@ -117,6 +118,9 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 
 	wait, err := runPhases(ctx, s, phases)
 	s.note(err)
+	if bot.DeletionTimestamp.IsZero() {
+		wait, err = r.observeStopped(ctx, s, wait, err)
+	}
 	if r.isSettling(s) {
 		wait = sooner(wait, r.Settle-s.now.Sub(s.begun)) // to tell what still keeps it then
 	}
@@ -312,6 +316,9 @@ func (r *BotDeploymentReconciler) report(ctx context.Context, s *botScope) error
 		return nil
 	}
 	st := &s.bot.Status
+	if s.anew {
+		meta.RemoveStatusCondition(&st.Conditions, v1alpha1.ConditionReconciling) // it begins to, now
+	}
 	status.Apply(&st.Conditions, status.Bot(s.observed), s.bot.Generation, metav1.NewTime(s.now))
 	st.ObservedGeneration = s.bot.Generation
 	written, err := writeStatus(ctx, r.Writer.Client, s.before, s.bot, sameStatus(s.before.Status, *st))

@@ -14,14 +14,12 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/bulk"
 	"github.com/lethe-dev/lethe/internal/foreign"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
 )
@@ -56,20 +54,9 @@ func (r *BotDeploymentReconciler) ensureFiles(ctx context.Context, s *botScope) 
 		}
 		known.at, known.value = s.now, digests
 		r.files.put(s.bot, s.now, digests)
-		r.filesAreBack(s)
 	}
 	s.sketch = sketchOf(s.bot, known.value)
 	return known.at.Add(rereadEvery).Sub(s.now), nil
-}
-
-// filesAreBack begins the bot's time anew where its files were what kept it until now.
-func (r *BotDeploymentReconciler) filesAreBack(s *botScope) {
-	before := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionWorkloadReady)
-	if before == nil || before.Reason != protocol.ReasonFileMissing && before.Reason != protocol.ReasonFileNotShared {
-		return
-	}
-	s.anew, s.begun = true, s.now
-	r.begun.put(s.bot, s.now, struct{}{})
 }
 
 // sketchOf is a bot with what is known of its files in place.

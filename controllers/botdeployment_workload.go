@@ -122,8 +122,8 @@ func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScop
 		}
 		r.explainPull(ctx, s, &w)
 	}
-	left := time.Duration(s.bot.Spec.Rollout.ProgressDeadlineSeconds)*time.Second - s.now.Sub(s.unreadySince(o))
-	w.Overdue = left <= 0 || wasOverdue(s.bot) && !s.anew
+	left := s.timeLeft(o, w.Reason)
+	w.Overdue = left <= 0
 	s.observed.Workload = &w
 	if w.Overdue {
 		return r.lookAfter(stalledLookEvery), nil
@@ -133,7 +133,10 @@ func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScop
 
 // observePod reads the pod, and what tells why it is not ready.
 func (r *BotDeploymentReconciler) observePod(ctx context.Context, s *botScope, set *appsv1.StatefulSet) (status.PodObserved, error) {
-	o := status.PodObserved{Set: set, Now: s.now, Pod: &corev1.Pod{}, Quota: &corev1.ResourceQuota{}}
+	o := status.PodObserved{Set: set, Now: s.now, UnreadySince: s.now, Pod: &corev1.Pod{}, Quota: &corev1.ResourceQuota{}}
+	if c := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionWorkloadReady); c != nil && c.Status == metav1.ConditionFalse {
+		o.UnreadySince = c.LastTransitionTime.Time
+	}
 	err := r.Writer.Live.Get(ctx, client.ObjectKey{Namespace: s.bot.Namespace, Name: resources.BotPodName(s.bot.Name)}, o.Pod)
 	switch {
 	case apierrors.IsNotFound(err):
@@ -155,68 +158,39 @@ func (r *BotDeploymentReconciler) observePod(ctx context.Context, s *botScope, s
 		}
 		o.Events = list.Items
 	}
-	if look.Node != "" {
-		o.HasNode, o.Node = true, &corev1.Node{}
-		err := r.Writer.Live.Get(ctx, client.ObjectKey{Name: look.Node}, o.Node)
-		if apierrors.IsNotFound(err) {
-			o.Node = nil
-		} else if err != nil {
-			return o, fmt.Errorf("read the node of the bot's pod: %w", err)
+	if look.Before {
+		list := &corev1.EventList{}
+		if err := r.Writer.Live.List(ctx, list, client.InNamespace(s.bot.Namespace), client.MatchingFields{"involvedObject.name": resources.BotPodName(s.bot.Name)},
+			client.Limit(mostEvents)); err != nil {
+			return o, fmt.Errorf("list the events of the bot's pods: %w", err)
+		}
+		o.EventsBefore = list.Items
+	}
+	if o.HasNode = look.Node != ""; o.HasNode {
+		if o.Node, err = r.node(ctx, look.Node); err != nil {
+			return o, err
+		}
+	}
+	before := status.NodeBefore(o)
+	if o.HasNodeBefore = before != ""; o.HasNodeBefore {
+		if o.NodeBefore, err = r.node(ctx, before); err != nil {
+			return o, err
 		}
 	}
 	return o, nil
 }
 
-// observeUnsteady keeps a bot unready whose program has ended a short while ago, though its pod is ready at the moment. Others
-// are not looked at: a bot that was ready is not asked for its reasons.
-func (r *BotDeploymentReconciler) observeUnsteady(ctx context.Context, s *botScope, set *appsv1.StatefulSet) (time.Duration, error) {
-	before := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionWorkloadReady)
-	if before == nil || before.Status != metav1.ConditionFalse || !status.HasEnded(before.Reason) || resources.IsSuspended(s.bot, s.tenant) {
-		return 0, nil
-	}
-	o, err := r.observePod(ctx, s, set)
-	if err != nil {
-		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
-	}
-	w, left, ok := status.Unsteady(o)
-	if !ok {
-		return 0, nil
-	}
-	w.Overdue = wasOverdue(s.bot)
-	s.observed.Workload = &w
-	return min(left, r.lookAfter(stalledLookEvery)), nil
-}
-
-// unreadySince is when the bot began to be unready: as the status has it, and not before its present pod was made. Where no
-// status says so yet it is what the pod says, or when this process first saw it.
-func (s *botScope) unreadySince(o status.PodObserved) time.Time {
-	var made, unready time.Time
-	if o.Pod != nil && o.Pod.Labels[appsv1.ControllerRevisionHashLabelKey] == o.Set.Status.UpdateRevision {
-		made = o.Pod.CreationTimestamp.Time
-		for _, c := range o.Pod.Status.Conditions {
-			if c.Type == corev1.PodReady && c.Status != corev1.ConditionTrue {
-				unready = c.LastTransitionTime.Time
-			}
-		}
-	}
-	before := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionWorkloadReady)
+// node reads one; nil where there is none.
+func (r *BotDeploymentReconciler) node(ctx context.Context, name string) (*corev1.Node, error) {
+	node := &corev1.Node{}
+	err := r.Writer.Live.Get(ctx, client.ObjectKey{Name: name}, node)
 	switch {
-	case s.anew:
-		return s.now
-	case made.IsZero() && before != nil && before.Reason == status.ReasonSuspended:
-		return s.begun // it was not to run until now
-	case before != nil && before.Status == metav1.ConditionFalse && before.ObservedGeneration == s.bot.Generation:
-		if made.IsZero() {
-			made = s.begun // there is no pod yet: what was before it was first worked on is no waiting
-		}
-		if since := before.LastTransitionTime.Time; since.After(made) {
-			return since
-		}
-		return made
-	case !unready.IsZero() && unready.Before(s.begun):
-		return unready // it began before this process did
+	case apierrors.IsNotFound(err):
+		return nil, nil //nolint:nilnil // that there is none is what was asked
+	case err != nil:
+		return nil, fmt.Errorf("read the node of the bot's pod: %w", err)
 	default:
-		return s.begun
+		return node, nil
 	}
 }
 
@@ -252,14 +226,6 @@ func (r *BotDeploymentReconciler) explainMismatch(ctx context.Context, s *botSco
 	}
 	_, _, err = r.ensureSet(ctx, s, true)
 	return err
-}
-
-// wasOverdue remembers, in the status itself, that the deadline of this generation has passed.
-func wasOverdue(bot *v1alpha1.BotDeployment) bool {
-	stalled := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionStalled)
-	workload := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionWorkloadReady)
-	return stalled != nil && stalled.Status == metav1.ConditionTrue && stalled.ObservedGeneration == bot.Generation &&
-		workload != nil && workload.Status == metav1.ConditionFalse && workload.Reason == stalled.Reason
 }
 
 // isInUse says whether a Tenant's status protects it from being deleted.

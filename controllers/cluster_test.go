@@ -250,6 +250,21 @@ func TestDNSOutOfReach(t *testing.T) {
 		t.Errorf("lethe_dns_answers is %v", gauge)
 	}
 	w.oneEvent(asks, ReasonDNSOutOfReach)
+	// The keyserver has a name too, so whoever waits for it is told the same: a Tenant, and a bot without DNS of its own.
+	w.keys.set(func(k *keyserverDouble) { k.down = errors.New("lookup lethe-keyserver: i/o timeout") })
+	nameless, waits := makeTenant("resolve-not", "resolve-b"), makeBot("resolve-a", "waits")
+	waits.Spec.Channels, waits.Spec.Egress = nil, nil
+	w.create(nameless, waits)
+	w.becomes(nameless, "KeysReady=False/"+ReasonDNSOutOfReach)
+	w.becomes(waits, "CredentialsReady=False/"+ReasonDNSOutOfReach)
+	for _, conditions := range [][]metav1.Condition{nameless.Status.Conditions, waits.Status.Conditions} {
+		if told := fmt.Sprint(conditions); !strings.Contains(told, "dns.blocks") {
+			t.Errorf("says %s", told)
+		}
+	}
+	w.keys.set(func(k *keyserverDouble) { k.down = nil })
+	w.restart() // rather than wait for the next question
+	w.becomes(nameless, "Ready=True")
 	if err := w.isNow(silent, "Ready=True"); err != nil {
 		t.Errorf("a bot without DNS: %v", err)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -186,4 +187,43 @@ func resolverAnswers(ctx context.Context) bool {
 	_, err := (&net.Resolver{PreferGo: true}).LookupNetIP(ctx, "ip", dnsProbedName)
 	var refused *net.DNSError
 	return err == nil || (errors.As(err, &refused) && (refused.IsNotFound || refused.Err == "server misbehaving"))
+}
+
+// namelessError is that the keyserver was not reached while the walls lie before DNS.
+type namelessError struct {
+	cause error
+	wall  string
+}
+
+func (e *namelessError) Error() string { return e.cause.Error() }
+func (e *namelessError) Unwrap() error { return e.cause }
+
+// namedKeys is the keyserver, whose absence is told by what the manager knows of DNS.
+type namedKeys struct {
+	Keys
+	dns *DNSCheck
+}
+
+func (k namedKeys) because(err error) error {
+	if wall := k.dns.Closed(); err != nil && wall != "" && reasonOf(err) == "" {
+		return &namelessError{cause: err, wall: wall}
+	}
+	return err
+}
+
+// Tenant is that of Keys.
+func (k namedKeys) Tenant(ctx context.Context, tenant protocol.ObjectRef) (protocol.TenantResponse, error) {
+	answer, err := k.Keys.Tenant(ctx, tenant)
+	return answer, k.because(err)
+}
+
+// Credentials is that of Keys.
+func (k namedKeys) Credentials(ctx context.Context, object protocol.ObjectRef) (protocol.CredentialsResponse, error) {
+	answer, err := k.Keys.Credentials(ctx, object)
+	return answer, k.because(err)
+}
+
+// Revoke is that of Keys.
+func (k namedKeys) Revoke(ctx context.Context, object protocol.ObjectRef) error {
+	return k.because(k.Keys.Revoke(ctx, object))
 }

@@ -329,7 +329,9 @@ func TestSuspensionNeedsNobodysLeave(t *testing.T) {
 			suspend(w, tenant, bot)
 			w.start(&wire{})
 			w.eventually("stopped", func() error { return w.runs(bot.Namespace) })
-			w.becomes(bot, "Stalled=True/"+ReasonNameTaken)
+			// It is what it is to be, and what would keep it from running is told beside that.
+			w.becomes(bot, "IsolationReady=False/"+ReasonNameTaken)
+			w.becomes(bot, "Ready=True")
 		})
 	}
 }

@@ -51,6 +51,11 @@ func keyProblem(condition string, err error) error {
 	case "":
 		p.Reason = ReasonKeyserverUnavailable
 		p.Message = "The keyserver cannot be reached; it is asked again. What runs already goes on running."
+		var nameless *namelessError
+		if errors.As(err, &nameless) {
+			p.Reason = ReasonDNSOutOfReach
+			p.Message = "The keyserver cannot be reached, and the manager can look up no names: " + nameless.wall + " What runs already goes on running."
+		}
 	case protocol.ReasonKeyMissing, protocol.ReasonKeysChoice, protocol.ReasonKeysAltered, protocol.ReasonKeysRolledBack, protocol.ReasonRevoked, protocol.ReasonForbidden, protocol.ReasonBadRequest:
 		p.Reason, p.Message, p.Stalled, p.after = reason, err.Error(), true, strangerWait
 	default:

@@ -121,6 +121,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	if o.DNS != nil {
 		o.DNS.Recorder = recorder
+		o.Keys = namedKeys{o.Keys, o.DNS}
 		if err := mgr.Add(o.DNS); err != nil {
 			return fmt.Errorf("add the check of DNS: %w", err)
 		}

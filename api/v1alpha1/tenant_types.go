@@ -136,8 +136,8 @@ type TenantQuota struct {
 	// +optional
 	Storage *resource.Quantity `json:"storage,omitempty"`
 
-	// ephemeralStorage is the most that one container may have of its node's disk: scratch directories and logs. It is a bound for each
-	// container and not a sum, since Kubernetes cannot keep sweeps out of one. Defaults to 20Gi.
+	// ephemeralStorage is what all pods of bots may reserve of their nodes' disks together, and the most that one container may have
+	// of its node's: scratch directories and logs. Defaults to 20Gi.
 	// +optional
 	EphemeralStorage *resource.Quantity `json:"ephemeralStorage,omitempty"`
 }

@@ -63,7 +63,7 @@ func containerPorts(ports []v1alpha1.ContainerPort) []corev1.ContainerPort {
 
 // resourcesOf are what a container asks for and may use. A request that is left out is the limit, as the API server has it. A limit that is left
 // out is the LimitRange's, which the API server fills in, unless the request is more: then it is the request, since a
-// pod that asks for more than it may use is refused. Of the node's disk nothing is reserved, and the scratch directories are the limit.
+// pod that asks for more than it may use is refused. Of the node's disk the scratch directories are the limit, and a share of that is reserved.
 func resourcesOf(resources *v1alpha1.BotResources, scratch []scratchDir) corev1.ResourceRequirements {
 	if resources == nil {
 		resources = &v1alpha1.BotResources{}
@@ -87,8 +87,8 @@ func resourcesOf(resources *v1alpha1.BotResources, scratch []scratchDir) corev1.
 		}
 		limits[corev1.ResourceEphemeralStorage] = most
 	}
-	if _, asked := resources.Requests[corev1.ResourceEphemeralStorage]; !asked {
-		requests[corev1.ResourceEphemeralStorage] = resource.MustParse("0")
+	if _, asked := requests[corev1.ResourceEphemeralStorage]; !asked {
+		requests[corev1.ResourceEphemeralStorage] = reservedOf(limits[corev1.ResourceEphemeralStorage])
 	}
 	return corev1.ResourceRequirements{Requests: requests, Limits: limits}
 }

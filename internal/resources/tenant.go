@@ -45,7 +45,7 @@ func TenantRoleBindings(s Settings, tenant *v1alpha1.Tenant, namespace string) [
 
 // TenantResourceQuotas bound what the bots of a namespace use. Sweeps are not counted: a tenant that has used up its quota
 // must not be able to stop its data from being deleted. Storage has a quota of its own, since Kubernetes does not let one
-// that looks at priority classes count it.
+// that looks at priority classes count it; sweeps have no volumes and reserve nothing of a node's disk.
 func TenantResourceQuotas(tenant *v1alpha1.Tenant, namespace string) []*corev1.ResourceQuota {
 	quota := tenant.Spec.Quota
 	if quota == nil {
@@ -74,7 +74,10 @@ func TenantResourceQuotas(tenant *v1alpha1.Tenant, namespace string) []*corev1.R
 		{
 			ObjectMeta: tenantMeta(tenant, namespace, QuotaStorageName),
 			Spec: corev1.ResourceQuotaSpec{
-				Hard: corev1.ResourceList{corev1.ResourceRequestsStorage: orDefault(quota.Storage, "100Gi")},
+				Hard: corev1.ResourceList{
+					corev1.ResourceRequestsStorage:          orDefault(quota.Storage, "100Gi"),
+					corev1.ResourceRequestsEphemeralStorage: MostDisk(tenant),
+				},
 			},
 		},
 		{
@@ -130,8 +133,7 @@ func objectCounts(quota *v1alpha1.TenantQuota) corev1.ResourceList {
 	return counts
 }
 
-// TenantLimitRange gives containers that say nothing a share of the quota, and bounds what each may have of its node's disk. A quota could do
-// that only for sweeps too, since one that leaves out a priority class counts neither storage nor disks.
+// TenantLimitRange gives containers that say nothing a share of the quota, and bounds what each may have of its node's disk.
 func TenantLimitRange(tenant *v1alpha1.Tenant, namespace string) *corev1.LimitRange {
 	return &corev1.LimitRange{
 		ObjectMeta: tenantMeta(tenant, namespace, LimitRangeName),
@@ -143,7 +145,7 @@ func TenantLimitRange(tenant *v1alpha1.Tenant, namespace string) *corev1.LimitRa
 			},
 			DefaultRequest: corev1.ResourceList{
 				corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
-				corev1.ResourceEphemeralStorage: resource.MustParse("0"),
+				corev1.ResourceEphemeralStorage: reservedOf(resource.MustParse("1Gi")),
 			},
 			Max: corev1.ResourceList{corev1.ResourceEphemeralStorage: MostDisk(tenant)},
 		}}},
@@ -195,7 +197,7 @@ func TenantCABundle(tenant *v1alpha1.Tenant, namespace, bundle, addresses string
 	}
 }
 
-// MostDisk is what one container of a Tenant may have of its node's disk.
+// MostDisk is what one container of a Tenant may have of its node's disk, and what all pods of a namespace may reserve together.
 func MostDisk(tenant *v1alpha1.Tenant) resource.Quantity {
 	if tenant.Spec.Quota == nil {
 		return resource.MustParse(defaultDisk)

@@ -138,8 +138,9 @@ func withPlaintext(c metav1.Condition, elements []string) metav1.Condition {
 
 func botSummary(o BotObserved) []metav1.Condition {
 	w := o.Workload
+	isStopped := o.Suspended != NotSuspended && w != nil && w.Done
 	switch {
-	case o.Problem != nil:
+	case o.Problem != nil && !isStopped:
 		return Summary(o.Problem, true, "", "")
 	case w == nil:
 		return Summary(nil, true, "", "Waiting for the first visit to end.")
@@ -168,7 +169,7 @@ func workload(o BotObserved) metav1.Condition {
 	case !w.Done:
 		return condition(kind, metav1.ConditionFalse, w.Reason, w.Message)
 	case o.Suspended != NotSuspended:
-		return condition(kind, metav1.ConditionFalse, ReasonSuspended, suspendedMessage(o.Suspended))
+		return condition(kind, metav1.ConditionFalse, ReasonSuspended, suspendedMessage(o))
 	case w.Update == UpdateWaits:
 		return condition(kind, metav1.ConditionTrue, ReasonUpdateWaits, "The pod is ready. A change of Lethe's or of the Tenant's restarts it when its turn comes: that is done for a few bots at a time.")
 	case w.Update == UpdateStopped:
@@ -179,9 +180,13 @@ func workload(o BotObserved) metav1.Condition {
 	}
 }
 
-func suspendedMessage(by Suspension) string {
-	if by == StoppedWithTenant {
+func suspendedMessage(o BotObserved) string {
+	switch {
+	case o.Suspended == StoppedWithTenant:
 		return "The bot has no pod because its Tenant is being deleted."
+	case o.Problem != nil && o.Problem.Condition == v1alpha1.ConditionWorkloadReady:
+		return "The bot has no pod because it is suspended. When it is to run, this keeps it from it: " + o.Problem.Message
+	default:
+		return "The bot has no pod because it is suspended."
 	}
-	return "The bot has no pod because it is suspended."
 }

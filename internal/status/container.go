@@ -91,26 +91,42 @@ func isSteady(c *corev1.ContainerStatus, now time.Time) bool {
 
 func steadyIn(c *corev1.ContainerStatus, now time.Time) time.Duration {
 	t := c.LastTerminationState.Terminated
-	if t == nil || c.State.Running == nil {
+	if c.State.Running == nil || t == nil && c.RestartCount == 0 {
 		return 0
 	}
-	ran := t.FinishedAt.Sub(t.StartedAt.Time)
-	if ran >= steadyMost || t.StartedAt.IsZero() {
+	var ran time.Duration // nobody knows for how long where the node has forgotten it
+	if t != nil && !t.StartedAt.IsZero() {
+		ran = t.FinishedAt.Sub(t.StartedAt.Time)
+	}
+	if ran >= steadyMost {
 		return 0
 	}
 	return min(max(2*ran, steadyLeast), steadyMost) - now.Sub(c.State.Running.StartedAt.Time)
 }
 
 // Unsteady says whether a pod that is ready has a program that ended a short while ago, and for how long that stays so. A
-// crash loop is ready again and again, and a bot in one never is.
+// crash loop is ready again and again, and a bot in one never is. What the pod itself says goes before what was counted of it: that is
+// older, and knows nothing of programs.
 func Unsteady(o PodObserved) (Workload, time.Duration, bool) {
 	if o.Pod == nil {
 		return Workload{}, 0, false
 	}
 	for i := range o.Pod.Status.ContainerStatuses {
 		c := &o.Pod.Status.ContainerStatuses[i]
+		if t := lastEnd(c); t != nil && c.State.Running == nil {
+			return afterEnd(o, c, t), steadyLeast, true
+		}
+	}
+	// What a node ended for what it did lasts too, or it does it again.
+	if before, ok := endedBefore(o); ok && before.Reason == ReasonEvicted {
+		if c := podCondition(o.Pod, corev1.PodReady); c != nil && o.Now.Sub(c.LastTransitionTime.Time) < steadyLeast {
+			return before, steadyLeast - o.Now.Sub(c.LastTransitionTime.Time), true
+		}
+	}
+	for i := range o.Pod.Status.ContainerStatuses {
+		c := &o.Pod.Status.ContainerStatuses[i]
 		if left := steadyIn(c, o.Now); left > 0 {
-			return afterEnd(o, c, c.LastTerminationState.Terminated), left, true
+			return afterEnd(o, c, lastEnd(c)), left, true
 		}
 	}
 	return Workload{}, 0, false
@@ -133,6 +149,9 @@ func wasKilled(pod *corev1.Pod) bool {
 func afterEnd(o PodObserved, c *corev1.ContainerStatus, t *corev1.ContainerStateTerminated) Workload {
 	spec := containerOf(o.Pod, c.Name)
 	log := fmt.Sprintf("See kubectl logs -n %s %s -c %s --previous.", o.Pod.Namespace, o.Pod.Name, c.Name)
+	if t == nil {
+		return trouble(ReasonCrashLoopBackOff, "Container %s ended, its node does not know how, and was started again. %s", c.Name, log)
+	}
 	killed := newest(killings(o.Events, c.Name, t), "Killing")
 	switch {
 	case t.Reason == ReasonOOMKilled:

@@ -29,7 +29,7 @@ const (
 	ReasonVolumeNotMounted = "VolumeNotMounted"
 	// ReasonPodSandboxFailed: the container runtime or the network plugin does not make the pod.
 	ReasonPodSandboxFailed = "PodSandboxFailed"
-	// ReasonEvicted: the node has ended the pod.
+	// ReasonEvicted: the node, the scheduler or who empties nodes has ended the pod as a whole.
 	ReasonEvicted = "Evicted"
 )
 
@@ -61,7 +61,13 @@ type PodObserved struct {
 	Node *corev1.Node
 	// HasNode says that the node was looked for.
 	HasNode bool
-	Now     time.Time
+	// EventsBefore are about all pods of the name, where Looks says so; NodeBefore is the node that NodeBefore names.
+	EventsBefore  []corev1.Event
+	NodeBefore    *corev1.Node
+	HasNodeBefore bool
+	// UnreadySince is when the status began to say that the bot is not ready.
+	UnreadySince time.Time
+	Now          time.Time
 }
 
 // Look is what has to be read beside the pod to say why it is not ready.
@@ -70,6 +76,8 @@ type Look struct {
 	EventsOf string
 	// Node by name; empty when it is of no interest.
 	Node string
+	// Before says that the events about the pods of the same name tell, the one before among them.
+	Before bool
 }
 
 // Looks says what else has to be read: as little as can be.
@@ -79,9 +87,9 @@ func Looks(o PodObserved) Look {
 	case wanted(o.Set) == 0 && pod == nil:
 		return Look{}
 	case pod == nil:
-		return Look{EventsOf: string(o.Set.UID)}
+		return Look{EventsOf: string(o.Set.UID), Before: hadOneBefore(o)}
 	}
-	var look Look
+	look := Look{Before: hadOneBefore(o)}
 	if isLate(pod, o.Now) || isSilent(pod) {
 		look.Node = pod.Spec.NodeName
 	}
@@ -143,8 +151,16 @@ func trouble(reason, format string, args ...any) Workload {
 }
 
 // Unready says why the pod of a set that is not done is not ready. Messages hold nothing that changes by itself: no times, no
-// counts of restarts.
+// counts of restarts. Why the pod before was ended remains said while nothing is wrong with the present one.
 func Unready(o PodObserved) Workload {
+	w := unready(o)
+	if before, ok := endedBefore(o); ok && !w.Trouble {
+		return before
+	}
+	return w
+}
+
+func unready(o PodObserved) Workload {
 	pod := o.Pod
 	switch {
 	case pod != nil && o.HasNode && isNodeLost(o):
@@ -154,11 +170,14 @@ func Unready(o PodObserved) Workload {
 	case pod == nil:
 		return missing(o)
 	case pod.DeletionTimestamp != nil:
+		if c := podCondition(pod, corev1.DisruptionTarget); c != nil && c.Status == corev1.ConditionTrue {
+			return on(ReasonOldPodEnding, "The pod is being ended (%s), and another one is made: %s", foreign.Word(c.Reason), orNothing(foreign.Line(c.Message, messageLimit/2)))
+		}
 		return on(ReasonOldPodEnding, "Waiting for the pod before to end.")
 	case o.Set.Status.UpdateRevision != "" && pod.Labels[appsv1.ControllerRevisionHashLabelKey] != o.Set.Status.UpdateRevision:
 		return on(ReasonOldPodEnding, "Waiting for the pod before to be replaced.")
 	case pod.Status.Phase == corev1.PodFailed:
-		return ended(pod)
+		return endedBecause(pod.Status.Reason, pod.Status.Message)
 	}
 	if c := podCondition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
 		return unschedulable(pod, c)
@@ -222,19 +241,6 @@ func missing(o PodObserved) Workload {
 	}
 }
 
-// ended says why a pod has failed as a whole. Another one is made in its place.
-func ended(pod *corev1.Pod) Workload {
-	why := foreign.Line(pod.Status.Message, messageLimit/2)
-	if pod.Status.Reason == ReasonEvicted {
-		hint := "Have the bot write less, or give it more"
-		if strings.Contains(pod.Status.Message, "node was low on resource") {
-			hint = "The node itself was short of it: a request (spec.resources.requests) keeps the bot from being the first"
-		}
-		return trouble(ReasonEvicted, "The node ended the pod, and another one is made: %s %s.", orNothing(why), hint)
-	}
-	return trouble(ReasonEvicted, "The pod has ended (%s), and another one is made: %s", foreign.Word(pod.Status.Reason), orNothing(why))
-}
-
 func orNothing(text string) string {
 	if text == "" {
 		return "nothing more is told."
@@ -254,15 +260,7 @@ func unschedulable(pod *corev1.Pod, c *corev1.PodCondition) Workload {
 
 // isNodeLost says whether the node of a pod that is late or silent does not answer.
 func isNodeLost(o PodObserved) bool {
-	if o.Node == nil {
-		return true
-	}
-	for _, c := range o.Node.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status != corev1.ConditionTrue
-		}
-	}
-	return true
+	return isDown(o.Node)
 }
 
 func nodeLost(o PodObserved) Workload {
@@ -354,7 +352,7 @@ func ofContainer(o PodObserved, c *corev1.ContainerStatus) (Workload, bool) {
 	if w, ok := ofWaiting(o.Pod, c); ok {
 		return w, true
 	}
-	if t := lastEnd(c); t != nil && (c.State.Running == nil || !isSteady(c, o.Now)) {
+	if t := lastEnd(c); t != nil && c.State.Running == nil || !isSteady(c, o.Now) {
 		return afterEnd(o, c, t), true
 	}
 	if c.State.Running == nil {

@@ -143,7 +143,7 @@ func TestUnready(t *testing.T) {
 		"evicted for others": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "The node was low on resource: memory."
 		})}, reason: ReasonEvicted, says: "low on resource: memory. "},
-		"ended as a whole":         {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "NodeShutdown" })}, reason: ReasonEvicted, says: "NodeShutdown"},
+		"ended as a whole":         {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "NodeShutdown" })}, reason: ReasonNodeShutdown, says: "shuts down"},
 		"no node has room":         {o: PodObserved{Pod: tablePod(unscheduled("0/3 nodes are available: 3 Insufficient memory. preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."))}, reason: ReasonUnschedulable, says: "0/3 nodes are available: 3 Insufficient memory."},
 		"no node is meant":         {o: PodObserved{Pod: tablePod(unscheduled("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."))}, reason: ReasonUnschedulable, says: "didn't match Pod's node affinity/selector."},
 		"its volume is not bound":  {o: PodObserved{Pod: tablePod(unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."))}, reason: ReasonUnschedulable, says: "kubectl describe pvc"},
@@ -230,7 +230,7 @@ func TestUnready(t *testing.T) {
 				}
 			})
 		}
-		o := PodObserved{Pod: tablePod(endsIn(tc.t, "runs")), Events: tc.events, Now: podNow}
+		o := PodObserved{Set: tableSet(), Pod: tablePod(endsIn(tc.t, "runs")), Events: tc.events, Now: podNow}
 		if w, left, ok := Unsteady(o); !ok || w.Message != message || left <= 0 {
 			t.Errorf("%s: runs again, and is called steady: %+v %s", name, w, left)
 		}
@@ -333,6 +333,20 @@ func TestSteady(t *testing.T) {
 		})
 		if _, _, unsteady := Unsteady(PodObserved{Set: tableSet(), Pod: pod, Now: podNow}); unsteady == tc.steady {
 			t.Errorf("ran for %s, runs again for %s: steady is %v", tc.ran, tc.runs, !unsteady)
+		}
+	}
+	// What its node has forgotten, or tells no times of, is no long run; what has ended since the pod was counted as ready is not ready.
+	for name, edit := range map[string]func(*corev1.Pod){
+		"restarted, and nothing known": func(p *corev1.Pod) { bot(p).RestartCount, bot(p).State.Running.StartedAt = 1, ago(6*time.Second) },
+		"no times": func(p *corev1.Pod) {
+			bot(p).RestartCount, bot(p).State.Running.StartedAt = 1, ago(6*time.Second)
+			bot(p).LastTerminationState.Terminated = &corev1.ContainerStateTerminated{Reason: "ContainerStatusUnknown", ExitCode: 137}
+		},
+		"ended just now": endsIn(end("Error", 1, 3*time.Second, ""), "ended"),
+		"waits":          endsIn(end("Error", 1, 3*time.Second, ""), "waits"),
+	} {
+		if w, left, unsteady := Unsteady(PodObserved{Set: tableSet(), Pod: tablePod(edit), Now: podNow}); !unsteady || left <= 0 || !HasEnded(w.Reason) {
+			t.Errorf("%s: steady, %+v", name, w)
 		}
 	}
 	if _, _, unsteady := Unsteady(PodObserved{Set: tableSet(), Now: podNow}); unsteady {

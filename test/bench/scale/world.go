@@ -34,12 +34,12 @@ const credential = "telegram-token"
 func (b *bench) makeTenants(ctx context.Context) error {
 	b.world = &world{}
 	pods, bots := int32(3000), int32(1000)
-	much, gigabytes := resource.MustParse("100000"), resource.MustParse("100000Gi")
+	much, gigabytes, disks := resource.MustParse("100000"), resource.MustParse("100000Gi"), resource.MustParse("50Ti")
 	for i := range b.tenants {
 		name := fmt.Sprintf("tenant-%03d", i)
 		tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.TenantSpec{
 			Namespaces: []v1alpha1.TenantNamespace{{Name: name}},
-			Quota:      &v1alpha1.TenantQuota{Bots: &bots, Pods: &pods, CPU: &much, Memory: &gigabytes, Storage: &gigabytes},
+			Quota:      &v1alpha1.TenantQuota{Bots: &bots, Pods: &pods, CPU: &much, Memory: &gigabytes, Storage: &gigabytes, EphemeralStorage: &disks},
 		}}
 		if err := b.admin.Create(ctx, tenant); err != nil {
 			return fmt.Errorf("make a tenant: %w", err)

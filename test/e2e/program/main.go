@@ -1,6 +1,7 @@
 // Command program misbehaves as it is told: the bots of the end-to-end tests whose states have to tell why.
 //
 //	program end CODE AFTER   ends with an exit code after a while
+//	program fill FILE        writes 8 MiB into a file and lives on
 //	program eat              takes memory until the kernel ends it
 //	program find WHAT...     ends unless it finds what it is told, then lives until it is ended: PATH=SHA256 a file with that content that
 //	                         cannot be written, PATH=absent none, PATH=writable a directory with room for 80 MiB, NAME:VALUE a variable
@@ -35,6 +36,8 @@ func run(args []string) (code int, err error) {
 	switch {
 	case len(args) == 3 && args[0] == "end":
 		return end(args[1], args[2])
+	case len(args) == 2 && args[0] == "fill":
+		return fill(args[1])
 	case len(args) == 1 && args[0] == "eat":
 		return 2, fmt.Errorf("ate %d MiB", len(eat()))
 	case len(args) == 1 && args[0] == "serve":
@@ -45,8 +48,18 @@ func run(args []string) (code int, err error) {
 		_, err := os.Stat(filepath.Join(os.Getenv("HOME"), "alive"))
 		return map[bool]int{true: 0, false: 1}[err == nil], err
 	default:
-		return 2, errors.New("usage: program end CODE AFTER | eat | serve | find WHAT... | alive")
+		return 2, errors.New("usage: program end CODE AFTER | fill FILE | eat | serve | find WHAT... | alive")
 	}
+}
+
+func fill(file string) (int, error) {
+	if err := os.WriteFile(file, make([]byte, 8<<20), 0o600); err != nil {
+		return 2, fmt.Errorf("fill a file: %w", err)
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
+	return 0, nil
 }
 
 func end(code, after string) (int, error) {

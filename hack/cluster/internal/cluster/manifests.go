@@ -54,7 +54,9 @@ func (c *Cluster) simulatedNodes() []object {
 			"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "type": "kwok",
 		})
 		m["annotations"] = object{"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"}
-		out = append(out, object{"apiVersion": "v1", "kind": "Node", "metadata": m})
+		// What kwok says of a node that says nothing, and a disk: pods that reserve some of it go nowhere else.
+		room := object{"cpu": "1k", "memory": "1Ti", "pods": "1M", "ephemeral-storage": "1Pi"}
+		out = append(out, object{"apiVersion": "v1", "kind": "Node", "metadata": m, "status": object{"capacity": room, "allocatable": room}})
 	}
 	return out
 }

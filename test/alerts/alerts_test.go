@@ -59,6 +59,11 @@ func TestEachAlertFiresAndClears(t *testing.T) {
 	close(w.hold)
 	w.clears("LetheQueueSlow")
 
+	w.nameless.Store(true)
+	w.fires("LetheDNSUnanswered")
+	w.nameless.Store(false)
+	w.clears("LetheDNSUnanswered")
+
 	w.namesAreConventional(w.managerMetrics, w.keyserverMetrics)
 	w.stopManager()
 	w.fires("LetheManagerAbsent")

@@ -88,6 +88,7 @@ type world struct {
 	calls                            string // address of the keyserver's door
 	clock                            *aheadClock
 	hold                             chan struct{} // closed: credentials of bots in the namespace slow are answered
+	nameless                         atomic.Bool   // DNS does not answer
 	failing                          atomic.Bool   // bots that are placed somewhere never become ready
 	sweeps                           int
 	ledger                           *ledger.Ledger // of the store that is swept
@@ -260,7 +261,10 @@ func (w *world) startManager() {
 	w.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	registry := prom.NewRegistry()
-	w.must(controllers.Setup(ctx, manager, controllers.Options{Settings: settings(), Keys: w, KeysNamespace: env.KeysNamespace, Metrics: registry, Changes: changes,
+	dns := controllers.NewDNSCheck(settings(), manager.GetAPIReader(), manager.GetClient())
+	dns.Answered, dns.Every, dns.Again = func(context.Context) bool { return !w.nameless.Load() }, 100*time.Millisecond, 100*time.Millisecond
+	dns.ResolvConf = os.DevNull // nothing is known to stand in between, so it is only down
+	w.must(controllers.Setup(ctx, manager, controllers.Options{Settings: settings(), Keys: w, DNS: dns, KeysNamespace: env.KeysNamespace, Metrics: registry, Changes: changes,
 		Settle: 300 * time.Millisecond, Pace: time.Millisecond, OrphansEvery: time.Second, OrphansAfter: 300 * time.Millisecond}))
 	var work sync.WaitGroup
 	work.Go(func() {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -47,6 +48,7 @@ type state struct {
 // there at the same time, on a real node.
 func statesTellWhy(t *testing.T, w *world) {
 	const program = "states"
+	w.mismatch(t, "e2e-states", "mismatch-bot-0")
 	image := w.image(t, program, "./test/e2e/program")
 	tenant := w.tenant(t, "e2e-states", nil)
 	w.create(t, lostVolume(w, tenant)...)
@@ -65,6 +67,9 @@ func statesTellWhy(t *testing.T, w *world) {
 		}}
 		if s.bot != nil {
 			s.bot(bot)
+		}
+		if s.name == "mismatch" {
+			bot.Spec.Credentials = []v1alpha1.Credential{{Name: "token", Sealed: w.seal(t, tenant, tenant.Name, s.name, "token", 1, "of no use")}}
 		}
 		bots[s.name] = bot
 		w.create(t, bot)
@@ -168,6 +173,7 @@ func states() []*state {
 			args("fill", "/cache/file")(b)
 			b.Spec.Scratch = []v1alpha1.BotScratch{{Path: "/cache", Size: resource.MustParse("1Mi")}}
 		}, reason: "Evicted", says: `exceeds the limit "1Mi"`, shows: event("Evicted", "")},
+		{name: "mismatch", reason: "PodMismatch", says: "spec.enableServiceLinks", shows: ended(1, ""), never: true},
 		{name: "exit-0", bot: args("end", "0", "1s"), reason: "Completed", says: "exit code 0", shows: ended(0, "Completed"), never: true, ends: true},
 		{name: "exit-1", bot: args("end", "1", "3s"), reason: "CrashLoopBackOff", says: "exit code 1", shows: ended(1, ""), never: true, ends: true},
 		{name: "memory", bot: args("eat"), reason: "OOMKilled", says: "limit (64Mi)", shows: ended(137, "OOMKilled"), never: true, ends: true},
@@ -199,6 +205,32 @@ func statusesOf(p *corev1.Pod) []corev1.ContainerStatus {
 		return nil
 	}
 	return slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
+}
+
+// mismatch is a policy of somebody's that changes a pod in a way that nobody is told of.
+func (w *world) mismatch(t *testing.T, namespace, pod string) {
+	t.Helper()
+	policy := &admissionregistrationv1.MutatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "e2e-mismatch"}, Spec: admissionregistrationv1.MutatingAdmissionPolicySpec{
+		ReinvocationPolicy: admissionregistrationv1.NeverReinvocationPolicy,
+		MatchConstraints: &admissionregistrationv1.MatchResources{
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
+			ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{RuleWithOperations: admissionregistrationv1.RuleWithOperations{
+				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+				Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}}}},
+		MatchConditions: []admissionregistrationv1.MatchCondition{{Name: "one", Expression: fmt.Sprintf("object.metadata.name == %q", pod)}},
+		Mutations: []admissionregistrationv1.Mutation{{PatchType: admissionregistrationv1.PatchTypeJSONPatch,
+			JSONPatch: &admissionregistrationv1.JSONPatch{Expression: `[JSONPatch{op: "replace", path: "/spec/enableServiceLinks", value: true}]`}}},
+	}}
+	binding := &admissionregistrationv1.MutatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: policy.Name},
+		Spec: admissionregistrationv1.MutatingAdmissionPolicyBindingSpec{PolicyName: policy.Name}}
+	w.create(t, policy, binding)
+	t.Cleanup(func() {
+		for _, object := range []client.Object{binding, policy} {
+			if err := w.client.Delete(context.WithoutCancel(t.Context()), object); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
 
 // lostVolume is a claim of the Tenant's, bound to a volume whose folder is not there.

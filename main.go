@@ -128,6 +128,7 @@ func parse(args []string) (options, error) {
 		"bytes that may be written to the bots and stores of one Tenant within five minutes; past it, changes are paused")
 	flags.IntVar(&o.rollout.Percent, "rollout-percent", rollout.DefaultPercent, "percent of all bots, and at least one, that may be unready at a time because Lethe restarts them")
 	flags.IntVar(&o.rollout.StopAfter, "rollout-stop-after", rollout.DefaultStopAfter, "bots that were ready and fail after Lethe has restarted them, before it restarts no more")
+	flags.DurationVar(&o.rollout.Deadline, "rollout-deadline", rollout.DefaultDeadline, "how long a bot that Lethe has restarted may take until it is ready, before it counts as failed")
 	flags.StringVar(&o.metrics, "metrics-bind-address", ":8080", "address of the metrics, plain HTTP; 0 for none")
 	flags.StringVar(&o.health, "health-probe-bind-address", ":8081", "address of /healthz and /readyz, plain HTTP")
 	flags.IntVar(&o.verbosity, "v", 0, "4 for what was looked at and left as it is")

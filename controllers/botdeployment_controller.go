@@ -80,6 +80,8 @@ type botScope struct {
 	begun time.Time
 	// anew: what kept the bot until now is over. The time that it may take begins now.
 	anew bool
+	// held is why what runs is not replaced by what is to run.
+	held *heldBack
 	// rolling says that the bot is on its way because of Lethe.
 	rolling bool
 	// quiet says that the pass was cut short by something that passes by itself, gone that the bot was let go.
@@ -94,7 +96,7 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 			r.stored.forget(req.NamespacedName)
 			r.begun.forget(req.NamespacedName)
 			r.files.forget(req.NamespacedName)
-			r.Pace.next(ctx, req.NamespacedName, false, true)
+			r.Pace.next(ctx, visit{bot: req.NamespacedName, tenant: tenantOfNamespace(r.Writer.Client, req.Namespace), isGone: true})
 			r.Orphans.Soon(req.Namespace)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -110,9 +112,9 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 	defer func() {
 		err = errors.Join(err, r.report(ctx, s))
 		wasRolling := s.running != nil && s.running.Annotations[v1alpha1.AnnotationRolling] != ""
-		if r.Pace.next(ctx, req.NamespacedName, wasRolling || s.rolling, false) {
-			r.Recorder.Eventf(bot, nil, corev1.EventTypeWarning, ReasonRolloutStopped, "Reconcile",
-				"bots that were ready fail since they were restarted because of Lethe, this one among them: no more are restarted until they are ready again, suspended or deleted")
+		v := visit{bot: req.NamespacedName, tenant: tenantOfNamespace(r.Writer.Client, req.Namespace), isRolling: wasRolling || s.rolling}
+		if stopped, whose := r.Pace.next(ctx, v); stopped {
+			r.tellStopped(bot, whose)
 		}
 	}()
 

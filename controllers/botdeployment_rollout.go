@@ -7,28 +7,33 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/bulk"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/resources"
-	"github.com/lethe-dev/lethe/internal/rollout"
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
 // ReasonRolloutStopped is the reason of the event about the bot that ended a rollout.
 const ReasonRolloutStopped = "RolloutStopped"
+
+// tellStopped says with a bot that its failure was the one too many.
+func (r *BotDeploymentReconciler) tellStopped(bot *v1alpha1.BotDeployment, tenant string) {
+	whose := "no more"
+	if tenant != everybody {
+		whose = "no more of Tenant " + tenant
+	}
+	r.Recorder.Eventf(bot, nil, corev1.EventTypeWarning, ReasonRolloutStopped, "Reconcile",
+		"bots that were ready fail since they were restarted because of Lethe or of their Tenant, this one among them: %s are restarted until they are ready again, suspended or deleted", whose)
+}
 
 // errWaits ends the rendering of a StatefulSet that has to wait for its turn.
 var errWaits = errors.New("a change of Lethe's own waits for its turn")
@@ -100,27 +105,36 @@ func (r *BotDeploymentReconciler) ensureSet(ctx context.Context, s *botScope, an
 			return nil, err
 		}
 		desired := r.render(s, whole, helper)
-		switch why := whyRolls(s, desired); why {
-		case rollsNothing, rollsByHand:
+		why := whyRolls(s, desired)
+		if why == rollsNothing || why == rollsByHand {
 			return desired, nil
-		case rollsOwn, rollsUnready:
-			own = why == rollsOwn
-			return r.render(s, whole, r.Settings.Helper()), nil
-		case rollsLethe: // it waits
 		}
-		if turn, err = r.Pace.admit(ctx, client.ObjectKeyFromObject(s.bot)); err != nil {
+		own = why == rollsOwn
+		if err := r.mayStart(ctx, s, own); err != nil {
 			return nil, err
 		}
-		if turn != status.UpToDate {
-			return nil, errWaits
+		if why == rollsLethe {
+			if turn, err = r.Pace.admit(ctx, client.ObjectKeyFromObject(s.bot), s.tenant); err != nil {
+				return nil, err
+			}
+			if turn != status.UpToDate {
+				return nil, errWaits
+			}
 		}
 		desired = r.render(s, whole, r.Settings.Helper())
-		desired.Annotations[v1alpha1.AnnotationRolling] = s.now.UTC().Format(time.RFC3339)
+		if why == rollsLethe {
+			desired.Annotations[v1alpha1.AnnotationRolling] = s.now.UTC().Format(time.RFC3339Nano)
+		}
 		return desired, nil
 	})
 	r.Pace.written(client.ObjectKeyFromObject(s.bot))
 	if errors.Is(err, errWaits) {
 		return s.running, turn, nil
+	}
+	var held *heldBack
+	if errors.As(err, &held) {
+		s.keep(held)
+		return s.running, status.UpdateHeld, nil
 	}
 	if err == nil && own {
 		set, err = r.unmark(ctx, set)
@@ -142,7 +156,7 @@ const (
 	rollsNothing why = "Nothing" // or there is no pod
 	rollsByHand  why = "Hand"    // a hand has changed the template: it is put right at once
 	rollsOwn     why = "Own"     // the bot's own spec, credentials or files
-	rollsUnready why = "Unready" // Lethe or the Tenant, and the bot is not ready anyway
+	rollsUnready why = "Unready" // Lethe or the Tenant, and the bot is not ready anyway, or is so between two crashes
 	rollsLethe   why = "Lethe"   // Lethe or the Tenant
 )
 
@@ -157,7 +171,7 @@ func whyRolls(s *botScope, desired *appsv1.StatefulSet) why {
 		return rollsByHand
 	case known && last.Generation != s.bot.Generation, runningSecret(s.running) != s.secret, filesDiffer(desired, s.running):
 		return rollsOwn
-	case s.running.Status.ReadyReplicas == 0: // one that is ready, and has not been for long, is none of these
+	case s.running.Status.ReadyReplicas == 0 || endedLately(s.before): // one that is ready, and has not been for long, is none of these
 		return rollsUnready
 	default:
 		return rollsLethe
@@ -170,6 +184,75 @@ func templateDiffers(desired, cached *appsv1.StatefulSet) bool {
 	bulk.Strip(small)
 	probe.Spec.Template = small.Spec.Template
 	return kube.Drift(probe, cached) != ""
+}
+
+// restartedAt is when a bot was restarted because of Lethe, and whether it still has to prove itself. A note that nobody can read is as
+// old as can be.
+func restartedAt(set *appsv1.StatefulSet) (time.Time, bool) {
+	note := set.Annotations[v1alpha1.AnnotationRolling]
+	at, err := time.Parse(time.RFC3339Nano, note)
+	if err != nil {
+		at = time.Time{}
+	}
+	return at, note != ""
+}
+
+// prove takes the mark off a bot that was restarted because of Lethe once it has been ready for a while without a restart: healthy
+// ones that fail half a minute after their start are to be counted, and the next manager counts on.
+func (r *BotDeploymentReconciler) prove(ctx context.Context, s *botScope, set *appsv1.StatefulSet, turn status.Update) (time.Duration, error) {
+	restarted, isMarked := restartedAt(set)
+	if !isMarked {
+		return 0, nil
+	}
+	if s.observed.Suspended == status.NotSuspended {
+		if left := r.Pace.Limits.Lasts - s.now.Sub(restarted); left > 0 {
+			return left, nil
+		}
+		since, err := r.readySince(ctx, s, set, restarted)
+		if err != nil {
+			return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+		}
+		if left := r.Pace.Limits.Lasts - s.now.Sub(since); left > 0 {
+			return left, nil
+		}
+	}
+	if _, err := r.unmark(ctx, set); err != nil {
+		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+	}
+	if s.observed.Suspended == status.NotSuspended && turn == status.UpToDate {
+		r.Pace.lasted(s.tenant.Name)
+	}
+	return 0, nil
+}
+
+// readySince is since when a restarted bot is ready: by its pod, which knows of what no manager has seen, or else by its status.
+func (r *BotDeploymentReconciler) readySince(ctx context.Context, s *botScope, set *appsv1.StatefulSet, restarted time.Time) (time.Time, error) {
+	o, err := r.observePod(ctx, s, set)
+	if err != nil {
+		return s.now, err
+	}
+	since := s.now
+	if before := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionWorkloadReady); before != nil && before.Status == metav1.ConditionTrue {
+		since = before.LastTransitionTime.Time
+	}
+	if o.Pod != nil {
+		since = s.now
+		for _, c := range o.Pod.Status.Conditions {
+			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+				since = c.LastTransitionTime.Time
+			}
+		}
+	}
+	if since.Before(restarted) {
+		return restarted, nil
+	}
+	return since, nil
+}
+
+// endedLately says whether a bot's program has ended, and what runs now has not lasted.
+func endedLately(bot *v1alpha1.BotDeployment) bool {
+	workload := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionWorkloadReady)
+	return workload != nil && workload.Status == metav1.ConditionFalse && status.HasEnded(workload.Reason)
 }
 
 // unmark takes the note off that a bot is on its way because of Lethe.
@@ -189,141 +272,4 @@ func (r *BotDeploymentReconciler) unmark(ctx context.Context, set *appsv1.Statef
 		return set, fmt.Errorf("take the mark of the rollout off StatefulSet %s: %w", set.Name, err)
 	}
 	return live, nil
-}
-
-// Pacer gives bots their turn to be restarted because of Lethe. What it goes by stands in the objects: it remembers only whom it
-// has to wake.
-type Pacer struct {
-	// Client reads what this process has written.
-	Client client.Reader
-	Limits rollout.Limits
-
-	wake chan event.GenericEvent
-
-	mutex sync.Mutex
-	// granted have their turn, and are not written yet.
-	granted map[types.NamespacedName]bool
-	// waiting are to be woken, called were and have not come yet.
-	waiting, called map[types.NamespacedName]bool
-	stopped         bool
-}
-
-// wakeAtOnce is how many bots can be woken before the first has come.
-const wakeAtOnce = 4096
-
-// NewPacer makes one.
-func NewPacer(c client.Reader, limits rollout.Limits) *Pacer {
-	return &Pacer{Client: c, Limits: limits, wake: make(chan event.GenericEvent, wakeAtOnce),
-		granted: map[types.NamespacedName]bool{}, waiting: map[types.NamespacedName]bool{}, called: map[types.NamespacedName]bool{}}
-}
-
-// admit says whether a ready bot may be restarted now, or waits.
-func (p *Pacer) admit(ctx context.Context, bot types.NamespacedName) (status.Update, error) {
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
-	delete(p.called, bot)
-	state, err := p.state(ctx)
-	switch {
-	case err != nil:
-		return "", err
-	case state.Stopped:
-		p.waiting[bot] = true
-		return status.UpdateStopped, nil
-	case state.Room == 0:
-		p.waiting[bot] = true
-		return status.UpdateWaits, nil
-	default:
-		delete(p.waiting, bot)
-		p.granted[bot] = true
-		return status.UpToDate, nil
-	}
-}
-
-// written: what was granted to a bot stands in its StatefulSet now, or never will.
-func (p *Pacer) written(bot types.NamespacedName) {
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
-	delete(p.granted, bot)
-}
-
-// next wakes those whose turn it is after a pass over a bot. isNews says that the pass may have made room. It says whether the
-// rollout has been stopped just now.
-func (p *Pacer) next(ctx context.Context, bot types.NamespacedName, isNews, isGone bool) (stopped bool) {
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
-	if isGone {
-		delete(p.waiting, bot)
-	}
-	isNews = isNews || isGone || p.called[bot]
-	delete(p.called, bot)
-	if !isNews || len(p.waiting) == 0 {
-		return false
-	}
-	state, err := p.state(ctx)
-	if err != nil {
-		log.FromContext(ctx).Error(err, "Looking whose turn it is") // they look by themselves, too
-		return false
-	}
-	room := state.Room - len(p.called)
-	if state.Stopped != p.stopped {
-		p.stopped, stopped = state.Stopped, state.Stopped
-		room = len(p.waiting) // to say so
-	}
-	for waiter := range p.waiting {
-		if room--; room < 0 {
-			return stopped
-		}
-		object := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: waiter.Namespace, Name: waiter.Name}}
-		select {
-		case p.wake <- event.GenericEvent{Object: object}:
-			delete(p.waiting, waiter)
-			p.called[waiter] = true
-		default:
-			return stopped
-		}
-	}
-	return stopped
-}
-
-// state of the fleet, as the objects have it.
-func (p *Pacer) state(ctx context.Context) (rollout.State, error) {
-	bots, err := fleetOf(ctx, p.Client, p.granted)
-	if err != nil {
-		return rollout.State{}, err
-	}
-	return rollout.Compute(bots, p.Limits), nil
-}
-
-// fleetOf are the bots that are to run. granted count as on their way.
-func fleetOf(ctx context.Context, c client.Reader, granted map[types.NamespacedName]bool) ([]rollout.Bot, error) {
-	sets := &appsv1.StatefulSetList{}
-	if err := c.List(ctx, sets, client.MatchingLabels(resources.Labels(resources.ComponentBot)), client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("list StatefulSets: %w", err)
-	}
-	var bots []rollout.Bot
-	for i := range sets.Items {
-		set := &sets.Items[i]
-		owner := metav1.GetControllerOf(set)
-		if owner == nil || owner.Kind != resources.KindBotDeployment || !runsPods(set) {
-			continue
-		}
-		name := types.NamespacedName{Namespace: set.Namespace, Name: owner.Name}
-		// One that is ready again is on its way no more, also where what stands before its workload keeps the mark from being taken off.
-		one := rollout.Bot{Rolling: set.Annotations[v1alpha1.AnnotationRolling] != "" && !status.IsSetDone(set) || granted[name]}
-		if one.Rolling && !granted[name] {
-			bot := &v1alpha1.BotDeployment{}
-			if err := c.Get(ctx, name, bot, client.UnsafeDisableDeepCopy); client.IgnoreNotFound(err) != nil {
-				return nil, fmt.Errorf("read BotDeployment %s: %w", name, err)
-			}
-			one.Failing = isFailing(bot.Status.Conditions)
-		}
-		bots = append(bots, one)
-	}
-	return bots, nil
-}
-
-// isFailing says whether a status tells more of a bot than that it is on its way.
-func isFailing(conditions []metav1.Condition) bool {
-	workload := meta.FindStatusCondition(conditions, v1alpha1.ConditionWorkloadReady)
-	return meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled) || workload != nil && workload.Status == metav1.ConditionFalse && status.IsFailing(workload.Reason)
 }

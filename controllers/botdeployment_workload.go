@@ -59,14 +59,19 @@ func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScop
 		return wait, err
 	}
 	s.observed.Workload = &status.Workload{Done: true, Update: turn}
+	if s.held != nil {
+		s.observed.Workload.Message = s.held.missing
+	}
 	r.begun.forget(client.ObjectKeyFromObject(s.bot))
-	if _, err := r.unmark(ctx, set); err != nil {
-		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+	wait, err := r.prove(ctx, s, set, turn)
+	switch turn {
+	case status.UpToDate:
+	case status.UpdateHeld:
+		wait = sooner(wait, strangerWait)
+	default:
+		wait = sooner(wait, turnEvery)
 	}
-	if turn != status.UpToDate {
-		return turnEvery, nil
-	}
-	return 0, nil
+	return wait, err
 }
 
 // whole is the bot as the API server has it, of the generation that this pass is about: the cache holds no arguments and no
@@ -109,8 +114,10 @@ func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScop
 		if w.Trouble {
 			r.stored.forget(client.ObjectKeyFromObject(s.bot)) // what the keyserver stored may be gone: the next look asks it
 		}
-		if err := r.explainMismatch(ctx, s, o.Pod, &w); err != nil {
-			return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+		if s.held == nil {
+			if err := r.explainMismatch(ctx, s, o.Pod, &w); err != nil {
+				return 0, explain(v1alpha1.ConditionWorkloadReady, err)
+			}
 		}
 	}
 	if status.IsPull(w.Reason) {

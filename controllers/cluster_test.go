@@ -166,9 +166,17 @@ func TestSweepWithoutItsImage(t *testing.T) {
 }
 
 // TestClassThatIsMissing: a Tenant whose placement names what the cluster does not have says so, and is well when it is there. Asked only
-// while the spec is new or something was missing.
+// while the spec is new or something was missing. Pods that run are not thrown away for such that can never start, neither for the
+// Tenant's change nor for one of the bot's own.
 func TestClassThatIsMissing(t *testing.T) {
 	w, tenant := withTenant(t, "classes")
+	kept, changed := makeBot("classes-a", "kept"), makeBot("classes-a", "changed")
+	for _, bot := range []*v1alpha1.BotDeployment{kept, changed} {
+		w.create(bot)
+		w.becomes(bot, "Ready=True")
+	}
+	w.becomes(tenant, "InUse=True")
+	w.calm()
 	edit(w, tenant, func(t *v1alpha1.Tenant) {
 		t.Spec.Placement = &v1alpha1.TenantPlacement{RuntimeClassName: "classes-sandbox", PriorityClassName: "classes-gold"}
 	})
@@ -176,6 +184,29 @@ func TestClassThatIsMissing(t *testing.T) {
 	want := "spec.placement.runtimeClassName: there is no RuntimeClass classes-sandbox; spec.placement.priorityClassName: there is no PriorityClass classes-gold"
 	if got := messageOf(tenant.Status.Conditions, v1alpha1.ConditionReady); !strings.Contains(got, want) {
 		t.Errorf("says %q, want %q", got, want)
+	}
+	w.becomes(kept, "WorkloadReady=True/"+status.ReasonUpdateHeld)
+	w.becomes(kept, "Ready=True/Ready")
+	if got := messageOf(kept.Status.Conditions, v1alpha1.ConditionWorkloadReady); !strings.Contains(got, "the Tenant's "+want[:30]) {
+		t.Errorf("says %q", got)
+	}
+	edit(w, changed, func(b *v1alpha1.BotDeployment) { b.Spec.Image = "registry.example/bot:v2" })
+	w.becomes(changed, "Stalled=True/"+ReasonClassMissing)
+	w.becomes(changed, "WorkloadReady=True/"+status.ReasonUpdateHeld)
+	templates := func() (classes, images []string) {
+		for _, bot := range []*v1alpha1.BotDeployment{kept, changed} {
+			set := w.setOf(bot)
+			class := "none"
+			if c := set.Spec.Template.Spec.RuntimeClassName; c != nil {
+				class = *c
+			}
+			classes, images = append(classes, class), append(images, set.Spec.Template.Spec.Containers[0].Image)
+		}
+		return classes, images
+	}
+	w.calm()
+	if classes, images := templates(); fmt.Sprint(classes, images) != "[none none] [registry.example/bot:v1 registry.example/bot:v1]" {
+		t.Errorf("the pods that run were thrown away: %v %v", classes, images)
 	}
 	// The walls stand all the same.
 	if !meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionNamespacesReady) {
@@ -192,6 +223,15 @@ func TestClassThatIsMissing(t *testing.T) {
 	}
 	w.restart() // rather than wait a minute
 	w.becomes(tenant, "Ready=True")
+	w.eventually("both get what they waited for", func() error {
+		if classes, images := templates(); fmt.Sprint(classes, images) != "[classes-sandbox classes-sandbox] [registry.example/bot:v1 registry.example/bot:v2]" {
+			return fmt.Errorf("they have %v %v", classes, images)
+		}
+		if w.setOf(kept).Annotations[v1alpha1.AnnotationRolling] != "" {
+			return errors.New("it has not lasted")
+		}
+		return errors.Join(w.isNow(kept, "WorkloadReady=True/Running"), w.isNow(changed, "Ready=True/Ready"))
+	})
 	w.calm()
 	w.restart()
 	w.calm()

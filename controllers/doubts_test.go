@@ -73,7 +73,7 @@ func TestNothingIsRememberedOfWhatIsGone(t *testing.T) {
 	writer := kube.Writer{Client: testEnv.Client, Live: testEnv.Client}
 	sweep := &OrphanSweep{writer: kube.Writer{Client: noNamespaces{testEnv.Client}}, queue: queue, after: time.Hour}
 	now, doubts := time.Now(), newKeyDoubts()
-	bots := &BotDeploymentReconciler{Writer: writer, Clock: clock.RealClock{}, Orphans: sweep, Doubts: doubts, Pace: NewPacer(writer.Client, rollout.Limits{Percent: 5, StopAfter: 3})}
+	bots := &BotDeploymentReconciler{Writer: writer, Clock: clock.RealClock{}, Orphans: sweep, Doubts: doubts, Pace: NewPacer(writer.Client, rollout.Limits{Percent: 5, StopAfter: 3}, clock.RealClock{})}
 	stores := &DataStoreReconciler{Writer: writer, Clock: clock.RealClock{}, Orphans: sweep, Doubts: doubts}
 	tenants := &TenantReconciler{Writer: writer, Clock: clock.RealClock{}, Orphans: sweep, Doubts: doubts}
 	bot := makeBot("nowhere", "gone")

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -15,9 +16,11 @@ import (
 
 var (
 	rolloutBotsDesc = prometheus.NewDesc("lethe_rollout_bots",
-		"Bots by how a change of Lethe's own stands with them: rolling (restarted, and not ready again yet), failed (were ready before, and fail since), waiting.", []string{"state"}, nil)
+		"Bots by how a change of Lethe's own stands with them: rolling (restarted, and not ready again yet), proving (ready again, not for a minute yet), failed (were ready before, and fail since), waiting.", []string{"state"}, nil)
 	rolloutStoppedDesc = prometheus.NewDesc("lethe_rollout_stopped",
 		"1 while no more bots are restarted because of Lethe, since as many as --rollout-stop-after that were ready fail with it.", nil, nil)
+	rolloutStoppedTenantsDesc = prometheus.NewDesc("lethe_rollout_stopped_tenants",
+		"Tenants none of whose bots are restarted because of Lethe or of the Tenant any more, since as many as --rollout-stop-after of their own that were ready fail with it.", nil, nil)
 )
 
 // rolloutCollector reads the cache when it is asked.
@@ -30,13 +33,14 @@ type rolloutCollector struct {
 func (c rolloutCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- rolloutBotsDesc
 	descs <- rolloutStoppedDesc
+	descs <- rolloutStoppedTenantsDesc
 }
 
 // Collect is for Prometheus.
 func (c rolloutCollector) Collect(metrics chan<- prometheus.Metric) {
 	ctx := context.Background()
 	var bots v1alpha1.BotDeploymentList
-	fleet, err := fleetOf(ctx, c.cache, nil)
+	fleet, err := fleetOf(ctx, c.cache, c.limits, time.Now(), nil)
 	if err := errors.Join(err, c.cache.List(ctx, &bots, client.UnsafeDisableDeepCopy)); err != nil {
 		metrics <- prometheus.NewInvalidMetric(rolloutBotsDesc, err)
 		return
@@ -48,8 +52,8 @@ func (c rolloutCollector) Collect(metrics chan<- prometheus.Metric) {
 			waiting++
 		}
 	}
-	state := rollout.Compute(fleet, c.limits)
-	for word, n := range map[string]int{"rolling": state.Rolling, "failed": state.Failed, "waiting": waiting} {
+	state := rollout.Compute(fleet, rollout.Proven{}, c.limits)
+	for word, n := range map[string]int{"rolling": state.Rolling, "proving": state.Proving, "failed": state.Failed, "waiting": waiting} {
 		metrics <- prometheus.MustNewConstMetric(rolloutBotsDesc, prometheus.GaugeValue, float64(n), word)
 	}
 	stopped := 0.0
@@ -57,4 +61,5 @@ func (c rolloutCollector) Collect(metrics chan<- prometheus.Metric) {
 		stopped = 1
 	}
 	metrics <- prometheus.MustNewConstMetric(rolloutStoppedDesc, prometheus.GaugeValue, stopped)
+	metrics <- prometheus.MustNewConstMetric(rolloutStoppedTenantsDesc, prometheus.GaugeValue, float64(len(state.StoppedTenants())))
 }

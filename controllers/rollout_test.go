@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
 )
 
 // fleet is a Tenant with bots that are ready.
@@ -129,7 +131,8 @@ type slow struct {
 	mutex  sync.Mutex
 	seen   map[string]int // ticks, by name and generation
 	ticks  int
-	broken string // never ready
+	broken string         // never ready
+	late   map[string]int // by namespace: unready again after so many more ticks
 }
 
 func (s *slow) unready(set *appsv1.StatefulSet) bool {
@@ -143,23 +146,25 @@ func (s *slow) unready(set *appsv1.StatefulSet) bool {
 	}
 	key := fmt.Sprint(set.Name, set.Generation)
 	s.seen[key]++
-	return s.seen[key] < s.ticks
+	late, isLate := s.late[set.Namespace]
+	return s.seen[key] < s.ticks || isLate && s.seen[key] > s.ticks+late
 }
 
-// unreadyNow are the bots that are not ready, but for one.
-func (w *world) unreadyNow(bots []*v1alpha1.BotDeployment, but int) int {
+// unreadyNow are the bots that are not ready, but for some.
+func (w *world) unreadyNow(bots []*v1alpha1.BotDeployment, but ...string) int {
 	w.t.Helper()
 	n := 0
-	for i, bot := range bots {
-		if set := w.setOf(bot); i != but && (set.Status.AvailableReplicas == 0 || set.Status.ObservedGeneration != set.Generation) {
+	for _, bot := range bots {
+		if set := w.setOf(bot); !slices.Contains(but, bot.Name) && (set.Status.AvailableReplicas == 0 || set.Status.ObservedGeneration != set.Generation) {
 			n++
 		}
 	}
 	return n
 }
 
-// TestRolloutIsPaced: what must restart bots because of Lethe, or of their Tenant, restarts one of 20 at a time. One that is broken
-// anyway neither counts nor holds anybody up, and who changes his own bot does not wait.
+// TestRolloutIsPaced: what must restart bots because of Lethe, or of their Tenant, has one of 20 unready at a time, and no more than three
+// that have not lasted, from the first to the last of them. Those that are broken anyway get it at once, and neither count nor hold
+// anybody up, and who changes his own bot does not wait. TestWhatIsPromised holds the same for fleets of all sizes.
 func TestRolloutIsPaced(t *testing.T) {
 	for name, begin := range map[string]func(*world){
 		"a retired image": func(w *world) { w.upgrade(image2, testImage) },
@@ -175,30 +180,34 @@ func TestRolloutIsPaced(t *testing.T) {
 			bots := w.fleet("paced", 12)
 			s := &slow{seen: map[string]int{}, ticks: 4}
 			w.kcm.Unready = s.unready
-			broken := 7
-			s.broken = resources.BotName(bots[broken].Name)
-			edit(w, bots[broken], func(b *v1alpha1.BotDeployment) { b.Spec.Env = []v1alpha1.EnvVar{{Name: "A", Value: "b"}} })
-			w.becomes(bots[broken], "Ready=False")
+			broken, but := bots[7], []string{bots[7].Name}
+			s.broken = resources.BotName(broken.Name)
+			edit(w, broken, func(b *v1alpha1.BotDeployment) { b.Spec.Env = []v1alpha1.EnvVar{{Name: "A", Value: "b"}} })
+			w.becomes(broken, "Ready=False")
 			w.calm()
 			begin(w)
-			most, own := 0, false
+			most, unproven, own := 0, 0, false
 			has := func(bot *v1alpha1.BotDeployment) bool {
 				set := w.setOf(bot)
 				return helperImage(set) != testImage || set.Spec.Template.Spec.NodeSelector != nil
 			}
 			w.eventually("everybody has it", func() error {
-				if !own {
-					most = max(most, w.unreadyNow(bots, broken))
-				}
+				most = max(most, w.unreadyNow(bots, but...))
 				var without []string
+				marked := 0
 				for _, bot := range bots {
 					if !has(bot) {
 						without = append(without, bot.Name)
 					}
+					if w.setOf(bot).Annotations[v1alpha1.AnnotationRolling] != "" {
+						marked++
+					}
 				}
+				unproven = max(unproven, marked)
 				if n := len(without); !own && n > 0 && n < 8 {
 					own = true // one of those that wait is changed by its owner, while another is on its way
 					last := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "paced", Name: without[n-1]}}
+					but = append(but, last.Name)
 					edit(w, last, func(b *v1alpha1.BotDeployment) { b.Spec.Image = "registry.example/bot:v2" })
 					w.soon("its own change is not held up", func() error {
 						if !has(last) {
@@ -213,8 +222,11 @@ func TestRolloutIsPaced(t *testing.T) {
 				if len(without) > 0 {
 					return fmt.Errorf("%v have not", without)
 				}
-				for i, bot := range bots {
-					if i == broken {
+				if set := w.setOf(broken); !has(broken) || set.Annotations[v1alpha1.AnnotationRolling] != "" {
+					return fmt.Errorf("the broken one waits, or counts: %q", set.Annotations[v1alpha1.AnnotationRolling])
+				}
+				for _, bot := range bots {
+					if bot == broken {
 						continue
 					}
 					if set := w.setOf(bot); set.Annotations[v1alpha1.AnnotationRolling] != "" {
@@ -226,8 +238,8 @@ func TestRolloutIsPaced(t *testing.T) {
 				}
 				return nil
 			})
-			if most != 1 || !own {
-				t.Errorf("%d were not ready at a time because of it, want 1; an own change was seen: %v", most, own)
+			if most != 1 || !own || unproven > 3 {
+				t.Errorf("%d were not ready at a time because of it, want 1; %d not proven, want at most 3; an own change was seen: %v", most, unproven, own)
 			}
 			w.calm()
 		})
@@ -251,6 +263,97 @@ func (w *world) failingPod(bot *v1alpha1.BotDeployment) *corev1.Pod {
 		w.t.Fatal(err)
 	}
 	return pod
+}
+
+// toldStopped are the events in a namespace that a rollout was stopped.
+func (w *world) toldStopped(namespace string) []string {
+	w.t.Helper()
+	events := &corev1.EventList{}
+	if err := w.admin.List(context.Background(), events, client.InNamespace(namespace)); err != nil {
+		w.t.Fatal(err)
+	}
+	var told []string
+	for i := range events.Items {
+		if events.Items[i].Reason == ReasonRolloutStopped {
+			told = append(told, events.Items[i].Message)
+		}
+	}
+	return told
+}
+
+// TestOneTenantStopsItsOwn: bots of one Tenant that are healthy again after a change, and fail a while later, are counted, over a
+// restart of the manager too. The third stops the Tenant's own; all other bots get the change. A bot that crashes anyway, and is
+// ready between two crashes, is none of them.
+func TestOneTenantStopsItsOwn(t *testing.T) {
+	w := newWorld(t)
+	w.rollout.Lasts = 2 * time.Second
+	w.restart()
+	noisy, quiet := w.fleet("noisy", 6), w.fleet("quiet", 5)
+	for _, bot := range noisy {
+		w.failingPod(bot)
+	}
+	s := &slow{seen: map[string]int{}, ticks: 2, late: map[string]int{"noisy": 12}}
+	w.kcm.Unready = s.unready
+	crashes := noisy[0]
+	w.stop()
+	if err := w.cluster.Get(t.Context(), client.ObjectKeyFromObject(crashes), crashes); err != nil {
+		t.Fatal(err)
+	}
+	meta.SetStatusCondition(&crashes.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionWorkloadReady, Status: metav1.ConditionFalse, Reason: status.ReasonCrashLoopBackOff, Message: "It ended."})
+	if err := w.admin.Status().Update(t.Context(), crashes); err != nil {
+		t.Fatal(err)
+	}
+	w.image, w.retired = image2, []string{"*"}
+	w.start(&wire{})
+	restarted := false
+	isOver := func() error {
+		taken, marked := map[string]int{}, map[string]int{}
+		for _, bot := range append(noisy[1:len(noisy):len(noisy)], quiet...) {
+			set := w.setOf(bot)
+			if helperImage(set) == image2 {
+				taken[bot.Namespace]++
+			}
+			if set.Annotations[v1alpha1.AnnotationRolling] != "" {
+				marked[bot.Namespace]++
+			}
+		}
+		if taken["noisy"] > 3 {
+			t.Fatalf("%d of the Tenant's bots that were healthy were restarted", taken["noisy"])
+		}
+		if !restarted && taken["noisy"] == 2 {
+			restarted = true
+			w.restart()
+		}
+		if fmt.Sprint(taken, marked) != "map[noisy:3 quiet:5] map[noisy:3]" {
+			return fmt.Errorf("%v have it, %v are marked", taken, marked)
+		}
+		stopped := 0
+		for _, bot := range noisy[1:] {
+			if w.isNow(bot, "WorkloadReady=True/UpdateStopped") == nil && strings.Contains(messageOf(bot.Status.Conditions, v1alpha1.ConditionWorkloadReady), "for this Tenant") {
+				stopped++
+			}
+		}
+		if stopped != 2 {
+			return fmt.Errorf("%d say that it was stopped for their Tenant", stopped)
+		}
+		return nil
+	}
+	w.eventually("the noisy Tenant is stopped, and nobody else", isOver)
+	if set := w.setOf(crashes); helperImage(set) != image2 || set.Annotations[v1alpha1.AnnotationRolling] != "" {
+		t.Errorf("the one that crashes anyway has %s and is marked %q", helperImage(set), set.Annotations[v1alpha1.AnnotationRolling])
+	}
+	w.calm()
+	w.restart()
+	w.calm()
+	if err := isOver(); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	if told := w.toldStopped("noisy"); len(told) != 1 || !strings.Contains(told[0], "of Tenant noisy") {
+		t.Errorf("told %q", told)
+	}
+	if told := w.toldStopped("quiet"); len(told) > 0 {
+		t.Errorf("told others %q", told)
+	}
 }
 
 // TestRolloutStops: three that were ready and fail end it, over a restart of the manager too. Those that wait say so, and when the
@@ -292,25 +395,20 @@ func TestRolloutStops(t *testing.T) {
 	w.calm()
 	first, _ := state()
 	w.soon("an event", func() error {
-		events := &corev1.EventList{}
-		if err := w.admin.List(context.Background(), events, client.InNamespace("stopped")); err != nil {
-			return err
-		}
-		n := 0
-		for i := range events.Items {
-			if events.Items[i].Reason == ReasonRolloutStopped {
-				n++
-			}
-		}
-		if n != 1 {
-			return fmt.Errorf("%d events", n)
+		if told := w.toldStopped("stopped"); len(told) != 1 {
+			return fmt.Errorf("events %v", told)
 		}
 		return nil
 	})
-	w.restart()
-	w.calm()
-	if err := isStopped(); err != nil {
-		t.Errorf("after a restart %v", err)
+	for range 2 {
+		w.restart()
+		w.calm()
+		if err := isStopped(); err != nil {
+			t.Errorf("after a restart %v", err)
+		}
+	}
+	if told := w.toldStopped("stopped"); len(told) != 1 {
+		t.Errorf("two restarts later it was told again: %v", told)
 	}
 	if again, _ := state(); fmt.Sprint(again) != fmt.Sprint(first) {
 		t.Errorf("after a restart %v have it, before it %v", again, first)
@@ -359,7 +457,7 @@ func TestRolloutHealsAfterACrash(t *testing.T) {
 					died = true
 					w.restart()
 				}
-				if n := w.unreadyNow(bots, -1); n > 1 {
+				if n := w.unreadyNow(bots); n > 1 {
 					w.t.Errorf("cut at %d, after %v: %d are not ready", cut, after, n)
 				}
 				for _, bot := range bots {

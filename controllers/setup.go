@@ -89,7 +89,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		o.Pace = time.Second
 	}
 	if o.Rollout == (rollout.Limits{}) {
-		o.Rollout = rollout.Limits{Percent: rollout.DefaultPercent, StopAfter: rollout.DefaultStopAfter}
+		o.Rollout = rollout.Defaults()
+	}
+	if o.Rollout.Lasts == 0 {
+		o.Rollout.Lasts = rollout.DefaultLasts
 	}
 	if len(o.PolicyKinds) == 0 {
 		o.PolicyKinds = []schema.GroupResource{corePolicies}
@@ -133,7 +136,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Foreign: foreign, KeysNamespace: o.KeysNamespace,
 			Orphans: sweep, Doubts: doubts},
 		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle, Grace: o.Grace, Orphans: sweep,
-			Doubts: doubts, DNS: o.DNS, Pace: NewPacer(writer.Client, o.Rollout)},
+			Doubts: doubts, DNS: o.DNS, Pace: NewPacer(writer.Client, o.Rollout, o.Clock)},
 		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Grace: o.Grace, Orphans: sweep, Doubts: doubts},
 		&DataRetentionPolicyReconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
 	}

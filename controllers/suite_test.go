@@ -26,6 +26,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/rollout"
 	"github.com/lethe-dev/lethe/test/env"
 	"github.com/lethe-dev/lethe/test/kcm"
 )
@@ -88,6 +89,7 @@ type world struct {
 	image   string             // of Lethe; empty: testImage
 	retired []string           // images of Lethe
 	dns     *DNSCheck          // nil: nobody looks
+	rollout rollout.Limits
 	// addresses are those of the keyserver's Service.
 	addresses string
 
@@ -104,7 +106,8 @@ const resyncEvery = 300 * time.Millisecond
 // newWorld starts a manager. Everything that the test leaves behind is removed at its end.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond, grace: time.Millisecond, addresses: "10.96.0.7\n", pace: time.Millisecond, budget: 32 << 20}
+	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond, grace: time.Millisecond, addresses: "10.96.0.7\n", pace: time.Millisecond, budget: 32 << 20, rollout: rollout.Defaults()}
+	w.rollout.Lasts = 300 * time.Millisecond
 	w.keys = newKeyserverDouble(testEnv.AsServiceAccount(t, env.SystemNamespace, resources.ServiceAccountKeyserver), testEnv.Client)
 	w.kcm = &kcm.Controllers{Client: w.cluster}
 	w.publishCA("first")
@@ -148,7 +151,7 @@ func (w *world) start(cut *wire) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := Setup(ctx, mgr, Options{Settings: settings, Keys: w.keys, KeysNamespace: env.KeysNamespace, Settle: w.settle, Grace: w.grace, Clock: w.clock, Pace: w.pace,
-		Changes: changes, OrphansEvery: w.every, OrphansAfter: orphansSoon, DNS: w.dns}); err != nil {
+		Changes: changes, OrphansEvery: w.every, OrphansAfter: orphansSoon, DNS: w.dns, Rollout: w.rollout}); err != nil {
 		w.t.Fatal(err)
 	}
 	ended := make(chan error, 1)

@@ -2,17 +2,9 @@ package controllers
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"time"
 
-	nodev1 "k8s.io/api/node/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/status"
@@ -31,31 +23,15 @@ func (r *TenantReconciler) checkClasses(ctx context.Context, s *tenantScope) (ti
 	if placement == nil || (s.tenant.Status.ObservedGeneration == s.tenant.Generation && !missedClass(s.tenant)) {
 		return 0, nil
 	}
-	var missing []string
-	for _, class := range []struct {
-		name, field string
-		kind        schema.GroupVersionKind
-	}{
-		{placement.RuntimeClassName, "spec.placement.runtimeClassName", nodev1.SchemeGroupVersion.WithKind("RuntimeClass")},
-		{placement.PriorityClassName, "spec.placement.priorityClassName", schedulingv1.SchemeGroupVersion.WithKind("PriorityClass")},
-	} {
-		if class.name == "" {
-			continue
-		}
-		object := &metav1.PartialObjectMetadata{}
-		object.SetGroupVersionKind(class.kind)
-		err := r.Writer.Live.Get(ctx, client.ObjectKey{Name: class.name}, object)
-		if apierrors.IsNotFound(err) {
-			missing = append(missing, fmt.Sprintf("%s: there is no %s %s", class.field, class.kind.Kind, class.name))
-		} else if err != nil {
-			return 0, explain(v1alpha1.ConditionReady, fmt.Errorf("read the %s: %w", class.kind.Kind, err))
-		}
+	missing, err := missingClasses(ctx, r.Writer.Live, classesOf(placement, "")...)
+	if err != nil {
+		return 0, explain(v1alpha1.ConditionReady, err)
 	}
-	if len(missing) == 0 {
+	if missing == "" {
 		return 0, nil
 	}
 	s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionReady, Reason: ReasonClassMissing, Stalled: true,
-		Message: strings.Join(missing, "; ") + ". No pod of the tenant can be made: make it, or name one that kubectl get runtimeclasses,priorityclasses shows."}})
+		Message: missing + ". No new pod of the tenant can be made, and those that run are kept: make it, or name one that kubectl get runtimeclasses,priorityclasses shows."}})
 	return strangerWait, nil
 }
 

@@ -54,7 +54,7 @@ const (
 	// template, and what of Lethe's own went into it. A manager that comes later knows by it whose change a difference is.
 	AnnotationRendered = "lethe.dev/rendered"
 	// AnnotationRolling on a bot's StatefulSet says since when a ready bot is on its way because of a change of Lethe's own. It goes
-	// when the bot is ready again.
+	// when the bot has been ready again for a minute.
 	AnnotationRolling = "lethe.dev/rolling"
 
 	// AnnotationFileFor on a ConfigMap names the bots, with commas between them, whose spec.files may have what is in it; * stands

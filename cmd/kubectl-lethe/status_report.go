@@ -123,7 +123,7 @@ func (r *objectReport) promise(conditions []metav1.Condition) {
 
 // worthALook are reasons of conditions that are True.
 var worthALook = []string{status.ReasonPlaintextInSpec, status.ReasonPlaintext, status.ReasonPodSecurityOverruled, "EgressBeyondCeiling",
-	status.ReasonUpdateStopped, status.ReasonUpdateWaits}
+	status.ReasonUpdateStopped, status.ReasonUpdateHeld, status.ReasonUpdateWaits}
 
 // collect gathers what the conditions say, each thing once.
 func (r *objectReport) collect(tenant string, conditions []metav1.Condition) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -85,13 +86,33 @@ const (
 	UpdateWaits Update = "Waits"
 	// UpdateStopped: bots that were ready failed with it, and no other gets it.
 	UpdateStopped Update = "Stopped"
+	// UpdateStoppedInTenant: bots of the same Tenant did, and others go on getting it.
+	UpdateStoppedInTenant Update = "StoppedInTenant"
+	// UpdateHeld: its pod could never start, so the one of before is kept. The Workload's message says what is missing.
+	UpdateHeld Update = "Held"
 )
 
-// Reasons of WorkloadReady while a bot runs as it did before a change of Lethe's own.
+// Reasons of WorkloadReady while a bot runs as it did before a change.
 const (
 	ReasonUpdateWaits   = "UpdateWaits"
 	ReasonUpdateStopped = "UpdateStopped"
+	// ReasonUpdateHeld: a change, whoever's it is, would replace the pod by one that could never start.
+	ReasonUpdateHeld = "UpdateHeld"
 )
+
+const (
+	stoppedMessage = "The pod is ready. A change of Lethe's or of the Tenant's would restart it, and was stopped, since bots that were ready failed with it. " +
+		"It goes on when those are ready again, suspended or deleted; who operates Lethe sees which they are. A change of the bot's own is not held up."
+	stoppedInTenantMessage = "The pod is ready. A change of Lethe's or of the Tenant's would restart it, and was stopped for this Tenant, since bots of its own that were ready failed with it: " +
+		"kubectl lethe status shows which. It goes on when those are ready again, suspended or deleted. A change of the bot's own is not held up."
+)
+
+// SaysStopped says whether conditions tell that a change was stopped for all, or for the bot's Tenant.
+func SaysStopped(conditions []metav1.Condition, u Update) bool {
+	c := meta.FindStatusCondition(conditions, v1alpha1.ConditionWorkloadReady)
+	message := map[Update]string{UpdateStopped: stoppedMessage, UpdateStoppedInTenant: stoppedInTenantMessage}[u]
+	return c != nil && c.Reason == ReasonUpdateStopped && c.Message == message
+}
 
 // Bot computes all conditions of a BotDeployment.
 func Bot(o BotObserved) []metav1.Condition {
@@ -173,8 +194,11 @@ func workload(o BotObserved) metav1.Condition {
 	case w.Update == UpdateWaits:
 		return condition(kind, metav1.ConditionTrue, ReasonUpdateWaits, "The pod is ready. A change of Lethe's or of the Tenant's restarts it when its turn comes: that is done for a few bots at a time.")
 	case w.Update == UpdateStopped:
-		return condition(kind, metav1.ConditionTrue, ReasonUpdateStopped, "The pod is ready. A change of Lethe's or of the Tenant's would restart it, and was stopped, since bots that were ready failed with it. "+
-			"It goes on when those are ready again, suspended or deleted; who operates Lethe sees which they are. A change of the bot's own is not held up.")
+		return condition(kind, metav1.ConditionTrue, ReasonUpdateStopped, stoppedMessage)
+	case w.Update == UpdateHeld:
+		return condition(kind, metav1.ConditionTrue, ReasonUpdateHeld, "The pod is ready, and is the one of before: a pod as it is asked for now could never start, so this one is kept. "+w.Message+".")
+	case w.Update == UpdateStoppedInTenant:
+		return condition(kind, metav1.ConditionTrue, ReasonUpdateStopped, stoppedInTenantMessage)
 	default:
 		return condition(kind, metav1.ConditionTrue, ReasonRunning, "The pod of the present revision is ready.")
 	}

@@ -442,10 +442,15 @@ func TestReasonsAreOneThing(t *testing.T) {
 			t.Errorf("%s fails: %v", reason, IsFailing(reason))
 		}
 	}
-	for _, u := range []Update{UpToDate, UpdateWaits, UpdateStopped} {
+	for _, u := range []Update{UpToDate, UpdateWaits, UpdateStopped, UpdateStoppedInTenant, UpdateHeld} {
 		c := workload(BotObserved{Workload: &Workload{Done: true, Update: u}})
 		if c.Status != metav1.ConditionTrue || c.Reason == "" {
 			t.Errorf("%s: %+v", u, c)
+		}
+		for _, stopped := range []Update{UpdateStopped, UpdateStoppedInTenant} {
+			if SaysStopped([]metav1.Condition{c}, stopped) != (u == stopped) {
+				t.Errorf("%s: is taken for %s, or not", u, stopped)
+			}
 		}
 	}
 }

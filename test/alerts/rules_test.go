@@ -159,7 +159,7 @@ func units() map[string]unit {
 				"lethe_store_unknown_tenant_late_rows" + ofRule + "0x100"}},
 		"LetheBotStalled": {[]string{condition("BotDeployment", "acme", "support", "Stalled", "true") + "1x60"}, "20m", `namespace="acme", name="support"`,
 			[]string{condition("BotDeployment", "acme", "support", "Stalled", "true") + "0x60", condition("BotDeployment", "acme", "support", "Ready", "true") + "1x60"}},
-		"LetheRolloutStopped": {[]string{`lethe_rollout_stopped{instance="a"} 1x20`}, "10m", ``, []string{`lethe_rollout_stopped{instance="a"} 1x3 0x20`}},
+		"LetheRolloutStopped": {[]string{`lethe_rollout_stopped{instance="a"} 1x20`}, "10m", ``, []string{`lethe_rollout_stopped{instance="a"} 1x3 0x20`, `lethe_rollout_stopped_tenants{instance="a"} 2x3 0x20`}},
 		// Also of a store that waits for an approval besides.
 		"LetheObjectStalled": {[]string{condition("DataStore", "acme", "chat", "Stalled", "true") + "1x60", "lethe_store_approval_pending" + store + "1x60"}, "20m", `kind="DataStore", namespace="acme", name="chat"`,
 			[]string{condition("Tenant", "", "acme", "Stalled", "true") + "0x60", condition("BotDeployment", "acme", "support", "Stalled", "true") + "1x60"}},

@@ -38,7 +38,7 @@ func main() {
 	ctrl.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeoutCause(ctx, 40*time.Minute, errors.New("not done after 40 minutes"))
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Hour, errors.New("not done after an hour"))
 	defer cancel()
 	if err := run(ctx, *bots); err != nil {
 		fmt.Fprintln(os.Stderr, "upgrade:", err)

@@ -221,7 +221,7 @@ func (b *bench) fails(ctx context.Context) error {
 	b.say("the cause is gone")
 	b.refuse.Store(false)
 	have := 0
-	err = b.each(ctx, 6*time.Minute, func(sample) (bool, error) {
+	err = b.each(ctx, 8*time.Minute, func(sample) (bool, error) {
 		var err error
 		have, _, err = b.have(ctx, corev1.LabelArchStable)
 		return have >= len(restarted)+3, err

@@ -12,7 +12,7 @@ const (
 )
 
 // TokenShape is what credentials of well-known issuers look like: tokens of Telegram, JWTs, AWS, GitHub, GitLab, Slack, Stripe, OpenAI and Anthropic,
-// Google; a private key in PEM; a password in a URL, unless it begins as a placeholder does. Admission policy lethe-bot-plaintext warns by the same
+// Google; a private key in PEM; a password in a URL, unless it begins as a placeholder does. The admission policies lethe-…-plaintext warn by the same
 // expression (TestOneShapeOfTokens), which is short because the API server charges by its length.
 const TokenShape = `\b(` + telegramShape + `([^-\w]|$)|` + issuedShape + `\b|` + prefixedShape + `)|` + pemShape + `|://[^/?#@\s:]*:[^/?#@\s$<{*][^/?#@\s]*@`
 

@@ -165,8 +165,8 @@ func setPath(t *testing.T, in any, path []string, value any) any {
 
 // rule is one of a kind's schema.
 type rule struct {
-	kind, at, message, expression string
-	met                           bool
+	kind, at, message, expression, rule string
+	met                                 bool
 }
 
 // rulesOf walks the CRDs. Those of the status are the manager's to meet.
@@ -189,7 +189,7 @@ func rulesOf(t *testing.T) []*rule {
 		var walk func(at string, schema *apiextensionsv1.JSONSchemaProps)
 		walk = func(at string, schema *apiextensionsv1.JSONSchemaProps) {
 			for _, v := range schema.XValidations {
-				out = append(out, &rule{kind: crd.Spec.Names.Kind, at: strings.TrimPrefix(at+v.FieldPath, "."), message: v.Message, expression: v.MessageExpression})
+				out = append(out, &rule{kind: crd.Spec.Names.Kind, at: strings.TrimPrefix(at+v.FieldPath, "."), message: v.Message, expression: v.MessageExpression, rule: v.Rule})
 			}
 			for name := range schema.Properties {
 				if property := schema.Properties[name]; at != "" || name == "spec" {
@@ -273,14 +273,14 @@ func (r row) String() string {
 	return text
 }
 
-// TestEveryMessage: each rule of the four kinds is met by an input of the table, the answer stands in testdata/messages.txt word by word, and names the element.
+// TestEveryMessage: each rule of the four kinds, and of the admission policies on their fields, is met by an input of the table, the answer stands in testdata/messages.txt word by word, and names the element.
 func TestEveryMessage(t *testing.T) {
 	for kind := range good {
 		if err := cluster.Client.Create(t.Context(), object(t, kind, nil), client.DryRunAll); err != nil {
 			t.Fatalf("the good %s is refused: %v", kind, err)
 		}
 	}
-	all := rulesOf(t)
+	all, policies := rulesOf(t), validationsOf(t)
 	var out strings.Builder
 	for _, r := range table {
 		fmt.Fprintf(&out, "%s\n", strings.ToValidUTF8(r.String(), "?"))
@@ -290,7 +290,11 @@ func TestEveryMessage(t *testing.T) {
 				continue // the API server's own, of a value that was refused before
 			}
 			fmt.Fprintf(&out, "    %s: %s\n", cause.Field, cause.Message)
-			met = met || strings.Contains(cause.Message, "ValidatingAdmissionPolicy 'lethe-")
+			for _, v := range policies {
+				if v.is(cause) {
+					v.met, met = true, true
+				}
+			}
 			for _, rule := range all {
 				if rule.is(r.kind, cause) {
 					rule.met, met = true, true
@@ -305,10 +309,14 @@ func TestEveryMessage(t *testing.T) {
 		}
 	}
 	for _, rule := range all {
+		if strings.Contains(rule.rule, "(c, ") && strings.Contains(rule.rule, ".all(") && rule.expression == "" {
+			t.Errorf("the rule of %s at %s is about each element of a list, and its message names none: %s", rule.kind, rule.at, rule.message)
+		}
 		if !rule.met {
 			t.Errorf("no row meets the rule of %s at %s: %s", rule.kind, rule.at, rule.message)
 		}
 	}
+	checkPolicies(t, policies)
 	if len(all) < 100 {
 		t.Errorf("%d rules only", len(all))
 	}

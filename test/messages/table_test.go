@@ -150,6 +150,17 @@ var table = []row{
 	bad("BotDeployment", "spec.helpers.0", `{"name": "helper", "image": "example.org/helper:1", "ports": [{"name": "health", "containerPort": 9090}], "probes": {"readiness": {"type": "Exec"}}}`),
 	bad("BotDeployment", "spec.helpers.0", `{"name": "helper", "image": "example.org/helper:1", "ports": [{"name": "health", "containerPort": 9090}], "probes": {"readiness": {"type": "Exec", "command": ["a\u0000b"]}}}`),
 
+	// Of the admission policies.
+	bad("BotDeployment", "spec.scratch.0", `{"path": "/data/cache"}`),
+	bad("BotDeployment", "spec.helpers.0", `{"name": "helper", "image": "example.org/helper:1", "credentials": ["nobody"]}`),
+	bad("BotDeployment", "spec.files.0", `{"path": "/etc/bot/config.yaml", "content": "${credential:nobody}"}`),
+	bad("BotDeployment", "spec.scratch.0", `{"path": "/cache", "medium": "Memory", "size": "1Gi"}`),
+	bad("BotDeployment", "spec.scratch.0", `{"path": "/cache", "size": "2Gi"}`, "spec.resources.limits", `{"cpu": "200m", "ephemeral-storage": "1Gi"}`),
+	bad("BotDeployment", "spec.timeZone", `"Europe/Berln"`),
+	bad("BotDeployment", "spec.channels.0.telegram.apiURL", `"https://127.0.0.1"`),
+	bad("BotDeployment", "spec.podAnnotations", `{"lethe.dev/credentials": "x"}`),
+	bad("Tenant", "spec.placement.nodeSelector", `{"example.com/pool": "a b"}`),
+
 	bad("DataRetentionPolicy", "spec.storeSelector", `{}`),
 	bad("DataRetentionPolicy", "spec.rules.1.dataClass", `"Conversations"`),
 	bad("DataRetentionPolicy", "spec.rules.0.deleteWithin", `{"minutes": 5}`),

@@ -108,6 +108,18 @@ func openings(t *testing.T) map[string]func(context.Context) error {
 	annotated.Annotations = map[string]string{"policy.example/x": "y"}
 	placed := withNewKeys(makeTenant("mutation-placed"))
 	placed.Spec.Placement = &lethev1.TenantPlacement{NodeSelector: map[string]string{"a b": "c"}}
+	looksSecret, days := "AKIA"+strings.Repeat("A1", 8), int32(30)
+	called, store := withNewKeys(makeTenant("mutation-called")), sampleStore(t)
+	called.Spec.ExternalIDs = []lethev1.ExternalID{{Type: "AccountID", Value: looksSecret}}
+	store.Spec.Postgres.Database = looksSecret
+	warnedOf := func(o client.Object) func(context.Context) error {
+		return func(ctx context.Context) error {
+			if err := listener.Create(ctx, o.DeepCopyObject().(client.Object), client.DryRunAll); err != nil {
+				return err
+			}
+			return warnings.all()
+		}
+	}
 	token := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "mutation", Annotations: map[string]string{corev1.ServiceAccountNameKey: "b-bot"}},
 		Type: corev1.SecretTypeServiceAccountToken}
 	return map[string]func(context.Context) error{
@@ -116,14 +128,7 @@ func openings(t *testing.T) map[string]func(context.Context) error {
 			b.Spec.Channels = []lethev1.Channel{{Name: "main", Type: lethev1.ChannelTelegram,
 				Telegram: &lethev1.TelegramChannel{Credential: "telegram", APIURL: "https://127.0.0.1"}}}
 		}))),
-		"lethe-bot-plaintext": func(ctx context.Context) error {
-			if err := listener.Create(ctx, bot(func(b *lethev1.BotDeployment) {
-				b.Spec.Env = []lethev1.EnvVar{{Name: "A", Value: "AKIA" + strings.Repeat("A1", 8)}}
-			}), client.DryRunAll); err != nil {
-				return err
-			}
-			return warnings.all()
-		},
+		"lethe-bot-plaintext":       warnedOf(bot(func(b *lethev1.BotDeployment) { b.Spec.Env = []lethev1.EnvVar{{Name: "A", Value: looksSecret}} })),
 		"lethe-ca-bundle":           by(editor, create(config("lethe-keyserver-ca", 1))),
 		"lethe-changes-paused":      by(most, create(goingBot(paused.Name, "x"))),
 		"lethe-changes-paused-mark": by(most, patchOf(plain, `{"metadata":{"annotations":{"lethe.dev/changes-paused-until":"2126-01-01T00:00:00Z"}}}`)),
@@ -141,8 +146,13 @@ func openings(t *testing.T) map[string]func(context.Context) error {
 		"lethe-object-counts":       by(most, create(halfMap)),
 		"lethe-object-size":         by(most, create(bot(func(b *lethev1.BotDeployment) { b.Labels = numbered(33) }))),
 		"lethe-own-objects":         by(editor, remove(plan)),
-		"lethe-pod-access":          by(most, func(ctx context.Context, c identity) error { return connect(ctx, c, tenantNS, "absent", "exec") }),
-		"lethe-pod-identity":        by(cluster(), create(pod(func(s *corev1.PodSpec) { s.AutomountServiceAccountToken = nil }))),
+		"lethe-policy-plaintext": warnedOf(&lethev1.DataRetentionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "mutation"}, Spec: lethev1.DataRetentionPolicySpec{
+			StoreSelector: metav1.LabelSelector{MatchLabels: map[string]string{"a": looksSecret}},
+			Rules:         []lethev1.RetentionRule{{Name: "r", DataClass: "Conversations", RetainFor: &lethev1.Period{Days: &days}}}}}),
+		"lethe-store-plaintext":  warnedOf(store),
+		"lethe-tenant-plaintext": warnedOf(called),
+		"lethe-pod-access":       by(most, func(ctx context.Context, c identity) error { return connect(ctx, c, tenantNS, "absent", "exec") }),
+		"lethe-pod-identity":     by(cluster(), create(pod(func(s *corev1.PodSpec) { s.AutomountServiceAccountToken = nil }))),
 		"lethe-pod-secrets": by(cluster(), create(pod(func(s *corev1.PodSpec) {
 			s.Volumes = []corev1.Volume{{Name: "s", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s"}}}}
 		}))),

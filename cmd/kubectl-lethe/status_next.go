@@ -62,6 +62,7 @@ var nextCommands = map[string]string{
 	"ImagePullUnauthorized":     "kubectl -n NAMESPACE get secrets --field-selector type=kubernetes.io/dockerconfigjson",
 	"ContainerCannotStart":      describePod,
 	"Evicted":                   describePod,
+	"NodeShutdown":              "kubectl get nodes",
 	"PodSandboxFailed":          describePod,
 	"Unschedulable":             describePod,
 	"OldPodEnding":              describePod,

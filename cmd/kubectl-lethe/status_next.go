@@ -100,6 +100,7 @@ var nextCommands = map[string]string{
 	"Refused":              "kubectl -n NAMESPACE describe KIND NAME",
 	"Revoked":              "kubectl describe tenant TENANT",
 	"NamespaceReserved":    "kubectl get tenant TENANT -o yaml",
+	"UpdateHeld":           "kubectl get runtimeclasses,priorityclasses",
 	"ClassMissing":         "kubectl get runtimeclasses,priorityclasses",
 	"ForeignVolume":        "kubectl -n NAMESPACE get persistentvolumeclaims",
 	"VolumeMissing":        "kubectl -n NAMESPACE get persistentvolumeclaims",

@@ -96,7 +96,7 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 			r.stored.forget(req.NamespacedName)
 			r.begun.forget(req.NamespacedName)
 			r.files.forget(req.NamespacedName)
-			r.Pace.next(ctx, visit{bot: req.NamespacedName, tenant: tenantOfNamespace(r.Writer.Client, req.Namespace), isGone: true})
+			r.Pace.next(ctx, visit{bot: req.NamespacedName, tenant: tenantOfNamespace(ctx, r.Writer.Client, req.Namespace), isGone: true})
 			r.Orphans.Soon(req.Namespace)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -112,7 +112,7 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 	defer func() {
 		err = errors.Join(err, r.report(ctx, s))
 		wasRolling := s.running != nil && s.running.Annotations[v1alpha1.AnnotationRolling] != ""
-		v := visit{bot: req.NamespacedName, tenant: tenantOfNamespace(r.Writer.Client, req.Namespace), isRolling: wasRolling || s.rolling}
+		v := visit{bot: req.NamespacedName, tenant: tenantOfNamespace(ctx, r.Writer.Client, req.Namespace), isRolling: wasRolling || s.rolling}
 		if stopped, whose := r.Pace.next(ctx, v); stopped {
 			r.tellStopped(bot, whose)
 		}

@@ -99,7 +99,7 @@ func (c *Changes) count(object client.Object) {
 	if !isNew || deleted || writes == 0 || !c.counting.Load() {
 		return
 	}
-	tenant := tenantOfNamespace(c.cache, object.GetNamespace())
+	tenant := tenantOfNamespace(context.Background(), c.cache, object.GetNamespace())
 	if tenant == "" {
 		return
 	}
@@ -142,9 +142,9 @@ func (c *Changes) poke() {
 }
 
 // tenantOfNamespace is whose a namespace is, as far as the cache knows.
-func tenantOfNamespace(cache client.Reader, namespace string) string {
+func tenantOfNamespace(ctx context.Context, cache client.Reader, namespace string) string {
 	object := &corev1.Namespace{}
-	if err := cache.Get(context.Background(), client.ObjectKey{Name: namespace}, object, client.UnsafeDisableDeepCopy); err != nil {
+	if err := cache.Get(ctx, client.ObjectKey{Name: namespace}, object, client.UnsafeDisableDeepCopy); err != nil {
 		return "" // the cache holds tenants' namespaces only
 	}
 	return object.Labels[v1alpha1.LabelTenant]

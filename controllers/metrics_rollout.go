@@ -3,10 +3,10 @@ package controllers
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -27,6 +27,7 @@ var (
 type rolloutCollector struct {
 	cache  client.Reader
 	limits rollout.Limits
+	clock  clock.PassiveClock
 }
 
 // Describe is for Prometheus.
@@ -40,7 +41,7 @@ func (c rolloutCollector) Describe(descs chan<- *prometheus.Desc) {
 func (c rolloutCollector) Collect(metrics chan<- prometheus.Metric) {
 	ctx := context.Background()
 	var bots v1alpha1.BotDeploymentList
-	fleet, err := fleetOf(ctx, c.cache, c.limits, time.Now(), nil)
+	fleet, err := fleetOf(ctx, c.cache, c.limits, c.clock.Now(), nil)
 	if err := errors.Join(err, c.cache.List(ctx, &bots, client.UnsafeDisableDeepCopy)); err != nil {
 		metrics <- prometheus.NewInvalidMetric(rolloutBotsDesc, err)
 		return

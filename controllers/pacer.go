@@ -246,7 +246,7 @@ func fleetOf(ctx context.Context, c client.Reader, limits rollout.Limits, now ti
 			continue
 		}
 		if _, known := tenants[set.Namespace]; !known {
-			tenants[set.Namespace] = tenantOfNamespace(c, set.Namespace)
+			tenants[set.Namespace] = tenantOfNamespace(ctx, c, set.Namespace)
 		}
 		one := rollout.Bot{Tenant: tenants[set.Namespace]}
 		name := types.NamespacedName{Namespace: set.Namespace, Name: owner.Name}

@@ -142,7 +142,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	queues := newQueues(mgr.GetCache(), mgr.GetControllerOptions().MaxConcurrentReconciles, o.Pace)
 	if o.Metrics != nil {
-		if err := o.Metrics.Register(newFleet(mgr, queues, rolloutCollector{mgr.GetCache(), o.Rollout})); err != nil {
+		if err := o.Metrics.Register(newFleet(mgr, queues, rolloutCollector{mgr.GetCache(), o.Rollout, o.Clock})); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}
 	}

@@ -27,7 +27,7 @@ var without = map[string]string{
 	"HoldsBotsOrStores": "InUse, which status leaves out", "HoldsVolumes": "InUse, which status leaves out",
 
 	"Progressing": "under way", "Waiting": "names the step that it waits for", "Deleting": "under way", "Stopping": "under way", "Retrying": "under way", "Terminating": "under way",
-	"UpdateWaits": "its turn comes", "NodeShutdown": "another pod is made", "PlanChanged": "the next sweep", "NotPlanned": "Ready says why", "NotReady": "under way", "InUse": "the pod before ends", "StoreBusy": "the next sweep",
+	"UpdateWaits": "its turn comes", "PlanChanged": "the next sweep", "NotPlanned": "Ready says why", "NotReady": "under way", "InUse": "the pod before ends", "StoreBusy": "the next sweep",
 	"TimeBudget": "the next sweep", "Terminated": "the next sweep", "LeftOut": "of one measurement",
 
 	"VolumeKept": "an event", "RestartRequested": "an event", "RolloutStopped": "an event", "OrphanRemoved": "an event", "HeldByFinalizer": "an event", "UIDRangeRestored": "an event",

@@ -187,6 +187,7 @@ func withNamespaces(content string) (string, error) {
 		"system:serviceaccount:lethe-system:", "system:serviceaccount:"+release+":",
 		"== 'lethe-system'", "== '"+release+"'",
 		"namespace: kube-system\n", "namespace: {{ .Values.dns.namespace }}\n",
+		`expression: "[]" # pods.annotations`, "expression: {{ toJson .Values.pods.annotations | quote }}",
 		`expression: "[]" # pods.botAnnotations`, "expression: {{ toJson .Values.pods.botAnnotations | quote }}",
 		"resourceNames: [lethe-system, lethe-keys]", "resourceNames: [\""+release+"\", \""+keys+"\"]",
 	).Replace(content)

@@ -94,6 +94,7 @@ var Annotations = map[string]string{
 	"security.openshift.io/validated-scc-subject-type":   "OpenShift",
 	"autopilot.gke.io/resource-adjustment":               "GKE Autopilot",
 	"autopilot.gke.io/warden-version":                    "GKE Autopilot",
+	"policies.kyverno.io/last-applied-patches":           "Kyverno",
 	"cluster-autoscaler.kubernetes.io/safe-to-evict":     "whoever tells the Cluster Autoscaler",
 	"cluster-autoscaler.kubernetes.io/pod-scale-up-hint": "the Cluster Autoscaler",
 }

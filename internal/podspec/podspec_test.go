@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -403,6 +404,35 @@ func TestTheListIsDocumented(t *testing.T) {
 	}
 	for entry := range rows {
 		t.Errorf("the page lets %s differ, the code does not", entry)
+	}
+}
+
+// TestTheWallsKnowTheNotes: what may stand on a pod, the manager may be seen to write, since admission puts it there. Both walls go by
+// the same lists.
+func TestTheWallsKnowTheNotes(t *testing.T) {
+	list := func(file, name string) []string {
+		content, err := os.ReadFile(filepath.Join("..", "..", "config", "admission", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(`(?s)- name: ` + name + `\n\s+expression: >-\n\s+\[(.*?)\]`).FindSubmatch(content)
+		if found == nil {
+			t.Fatalf("%s has no list %s", file, name)
+		}
+		var out []string
+		for _, entry := range strings.Split(string(found[1]), ",") {
+			out = append(out, strings.Trim(strings.TrimSpace(entry), "'"))
+		}
+		slices.Sort(out)
+		return out
+	}
+	for _, name := range []string{"domains", "alone", "notes"} {
+		if a, b := list("manager.yaml", name), list("manager-objects.yaml", name); !slices.Equal(a, b) {
+			t.Errorf("%s: %v of namespaces, %v of objects", name, a, b)
+		}
+	}
+	if want := slices.Sorted(maps.Keys(Annotations)); !slices.Equal(list("manager-objects.yaml", "notes"), want) {
+		t.Errorf("the walls know %v, pods may carry %v", list("manager-objects.yaml", "notes"), want)
 	}
 }
 

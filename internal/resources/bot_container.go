@@ -21,10 +21,12 @@ const (
 	envTelegramAPIURL    = "TELEGRAM_API_URL"
 )
 
-// Limits of a container that says nothing, by the namespace's LimitRange.
+// What a container that says nothing asks for and may use: rendered, and in the namespace's LimitRange for pods that are not Lethe's.
 const (
-	DefaultCPULimit    = "500m"
-	DefaultMemoryLimit = "256Mi"
+	DefaultCPULimit      = "500m"
+	DefaultMemoryLimit   = "256Mi"
+	DefaultCPURequest    = "20m"
+	DefaultMemoryRequest = "64Mi"
 )
 
 func botContainer(bot *v1alpha1.BotDeployment) corev1.Container {
@@ -61,8 +63,9 @@ func containerPorts(ports []v1alpha1.ContainerPort) []corev1.ContainerPort {
 	return out
 }
 
-// resourcesOf are what a container asks for and may use. A request that is left out is the limit, as the API server has it. A limit that is left
-// out is the LimitRange's, which the API server fills in, unless the request is more: then it is the request, since a
+// resourcesOf are what a container asks for and may use. All of it is said: what is left out would come from a LimitRange, and one of
+// another hand's in the namespace may have less than the request. A request that is left out is the limit, as the API server has it, or
+// the default where there is no limit; a limit that is left out is the default, or the request where that is more, since a
 // pod that asks for more than it may use is refused. Of the node's disk the scratch directories are the limit, and a share of that is reserved.
 func resourcesOf(resources *v1alpha1.BotResources, scratch []scratchDir) corev1.ResourceRequirements {
 	if resources == nil {
@@ -74,9 +77,18 @@ func resourcesOf(resources *v1alpha1.BotResources, scratch []scratchDir) corev1.
 	}
 	maps.Copy(requests, resources.Limits)
 	maps.Copy(requests, resources.Requests)
-	for name, fallback := range map[corev1.ResourceName]string{corev1.ResourceCPU: DefaultCPULimit, corev1.ResourceMemory: DefaultMemoryLimit} {
+	for name, fallback := range map[corev1.ResourceName][2]string{
+		corev1.ResourceCPU: {DefaultCPURequest, DefaultCPULimit}, corev1.ResourceMemory: {DefaultMemoryRequest, DefaultMemoryLimit},
+	} {
+		if _, limited := limits[name]; limited {
+			continue
+		}
+		limits[name] = resource.MustParse(fallback[1])
 		request, asked := resources.Requests[name]
-		if _, limited := limits[name]; asked && !limited && request.Cmp(resource.MustParse(fallback)) > 0 {
+		if !asked {
+			requests[name] = resource.MustParse(fallback[0])
+		}
+		if asked && request.Cmp(limits[name]) > 0 {
 			limits[name] = request
 		}
 	}

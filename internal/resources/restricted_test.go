@@ -191,12 +191,16 @@ func checkContainer(t *testing.T, bot *v1alpha1.BotDeployment, c corev1.Containe
 	}
 	checkMounts(t, bot, c, volumes)
 	for name, request := range c.Resources.Requests {
-		limit, limited := c.Resources.Limits[name]
-		if !limited {
-			limit = map[corev1.ResourceName]resource.Quantity{corev1.ResourceCPU: resource.MustParse(DefaultCPULimit), corev1.ResourceMemory: resource.MustParse(DefaultMemoryLimit)}[name]
-		}
+		limit := c.Resources.Limits[name]
 		if request.Cmp(limit) > 0 {
 			t.Errorf("container %s asks for %s of %s and may have %s", c.Name, request.String(), name, limit.String())
+		}
+	}
+	// A LimitRange of another hand's in the namespace fills in what is left out, and less than the request is a pod that is refused.
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+		_, asks := c.Resources.Requests[name]
+		if _, limited := c.Resources.Limits[name]; !limited || !asks {
+			t.Errorf("container %s leaves its %s to a LimitRange", c.Name, name)
 		}
 	}
 	disk, reserved := c.Resources.Limits[corev1.ResourceEphemeralStorage], c.Resources.Requests[corev1.ResourceEphemeralStorage]

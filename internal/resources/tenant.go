@@ -144,7 +144,7 @@ func TenantLimitRange(tenant *v1alpha1.Tenant, namespace string) *corev1.LimitRa
 				corev1.ResourceEphemeralStorage: resource.MustParse("1Gi"),
 			},
 			DefaultRequest: corev1.ResourceList{
-				corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
+				corev1.ResourceCPU: resource.MustParse(DefaultCPURequest), corev1.ResourceMemory: resource.MustParse(DefaultMemoryRequest),
 				corev1.ResourceEphemeralStorage: reservedOf(resource.MustParse("1Gi")),
 			},
 			Max: corev1.ResourceList{corev1.ResourceEphemeralStorage: MostDisk(tenant)},

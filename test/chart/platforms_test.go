@@ -93,6 +93,8 @@ func TestEveryValueOfOtherClustersDoesSomething(t *testing.T) {
 			job: {`"imagePullSecrets":[{"name":"regcred"},{"name":"other"}]`}},
 		`pods.botAnnotations=["example.com/*","a"]`: {manager: {"--bot-annotations=example.com/*,a"}, keyserver: {"--bot-annotations=example.com/*,a"},
 			"ValidatingAdmissionPolicy.admissionregistration.k8s.io /lethe-manager-objects": {`"expression":"[\"example.com/*\",\"a\"]"`}},
+		`pods.annotations=["example.org/*"]`: {manager: {"--pod-annotations=example.org/*"}, keyserver: {"--pod-annotations=example.org/*"},
+			"ValidatingAdmissionPolicy.admissionregistration.k8s.io /lethe-manager-objects": {`"expression":"[\"example.org/*\"]"`}},
 		`manager.logLevel=4`:                             {manager: {"--v=4"}},
 		`keyserver.logLevel=1`:                           {keyserver: {"--v=1"}},
 		`manager.serviceAccount.annotations={"a":"b"}`:   {managerAccount: {`"annotations":{"a":"b"}`}},

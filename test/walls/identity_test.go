@@ -94,6 +94,7 @@ func TestServiceAccountsOfBots(t *testing.T) {
 	climb(t, "lethe-serviceaccounts", []attempt{
 		{name: "a bot's, by the manager", as: manager, try: create(account("x-bot", nil))},
 		{name: "a sweep's, by the manager", as: manager, try: create(account("x-sweeper", annotated("lethe.dev/owner-uid")))},
+		{name: "with what a policy of the cluster adds", as: manager, try: create(account("x-bot", annotated("example.com/cost-center")))},
 		{name: "changed by the manager beside what others have set", as: manager, try: patchOf(account("there-bot", nil), `{"metadata":{"labels":{"lethe.dev/a":"b"}}}`)},
 		{name: "somebody's own", as: eve, try: create(account("runner", nil))},
 		{name: "taken away with its bot", as: as("system:serviceaccount:kube-system:generic-garbage-collector", groupMost), try: remove(account("there-bot", nil))},
@@ -128,6 +129,7 @@ func TestManagerSetsNoLabelsThatOthersActOn(t *testing.T) {
 	mustCreate(t, namespace(ns, map[string]string{lethev1.LabelTenant: tenant}))
 	there := statefulSet("there", ns)
 	there.Labels = map[string]string{"argocd.argoproj.io/instance": "a"}
+	there.Annotations = map[string]string{"policy.example/x": "y"}
 	if err := cluster().Create(t.Context(), there); err != nil {
 		t.Fatal(err)
 	}
@@ -157,14 +159,40 @@ func TestManagerSetsNoLabelsThatOthersActOn(t *testing.T) {
 		{name: "a Job", as: manager, try: create(workloads(ns)["Job"])},
 		{name: "a change beside what others have set", as: manager, try: patchOf(there, `{"metadata":{"labels":{"lethe.dev/a":"b"}}}`)},
 
+		// The policy sees what admission has added before it, and cannot tell it from what the manager says.
+		{name: "what a policy of the cluster adds", as: manager, try: set(func(o, template *metav1.ObjectMeta) {
+			put(&o.Labels, "team")
+			put(&o.Labels, "billing.example.com/cost-center")
+			put(&o.Annotations, "policies.kyverno.io/last-applied-patches")
+			put(&o.Annotations, "autopilot.gke.io/resource-adjustment")
+			put(&o.Annotations, "owner")
+			put(&template.Labels, "team")
+			put(&template.Annotations, "autopilot.gke.io/resource-adjustment")
+		})},
+		{name: "what it adds to a CronJob", as: manager, try: cron(func(job, template *metav1.ObjectMeta) {
+			put(&job.Labels, "team")
+			put(&job.Annotations, "owner")
+			put(&template.Labels, "team")
+		})},
+		{name: "what it adds to what is there", as: manager, try: patchOf(there, `{"metadata":{"labels":{"team":"x"},"annotations":{"owner":"x"}}}`)},
+
 		{name: "a label of others", as: manager, denied: true, try: set(func(o, _ *metav1.ObjectMeta) { put(&o.Labels, "kueue.x-k8s.io/queue-name") })},
 		{name: "an annotation of others", as: manager, denied: true, try: set(func(o, _ *metav1.ObjectMeta) { put(&o.Annotations, "reloader.stakater.com/auto") })},
 		{name: "another value for what others have set", as: manager, denied: true, try: patchOf(there, `{"metadata":{"labels":{"argocd.argoproj.io/instance":"b"}}}`)},
 		{name: "a mesh's label on pods", as: manager, denied: true, try: set(func(_, template *metav1.ObjectMeta) { put(&template.Labels, "sidecar.istio.io/inject") })},
 		{name: "another network for pods", as: manager, denied: true, try: set(func(_, template *metav1.ObjectMeta) { put(&template.Annotations, "k8s.v1.cni.cncf.io/networks") })},
+		{name: "an annotation of nobody's on pods", as: manager, denied: true, try: set(func(_, template *metav1.ObjectMeta) { put(&template.Annotations, "owner") })},
+		{name: "a note to a pod", as: manager, denied: true, try: func(ctx context.Context, c identity) error {
+			p := runnable("p", tenantNS)
+			p.Annotations = map[string]string{"example.com/runtime": "x"}
+			return create(p)(ctx, c)
+		}},
+		{name: "another value for an annotation that others have set", as: manager, denied: true, try: patchOf(there, `{"metadata":{"annotations":{"policy.example/x":"z"}}}`)},
 		{name: "a device for pods", as: manager, denied: true, try: set(func(_, template *metav1.ObjectMeta) { put(&template.Annotations, "cdi.k8s.io/x") })},
 		{name: "another network for a CronJob's pods", as: manager, denied: true, try: cron(func(_, template *metav1.ObjectMeta) { put(&template.Annotations, "k8s.v1.cni.cncf.io/networks") })},
 		{name: "a label on a CronJob's Jobs", as: manager, denied: true, try: cron(func(job, _ *metav1.ObjectMeta) { put(&job.Labels, "kueue.x-k8s.io/queue-name") })},
+		{name: "a cluster's dashboards", as: manager, denied: true, try: create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "x",
+			Labels: map[string]string{"grafana_dashboard": "1"}}})},
 		{name: "an annotation on a policy", as: manager, denied: true, try: create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "x",
 			Annotations: map[string]string{"replicator.v1.mittwald.de/replicate-to": "*"}}})},
 	}

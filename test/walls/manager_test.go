@@ -71,16 +71,23 @@ func TestManagerKeepsPodSecurity(t *testing.T) {
 	mustCreate(t, namespace("acme-kept", restricted(tenant)))
 	kept, claimed := namespace("acme-kept", nil), namespace("acme-claimed", restricted(tenant))
 	claimed.Labels["istio-injection"] = "disabled"
-	claimed.Annotations = map[string]string{"linkerd.io/inject": "disabled"}
+	claimed.Annotations = map[string]string{"linkerd.io/inject": "disabled", "policy.example/x": "y"}
 	mustCreate(t, claimed)
 	scc := namespace("x", restricted(tenant))
 	scc.Annotations = map[string]string{"openshift.io/sa.scc.uid-range": "0/1"}
+	added := namespace("x", restricted(tenant))
+	added.Labels["team"], added.Labels["name"] = "x", "x"
+	added.Annotations = map[string]string{"policies.kyverno.io/last-applied-patches": "x", "owner": "x"}
+	named := namespace("x", restricted(tenant))
+	named.Labels["name"] = "monitoring"
 	loose := restricted(tenant)
 	loose["pod-security.kubernetes.io/enforce"] = "privileged"
 	climb(t, "lethe-manager-namespaces", []attempt{
 		{name: "made with the standard", as: manager, try: create(namespace("x", restricted(tenant)))},
 		{name: "a label of Lethe's", as: manager, try: patchOf(kept, `{"metadata":{"labels":{"lethe.dev/a":"b","app.kubernetes.io/name":"lethe"}}}`)},
 		{name: "beside what others have set", as: manager, try: patchOf(claimed, `{"metadata":{"labels":{"lethe.dev/a":"b"}}}`)},
+		{name: "made with what a policy of the cluster adds", as: manager, try: create(added)},
+		{name: "what it adds later", as: manager, try: patchOf(kept, `{"metadata":{"labels":{"team":"x"},"annotations":{"owner":"x"}}}`)},
 		{name: "loosened by an administrator", as: as("eve", groupMost), try: patchOf(kept, `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"baseline"}}}`)},
 
 		{name: "made without", as: manager, denied: true, try: create(namespace("x", map[string]string{lethev1.LabelTenant: tenant}))},
@@ -91,6 +98,8 @@ func TestManagerKeepsPodSecurity(t *testing.T) {
 		{name: "a mesh's label, changed", as: manager, denied: true, try: patchOf(claimed, `{"metadata":{"labels":{"istio-injection":"enabled"}}}`)},
 		{name: "a mesh's label, taken away", as: manager, denied: true, try: patchOf(claimed, `{"metadata":{"labels":{"istio-injection":null}}}`)},
 		{name: "a mesh's annotation, taken away", as: manager, denied: true, try: patchOf(claimed, `{"metadata":{"annotations":{"linkerd.io/inject":null}}}`)},
+		{name: "another namespace's name", as: manager, denied: true, try: create(named)},
+		{name: "another value for what others have set", as: manager, denied: true, try: patchOf(claimed, `{"metadata":{"annotations":{"policy.example/x":"z"}}}`)},
 		{name: "a policy engine's exception", as: manager, denied: true, try: patchOf(kept, `{"metadata":{"labels":{"admission.gatekeeper.sh/ignore":"yes"}}}`)},
 		{name: "a platform's annotation", as: manager, denied: true, try: patchOf(kept, `{"metadata":{"annotations":{"scheduler.alpha.kubernetes.io/node-selector":"a=b"}}}`)},
 		{name: "made with uids of its choice", as: manager, denied: true, try: create(scc)},

@@ -105,7 +105,7 @@ func openings(t *testing.T) map[string]func(context.Context) error {
 	}
 	labelledMap := labelled(otherNS, "mutation")["configmaps"]
 	annotated := statefulSet("mutation-x", tenantNS)
-	annotated.Annotations = map[string]string{"policy.example/x": "y"}
+	annotated.Annotations = map[string]string{"reloader.stakater.com/auto": "true"}
 	placed := withNewKeys(makeTenant("mutation-placed"))
 	placed.Spec.Placement = &lethev1.TenantPlacement{NodeSelector: map[string]string{"a b": "c"}}
 	looksSecret, days := "AKIA"+strings.Repeat("A1", 8), int32(30)

@@ -190,7 +190,7 @@ func states() []*state {
 			shows: waits("ErrImageNeverPull"), never: true},
 		{name: "no-registry", bot: func(b *v1alpha1.BotDeployment) {
 			b.Spec.Image, b.Spec.ImagePullPolicy = "registry.example/states:1", corev1.PullIfNotPresent
-		}, reason: "RegistryUnavailable", says: "registry's name in image", shows: waits("ErrImagePull", "ImagePullBackOff"), never: true},
+		}, reason: "RegistryUnavailable", says: "check the registry's name", shows: waits("ErrImagePull", "ImagePullBackOff"), never: true},
 		{name: "no-room", bot: needs(corev1.ResourceCPU, "15"), reason: "Unschedulable", says: "Insufficient cpu", shows: unscheduled, never: true},
 		{name: "no-quota", bot: needs(corev1.ResourceMemory, "100Gi"), reason: "QuotaExceeded", says: "exceeded quota: lethe, requested: limits.memory=100Gi",
 			shows: event("FailedCreate", "exceeded quota"), never: true},

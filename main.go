@@ -139,6 +139,9 @@ func parse(args []string) (options, error) {
 	if flags.NArg() > 0 {
 		problems = append(problems, fmt.Errorf("unexpected argument %q", flags.Arg(0)))
 	}
+	if o.verbosity < 0 || o.verbosity > 4 {
+		problems = append(problems, fmt.Errorf("--v %d is not between 0 and 4: there is no more to say", o.verbosity))
+	}
 	if o.workers < 1 {
 		problems = append(problems, fmt.Errorf("--workers %d is less than 1", o.workers))
 	}

@@ -44,6 +44,7 @@ func TestParse(t *testing.T) {
 		"--image=i --token-file=":                 "--token-file",
 		"--image=i --keys-namespace=lethe-system": "--keys-namespace",
 		"--image=i stray":                         "stray",
+		"--image=i -v=5":                          "--v 5",
 		"--image=i --no-such-flag":                "no-such-flag",
 		"--image=i --keyserver-url=ftp":           "--keyserver-url",
 	} {

@@ -206,6 +206,9 @@ func parse(args []string) (options, error) {
 	if o.memoryLimit < 0 || (o.memoryLimit > 0 && o.memoryLimit < leastMemory) {
 		problems = append(problems, fmt.Errorf("--memory-limit %d is less than %d bytes, which the connections that are let in can take", o.memoryLimit, leastMemory))
 	}
+	if o.verbosity < 0 || o.verbosity > 1 {
+		problems = append(problems, fmt.Errorf("--v %d is neither 0 nor 1: there is no more to say", o.verbosity))
+	}
 	if o.kekGrade != keyserver.GradeProduction && o.kekGrade != keyserver.GradeEvaluation {
 		problems = append(problems, fmt.Errorf("--kek-grade %q is neither Production nor Evaluation", o.kekGrade))
 	}

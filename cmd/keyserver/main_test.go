@@ -44,7 +44,7 @@ func TestFlags(t *testing.T) {
 			t.Errorf("without %s: %v", name, err)
 		}
 	}
-	for _, more := range []string{"--kek-grade=Best", "extra", "--kek-file-previous=", "--unknown", "--memory-limit=1000", "--memory-limit=-1", "--realm=" + strings.Repeat("r", 64)} {
+	for _, more := range []string{"--kek-grade=Best", "extra", "--kek-file-previous=", "--unknown", "--memory-limit=1000", "--memory-limit=-1", "--v=2", "--v=-1", "--realm=" + strings.Repeat("r", 64)} {
 		if _, err := parse(append(slices.Clone(good), more)); err == nil {
 			t.Errorf("accepted %s", more)
 		}

@@ -44,6 +44,9 @@ var actedOn = []string{
 	"io.kubernetes.cri", "k8s.v1.cni.cncf.io/", "seccomp.security.alpha.kubernetes.io/", "v1.multus-cni.io/",
 }
 
+// ActedOn returns the beginnings of annotations that bots are never given.
+func ActedOn() []string { return slices.Clone(actedOn) }
+
 // setBotAnnotations takes none that a runtime or a network plugin is known to act on.
 func (s *Settings) setBotAnnotations(text string) error {
 	entries, err := annotationKeys(text)
@@ -150,7 +153,7 @@ func (s *Settings) setDNSBlocks(text string) error {
 // parseBlock reads a block of addresses, or one address.
 func parseBlock(text string) (netip.Prefix, error) {
 	block, err := netip.ParsePrefix(text)
-	if address, failed := netip.ParseAddr(text); err != nil && failed == nil {
+	if address, failed := netip.ParseAddr(text); err != nil && failed == nil && address.Zone() == "" {
 		block, err = netip.PrefixFrom(address, address.BitLen()), nil
 	}
 	if err != nil || block.Bits() == 0 {

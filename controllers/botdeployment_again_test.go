@@ -77,7 +77,7 @@ func TestAConfigMapThatChangesBeforeThePodIsMade(t *testing.T) {
 	w.kcm.Unready = func(*appsv1.StatefulSet) bool { return true }
 	set := w.setOf(bot)
 	w.podOf(bot, set, "PodInitializing", func(p *corev1.Pod) {
-		p.Spec.NodeName = "node"
+		p.Spec.NodeName = w.aNode()
 		p.Status.InitContainerStatuses[0].State.Terminated.ExitCode = 1
 	})
 	set.Status.ReadyReplicas, set.Status.AvailableReplicas = 0, 0

@@ -100,7 +100,7 @@ func (r *BotDeploymentReconciler) findClaim(ctx context.Context, s *botScope, de
 			return desired, nil
 		}
 		if !apierrors.IsAlreadyExists(err) {
-			return nil, volumeProblem(err)
+			return nil, explain(condition, err)
 		}
 	}
 	// The cache holds only what carries our label.
@@ -240,15 +240,6 @@ func foreignVolume(format string, args ...any) error {
 func volumeMissing(format string, args ...any) error {
 	return &problem{after: strangerWait, Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: ReasonVolumeMissing, Stalled: true,
 		Message: fmt.Sprintf(format, args...)}}
-}
-
-// volumeProblem explains why a claim could not be made. A quota that is used up is no missing right.
-func volumeProblem(err error) error {
-	if apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota") {
-		return &problem{after: strangerWait, Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: status.ReasonQuotaExceeded,
-			Message: "The Tenant's quota leaves no room for the volume: storage is used up."}}
-	}
-	return explain(v1alpha1.ConditionWorkloadReady, err)
 }
 
 // releaseVolumes lets the bot's volumes go with it, or writes down that they stay. What cannot be deleted stays, and does not

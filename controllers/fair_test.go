@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -182,7 +183,7 @@ func TestFullQuota(t *testing.T) {
 	w.create(bot)
 	w.becomes(bot, "Stalled=True/QuotaExceeded")
 	message := status.See(bot.Status.Conditions, v1alpha1.ConditionStalled).Message
-	if !strings.Contains(message, "exceeded quota: lethe-objects, requested: count/serviceaccounts=1") {
+	if !strings.Contains(message, "exceeded quota: lethe-objects, requested: count/serviceaccounts=1") || !strings.Contains(message, "have the Tenant's spec.quota raised") {
 		t.Errorf("it says %q", message)
 	}
 	err := w.admin.Create(t.Context(), makeBot("small-a", "three"))
@@ -192,6 +193,29 @@ func TestFullQuota(t *testing.T) {
 	full = false
 	w.restart()
 	w.becomes(bot, "Ready=True")
+}
+
+// TestFullQuotaOfAnotherHand: a quota that is not the Tenant's is named, with its own words and what to do, whichever child it refuses.
+func TestFullQuotaOfAnotherHand(t *testing.T) {
+	w := newWorld(t)
+	w.create(makeTenant("tight", "tight-a"))
+	w.becomes(makeTenant("tight", "tight-a"), "Ready=True")
+	none := corev1.ResourceList{corev1.ResourcePersistentVolumeClaims: resource.MustParse("0")}
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "tight-a", Name: "team"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}
+	w.create(quota)
+	quota.Status = corev1.ResourceQuotaStatus{Hard: none, Used: none}
+	if err := w.cluster.Status().Update(t.Context(), quota); err != nil {
+		t.Fatal(err)
+	}
+	bot := makeKeeper("tight-a", "one", resources.ReclaimRetain)
+	w.create(bot)
+	w.becomes(bot, "Stalled=True/QuotaExceeded")
+	message := status.See(bot.Status.Conditions, v1alpha1.ConditionStalled).Message
+	for _, says := range []string{"ResourceQuota team, which is not Lethe's", "one-data", "requested: persistentvolumeclaims=1", "have that quota raised by whoever made it"} {
+		if !strings.Contains(message, says) {
+			t.Errorf("it says %q, without %q", message, says)
+		}
+	}
 }
 
 // TestUncountedQuota: until Kubernetes has counted, nothing runs in a namespace, the Tenant says what it waits for, and a quota

@@ -246,6 +246,22 @@ func TestRolloutIsPaced(t *testing.T) {
 	}
 }
 
+// aNode is the name of a node that is there and answers.
+func (w *world) aNode() string {
+	w.t.Helper()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}
+	if err := w.cluster.Create(context.Background(), node); apierrors.IsAlreadyExists(err) {
+		return node.Name
+	} else if err != nil {
+		w.t.Fatal(err)
+	}
+	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+	if err := w.cluster.Status().Update(context.Background(), node); err != nil {
+		w.t.Fatal(err)
+	}
+	return node.Name
+}
+
 // failingPod is the pod of a bot, whose image is not there.
 func (w *world) failingPod(bot *v1alpha1.BotDeployment) *corev1.Pod {
 	w.t.Helper()
@@ -253,7 +269,7 @@ func (w *world) failingPod(bot *v1alpha1.BotDeployment) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: bot.Namespace, Name: resources.BotPodName(bot.Name),
 		Labels: set.Spec.Template.Labels, Annotations: set.Spec.Template.Annotations}, Spec: *set.Spec.Template.Spec.DeepCopy()}
 	pod.Labels[appsv1.ControllerRevisionHashLabelKey] = "revision"
-	pod.Spec.NodeName = "node"
+	pod.Spec.NodeName = w.aNode()
 	if err := w.cluster.Create(context.Background(), pod); err != nil {
 		w.t.Fatal(err)
 	}

@@ -75,7 +75,7 @@ func explain(kind string, err error) error {
 		// A quota that was just made counts nothing until Kubernetes' controller has looked at the namespace.
 		p.Reason, p.Message, p.after, p.quiet = ReasonRetrying, "Kubernetes is still counting what the namespace holds.", rightsWait, true
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
-		p.Reason, p.Stalled, p.after = status.ReasonQuotaExceeded, true, strangerWait
+		p.Reason, p.Message, p.Stalled, p.after = status.ReasonQuotaExceeded, status.NoRoom("", p.Message), true, strangerWait
 	case apierrors.IsForbidden(err):
 		p.Reason, p.cause = ReasonForbidden, err
 	default:

@@ -361,6 +361,7 @@ type BotDeploymentSpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$') || timestamp('2026-01-01T00:00:00Z').getHours(self) >= 0",message="must be a zone of the IANA database such as Europe/Berlin or Etc/UTC"
 	TimeZone string `json:"timeZone,omitempty"`
 
 	// restartedAt is when somebody asked for a restart, for example 2026-11-26T09:30:00Z: another time is a new revision, and replaces the pod

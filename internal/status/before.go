@@ -98,7 +98,7 @@ func endedBecause(reason, message string) Workload {
 	case reason == ReasonNodeShutdown, reason == "Terminated" && strings.Contains(message, "node shutdown"):
 		return trouble(ReasonNodeShutdown, "The node shuts down and has ended the pod, and another one is made: %s", why)
 	case reason != ReasonEvicted:
-		return trouble(ReasonEvicted, "The pod was ended (%s), and another one is made: %s", foreign.Name(reason), why)
+		return trouble(ReasonEvicted, "The pod was ended (%s), and another one is made: %s Where that happens again, see kubectl get events in the bot's namespace, and who empties or fills the node.", foreign.Name(reason), why)
 	case strings.Contains(message, "node was low on resource"), strings.Contains(message, "node had condition"):
 		return trouble(ReasonEvicted, "The node ended the pod, and another one is made: %s The node itself was short of it: a request (spec.resources.requests) keeps the bot from being the first.", why)
 	default:

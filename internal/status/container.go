@@ -69,7 +69,8 @@ func ofWaiting(pod *corev1.Pod, c *corev1.ContainerStatus) (Workload, bool) {
 	case "ErrImagePull", ReasonImagePullBackOff, "ImageInspectError", ReasonRegistryUnavailable, ReasonSignatureInvalid, ReasonInvalidImageName, ReasonImageNeverPull:
 		return ofImage(pod, c.Name, image, reason, c.State.Waiting.Message), true
 	case "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError", "PreStartHookError", "PostStartHookError":
-		return trouble(reason, "Container %s (%s) cannot be started: %s", c.Name, image, orNothing(foreign.Line(c.State.Waiting.Message, messageLimit/2))), true
+		return trouble(reason, "Container %s (%s) cannot be started: %s %s", c.Name, image, orNothing(foreign.Line(c.State.Waiting.Message, messageLimit/2)),
+			toStart(pod, reason, c.State.Waiting.Message)), true
 	default:
 		return Workload{}, false
 	}

@@ -90,7 +90,7 @@ func Looks(o PodObserved) Look {
 		return Look{EventsOf: string(o.Set.UID), Before: hadOneBefore(o)}
 	}
 	look := Look{Before: hadOneBefore(o)}
-	if isLate(pod, o.Now) || isSilent(pod) {
+	if needsNode(pod) {
 		look.Node = pod.Spec.NodeName
 	}
 	if pod.DeletionTimestamp != nil || pod.Spec.NodeName == "" {
@@ -102,26 +102,11 @@ func Looks(o PodObserved) Look {
 	return look
 }
 
-// lateAfter is how long past its time a pod may take to be gone before its node is suspected.
-const lateAfter = 15 * time.Second
-
-// isLate says that a pod should have ended by now, and has not.
-func isLate(pod *corev1.Pod, now time.Time) bool {
-	return pod.DeletionTimestamp != nil && pod.Spec.NodeName != "" && now.After(pod.DeletionTimestamp.Add(lateAfter))
-}
-
-// isSilent says that all containers of a pod are ready by the last word of its node, and the pod is not: Kubernetes says so of
-// pods whose node has stopped to answer.
-func isSilent(pod *corev1.Pod) bool {
-	if pod.Spec.NodeName == "" || len(pod.Status.ContainerStatuses) == 0 || isTrue(pod, corev1.PodReady) {
-		return false
-	}
-	for _, c := range pod.Status.ContainerStatuses {
-		if !c.Ready {
-			return false
-		}
-	}
-	return true
+// needsNode says whether what a pod says of itself may be old: its node tells, and Kubernetes marks only pods that were ready when a node stops to
+// answer. One that is ready, or has ended, needs no node.
+func needsNode(pod *corev1.Pod) bool {
+	over := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
+	return !over && (pod.DeletionTimestamp != nil || !isTrue(pod, corev1.PodReady))
 }
 
 func isTrue(pod *corev1.Pod, kind corev1.PodConditionType) bool {
@@ -163,7 +148,7 @@ func Unready(o PodObserved) Workload {
 func unready(o PodObserved) Workload {
 	pod := o.Pod
 	switch {
-	case pod != nil && o.HasNode && isNodeLost(o):
+	case pod != nil && o.HasNode && isDown(o.Node):
 		return nodeLost(o)
 	case wanted(o.Set) == 0:
 		return on(ReasonStopping, "Waiting for the pod to end.")
@@ -230,14 +215,13 @@ func missing(o PodObserved) Workload {
 	if !found {
 		why = last.Message
 	}
-	why = foreign.Line(why, messageLimit/2)
 	switch {
 	case strings.Contains(last.Message, "exceeded quota"):
-		return trouble(ReasonQuotaExceeded, "The Tenant's quota leaves no room for the pod: %s. Give up something else, or have the Tenant's spec.quota raised.", why)
+		return trouble(ReasonQuotaExceeded, "%s", NoRoom(" for the pod", why))
 	case strings.Contains(last.Message, "status unknown for quota"):
 		return on(ReasonPodMissing, "Kubernetes is still counting what the namespace holds.")
 	default:
-		return trouble(ReasonPodRefused, "The pod is refused: %s.", strings.TrimSuffix(why, "."))
+		return trouble(ReasonPodRefused, "The pod is refused: %s %s", orNothing(foreign.Line(why, messageLimit/2)), afterRefusal(o.Set.Namespace, o.Set.Name, why))
 	}
 }
 
@@ -255,12 +239,7 @@ func unschedulable(pod *corev1.Pod, c *corev1.PodCondition) Workload {
 	if strings.Contains(c.Message, "PersistentVolumeClaim") || strings.Contains(c.Message, "persistentvolumeclaim") {
 		return trouble(ReasonUnschedulable, "No node takes the pod %s, since its volume is not there: %s See kubectl describe pvc.", pod.Name, orNothing(why))
 	}
-	return trouble(ReasonUnschedulable, "No node takes the pod %s: %s", pod.Name, orNothing(why))
-}
-
-// isNodeLost says whether the node of a pod that is late or silent does not answer.
-func isNodeLost(o PodObserved) bool {
-	return isDown(o.Node)
+	return trouble(ReasonUnschedulable, "No node takes the pod %s: %s %s", pod.Name, orNothing(why), roomSomewhere(c.Message))
 }
 
 func nodeLost(o PodObserved) Workload {
@@ -314,11 +293,12 @@ func notStarted(o PodObserved, container string) (Workload, bool) {
 		case strings.Contains(last.Message, "Multi-Attach"):
 			hint = "Another node still holds it: see which pod uses it, and whether that node answers."
 		case strings.Contains(last.Message, "configmap"), strings.Contains(last.Message, "secret"):
-			hint = "What it is made of does not exist."
+			hint = "Make what it names, or correct what refers to it."
 		}
 		return trouble(ReasonVolumeNotMounted, "A volume of the pod is not mounted, so that container %s cannot start: %s %s", container, orNothing(why), hint), true
 	case "FailedCreatePodSandBox":
-		return trouble(ReasonPodSandboxFailed, "The node cannot make the pod, so that container %s cannot start: %s", container, orNothing(why)), true
+		return trouble(ReasonPodSandboxFailed, "The node cannot make the pod, so that container %s cannot start: %s "+
+			"It tries again by itself; where that does not help, whoever looks after node %s sees why in the log of its network plugin and container runtime.", container, orNothing(why), o.Pod.Spec.NodeName), true
 	default:
 		return Workload{}, false
 	}

@@ -25,7 +25,7 @@ func ago(d time.Duration) metav1.Time { return metav1.NewTime(podNow.Add(-d)) }
 
 // tableSet is the set of the table: one pod, of revision "new".
 func tableSet() *appsv1.StatefulSet {
-	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "b-bot", UID: "set"}, Status: appsv1.StatefulSetStatus{UpdateRevision: "new"}}
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "b-bot", UID: "set"}, Status: appsv1.StatefulSetStatus{UpdateRevision: "new"}}
 	set.Spec.MinReadySeconds = 5
 	set.Spec.Template.Spec.Containers = []corev1.Container{{Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}}}}
 	return set
@@ -125,17 +125,23 @@ func TestUnready(t *testing.T) {
 		"was not made yet":               {o: PodObserved{}, reason: ReasonPodMissing, says: "events of StatefulSet b-bot", calm: true},
 		"quota, by the numbers":          {o: PodObserved{Quota: full}, reason: ReasonQuotaExceeded, says: "limits.cpu is used up"},
 		"quota, in its own words":        {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: exceeded quota: lethe, requested: limits.memory=512Mi, used: limits.memory=1Gi, limited: limits.memory=1Gi`)}, reason: ReasonQuotaExceeded, says: "exceeded quota: lethe, requested: limits.memory=512Mi, used: limits.memory=1Gi, limited: limits.memory=1Gi. Give up"},
+		"quota of another hand":          {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3`)}, reason: ReasonQuotaExceeded, says: "ResourceQuota team, which is not Lethe's, leaves no room for the pod"},
+		"a LimitRange refuses it":        {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: maximum memory usage per Container is 128Mi, but limit is 256Mi`)}, reason: ReasonPodRefused, says: "is 128Mi, but limit is 256Mi. A LimitRange says so: see kubectl -n ns get limitrange -o yaml"},
+		"it names no class":              {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: no PriorityClass with name x was found`)}, reason: ReasonPodRefused, says: "Have it made, or spec.placement of the Tenant changed."},
 		"quota that was made up for":     {o: PodObserved{Events: append(refused("exceeded quota"), podEvent("SuccessfulCreate", "create Pod", 0))}, reason: ReasonPodMissing, calm: true},
 		"quota that nobody has counted":  {o: PodObserved{Events: refused("status unknown for quota: lethe")}, reason: ReasonPodMissing, says: "still counting", calm: true},
-		"a webhook refuses it":           {o: PodObserved{Events: refused("admission webhook \"validate.kyverno.svc\" denied the request: no registry")}, reason: ReasonPodRefused, says: "denied the request: no registry."},
-		"Pod Security refuses it":        {o: PodObserved{Events: refused("pods \"b-bot-0\" is forbidden: violates PodSecurity \"restricted:latest\"")}, reason: ReasonPodRefused, says: "violates PodSecurity"},
-		"with a line break in it":        {o: PodObserved{Events: refused("a\nb\x1b[31mc")}, reason: ReasonPodRefused, says: "a"},
+		"a webhook refuses it":           {o: PodObserved{Events: refused("admission webhook \"validate.kyverno.svc\" denied the request: no registry")}, reason: ReasonPodRefused, says: "denied the request: no registry. Do as it says, or have whoever runs that webhook or policy exempt the namespace"},
+		"Pod Security refuses it":        {o: PodObserved{Events: refused("pods \"b-bot-0\" is forbidden: violates PodSecurity \"restricted:latest\"")}, reason: ReasonPodRefused, says: "Have what changes pods in the namespace found"},
+		"with a line break in it":        {o: PodObserved{Events: refused("a\nb\x1b[31mc")}, reason: ReasonPodRefused, says: "kubectl -n ns describe statefulset b-bot"},
 		"the one before ends":            {o: PodObserved{Pod: tablePod(deleted(0))}, reason: ReasonOldPodEnding, calm: true},
 		"the one before is there":        {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Labels = nil })}, reason: ReasonOldPodEnding, calm: true},
 		"the one before, its node lost":  {o: PodObserved{Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: ReasonNodeLost, says: "Node n does not answer"},
 		"the one before, its node there": {o: PodObserved{Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionTrue)}, reason: ReasonOldPodEnding, calm: true},
 		"stopped, its node lost":         {o: PodObserved{Set: stopping, Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionFalse)}, reason: ReasonNodeLost, says: "Never delete the pod by force"},
 		"node lost a moment ago":         {o: PodObserved{Pod: tablePod(), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: ReasonNodeLost, says: "out-of-service"},
+		"node lost, and it crashed":      {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: ReasonNodeLost, says: "Node n does not answer"},
+		"node lost, and nothing started": {o: PodObserved{Pod: tablePod(neverBegan), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: ReasonNodeLost, says: "Node n does not answer"},
+		"node lost, and not ready":       {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { bot(p).Ready = false }), HasNode: true, Node: node(corev1.ConditionFalse)}, reason: ReasonNodeLost, says: "Node n does not answer"},
 		"node removed":                   {o: PodObserved{Pod: tablePod(), HasNode: true}, reason: ReasonNodeLost, says: "does not exist any more"},
 		"evicted for its scratch": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", `Usage of EmptyDir volume "tmp" exceeds the limit "64Mi". `
@@ -144,8 +150,8 @@ func TestUnready(t *testing.T) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "The node was low on resource: memory."
 		})}, reason: ReasonEvicted, says: "low on resource: memory. "},
 		"ended as a whole":         {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "NodeShutdown" })}, reason: ReasonNodeShutdown, says: "shuts down"},
-		"no node has room":         {o: PodObserved{Pod: tablePod(unscheduled("0/3 nodes are available: 3 Insufficient memory. preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."))}, reason: ReasonUnschedulable, says: "0/3 nodes are available: 3 Insufficient memory."},
-		"no node is meant":         {o: PodObserved{Pod: tablePod(unscheduled("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."))}, reason: ReasonUnschedulable, says: "didn't match Pod's node affinity/selector."},
+		"no node has room":         {o: PodObserved{Pod: tablePod(unscheduled("0/3 nodes are available: 3 Insufficient memory. preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."))}, reason: ReasonUnschedulable, says: "3 Insufficient memory. Add a node or free one, or lower requests of spec.resources."},
+		"no node is meant":         {o: PodObserved{Pod: tablePod(unscheduled("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."))}, reason: ReasonUnschedulable, says: "node affinity/selector. Have spec.placement of the Tenant say nodes that there are."},
 		"its volume is not bound":  {o: PodObserved{Pod: tablePod(unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."))}, reason: ReasonUnschedulable, says: "kubectl describe pvc"},
 		"nothing started yet":      {o: PodObserved{Pod: tablePod(neverBegan)}, reason: ReasonPodNotReady, says: "Container unseal is being started", calm: true},
 		"image is on its way":      {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("Pulling", "Pulling image", 0)}}, reason: ReasonPodNotReady, calm: true},
@@ -154,7 +160,7 @@ func TestUnready(t *testing.T) {
 		"volume is held":           {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedAttachVolume", `Multi-Attach error for volume "pv" Volume is already used by 1 pod(s) in different namespaces`, 0)}}, reason: ReasonVolumeNotMounted, says: "Another node still holds it"},
 		"a ConfigMap is not there": {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", `MountVolume.SetUp failed for volume "files" : configmap "x" not found`, 0)}}, reason: ReasonVolumeNotMounted, says: `configmap "x" not found`},
 		"volume mounted after all": {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", "x", time.Minute), podEvent("Pulled", "y", 0)}}, reason: ReasonPodNotReady, calm: true},
-		"no network":               {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedCreatePodSandBox", "plugin type=\"bridge\" failed (add)", 0)}}, reason: ReasonPodSandboxFailed, says: "bridge"},
+		"no network":               {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedCreatePodSandBox", "plugin type=\"bridge\" failed (add)", 0)}}, reason: ReasonPodSandboxFailed, says: "whoever looks after node n sees why in the log of its network plugin"},
 		"credentials are fetched":  {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) { init0(p).State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}} })}, reason: ReasonCredentialsNotFetched, calm: true},
 		"credentials were not given, and nothing is said": {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) {
 			init0(p).State = corev1.ContainerState{Terminated: end("Error", 1, time.Second, "")}
@@ -175,7 +181,10 @@ func TestUnready(t *testing.T) {
 		"and it is tried again":           {o: PodObserved{Pod: tablePod(waitsFor(init0, "CrashLoopBackOff", "back-off 5m0s"), func(p *corev1.Pod) { init0(p).RestartCount = 3 })}, reason: ReasonCredentialsNotFetched, says: "log of its container unseal"},
 		"unseal's image cannot be pulled": {o: PodObserved{Pod: tablePod(waitsFor(init0, "ImagePullBackOff", "Back-off pulling image: rpc error: code = NotFound desc = not found"))}, reason: ReasonImageNotFound, says: "Container unseal: there is no image lethe:1"},
 
-		"its config is not there": {o: PodObserved{Pod: tablePod(waitsFor(bot, "CreateContainerConfigError", "container has runAsNonRoot and image will run as root"))}, reason: "CreateContainerConfigError", says: "image will run as root"},
+		"its config is not there": {o: PodObserved{Pod: tablePod(waitsFor(bot, "CreateContainerConfigError", "container has runAsNonRoot and image will run as root"))}, reason: "CreateContainerConfigError", says: "image will run as root. Build the image for a numeric user other than 0."},
+		"its key is not there":    {o: PodObserved{Pod: tablePod(waitsFor(bot, "CreateContainerConfigError", `couldn't find key k in ConfigMap ns/c`))}, reason: "CreateContainerConfigError", says: "Make what it names, or correct the entry of spec.env"},
+		"its hook fails":          {o: PodObserved{Pod: tablePod(waitsFor(bot, "PreStartHookError", "hook x: exit status 1"))}, reason: "PreStartHookError", says: "See kubectl describe pod -n ns b-bot-0: a hook of the node's runtime failed"},
+		"it cannot be run":        {o: PodObserved{Pod: tablePod(waitsFor(bot, "RunContainerError", "x"))}, reason: "RunContainerError", says: "Check the image, command and args."},
 		"no such program":         {o: PodObserved{Pod: tablePod(endsIn(end("StartError", 128, 0, `exec: "bot": executable file not found in $PATH`), "waits"))}, reason: ReasonContainerCannotStart, says: "executable file not found"},
 
 		"killed by SIGKILL": {o: PodObserved{Pod: tablePod(endsIn(end("Error", 137, time.Second, ""), "waits"))}, reason: ReasonCrashLoopBackOff, says: "SIGKILL"},
@@ -237,6 +246,10 @@ func TestUnready(t *testing.T) {
 	}
 }
 
+// nextStep is how what to do is said, beside what others say of the cause; or that nothing is to be done.
+var nextStep = regexp.MustCompile(`(?i)(^|[.:;,] |, or |, and )(see|check|make|give up|raise|have|add|build|do as|change|correct|write|sign|load|remove|name|wait|never delete)\b` +
+	`|kubectl |log of its container|keeps the bot from|another one (is|will be) made|makes another one|is full|it tries again|its readiness probe|does not trust|does not reach|does not speak|trouble of its own|Another node still`)
+
 func checkUnready(t *testing.T, o PodObserved, reason, says string, isTrouble bool) Workload {
 	t.Helper()
 	if o.Set == nil {
@@ -244,6 +257,9 @@ func checkUnready(t *testing.T, o PodObserved, reason, says string, isTrouble bo
 	}
 	o.Now = podNow
 	got := Unready(o)
+	if isTrouble && got.Reason != ReasonCredentialsNotFetched && !nextStep.MatchString(got.Message) {
+		t.Errorf("%q says what is wrong, and not what to do", got.Message)
+	}
 	if got.Reason != reason || got.Message == "" || !strings.Contains(got.Message, says) || got.Trouble != isTrouble {
 		t.Errorf("%+v, want %s with %q, trouble %v", got, reason, says, isTrouble)
 	}
@@ -361,16 +377,18 @@ func TestLooks(t *testing.T) {
 		want Look
 	}{
 		"no pod":               {nil, Look{EventsOf: "set"}},
-		"a program that runs":  {tablePod(func(p *corev1.Pod) { bot(p).Ready = false }), Look{}},
+		"a program that runs":  {tablePod(func(p *corev1.Pod) { bot(p).Ready = false }), Look{Node: "n"}},
+		"in a crash loop":      {tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), Look{Node: "n", EventsOf: "pod"}},
 		"all ready, pod not":   {tablePod(), Look{Node: "n"}},
 		"all ready, pod too":   {tablePod(func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionTrue }), Look{}},
-		"ends, in time":        {tablePod(func(p *corev1.Pod) { at := ago(0); p.DeletionTimestamp = &at; bot(p).Ready = false }), Look{}},
+		"ends, in time":        {tablePod(func(p *corev1.Pod) { at := ago(0); p.DeletionTimestamp = &at; bot(p).Ready = false }), Look{Node: "n"}},
 		"ends, and is late":    {tablePod(func(p *corev1.Pod) { at := ago(time.Minute); p.DeletionTimestamp = &at; bot(p).Ready = false }), Look{Node: "n"}},
-		"nothing started yet":  {tablePod(neverBegan), Look{EventsOf: "pod"}},
-		"it says itself why":   {tablePod(waitsFor(bot, "ErrImagePull", "x"), func(p *corev1.Pod) { p.Status.InitContainerStatuses = nil }), Look{}},
+		"nothing started yet":  {tablePod(neverBegan), Look{Node: "n", EventsOf: "pod"}},
+		"has failed":           {tablePod(func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), Look{}},
+		"it says itself why":   {tablePod(waitsFor(bot, "ErrImagePull", "x"), func(p *corev1.Pod) { p.Status.InitContainerStatuses = nil }), Look{Node: "n"}},
 		"not scheduled":        {tablePod(neverBegan, func(p *corev1.Pod) { p.Spec.NodeName = "" }), Look{}},
-		"out of memory":        {tablePod(endsIn(end("OOMKilled", 137, time.Second, ""), "waits")), Look{}},
-		"ended without probes": {tablePod(endsIn(end("Error", 1, time.Second, ""), "waits"), func(p *corev1.Pod) { p.Spec.Containers[0].LivenessProbe = nil }), Look{}},
+		"out of memory":        {tablePod(endsIn(end("OOMKilled", 137, time.Second, ""), "waits")), Look{Node: "n"}},
+		"ended without probes": {tablePod(endsIn(end("Error", 1, time.Second, ""), "waits"), func(p *corev1.Pod) { p.Spec.Containers[0].LivenessProbe = nil }), Look{Node: "n"}},
 	} {
 		if got := Looks(PodObserved{Set: tableSet(), Pod: tc.pod, Now: podNow}); got != tc.want {
 			t.Errorf("%s: %+v, want %+v", name, got, tc.want)

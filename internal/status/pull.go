@@ -110,7 +110,7 @@ func ofImage(pod *corev1.Pod, container, image, reason, message string) Workload
 		}
 	}
 	if _, cause, found := strings.Cut(message, "rpc error: "); found {
-		return say(ReasonImagePullBackOff, "cannot be pulled; it is tried again and again: "+orNothing(foreign.Line(strings.Trim(cause, `"`), messageLimit/2)))
+		return say(ReasonImagePullBackOff, "cannot be pulled; it is tried again and again: "+orNothing(foreign.Line(strings.Trim(cause, `"`), messageLimit/2))+" See kubectl describe pod -n "+pod.Namespace+" "+pod.Name+".")
 	}
 	return say(ReasonImagePullBackOff, "cannot be pulled; it is tried again and again. See kubectl describe pod -n "+pod.Namespace+" "+pod.Name+".")
 }

@@ -72,7 +72,7 @@ func TestWhatCannotStandTogether(t *testing.T) {
 		"an Exec of nothing":      {object("probes", object("liveness", object("type", "Exec"))), []string{"spec.probes.liveness.command"}},
 		"all three types": {object("probes", object("liveness", object("type", "Exec", "command", list("/x")), "startup", object("type", "TCP", "port", "other"), "readiness", object("port", "other"))),
 			nil},
-		"an unknown zone":          {object("timeZone", "Europe/Brelin"), []string{"Europe/Brelin"}},
+		"an unknown zone":          {object("timeZone", "Europe/Brelin"), []string{"spec.timeZone", "Europe/Brelin", "must be a zone of the IANA database such as Europe/Berlin"}},
 		"a prompt of 30 000 bytes": {object("env", list(object("name", "PROMPT", "value", strings.Repeat("p", 30_000)))), nil},
 		"a file of 64 KiB":         {object("files", list(object("path", "/x", "content", strings.Repeat("p", 65_536)))), nil},
 		// What the restricted standard forbids has no field here, and a strict client says so.

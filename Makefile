@@ -68,9 +68,16 @@ fuzz: ## Each fuzz target for TIME (TIME=30s); their corpora run in every test
 		done; \
 	done
 
+# What is said for a cluster of the user's counts only when it is said to make: these names may be in anybody's environment for other programs.
+said = $(if $(findstring command line,$(origin $(1))),$($(1)))
+option = $(if $(call said,$(1)), --$(2) "$($(1))")
+theirs = $(call option,CLUSTER,cluster)$(call option,CONTEXT,context)$(call option,YES,yes)
+theirs_up = $(theirs)$(call option,IMAGE,image)$(call option,LOAD,load)$(call option,POSTGRES,postgres)$(call option,STORAGE_CLASS,storage-class)$(call \
+	option,VALUES,values)
+
 .PHONY: test-e2e
-test-e2e: $(if $(CLUSTER),,prepare) ## Only the end-to-end run on a real node (as root), or the parts that need no node on your cluster (CLUSTER=current)
-ifeq ($(CLUSTER),)
+test-e2e: $(if $(call said,CLUSTER),,prepare) ## Only the end-to-end run on a real node (as root), or the parts that need no node on your cluster (CLUSTER=current)
+ifeq ($(call said,CLUSTER),)
 	@$(assets); go test -count=1 -timeout 40m -p 1 -v ./test/e2e/...
 else
 	@echo "The end-to-end tests on the cluster of your kubeconfig: it looks, says all that it would touch and asks; nothing is touched before you agree."
@@ -93,14 +100,9 @@ verify: ## Regenerate everything, and fail on any difference or untracked file
 		git status --short; git --no-pager diff --stat; \
 		echo "generated files, formatting or the tree differ from what is committed" >&2; exit 1; fi
 
-# What is said for a cluster of the user's. IMAGE has a default for other targets: here it counts only when somebody said it.
-theirs = $(if $(CLUSTER), --cluster "$(CLUSTER)")$(if $(CONTEXT), --context "$(CONTEXT)")$(if $(YES), --yes)
-theirs_up = $(theirs)$(if $(filter-out file,$(origin IMAGE)), --image "$(IMAGE)")$(if $(LOAD), --load "$(LOAD)")$(if $(POSTGRES), --postgres "$(POSTGRES)")$(if \
-	$(STORAGE_CLASS), --storage-class "$(STORAGE_CLASS)")$(if $(VALUES), --values "$(VALUES)")
-
 .PHONY: demo
 demo: ## The whole thing on this machine (as root), or on your cluster (CLUSTER=current): two tenants, a bot, a database that forgets
-ifeq ($(CLUSTER),)
+ifeq ($(call said,CLUSTER),)
 	@echo "A cluster of one node on this machine, Lethe by its chart, a bot that answers, a database that forgets; make demo-down removes all of it."
 	@echo "The first run builds Kubernetes and all programs from source: up to 20 minutes on two processors. Later runs take about 3."
 else

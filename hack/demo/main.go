@@ -34,16 +34,15 @@ const usage = `usage: demo up [--simulated | --cluster current ...] | demo test 
 
 // options of both commands.
 type options struct {
-	simulated                                                     bool
-	cluster, context, image, load, postgres, storageClass, values string
-	yes                                                           bool
+	simulated                                                          bool
+	cluster, context, image, load, postgres, storageClass, values, yes string
 }
 
 func (o *options) flags(name string) *flag.FlagSet {
 	f := flag.NewFlagSet("demo "+name, flag.ContinueOnError)
 	f.StringVar(&o.cluster, "cluster", "", "current: the cluster that your kubeconfig names; left out, one of the demo's own on this machine")
 	f.StringVar(&o.context, "context", "", "with --cluster current: another context of your kubeconfig than the current one")
-	f.BoolVar(&o.yes, "yes", false, "with --cluster current: the answer to the question, given beforehand")
+	f.StringVar(&o.yes, "yes", "", "with --cluster current: the answer to the question, given beforehand: the context's name")
 	if name == "down" {
 		return f
 	}
@@ -63,7 +62,7 @@ func (o *options) check() error {
 		return fmt.Errorf("CLUSTER=%s is not known: current is the cluster that your kubeconfig names; left out, the demo makes one of its own", o.cluster)
 	case o.cluster == "current" && o.simulated:
 		return errors.New("--simulated makes a cluster of the demo's own, and --cluster current takes yours: say one of them")
-	case o.cluster == "" && (o.context != "" || o.image != "" || o.load != "" || o.postgres != "" || o.storageClass != "" || o.values != "" || o.yes):
+	case o.cluster == "" && (o.context != "" || o.image != "" || o.load != "" || o.postgres != "" || o.storageClass != "" || o.values != "" || o.yes != ""):
 		return errors.New("CONTEXT, IMAGE, LOAD, POSTGRES, STORAGE_CLASS, VALUES and YES are for a cluster of yours: say CLUSTER=current as well")
 	}
 	return nil
@@ -71,8 +70,13 @@ func (o *options) check() error {
 
 func main() {
 	ctrllog.SetLogger(logr.Discard()) // it would complain that nobody has set one
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup has it ignored
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends it at once
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)

@@ -110,15 +110,23 @@ func TestTheFirstWordsComeBeforeAnyBuild(t *testing.T) {
 // dryRun is what make would do.
 func dryRun(t *testing.T, args ...string) string {
 	t.Helper()
+	return dryRunWith(t, slices.DeleteFunc(os.Environ(), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return slices.Contains([]string{"IMAGE", "LOAD", "CLUSTER", "CONTEXT", "POSTGRES", "STORAGE_CLASS", "VALUES", "YES"}, name)
+	}), args...)
+}
+
+func dryRunWith(t *testing.T, env []string, args ...string) string {
+	t.Helper()
 	root, err := stage.RepositoryRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "make", append([]string{"--dry-run", "-C", root}, args...)...)
 	// What this test was itself started with by make is not said again.
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool {
+	cmd.Env = slices.DeleteFunc(slices.Clone(env), func(e string) bool {
 		name, _, _ := strings.Cut(e, "=")
-		return slices.Contains([]string{"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "IMAGE", "LOAD", "CLUSTER", "CONTEXT", "POSTGRES", "STORAGE_CLASS", "VALUES", "YES"}, name)
+		return slices.Contains([]string{"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}, name)
 	})
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -129,9 +137,9 @@ func dryRun(t *testing.T, args ...string) string {
 
 // TestWhatIsSaidToMakeReachesTheDemo: each word is an option, and IMAGE, which has a default for other targets, only when somebody said it.
 func TestWhatIsSaidToMakeReachesTheDemo(t *testing.T) {
-	out := dryRun(t, "demo", "CLUSTER=current", "CONTEXT=kind-a", "IMAGE=r.example.com/a", "LOAD=k3d x", "POSTGRES=r.example.com/p", "STORAGE_CLASS=fast", "VALUES=v.yaml", "YES=1")
+	out := dryRun(t, "demo", "CLUSTER=current", "CONTEXT=kind-a", "IMAGE=r.example.com/a", "LOAD=k3d x", "POSTGRES=r.example.com/p", "STORAGE_CLASS=fast", "VALUES=v.yaml", "YES=kind-a")
 	for _, want := range []string{
-		`--cluster "current"`, `--context "kind-a"`, `--image "r.example.com/a"`, `--load "k3d x"`, `--postgres "r.example.com/p"`, `--storage-class "fast"`, `--values "v.yaml"`, "--yes",
+		`--cluster "current"`, `--context "kind-a"`, `--image "r.example.com/a"`, `--load "k3d x"`, `--postgres "r.example.com/p"`, `--storage-class "fast"`, `--values "v.yaml"`, `--yes "kind-a"`,
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%s is missing in\n%s", want, out)
@@ -143,13 +151,23 @@ func TestWhatIsSaidToMakeReachesTheDemo(t *testing.T) {
 	if out := dryRun(t, "demo"); !strings.Contains(out, "go run ./hack/demo up\n") {
 		t.Errorf("the demo on a cluster of its own:\n%s", out)
 	}
+	// What is in somebody's environment for other programs says nothing here.
+	for _, name := range []string{"CLUSTER", "CONTEXT", "IMAGE", "LOAD", "POSTGRES", "STORAGE_CLASS", "VALUES", "YES"} {
+		t.Setenv(name, "exported")
+	}
+	if out := dryRunWith(t, os.Environ(), "demo"); !strings.Contains(out, "go run ./hack/demo up\n") {
+		t.Errorf("exported variables reach the demo on a cluster of its own:\n%s", out)
+	}
+	if out := dryRunWith(t, os.Environ(), "demo", "CLUSTER=current"); !strings.Contains(out, "go run ./hack/demo up --cluster \"current\"\n") {
+		t.Errorf("exported variables reach the demo:\n%s", out)
+	}
 	if out := dryRun(t, "test-e2e", "CLUSTER=current", "LOAD=kind"); !strings.Contains(out, `go run ./hack/demo test --cluster "current" --load "kind"`) || strings.Contains(out, "cluster.sh") {
 		t.Errorf("test-e2e:\n%s", out)
 	}
 	if out := dryRun(t, "test-e2e"); !strings.Contains(out, "./test/e2e/...") || strings.Contains(out, "hack/demo test") {
 		t.Errorf("test-e2e on a cluster of its own:\n%s", out)
 	}
-	if out := dryRun(t, "demo-down", "CLUSTER=current", "CONTEXT=kind-a", "YES=1"); !strings.Contains(out, `down --cluster "current" --context "kind-a" --yes`) {
+	if out := dryRun(t, "demo-down", "CLUSTER=current", "CONTEXT=kind-a", "YES=kind-a"); !strings.Contains(out, `down --cluster "current" --context "kind-a" --yes "kind-a"`) {
 		t.Errorf("demo-down:\n%s", out)
 	}
 }
@@ -159,13 +177,13 @@ func TestOptionsThatDoNotGoTogether(t *testing.T) {
 		"CLUSTER=prod is not known":      {cluster: "prod"},
 		"say one of them":                {cluster: "current", simulated: true},
 		"say CLUSTER=current as well":    {image: "registry.example.com/a"},
-		"for a cluster of yours: say CL": {yes: true},
+		"for a cluster of yours: say CL": {yes: "shop"},
 	} {
 		if err := o.check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", o, err, want)
 		}
 	}
-	for _, o := range []options{{}, {simulated: true}, {cluster: "current"}, {cluster: "current", image: "r.example.com/a", yes: true}} {
+	for _, o := range []options{{}, {simulated: true}, {cluster: "current"}, {cluster: "current", image: "r.example.com/a", yes: "shop"}} {
 		if err := o.check(); err != nil {
 			t.Errorf("%+v: %v", o, err)
 		}

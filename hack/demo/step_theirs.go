@@ -28,7 +28,7 @@ func (d *demo) buildTheirs(ctx context.Context) error { return d.BuildTheirs(ctx
 // clearTheirs removes an earlier demo, whole or broken off, and looks again: from here on what has the demo's names is the demo's.
 func (d *demo) clearTheirs(ctx context.Context) error {
 	t := d.theirs
-	err := t.guest.Remove(ctx)
+	err := t.guest.Remove(ctx, t.facts.Mark)
 	switch {
 	case errors.Is(err, guest.ErrNothing):
 		d.note("nothing was here")

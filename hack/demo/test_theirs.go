@@ -30,11 +30,11 @@ func (d *demo) testSteps() []step {
 // test runs them, and removes every trace whatever came out and also after an interruption.
 func (d *demo) test(ctx context.Context) error {
 	err := d.play(ctx, d.testSteps())
-	if !d.theirs.guest.Begun {
+	if d.theirs.guest.Begun == "" {
 		return fmt.Errorf("%w\n\nNothing of this run is on the cluster", err) // what is marked may be another's
 	}
 	d.say("\n4  Remove every trace")
-	if gone := d.removeTheirs(context.WithoutCancel(ctx)); gone != nil && !errors.Is(gone, guest.ErrNothing) {
+	if gone := d.removeTheirs(context.WithoutCancel(ctx), d.theirs.guest.Begun); gone != nil && !errors.Is(gone, guest.ErrNothing) {
 		return errors.Join(err, gone)
 	}
 	if err == nil {

@@ -11,6 +11,7 @@ import (
 	"runtime"
 
 	"golang.org/x/term"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -60,6 +61,7 @@ func runTheirs(ctx context.Context, command string, o options, out io.Writer) er
 		if t.services != nil {
 			t.services.Close()
 		}
+		t.guest.Release(context.WithoutCancel(ctx))
 	}()
 	terminal := term.IsTerminal(int(os.Stdin.Fd()))
 	if command == "down" {
@@ -84,6 +86,12 @@ func runTheirs(ctx context.Context, command string, o options, out io.Writer) er
 	if err := clientcmd.WriteToFile(*t.config, d.Kubeconfig()); err != nil {
 		return fmt.Errorf("keep the kubeconfig of this cluster: %w", err)
 	}
+	// It may be an administrator's: it stays only where a demo does.
+	defer func() {
+		if t.guest.Begun == "" {
+			_ = os.Remove(d.Kubeconfig()) // make demo-down removes it where this does not
+		}
+	}()
 	if d.client, err = d.Client(); err != nil {
 		return err
 	}
@@ -115,12 +123,15 @@ func openTheirs(ctx context.Context, play *guest.Play, o options, out io.Writer)
 	if err != nil {
 		return nil, fmt.Errorf("context %q of your kubeconfig: %w", t.facts.Context, err)
 	}
-	cfg.QPS = -1
+	cfg.QPS, cfg.Burst = 50, 100
 	scheme, err := stage.NewScheme()
 	if err != nil {
 		return nil, err
 	}
 	if t.guest, err = guest.New(cfg, scheme, play, d.note); err != nil {
+		return nil, err
+	}
+	if t.guest.DNS, err = guest.DNSNamespace(t.wishes.Values); err != nil {
 		return nil, err
 	}
 	if err := t.guest.Look(ctx, &t.facts); err != nil {
@@ -163,12 +174,19 @@ func (t *theirs) machineLacks(o options) []string {
 }
 
 // removeTheirs removes what is marked from the cluster, and the files from this machine. guest.ErrNothing: nothing was there.
-func (d *demo) removeTheirs(ctx context.Context) error {
-	err := d.theirs.guest.Remove(ctx)
+func (d *demo) removeTheirs(ctx context.Context, mark types.UID) error {
+	err := d.theirs.guest.Remove(ctx, mark)
 	if err != nil && !errors.Is(err, guest.ErrNothing) {
 		return fmt.Errorf("%w\n\nWhat is left is still marked: make demo-down CLUSTER=current goes on", err)
 	}
 	return errors.Join(err, os.RemoveAll(d.Dir))
+}
+
+// markLost says what is there of a release that has the demo's name and no mark: the demo's, whose mark somebody took, or a Lethe of the user's.
+func (t *theirs) markLost(dir string) error {
+	return fmt.Errorf("no namespace has the demo's mark (label %s on %s), and a release of the chart with the demo's name is here: %s. Whether it is a demo's or your "+
+		"own Lethe cannot be told: nothing was removed, neither here nor in %s. Of a demo, label the namespace again (kubectl label namespace %s %s=%s) and begin again",
+		guest.MarkLabel, guest.Namespace, guest.Some(t.facts.Released), dir, guest.Namespace, guest.MarkLabel, guest.Demo.Name)
 }
 
 // downTheirs removes the demo from the cluster, and then its files from this machine.
@@ -177,12 +195,18 @@ func (d *demo) downTheirs(ctx context.Context, o options, terminal bool) error {
 	if len(t.facts.Missing) > 0 {
 		return guest.Refused(t.facts.Problems(t.wishes))
 	}
+	if t.facts.Busy {
+		return guest.ErrBusy
+	}
+	if t.facts.Was == nil && len(t.facts.Released) > 0 {
+		return t.markLost(d.Dir)
+	}
 	if t.facts.Was != nil {
 		if err := guest.Agree(os.Stdin, d.out, terminal, o.yes, t.facts.DownQuestion(), t.facts.Context); err != nil {
 			return err
 		}
 	}
-	err := d.removeTheirs(ctx)
+	err := d.removeTheirs(ctx, t.facts.Mark)
 	nothing := errors.Is(err, guest.ErrNothing)
 	if err != nil && !nothing {
 		return err

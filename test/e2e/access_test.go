@@ -107,6 +107,10 @@ func tenantUser(t *testing.T, w *world) {
 	forbidden(t, "set the protected label", dev.Patch(ctx, ns, label, client.DryRunAll))
 	// Somebody who may edit everything in every namespace, the namespaces themselves too, still may not set it, nor make a pod in a tenant's.
 	editor := w.as(t, "editor", "system:masters")
+	// He may indeed: were the group not his, all that follows would be forbidden for want of rights.
+	if err := editor.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "e2e-nobodys"}}, client.DryRunAll); err != nil {
+		t.Errorf("a member of system:masters may not make a namespace: %v", err)
+	}
 	forbidden(t, "make a pod in a tenant's namespace as cluster-admin", editor.Create(ctx, plainPod("e2e-acme"), client.DryRunAll))
 	reader := w.as(t, "reader", "acme-readers")
 	if err := reader.List(ctx, &v1alpha1.BotDeploymentList{}, client.InNamespace("e2e-acme")); err != nil {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // oldest is the oldest minor version of Kubernetes that Lethe runs on.
@@ -23,8 +25,18 @@ type Facts struct {
 	DefaultClass          bool     // a StorageClass is the default
 	DNSPods               int      // that have the labels which the chart looks for
 	Minikube              bool     // the kubeconfig says that minikube made the cluster
-	// Was is the play that was here and is not all gone, or nil.
-	Was *Play
+	// Was is the play that was here and is not all gone, or nil; Mark is what it is known by, and WasDNS where its chart put the manager's role.
+	Was    *Play
+	Mark   types.UID
+	WasDNS string
+	// DNS is where the chart will put the manager's role.
+	DNS string
+	// Busy: that play is at work now.
+	Busy bool
+	// Released is what has our release's annotations without a mark.
+	Released []string
+	// Volumes are released ones of earlier claims that had the play's names. They stay.
+	Volumes []string
 	// Foreign is what stands where the demo's things would stand and is not the demo's.
 	Foreign []string
 	// Missing are rights that the user lacks.
@@ -47,7 +59,7 @@ func (f Facts) Problems(w Wishes) []string {
 		say("the cluster's Kubernetes is %s, and Lethe needs 1.%d or newer", f.Version, oldest)
 	}
 	if len(f.Missing) > 0 {
-		say("you may not do all that is done here, and lack: %s. Whoever is bound to the ClusterRole cluster-admin may", some(f.Missing))
+		say("you may not do all that is done here, and lack: %s. Whoever is bound to the ClusterRole cluster-admin may", Some(f.Missing))
 		return out // without them nothing more was looked at
 	}
 	switch {
@@ -63,18 +75,21 @@ func (f Facts) Problems(w Wishes) []string {
 		say("no pod in kube-system has the label k8s-app=kube-dns, so that Lethe would open DNS to nothing: say where yours answers in a file of "+
 			"values (dns.*, docs/platforms.md) and name it with %s", "VALUES=…")
 	}
+	if f.Busy {
+		say("%v", ErrBusy)
+	}
 	if len(f.Foreign) > 0 {
 		what := "Lethe is installed here already, or something has the names that would be used"
 		if f.Was != nil {
 			what = "the demo's Lethe has work that is not the demo's"
 		}
-		say("%s: %s. Nothing begins, since its end would take these away: use another cluster, or remove these first (docs/upgrade.md)", what, some(f.Foreign))
+		say("%s: %s. Nothing begins, since its end would take these away: use another cluster, or remove these first (docs/upgrade.md)", what, Some(f.Foreign))
 	}
 	return out
 }
 
-// some of a list that may be long.
-func some(list []string) string {
+// Some of a list that may be long.
+func Some(list []string) string {
 	const most = 12
 	if len(list) <= most {
 		return strings.Join(list, ", ")
@@ -104,7 +119,7 @@ func (f Facts) nodes() string {
 	if len(f.Nodes) == 1 {
 		return "one node: " + f.Nodes[0]
 	}
-	return fmt.Sprintf("%d nodes: %s", len(f.Nodes), some(f.Nodes))
+	return fmt.Sprintf("%d nodes: %s", len(f.Nodes), Some(f.Nodes))
 }
 
 // Question tells all that a play will touch.
@@ -117,7 +132,10 @@ func (f Facts) Question(p *Play, w Wishes) string {
 	if w.StorageClass != "" {
 		class = "class " + w.StorageClass
 	}
-	again := ""
+	again, kept := "", ""
+	if len(f.Volumes) > 0 {
+		kept = "\nVolumes of earlier claims that had these names stay as they are: " + Some(f.Volumes) + ".\n"
+	}
 	if f.Was != nil {
 		again = "\nAn earlier demo, or test, is here, whole or in part. All of it is removed first.\n"
 	}
@@ -128,14 +146,14 @@ It makes, and %s:
   cluster-wide   four CustomResourceDefinitions of lethe.dev; ClusterRoles, ClusterRoleBindings, ValidatingAdmissionPolicies with their
                  bindings, PriorityClasses, FlowSchemas and PriorityLevelConfigurations, all called lethe or lethe-…;
                  %s
-  kube-system    a Role and a RoleBinding, lethe-manager-dns (the manager may list Services and EndpointSlices there)
+  %-14s a Role and a RoleBinding, lethe-manager-dns (the manager may list Services and EndpointSlices there)
   volume         one of 1Mi of %s, for a key-encryption key that is made here
   images         %s
   PostgreSQL     a pod in %s, of %s
 Kubernetes' own roles view, edit and admin know Lethe's kinds while it is there. Nothing else of the cluster's is changed, and no Secret of
 another namespace is read. The images stay on the nodes%s until they are cleaned up there.
-`, p.Begins, f.where(), again, p.Undo, strings.Join(p.Namespaces(), ", "), p.Work, class, w.Delivery, Namespace, postgres,
-		map[bool]string{true: " and in the registry"}[w.Delivery.Push])
+%s`, p.Begins, f.where(), again, p.Undo, strings.Join(p.Namespaces(), ", "), p.Work, f.DNS, class, w.Delivery, Namespace, postgres,
+		map[bool]string{true: " and in the registry"}[w.Delivery.Push], kept)
 }
 
 // DownQuestion tells all that goes.
@@ -144,20 +162,24 @@ func (f Facts) DownQuestion() string {
 %s
   namespaces     %s
   cluster-wide   what its release of the chart made (lethe, lethe-…), the four CustomResourceDefinitions of lethe.dev and what is in them
-`, f.where(), strings.Join(f.Was.Namespaces(), ", "))
+  %-14s the Role and the RoleBinding lethe-manager-dns
+`, f.where(), strings.Join(f.Was.Namespaces(), ", "), f.WasDNS)
 }
 
-// Agree shows a question and wants the context's name typed, unless the user has said yes beforehand.
-func Agree(in io.Reader, out io.Writer, terminal, yes bool, question, kubeContext string) error {
+// Agree shows a question and wants the context's name typed, unless the user has said it beforehand: yes is that, or empty.
+func Agree(in io.Reader, out io.Writer, terminal bool, yes, question, kubeContext string) error {
 	if _, err := io.WriteString(out, question); err != nil {
 		return fmt.Errorf("ask: %w", err)
 	}
-	if yes {
-		_, err := io.WriteString(out, "\nYES=1 was given: it begins.\n")
+	if yes != "" && yes != kubeContext {
+		return fmt.Errorf("YES=%s is not the context's name, and nothing was touched: YES=%s says yes beforehand", yes, kubeContext)
+	}
+	if yes != "" {
+		_, err := fmt.Fprintf(out, "\nYES=%s was given: it begins.\n", yes)
 		return err
 	}
 	if !terminal {
-		return errors.New("there is no terminal to ask on, and nothing was touched: YES=1 says yes beforehand")
+		return fmt.Errorf("there is no terminal to ask on, and nothing was touched: YES=%s, the context's name, says yes beforehand", kubeContext)
 	}
 	if _, err := fmt.Fprintf(out, "\nType the context's name, %s, to begin: ", kubeContext); err != nil {
 		return fmt.Errorf("ask: %w", err)

@@ -2,12 +2,15 @@ package guest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -16,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -30,11 +34,18 @@ type Guest struct {
 	Play   *Play
 	// Note is told what takes long.
 	Note func(format string, args ...any)
-	// Begun says that the mark was made here: what carries it is this run's own.
-	Begun bool
+	// DNS is the namespace in which the chart lets the manager look at DNS.
+	DNS string
+	// Begun is the mark that was made here, if one was: what carries it, and no other, is this run's own.
+	Begun types.UID
 
 	discovery discovery.DiscoveryInterface
 	clientset kubernetes.Interface
+	run       string // names this run
+	beat      time.Duration
+	dead      string // the version of a Lease that nobody renews
+	held      *coordinationv1.Lease
+	end       func() // of its renewal
 }
 
 // New takes the cluster that a kubeconfig's only context names.
@@ -47,7 +58,13 @@ func New(cfg *rest.Config, scheme *kruntime.Scheme, play *Play, note func(format
 	if err != nil {
 		return nil, fmt.Errorf("make a client: %w", err)
 	}
-	return &Guest{Client: c, Play: play, Note: note, discovery: set.Discovery(), clientset: set}, nil
+	return (&Guest{Client: c, Play: play, Note: note, discovery: set.Discovery(), clientset: set}).ready(), nil
+}
+
+// ready fills in what every run has.
+func (g *Guest) ready() *Guest {
+	g.DNS, g.run, g.beat, g.end = metav1.NamespaceSystem, rand.Text(), 2*time.Second, func() {}
+	return g
 }
 
 // Pinned is the user's kubeconfig with its current context, or another that is named, alone and in itself: whoever changes the current
@@ -65,6 +82,9 @@ func Pinned(kubeContext string) (*clientcmdapi.Config, error) {
 	}
 	if err := clientcmdapi.MinifyConfig(cfg); err != nil {
 		return nil, fmt.Errorf("context %q of your kubeconfig: %w", cfg.CurrentContext, err)
+	}
+	if cfg.Clusters[cfg.Contexts[cfg.CurrentContext].Cluster] == nil {
+		return nil, fmt.Errorf("context %q of your kubeconfig names cluster %q, which is not in it: see kubectl config view", cfg.CurrentContext, cfg.Contexts[cfg.CurrentContext].Cluster)
 	}
 	if err := clientcmdapi.FlattenConfig(cfg); err != nil {
 		return nil, fmt.Errorf("context %q of your kubeconfig: %w", cfg.CurrentContext, err)
@@ -107,7 +127,7 @@ func (g *Guest) Look(ctx context.Context, f *Facts) error {
 		return fmt.Errorf("the API server says that its minor version is %q", version.Minor)
 	}
 	// Rights first: without them the rest cannot be looked at.
-	if f.Missing, err = missing(ctx, g.Client, g.Play); err != nil || len(f.Missing) > 0 {
+	if f.Missing, err = missing(ctx, g.Client, g.Play, g.DNS); err != nil || len(f.Missing) > 0 {
 		return err
 	}
 	if err := g.lookAtNodes(ctx, f); err != nil {
@@ -168,13 +188,19 @@ func (g *Guest) lookForOthers(ctx context.Context, f *Facts) error {
 	if err != nil {
 		return err
 	}
+	f.DNS = g.DNS
 	if f.Was = was; mark != nil {
+		f.Mark, f.WasDNS = mark.UID, dnsOf(mark)
+		if f.Busy, err = g.busy(ctx, mark.Name); err != nil {
+			return err
+		}
 		if f.Foreign, err = g.work(ctx, was); err != nil {
 			return err
 		}
 	}
 	for _, name := range g.Play.Namespaces() {
-		if mark != nil && slices.Contains(was.Namespaces(), name) {
+		// A mark that is only Lethe's own namespace's was lost where it should be.
+		if mark != nil && slices.Contains(was.Namespaces(), name) && (name != Namespace || mark.Name == Namespace) {
 			continue
 		}
 		var ns corev1.Namespace
@@ -185,67 +211,76 @@ func (g *Guest) lookForOthers(ctx context.Context, f *Facts) error {
 			return fmt.Errorf("look for namespace %s: %w", name, err)
 		}
 	}
-	if mark != nil {
-		return nil
-	}
-	kinds, err := g.kinds(false)
-	if err != nil {
+	if err := g.lookAtVolumes(ctx, f, mark); err != nil || mark != nil {
 		return err
 	}
-	for _, k := range kinds {
-		if k.group() == "lethe.dev" {
-			continue // their definitions are named
-		}
-		list, err := g.list(ctx, k, "")
+	for _, t := range charts(g.DNS) {
+		list, err := g.list(ctx, t.kind, t.namespace)
 		if err != nil {
 			return err
 		}
 		for _, o := range list {
-			if lethes(k.Resource, o.Name, o.Labels, o.Annotations) && k.Resource != "namespaces" {
-				f.Foreign = append(f.Foreign, k.Resource+"/"+o.Name)
+			if helmMade(o.Annotations) {
+				f.Released = append(f.Released, called(t.kind, &o))
+			}
+			if helmMade(o.Annotations) || t.namespace == "" && lethes(t.Resource, o.Name, o.Labels) {
+				f.Foreign = append(f.Foreign, called(t.kind, &o))
 			}
 		}
 	}
 	return nil
 }
 
-// mark is our own namespace and the play that made it, or nil where there is none that is ours.
+// lookAtVolumes finds volumes of claims that have the names of the play's. One that is released holds what somebody has kept, a key-encryption key
+// perhaps, and no new claim gets it; one that waits for a claim of such a name would be given to the play's.
+func (g *Guest) lookAtVolumes(ctx context.Context, f *Facts, mark *corev1.Namespace) error {
+	var volumes corev1.PersistentVolumeList
+	if err := g.Client.List(ctx, &volumes); err != nil {
+		return fmt.Errorf("look for volumes: %w", err)
+	}
+	for _, v := range volumes.Items {
+		claim := v.Spec.ClaimRef
+		if claim == nil || !slices.Contains(g.Play.Namespaces(), claim.Namespace) {
+			continue
+		}
+		switch {
+		case mark != nil && slices.Contains(strings.Fields(mark.Annotations[claimsAnnotation]), string(claim.UID)) || mark != nil && !v.CreationTimestamp.Before(&mark.CreationTimestamp):
+		case claim.UID == "":
+			f.Foreign = append(f.Foreign, "persistentvolumes/"+v.Name)
+		case mark == nil:
+			f.Volumes = append(f.Volumes, v.Name)
+		}
+	}
+	return nil
+}
+
+// mark is our own namespace and the play that made it, or nil where there is none that is ours. Lethe's namespace has the mark too: it stands in where
+// the first has lost it.
 func (g *Guest) mark(ctx context.Context) (*corev1.Namespace, *Play, error) {
-	var ns corev1.Namespace
-	err := g.Client.Get(ctx, client.ObjectKey{Name: Namespace}, &ns)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, nil, nil
-	case err != nil:
-		return nil, nil, fmt.Errorf("look for what an earlier run left: %w", err)
+	for _, name := range []string{Namespace, systemNamespace} {
+		var ns corev1.Namespace
+		err := g.Client.Get(ctx, client.ObjectKey{Name: name}, &ns)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, nil, fmt.Errorf("look for what an earlier run left: %w", err)
+		}
+		if was := marked(ns.Labels); err == nil && was != nil {
+			return &ns, was, nil
+		}
 	}
-	was := marked(ns.Labels)
-	if was == nil {
-		return nil, nil, nil
-	}
-	return &ns, was, nil
+	return nil, nil, nil
 }
 
 // work lists objects of Lethe's kinds that a play has not applied.
 func (g *Guest) work(ctx context.Context, p *Play) ([]string, error) {
 	var out []string
-	for _, namespaced := range []bool{false, true} {
-		kinds, err := g.kinds(namespaced)
+	for _, k := range lethesKinds() {
+		list, err := g.list(ctx, k, "")
 		if err != nil {
 			return nil, err
 		}
-		for _, k := range kinds {
-			if k.group() != "lethe.dev" {
-				continue
-			}
-			list, err := g.list(ctx, k, "")
-			if err != nil {
-				return nil, err
-			}
-			for _, o := range list {
-				if !p.own(k.Resource, o.Namespace, o.Name) {
-					out = append(out, strings.TrimPrefix(o.Namespace+"/", "/")+k.Resource+"/"+o.Name)
-				}
+		for _, o := range list {
+			if !p.own(k.Resource, o.Namespace, o.Name) {
+				out = append(out, called(k, &o))
 			}
 		}
 	}
@@ -253,29 +288,72 @@ func (g *Guest) work(ctx context.Context, p *Play) ([]string, error) {
 	return out, nil
 }
 
-// Mark makes our own namespaces. The first of them is the mark.
-func (g *Guest) Mark(ctx context.Context) error {
-	for _, name := range []string{Namespace, systemNamespace} {
-		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{
-			MarkLabel: g.Play.Name, "pod-security.kubernetes.io/enforce": "restricted",
-		}}}
-		if err := g.Client.Create(ctx, ns); err != nil {
-			return fmt.Errorf("make namespace %s: %w", name, err)
-		}
-		g.Begun = true
+const (
+	runAnnotation    = "demo.lethe.dev/run"           // which run made a namespace
+	dnsAnnotation    = "demo.lethe.dev/dns-namespace" // where the chart put the manager's role
+	claimsAnnotation = "demo.lethe.dev/claims"        // UIDs of the claims that were there when a removal began
+)
+
+// dnsOf reads off a mark where the chart put the manager's role.
+func dnsOf(mark *corev1.Namespace) string {
+	if name := mark.Annotations[dnsAnnotation]; name != "" {
+		return name
 	}
-	return nil
+	return metav1.NamespaceSystem
 }
 
-// kind is one that the API server lists.
-type kind struct {
-	schema.GroupVersionResource
-	Kind string
+// Mark makes our own namespaces. The first of them is the mark. It looks again before: what was there was seen before the programs were built.
+func (g *Guest) Mark(ctx context.Context) error {
+	var now Facts
+	if err := g.lookForOthers(ctx, &now); err != nil {
+		return err
+	}
+	if now.Was != nil || len(now.Foreign) > 0 {
+		return fmt.Errorf("somebody else has begun here meanwhile, and nothing was touched: %s", Some(append(now.Foreign, "namespaces/"+Namespace)))
+	}
+	var made []*corev1.Namespace
+	for _, name := range []string{Namespace, systemNamespace} {
+		ns, err := g.makeNamespace(ctx, name)
+		if err != nil {
+			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+			defer cancel()
+			for _, m := range made {
+				if gone := g.delete(undo, m); client.IgnoreNotFound(gone) != nil {
+					return errors.Join(err, fmt.Errorf("take namespace %s away again: %w", m.Name, gone))
+				}
+			}
+			g.Begun = ""
+			return err
+		}
+		made = append(made, ns)
+		if name == Namespace {
+			g.Begun = ns.UID
+		}
+	}
+	return g.hold(ctx, Namespace)
 }
 
-func (k kind) group() string { return k.Group }
+// makeNamespace makes one, and knows it again when the answer was lost.
+func (g *Guest) makeNamespace(ctx context.Context, name string) (*corev1.Namespace, error) {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name:        name,
+		Labels:      map[string]string{MarkLabel: g.Play.Name, "pod-security.kubernetes.io/enforce": "restricted"},
+		Annotations: map[string]string{runAnnotation: g.run, dnsAnnotation: g.DNS},
+	}}
+	err := g.Client.Create(ctx, ns)
+	if err == nil {
+		return ns, nil
+	}
+	again, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	there := &corev1.Namespace{}
+	if g.Client.Get(again, client.ObjectKey{Name: name}, there) == nil && there.Annotations[runAnnotation] == g.run {
+		return there, nil
+	}
+	return nil, fmt.Errorf("make namespace %s: %w", name, err)
+}
 
-// kinds that can be listed and deleted. A group of an aggregated API server that does not answer is left out: Lethe has none there.
+// kinds that can be listed and deleted, for the search. A group of an aggregated API server that does not answer is left out: Lethe has none there.
 func (g *Guest) kinds(namespaced bool) ([]kind, error) {
 	lists, err := g.discovery.ServerPreferredResources()
 	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {

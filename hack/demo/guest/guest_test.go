@@ -20,7 +20,7 @@ import (
 func good() Facts {
 	return Facts{
 		Context: "kind-shop", Server: "https://127.0.0.1:6443", User: "kind-shop", Version: "v1.36.3", Minor: 36,
-		Nodes: []string{"shop-control-plane"}, Architectures: []string{"amd64"}, DefaultClass: true, DNSPods: 2,
+		Nodes: []string{"shop-control-plane"}, Architectures: []string{"amd64"}, DefaultClass: true, DNSPods: 2, DNS: "kube-system", WasDNS: "kube-system",
 	}
 }
 
@@ -47,7 +47,8 @@ func TestClustersThatAreRefused(t *testing.T) {
 		"the demo's Lethe is used": {
 			func(f *Facts) { f.Was, f.Foreign = Demo, []string{"tenants/initech"} }, Wishes{}, []string{"has work that is not the demo's: tenants/initech"},
 		},
-		"an earlier demo": {func(f *Facts) { f.Was = Demo }, Wishes{}, nil},
+		"a run is at work": {func(f *Facts) { f.Was, f.Busy = Demo, true }, Wishes{}, []string{"is at work on this cluster now"}},
+		"an earlier demo":  {func(f *Facts) { f.Was = Demo }, Wishes{}, nil},
 		// What was not looked at for want of rights is not called missing.
 		"no rights": {func(f *Facts) { *f = Facts{Minor: 36, Missing: []string{"create namespaces"}} }, Wishes{}, []string{"lack: create namespaces"}},
 		"two at once": {
@@ -159,18 +160,22 @@ func questionNamesAll(t *testing.T, p *Play) {
 
 func TestNothingBeginsWithoutAYes(t *testing.T) {
 	for name, tc := range map[string]struct {
-		answer        string
-		terminal, yes bool
-		want          string
+		answer   string
+		terminal bool
+		yes      string
+		want     string
 	}{
-		"the context's name":           {"kind-shop\n", true, false, ""},
-		"YES=1 without a terminal":     {"", false, true, ""},
-		"no terminal and no YES":       {"kind-shop\n", false, false, "YES=1"},
-		"an empty line":                {"\n", true, false, "another"},
-		"yes":                          {"yes\n", true, false, "another"},
-		"the end of the input":         {"", true, false, "another"},
-		"another context's name":       {"kind-prod\n", true, false, "another"},
-		"the name without a line feed": {"kind-shop", true, false, ""},
+		"the context's name":           {"kind-shop\n", true, "", ""},
+		"YES without a terminal":       {"", false, "kind-shop", ""},
+		"no terminal and no YES":       {"kind-shop\n", false, "", "YES=kind-shop"},
+		"YES=1":                        {"kind-shop\n", true, "1", "YES=1 is not the context's name"},
+		"YES=no":                       {"", false, "no", "YES=no is not the context's name"},
+		"YES of another context":       {"", false, "kind-prod", "is not the context's name"},
+		"an empty line":                {"\n", true, "", "another"},
+		"yes":                          {"yes\n", true, "", "another"},
+		"the end of the input":         {"", true, "", "another"},
+		"another context's name":       {"kind-prod\n", true, "", "another"},
+		"the name without a line feed": {"kind-shop", true, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -183,7 +188,7 @@ func TestNothingBeginsWithoutAYes(t *testing.T) {
 			}
 		})
 	}
-	if err := Agree(strings.NewReader("\n"), &bytes.Buffer{}, true, false, "", ""); err == nil {
+	if err := Agree(strings.NewReader("\n"), &bytes.Buffer{}, true, "", "", ""); err == nil {
 		t.Error("a context without a name is agreed to by an empty line")
 	}
 }
@@ -211,8 +216,8 @@ func TestWhatIsAPlaysOwn(t *testing.T) {
 	if !helmMade(ours) || helmMade(nil) || helmMade(map[string]string{"meta.helm.sh/release-name": "lethe", "meta.helm.sh/release-namespace": "shop"}) {
 		t.Error("whose release an object is of")
 	}
-	if !lethes("customresourcedefinitions", "tenants.lethe.dev", nil, nil) || !lethes("clusterroles", "x", map[string]string{"app.kubernetes.io/name": "lethe"}, nil) ||
-		!lethes("clusterroles", "x", nil, ours) || lethes("clusterroles", "tenants.lethe.dev", nil, nil) || lethes("customresourcedefinitions", "widgets.example.com", nil, nil) {
+	if !lethes("customresourcedefinitions", "tenants.lethe.dev", nil) || !lethes("clusterroles", "x", map[string]string{"app.kubernetes.io/name": "lethe"}) ||
+		lethes("clusterroles", "tenants.lethe.dev", nil) || lethes("customresourcedefinitions", "widgets.example.com", nil) {
 		t.Error("what is an installation of Lethe")
 	}
 	for o, want := range map[*corev1.ObjectReference]bool{
@@ -241,7 +246,6 @@ func TestWhatOnlySaysThatItIsOurs(t *testing.T) {
 		"in lethe-system":                          {"lethe-system", ours, time.Minute, true},
 		"cluster-wide, older than the mark":        {"", ours, -time.Second, false},
 		"in kube-system, older than the mark":      {"kube-system", ours, -time.Hour, false},
-		"in a namespace that the chart never used": {"shop", ours, time.Minute, false},
 		"without helm's annotations":               {"lethe-system", nil, time.Minute, false},
 		"of another release in the same namespace": {"lethe-system", map[string]string{"meta.helm.sh/release-name": "other", "meta.helm.sh/release-namespace": "lethe-system"}, time.Minute, false},
 	} {
@@ -293,57 +297,6 @@ func TestTheExamplesAreKnown(t *testing.T) {
 	}
 }
 
-// TestTheRightsAreThoseOfTheChart: a kind that the chart makes and that nobody was asked about would stop the demo half-way.
-func TestTheRightsAreThoseOfTheChart(t *testing.T) {
-	root, err := stage.RepositoryRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var templates []string
-	err = filepath.WalkDir(filepath.Join(root, "charts", "lethe", "templates"), func(path string, d os.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, ".yaml") && filepath.Base(filepath.Dir(path)) != "monitoring" { // off, unless it is asked for
-			templates = append(templates, path)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	asked := map[string]bool{}
-	for _, r := range rights() {
-		if r.verb == "create" && r.subresource == "" {
-			asked[r.resource] = true
-		}
-	}
-	kinds := map[string]bool{}
-	top := regexp.MustCompile(`(?m)^kind: (\w+)$`)
-	for _, path := range templates {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range top.FindAllStringSubmatch(string(text), -1) {
-			kinds[m[1]] = true
-		}
-	}
-	delete(kinds, "Job") // of helm uninstall, which the demo does not run
-	if len(kinds) < 12 {
-		t.Fatalf("only %d kinds in %d templates", len(kinds), len(templates))
-	}
-	for k := range kinds {
-		plural := strings.ToLower(k) + "s"
-		if strings.HasSuffix(plural, "ss") {
-			plural = strings.TrimSuffix(plural, "s") + "es"
-		}
-		if strings.HasSuffix(plural, "ys") {
-			plural = strings.TrimSuffix(plural, "ys") + "ies"
-		}
-		if !asked[plural] {
-			t.Errorf("the chart makes a %s (%s), and nobody is asked for the right", k, plural)
-		}
-	}
-}
-
 func TestRightsReadLikeKubectl(t *testing.T) {
 	for r, want := range map[right]string{
 		{"create", "", "pods", "exec", "lethe-system"}: "create pods/exec in lethe-system", {"delete", "lethe.dev", "tenants", "", ""}: "delete tenants.lethe.dev",
@@ -352,10 +305,37 @@ func TestRightsReadLikeKubectl(t *testing.T) {
 			t.Errorf("%q, want %q", r, want)
 		}
 	}
-	all := rights()
+	all := rights(metav1.NamespaceSystem)
 	slices.SortFunc(all, func(a, b right) int { return strings.Compare(a.String(), b.String()) })
 	if n := len(slices.Compact(slices.Clone(all))); n != len(all) {
 		t.Errorf("%d rights are asked for twice", len(all)-n)
+	}
+}
+
+func TestWhatValuesMoveIsKnown(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "kube-system", "image: {tag: x}": "kube-system", "dns: {namespace: openshift-dns}": "openshift-dns", "keysNamespace: lethe-keys": "kube-system",
+		"keysNamespace: vault": "sets keysNamespace to vault", "dns: {namespace: lethe-demo}": "which the demo makes itself", "dns: [": "VALUES=",
+	} {
+		path := filepath.Join(t.TempDir(), "values.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := DNSNamespace(path)
+		if err != nil {
+			got = err.Error()
+		}
+		if (err == nil) != (got == want) || !strings.Contains(got, want) {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	f := good()
+	f.DNS, f.WasDNS, f.Was = "openshift-dns", "other-dns", Demo
+	if q := f.Question(Demo, Wishes{}); !strings.Contains(q, "openshift-dns  a Role") || strings.Contains(q, "kube-system") {
+		t.Error(q)
+	}
+	if q := f.DownQuestion(); !strings.Contains(q, "other-dns") {
+		t.Error(q)
 	}
 }
 
@@ -365,6 +345,7 @@ current-context: shop
 contexts:
 - {name: shop, context: {cluster: shop, user: clerk}}
 - {name: prod, context: {cluster: prod, user: boss}}
+- {name: half, context: {cluster: gone, user: boss}}
 clusters:
 - name: shop
   cluster:
@@ -404,6 +385,9 @@ func TestAContextIsPinned(t *testing.T) {
 	}
 	if _, err := Pinned("absent"); err == nil || !strings.Contains(err.Error(), "absent") {
 		t.Errorf("a context that is not there: %v", err)
+	}
+	if _, err := Pinned("half"); err == nil || !strings.Contains(err.Error(), "gone") {
+		t.Errorf("a context whose cluster is not there: %v", err)
 	}
 	t.Setenv("KUBECONFIG", path+".none")
 	if _, err := Pinned(""); err == nil || !strings.Contains(err.Error(), "no current context") {

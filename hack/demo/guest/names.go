@@ -92,10 +92,7 @@ func helmMade(annotations map[string]string) bool {
 	return annotations["meta.helm.sh/release-name"] == release && annotations["meta.helm.sh/release-namespace"] == systemNamespace
 }
 
-// chartsNamespaces are those that the chart has objects in.
-var chartsNamespaces = []string{systemNamespace, keysNamespace, "kube-system"}
-
-// lethes says whether a cluster-wide object is one of an installation of Lethe, whoever made it, or one that helm would take for its own.
-func lethes(resource, name string, labels, annotations map[string]string) bool {
-	return resource == "customresourcedefinitions" && strings.HasSuffix(name, ".lethe.dev") || labels["app.kubernetes.io/name"] == "lethe" || helmMade(annotations)
+// lethes says whether a cluster-wide object is one of an installation of Lethe, whoever made it.
+func lethes(resource, name string, labels map[string]string) bool {
+	return resource == "customresourcedefinitions" && strings.HasSuffix(name, ".lethe.dev") || labels["app.kubernetes.io/name"] == "lethe"
 }

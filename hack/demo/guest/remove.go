@@ -22,9 +22,21 @@ import (
 // ErrNothing says that no demo is here.
 var ErrNothing = errors.New("there is no demo on this cluster")
 
+// ErrChanged says that what is marked is not what was agreed about.
+var ErrChanged = errors.New("what is marked on this cluster is not what was looked at: somebody has begun here meanwhile, and nothing was removed. Look and answer again")
+
+// foreignError stops a removal that has begun: somebody applies objects while it is at work.
+type foreignError struct{ objects []string }
+
+// Error implements error.
+func (e *foreignError) Error() string {
+	return fmt.Sprintf("somebody has applied objects that are not the demo's while it is removed, and they stay: %s. Delete these first", Some(e.objects))
+}
+
 // Remove takes away what a demo has made, whole or broken off anywhere. What a Lethe that works takes away itself is left to it; what it cannot,
-// because it never started or has ended, goes by name. The mark goes last, so that a removal that is broken off is begun again.
-func (g *Guest) Remove(ctx context.Context) error {
+// because it never started or has ended, goes by name. The mark goes last, so that a removal that is broken off is begun again. agreed is the mark
+// that was looked at, or "" when there was none: no other is removed.
+func (g *Guest) Remove(ctx context.Context, agreed types.UID) error {
 	mark, was, err := g.mark(ctx)
 	if err != nil {
 		return err
@@ -32,23 +44,37 @@ func (g *Guest) Remove(ctx context.Context) error {
 	if mark == nil {
 		return ErrNothing
 	}
+	if mark.UID != agreed {
+		return ErrChanged
+	}
 	foreign, err := g.work(ctx, was)
 	if err != nil {
 		return err
 	}
 	if len(foreign) > 0 {
-		return fmt.Errorf("the demo's Lethe has work that is not the demo's, and nothing was removed: %s. Delete these first", some(foreign))
+		return fmt.Errorf("the demo's Lethe has work that is not the demo's, and nothing was removed: %s. Delete these first", Some(foreign))
 	}
-	since := mark.CreationTimestamp
-	// What plays beside Lethe has nothing to bring to an end, and a namespace that goes waits for its pods.
-	if err := g.endPods(ctx, mark.Name); err != nil {
+	if mark.DeletionTimestamp == nil {
+		if err := g.hold(ctx, mark.Name); err != nil {
+			return err
+		}
+	}
+	claims, err := g.rememberClaims(ctx, mark, was)
+	if err != nil {
 		return err
 	}
-	if err := g.removeWork(ctx, since); err != nil {
+	since, dns := mark.CreationTimestamp, dnsOf(mark)
+	// What plays beside Lethe has nothing to bring to an end, and a namespace that goes waits for its pods.
+	if mark.Name == Namespace {
+		if err := g.endPods(ctx, mark.Name); err != nil {
+			return err
+		}
+	}
+	if err := g.removeWork(ctx, was, since, dns); err != nil {
 		return err
 	}
 	g.Note("Lethe's objects are gone; now what the chart made")
-	if err := g.removeInstallation(ctx, since); err != nil {
+	if err := g.removeInstallation(ctx, was, since, dns); err != nil {
 		return err
 	}
 	g.Note("what the chart made is gone; now the namespaces")
@@ -65,29 +91,59 @@ func (g *Guest) Remove(ctx context.Context) error {
 			return ns.Labels[MarkLabel] == was.Name || helmMade(ns.Annotations) && !ns.CreationTimestamp.Before(&since)
 		}
 	}
+	delete(namespaces, mark.Name) // it goes last
 	if err := g.removeNamespaces(ctx, namespaces); err != nil {
 		return err
 	}
 	if err := g.removeEvents(ctx, was, since); err != nil {
 		return err
 	}
-	if err := g.awaitVolumes(ctx, was); err != nil {
+	if err := g.awaitVolumes(ctx, was, since, claims); err != nil {
 		return err
 	}
 	if err := g.awaitRoles(ctx); err != nil {
 		return err
 	}
-	return g.removeNamespaces(ctx, map[string]func(*corev1.Namespace) bool{Namespace: func(ns *corev1.Namespace) bool { return ns.UID == mark.UID }})
+	return g.removeNamespaces(ctx, map[string]func(*corev1.Namespace) bool{mark.Name: func(ns *corev1.Namespace) bool { return ns.UID == mark.UID }})
+}
+
+// rememberClaims keeps on the mark which claims the play has: by their UIDs its volumes are known when the claims are gone.
+func (g *Guest) rememberClaims(ctx context.Context, mark *corev1.Namespace, was *Play) ([]string, error) {
+	claims := strings.Fields(mark.Annotations[claimsAnnotation])
+	known := len(claims)
+	for _, namespace := range was.Namespaces() {
+		var list corev1.PersistentVolumeClaimList
+		if err := g.Client.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+			return nil, fmt.Errorf("look for volumes: %w", err)
+		}
+		for _, c := range list.Items {
+			if !c.CreationTimestamp.Before(&mark.CreationTimestamp) && !slices.Contains(claims, string(c.UID)) {
+				claims = append(claims, string(c.UID))
+			}
+		}
+	}
+	if len(claims) == known {
+		return claims, nil
+	}
+	before := mark.DeepCopy()
+	if mark.Annotations == nil {
+		mark.Annotations = map[string]string{}
+	}
+	mark.Annotations[claimsAnnotation] = strings.Join(claims, " ")
+	if err := g.Client.Patch(ctx, mark, client.MergeFrom(before)); err != nil {
+		return nil, fmt.Errorf("keep which volumes are the demo's: %w", err)
+	}
+	return claims, nil
 }
 
 // removeWork deletes the demo's objects of Lethe's kinds: bots and what deletes data first, then the tenants, whose namespaces Lethe takes away.
-func (g *Guest) removeWork(ctx context.Context, since metav1.Time) error {
+func (g *Guest) removeWork(ctx context.Context, was *Play, since metav1.Time, dns string) error {
 	if !g.works(ctx) {
 		g.Note("Lethe does not run: its objects are removed without it")
-		return g.force(ctx, since)
+		return g.force(ctx, was, since, dns)
 	}
 	err := stage.Until(ctx, 3*time.Minute, "delete the demo's bots, stores, policies and tenants", func(ctx context.Context) (string, error) {
-		left, err := g.eachOfLethes(ctx, func(k kind, o *metav1.PartialObjectMetadata) error {
+		left, err := g.eachOfLethes(ctx, was, func(k kind, o *metav1.PartialObjectMetadata) error {
 			if o.DeletionTimestamp != nil {
 				return nil
 			}
@@ -99,13 +155,13 @@ func (g *Guest) removeWork(ctx context.Context, since metav1.Time) error {
 			return err
 		})
 		if len(left) > 0 {
-			return "the end of " + some(left), err
+			return "the end of " + Some(left), err
 		}
 		return "", err
 	})
-	if err != nil && ctx.Err() == nil {
+	if foreign := (*foreignError)(nil); err != nil && ctx.Err() == nil && !errors.As(err, &foreign) {
 		g.Note("%v: the rest is removed without Lethe", err)
-		return g.force(ctx, since)
+		return g.force(ctx, was, since, dns)
 	}
 	return err
 }
@@ -121,27 +177,19 @@ func (g *Guest) works(ctx context.Context) bool {
 	return true
 }
 
-// eachOfLethes does something with every object of Lethe's kinds, tenants last, and says which there were.
-func (g *Guest) eachOfLethes(ctx context.Context, do func(kind, *metav1.PartialObjectMetadata) error) ([]string, error) {
-	var all []kind
-	for _, namespaced := range []bool{true, false} {
-		kinds, err := g.kinds(namespaced)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, kinds...)
-	}
-	slices.SortStableFunc(all, func(a, b kind) int { return btoi(a.Resource == "tenants") - btoi(b.Resource == "tenants") })
+// eachOfLethes does something with every object of Lethe's kinds, tenants last, and says which there were. One that is not the play's was applied since
+// the removal began, and stops it.
+func (g *Guest) eachOfLethes(ctx context.Context, was *Play, do func(kind, *metav1.PartialObjectMetadata) error) ([]string, error) {
 	var there []string
-	for _, k := range all {
-		if k.group() != "lethe.dev" {
-			continue
-		}
+	for _, k := range lethesKinds() {
 		list, err := g.list(ctx, k, "")
 		if err != nil {
 			return there, err
 		}
 		for _, o := range list {
+			if !was.own(k.Resource, o.Namespace, o.Name) {
+				return there, stage.Stop(&foreignError{[]string{called(k, &o)}})
+			}
 			there = append(there, k.Resource+"/"+o.Name)
 			if err := do(k, &o); client.IgnoreNotFound(err) != nil {
 				return there, fmt.Errorf("remove %s %s: %w", k.Resource, o.Name, err)
@@ -151,23 +199,14 @@ func (g *Guest) eachOfLethes(ctx context.Context, do func(kind, *metav1.PartialO
 	return there, nil
 }
 
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
 // force removes the demo's objects without Lethe: its walls and programs first, since they would refuse or fight it, then the finalizers, which
 // nobody is left to honour. What they guard, keys and namespaces of the demo's tenants, goes in the same removal.
-func (g *Guest) force(ctx context.Context, since metav1.Time) error {
-	if err := g.removeHelms(ctx, since, func(k kind) bool {
-		return strings.HasPrefix(k.Resource, "validatingadmissionpolic") || k.Resource == "deployments"
-	}); err != nil {
+func (g *Guest) force(ctx context.Context, was *Play, since metav1.Time, dns string) error {
+	if err := g.removeHelms(ctx, since, dns, func(k kind) bool { return k.Group == admission || k.Resource == "deployments" }); err != nil {
 		return err
 	}
 	err := stage.Until(ctx, 2*time.Minute, "remove the demo's objects without Lethe", func(ctx context.Context) (string, error) {
-		left, err := g.eachOfLethes(ctx, func(_ kind, o *metav1.PartialObjectMetadata) error {
+		left, err := g.eachOfLethes(ctx, was, func(_ kind, o *metav1.PartialObjectMetadata) error {
 			if len(o.Finalizers) > 0 {
 				before := o.DeepCopy()
 				o.Finalizers = nil
@@ -178,7 +217,7 @@ func (g *Guest) force(ctx context.Context, since metav1.Time) error {
 			return g.delete(ctx, o)
 		})
 		if len(left) > 0 {
-			return "the end of " + some(left), err
+			return "the end of " + Some(left), err
 		}
 		return "", err
 	})
@@ -186,42 +225,37 @@ func (g *Guest) force(ctx context.Context, since metav1.Time) error {
 }
 
 // removeInstallation takes away what helm made, in whatever state its release is. CustomResourceDefinitions are kept by an uninstall;
-// here they go too, since they were not there before the demo.
-func (g *Guest) removeInstallation(ctx context.Context, since metav1.Time) error {
-	walls := func(k kind) bool { return strings.HasPrefix(k.Resource, "validatingadmissionpolic") }
+// here they go too, since they were not there before the demo, unless somebody has applied objects of theirs since.
+func (g *Guest) removeInstallation(ctx context.Context, was *Play, since metav1.Time, dns string) error {
 	for _, which := range []func(kind) bool{
-		walls,
+		func(k kind) bool { return k.Group == admission },
 		func(k kind) bool { return k.Resource == "deployments" },
-		func(k kind) bool { return k.Resource != "namespaces" && k.Resource != "customresourcedefinitions" },
-		func(k kind) bool { return k.Resource == "customresourcedefinitions" },
+		func(k kind) bool { return k.Resource != "customresourcedefinitions" },
 	} {
-		if err := g.removeHelms(ctx, since, which); err != nil {
+		if err := g.removeHelms(ctx, since, dns, which); err != nil {
 			return err
 		}
 	}
-	return nil
+	foreign, err := g.work(ctx, was)
+	if err != nil {
+		return err
+	}
+	if len(foreign) > 0 {
+		return &foreignError{foreign}
+	}
+	return g.removeHelms(ctx, since, dns, func(k kind) bool { return k.Resource == "customresourcedefinitions" })
 }
 
-// removeHelms removes what our release made of some kinds, and waits until it is gone. What is older than the mark, or in a namespace that the chart
-// has nothing in, only says that it is our release's.
-func (g *Guest) removeHelms(ctx context.Context, since metav1.Time, which func(kind) bool) error {
-	var kinds []kind
-	for _, namespaced := range []bool{false, true} {
-		listed, err := g.kinds(namespaced)
-		if err != nil {
-			return err
-		}
-		for _, k := range listed {
-			// Events and the like are never helm's, and there are many.
-			if which(k) && k.Resource != "events" {
-				kinds = append(kinds, k)
-			}
-		}
-	}
+// removeHelms removes what our release made of some of the chart's kinds where the chart has them, and waits until it is gone. What is older than the
+// mark only says that it is our release's.
+func (g *Guest) removeHelms(ctx context.Context, since metav1.Time, dns string, which func(kind) bool) error {
 	return stage.Until(ctx, 2*time.Minute, "remove what the chart made", func(ctx context.Context) (string, error) {
 		var left []string
-		for _, k := range kinds {
-			list, err := g.list(ctx, k, "", client.MatchingLabels{"app.kubernetes.io/managed-by": "Helm"})
+		for _, t := range charts(dns) {
+			if !which(t.kind) {
+				continue
+			}
+			list, err := g.list(ctx, t.kind, t.namespace, client.MatchingLabels{"app.kubernetes.io/managed-by": "Helm"})
 			if err != nil {
 				return "", err
 			}
@@ -229,17 +263,17 @@ func (g *Guest) removeHelms(ctx context.Context, since metav1.Time, which func(k
 				if !madeSince(&o, since) {
 					continue
 				}
-				left = append(left, k.Resource+"/"+o.Name)
+				left = append(left, called(t.kind, &o))
 				if o.DeletionTimestamp != nil {
 					continue
 				}
 				if err := g.delete(ctx, &o); client.IgnoreNotFound(err) != nil {
-					return "", fmt.Errorf("delete %s %s: %w", k.Resource, o.Name, err)
+					return "", fmt.Errorf("delete %s %s: %w", t.Resource, o.Name, err)
 				}
 			}
 		}
 		if len(left) > 0 {
-			return "the end of " + some(left), nil
+			return "the end of " + Some(left), nil
 		}
 		return "", nil
 	})
@@ -247,7 +281,7 @@ func (g *Guest) removeHelms(ctx context.Context, since metav1.Time, which func(k
 
 // madeSince says whether our release made an object.
 func madeSince(o *metav1.PartialObjectMetadata, since metav1.Time) bool {
-	return helmMade(o.Annotations) && !o.CreationTimestamp.Before(&since) && (o.Namespace == "" || slices.Contains(chartsNamespaces, o.Namespace))
+	return helmMade(o.Annotations) && !o.CreationTimestamp.Before(&since)
 }
 
 // removeEvents removes what was said of objects that have no namespace: such events are in the namespace default.
@@ -323,23 +357,36 @@ func why(ns *corev1.Namespace) string {
 	return ""
 }
 
-// awaitVolumes waits until the volume of the key-encryption key is gone with its claim. A class that keeps volumes keeps the key:
-// whoever runs the demo must know.
-func (g *Guest) awaitVolumes(ctx context.Context, p *Play) error {
-	return stage.Until(ctx, time.Minute, "wait for the end of the key-encryption key's volume", func(ctx context.Context) (string, error) {
+// awaitVolumes waits until the volumes of the play's claims are gone with them. A class that keeps volumes keeps the key: whoever runs the demo must
+// know. A volume is the play's by its claim's UID, or when it was made for a claim of the play's namespaces since the mark; another's is left alone.
+func (g *Guest) awaitVolumes(ctx context.Context, p *Play, since metav1.Time, claims []string) error {
+	return stage.Until(ctx, time.Minute, "wait for the end of the demo's volumes", func(ctx context.Context) (string, error) {
 		var volumes corev1.PersistentVolumeList
 		if err := g.Client.List(ctx, &volumes); err != nil {
 			return "", err
 		}
 		for _, v := range volumes.Items {
-			if v.Spec.ClaimRef == nil || !slices.Contains(p.Namespaces(), v.Spec.ClaimRef.Namespace) {
+			claim := v.Spec.ClaimRef
+			if claim == nil || claim.UID == "" {
 				continue
 			}
-			if v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
-				return "", stage.Stop(fmt.Errorf("PersistentVolume %s is kept by its class (%s), with the demo's key-encryption key on it: delete it and what it stands for yourself",
-					v.Name, v.Spec.PersistentVolumeReclaimPolicy))
+			since := !v.CreationTimestamp.Before(&since) && slices.Contains(p.Namespaces(), claim.Namespace)
+			if !since && !slices.Contains(claims, string(claim.UID)) {
+				continue
 			}
-			return "the end of PersistentVolume " + v.Name, nil
+			what := "data of the demo's"
+			if claim.Namespace == systemNamespace {
+				what = "the demo's key-encryption key"
+			}
+			who := fmt.Sprintf("PersistentVolume %s (of claim %s/%s, made %s)", v.Name, claim.Namespace, claim.Name, v.CreationTimestamp.UTC().Format(time.RFC3339))
+			switch {
+			case v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete:
+				return "", stage.Stop(fmt.Errorf("%s is kept by its class (%s), with %s on it: delete it and what it stands for yourself, and go on",
+					who, v.Spec.PersistentVolumeReclaimPolicy, what))
+			case v.Status.Phase == corev1.VolumeFailed:
+				return "", stage.Stop(fmt.Errorf("%s cannot be deleted by its class, with %s on it: %s. Delete it and what it stands for yourself, and go on", who, what, v.Status.Message))
+			}
+			return "the end of " + who, nil
 		}
 		return "", nil
 	})

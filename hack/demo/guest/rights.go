@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -27,76 +28,66 @@ func (r right) String() string {
 	return s
 }
 
-// kinds that the demo makes and takes away: those of the chart, by the group and the plural, and its own.
 var (
-	clusterKinds = []right{
-		{group: "", resource: "namespaces"},
-		{group: "apiextensions.k8s.io", resource: "customresourcedefinitions"},
-		{group: "rbac.authorization.k8s.io", resource: "clusterroles"},
-		{group: "rbac.authorization.k8s.io", resource: "clusterrolebindings"},
-		{group: "admissionregistration.k8s.io", resource: "validatingadmissionpolicies"},
-		{group: "admissionregistration.k8s.io", resource: "validatingadmissionpolicybindings"},
-		{group: "scheduling.k8s.io", resource: "priorityclasses"},
-		{group: "flowcontrol.apiserver.k8s.io", resource: "flowschemas"},
-		{group: "flowcontrol.apiserver.k8s.io", resource: "prioritylevelconfigurations"},
-		{group: "lethe.dev", resource: "tenants"},
-		{group: "lethe.dev", resource: "dataretentionpolicies"},
-	}
-	namespacedKinds = []struct {
-		right
-		in []string
-	}{
-		{right{group: "apps", resource: "deployments"}, []string{systemNamespace}},
-		{right{group: "", resource: "services"}, []string{systemNamespace}},
-		{right{group: "", resource: "serviceaccounts"}, []string{systemNamespace}},
-		{right{group: "", resource: "configmaps"}, []string{systemNamespace, Namespace}},
-		{right{group: "", resource: "secrets"}, []string{systemNamespace, Namespace}},
-		{right{group: "", resource: "pods"}, []string{systemNamespace, Namespace}},
-		{right{group: "", resource: "persistentvolumeclaims"}, []string{systemNamespace}},
-		{right{group: "networking.k8s.io", resource: "networkpolicies"}, []string{systemNamespace, "acme-bots", "platform-data"}},
-		{right{group: "policy", resource: "poddisruptionbudgets"}, []string{systemNamespace}},
-		{right{group: "rbac.authorization.k8s.io", resource: "roles"}, []string{systemNamespace, keysNamespace, "kube-system"}},
-		{right{group: "rbac.authorization.k8s.io", resource: "rolebindings"}, []string{systemNamespace, keysNamespace, "kube-system"}},
-		{right{group: "lethe.dev", resource: "botdeployments"}, []string{"acme-bots"}},
-		{right{group: "lethe.dev", resource: "datastores"}, []string{"platform-data"}},
-	}
-	others = []right{
-		// Kubernetes lets nobody grant what he has not, but for these two.
-		{"escalate", "rbac.authorization.k8s.io", "clusterroles", "", ""},
-		{"bind", "rbac.authorization.k8s.io", "clusterroles", "", ""},
-		// Policies in a tenant's namespace are for whom the Tenant lets.
-		{"network", "lethe.dev", "tenants", "", ""},
-		{"create", "", "pods", "exec", systemNamespace},
-		{"create", "", "pods", "portforward", Namespace},
-		{"get", "", "pods", "log", Namespace},
-		{"list", "", "persistentvolumes", "", ""},
-		{"list", "", "nodes", "", ""},
-		{"list", "", "secrets", "", keysNamespace},
-		{"delete", "", "events", "", "default"},
-	}
+	all     = []string{"get", "list", "create", "patch", "delete"}
+	reading = []string{"get", "list"}
 )
 
-// rights are all that the demo needs.
-func rights() []right {
-	var all []right
-	verbs := []string{"get", "list", "create", "patch", "delete"}
-	for _, k := range clusterKinds {
-		for _, v := range verbs {
-			all = append(all, right{verb: v, group: k.group, resource: k.resource})
-		}
-	}
-	for _, k := range namespacedKinds {
-		for _, ns := range k.in {
+// rights are all that the demo needs: on what the chart makes, on what it makes itself, and on what it looks at. dns is as in Guest.
+func rights(dns string) []right {
+	var out []right
+	add := func(verbs []string, group, resource, subresource string, namespaces ...string) {
+		for _, ns := range namespaces {
 			for _, v := range verbs {
-				all = append(all, right{verb: v, group: k.group, resource: k.resource, namespace: ns})
+				if r := (right{v, group, resource, subresource, ns}); !slices.Contains(out, r) {
+					out = append(out, r)
+				}
 			}
 		}
 	}
-	return append(all, others...)
+	for _, t := range charts(dns) {
+		add(all, t.Group, t.Resource, "", t.namespace)
+	}
+	add(all, "", "namespaces", "", "")
+	for _, k := range lethesClusterWide {
+		add(all, k.Group, k.Resource, "", "")
+	}
+	for _, k := range lethesNamespaced {
+		add([]string{"list"}, k.Group, k.Resource, "", "") // whether somebody else's are there
+	}
+	add(all, "lethe.dev", "botdeployments", "", "acme-bots")
+	add(all, "lethe.dev", "datastores", "", "platform-data")
+	add(all, "networking.k8s.io", "networkpolicies", "", "acme-bots", "platform-data")
+	for _, resource := range []string{"configmaps", "secrets", "pods"} {
+		add(all, "", resource, "", systemNamespace, Namespace)
+	}
+	add([]string{"update"}, "", "secrets", "", systemNamespace) // helm keeps its release there
+	add(all, "", "persistentvolumeclaims", "", systemNamespace)
+	add([]string{"get", "create", "update", "delete"}, "coordination.k8s.io", "leases", "", Namespace)
+	for _, ns := range Demo.Namespaces() {
+		for _, resource := range []string{"secrets", "configmaps", "pods", "events", "persistentvolumeclaims"} {
+			add(reading, "", resource, "", ns)
+		}
+		add([]string{"get"}, "", "pods", "log", ns)
+	}
+	add([]string{"create"}, "", "events", "", Namespace)
+	add([]string{"list", "delete"}, "", "events", "", metav1.NamespaceDefault)
+	// Kubernetes lets nobody grant what he has not, but for these two.
+	add([]string{"escalate", "bind"}, rbac, "clusterroles", "", "")
+	// Policies in a tenant's namespace are for whom the Tenant lets.
+	add([]string{"network"}, "lethe.dev", "tenants", "", "")
+	add([]string{"create"}, "", "pods", "exec", systemNamespace)
+	add([]string{"create"}, "", "pods", "portforward", Namespace)
+	add([]string{"list"}, "", "persistentvolumes", "", "")
+	add([]string{"list"}, "", "nodes", "", "")
+	add([]string{"list"}, "storage.k8s.io", "storageclasses", "", "")
+	add([]string{"list"}, "discovery.k8s.io", "endpointslices", "", metav1.NamespaceDefault)
+	add([]string{"list"}, "", "pods", "", metav1.NamespaceSystem)
+	return out
 }
 
 // missing asks the API server which of the rights are not there. Who may do everything is asked once.
-func missing(ctx context.Context, c client.Client, p *Play) ([]string, error) {
+func missing(ctx context.Context, c client.Client, p *Play, dns string) ([]string, error) {
 	everything, err := may(ctx, c, right{verb: "*", group: "*", resource: "*"})
 	if err != nil || everything {
 		return nil, err
@@ -105,7 +96,7 @@ func missing(ctx context.Context, c client.Client, p *Play) ([]string, error) {
 		return []string{"everything: the tests act as others, by impersonation"}, nil
 	}
 	var out []string
-	for _, r := range rights() {
+	for _, r := range rights(dns) {
 		ok, err := may(ctx, c, r)
 		if err != nil {
 			return nil, err

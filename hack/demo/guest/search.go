@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -75,16 +76,20 @@ func (g *Guest) Dump(ctx context.Context, dir string) error {
 func (g *Guest) dump(ctx context.Context, dir string, k kind, namespace string) error {
 	var list unstructured.UnstructuredList
 	list.SetGroupVersionKind(k.GroupVersion().WithKind(k.Kind + "List"))
-	if err := g.Client.List(ctx, &list, client.InNamespace(namespace)); err != nil {
-		return fmt.Errorf("read %s of namespace %q: %w", k.Resource, namespace, err)
-	}
-	if len(list.Items) == 0 {
-		return nil
-	}
 	folder := "objects"
 	switch k.Resource {
 	case "secrets", "configmaps", "events":
 		folder = k.Resource
+	}
+	if err := g.Client.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+		if !slices.ContainsFunc(ours(), func(o kind) bool { return o.Group == k.Group && o.Resource == k.Resource }) {
+			g.Note("not searched, since they cannot be listed in namespace %q: %s: %v", namespace, k.GroupResource(), err)
+			return nil
+		}
+		return fmt.Errorf("read %s of namespace %q: %w", k.Resource, namespace, err)
+	}
+	if len(list.Items) == 0 {
+		return nil
 	}
 	return writeJSON(filepath.Join(dir, folder, strings.Join([]string{namespace, k.Resource, k.Group}, "-")+".json"), list.Items)
 }
@@ -118,6 +123,10 @@ func (g *Guest) dumpLogs(ctx context.Context, dir, namespace string) error {
 				b, err := g.log(ctx, namespace, p.Name, c.Name, previous)
 				if err != nil && !previous {
 					return err
+				}
+				if err != nil { // the node keeps it only for a while
+					g.Note("not searched, an earlier log: %v", err)
+					continue
 				}
 				name := strings.Join([]string{namespace, p.Name, c.Name, fmt.Sprint(previous)}, "-") + ".log"
 				if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {

@@ -63,19 +63,19 @@ func TestTheDemoOnSomebodysCluster(t *testing.T) {
 
 	t.Run("without a terminal and without YES nothing begins", func(t *testing.T) {
 		out := s.fails(t, "up", "--cluster", "current", "--load", s.loader())
-		for _, want := range []string{kubeContext, "lethe-system", "YES=1 says yes beforehand"} {
+		for _, want := range []string{kubeContext, "lethe-system", "YES=the-shop"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("%q is not said:\n%s", want, out)
 			}
 		}
 	})
 	t.Run("how images come to the nodes is asked for", func(t *testing.T) {
-		if out := s.fails(t, "up", "--cluster", "current", "--yes"); !strings.Contains(out, "IMAGE=") || !strings.Contains(out, "LOAD=") {
+		if out := s.fails(t, "up", "--cluster", "current", "--yes", kubeContext); !strings.Contains(out, "IMAGE=") || !strings.Contains(out, "LOAD=") {
 			t.Error(out)
 		}
 	})
 	t.Run("who may not is told what", func(t *testing.T) {
-		out := s.fails(t, "up", "--cluster", "current", "--context", "the-clerk", "--yes", "--load", s.loader())
+		out := s.fails(t, "up", "--cluster", "current", "--context", "the-clerk", "--yes", "the-clerk", "--load", s.loader())
 		if !strings.Contains(out, "create customresourcedefinitions.apiextensions.k8s.io") || !strings.Contains(out, "cluster-admin") {
 			t.Error(out)
 		}
@@ -86,7 +86,7 @@ func TestTheDemoOnSomebodysCluster(t *testing.T) {
 			s.create(t, ns)
 			defer s.gone(t, ns)
 		}
-		out := s.fails(t, "up", "--cluster", "current", "--yes", "--load", s.loader())
+		out := s.fails(t, "up", "--cluster", "current", "--yes", kubeContext, "--load", s.loader())
 		for _, want := range []string{"namespaces/acme-bots", "namespaces/lethe-demo", "nothing was touched"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("%q is not said:\n%s", want, out)
@@ -101,7 +101,7 @@ func TestTheDemoOnSomebodysCluster(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(left, "bin"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if out := s.runs(t, "down", "--cluster", "current", "--yes"); !strings.Contains(out, "There is no demo") {
+		if out := s.runs(t, "down", "--cluster", "current", "--yes", kubeContext); !strings.Contains(out, "There is no demo") {
 			t.Error(out)
 		}
 		if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
@@ -117,7 +117,7 @@ func TestTheDemoOnSomebodysCluster(t *testing.T) {
 		s.create(t, class)
 		defer s.gone(t, class)
 		for _, command := range []string{"up", "test"} {
-			out := s.fails(t, command, "--cluster", "current", "--yes", "--load", s.loader())
+			out := s.fails(t, command, "--cluster", "current", "--yes", kubeContext, "--load", s.loader())
 			if !strings.Contains(out, "customresourcedefinitions/dataretentionpolicies.lethe.dev") || !strings.Contains(out, "priorityclasses/shop-first") {
 				t.Error(out)
 			}
@@ -131,7 +131,7 @@ func TestTheDemoOnSomebodysCluster(t *testing.T) {
 	played := t.Run("tests that were killed at work are removed without a Lethe that runs, and the demo checks every outcome", func(t *testing.T) {
 		s.killed(t, "test", "e2e-acme", "pods/support-bot-0")
 		s.kubectl(t, "delete", "deployment", "lethe-manager", "--namespace", stage.SystemNamespace)
-		out := s.runs(t, "up", "--cluster", "current", "--yes", "--load", s.loader())
+		out := s.runs(t, "up", "--cluster", "current", "--yes", kubeContext, "--load", s.loader())
 		for _, want := range []string{
 			"An earlier demo, or test, is here", "its objects are removed without it", "what an earlier run left is removed", "You said: Is anybody there?", "one consumer polls the token", "globex's does not",
 			"Audit agrees with the oracle on every table, and deleted nothing.", "Exactly the rows that should go are gone, and every other row is there.",
@@ -151,7 +151,7 @@ func TestTheDemoOnSomebodysCluster(t *testing.T) {
 	t.Run("what somebody made meanwhile is not removed with the demo", func(t *testing.T) {
 		tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "initech"}, Spec: v1alpha1.TenantSpec{Namespaces: []v1alpha1.TenantNamespace{{Name: "initech-bots"}}}}
 		s.create(t, tenant)
-		if out := s.fails(t, "down", "--cluster", "current", "--yes"); !strings.Contains(out, "tenants/initech") || !strings.Contains(out, "nothing was removed") {
+		if out := s.fails(t, "down", "--cluster", "current", "--yes", kubeContext); !strings.Contains(out, "tenants/initech") || !strings.Contains(out, "nothing was removed") {
 			t.Error(out)
 		}
 		if err := s.client.Get(t.Context(), client.ObjectKey{Namespace: "acme-bots", Name: "support"}, &v1alpha1.BotDeployment{}); err != nil {
@@ -160,7 +160,7 @@ func TestTheDemoOnSomebodysCluster(t *testing.T) {
 		s.gone(t, tenant)
 	})
 	t.Run("every trace is removed", func(t *testing.T) {
-		s.runs(t, "down", "--cluster", "current", "--yes")
+		s.runs(t, "down", "--cluster", "current", "--yes", kubeContext)
 		s.same(t, before, "after the demo")
 		if left, err := filepath.Glob(filepath.Join(s.Path("cache"), "demo*")); err != nil || len(left) > 0 {
 			t.Errorf("left on this machine: %q %v", left, err)
@@ -347,7 +347,7 @@ func (s *somebody) fails(t *testing.T, args ...string) string {
 // killed starts the demo, or the tests, and kills it, with what it has started, as soon as an object is there.
 func (s *somebody) killed(t *testing.T, command, namespace, object string) {
 	t.Helper()
-	cmd := s.command(t, command, "--cluster", "current", "--yes", "--load", s.loader())
+	cmd := s.command(t, command, "--cluster", "current", "--yes", kubeContext, "--load", s.loader())
 	var out locked
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

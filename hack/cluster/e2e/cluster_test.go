@@ -167,8 +167,9 @@ func running(pid int) bool {
 	if err != nil {
 		return syscall.Kill(pid, 0) == nil
 	}
-	_, state, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')'):]), " ")
-	return !strings.HasPrefix(state, "Z")
+	// A process that is killed ends thread by thread. Until the last has (field 20 counts them), it is there, though its first is a zombie.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	return len(fields) < 20 || fields[0] != "Z" || fields[17] != "0" && fields[17] != "1"
 }
 
 func exists(path string) bool {

@@ -104,7 +104,8 @@ func (s *Stage) stopProcess(ctx context.Context, name string) error {
 	return fmt.Errorf("stop %s: it does not end", name)
 }
 
-// startTime of a process that is there and no zombie.
+// startTime of a process that is there and has not ended. While its other threads still end, and so hold its ports, its first thread is a zombie already:
+// fields[17] is their number (field 20 of the line, see proc_pid_stat(5)).
 func startTime(pid int) (string, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -113,7 +114,7 @@ func startTime(pid int) (string, error) {
 	// The name in brackets may hold spaces: what follows it does not.
 	_, rest, ok := strings.Cut(string(b[strings.LastIndexByte(string(b), ')'):]), " ")
 	fields := strings.Fields(rest)
-	if !ok || len(fields) < 20 || fields[0] == "Z" {
+	if !ok || len(fields) < 20 || fields[0] == "Z" && (fields[17] == "0" || fields[17] == "1") {
 		return "", fs.ErrNotExist
 	}
 	return fields[19], nil

@@ -50,7 +50,7 @@ func TestForeignWordsInTheLogOfTheManager(t *testing.T) {
 	}))
 	defer api.Close()
 	config := []string{"KUBECONFIG=" + hostile.Kubeconfig(t, api.URL)}
-	manager := []string{"--image=lethe:1", "--metrics-bind-address=0", "--health-probe-bind-address=0", "-v=9"}
+	manager := []string{"--image=lethe:1", "--metrics-bind-address=0", "--health-probe-bind-address=0", "-v=4"}
 	p := hostile.Start(t, config, manager...)
 	if code := p.Wait(); code == 0 {
 		t.Error("the manager started without knowing the API server's addresses")

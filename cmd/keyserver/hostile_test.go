@@ -23,7 +23,7 @@ func TestForeignWordsInTheLogOfTheKeyserver(t *testing.T) {
 	if err := os.WriteFile(kekFile, []byte("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	good := []string{"--image=lethe:1", "--realm=prod", "--kek-file=" + kekFile, "--listen=127.0.0.1:0", "--metrics-bind-address=0", "--health-probe-bind-address=127.0.0.1:0", "-v=9"}
+	good := []string{"--image=lethe:1", "--realm=prod", "--kek-file=" + kekFile, "--listen=127.0.0.1:0", "--metrics-bind-address=0", "--health-probe-bind-address=127.0.0.1:0", "-v=1"}
 	config := []string{"KUBECONFIG=" + hostile.Kubeconfig(t, hostile.API(t, nil).URL)}
 	p := hostile.Start(t, config, good...)
 	p.Until(hostile.Mark, "Not maintained")

@@ -84,12 +84,9 @@ func statesTellWhy(t *testing.T, w *world) {
 				c := meta.FindStatusCondition(bots[s.name].Status.Conditions, v1alpha1.ConditionWorkloadReady)
 				missing = append(missing, fmt.Sprintf("%s (shown %v, told %v: %+v)", s.name, !s.shown.IsZero(), !s.told.IsZero(), c))
 			}
-			if s.never && meta.IsStatusConditionTrue(bots[s.name].Status.Conditions, v1alpha1.ConditionReady) {
-				if s.ready.IsZero() {
-					s.ready = time.Now()
-				}
-				if !s.shown.IsZero() || !s.ends {
-					t.Errorf("%s is called ready", s.name)
+			if c := meta.FindStatusCondition(bots[s.name].Status.Conditions, v1alpha1.ConditionReady); s.never && c != nil && c.Status == metav1.ConditionTrue {
+				if s.ready = c.LastTransitionTime.Time; !s.ends || !s.shown.IsZero() && s.ready.After(s.shown) {
+					t.Errorf("%s is called ready at %s, and the API showed at %s that it is not", s.name, s.ready, s.shown)
 				}
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -116,7 +117,10 @@ func TestTimeBeginsAnew(t *testing.T) {
 	}
 	roomless := makeBot("anew-a", "roomless")
 	w.create(roomless)
-	fake.SetTime(fake.Now().Add(time.Second)) // the settling time has to pass
+	w.eventually("the set of roomless", func() error {
+		return w.admin.Get(t.Context(), client.ObjectKey{Namespace: roomless.Namespace, Name: resources.BotName(roomless.Name)}, &appsv1.StatefulSet{})
+	})
+	fake.SetTime(fake.Now().Add(time.Second)) // the settling time has to pass, which began with the pass that made the set
 	w.becomes(roomless, "Reconciling=True/PodMissing")
 	scheduled := func(p *corev1.Pod, value corev1.ConditionStatus) {
 		p.Status.InitContainerStatuses, p.Status.ContainerStatuses = nil, nil

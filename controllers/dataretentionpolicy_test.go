@@ -192,7 +192,7 @@ func TestWindowsThatTheAPIServerRefuses(t *testing.T) {
 		"an identifier that is approved twice":  {give: shared("[a-1, a-1]"), says: []string{"externalIDs[1]", "Duplicate value"}},
 		"an identifier of nothing":              {give: shared(`[""]`), says: []string{"externalIDs[0]"}},
 		"more identifiers than a Tenant has":    {give: shared("[b" + many + "]"), says: []string{"externalIDs", "32"}},
-		"identifiers in a Dedicated's approval": {give: ds(sealed, fmt.Sprintf(approved, "Dedicated", "", "[a-1]"), "messages", "Timestamptz", ""), says: []string{"externalIDs, which are refused unless tenancy is Shared"}},
+		"identifiers in a Dedicated's approval": {give: ds(sealed, fmt.Sprintf(approved, "Dedicated", "", "[a-1]"), "messages", "Timestamptz", ""), says: []string{"windows[0].tenants[0].externalIDs are refused unless tenancy is Shared"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

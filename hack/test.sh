@@ -37,7 +37,7 @@ failed=0
 (go -C test/programs test ./...) || failed=1
 beside >"$logs/beside" 2>&1 &
 pid=$!
-go test -race -timeout 40m ./controllers/... || failed=1
+GOGC=400 go test -race -timeout 60m ./controllers/... || failed=1
 wait "$pid" || failed=1
 cat "$logs/beside"
 go test -timeout 40m -p 1 "${node[@]}" || failed=1

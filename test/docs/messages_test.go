@@ -8,9 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/lethe-dev/lethe/test/policies"
 )
 
 // everyPage is the text of all pages under docs/.
@@ -60,28 +61,16 @@ func said(t *testing.T) (whole, parts []string) {
 			})
 		}
 	}
-	for _, folder := range []string{"admission", "guard"} {
-		files, err := filepath.Glob(filepath.Join(root, "config", folder, "*.yaml"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			content, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
+	all, err := policies.All(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, policy := range all {
+		for _, v := range policy.Spec.Validations {
+			if v.Message == "" && v.MessageExpression == "" {
+				t.Errorf("%s: a validation without a message: %s", policy.Name, v.Expression)
 			}
-			for document := range strings.SplitSeq("\n"+string(content), "\n---") {
-				var policy admissionv1.ValidatingAdmissionPolicy
-				if err := yaml.Unmarshal([]byte(document), &policy); err != nil || policy.Kind != "ValidatingAdmissionPolicy" {
-					continue
-				}
-				for _, v := range policy.Spec.Validations {
-					if v.Message == "" && v.MessageExpression == "" {
-						t.Errorf("%s: a validation without a message: %s", policy.Name, v.Expression)
-					}
-					add(v.Message, v.MessageExpression)
-				}
-			}
+			add(v.Message, v.MessageExpression)
 		}
 	}
 	if len(whole) < 150 || len(parts) < 8 {

@@ -9,7 +9,8 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
+
+	"github.com/lethe-dev/lethe/test/policies"
 )
 
 // heldElsewhere are the admission policies that an administrator's object of one of our kinds does not meet: they are about who asks, about other kinds, or about sizes. The test
@@ -63,25 +64,13 @@ type validation struct {
 func validationsOf(t *testing.T) []*validation {
 	t.Helper()
 	var out []*validation
-	for _, folder := range []string{"admission", "guard"} {
-		files, err := filepath.Glob(filepath.Join(cluster.Root, "config", folder, "*.yaml"))
-		if err != nil || len(files) == 0 {
-			t.Fatal(folder, err)
-		}
-		for _, file := range files {
-			content, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for document := range strings.SplitSeq("\n"+string(content), "\n---") {
-				var policy admissionv1.ValidatingAdmissionPolicy
-				if err := yaml.Unmarshal([]byte(document), &policy); err != nil || policy.Kind != "ValidatingAdmissionPolicy" {
-					continue
-				}
-				for _, v := range policy.Spec.Validations {
-					out = append(out, &validation{policy: policy.Name, Validation: v})
-				}
-			}
+	all, err := policies.All(cluster.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, policy := range all {
+		for _, v := range policy.Spec.Validations {
+			out = append(out, &validation{policy: policy.Name, Validation: v})
 		}
 	}
 	if len(out) < 80 {

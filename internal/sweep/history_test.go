@@ -170,9 +170,12 @@ func (p *past) await(so func() bool) {
 	}
 }
 
-// A server that is killed and recovers by itself has not gone back, whatever it had not written yet.
+// A server that is killed and recovers by itself has not gone back, whatever it had not written yet: its own writer of the write-ahead log, which
+// is told to come seldom, would have left both what was deleted and what is remembered in memory.
 func TestACrashIsNoRestore(t *testing.T) {
 	p := newPast(t)
+	p.admin.Run(`ALTER SYSTEM SET wal_writer_delay = '10s'`)
+	p.admin.Run(`SELECT pg_reload_conf()`)
 	p.swept(5000)
 	p.must(p.server.Crash())
 	p.must(p.server.Resume(t.Context()))

@@ -112,7 +112,7 @@ func (s *run) fail(err error) {
 		s.end(report.Stopped, report.ReasonTimeBudget, "%s were not enough; the next sweep goes on", s.Budget)
 	case errors.Is(err, errLeaseLost):
 		s.end(report.Stopped, report.ReasonLeaseLost, "%s", err)
-	case errors.As(err, &known) && known.Reason == report.ReasonUnreachable:
+	case errors.As(err, &known) && (known.Reason == report.ReasonUnreachable || known.Reason == report.ReasonStoreError):
 		s.end(report.Failed, known.Reason, "%s", known)
 	case errors.As(err, &known):
 		s.end(report.Refused, known.Reason, "%s", known)

@@ -59,6 +59,7 @@ type Session struct {
 	database string
 	clock    func() time.Time
 	path     string // search path of the role, for triggers
+	mute     bool   // the server lets the role write no message into the write-ahead log
 }
 
 // lockKey is the advisory lock of every sweep. Such locks belong to one database of one cluster, which is the identity of

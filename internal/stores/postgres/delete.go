@@ -160,8 +160,11 @@ func (st *Store) flush(ctx context.Context, rows int64) error {
 	if rows == 0 {
 		return nil
 	}
-	// Any transaction with an identifier of its own ends with a commit record, and that is written after all before it.
-	if _, err := st.session.conn.Exec(ctx, "SELECT txid_current()"); err != nil {
+	m, err := st.session.Mark(ctx)
+	if err == nil {
+		err = st.session.awaitDisk(ctx, m.position)
+	}
+	if err != nil {
 		return fmt.Errorf("make the deletion durable: %w", err)
 	}
 	return nil

@@ -23,6 +23,7 @@ func TestTheRoleCanDoNothingElse(t *testing.T) {
 		"read key, age, tenant":            {`SELECT id, at, tenant FROM parent`, ""},
 		"read both ends of a foreign key":  {`SELECT p.code, c.code FROM parent p, child c`, ""},
 		"delete":                           {`DELETE FROM child WHERE id = 0`, ""},
+		"leave a mark that is durable":     {`SELECT pg_logical_emit_message(true, 'lethe', '')`, ""},
 		"read the content":                 {`SELECT body FROM parent`, "42501"},
 		"read the content of a child":      {`SELECT body FROM child`, "42501"},
 		"read everything":                  {`SELECT * FROM child`, "42501"},

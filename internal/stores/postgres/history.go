@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lethe-dev/lethe/internal/report"
 )
 
 // Point is a place in the life of a database: all of it only grows, or stays, as long as nobody goes back in time.
@@ -16,18 +20,59 @@ type Point struct {
 	Transactions uint64 // no transaction before it will be used again, after a crash either
 }
 
-// onDiskWithin bounds waiting for the write-ahead log: its writer is never behind for longer than a second.
-const onDiskWithin = 5 * time.Second
+// onDiskWithin bounds waiting for the server's own writer of the write-ahead log: it is never behind for longer than three times
+// wal_writer_delay, which is 10 s at most.
+const onDiskWithin = 35 * time.Second
 
-// Mark is a place in the life of a database that may not be on the disk yet: a crash may take it back, the numbers of
+// Mark is a place in the life of a database. Reach says when it is on the disk: before that a crash may take it back, the numbers of
 // transactions included.
 type Mark struct {
 	transactions uint64
 	position     int64
 }
 
-// Mark commits a transaction of its own, which changes nothing, and notes where the database is then. It does not wait.
+// Mark commits a transaction of its own, which changes nothing, and notes where the database is then. What was committed before is on the
+// disk with it when it returns; where the role may not write what a commit waits for, Reach waits.
 func (s *Session) Mark(ctx context.Context) (Mark, error) {
+	if !s.mute {
+		m, err := s.message(ctx)
+		switch code(err) {
+		case "42501", "42883", "0A000": // not for this role, unknown to this server, or not supported by it
+			s.mute = true
+		default:
+			return m, err
+		}
+	}
+	return s.bareMark(ctx)
+}
+
+// message marks by an empty message in the write-ahead log: a commit waits for the disk only if its transaction has written something
+// there before its commit record, whatever synchronous_commit is. It is for nobody: physical replication passes over it, and logical
+// decoding shows it to those that ask for messages. No standby is waited for, since one that is away would stop the sweep.
+func (s *Session) message(ctx context.Context) (Mark, error) {
+	var m Mark
+	var next int64
+	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = local"); err != nil {
+			return fmt.Errorf("ask for a durable commit: %w", err)
+		}
+		// The record of the message holds the number of the transaction, and lies after the commit records of all that were committed before.
+		err := tx.QueryRow(ctx, "SELECT pg_current_xact_id()::text::int8 + 1, "+fmt.Sprintf(sinceBeginning, "pg_logical_emit_message(true, 'lethe', '')")).
+			Scan(&next, &m.position)
+		if err != nil {
+			return fmt.Errorf("leave a mark in the write-ahead log: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return Mark{}, fmt.Errorf("mark where the database is: %w", err)
+	}
+	m.transactions = uint64(next)
+	return m, nil
+}
+
+// bareMark marks by the numbers of transactions alone. PostgreSQL does not let the commit of a transaction that wrote nothing wait for the disk.
+func (s *Session) bareMark(ctx context.Context) (Mark, error) {
 	var m Mark
 	var next int64
 	// Its commit record comes after those of all transactions that began before and have written anything.
@@ -37,6 +82,10 @@ func (s *Session) Mark(ctx context.Context) (Mark, error) {
 	if err := s.conn.QueryRow(ctx, "SELECT "+fmt.Sprintf(sinceBeginning, "pg_current_wal_insert_lsn()")).Scan(&m.position); err != nil {
 		return m, fmt.Errorf("read the position in the write-ahead log: %w", err)
 	}
+	// Where a record ends with its page, that position lies behind the head of the next, which is not written before there is another record.
+	if _, err := s.conn.Exec(ctx, "SELECT pg_current_xact_id()"); err != nil {
+		return m, fmt.Errorf("read the transaction counter: %w", err)
+	}
 	m.transactions = uint64(next)
 	return m, nil
 }
@@ -44,15 +93,15 @@ func (s *Session) Mark(ctx context.Context) (Mark, error) {
 // sinceBeginning is a position in the write-ahead log in bytes.
 const sinceBeginning = "(%s - '0/0'::pg_lsn)::int8"
 
-// Reach waits until a mark is on the disk, and returns it as the point that is safe to remember.
+// Reach waits until a mark is on the disk, and returns it as the point that is safe to remember. One that does not come there in time is no
+// such point.
 func (s *Session) Reach(ctx context.Context, m Mark) (Point, error) {
-	p := Point{Transactions: m.transactions}
-	written, err := s.onDisk(ctx, m.position)
-	if err != nil {
+	p := Point{Transactions: m.transactions, Position: uint64(m.position)}
+	if err := s.awaitDisk(ctx, m.position); err != nil {
 		return p, err
 	}
 	var timeline string
-	err = s.conn.QueryRow(ctx, "SELECT (SELECT oid FROM pg_database WHERE datname = current_database()), left(pg_walfile_name(pg_current_wal_lsn()), 8)").
+	err := s.conn.QueryRow(ctx, "SELECT (SELECT oid FROM pg_database WHERE datname = current_database()), left(pg_walfile_name(pg_current_wal_lsn()), 8)").
 		Scan(&p.OID, &timeline)
 	if err != nil {
 		return p, fmt.Errorf("read where the database is: %w", err)
@@ -60,23 +109,27 @@ func (s *Session) Reach(ctx context.Context, m Mark) (Point, error) {
 	if _, err := fmt.Sscanf(timeline, "%X", &p.Timeline); err != nil {
 		return p, fmt.Errorf("read the timeline: %w", err)
 	}
-	p.Position = uint64(written)
 	return p, nil
 }
 
-// onDisk waits until the write-ahead log is on the disk up to a position, and returns how far it is of that.
-func (s *Session) onDisk(ctx context.Context, want int64) (int64, error) {
+// awaitDisk waits until the write-ahead log is on the disk up to a position.
+func (s *Session) awaitDisk(ctx context.Context, want int64) error {
 	var have int64
 	for end := s.clock().Add(onDiskWithin); ; {
 		err := s.conn.QueryRow(ctx, "SELECT "+fmt.Sprintf(sinceBeginning, "pg_current_wal_flush_lsn()")).Scan(&have)
 		if err != nil {
-			return 0, fmt.Errorf("read the position in the write-ahead log: %w", err)
+			return fmt.Errorf("read the position in the write-ahead log: %w", err)
 		}
-		if have >= want || !s.clock().Before(end) {
-			return min(have, want), nil
+		if have >= want {
+			return nil
+		}
+		if !s.clock().Before(end) {
+			return &Error{Reason: report.ReasonStoreError, Message: fmt.Sprintf(
+				"what was committed is not on the server's disk after %s, so a crash would take it back: look after the server's disk and its WAL writer; where EXECUTE on pg_logical_emit_message was taken from PUBLIC, grant it to the role, which then waits for nobody",
+				onDiskWithin)}
 		}
 		if _, err := s.conn.Exec(ctx, "SELECT pg_sleep(0.02)"); err != nil {
-			return 0, fmt.Errorf("wait for the write-ahead log: %w", err)
+			return fmt.Errorf("wait for the write-ahead log: %w", err)
 		}
 	}
 }

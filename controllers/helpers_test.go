@@ -55,14 +55,17 @@ func makeBot(namespace, name string) *v1alpha1.BotDeployment {
 func (w *world) create(objects ...client.Object) {
 	w.t.Helper()
 	for _, object := range objects {
-		err := w.admin.Create(context.Background(), object)
-		for try := 0; apierrors.IsForbidden(err) && strings.Contains(err.Error(), "quota") && try < 3; try++ {
-			w.kcm.Tick(w.t) // nobody counts between the ticks
-			err = w.admin.Create(context.Background(), object)
-		}
-		if err != nil {
-			w.t.Fatal(err)
-		}
+		w.poll(25*time.Millisecond, "create "+object.GetName(), func() error {
+			err := w.admin.Create(context.Background(), object)
+			if apierrors.IsForbidden(err) && strings.Contains(err.Error(), "quota") {
+				w.kcm.Tick(w.t) // nobody counts between the ticks
+				return err
+			}
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			return nil
+		})
 	}
 }
 

@@ -109,7 +109,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, admin: testEnv.Client, cluster: testEnv.AsCluster(t), settle: 300 * time.Millisecond, grace: time.Millisecond, addresses: "10.96.0.7\n", pace: time.Millisecond, budget: 32 << 20, rollout: rollout.Defaults()}
 	w.rollout.Lasts = 300 * time.Millisecond
 	w.keys = newKeyserverDouble(testEnv.AsServiceAccount(t, env.SystemNamespace, resources.ServiceAccountKeyserver), testEnv.Client)
-	w.kcm = &kcm.Controllers{Client: w.cluster}
+	w.kcm = &kcm.Controllers{Client: w.cluster, Reader: testEnv.Cache(t)}
 	w.publishCA("first")
 	t.Cleanup(w.clean)
 	w.start(&wire{})

@@ -253,7 +253,7 @@ func (i *installation) startManager() {
 			i.t.Errorf("the manager ended with: %v", err)
 		}
 	})
-	kubernetes := &kcm.Controllers{Client: testEnv.AsCluster(i.t)}
+	kubernetes := &kcm.Controllers{Client: testEnv.AsCluster(i.t), Reader: testEnv.Cache(i.t)}
 	work.Go(func() {
 		for tick := time.NewTicker(50 * time.Millisecond); ; {
 			select {

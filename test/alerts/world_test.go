@@ -274,7 +274,7 @@ func (w *world) startManager() {
 			w.t.Errorf("the manager ended with: %v", err)
 		}
 	})
-	kubernetes := &kcm.Controllers{Client: w.cluster, Unready: func(set *appsv1.StatefulSet) bool {
+	kubernetes := &kcm.Controllers{Client: w.cluster, Reader: testEnv.Cache(w.t), Unready: func(set *appsv1.StatefulSet) bool {
 		return w.failing.Load() && set.Spec.Template.Spec.NodeSelector != nil
 	}}
 	work.Go(func() {

@@ -4,6 +4,7 @@ package env
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -47,6 +48,7 @@ type Env struct {
 	auditLog string
 	folder   string
 	server   *envtest.Environment
+	shared   shared
 }
 
 // Start runs an API server until the test ends.
@@ -168,14 +170,11 @@ func (e *Env) start(ctx context.Context, assets string) error {
 
 // Stop ends the API server and removes its files.
 func (e *Env) Stop() error {
-	var err error
+	err := e.shared.stop()
 	if e.server != nil {
-		err = e.server.Stop()
+		err = errors.Join(err, e.server.Stop())
 	}
-	if rmErr := os.RemoveAll(e.folder); err == nil && rmErr != nil {
-		err = rmErr
-	}
-	if err != nil {
+	if err = errors.Join(err, os.RemoveAll(e.folder)); err != nil {
 		return fmt.Errorf("stop the API server: %w", err)
 	}
 	return nil

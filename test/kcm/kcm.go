@@ -1,4 +1,5 @@
-// Package kcm plays the parts of Kubernetes' controller-manager that tests with a bare API server need.
+// Package kcm plays the parts of Kubernetes' controller-manager that tests with a bare API server need. As that does, it looks at a cache,
+// which may be behind, and asks the API server itself before it removes anything.
 package kcm
 
 import (
@@ -30,6 +31,8 @@ import (
 type Controllers struct {
 	// Client may do everything: env.AsCluster.
 	Client client.Client
+	// Reader is what is looked at in each step: env.Cache. What it hands out is shared, and copied before it is changed.
+	Reader client.Reader
 	// Broken says of an image that its pod never becomes ready.
 	Broken func(image string) bool
 	// Unready says of a set that its pod is not ready yet.
@@ -66,7 +69,7 @@ func (f *Controllers) Once() error {
 
 // count plays the controller that says how much of a quota is used. What is gone it does not notice before half is used.
 func (f *Controllers) count() error {
-	return f.Each(&corev1.ResourceQuotaList{}, func(o client.Object) error {
+	return each(f.Reader, &corev1.ResourceQuotaList{}, func(o client.Object) error {
 		quota, ok := o.(*corev1.ResourceQuota)
 		if !ok || quota.DeletionTimestamp != nil {
 			return nil
@@ -84,6 +87,7 @@ func (f *Controllers) count() error {
 		if !due || quota.Name != resources.QuotaObjectsName || f.Full != nil && f.Full(quota) {
 			return nil
 		}
+		quota = quota.DeepCopy()
 		quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: used}
 		err := f.Client.Status().Update(context.Background(), quota)
 		if apierrors.IsConflict(err) {
@@ -96,7 +100,7 @@ func (f *Controllers) count() error {
 // runSets reports every pod ready whose image is not broken.
 func (f *Controllers) runSets() error {
 	sets := &appsv1.StatefulSetList{}
-	if err := f.Client.List(context.Background(), sets, client.MatchingLabels(resources.Labels(resources.ComponentBot))); err != nil {
+	if err := f.Reader.List(context.Background(), sets, client.MatchingLabels(resources.Labels(resources.ComponentBot))); err != nil {
 		return err
 	}
 	for i := range sets.Items {
@@ -116,6 +120,7 @@ func (f *Controllers) runSets() error {
 		if set.Status.ObservedGeneration == want.ObservedGeneration && set.Status.ReadyReplicas == want.ReadyReplicas {
 			continue
 		}
+		set = set.DeepCopy()
 		set.Status = want
 		if err := f.Client.Status().Update(context.Background(), set); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 			return err
@@ -128,17 +133,20 @@ func (f *Controllers) runSets() error {
 func (f *Controllers) collect() error {
 	alive := map[types.UID]bool{}
 	for _, list := range OwnLists() {
-		if err := f.Each(list, func(o client.Object) error { alive[o.GetUID()] = true; return nil }); err != nil {
+		if err := each(f.Reader, list, func(o client.Object) error { alive[o.GetUID()] = true; return nil }); err != nil {
 			return err
 		}
 	}
 	for _, list := range ChildLists() {
-		err := f.Each(list, func(o client.Object) error {
+		err := each(f.Reader, list, func(o client.Object) error {
 			owner := metav1.GetControllerOf(o)
 			if owner == nil || owner.APIVersion != v1alpha1.GroupVersion.String() || alive[owner.UID] || o.GetDeletionTimestamp() != nil {
 				return nil
 			}
-			return client.IgnoreNotFound(f.Client.Delete(context.Background(), o, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+			if lives, err := f.lives(o.GetNamespace(), owner); err != nil || lives {
+				return err // a child may be seen before its owner is
+			}
+			return f.remove(o)
 		})
 		if err != nil {
 			return err
@@ -147,30 +155,45 @@ func (f *Controllers) collect() error {
 	return nil
 }
 
+// lives asks the API server itself for an owner.
+func (f *Controllers) lives(namespace string, owner *metav1.OwnerReference) (bool, error) {
+	found := &metav1.PartialObjectMetadata{}
+	found.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(owner.Kind))
+	if owner.Kind == "Tenant" {
+		namespace = ""
+	}
+	err := f.Client.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: owner.Name}, found)
+	return err == nil && found.UID == owner.UID, client.IgnoreNotFound(err)
+}
+
+// remove deletes an object as it was seen. Where it is another by now, it is looked at again in the next step.
+func (f *Controllers) remove(o client.Object) error {
+	uid, version := o.GetUID(), o.GetResourceVersion()
+	err := f.Client.Delete(context.Background(), o, client.PropagationPolicy(metav1.DeletePropagationBackground),
+		client.Preconditions{UID: &uid, ResourceVersion: &version})
+	if apierrors.IsConflict(err) {
+		return nil
+	}
+	return client.IgnoreNotFound(err)
+}
+
 // endClaims lets go of the volumes that are being deleted and that no StatefulSet's pod uses.
 func (f *Controllers) endClaims() error {
-	used := map[client.ObjectKey]bool{}
-	err := f.Each(&appsv1.StatefulSetList{}, func(o client.Object) error {
-		set, ok := o.(*appsv1.StatefulSet)
-		if !ok || *set.Spec.Replicas == 0 {
+	return each(f.Reader, &corev1.PersistentVolumeClaimList{}, func(o client.Object) error {
+		if o.GetDeletionTimestamp() == nil || len(o.GetFinalizers()) == 0 {
 			return nil
 		}
-		for _, volume := range set.Spec.Template.Spec.Volumes {
-			if volume.PersistentVolumeClaim != nil {
-				used[client.ObjectKey{Namespace: set.Namespace, Name: volume.PersistentVolumeClaim.ClaimName}] = true
+		for _, reader := range []client.Reader{f.Reader, f.Client} {
+			if used, err := isUsed(reader, client.ObjectKeyFromObject(o)); err != nil || used {
+				return err
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return f.Each(&corev1.PersistentVolumeClaimList{}, func(o client.Object) error {
-		if o.GetDeletionTimestamp() == nil || used[client.ObjectKeyFromObject(o)] || len(o.GetFinalizers()) == 0 {
-			return nil
+		claim, ok := o.DeepCopyObject().(client.Object)
+		if !ok {
+			return fmt.Errorf("a copy of %T is no object", o)
 		}
-		o.SetFinalizers(nil)
-		err := f.Client.Update(context.Background(), o)
+		claim.SetFinalizers(nil)
+		err := f.Client.Update(context.Background(), claim)
 		if apierrors.IsConflict(err) {
 			return nil
 		}
@@ -178,29 +201,35 @@ func (f *Controllers) endClaims() error {
 	})
 }
 
+// isUsed says whether a StatefulSet has a pod with a claim.
+func isUsed(reader client.Reader, claim client.ObjectKey) (bool, error) {
+	used := false
+	err := each(reader, &appsv1.StatefulSetList{}, func(o client.Object) error {
+		set, ok := o.(*appsv1.StatefulSet)
+		if !ok || *set.Spec.Replicas == 0 {
+			return nil
+		}
+		for _, volume := range set.Spec.Template.Spec.Volumes {
+			used = used || volume.PersistentVolumeClaim != nil && volume.PersistentVolumeClaim.ClaimName == claim.Name
+		}
+		return nil
+	}, client.InNamespace(claim.Namespace))
+	return used, err
+}
+
 // endNamespaces empties the namespaces that are being deleted, and lets the empty ones go.
 func (f *Controllers) endNamespaces() error {
-	return f.Each(&corev1.NamespaceList{}, func(namespace client.Object) error {
+	return each(f.Reader, &corev1.NamespaceList{}, func(namespace client.Object) error {
 		n, ok := namespace.(*corev1.Namespace)
 		if !ok || n.DeletionTimestamp == nil {
 			return nil
 		}
-		left := 0
-		for _, list := range append(ChildLists(), &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}) {
-			err := f.Each(list, func(o client.Object) error {
-				left++
-				if o.GetDeletionTimestamp() != nil {
-					return nil
-				}
-				return client.IgnoreNotFound(f.Client.Delete(context.Background(), o, client.PropagationPolicy(metav1.DeletePropagationBackground)))
-			}, client.InNamespace(n.Name))
-			if err != nil {
+		for _, reader := range []client.Reader{f.Reader, f.Client} { // the API server is asked once nothing is seen any more
+			if left, err := f.empty(reader, n.Name); err != nil || left > 0 {
 				return err
 			}
 		}
-		if left > 0 {
-			return nil
-		}
+		n = n.DeepCopy()
 		n.Spec.Finalizers = nil
 		err := f.Client.SubResource("finalize").Update(context.Background(), n)
 		if apierrors.IsConflict(err) {
@@ -210,9 +239,31 @@ func (f *Controllers) endNamespaces() error {
 	})
 }
 
-// Each does something with every object of a list.
+// empty deletes what is in a namespace, and says how much there was.
+func (f *Controllers) empty(reader client.Reader, namespace string) (int, error) {
+	left := 0
+	for _, list := range append(ChildLists(), &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}) {
+		err := each(reader, list, func(o client.Object) error {
+			left++
+			if o.GetDeletionTimestamp() != nil {
+				return nil
+			}
+			return f.remove(o)
+		}, client.InNamespace(namespace))
+		if err != nil {
+			return left, err
+		}
+	}
+	return left, nil
+}
+
+// Each does something with every object of a list, as the API server has it now.
 func (f *Controllers) Each(list client.ObjectList, do func(client.Object) error, options ...client.ListOption) error {
-	if err := f.Client.List(context.Background(), list, options...); err != nil {
+	return each(f.Client, list, do, options...)
+}
+
+func each(reader client.Reader, list client.ObjectList, do func(client.Object) error, options ...client.ListOption) error {
+	if err := reader.List(context.Background(), list, options...); err != nil {
 		return err
 	}
 	return meta.EachListItem(list, func(item runtime.Object) error {

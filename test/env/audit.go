@@ -3,9 +3,12 @@ package env
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -32,40 +35,70 @@ type auditEvent struct {
 	RequestReceivedTimestamp time.Time                                               `json:"requestReceivedTimestamp"`
 }
 
+// audit is what has been read of the audit log.
+type audit struct {
+	mutex  sync.Mutex
+	offset int64 // after the last whole line
+	writes []Write
+}
+
 // Writes are all requests since a time that were meant to change something, by users whose name begins with prefix.
 // Leases and events are left out.
 func (e *Env) Writes(since time.Time, prefix string) ([]Write, error) {
-	file, err := os.Open(e.auditLog)
-	if err != nil {
-		return nil, fmt.Errorf("open the audit log: %w", err)
+	e.audit.mutex.Lock()
+	defer e.audit.mutex.Unlock()
+	if err := e.audit.read(e.auditLog); err != nil {
+		return nil, err
 	}
-	defer file.Close()
 	var writes []Write
-	scanner := bufio.NewScanner(file)
-	scanner.Buffer(nil, 1<<20)
-	for scanner.Scan() {
-		var event auditEvent
-		if err := json.Unmarshal(scanner.Bytes(), &event); err != nil {
-			continue // the last line may be half written
+	for _, w := range e.audit.writes { // in the order in which they ended
+		if !w.At.Before(since) && strings.HasPrefix(w.User, prefix) {
+			writes = append(writes, w)
 		}
-		user := event.User.Username
-		if event.ImpersonatedUser != nil {
-			user = event.ImpersonatedUser.Username
-		}
-		resource := event.ObjectRef.Resource
-		if event.ObjectRef.Subresource != "" {
-			resource += "/" + event.ObjectRef.Subresource
-		}
-		if event.RequestReceivedTimestamp.Before(since) || !strings.HasPrefix(user, prefix) || resource == "leases" || resource == "events" {
-			continue
-		}
-		writes = append(writes, Write{
-			User: user, Verb: event.Verb, Resource: resource, Object: event.ObjectRef.Namespace + "/" + event.ObjectRef.Name,
-			Code: event.ResponseStatus.Code, At: event.RequestReceivedTimestamp,
-		})
-	}
-	if err := scanner.Err(); err != nil {
-		return nil, fmt.Errorf("read the audit log: %w", err)
 	}
 	return writes, nil
+}
+
+// read goes on where it ended the last time.
+func (a *audit) read(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open the audit log: %w", err)
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || info.Size() < a.offset {
+		return errors.Join(errors.New("the audit log is shorter than what was read of it"), err)
+	}
+	if _, err := file.Seek(a.offset, io.SeekStart); err != nil {
+		return fmt.Errorf("go on in the audit log: %w", err)
+	}
+	for reader := bufio.NewReader(file); ; {
+		line, err := reader.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return nil // the last line may be half written
+		}
+		if err != nil {
+			return fmt.Errorf("read the audit log: %w", err)
+		}
+		a.offset += int64(len(line))
+		var event auditEvent
+		if err := json.Unmarshal(line, &event); err != nil {
+			return fmt.Errorf("a line of the audit log: %w", err)
+		}
+		if resource := event.ObjectRef.Resource; resource != "leases" && resource != "events" {
+			a.writes = append(a.writes, event.write())
+		}
+	}
+}
+
+func (e auditEvent) write() Write {
+	w := Write{User: e.User.Username, Verb: e.Verb, Resource: e.ObjectRef.Resource, Object: e.ObjectRef.Namespace + "/" + e.ObjectRef.Name,
+		Code: e.ResponseStatus.Code, At: e.RequestReceivedTimestamp}
+	if e.ImpersonatedUser != nil {
+		w.User = e.ImpersonatedUser.Username
+	}
+	if e.ObjectRef.Subresource != "" {
+		w.Resource += "/" + e.ObjectRef.Subresource
+	}
+	return w
 }

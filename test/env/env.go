@@ -49,6 +49,7 @@ type Env struct {
 	folder   string
 	server   *envtest.Environment
 	shared   shared
+	audit    audit
 }
 
 // Start runs an API server until the test ends.
@@ -150,6 +151,7 @@ func (e *Env) start(ctx context.Context, assets string) error {
 	args.Set("audit-policy-file", policy)
 	args.Set("audit-log-path", e.auditLog)
 	args.Set("audit-log-mode", "blocking")
+	args.Set("audit-log-maxsize", "10000") // in MB: Writes goes on in the same file
 	// What a pod could also be given by a server of this version, so that the walls are tried with it.
 	args.Set("feature-gates", "ClusterTrustBundle=true,ClusterTrustBundleProjection=true,PodCertificateRequest=true")
 	args.Set("runtime-config", "certificates.k8s.io/v1beta1=true")

@@ -82,36 +82,43 @@ func TestChartTestingValuesRender(t *testing.T) {
 	}
 }
 
+// The objects that most values are for.
+const (
+	theManager, theKeyserver, theJob = "Deployment.apps lethe-system/lethe-manager", "Deployment.apps lethe-system/lethe-keyserver", "Job.batch lethe-system/lethe-check-uninstall"
+	managerAccount, keyserverAccount = "ServiceAccount lethe-system/lethe-manager", "ServiceAccount lethe-system/lethe-keyserver"
+	policies                         = "NetworkPolicy.networking.k8s.io lethe-system/"
+)
+
+// placed are values of other clusters, and what is then in the objects that they are for.
+var placed = map[string]map[string][]string{
+	`image.pullSecrets=[{"name":"regcred"},{"name":"other"}]`: {
+		theManager: {`"imagePullSecrets":[{"name":"regcred"},{"name":"other"}]`, "--image-pull-secrets=regcred,other"}, theKeyserver: {`"imagePullSecrets":[{"name":"regcred"},{"name":"other"}]`, "--image-pull-secrets=regcred,other"},
+		theJob: {`"imagePullSecrets":[{"name":"regcred"},{"name":"other"}]`}},
+	`pods.botAnnotations=["example.com/*","a"]`: {theManager: {"--bot-annotations=example.com/*,a"}, theKeyserver: {"--bot-annotations=example.com/*,a"},
+		"ValidatingAdmissionPolicy.admissionregistration.k8s.io /lethe-manager-objects": {`"expression":"[\"example.com/*\",\"a\"]"`}},
+	`pods.annotations=["example.org/*"]`: {theManager: {"--pod-annotations=example.org/*"}, theKeyserver: {"--pod-annotations=example.org/*"},
+		"ValidatingAdmissionPolicy.admissionregistration.k8s.io /lethe-manager-objects": {`"expression":"[\"example.org/*\"]"`}},
+	`manager.logLevel=4`:                             {theManager: {"--v=4"}},
+	`keyserver.logLevel=1`:                           {theKeyserver: {"--v=1"}},
+	`manager.serviceAccount.annotations={"a":"b"}`:   {managerAccount: {`"annotations":{"a":"b"}`}},
+	`keyserver.serviceAccount.annotations={"a":"b"}`: {keyserverAccount: {`"annotations":{"a":"b"}`}},
+	`manager.podLabels={"a":"b"}`:                    {theManager: {`"labels":{"a":"b","app.kubernetes.io/component":"manager"`}},
+	`keyserver.podLabels={"a/use":"true"}`:           {theKeyserver: {`"labels":{"a/use":"true","app.kubernetes.io/component":"keyserver"`}},
+	`manager.podAnnotations={"a":"b"}`:               {theManager: {`"annotations":{"a":"b"}`}},
+	`keyserver.podAnnotations={"a":"b"}`:             {theKeyserver: {`"annotations":{"a":"b"}`}},
+	`affinity={"podAffinity":{}}`:                    {theManager: {`"affinity":{"podAffinity":{}}`}, theKeyserver: {`"affinity":{"podAffinity":{}}`}, theJob: {`"affinity":{"podAffinity":{}}`}},
+	`topologySpread=[{"topologyKey":"zone"}]`:        {theManager: {`"maxSkew":1,"topologyKey":"zone","whenUnsatisfiable":"ScheduleAnyway"`}, theKeyserver: {`"topologyKey":"zone"`}},
+	`priorityClassName="other"`:                      {theManager: {`"priorityClassName":"other"`}, theKeyserver: {`"priorityClassName":"other"`}},
+	`runtimeClassName="gvisor"`:                      {theManager: {`"runtimeClassName":"gvisor"`}, theKeyserver: {`"runtimeClassName":"gvisor"`}, theJob: {`"runtimeClassName":"gvisor"`}},
+	`dns.ports=[5353]`:                               {theManager: {"--dns-ports=5353"}, theKeyserver: {"--dns-ports=5353"}, policies + "lethe-manager": {`{"port":5353,"protocol":"UDP"},{"port":5353,"protocol":"TCP"}`}},
+	`dns.blocks=["169.254.20.10/32"]`:                {theManager: {"--dns-blocks=169.254.20.10/32"}, theKeyserver: {"--dns-blocks=169.254.20.10/32"}, policies + "lethe-manager": {`{"ipBlock":{"cidr":"169.254.20.10/32"}}`}},
+	`dns.namespace="openshift-dns"`:                  {"Role.rbac.authorization.k8s.io openshift-dns/lethe-manager-dns": {"endpointslices"}, "RoleBinding.rbac.authorization.k8s.io openshift-dns/lethe-manager-dns": {`"namespace":"lethe-system"`}},
+	`networkPolicy.apiServerBlocks=["10.0.0.0/24"]`:  {policies + "lethe-api-server": {`"to":[{"ipBlock":{"cidr":"10.0.0.0/24"}}]`}},
+}
+
 // TestEveryValueOfOtherClustersDoesSomething sets one after the other, and looks for it in the object that it is for.
 func TestEveryValueOfOtherClustersDoesSomething(t *testing.T) {
-	const manager, keyserver, job = "Deployment.apps lethe-system/lethe-manager", "Deployment.apps lethe-system/lethe-keyserver", "Job.batch lethe-system/lethe-check-uninstall"
-	const managerAccount, keyserverAccount = "ServiceAccount lethe-system/lethe-manager", "ServiceAccount lethe-system/lethe-keyserver"
-	const policies = "NetworkPolicy.networking.k8s.io lethe-system/"
-	for set, want := range map[string]map[string][]string{
-		`image.pullSecrets=[{"name":"regcred"},{"name":"other"}]`: {
-			manager: {`"imagePullSecrets":[{"name":"regcred"},{"name":"other"}]`, "--image-pull-secrets=regcred,other"}, keyserver: {`"imagePullSecrets":[{"name":"regcred"},{"name":"other"}]`, "--image-pull-secrets=regcred,other"},
-			job: {`"imagePullSecrets":[{"name":"regcred"},{"name":"other"}]`}},
-		`pods.botAnnotations=["example.com/*","a"]`: {manager: {"--bot-annotations=example.com/*,a"}, keyserver: {"--bot-annotations=example.com/*,a"},
-			"ValidatingAdmissionPolicy.admissionregistration.k8s.io /lethe-manager-objects": {`"expression":"[\"example.com/*\",\"a\"]"`}},
-		`pods.annotations=["example.org/*"]`: {manager: {"--pod-annotations=example.org/*"}, keyserver: {"--pod-annotations=example.org/*"},
-			"ValidatingAdmissionPolicy.admissionregistration.k8s.io /lethe-manager-objects": {`"expression":"[\"example.org/*\"]"`}},
-		`manager.logLevel=4`:                             {manager: {"--v=4"}},
-		`keyserver.logLevel=1`:                           {keyserver: {"--v=1"}},
-		`manager.serviceAccount.annotations={"a":"b"}`:   {managerAccount: {`"annotations":{"a":"b"}`}},
-		`keyserver.serviceAccount.annotations={"a":"b"}`: {keyserverAccount: {`"annotations":{"a":"b"}`}},
-		`manager.podLabels={"a":"b"}`:                    {manager: {`"labels":{"a":"b","app.kubernetes.io/component":"manager"`}},
-		`keyserver.podLabels={"a/use":"true"}`:           {keyserver: {`"labels":{"a/use":"true","app.kubernetes.io/component":"keyserver"`}},
-		`manager.podAnnotations={"a":"b"}`:               {manager: {`"annotations":{"a":"b"}`}},
-		`keyserver.podAnnotations={"a":"b"}`:             {keyserver: {`"annotations":{"a":"b"}`}},
-		`affinity={"podAffinity":{}}`:                    {manager: {`"affinity":{"podAffinity":{}}`}, keyserver: {`"affinity":{"podAffinity":{}}`}, job: {`"affinity":{"podAffinity":{}}`}},
-		`topologySpread=[{"topologyKey":"zone"}]`:        {manager: {`"maxSkew":1,"topologyKey":"zone","whenUnsatisfiable":"ScheduleAnyway"`}, keyserver: {`"topologyKey":"zone"`}},
-		`priorityClassName="other"`:                      {manager: {`"priorityClassName":"other"`}, keyserver: {`"priorityClassName":"other"`}},
-		`runtimeClassName="gvisor"`:                      {manager: {`"runtimeClassName":"gvisor"`}, keyserver: {`"runtimeClassName":"gvisor"`}, job: {`"runtimeClassName":"gvisor"`}},
-		`dns.ports=[5353]`:                               {manager: {"--dns-ports=5353"}, keyserver: {"--dns-ports=5353"}, policies + "lethe-manager": {`{"port":5353,"protocol":"UDP"},{"port":5353,"protocol":"TCP"}`}},
-		`dns.blocks=["169.254.20.10/32"]`:                {manager: {"--dns-blocks=169.254.20.10/32"}, keyserver: {"--dns-blocks=169.254.20.10/32"}, policies + "lethe-manager": {`{"ipBlock":{"cidr":"169.254.20.10/32"}}`}},
-		`dns.namespace="openshift-dns"`:                  {"Role.rbac.authorization.k8s.io openshift-dns/lethe-manager-dns": {"endpointslices"}, "RoleBinding.rbac.authorization.k8s.io openshift-dns/lethe-manager-dns": {`"namespace":"lethe-system"`}},
-		`networkPolicy.apiServerBlocks=["10.0.0.0/24"]`:  {policies + "lethe-api-server": {`"to":[{"ipBlock":{"cidr":"10.0.0.0/24"}}]`}},
-	} {
+	for set, want := range placed {
 		objects := byKey(mustRender(renderChart("lethe-system", append(slices.Clone(needed), "--set-json", set)...))(t))
 		for name, texts := range want {
 			if objects[name] == nil {

@@ -222,10 +222,19 @@ func (r *BotDeploymentReconciler) explainMismatch(ctx context.Context, s *botSco
 		w.Reason, w.Trouble, w.Message = status.ReasonProgressing, false, "A ConfigMap that the bot's files come from has changed: the pod is made anew."
 		return nil
 	}
-	if err := podspec.Match(resources.BotPodTemplate(r.Settings.With(helper), whole, s.tenant, s.secret), pod, r.Settings.PodAnnotations); err != nil {
+	want := resources.BotPodTemplate(r.Settings.With(helper), whole, s.tenant, s.secret)
+	what, mismatch := "the pod", podspec.Match(want, pod, r.Settings.PodAnnotations)
+	if mismatch == nil && s.running != nil {
+		live := &appsv1.StatefulSet{}
+		if err := r.Writer.Live.Get(ctx, client.ObjectKeyFromObject(s.running), live); err != nil {
+			return fmt.Errorf("read the bot's StatefulSet: %w", err)
+		}
+		what, mismatch = "the StatefulSet", podspec.MatchTemplate(want, live.Spec.Template, r.Settings.PodAnnotations)
+	}
+	if mismatch != nil {
 		w.Reason, w.Trouble = protocol.ReasonPodMismatch, true
-		w.Message = fmt.Sprintf("Something in this cluster changed the pod: %s from what Lethe made. The keyserver gives such a pod no credentials. "+
-			"Exempt this namespace from the webhook or policy that does it.", err)
+		w.Message = fmt.Sprintf("Something in this cluster changed %s: %s from what Lethe made. The keyserver gives such a pod no credentials. "+
+			"Exempt this namespace from the webhook or policy that does it.", what, mismatch)
 		return nil
 	}
 	if helper == r.Settings.Helper() || !w.Trouble {

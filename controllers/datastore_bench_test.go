@@ -122,7 +122,7 @@ func (b *storeBench) use(wrap func(client.Client) client.Client) {
 	if wrap != nil {
 		c = wrap(c)
 	}
-	writer := kube.Writer{Client: c, Live: manager}
+	writer := kube.Writer{Client: c, Live: manager, Admission: admissionOf(testSettings(), b.clock, b.events)}
 	b.stores = &DataStoreReconciler{Writer: writer, Keys: b.keys, Settings: testSettings(), Recorder: b.events, Clock: b.clock, Orphans: unheard()}
 	b.policies = &DataRetentionPolicyReconciler{Writer: writer, Recorder: b.events, Clock: b.clock}
 }

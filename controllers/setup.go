@@ -106,6 +106,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	writer := kube.Writer{Client: wholeOnly{mgr.GetClient()}, Live: mgr.GetAPIReader(), Strip: func(o client.Object) { bulk.Strip(o) }}
 	recorder := fitRecorder{mgr.GetEventRecorder("lethe")}
+	writer.Admission = admissionOf(o.Settings, o.Clock, recorder)
 	sweep, err := newOrphanSweep(mgr, writer, recorder, o)
 	if err != nil {
 		return err

@@ -189,7 +189,7 @@ type wire struct {
 }
 
 // namesOne tells a read of one child or bot from a list.
-var namesOne = regexp.MustCompile(`/(botdeployments|statefulsets|configmaps|serviceaccounts|networkpolicies)/[^/]+$`)
+var namesOne = regexp.MustCompile(`/(botdeployments|statefulsets|cronjobs|configmaps|serviceaccounts|networkpolicies)/[^/]+$`)
 
 type wireTripper struct {
 	w    *wire

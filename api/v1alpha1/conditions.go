@@ -56,6 +56,9 @@ const (
 	// AnnotationRolling on a bot's StatefulSet says since when a ready bot is on its way because of a change of Lethe's own. It goes
 	// when the bot has been ready again for a minute.
 	AnnotationRolling = "lethe.dev/rolling"
+	// AnnotationAdmitted on a StatefulSet or CronJob notes down that the cluster's admission changed it while it was written: which
+	// field, and what it was that was asked for then.
+	AnnotationAdmitted = "lethe.dev/admitted"
 
 	// AnnotationFileFor on a ConfigMap names the bots, with commas between them, whose spec.files may have what is in it; * stands
 	// for all of its namespace.

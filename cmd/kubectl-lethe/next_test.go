@@ -30,7 +30,7 @@ var without = map[string]string{
 	"UpdateWaits": "its turn comes", "PlanChanged": "the next sweep", "NotPlanned": "Ready says why", "NotReady": "under way", "InUse": "the pod before ends", "StoreBusy": "the next sweep",
 	"TimeBudget": "the next sweep", "Terminated": "the next sweep", "LeftOut": "of one measurement",
 
-	"VolumeKept": "an event", "RestartRequested": "an event", "RolloutStopped": "an event", "OrphanRemoved": "an event", "HeldByFinalizer": "an event", "UIDRangeRestored": "an event",
+	"VolumeKept": "an event", "RestartRequested": "an event", "RolloutStopped": "an event", "TemplateChanged": "an event", "OrphanRemoved": "an event", "HeldByFinalizer": "an event", "UIDRangeRestored": "an event",
 	"ExternalIDContested": "an event, and Ready says the same",
 }
 

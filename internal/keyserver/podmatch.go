@@ -20,8 +20,8 @@ func notOurPod(err error) error {
 	return refuse(protocol.ReasonPodMismatch, "the pod is not the one that Lethe makes: %s", err)
 }
 
-// matchBot refuses a pod unless its StatefulSet is exactly what Lethe renders for the bot as it is now, and the pod
-// differs from that only by what narrows it. isPresent says that what of Lethe's own is in them is what this keyserver has.
+// matchBot refuses a pod unless its StatefulSet and the pod differ from what Lethe renders for the bot as it is now by nothing but
+// what narrows it. isPresent says that what of Lethe's own is in them is what this keyserver has.
 func (s *Server) matchBot(set *appsv1.StatefulSet, pod *corev1.Pod, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant, recorded *resources.Helper) (isPresent bool, err error) {
 	return s.match("StatefulSet is not the one that Lethe makes for this bot", set.Spec.Template, pod, recorded, func(h resources.Helper, metadata metav1.ObjectMeta) corev1.PodTemplateSpec {
 		return resources.BotPodTemplate(s.Settings.With(h), bot, tenant, metadata.Annotations[v1alpha1.AnnotationCredentials])
@@ -42,7 +42,7 @@ func (s *Server) match(differs string, template corev1.PodTemplateSpec, pod *cor
 ) (isPresent bool, err error) {
 	helpers := s.helpersFor(template.Spec, recorded)
 	ofOwner, err := firstOf(helpers, func(h resources.Helper) error {
-		return podspec.MatchTemplate(render(h, template.ObjectMeta), template)
+		return podspec.MatchTemplate(render(h, template.ObjectMeta), template, s.Settings.PodAnnotations)
 	})
 	if err != nil {
 		return false, refuse(protocol.ReasonPodMismatch, "the %s: %s", differs, err)

@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -35,9 +36,14 @@ func TestUnsealRefusesAlteredSets(t *testing.T) {
 		"metadata.annotations[k8s.v1.cni.cncf.io/networks]": func(p *corev1.PodTemplateSpec) {
 			p.Annotations["k8s.v1.cni.cncf.io/networks"] = "evil"
 		},
-		"metadata.labels[example.com/x]": func(p *corev1.PodTemplateSpec) { p.Labels["example.com/x"] = "evil" },
-		"spec.tolerations": func(p *corev1.PodTemplateSpec) {
-			p.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+		"metadata.labels[lethe.dev/store]": func(p *corev1.PodTemplateSpec) { p.Labels["lethe.dev/store"] = "evil" },
+		"spec.containers": func(p *corev1.PodTemplateSpec) {
+			sidecar := p.Spec.Containers[0].DeepCopy()
+			sidecar.Name = "evil"
+			p.Spec.Containers = append(p.Spec.Containers, *sidecar)
+		},
+		"spec.dnsConfig": func(p *corev1.PodTemplateSpec) {
+			p.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"203.0.113.9"}}
 		},
 	} {
 		t.Run(field, func(t *testing.T) {
@@ -57,6 +63,22 @@ func TestUnsealRefusesAlteredSets(t *testing.T) {
 			w.granted(refusal)
 		})
 	}
+	// What the cluster's admission does to pods it may do to the template that they are made of.
+	w.must(testEnv.Client.Get(t.Context(), key, set))
+	likeAPlatform(&set.Spec.Template)
+	w.must(w.cluster.Update(t.Context(), set))
+	_, refusal = w.unseal(token, string(pod.UID))
+	w.granted(refusal)
+}
+
+// likeAPlatform does to a template what Kyverno and GKE Autopilot do.
+func likeAPlatform(p *corev1.PodTemplateSpec) {
+	one := "1"
+	p.Labels["team"], p.Annotations["policies.kyverno.io/last-applied-patches"] = "platform", "ndots"
+	p.Spec.DNSConfig = &corev1.PodDNSConfig{Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &one}}}
+	p.Spec.Tolerations = append(p.Spec.Tolerations, corev1.Toleration{Key: "example.com/pool", Operator: corev1.TolerationOpExists})
+	p.Spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("250m")},
+		Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("250m")}}
 }
 
 // TestPreviousImages: a pod that was made with an earlier image of Lethe still gets its credentials, where the keyserver's own
@@ -127,6 +149,11 @@ func TestLeaseRefusesAlteredJobs(t *testing.T) {
 		w.must(w.cluster.Delete(t.Context(), pod))
 		w.must(w.cluster.Delete(t.Context(), job))
 	}
+	job := resources.CatchUpJob(w.opts.Settings, w.store, w.tenant, w.hash, "chat-catchup-platform")
+	likeAPlatform(&job.Spec.Template)
+	w.must(w.cluster.Create(t.Context(), job))
+	_, e := w.lease(w.podOf(job))
+	w.granted(e)
 }
 
 // TestANewImageRollsNoBot: a pod keeps the helper that it was made with, whatever Lethe comes after it, and only that one: what

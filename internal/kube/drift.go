@@ -258,19 +258,26 @@ func compareSlice(desired, live reflect.Value) (string, bool) {
 	return "", false
 }
 
+// compareMap names the first key in alphabetical order: the same difference has the same words each time.
 func compareMap(desired, live reflect.Value) (string, bool) {
+	first, differs := "", false
+	note := func(key reflect.Value) {
+		if name := fmt.Sprintf("[%v]", key); !differs || name < first {
+			first, differs = name, true
+		}
+	}
 	for entries := desired.MapRange(); entries.Next(); {
 		value := live.MapIndex(entries.Key())
 		if !value.IsValid() || !equality.Semantic.DeepEqual(entries.Value().Interface(), value.Interface()) {
-			return fmt.Sprintf("[%v]", entries.Key()), true
+			note(entries.Key())
 		}
 	}
 	for entries := live.MapRange(); entries.Next(); {
 		if !desired.MapIndex(entries.Key()).IsValid() {
-			return fmt.Sprintf("[%v]", entries.Key()), true
+			note(entries.Key())
 		}
 	}
-	return "", false
+	return first, differs
 }
 
 // isLeaf says whether a value is compared as a whole, because it means more than its fields.

@@ -2,7 +2,8 @@
 //
 // An object is compared with what a builder says first; equal means no request at all. A missing one is created. One that
 // differs is written whole, at the version that was compared: what a foreign hand added to a field of ours goes away too,
-// which server-side apply would leave, since it takes back only what it once set itself. An object that another controller
+// which server-side apply would leave, since it takes back only what it once set itself. What the cluster's own admission makes of a
+// pod template in the same moment is told from that, and not written again and again. An object that another controller
 // owns, or nobody, is refused: never adopted, overwritten or deleted. A child of ours that was orphaned is told from those by
 // the record that it carries, and by a look at its owner past the cache.
 package kube
@@ -73,6 +74,8 @@ type Writer struct {
 	// Strip, where it is set, is what the cache does to each object to keep it small. What differs in the cache is then read
 	// live before it is written.
 	Strip func(client.Object)
+	// Admission, where it is set, tells what the cluster's admission makes of a StatefulSet or CronJob from a hand's doing.
+	Admission *Admission
 }
 
 // Ensure makes the child of an owner be as desired says, and returns it as it is then, or as the cache has it. The child must
@@ -112,7 +115,7 @@ func ensure[T client.Object](ctx context.Context, w Writer, sketch T, render fun
 		if err := w.refusal(ctx, kind, sketch, cached, func() bool { return mine(cached) }); err != nil {
 			return cached, Unchanged, err
 		}
-		if Drift(w.stripped(sketch), cached) == "" {
+		if small := w.stripped(sketch); Drift(small, cached) == "" || w.isAdmitted(small, cached) {
 			return cached, Unchanged, nil
 		}
 	}
@@ -211,7 +214,7 @@ func Runs(object client.Object) bool {
 
 func repair[T client.Object](ctx context.Context, w Writer, kind string, desired, live T) (T, Outcome, error) {
 	field := Drift(desired, live)
-	if field == "" {
+	if field == "" || w.isAdmitted(desired, live) {
 		return live, Unchanged, nil
 	}
 	if _, isBinding := any(desired).(*rbacv1.RoleBinding); isBinding && strings.HasPrefix(field, "roleRef") {
@@ -227,7 +230,8 @@ func repair[T client.Object](ctx context.Context, w Writer, kind string, desired
 		return live, Unchanged, fmt.Errorf("update %s %s: %w", kind, desired.GetName(), err)
 	}
 	log.FromContext(ctx).Info("Updated "+kind, "object", client.ObjectKeyFromObject(desired), "field", field)
-	return merged, Updated, nil
+	merged, err := noteAdmission(ctx, w, kind, desired, merged)
+	return merged, Updated, err
 }
 
 func create[T client.Object](ctx context.Context, w Writer, kind string, desired T) (T, error) {
@@ -236,7 +240,7 @@ func create[T client.Object](ctx context.Context, w Writer, kind string, desired
 		return object, fmt.Errorf("create %s %s: %w", kind, desired.GetName(), err)
 	}
 	log.FromContext(ctx).Info("Created "+kind, "object", client.ObjectKeyFromObject(desired))
-	return object, nil
+	return noteAdmission(ctx, w, kind, desired, object)
 }
 
 // Delete removes an object as it was read: not one that was made anew under its name, and not one that has changed since.

@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Rule is one field in which a live pod may differ from what was rendered.
+// Rule is one field in which a live pod, and the template that it is made of, may differ from what was rendered.
 type Rule struct {
 	// Field as a path below the pod.
 	Field string
@@ -79,6 +79,11 @@ var Narrowing = []Rule{
 			want.ImagePullPolicy = got.ImagePullPolicy
 		}
 	})},
+}
+
+// ofPodsOnly are the rules that no template needs: who sets these fields sets them in pods.
+var ofPodsOnly = map[string]bool{
+	"spec.nodeName": true, "spec.hostname": true, "spec.subdomain": true, "spec.overhead": true, "spec.priority": true, "spec.preemptionPolicy": true,
 }
 
 // Annotations are the foreign ones that a pod may carry, and who writes them: what a network plugin or an admission plugin

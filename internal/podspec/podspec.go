@@ -1,5 +1,5 @@
-// Package podspec recognises the pods that Lethe makes: whether a workload's template is exactly the one that a builder
-// rendered, and whether a live pod differs from it only in what the cluster is known to set and what narrows it.
+// Package podspec recognises the pods that Lethe makes: whether a workload's template, and a live pod, differ from what a builder
+// rendered only in what the cluster is known to set and what narrows it.
 //
 // It decides who gets credentials, so everything that is not on its lists is a difference: a field that admission added,
 // an annotation that a container runtime acts on, and a field that a newer API server knows and this program does not.
@@ -37,24 +37,20 @@ func Match(want corev1.PodTemplateSpec, pod *corev1.Pod, allowed []string) error
 	return matchSpec("spec", expected, actual)
 }
 
-// MatchTemplate says whether the template of a workload is exactly the one that was rendered: nothing but what the API
-// server fills in, and the labels that the Job controller puts into a Job's template, may stand beside it.
-func MatchTemplate(want, live corev1.PodTemplateSpec) error {
-	for key := range live.Labels {
-		if _, ok := want.Labels[key]; !ok && !jobLabels[key] {
-			return fmt.Errorf("template.metadata.labels[%s] differs", printable(key))
-		}
-	}
-	if err := matchMetadata(want.ObjectMeta, live.ObjectMeta, func(string) bool { return false }); err != nil {
+// MatchTemplate says whether the template of a workload is the one that was rendered, apart from what its pods may differ by: other
+// people's admission changes templates by the same rules as pods. What only a pod has, since the scheduler, its StatefulSet or a class
+// gives it, a template has not. Labels of others may stand beside ours, among them those that the Job controller sets.
+func MatchTemplate(want, live corev1.PodTemplateSpec, allowed []string) error {
+	if err := matchMetadata(want.ObjectMeta, live.ObjectMeta, func(key string) bool { return isAllowed(key, allowed) }); err != nil {
 		return fmt.Errorf("template.%w", err)
 	}
-	return matchSpec("template.spec", want.Spec.DeepCopy(), live.Spec.DeepCopy())
-}
-
-// jobLabels are what the Job controller puts into the template of a Job, to find its pods again.
-var jobLabels = map[string]bool{
-	batchv1.ControllerUidLabel: true, batchv1.JobNameLabel: true,
-	"controller-uid": true, "job-name": true, // their names before Kubernetes 1.27, set beside them
+	expected, actual := want.Spec.DeepCopy(), live.Spec.DeepCopy()
+	for _, rule := range Narrowing {
+		if !ofPodsOnly[rule.Field] {
+			rule.take(expected, actual, "")
+		}
+	}
+	return matchSpec("template.spec", expected, actual)
 }
 
 // Read turns a live pod into its type. A field of its specification that this program does not know is an error: what it

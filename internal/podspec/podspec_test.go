@@ -146,7 +146,7 @@ func TestWhatNarrows(t *testing.T) {
 	}
 }
 
-// TestOnlyTheListNarrows puts something into every field of a pod's specification that has a type, at any depth, and
+// TestOnlyTheListNarrows puts something into every field of a pod's specification, and of a template's, that has a type, at any depth, and
 // holds what is taken against the list.
 func TestOnlyTheListNarrows(t *testing.T) {
 	base := podOf(template())
@@ -159,8 +159,13 @@ func TestOnlyTheListNarrows(t *testing.T) {
 			continue
 		}
 		tried++
-		if Match(template(), pod, nil) == nil {
+		isTaken := Match(template(), pod, nil) == nil
+		if isTaken {
 			taken[inJSON(path)] = true
+		}
+		// A template may differ by less than a pod.
+		if MatchTemplate(template(), corev1.PodTemplateSpec{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec}, nil) == nil && (!isTaken || ofPodsOnly[inJSON(path)]) {
+			t.Errorf("%s may differ in a template", path)
 		}
 	}
 	if tried < 500 {
@@ -285,38 +290,83 @@ func change(v reflect.Value) bool {
 	return true
 }
 
-func TestTemplatesAreExact(t *testing.T) {
-	live := template()
-	fillPod(&live.Spec)
-	if err := MatchTemplate(template(), live); err != nil {
-		t.Errorf("what the API server fills in is refused: %v", err)
-	}
-	job := live.DeepCopy()
-	for _, label := range []string{"batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name"} {
-		job.Labels[label] = "x"
-	}
-	if err := MatchTemplate(template(), *job); err != nil {
-		t.Errorf("what the Job controller puts there is refused: %v", err)
-	}
-	for field, change := range map[string]func(*corev1.PodTemplateSpec){
-		"template.metadata.annotations[kubectl.kubernetes.io/restartedAt]": func(p *corev1.PodTemplateSpec) { p.Annotations["kubectl.kubernetes.io/restartedAt"] = "now" },
-		"template.metadata.labels[istio.io/rev]":                           func(p *corev1.PodTemplateSpec) { p.Labels["istio.io/rev"] = "x" },
-		"template.metadata.annotations[lethe.dev/credentials]":             func(p *corev1.PodTemplateSpec) { delete(p.Annotations, "lethe.dev/credentials") },
-		"template.spec.nodeSelector":                                       func(p *corev1.PodTemplateSpec) { p.Spec.NodeSelector["pool"] = "x" },
-		"template.spec.tolerations": func(p *corev1.PodTemplateSpec) {
+// TestWhatNarrowsATemplate: admission changes the templates of workloads by the same rules as pods, and what makes a pod another one is
+// refused there, too.
+func TestWhatNarrowsATemplate(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change  func(*corev1.PodTemplateSpec)
+		refused string
+	}{
+		"as rendered":                  {change: func(*corev1.PodTemplateSpec) {}},
+		"what the API server fills in": {change: func(p *corev1.PodTemplateSpec) { fillPod(&p.Spec) }},
+		"what the Job controller fills in": {change: func(p *corev1.PodTemplateSpec) {
+			for _, label := range []string{"batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name"} {
+				p.Labels[label] = "x"
+			}
+		}},
+		"a label of the cluster's":      {change: func(p *corev1.PodTemplateSpec) { p.Labels["team"] = "x" }},
+		"what Kyverno notes down":       {change: func(p *corev1.PodTemplateSpec) { p.Annotations["policies.kyverno.io/last-applied-patches"] = "x" }},
+		"an annotation by the settings": {change: func(p *corev1.PodTemplateSpec) { p.Annotations["prometheus.io/scrape"] = "true" }},
+		"ndots": {change: func(p *corev1.PodTemplateSpec) {
+			p.Spec.DNSConfig = &corev1.PodDNSConfig{Options: []corev1.PodDNSConfigOption{{Name: "ndots"}}}
+		}},
+		"a node selector": {change: func(p *corev1.PodTemplateSpec) { p.Spec.NodeSelector["pool"] = "x" }},
+		"a toleration": {change: func(p *corev1.PodTemplateSpec) {
 			p.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
-		},
-		"template.spec.hostUsers":                     func(p *corev1.PodTemplateSpec) { p.Spec.HostUsers = no() },
-		"template.spec.containers[0].image":           func(p *corev1.PodTemplateSpec) { p.Spec.Containers[0].Image = "evil:1" },
-		"template.spec.containers[0].imagePullPolicy": func(p *corev1.PodTemplateSpec) { p.Spec.Containers[0].ImagePullPolicy = corev1.PullAlways },
-		"template.spec.initContainers":                func(p *corev1.PodTemplateSpec) { p.Spec.InitContainers = nil },
+		}},
+		"Autopilot's resources": {change: func(p *corev1.PodTemplateSpec) {
+			p.Spec.InitContainers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("1Gi")}
+			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")}
+		}},
+		"a user namespace of its own": {change: func(p *corev1.PodTemplateSpec) { p.Spec.HostUsers = no() }},
+		"AlwaysPullImages":            {change: func(p *corev1.PodTemplateSpec) { p.Spec.Containers[0].ImagePullPolicy = corev1.PullAlways }},
+		"a pull secret": {change: func(p *corev1.PodTemplateSpec) {
+			p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "mirror"}}
+		}},
+
+		"our label taken away":  {func(p *corev1.PodTemplateSpec) { delete(p.Labels, "lethe.dev/bot") }, "metadata.labels[lethe.dev/bot]"},
+		"another label of ours": {func(p *corev1.PodTemplateSpec) { p.Labels["lethe.dev/store"] = "x" }, "metadata.labels[lethe.dev/store]"},
+		"a restart by kubectl":  {func(p *corev1.PodTemplateSpec) { p.Annotations["kubectl.kubernetes.io/restartedAt"] = "now" }, "metadata.annotations[kubectl.kubernetes.io/restartedAt]"},
+		"another network":       {func(p *corev1.PodTemplateSpec) { p.Annotations["k8s.v1.cni.cncf.io/networks"] = "evil" }, "metadata.annotations[k8s.v1.cni.cncf.io/networks]"},
+		"other credentials":     {func(p *corev1.PodTemplateSpec) { p.Annotations["lethe.dev/credentials"] = "evil" }, "metadata.annotations[lethe.dev/credentials]"},
+		"no credentials":        {func(p *corev1.PodTemplateSpec) { delete(p.Annotations, "lethe.dev/credentials") }, "metadata.annotations[lethe.dev/credentials]"},
+		"another image":         {func(p *corev1.PodTemplateSpec) { p.Spec.Containers[0].Image = "evil:1" }, "spec.containers[0].image"},
+		"a sidecar": {func(p *corev1.PodTemplateSpec) {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "evil"})
+		}, "spec.containers"},
+		"no helper": {func(p *corev1.PodTemplateSpec) { p.Spec.InitContainers = nil }, "spec.initContainers"},
+		"a name server": {func(p *corev1.PodTemplateSpec) {
+			p.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"203.0.113.9"}}
+		}, "spec.dnsConfig"},
+		"a device": {func(p *corev1.PodTemplateSpec) {
+			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"example.com/gpu": resource.MustParse("1")}
+		}, "spec.containers[0].resources.limits"},
+		"our node selector changed":  {func(p *corev1.PodTemplateSpec) { p.Spec.NodeSelector["region"] = "us" }, "spec.nodeSelector"},
+		"a node past the scheduler":  {func(p *corev1.PodTemplateSpec) { p.Spec.NodeName = "node-1" }, "spec.nodeName"},
+		"a name of the host's":       {func(p *corev1.PodTemplateSpec) { p.Spec.Hostname = "x" }, "spec.hostname"},
+		"a domain":                   {func(p *corev1.PodTemplateSpec) { p.Spec.Subdomain = "x" }, "spec.subdomain"},
+		"a priority without a class": {func(p *corev1.PodTemplateSpec) { v := int32(7); p.Spec.Priority = &v }, "spec.priority"},
+		"an overhead without a class": {func(p *corev1.PodTemplateSpec) {
+			p.Spec.Overhead = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
+		}, "spec.overhead"},
 	} {
-		live := template()
-		change(&live)
-		err := MatchTemplate(template(), live)
-		if err == nil || !strings.HasPrefix(err.Error(), field+" ") || strings.Contains(err.Error(), "evil") {
-			t.Errorf("got %v, want %s named", err, field)
-		}
+		t.Run(name, func(t *testing.T) {
+			live := template()
+			tc.change(&live)
+			err := MatchTemplate(template(), live, []string{"prometheus.io/*"})
+			switch {
+			case tc.refused == "" && err != nil:
+				t.Errorf("refused: %v", err)
+			case tc.refused != "" && (err == nil || !strings.HasPrefix(err.Error(), "template."+tc.refused+" ")):
+				t.Errorf("got %v, want %s named", err, tc.refused)
+			case err != nil && strings.Contains(err.Error(), "evil"):
+				t.Errorf("the error repeats a value: %v", err)
+			case err == nil:
+				if err := Match(template(), podOf(live), []string{"prometheus.io/*"}); err != nil {
+					t.Errorf("the template is taken, and its pod is not: %v", err)
+				}
+			}
+		})
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -130,10 +131,15 @@ func (w *world) says(t *testing.T, bot *v1alpha1.BotDeployment, kind, text strin
 func (w *world) isMeddledWith(t *testing.T, bot *v1alpha1.BotDeployment, private *privateRegistry) {
 	t.Helper()
 	var pod corev1.Pod
-	if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: bot.Namespace, Name: resources.BotPodName(bot.Name)}, &pod); err != nil {
+	var set appsv1.StatefulSet
+	if err := errors.Join(w.client.Get(t.Context(), client.ObjectKey{Namespace: bot.Namespace, Name: resources.BotPodName(bot.Name)}, &pod),
+		w.client.Get(t.Context(), client.ObjectKey{Namespace: bot.Namespace, Name: resources.BotName(bot.Name)}, &set)); err != nil {
 		t.Fatal(err)
 	}
 	for what, ok := range map[string]bool{
+		"ndots of the template":                set.Spec.Template.Spec.DNSConfig != nil && set.Annotations[v1alpha1.AnnotationAdmitted] != "",
+		"the template's label":                 pod.Labels["team"] == "platform",
+		"Autopilot's resources":                pod.Spec.Containers[0].Resources.Requests.Cpu().String() == "15m",
 		"the helper's image is the registry's": strings.HasPrefix(pod.Spec.InitContainers[0].Image, private.address+"/lethe:"),
 		"OpenShift's level":                    pod.Spec.SecurityContext.SELinuxOptions != nil && pod.Spec.SecurityContext.SELinuxOptions.Level == "s0:c26,c5",
 		"OpenShift's annotation":               pod.Annotations["openshift.io/scc"] == "nonroot-v2",
@@ -184,6 +190,13 @@ func (w *world) sweepsFrom(t *testing.T, tenant *v1alpha1.Tenant, private *priva
 	var pods corev1.PodList
 	if err := w.client.List(t.Context(), &pods, client.InNamespace(store.Namespace), client.MatchingLabels(resources.StoreLabels(store.Name, resources.ComponentSweeper))); err != nil {
 		t.Fatal(err)
+	}
+	var cron batchv1.CronJob
+	if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: store.Namespace, Name: resources.SweepName(store.Name)}, &cron); err != nil {
+		t.Fatal(err)
+	}
+	if cron.Spec.JobTemplate.Spec.Template.Spec.DNSConfig == nil || cron.Annotations[v1alpha1.AnnotationAdmitted] == "" {
+		t.Errorf("the CronJob was not changed, and the store was tried without: %+v", cron.ObjectMeta)
 	}
 	for _, pod := range pods.Items {
 		if !strings.HasPrefix(pod.Spec.Containers[0].Image, private.address+"/lethe:") || pod.Spec.RuntimeClassName == nil {
@@ -307,7 +320,8 @@ func (r *privateRegistry) secret(namespace string) *corev1.Secret {
 		Data: map[string][]byte{corev1.DockerConfigJsonKey: config}}
 }
 
-// meddle changes each pod of a namespace at its creation, as others' clusters do.
+// meddle changes each pod of a namespace at its creation, and the template of each StatefulSet and CronJob whenever one is written, as others'
+// clusters do.
 func (w *world) meddle(t *testing.T, namespace string) {
 	t.Helper()
 	host := w.info.Network.HostIP
@@ -323,24 +337,35 @@ func (w *world) meddle(t *testing.T, namespace string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ndots := map[string]any{"options": []map[string]string{{"name": "ndots", "value": "1"}}}
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(out http.ResponseWriter, in *http.Request) {
 		var review admissionv1.AdmissionReview
 		var pod corev1.Pod
 		if json.NewDecoder(in.Body).Decode(&review) != nil || json.Unmarshal(review.Request.Object.Raw, &pod) != nil {
-			http.Error(out, "no review of a pod", http.StatusBadRequest)
+			http.Error(out, "no review", http.StatusBadRequest)
 			return
 		}
 		nodes := map[string]string{"kubernetes.io/os": "linux"}
 		for k, v := range pod.Spec.NodeSelector {
 			nodes[k] = v
 		}
-		patch, _ := json.Marshal([]map[string]any{
+		changes := []map[string]any{
 			{"op": "add", "path": "/metadata/annotations/openshift.io~1scc", "value": "nonroot-v2"},
 			{"op": "add", "path": "/metadata/annotations/security.openshift.io~1validated-scc-subject-type", "value": "serviceaccount"},
 			{"op": "add", "path": "/spec/securityContext/seLinuxOptions", "value": map[string]string{"level": "s0:c26,c5"}},
 			{"op": "add", "path": "/spec/nodeSelector", "value": nodes},
-			{"op": "add", "path": "/spec/dnsConfig", "value": map[string]any{"options": []map[string]string{{"name": "ndots", "value": "1"}}}},
-		})
+			{"op": "add", "path": "/spec/dnsConfig", "value": ndots},
+		}
+		// Kyverno's rules for pods are written out for templates, too, and GKE Autopilot sets the resources of workloads.
+		if template := map[string]string{"StatefulSet": "/spec/template", "CronJob": "/spec/jobTemplate/spec/template"}[review.Request.Kind.Kind]; template != "" {
+			changes = []map[string]any{
+				{"op": "add", "path": template + "/spec/dnsConfig", "value": ndots},
+				{"op": "add", "path": template + "/metadata/labels/team", "value": "platform"},
+				{"op": "add", "path": template + "/metadata/annotations/policies.kyverno.io~1last-applied-patches", "value": "ndots"},
+				{"op": "add", "path": template + "/spec/containers/0/resources/requests/cpu", "value": "15m"},
+			}
+		}
+		patch, _ := json.Marshal(changes)
 		kind := admissionv1.PatchTypeJSONPatch
 		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true, Patch: patch, PatchType: &kind}
 		review.Request = nil
@@ -354,7 +379,9 @@ func (w *world) meddle(t *testing.T, namespace string) {
 		ClientConfig:      admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: certificate},
 		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
 		Rules: []admissionregistrationv1.RuleWithOperations{{Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
-			Rule: admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}},
+			Rule: admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}},
+			{Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
+				Rule: admissionregistrationv1.Rule{APIGroups: []string{"apps", "batch"}, APIVersions: []string{"v1"}, Resources: []string{"statefulsets", "cronjobs"}}}},
 	}}}
 	w.create(t, hook)
 	t.Cleanup(func() {

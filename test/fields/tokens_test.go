@@ -261,6 +261,87 @@ func TestTheGreatestBotIsWarnedOf(t *testing.T) {
 	}
 }
 
+// TestTheGreatestStoreAndPolicyAreWarnedOf: a policy of admission whose cost is above what the API server grants is left out without a word, since
+// it may not keep anybody from applying. So as many elements as the schema takes, each as long as it may be, are looked at to the last.
+func TestTheGreatestStoreAndPolicyAreWarnedOf(t *testing.T) {
+	w := newWarned(t)
+	token := "AKIA" + repeat("IOSFODNN7", 16)
+	name := func(prefix string, i int) string {
+		return fmt.Sprintf("%s-%s-%03d", prefix, repeat("n", 58-len(prefix)), i)
+	}
+	column := func(prefix string, i int) string {
+		return fmt.Sprintf("%s_%s_%03d", prefix, repeat("c1_", 58-len(prefix)), i)
+	}
+	words := func(last string, i, n int) string {
+		if i < n-1 {
+			last = "nothing"
+		}
+		return repeat("1:-a ", 255-len(last)) + " " + last
+	}
+	store := func(last string) *unstructured.Unstructured {
+		o := kinds()["DataStore"].build(t)
+		var datasets, exempt, relations []any
+		for i := range 64 {
+			datasets = append(datasets, map[string]any{
+				"name": name("d", i), "dataClass": repeat("C1a", 63),
+				"table": map[string]any{
+					"schema": column("s", i), "name": column("t", i), "tenantColumn": column("a", i), "key": []any{column("k", 1), column("k", 2), column("k", 3), column("k", 4)},
+					"ageColumn": map[string]any{"name": column("c", i), "type": "Timestamp", "timeZone": "America/Argentina/ComodRivadavia"},
+				},
+				"floor": map[string]any{"retainFor": map[string]any{"days": int64(30)}, "legalBasis": words(last, i, 64)},
+			})
+		}
+		for i := range 128 {
+			exempt = append(exempt, map[string]any{"schema": column("s", i), "table": column("e", i), "reason": words(last, i, 128)})
+			relations = append(relations, map[string]any{
+				"schema": column("s", i), "table": column("r", i), "column": column("c", i), "references": name("d", i%64), "referencesColumn": column("k", i),
+				"state": "Declared", "reason": words(last, i, 128),
+			})
+		}
+		for field, value := range map[string]any{"datasets": datasets, "exempt": exempt, "relations": relations} {
+			set(t, o.Object["spec"], field, value)
+		}
+		return o
+	}
+	policy := func(last string) *unstructured.Unstructured {
+		o := kinds()["DataRetentionPolicy"].build(t)
+		var rules []any
+		for i := range 32 {
+			var overrides []any
+			for k := range 1024 / 32 {
+				overrides = append(overrides, map[string]any{"tenant": name("t", k), "retainFor": map[string]any{"days": int64(7)}})
+			}
+			class := fmt.Sprintf("C%02d%s", i, repeat("C1a", 59))
+			if i == 31 && last != "nothing" {
+				class = last
+			}
+			rules = append(rules, map[string]any{"name": name("r", i), "dataClass": class, "retainFor": map[string]any{"days": int64(30)}, "tenantOverrides": overrides})
+		}
+		set(t, o.Object["spec"], "rules", rules)
+		return o
+	}
+	for _, tc := range []struct {
+		object func(last string) *unstructured.Unstructured
+		places []string
+	}{
+		{store, []string{"spec.datasets[" + name("d", 63) + "].floor.legalBasis", "spec.exempt[127].reason", "spec.relations[127].reason"}},
+		{policy, []string{"spec.rules[" + name("r", 31) + "].dataClass"}},
+	} {
+		said := strings.Join(w.dryRun(t, tc.object(token)), "\n")
+		for _, place := range tc.places {
+			if !strings.Contains(said, place) {
+				t.Errorf("%s is not named: %.600q", place, said)
+			}
+		}
+		if strings.Contains(said, token) {
+			t.Errorf("the warning repeats the token: %.600s", said)
+		}
+		if said := w.dryRun(t, tc.object("nothing")); len(said) > 0 {
+			t.Errorf("warned of nothing: %.600v", said)
+		}
+	}
+}
+
 func TestSamplesAreNotWarnedOf(t *testing.T) {
 	w := newWarned(t)
 	seen := 0

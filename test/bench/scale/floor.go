@@ -14,13 +14,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // benchAgent begins the user agent of everything that the bench itself sends.
 const benchAgent = "lethe-bench"
 
-// labelFloor marks what the bare client made, to find it again.
-const labelFloor = "lethe-bench/floor"
+// labelFloor marks what the bare client made, to find it again. It creates under the identities of our own programs, and these may set our labels only.
+const labelFloor = "lethe.dev/bench-floor"
+
+// patternBots are made before all others. The first one lets everything come to be that is made once, and the last one is the pattern.
+const patternBots = 2
 
 // template is one child of a real bot, as the API server stored it, without what the API server gave it.
 type template struct {
@@ -45,22 +50,25 @@ type floor struct {
 // newFloor takes one real bot as a pattern.
 func (b *bench) newFloor(ctx context.Context) (*floor, error) {
 	t := b.world.tenants[0]
-	bot, err := b.bot(t, "pattern-bot-x")
-	if err != nil {
-		return nil, err
-	}
-	if _, err := b.calm(ctx); err != nil {
-		return nil, err
-	}
-	if err := b.admin.Create(ctx, bot); err != nil {
-		return nil, fmt.Errorf("make a bot: %w", err)
-	}
-	if err := b.waitReady(ctx, 1); err != nil {
-		return nil, err
-	}
-	requests, err := b.calm(ctx)
-	if err != nil {
-		return nil, err
+	var bot *v1alpha1.BotDeployment
+	var requests []request
+	for i := range patternBots {
+		var err error
+		if bot, err = b.bot(t, fmt.Sprintf("pattern-bot-%d", i)); err != nil {
+			return nil, err
+		}
+		if _, err := b.calm(ctx); err != nil {
+			return nil, err
+		}
+		if err := b.admin.Create(ctx, bot); err != nil {
+			return nil, fmt.Errorf("make a bot: %w", err)
+		}
+		if err := b.waitReady(ctx, i+1); err != nil {
+			return nil, err
+		}
+		if requests, err = b.calm(ctx); err != nil {
+			return nil, err
+		}
 	}
 	f := &floor{bench: b, name: bot.Name, uid: string(bot.UID), namespace: t.namespace, owners: map[string][]metav1.OwnerReference{}}
 	if err := f.makeOwners(ctx); err != nil {

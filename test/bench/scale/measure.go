@@ -138,7 +138,7 @@ func (b *bench) comeUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := b.waitReady(ctx, b.bots+1); err != nil {
+	if err := b.waitReady(ctx, b.bots+patternBots); err != nil {
 		return err
 	}
 	requests, err := b.calm(ctx)

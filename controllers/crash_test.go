@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/test/crash"
 	"github.com/lethe-dev/lethe/test/kcm"
 )
 
@@ -165,8 +166,8 @@ func (w *world) isGone(object client.Object) error {
 	}
 }
 
-// TestCrashAtEveryWrite kills the manager at each of its writes in the life of a Tenant and a bot, before the write is sent
-// and after it has landed. After each step of such a life the same must exist as in one without a crash.
+// TestCrashAtEveryWrite kills the manager in the life of a Tenant and a bot: after each of its writes has landed, and before the first of each
+// kind is sent (docs/design/0029-crash-points.md). After each step of such a life the same must exist as in one without a crash.
 func TestCrashAtEveryWrite(t *testing.T) {
 	w := newWorld(t)
 	w.settle = 50 * time.Millisecond
@@ -181,24 +182,47 @@ func TestCrashAtEveryWrite(t *testing.T) {
 	if testing.Short() {
 		stride = 7
 	}
+	die := func(name string, cut *wire) (died bool) {
+		t.Run(name, func(t *testing.T) {
+			w.stop()
+			w := w.in(t)
+			w.start(cut)
+			l := w.newLife(name)
+			l.live(want)
+			died = cut.isDead()
+			if !w.keys.isRevoked(l.tenant.UID) || !w.keys.isRevoked(l.bot.UID) {
+				t.Error("keys were not revoked")
+			}
+			w.stop()
+		})
+		return died
+	}
+	var points crash.Points
+	before, lived := 0, 0
 	for number := 1; number <= writes; number += stride {
-		for _, landed := range []bool{false, true} {
-			name := fmt.Sprintf("crash-%d-%s", number, map[bool]string{false: "before", true: "after"}[landed])
-			t.Run(name, func(t *testing.T) {
-				w.stop()
-				w := w.in(t)
-				cut := &wire{cutAt: int64(number), after: landed}
-				w.start(cut)
-				l := w.newLife(name)
-				l.live(want)
-				if !cut.isDead() && number < writes-2 {
-					t.Errorf("the manager lived through it: %d writes", cut.writes.Load())
-				}
-				if !w.keys.isRevoked(l.tenant.UID) || !w.keys.isRevoked(l.bot.UID) {
-					t.Error("keys were not revoked")
-				}
-				w.stop()
-			})
+		cut := &wire{cutAt: int64(number), after: true}
+		if !die(fmt.Sprintf("crash-%d-after", number), cut) {
+			if number < writes-2 {
+				t.Errorf("the manager lived through write %d: %d writes", number, cut.writes.Load())
+			}
+			continue
 		}
+		kind := cut.kindOf(int64(number))
+		if !points.Before(kind) {
+			continue
+		}
+		next := &wire{before: kind}
+		if crash.Every() {
+			next = &wire{cutAt: int64(number)}
+		}
+		before++
+		if !die(fmt.Sprintf("crash-%d-before", number), next) { // the order of writes is not the same in every life
+			lived++
+			t.Logf("no write was %q this time", kind)
+		}
+	}
+	t.Logf("died before %d of %d kinds of writes", before-lived, before)
+	if lived > before/4 || before < 10 && stride == 1 {
+		t.Errorf("the manager lived through %d of %d kinds of writes", lived, before)
 	}
 }

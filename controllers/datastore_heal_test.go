@@ -18,6 +18,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/crash"
 )
 
 func TestDriftIsRepaired(t *testing.T) {
@@ -161,13 +162,32 @@ type crashing struct {
 	after bool
 	seen  *int
 	dead  *bool
+	kind  *string       // of the write at which it ended
+	since func() string // what else happened since the write before
 }
 
-func (c crashing) write(do func() error) error {
+// since says whether the keyserver was asked since the last time.
+func (k *storeKeys) since() func() string {
+	last := 0
+	return func() string {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		before := last
+		if last = len(k.asked) + len(k.revoked); last > before {
+			return " after the keyserver"
+		}
+		return ""
+	}
+}
+
+func (c crashing) write(kind string, do func() error) error {
 	if *c.dead {
 		return errCrash
 	}
 	*c.seen++
+	if c.since != nil {
+		kind += c.since()
+	}
 	if *c.seen != c.at {
 		return do()
 	}
@@ -177,23 +197,26 @@ func (c crashing) write(do func() error) error {
 		}
 	}
 	*c.dead = true
+	if c.kind != nil {
+		*c.kind = kind
+	}
 	return errCrash
 }
 
 func (c crashing) Create(ctx context.Context, o client.Object, opts ...client.CreateOption) error {
-	return c.write(func() error { return c.Client.Create(ctx, o, opts...) })
+	return c.write(fmt.Sprintf("Create %T", o), func() error { return c.Client.Create(ctx, o, opts...) })
 }
 
 func (c crashing) Update(ctx context.Context, o client.Object, opts ...client.UpdateOption) error {
-	return c.write(func() error { return c.Client.Update(ctx, o, opts...) })
+	return c.write(fmt.Sprintf("Update %T", o), func() error { return c.Client.Update(ctx, o, opts...) })
 }
 
 func (c crashing) Patch(ctx context.Context, o client.Object, p client.Patch, opts ...client.PatchOption) error {
-	return c.write(func() error { return c.Client.Patch(ctx, o, p, opts...) })
+	return c.write(fmt.Sprintf("Patch %T", o), func() error { return c.Client.Patch(ctx, o, p, opts...) })
 }
 
 func (c crashing) Delete(ctx context.Context, o client.Object, opts ...client.DeleteOption) error {
-	return c.write(func() error { return c.Client.Delete(ctx, o, opts...) })
+	return c.write(fmt.Sprintf("Delete %T", o), func() error { return c.Client.Delete(ctx, o, opts...) })
 }
 
 func (c crashing) Status() client.SubResourceWriter {
@@ -206,20 +229,22 @@ type crashingStatus struct {
 }
 
 func (s crashingStatus) Patch(ctx context.Context, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
-	return s.c.write(func() error { return s.SubResourceWriter.Patch(ctx, o, p, opts...) })
+	return s.c.write(fmt.Sprintf("status of %T", o), func() error { return s.SubResourceWriter.Patch(ctx, o, p, opts...) })
 }
 
-// TestACrashAtAnyWriteHeals takes a store through create, report, change and delete, with the manager's process ending at
-// its n-th write, for every n, before the write and after it has landed.
+// TestACrashAtAnyWriteHeals takes a store through create, report, change and delete, with the manager's process ending after
+// its n-th write has landed, for every n, and before the first of each kind.
 func TestACrashAtAnyWriteHeals(t *testing.T) {
-	for _, after := range []bool{false, true} {
-		for n := 1; ; n++ {
-			crashed := false
+	var points crash.Points
+	for n := 1; ; n++ {
+		crashed, kind := false, ""
+		for _, after := range []bool{true, false} {
+			crashed = false
 			t.Run(fmt.Sprintf("write %d, landed: %v", n, after), func(t *testing.T) {
 				b := newStoreBench(t, v1alpha1.TenantCustomer)
 				seen, dead := 0, false
 				b.use(func(c client.Client) client.Client {
-					return crashing{Client: c, at: n, after: after, seen: &seen, dead: &dead}
+					return crashing{Client: c, at: n, after: after, seen: &seen, dead: &dead, kind: &kind, since: b.keys.since()}
 				})
 				heal := func(s *v1alpha1.DataStore) {
 					for range 5 {
@@ -277,12 +302,15 @@ func TestACrashAtAnyWriteHeals(t *testing.T) {
 					t.Errorf("revoked %v, want %s", b.keys.revoked, uid)
 				}
 			})
-			if !crashed {
-				if n < 12 {
-					t.Errorf("only %d writes in the life of a store: the test does not see them all", n-1)
-				}
+			if !crashed || !points.Before(kind) {
 				break
 			}
+		}
+		if !crashed {
+			if n < 12 {
+				t.Errorf("only %d writes in the life of a store: the test does not see them all", n-1)
+			}
+			return
 		}
 	}
 }

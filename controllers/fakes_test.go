@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,6 +40,7 @@ type keyserverDouble struct {
 	// pullSecrets are names to look for; the keyserver reads them out of the objects.
 	pullSecrets []string
 	waiting     int
+	asked       map[string]bool // since askedSince
 }
 
 // lastRange counts as the keyserver does: upwards, and never back.
@@ -50,7 +53,7 @@ func (e *refusedError) Reason() string { return e.reason }
 
 func newKeyserverDouble(asKeyserver, live client.Client) *keyserverDouble {
 	return &keyserverDouble{asKeyserver: asKeyserver, live: live, refuse: map[string]protocol.CredentialResult{},
-		stored: map[types.UID]string{}, revoked: map[string]bool{}, calls: map[string]int{}, ranges: map[string]protocol.UIDRange{}}
+		stored: map[types.UID]string{}, revoked: map[string]bool{}, calls: map[string]int{}, asked: map[string]bool{}, ranges: map[string]protocol.UIDRange{}}
 }
 
 func (k *keyserverDouble) set(change func(k *keyserverDouble)) {
@@ -65,6 +68,24 @@ func (k *keyserverDouble) callsTo(kind string) int {
 	return k.calls[kind]
 }
 
+// count is called with the mutex held.
+func (k *keyserverDouble) count(call string) {
+	k.calls[call]++
+	k.asked[call] = true
+}
+
+// askedSince says what was asked since it was called the last time.
+func (k *keyserverDouble) askedSince() string {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	text := ""
+	for _, call := range slices.Sorted(maps.Keys(k.asked)) {
+		text += " after " + call
+	}
+	clear(k.asked)
+	return text
+}
+
 func (k *keyserverDouble) isRevoked(uid types.UID) bool {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
@@ -74,7 +95,7 @@ func (k *keyserverDouble) isRevoked(uid types.UID) bool {
 func (k *keyserverDouble) Tenant(ctx context.Context, ref protocol.ObjectRef) (protocol.TenantResponse, error) {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
-	k.calls[resources.KindTenant]++
+	k.count(resources.KindTenant)
 	if k.down != nil {
 		return protocol.TenantResponse{}, k.down
 	}
@@ -102,7 +123,7 @@ func (k *keyserverDouble) Tenant(ctx context.Context, ref protocol.ObjectRef) (p
 func (k *keyserverDouble) Revoke(_ context.Context, ref protocol.ObjectRef) error {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
-	k.calls["Revoke"]++
+	k.count("Revoke")
 	if k.down != nil {
 		return k.down
 	}
@@ -138,7 +159,7 @@ func (k *keyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRe
 	}
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
-	k.calls[ref.Kind]++
+	k.count(ref.Kind)
 	if k.down != nil {
 		return protocol.CredentialsResponse{}, k.down
 	}

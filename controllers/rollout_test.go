@@ -19,6 +19,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
+	"github.com/lethe-dev/lethe/test/crash"
 )
 
 // fleet is a Tenant with bots that are ready.
@@ -453,28 +454,31 @@ func TestRolloutStops(t *testing.T) {
 	t.Logf("it went on within %s", time.Since(begun))
 }
 
-// TestRolloutHealsAfterACrash: whatever write the manager dies at, the next one goes on: everybody gets it, one at a time.
+// TestRolloutHealsAfterACrash: after whatever write the manager dies, and before the first of each kind, the next one goes on: everybody gets
+// it, one at a time.
 func TestRolloutHealsAfterACrash(t *testing.T) {
 	w := newWorld(t)
 	bots := w.fleet("crashed", 3)
 	s := &slow{seen: map[string]int{}, ticks: 2}
 	w.kcm.Unready = s.unready
 	images := []string{image2, image3}
-	for cut := int64(1); ; cut++ {
+	var points crash.Points
+	for at := int64(1); ; at++ {
 		died := false
-		for _, after := range []bool{false, true} {
+		for _, after := range []bool{true, false} {
 			image := images[0]
 			images[0], images[1] = images[1], images[0]
 			w.stop()
 			w.image, w.retired = image, []string{"*"}
-			w.start(&wire{cutAt: cut, after: after})
-			w.eventually(fmt.Sprintf("cut at %d, after %v", cut, after), func() error {
+			cut := &wire{cutAt: at, after: after}
+			w.start(cut)
+			w.eventually(fmt.Sprintf("cut at %d, after %v", at, after), func() error {
 				if w.wire.isDead() {
 					died = true
 					w.restart()
 				}
 				if n := w.unreadyNow(bots); n > 1 {
-					w.t.Errorf("cut at %d, after %v: %d are not ready", cut, after, n)
+					w.t.Errorf("cut at %d, after %v: %d are not ready", at, after, n)
 				}
 				for _, bot := range bots {
 					if set := w.setOf(bot); helperImage(set) != image || set.Annotations[v1alpha1.AnnotationRolling] != "" {
@@ -487,10 +491,13 @@ func TestRolloutHealsAfterACrash(t *testing.T) {
 				return nil
 			})
 			w.calm()
+			if !died || !points.Before(cut.kindOf(at)) {
+				break
+			}
 		}
 		if !died {
-			if cut < 6 {
-				t.Errorf("only %d writes were cut", cut-1)
+			if at < 6 {
+				t.Errorf("only %d writes were cut", at-1)
 			}
 			return
 		}

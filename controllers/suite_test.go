@@ -119,6 +119,7 @@ func newWorld(t *testing.T) *world {
 // start runs a manager whose requests go over a wire that may be cut.
 func (w *world) start(cut *wire) {
 	w.t.Helper()
+	cut.keys = w.keys
 	cfg := rest.CopyConfig(testEnv.ServiceAccountConfig(env.SystemNamespace, resources.ServiceAccountManager))
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return cut.over(next) })
 	now := w.clock
@@ -178,14 +179,17 @@ func (w *world) restart() {
 
 // wire counts a manager's writes, and can be cut at one of them: before it is sent, or after it has landed.
 type wire struct {
-	cutAt int64 // the number of the write; 0: never
-	after bool
+	cutAt  int64 // the number of the write; 0: never
+	after  bool
+	before string           // or before the first write of this kind
+	keys   *keyserverDouble // whose calls lie between the writes
 
 	writes atomic.Int64
 	reads  atomic.Int64 // of single objects, past the cache
 	dead   atomic.Bool
 	mutex  sync.Mutex
 	log    []string
+	kinds  []string
 }
 
 // namesOne tells a read of one child or bot from a list.
@@ -206,6 +210,26 @@ func (w *wire) written() []string {
 	return append([]string(nil), w.log...)
 }
 
+// kindOf a write: what is written, and what the keyserver was asked since the one before.
+func (w *wire) kindOf(number int64) string {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.kinds[number-1]
+}
+
+// note writes down a write, and says whether it is the one to die at.
+func (w *wire) note(write string) bool {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	number := w.writes.Add(1)
+	kind := kindOfWrite(write) + w.keys.askedSince()
+	w.log, w.kinds = append(w.log, write), append(w.kinds, kind)
+	if w.before != "" {
+		return kind == w.before
+	}
+	return number == w.cutAt
+}
+
 func (t wireTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := t.w
 	if w.dead.Load() {
@@ -217,11 +241,7 @@ func (t wireTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method == http.MethodGet || strings.Contains(r.URL.Path, "/events") || strings.Contains(r.URL.Path, "/leases") {
 		return t.next.RoundTrip(r)
 	}
-	number := w.writes.Add(1)
-	w.mutex.Lock()
-	w.log = append(w.log, r.Method+" "+r.URL.Path)
-	w.mutex.Unlock()
-	if number != w.cutAt {
+	if !w.note(r.Method + " " + r.URL.Path) {
 		return t.next.RoundTrip(r)
 	}
 	if w.after {

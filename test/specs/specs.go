@@ -15,7 +15,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// Random is the spec of a bot, another one for each seed. Each field is set in some of them.
+// Random is the spec of a bot, another one for each seed. Each field is set in some of them (TestRandomSetsEveryField).
 func Random(seed uint64) v1alpha1.BotDeploymentSpec {
 	r := maker{rand.New(rand.NewPCG(seed, 7))}
 	spec := v1alpha1.BotDeploymentSpec{
@@ -62,7 +62,38 @@ func Random(seed uint64) v1alpha1.BotDeploymentSpec {
 	if r.yes() {
 		spec.Egress = []v1alpha1.EgressRule{{CIDR: pick(r, "8.8.8.8/32", "0.0.0.0/0", "2a00:1450::/32"), Ports: []v1alpha1.EgressPort{{Port: int32(r.number(1, 65535))}}}}
 	}
+	r.more(&spec)
 	return spec
+}
+
+// more is drawn last, so that what a seed stands for changes in these fields alone.
+func (r maker) more(spec *v1alpha1.BotDeploymentSpec) {
+	for i := range r.IntN(3) {
+		spec.ImagePullSecrets = append(spec.ImagePullSecrets, v1alpha1.ImagePullSecret{Name: fmt.Sprintf("registry-%d", i)})
+	}
+	for i := range r.IntN(3) {
+		if spec.PodAnnotations == nil {
+			spec.PodAnnotations = map[string]string{}
+		}
+		spec.PodAnnotations[fmt.Sprintf("example.com/a%d", i)] = r.text()
+	}
+	for i := range spec.Egress {
+		for j := range spec.Egress[i].Ports {
+			spec.Egress[i].Ports[j].Protocol = pick(r, "", "TCP", "UDP")
+		}
+	}
+	if s := spec.Storage; s != nil {
+		if r.yes() {
+			class := pick(r, "fast", "slow.example.com")
+			s.StorageClassName = &class
+		}
+		if s.ReclaimPolicy != "Delete" && r.IntN(3) == 0 {
+			s.Claim = &v1alpha1.BotClaim{Existing: pick(r, "data", "data.of-before")}
+			if r.yes() {
+				s.Size = resource.Quantity{}
+			}
+		}
+	}
 }
 
 type maker struct{ *rand.Rand }

@@ -31,7 +31,7 @@ func TestEveryOwnedFieldIsRepaired(t *testing.T) {
 	var bots []*v1alpha1.BotDeployment
 	for i := range 8 {
 		bots = append(bots, richBot("drift-a", fmt.Sprintf("rich-%d", i)))
-		w.create(bots[i])
+		w.create(richConfig(bots[i]), bots[i])
 	}
 	for _, bot := range bots {
 		w.becomes(bot, "Ready=True")

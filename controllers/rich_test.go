@@ -1,6 +1,8 @@
 package controllers
 
 import (
+	"slices"
+	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -8,9 +10,39 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/test/specs"
 )
 
-// richTenant uses every field.
+// TestRichUsesEveryField: what is tried on the rich ones is tried on all fields that there are, but for those that are named here, and who tries
+// them instead.
+func TestRichUsesEveryField(t *testing.T) {
+	const before, ceiling, window = "TestStrangersAtAdoption, TestForeignNetworkPolicy: what was there before", "TestEgressCeiling, TestBotsNeverReachBeyondTheCeiling", "package plan"
+	for kind, tc := range map[string]struct {
+		unset []string
+		but   map[string]string
+	}{
+		"BotDeployment": {specs.Unset(specs.Fields(richBot("a", "b").Spec)), map[string]string{
+			"BotClaim.existing": "TestExistingVolumeIsTakenOver: in the place of a volume of its own"}},
+		"Tenant": {specs.Unset(specs.Fields(richTenant("a", "a-b").Spec)), map[string]string{
+			"TenantSpec.userNamespaces": "TestEveryTenantFieldDoesSomething", "TenantSpec.retainedVolumes": "TestTenantWithRetainedVolumes",
+			"EgressLimit.cidr": ceiling, "EgressPortRange.protocol": ceiling, "EgressPortRange.port": ceiling, "EgressPortRange.endPort": ceiling,
+			"ForeignNetworkPolicy.group": before, "ForeignNetworkPolicy.resource": before, "ForeignNetworkPolicy.name": before, "ForeignObject.kind": before, "ForeignObject.name": before,
+			"RetentionOverride.dataClass": window, "Period.hours": window, "Period.days": window, "Period.weeks": window, "Period.months": window, "Period.years": window}},
+	} {
+		for _, name := range tc.unset {
+			if tc.but[name] == "" {
+				t.Errorf("the rich %s does not use %s", kind, name)
+			}
+		}
+		for name := range tc.but {
+			if !slices.Contains(tc.unset, name) {
+				t.Errorf("the rich %s is said not to use %s", kind, name)
+			}
+		}
+	}
+}
+
+// richTenant uses every field but those that TestRichUsesEveryField names.
 func richTenant(name string, namespaces ...string) *v1alpha1.Tenant {
 	tenant := makeTenant(name, namespaces...)
 	pods, bots, stores := int32(7), int32(300), int32(7)
@@ -28,7 +60,13 @@ func richTenant(name string, namespaces ...string) *v1alpha1.Tenant {
 	return tenant
 }
 
-// richBot uses every field.
+// richConfig is the ConfigMap that a file of richBot comes out of.
+func richConfig(bot *v1alpha1.BotDeployment) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: bot.Namespace, Name: bot.Name + "-config", Annotations: map[string]string{v1alpha1.AnnotationFileFor: bot.Name}},
+		Data: map[string]string{"names": "a: b\n"}}
+}
+
+// richBot uses every field but those that TestRichUsesEveryField names. A file comes out of richConfig.
 func richBot(namespace, name string) *v1alpha1.BotDeployment {
 	bot := makeBot(namespace, name)
 	class := "fast"
@@ -46,7 +84,11 @@ func richBot(namespace, name string) *v1alpha1.BotDeployment {
 	bot.Spec.Scratch = []v1alpha1.BotScratch{{Path: "/cache", Size: resource.MustParse("2Gi"), Medium: v1alpha1.ScratchDisk}, {Path: "/dev/shm", Medium: v1alpha1.ScratchMemory}}
 	bot.Spec.TimeZone = "Europe/Berlin"
 	bot.Spec.RestartedAt = metav1.Date(2026, 11, 26, 9, 30, 0, 0, time.UTC)
-	bot.Spec.Files = []v1alpha1.BotFile{{Path: "/etc/bot/config.yaml", Content: "token: ${credential:telegram}\n"}}
+	bot.Spec.Files = []v1alpha1.BotFile{{Path: "/etc/bot/config.yaml", Content: "token: ${credential:telegram}\n"},
+		{Path: "/etc/bot/names.yaml", ConfigMapKeyRef: &v1alpha1.ConfigMapKeyRef{Name: name + "-config", Key: "names"}}}
+	bot.Spec.OperatingMode = v1alpha1.ModeRunning
+	bot.Spec.Channels[0].Telegram.APIURL = "https://telegram.example/api"
+	bot.Spec.PodAnnotations = map[string]string{"example.com/team": "support"}
 	bot.Spec.Helpers = []v1alpha1.BotHelper{{Name: "browser", Image: "registry.example/browser:v1", ImagePullPolicy: corev1.PullAlways, Command: []string{"/browser"}, Args: []string{"--port=9222"},
 		Env: []v1alpha1.EnvVar{{Name: "LANG", Value: "C"}}, Ports: []v1alpha1.ContainerPort{{Name: "devtools", ContainerPort: 9222}},
 		Probes: &v1alpha1.Probes{Startup: &v1alpha1.Probe{Type: v1alpha1.ProbeTCP, Port: "devtools"}, Liveness: &v1alpha1.Probe{Path: "/json", Port: "devtools"},

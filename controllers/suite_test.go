@@ -2,11 +2,14 @@ package controllers
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	nodev1 "k8s.io/api/node/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,6 +55,10 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 		}
+		if err := allowBotAnnotations(e.Client); err != nil {
+			fmt.Fprintln(os.Stderr, "allow the annotations of tests:", err)
+			os.Exit(1)
+		}
 	})
 	if panics := counted("controller_runtime_reconcile_panics_total", ""); panics > 0 {
 		fmt.Fprintln(os.Stderr, "reconcilers panicked, and controller-runtime recovered:", panics)
@@ -64,11 +72,35 @@ const managerUser = "system:serviceaccount:lethe-system:lethe-manager"
 
 const testImage = "registry.example/lethe:v1"
 
+// botAnnotations are allowed to bots by the manager's settings, and by the wall that looks at what it makes of them.
+var botAnnotations = []string{"example.com/*"}
+
+// allowBotAnnotations does to the wall what the chart does with pods.botAnnotations.
+func allowBotAnnotations(c client.Client) error {
+	var wall admissionv1.ValidatingAdmissionPolicy
+	if err := c.Get(context.Background(), client.ObjectKey{Name: "lethe-manager-objects"}, &wall); err != nil {
+		return fmt.Errorf("read the wall: %w", err)
+	}
+	i := slices.IndexFunc(wall.Spec.Variables, func(v admissionv1.Variable) bool { return v.Name == "botAnnotations" })
+	if i < 0 {
+		return errors.New("the wall has no list of them")
+	}
+	list, err := json.Marshal(botAnnotations)
+	if err != nil {
+		return fmt.Errorf("write them down: %w", err)
+	}
+	wall.Spec.Variables[i].Expression = string(list)
+	if err := c.Update(context.Background(), &wall); err != nil {
+		return fmt.Errorf("change the wall: %w", err)
+	}
+	return nil
+}
+
 func testSettings() resources.Settings {
 	s := resources.DefaultSettings()
 	s.Image = testImage
 	s.ImagePullSecrets = []string{"installation-registry"}
-	s.BotAnnotations = []string{"example.com/*"}
+	s.BotAnnotations = botAnnotations
 	return s
 }
 

@@ -220,6 +220,67 @@ func TestEveryTenantFieldDoesSomething(t *testing.T) {
 		"placement.topologySpread[].whenUnsatisfiable": func(s *spec) {
 			s.Placement.TopologySpread[0].WhenUnsatisfiable = corev1.ScheduleAnyway
 		},
+		"placement.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchExpressions[].key": func(s *spec) {
+			s.Placement.Affinity.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0].Key = "other"
+		},
+		"placement.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchExpressions[].operator": func(s *spec) {
+			s.Placement.Affinity.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0].Operator = corev1.NodeSelectorOpNotIn
+		},
+		"placement.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchExpressions[].values[]": func(s *spec) {
+			s.Placement.Affinity.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0] = "other"
+		},
+		"placement.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[].weight": func(s *spec) { s.Placement.Affinity.NodeAffinity.Preferred[0].Weight = 9 },
+		"placement.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[].preference.matchExpressions[].key": func(s *spec) {
+			s.Placement.Affinity.NodeAffinity.Preferred[0].Preference.MatchExpressions[0].Key = "other"
+		},
+		"placement.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[].preference.matchExpressions[].operator": func(s *spec) {
+			s.Placement.Affinity.NodeAffinity.Preferred[0].Preference.MatchExpressions[0].Operator = corev1.NodeSelectorOpNotIn
+		},
+		"placement.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[].preference.matchExpressions[].values[]": func(s *spec) {
+			s.Placement.Affinity.NodeAffinity.Preferred[0].Preference.MatchExpressions[0].Values[0] = "other"
+		},
+		"placement.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[].topologyKey": func(s *spec) { s.Placement.Affinity.PodAffinity.Required[0].TopologyKey = "other" },
+		"placement.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[].labelSelector.matchExpressions[].key": func(s *spec) {
+			s.Placement.Affinity.PodAffinity.Required[0].LabelSelector.MatchExpressions[0].Key = "other"
+		},
+		"placement.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[].labelSelector.matchExpressions[].operator": func(s *spec) {
+			s.Placement.Affinity.PodAffinity.Required[0].LabelSelector.MatchExpressions[0].Operator = metav1.LabelSelectorOpNotIn
+		},
+		"placement.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[].labelSelector.matchExpressions[].values[]": func(s *spec) {
+			s.Placement.Affinity.PodAffinity.Required[0].LabelSelector.MatchExpressions[0].Values[0] = "another"
+		},
+		"placement.affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution[].podAffinityTerm.topologyKey": func(s *spec) { s.Placement.Affinity.PodAffinity.Preferred[0].PodAffinityTerm.TopologyKey = "other" },
+		"placement.affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution[].podAffinityTerm.labelSelector.matchExpressions[].key": func(s *spec) {
+			s.Placement.Affinity.PodAffinity.Preferred[0].PodAffinityTerm.LabelSelector.MatchExpressions[0].Key = "other"
+		},
+		"placement.affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution[].podAffinityTerm.labelSelector.matchExpressions[].operator": func(s *spec) {
+			s.Placement.Affinity.PodAffinity.Preferred[0].PodAffinityTerm.LabelSelector.MatchExpressions[0].Operator = metav1.LabelSelectorOpNotIn
+		},
+		"placement.affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution[].podAffinityTerm.labelSelector.matchExpressions[].values[]": func(s *spec) {
+			s.Placement.Affinity.PodAffinity.Preferred[0].PodAffinityTerm.LabelSelector.MatchExpressions[0].Values[0] = "another"
+		},
+		"placement.affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution[].weight":         func(s *spec) { s.Placement.Affinity.PodAffinity.Preferred[0].Weight = 9 },
+		"placement.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[].topologyKey": func(s *spec) { s.Placement.Affinity.PodAntiAffinity.Required[0].TopologyKey = "other" },
+		"placement.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[].labelSelector.matchExpressions[].key": func(s *spec) {
+			s.Placement.Affinity.PodAntiAffinity.Required[0].LabelSelector.MatchExpressions[0].Key = "other"
+		},
+		"placement.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[].labelSelector.matchExpressions[].operator": func(s *spec) {
+			s.Placement.Affinity.PodAntiAffinity.Required[0].LabelSelector.MatchExpressions[0].Operator = metav1.LabelSelectorOpNotIn
+		},
+		"placement.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[].labelSelector.matchExpressions[].values[]": func(s *spec) {
+			s.Placement.Affinity.PodAntiAffinity.Required[0].LabelSelector.MatchExpressions[0].Values[0] = "another"
+		},
+		"placement.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[].podAffinityTerm.topologyKey": func(s *spec) { s.Placement.Affinity.PodAntiAffinity.Preferred[0].PodAffinityTerm.TopologyKey = "other" },
+		"placement.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[].podAffinityTerm.labelSelector.matchExpressions[].key": func(s *spec) {
+			s.Placement.Affinity.PodAntiAffinity.Preferred[0].PodAffinityTerm.LabelSelector.MatchExpressions[0].Key = "other"
+		},
+		"placement.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[].podAffinityTerm.labelSelector.matchExpressions[].operator": func(s *spec) {
+			s.Placement.Affinity.PodAntiAffinity.Preferred[0].PodAffinityTerm.LabelSelector.MatchExpressions[0].Operator = metav1.LabelSelectorOpNotIn
+		},
+		"placement.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[].podAffinityTerm.labelSelector.matchExpressions[].values[]": func(s *spec) {
+			s.Placement.Affinity.PodAntiAffinity.Preferred[0].PodAffinityTerm.LabelSelector.MatchExpressions[0].Values[0] = "another"
+		},
+		"placement.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[].weight": func(s *spec) { s.Placement.Affinity.PodAntiAffinity.Preferred[0].Weight = 9 },
 		"imagePullSecrets[].name":   func(s *spec) { s.ImagePullSecrets[0].Name = "other" },
 		"quota.ephemeralStorage":    func(s *spec) { s.Quota.EphemeralStorage = nil },
 		"userNamespaces":            func(s *spec) { s.UserNamespaces = v1alpha1.UserNamespacesEnabled },

@@ -53,7 +53,7 @@ func richTenant(name string, namespaces ...string) *v1alpha1.Tenant {
 	tenant.Spec.Placement = &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"topology.kubernetes.io/region": "eu"},
 		Tolerations:      []v1alpha1.Toleration{{Key: "example.com/pool", Operator: corev1.TolerationOpEqual, Value: "bots", Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptrTo(int64(60))}},
 		RuntimeClassName: "sandboxed", PriorityClassName: "customers",
-		TopologySpread: []v1alpha1.TopologySpread{{TopologyKey: "topology.kubernetes.io/zone", MaxSkew: 2, WhenUnsatisfiable: corev1.DoNotSchedule}}}
+		TopologySpread: []v1alpha1.TopologySpread{{TopologyKey: "topology.kubernetes.io/zone", MaxSkew: 2, WhenUnsatisfiable: corev1.DoNotSchedule}}, Affinity: richAffinity()}
 	tenant.Spec.ImagePullSecrets = []v1alpha1.ImagePullSecret{{Name: "tenant-registry"}}
 	tenant.Spec.Egress = []v1alpha1.EgressRule{{CIDR: "10.20.0.0/16", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: 5432}, {Protocol: "UDP", Port: 53}}}}
 	tenant.Spec.Access = []v1alpha1.TenantAccess{{Group: name + ":readers", Role: v1alpha1.AccessView}, {Group: name + ":makers", Role: v1alpha1.AccessOperate}}
@@ -112,4 +112,21 @@ func richBot(namespace, name string) *v1alpha1.BotDeployment {
 func quantityOf(text string) *resource.Quantity {
 	quantity := resource.MustParse(text)
 	return &quantity
+}
+
+// richAffinity uses every field.
+func richAffinity() *v1alpha1.TenantAffinity {
+	node := v1alpha1.NodeTerm{MatchExpressions: []v1alpha1.NodeRequirement{{Key: "example.com/disk", Operator: corev1.NodeSelectorOpIn, Values: []string{"fast"}}}}
+	pods := func() *v1alpha1.PodAffinity {
+		term := v1alpha1.PodTerm{TopologyKey: "topology.kubernetes.io/zone", LabelSelector: &v1alpha1.PodSelector{
+			MatchExpressions: []v1alpha1.PodRequirement{{Key: "app", Operator: metav1.LabelSelectorOpIn, Values: []string{"cache"}}}}}
+		weighted := v1alpha1.PodTerm{TopologyKey: "kubernetes.io/hostname", LabelSelector: &v1alpha1.PodSelector{
+			MatchExpressions: []v1alpha1.PodRequirement{{Key: v1alpha1.LabelBot, Operator: metav1.LabelSelectorOpIn, Values: []string{"other"}}}}}
+		return &v1alpha1.PodAffinity{Required: []v1alpha1.PodTerm{term}, Preferred: []v1alpha1.PreferredPodTerm{{Weight: 7, PodAffinityTerm: weighted}}}
+	}
+	return &v1alpha1.TenantAffinity{
+		NodeAffinity: &v1alpha1.NodeAffinity{Required: &v1alpha1.NodeTerms{NodeSelectorTerms: []v1alpha1.NodeTerm{*node.DeepCopy()}},
+			Preferred: []v1alpha1.PreferredNodes{{Weight: 7, Preference: node}}},
+		PodAffinity: pods(), PodAntiAffinity: pods(),
+	}
 }

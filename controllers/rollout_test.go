@@ -172,7 +172,7 @@ func TestRolloutIsPaced(t *testing.T) {
 		"a Tenant's placement": func(w *world) {
 			tenant := makeTenant("paced", "paced")
 			edit(w, tenant, func(t *v1alpha1.Tenant) {
-				t.Spec.Placement = &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"example.com/pool": "bots"}}
+				t.Spec.Placement = &v1alpha1.TenantPlacement{Affinity: &v1alpha1.TenantAffinity{PodAntiAffinity: &v1alpha1.PodAffinity{Required: []v1alpha1.PodTerm{{TopologyKey: corev1.LabelHostname}}}}}
 			})
 		},
 	} {
@@ -190,7 +190,7 @@ func TestRolloutIsPaced(t *testing.T) {
 			most, unproven, own := 0, 0, false
 			has := func(bot *v1alpha1.BotDeployment) bool {
 				set := w.setOf(bot)
-				return helperImage(set) != testImage || set.Spec.Template.Spec.NodeSelector != nil
+				return helperImage(set) != testImage || set.Spec.Template.Spec.Affinity != nil
 			}
 			w.eventually("everybody has it", func() error {
 				most = max(most, w.unreadyNow(bots, but...))

@@ -202,7 +202,7 @@ type TopologySpread struct {
 
 // TenantPlacement says where a tenant's pods may run, and under what.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.nodeSelector) || has(self.tolerations) || has(self.runtimeClassName) || has(self.priorityClassName) || has(self.topologySpread)",message="says nothing: set one of nodeSelector, tolerations, runtimeClassName, priorityClassName and topologySpread, or leave it out"
+// +kubebuilder:validation:XValidation:rule="has(self.nodeSelector) || has(self.tolerations) || has(self.runtimeClassName) || has(self.priorityClassName) || has(self.topologySpread) || has(self.affinity)",message="says nothing: set one of nodeSelector, tolerations, runtimeClassName, priorityClassName, topologySpread and affinity, or leave it out"
 // +kubebuilder:validation:XValidation:rule="!has(self.runtimeClassName) || self.runtimeClassName.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a RuntimeClass (the value is not repeated here)",fieldPath=".runtimeClassName"
 // +kubebuilder:validation:XValidation:rule="!has(self.priorityClassName) || self.priorityClassName.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a PriorityClass (the value is not repeated here)",fieldPath=".priorityClassName"
 // +kubebuilder:validation:XValidation:rule="!has(self.priorityClassName) || !self.priorityClassName.matches('^(system|lethe)-')",message="is one of Kubernetes' own or of Lethe's, which bots do not get: they would push out what the cluster stands on, or be counted by no quota",fieldPath=".priorityClassName"
@@ -239,6 +239,10 @@ type TenantPlacement struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=4
 	TopologySpread []TopologySpread `json:"topologySpread,omitempty"`
+
+	// affinity of the tenant's pods to nodes, and of its bots to other pods of their namespace.
+	// +optional
+	Affinity *TenantAffinity `json:"affinity,omitempty"`
 }
 
 // TenantAccess gives a group a role in all namespaces of the tenant.

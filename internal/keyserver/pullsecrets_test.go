@@ -5,12 +5,14 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -56,16 +58,21 @@ func TestUnsealOfPlacedPods(t *testing.T) {
 	w.tenantKeys()
 	w.opts.Settings.ImagePullSecrets, w.opts.Settings.BotAnnotations = []string{"installation"}, []string{"example.com/*"}
 	w.restart()
-	place := func(taint string) {
+	place := func(taint, apart string) {
 		w.must(testEnv.Client.Get(t.Context(), types.NamespacedName{Name: w.tenant.Name}, w.tenant))
 		w.tenant.Spec.Placement = &v1alpha1.TenantPlacement{
 			Tolerations:    []v1alpha1.Toleration{{Key: taint, Operator: corev1.TolerationOpExists}},
 			TopologySpread: []v1alpha1.TopologySpread{{TopologyKey: "topology.kubernetes.io/zone"}},
+			Affinity: &v1alpha1.TenantAffinity{
+				NodeAffinity: &v1alpha1.NodeAffinity{Preferred: []v1alpha1.PreferredNodes{{Weight: 1, Preference: v1alpha1.NodeTerm{
+					MatchExpressions: []v1alpha1.NodeRequirement{{Key: "example.com/disk", Operator: corev1.NodeSelectorOpIn, Values: []string{"fast"}}}}}}},
+				PodAntiAffinity: &v1alpha1.PodAffinity{Required: []v1alpha1.PodTerm{{TopologyKey: apart}}},
+			},
 		}
 		w.tenant.Spec.ImagePullSecrets = []v1alpha1.ImagePullSecret{{Name: "tenant"}}
 		w.must(testEnv.Client.Update(t.Context(), w.tenant))
 	}
-	place("example.com/pool")
+	place("example.com/pool", "kubernetes.io/hostname")
 	bot, _ := w.newBot("support", func(b *v1alpha1.BotDeployment) {
 		b.Spec.ImagePullSecrets = []v1alpha1.ImagePullSecret{{Name: "mine"}}
 		b.Spec.PodAnnotations = map[string]string{"example.com/team": "support", "example.org/team": "not allowed"}
@@ -78,10 +85,25 @@ func TestUnsealOfPlacedPods(t *testing.T) {
 	token := w.podToken(pod)
 	_, refusal := w.unseal(token, string(pod.UID))
 	w.granted(refusal)
-	place("example.com/other")
+	set := &appsv1.StatefulSet{}
+	w.must(testEnv.Client.Get(t.Context(), types.NamespacedName{Namespace: w.ns, Name: resources.BotName(bot.Name)}, set))
+	set.Spec.Template.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[0].NamespaceSelector = &metav1.LabelSelector{}
+	w.must(w.cluster.Update(t.Context(), set))
 	_, refusal = w.unseal(token, string(pod.UID))
 	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
-	if !strings.Contains(refusal.Message, "tolerations") {
-		t.Errorf("says %q", refusal.Message)
+	if !strings.Contains(refusal.Message, "spec.affinity.podAntiAffinity") {
+		t.Errorf("a set that is about other namespaces: %q", refusal.Message)
+	}
+	set.Spec.Template.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[0].NamespaceSelector = nil
+	w.must(w.cluster.Update(t.Context(), set))
+	_, refusal = w.unseal(token, string(pod.UID))
+	w.granted(refusal)
+	for field, change := range map[string][2]string{"tolerations": {"example.com/other", "kubernetes.io/hostname"}, "affinity": {"example.com/pool", "topology.kubernetes.io/zone"}} {
+		place(change[0], change[1])
+		_, refusal = w.unseal(token, string(pod.UID))
+		w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+		if !strings.Contains(refusal.Message, field) {
+			t.Errorf("%s: says %q", field, refusal.Message)
+		}
 	}
 }

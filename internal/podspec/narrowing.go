@@ -24,7 +24,7 @@ var Narrowing = []Rule{
 	{"spec.nodeSelector", "admission may add keys; ours stay", func(want, got *corev1.PodSpec, _ string) {
 		want.NodeSelector = added(want.NodeSelector, got.NodeSelector)
 	}},
-	{"spec.affinity", "admission, where we render none", func(want, got *corev1.PodSpec, _ string) { orTheirs(&want.Affinity, got.Affinity) }},
+	{"spec.affinity", "admission, each of its three where we render none", takeAffinity},
 	{"spec.topologySpreadConstraints", "admission, where we render none", func(want, got *corev1.PodSpec, _ string) {
 		if len(want.TopologySpreadConstraints) == 0 {
 			want.TopologySpreadConstraints = got.TopologySpreadConstraints
@@ -122,6 +122,15 @@ func orTheirs[T any](ours **T, theirs *T) {
 	if *ours == nil {
 		*ours = theirs
 	}
+}
+
+func takeAffinity(want, got *corev1.PodSpec, _ string) {
+	if want.Affinity != nil && got.Affinity != nil {
+		orTheirs(&want.Affinity.NodeAffinity, got.Affinity.NodeAffinity)
+		orTheirs(&want.Affinity.PodAffinity, got.Affinity.PodAffinity)
+		orTheirs(&want.Affinity.PodAntiAffinity, got.Affinity.PodAntiAffinity)
+	}
+	orTheirs(&want.Affinity, got.Affinity)
 }
 
 func takeTolerations(want, got *corev1.PodSpec, _ string) {

@@ -37,7 +37,7 @@ func richTenant() *v1alpha1.Tenant {
 		Spec: v1alpha1.TenantSpec{
 			State:     v1alpha1.TenantActive,
 			Quota:     &v1alpha1.TenantQuota{Pods: &pods, CPU: &cpu},
-			Placement: &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"topology.kubernetes.io/region": "eu-central-1"}},
+			Placement: &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"topology.kubernetes.io/region": "eu-central-1"}, Affinity: everyAffinity()},
 			Egress: []v1alpha1.EgressRule{
 				{CIDR: "10.20.1.2/16", Ports: []v1alpha1.EgressPort{{Protocol: "TCP", Port: 5432}}},
 				{CIDR: "0.0.0.0/0", Ports: []v1alpha1.EgressPort{{Protocol: "UDP", Port: 123}}},

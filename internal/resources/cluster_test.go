@@ -32,6 +32,7 @@ func placedTenant() *v1alpha1.Tenant {
 		RuntimeClassName: "gvisor", PriorityClassName: "bots",
 		TopologySpread: []v1alpha1.TopologySpread{{TopologyKey: "topology.kubernetes.io/zone"},
 			{TopologyKey: "kubernetes.io/hostname", MaxSkew: 3, WhenUnsatisfiable: corev1.DoNotSchedule}},
+		Affinity: everyAffinity(),
 	}
 	return tenant
 }
@@ -99,6 +100,17 @@ func TestPlacedPodsAreRecognised(t *testing.T) {
 		"spec.runtimeClassName":          func(p *corev1.PodSpec) { p.RuntimeClassName = nil },
 		"spec.priorityClassName":         func(p *corev1.PodSpec) { p.PriorityClassName = "" },
 		"spec.topologySpreadConstraints": func(p *corev1.PodSpec) { p.TopologySpreadConstraints = nil },
+		"spec.affinity":                  func(p *corev1.PodSpec) { p.Affinity = nil },
+		"spec.affinity.nodeAffinity":     func(p *corev1.PodSpec) { p.Affinity.NodeAffinity = nil },
+		"spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution": func(p *corev1.PodSpec) {
+			p.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchExpressions[0].Values[0] = "us"
+		},
+		"spec.affinity.podAffinity": func(p *corev1.PodSpec) {
+			p.Affinity.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution[0].Namespaces = []string{"another"}
+		},
+		"spec.affinity.podAntiAffinity": func(p *corev1.PodSpec) {
+			p.Affinity.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution[0].PodAffinityTerm.NamespaceSelector = &metav1.LabelSelector{}
+		},
 	} {
 		if err := podspec.Match(want, live(change), nil); err == nil || !strings.HasPrefix(err.Error(), field) {
 			t.Errorf("%s taken away: %v", field, err)

@@ -20,6 +20,9 @@ func place(pod *corev1.PodSpec, tenant *v1alpha1.Tenant) {
 	if placement.RuntimeClassName != "" {
 		pod.RuntimeClassName = ptr(placement.RuntimeClassName)
 	}
+	if nodes := nodeAffinity(placement.Affinity); nodes != nil {
+		pod.Affinity = &corev1.Affinity{NodeAffinity: nodes}
+	}
 }
 
 // placeBot adds what only bots get. A sweep keeps the priority that takes it out of the quota, and is alone.
@@ -35,16 +38,19 @@ func placeBot(pod *corev1.PodSpec, tenant *v1alpha1.Tenant) {
 			MaxSkew:           max(1, spread.MaxSkew),
 			TopologyKey:       spread.TopologyKey,
 			WhenUnsatisfiable: corev1.ScheduleAnyway,
-			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{
-				v1alpha1.LabelComponent: ComponentBot,
-				v1alpha1.LabelTenant:    LabelValue(tenant.Name),
-			}},
+			LabelSelector:     &metav1.LabelSelector{MatchLabels: botsOf(tenant)},
 		}
 		if spread.WhenUnsatisfiable != "" {
 			constraint.WhenUnsatisfiable = spread.WhenUnsatisfiable
 		}
 		pod.TopologySpreadConstraints = append(pod.TopologySpreadConstraints, constraint)
 	}
+	nearPods(pod, tenant)
+}
+
+// botsOf are the labels of a tenant's bots.
+func botsOf(tenant *v1alpha1.Tenant) map[string]string {
+	return map[string]string{v1alpha1.LabelComponent: ComponentBot, v1alpha1.LabelTenant: LabelValue(tenant.Name)}
 }
 
 // tolerations never hold one without a key, which would tolerate every taint, those of control planes included: the API server refuses

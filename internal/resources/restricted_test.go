@@ -27,6 +27,7 @@ func TestPodsAreRestricted(t *testing.T) {
 	tenants := make([]*v1alpha1.Tenant, 50)
 	for i := range tenants {
 		tenants[i] = richTenant()
+		tenants[i].Spec.Placement = specs.RandomPlacement(uint64(i))
 		tenants[i].Status.UIDRange = &v1alpha1.UIDRange{First: 1_000_000_000 + 1000*int64(i), Size: 1000}
 		if i%5 == 4 {
 			tenants[i].Spec.UserNamespaces = v1alpha1.UserNamespacesEnabled

@@ -39,7 +39,7 @@ func makeSweepTenant(egress ...v1alpha1.EgressRule) *v1alpha1.Tenant {
 	return &v1alpha1.Tenant{
 		ObjectMeta: metav1.ObjectMeta{Name: "acme"},
 		Spec: v1alpha1.TenantSpec{
-			Placement: &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"topology.kubernetes.io/region": "eu-central-1"}},
+			Placement: &v1alpha1.TenantPlacement{NodeSelector: map[string]string{"topology.kubernetes.io/region": "eu-central-1"}, Affinity: everyAffinity()},
 			Egress:    egress,
 		},
 	}

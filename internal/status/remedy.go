@@ -47,7 +47,7 @@ func roomSomewhere(words string) string {
 	}
 	for _, about := range []string{"affinity", "selector", "taint", "topology spread"} {
 		if strings.Contains(words, about) {
-			steps = append(steps, "have spec.placement of the Tenant say nodes that there are")
+			steps = append(steps, placement(words))
 			break
 		}
 	}
@@ -56,6 +56,14 @@ func roomSomewhere(words string) string {
 	}
 	text := strings.Join(steps, "; ")
 	return strings.ToUpper(text[:1]) + text[1:] + "."
+}
+
+// placement says what to do about a Tenant's placement that leaves no node.
+func placement(words string) string {
+	if strings.Contains(words, "pod affinity rules") || strings.Contains(words, "anti-affinity rules") {
+		return "add a node, or have spec.placement.affinity of the Tenant prefer what it requires"
+	}
+	return "have spec.placement of the Tenant say nodes that there are"
 }
 
 // toStart says what to do about a container that the kubelet does not start. None of it needs a change of the bot's name, or a pod deleted by hand.

@@ -230,6 +230,7 @@ func kinds() map[string]kind {
 		"quota.ephemeralStorage":                       quantity("0", "3Gi", "65Ti"),
 	}}
 	period("retentionOverrides[].retainFor", tenant.hostile)
+	affinities(tenant.hostile)
 
 	policy := kind{spec: reflect.TypeFor[v1alpha1.DataRetentionPolicySpec](), object: policyObject, hostile: map[string][]any{
 		"mode":                             word(),
@@ -335,6 +336,18 @@ spec:
     runtimeClassName: gvisor
     priorityClassName: customers
     topologySpread: [{topologyKey: topology.kubernetes.io/zone, maxSkew: 1, whenUnsatisfiable: ScheduleAnyway}]
+    affinity:
+      nodeAffinity:
+        requiredDuringSchedulingIgnoredDuringExecution:
+          nodeSelectorTerms: [{matchExpressions: [{key: example.com/disk, operator: In, values: [fast]}]}]
+        preferredDuringSchedulingIgnoredDuringExecution:
+        - {weight: 1, preference: {matchExpressions: [{key: example.com/disk, operator: In, values: [fast]}]}}
+      podAffinity: &pods
+        requiredDuringSchedulingIgnoredDuringExecution:
+        - {topologyKey: topology.kubernetes.io/zone, labelSelector: {matchExpressions: [{key: app, operator: In, values: [cache]}]}}
+        preferredDuringSchedulingIgnoredDuringExecution:
+        - {weight: 1, podAffinityTerm: {topologyKey: topology.kubernetes.io/zone, labelSelector: {matchExpressions: [{key: app, operator: In, values: [cache]}]}}}
+      podAntiAffinity: *pods
   imagePullSecrets: [{name: regcred}]
   egress: [{cidr: 10.20.0.0/16, ports: [{port: 5432}]}]
   egressCeiling: {allow: [{cidr: 8.8.8.0/24, ports: [{port: 443, endPort: 443}]}]}

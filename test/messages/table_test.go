@@ -1,7 +1,11 @@
 package messages
 
+import "slices"
+
 // table has a bad input for every rule.
-var table = []row{
+var table = slices.Concat(rows, affinityRows())
+
+var rows = []row{
 	bad("Tenant", "metadata.name", `"a-name-of-sixty-four-letters-which-is-one-more-than-a-label-takes"`),
 	bad("Tenant", "spec.access.0.group", `" people"`),
 	{kind: "Tenant", was: []string{"spec.class", `"Customer"`}, set: []string{"spec.class", `"Platform"`}},
@@ -95,6 +99,10 @@ var table = []row{
 	bad("Tenant", "spec.placement.tolerations", `[{"key": "pool", "operator": "Exists", "value": "a"}]`),
 	bad("Tenant", "spec.placement.tolerations", `[{"key": "pool", "operator": "Exists", "effect": "NoSchedule", "tolerationSeconds": 5}]`),
 	bad("Tenant", "spec.placement.topologySpread", `[{"topologyKey": "a b"}]`),
+	bad("Tenant", "spec.placement.affinity", `{}`),
+	bad("Tenant", "spec.placement.affinity", `{"nodeAffinity": {}}`),
+	bad("Tenant", "spec.placement.affinity", `{"podAffinity": {}}`),
+	bad("Tenant", "spec.placement.affinity", `{"podAntiAffinity": {}}`),
 	bad("Tenant", "spec.quota.ephemeralStorage", `"1Gi"`),
 	bad("BotDeployment", "spec.imagePullSecrets.0.name", `"A Secret"`),
 	bad("BotDeployment", "spec.timeZone", `"+01:00"`),

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -46,6 +47,8 @@ type bench struct {
 	world              *world
 	results            results
 	undo               []func() error
+
+	sealed atomic.Int64 // credentials so far
 }
 
 // step tells what is being done.

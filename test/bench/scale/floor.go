@@ -254,12 +254,21 @@ func (f *floor) clone(i int) ([]client.Object, error) {
 		if !ok {
 			return nil, fmt.Errorf("a %T is no object", fresh)
 		}
+		if clone.GetName() == tm.object.GetName() {
+			clone.SetName(anotherDigest(clone.GetName())) // named by what the bot has and nobody else
+		}
 		if tm.owned {
 			clone.SetOwnerReferences(f.owners[t.namespace])
 		}
 		out = append(out, clone)
 	}
 	return out, nil
+}
+
+// anotherDigest gives a name that ends with a digest in hex another one of the same length.
+func anotherDigest(name string) string {
+	i := strings.LastIndex(name, "-") + 1
+	return name[:i] + strings.ReplaceAll(uuid.NewString()+uuid.NewString(), "-", "")[:len(name)-i]
 }
 
 func mustKind(b *bench, object client.Object) schema.GroupVersionKind {
@@ -270,20 +279,40 @@ func mustKind(b *bench, object client.Object) schema.GroupVersionKind {
 	return gvk
 }
 
-// remove takes away what the floor made, so that the bots find the cluster as the floor found it.
+// remove takes away what the floor made, so that the bots find the cluster as the floor found it. Each object goes by the hand that made it: nobody
+// else may.
 func (f *floor) remove(ctx context.Context) error {
-	for _, t := range append(f.bench.world.tenants, worldTenant{namespace: keysNamespace}) {
-		for _, tm := range f.templates {
-			if (tm.object.GetNamespace() == keysNamespace) != (t.namespace == keysNamespace) {
-				continue
-			}
-			if err := f.bench.admin.DeleteAllOf(ctx, tm.object, client.InNamespace(t.namespace), client.MatchingLabels{labelFloor: "true"},
-				client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
-				return fmt.Errorf("remove what the floor made: %w", err)
-			}
+	type thing struct {
+		object client.Object
+		by     client.Client
+	}
+	var all []thing
+	for _, tm := range f.templates {
+		by := f.manager
+		if tm.keys {
+			by = f.keys
+		}
+		gvk, err := f.bench.admin.GroupVersionKindFor(tm.object)
+		if err != nil {
+			return fmt.Errorf("find what the floor made: %w", err)
+		}
+		list := &metav1.PartialObjectMetadataList{}
+		list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+		if err := f.bench.admin.List(ctx, list, client.MatchingLabels{labelFloor: "true"}); err != nil {
+			return fmt.Errorf("find what the floor made: %w", err)
+		}
+		for i := range list.Items {
+			list.Items[i].SetGroupVersionKind(gvk)
+			all = append(all, thing{&list.Items[i], by})
 		}
 	}
-	_, err := f.bench.calm(ctx)
+	err := parallel(ctx, f.bench.workers, len(all), func(ctx context.Context, i int) error {
+		return client.IgnoreNotFound(all[i].by.Delete(ctx, all[i].object, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+	})
+	if err != nil {
+		return fmt.Errorf("remove what the floor made: %w", err)
+	}
+	_, err = f.bench.calm(ctx)
 	return err
 }
 

@@ -125,8 +125,9 @@ type world struct {
 	// addresses are those of the keyserver's Service.
 	addresses string
 
-	wire *wire
-	stop func()
+	wire    *wire
+	changes *Changes // what the manager counts
+	stop    func()
 }
 
 // orphansSoon is what garbage collection is given.
@@ -159,6 +160,7 @@ func (w *world) start(cut *wire) {
 		now = clock.RealClock{}
 	}
 	changes := NewChanges(w.budget, now)
+	w.changes = changes
 	options, err := ManagerOptions(cfg, 10, changes)
 	if err != nil {
 		w.t.Fatal(err)

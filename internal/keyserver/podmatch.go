@@ -41,6 +41,19 @@ func (s *Server) match(differs string, template corev1.PodTemplateSpec, pod *cor
 	render func(resources.Helper, metav1.ObjectMeta) corev1.PodTemplateSpec,
 ) (isPresent bool, err error) {
 	helpers := s.helpersFor(template.Spec, recorded)
+	// Pull secrets are of the helper too, and may be another's besides: whose they are exactly comes first.
+	isTheirs := func(h resources.Helper) bool {
+		return slices.Equal(render(h, template.ObjectMeta).Spec.ImagePullSecrets, template.Spec.ImagePullSecrets)
+	}
+	slices.SortStableFunc(helpers, func(a, b resources.Helper) int {
+		switch theirs := isTheirs(a); {
+		case theirs == isTheirs(b):
+			return 0
+		case theirs:
+			return -1
+		}
+		return 1
+	})
 	ofOwner, err := firstOf(helpers, func(h resources.Helper) error {
 		return podspec.MatchTemplate(render(h, template.ObjectMeta), template, s.Settings.PodAnnotations)
 	})

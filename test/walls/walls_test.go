@@ -108,6 +108,13 @@ func TestOnlyLetheAndKubernetesRunThingsInTenantNamespaces(t *testing.T) {
 	if err := manager.Create(t.Context(), statefulSet("running", tenantNS)); err != nil {
 		t.Fatal(err)
 	}
+	for _, kind := range []string{"CronJob", "Job"} {
+		o := workloads(tenantNS)[kind]
+		o.SetName("running")
+		if err := manager.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
 	labelled := `{"metadata":{"labels":{"changed":"yes"}}}`
 	attempts := []attempt{
 		{name: "a pod by the controller of StatefulSets", as: controller, try: create(pod)},
@@ -137,7 +144,22 @@ func TestOnlyLetheAndKubernetesRunThingsInTenantNamespaces(t *testing.T) {
 		attempts = append(attempts,
 			attempt{name: kind + " by the manager", as: manager, try: create(o)},
 			attempt{name: kind + " by somebody else", as: eve, denied: true, try: create(o)})
+		// Of what Lethe makes, annotations are written through the status too.
+		controller, ours := map[string]string{"StatefulSet": "statefulset-controller", "CronJob": "cronjob-controller", "Job": "job-controller"}[kind]
+		if !ours {
+			continue
+		}
+		there := o.DeepCopyObject().(client.Object)
+		there.SetName("running")
+		noted := patchStatusOf(there, `{"metadata":{"annotations":{"`+lethev1.AnnotationAdmitted+`":"x"}}}`)
+		attempts = append(attempts,
+			attempt{name: "the status of a " + kind + " by its controller", as: as("system:serviceaccount:kube-system:"+controller, groupMost), try: noted},
+			attempt{name: "the status of a " + kind + " by a controller manager with one identity", as: as("system:kube-controller-manager", groupMost), try: noted},
+			attempt{name: "the status of a " + kind + " by somebody else", as: eve, denied: true, try: noted},
+			attempt{name: "the status of a " + kind + " by the administrator", as: admin, denied: true, try: noted})
 	}
+	attempts = append(attempts, attempt{name: "the status of a pod by a network plugin", as: as("system:serviceaccount:kube-system:calico-node", groupMost),
+		try: patchStatusOf(runnable("running", tenantNS), `{"metadata":{"annotations":{"cni.projectcalico.org/podIP":"10.0.0.1/32"}}}`)})
 	climb(t, "lethe-workloads", attempts)
 }
 

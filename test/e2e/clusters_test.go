@@ -72,7 +72,12 @@ func otherClusters(t *testing.T, w *world) {
 	tenant := w.tenant(t, "e2e-elsewhere", func(s *v1alpha1.TenantSpec) {
 		s.Placement = &v1alpha1.TenantPlacement{NodeSelector: map[string]string{corev1.LabelHostname: w.info.Network.NodeName},
 			Tolerations:      []v1alpha1.Toleration{{Key: "example.com/pool", Operator: corev1.TolerationOpExists}},
-			RuntimeClassName: "e2e-runc", PriorityClassName: "e2e-customers", TopologySpread: []v1alpha1.TopologySpread{{TopologyKey: corev1.LabelHostname}}}
+			RuntimeClassName: "e2e-runc", PriorityClassName: "e2e-customers", TopologySpread: []v1alpha1.TopologySpread{{TopologyKey: corev1.LabelHostname}},
+			Affinity: &v1alpha1.TenantAffinity{
+				NodeAffinity: &v1alpha1.NodeAffinity{Required: &v1alpha1.NodeTerms{NodeSelectorTerms: []v1alpha1.NodeTerm{{MatchExpressions: []v1alpha1.NodeRequirement{
+					{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{w.info.Network.NodeName}}}}}}},
+				PodAntiAffinity: &v1alpha1.PodAffinity{Preferred: []v1alpha1.PreferredPodTerm{{Weight: 100, PodAffinityTerm: v1alpha1.PodTerm{TopologyKey: corev1.LabelHostname}}}},
+			}}
 		s.ImagePullSecrets = []v1alpha1.ImagePullSecret{{Name: "regcred"}}
 	})
 	token, id := w.newToken(t, 40)
@@ -147,6 +152,10 @@ func (w *world) isMeddledWith(t *testing.T, bot *v1alpha1.BotDeployment, private
 		"Kyverno's ndots":                      pod.Spec.DNSConfig != nil && len(pod.Spec.DNSConfig.Options) == 1,
 		"the priority":                         pod.Spec.Priority != nil && *pod.Spec.Priority == 1000,
 		"the runtime class":                    pod.Spec.RuntimeClassName != nil && *pod.Spec.RuntimeClassName == "e2e-runc",
+		"the affinity to a node": pod.Spec.Affinity != nil && pod.Spec.Affinity.NodeAffinity != nil &&
+			pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchExpressions[0].Key == corev1.LabelHostname,
+		"the distance from other bots": pod.Spec.Affinity != nil && pod.Spec.Affinity.PodAntiAffinity != nil &&
+			len(pod.Spec.Affinity.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution) == 1,
 	} {
 		if !ok {
 			t.Errorf("%s: not so, and the bot was tried without it", what)

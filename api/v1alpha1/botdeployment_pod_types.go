@@ -25,6 +25,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.path) || !has(self.type) || self.type == 'HTTP'",message="must be left out unless the probe's type is HTTP",fieldPath=".path"
 // +kubebuilder:validation:XValidation:rule="has(self.command) == (has(self.type) && self.type == 'Exec')",message="must be set for a probe of type Exec, and only then: the program and its arguments",fieldPath=".command"
 // +kubebuilder:validation:XValidation:rule="!has(self.command) || self.command.all(c, c.matches('^[^\\x00]*$'))",message="must not hold the character NUL (the values are not repeated here)",messageExpression="'command[%d] must not hold the character NUL (the value is not repeated here)'.format([self.command.map(c, c.matches('^[^\\x00]*$')).indexOf(false)])",fieldPath=".command"
+// +kubebuilder:validation:XValidation:rule="!has(self.host)",message="Pod Security restricted, which a Tenant's namespaces enforce, has no probe ask another host. Leave this out: a probe asks the container that it belongs to",reason=FieldValueForbidden,fieldPath=".host"
 type Probe struct {
 	// type of the probe. Defaults to HTTP.
 	// +optional
@@ -74,6 +75,12 @@ type Probe struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=60
 	FailureThreshold int32 `json:"failureThreshold,omitempty"`
+
+	// host is refused: a probe asks its own container.
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	Host *Refused `json:"host,omitempty"`
 }
 
 // Probes of a container.
@@ -187,6 +194,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.startup) || !has(self.probes.startup.port) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.startup.port))",message="must name an entry of the helper's ports",fieldPath=".probes.startup.port"
 // +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.liveness) || !has(self.probes.liveness.port) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.liveness.port))",message="must name an entry of the helper's ports",fieldPath=".probes.liveness.port"
 // +kubebuilder:validation:XValidation:rule="!has(self.probes) || !has(self.probes.readiness) || !has(self.probes.readiness.port) || (has(self.ports) && self.ports.exists(q, q.name == self.probes.readiness.port))",message="must name an entry of the helper's ports",fieldPath=".probes.readiness.port"
+// +kubebuilder:validation:XValidation:rule="!has(self.securityContext)",message="Pod Security restricted, which a Tenant's namespaces enforce, leaves no choice of privileges, so that Lethe makes it. Leave this out: containers run as the Tenant's user id, without capabilities, and where one must write is an entry of spec.scratch, or spec.storage",reason=FieldValueForbidden,fieldPath=".securityContext"
+// +kubebuilder:validation:XValidation:rule="!has(self.lifecycle)",message="Pod Security restricted, which a Tenant's namespaces enforce, lets no hook call another host, and Lethe runs none. Leave this out: what prepares goes into the program's own start, and a container that is to end gets SIGTERM and spec.rollout.terminationGracePeriodSeconds",reason=FieldValueForbidden,fieldPath=".lifecycle"
 type BotHelper struct {
 	// name of the container.
 	// +required
@@ -254,4 +263,12 @@ type BotHelper struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=2
 	Mounts []HelperMount `json:"mounts,omitempty"`
+
+	// securityContext is refused: Lethe makes it.
+	// +optional
+	SecurityContext *Refused `json:"securityContext,omitempty"`
+
+	// lifecycle is refused: a helper has no hooks.
+	// +optional
+	Lifecycle *Refused `json:"lifecycle,omitempty"`
 }

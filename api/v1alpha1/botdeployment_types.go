@@ -150,6 +150,7 @@ type EnvVar struct {
 // ContainerPort is a port the bot listens on, for probes to name.
 //
 // +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.name.matches('[a-z]') && !self.name.contains('--')",message="must be lower-case letters, digits and single dashes, with a letter (the value is not repeated here)",fieldPath=".name"
+// +kubebuilder:validation:XValidation:rule="!has(self.hostPort)",message="Pod Security restricted, which a Tenant's namespaces enforce, opens no port of the node. Leave this out: nothing outside the node reaches a bot, and a probe goes by the name of the port",reason=FieldValueForbidden,fieldPath=".hostPort"
 type ContainerPort struct {
 	// name of the port.
 	// +required
@@ -162,6 +163,12 @@ type ContainerPort struct {
 	// +kubebuilder:validation:Minimum=1024
 	// +kubebuilder:validation:Maximum=65535
 	ContainerPort int32 `json:"containerPort,omitempty"`
+
+	// hostPort is refused: a bot has no port of its node.
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=integer
+	HostPort *Refused `json:"hostPort,omitempty"`
 }
 
 // BotClaim names a volume that is there already.
@@ -245,6 +252,13 @@ type BotRollout struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.channels) || !self.channels.exists(c, c.type == 'Telegram') || ((!has(self.env) || !self.env.exists(e, e.name in ['TELEGRAM_BOT_TOKEN_FILE', 'TELEGRAM_API_URL'])) && (!has(self.credentials) || !self.credentials.exists(c, has(c.envName) && c.envName in ['TELEGRAM_BOT_TOKEN_FILE', 'TELEGRAM_API_URL'])))",message="sets TELEGRAM_BOT_TOKEN_FILE and TELEGRAM_API_URL itself: take these out of env and of envName",fieldPath=".channels"
 // +kubebuilder:validation:XValidation:rule="!has(self.timeZone) || self.timeZone.matches('^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$')",message="must be a zone of the IANA database such as Europe/Berlin (the value is not repeated here)",fieldPath=".timeZone"
 // +kubebuilder:validation:XValidation:rule="has(self.storage) == has(oldSelf.storage)",message="spec.storage cannot be added or removed: make a new BotDeployment"
+// +kubebuilder:validation:XValidation:rule="!has(self.hostNetwork)",message="Pod Security restricted, which a Tenant's namespaces enforce, gives no pod the node's network. Leave this out: a bot has a network of its own, from which spec.egress opens what it calls",reason=FieldValueForbidden,fieldPath=".hostNetwork"
+// +kubebuilder:validation:XValidation:rule="!has(self.hostPID)",message="Pod Security restricted, which a Tenant's namespaces enforce, shows no pod the node's processes. Leave this out: what is to run beside the bot is an entry of spec.helpers",reason=FieldValueForbidden,fieldPath=".hostPID"
+// +kubebuilder:validation:XValidation:rule="!has(self.hostIPC)",message="Pod Security restricted, which a Tenant's namespaces enforce, gives no pod the node's shared memory. Leave this out: shared memory of the bot's own is an entry of spec.scratch at /dev/shm",reason=FieldValueForbidden,fieldPath=".hostIPC"
+// +kubebuilder:validation:XValidation:rule="!has(self.securityContext)",message="Pod Security restricted, which a Tenant's namespaces enforce, leaves no choice of privileges, so that Lethe makes it. Leave this out: containers run as the Tenant's user id, without capabilities, and where one must write is an entry of spec.scratch, or spec.storage",reason=FieldValueForbidden,fieldPath=".securityContext"
+// +kubebuilder:validation:XValidation:rule="!has(self.volumes)",message="Pod Security restricted, which a Tenant's namespaces enforce, mounts no folder of the node. Leave this out: a volume is spec.storage, an empty directory an entry of spec.scratch, a file or a key of a ConfigMap an entry of spec.files, a secret an entry of spec.credentials",reason=FieldValueForbidden,fieldPath=".volumes"
+// +kubebuilder:validation:XValidation:rule="!has(self.lifecycle)",message="Pod Security restricted, which a Tenant's namespaces enforce, lets no hook call another host, and Lethe runs none. Leave this out: what prepares goes into the program's own start, and a container that is to end gets SIGTERM and spec.rollout.terminationGracePeriodSeconds",reason=FieldValueForbidden,fieldPath=".lifecycle"
+// +kubebuilder:validation:XValidation:rule="!has(self.podAnnotations) || !self.podAnnotations.exists(k, k.startsWith('container.apparmor.security.beta.kubernetes.io/'))",message="Pod Security restricted, which a Tenant's namespaces enforce, takes no choice of an AppArmor profile. Leave out what begins with container.apparmor.security.beta.kubernetes.io/: containers have the node's default profile",reason=FieldValueForbidden,fieldPath=".podAnnotations"
 type BotDeploymentSpec struct {
 	// image of the bot. It runs as the first id of the Tenant's status.uidRange whatever the image says, without
 	// capabilities and with a read-only root file system.
@@ -378,6 +392,38 @@ type BotDeploymentSpec struct {
 	// +optional
 	// +kubebuilder:default=Running
 	OperatingMode OperatingMode `json:"operatingMode,omitempty"`
+
+	// hostNetwork is refused: a bot has a network of its own.
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=boolean
+	HostNetwork *Refused `json:"hostNetwork,omitempty"`
+
+	// hostPID is refused: a bot sees the processes of its own container.
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=boolean
+	HostPID *Refused `json:"hostPID,omitempty"`
+
+	// hostIPC is refused: a bot shares memory with no other pod.
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=boolean
+	HostIPC *Refused `json:"hostIPC,omitempty"`
+
+	// securityContext is refused: Lethe makes it.
+	// +optional
+	SecurityContext *Refused `json:"securityContext,omitempty"`
+
+	// volumes are refused: see storage, scratch, files and credentials.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	Volumes []Refused `json:"volumes,omitempty"`
+
+	// lifecycle is refused: a bot has no hooks.
+	// +optional
+	Lifecycle *Refused `json:"lifecycle,omitempty"`
 }
 
 // BotResources are requests and limits of the bot's container.

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/netblocks"
 	"github.com/lethe-dev/lethe/test/env"
 )
@@ -52,7 +53,7 @@ type kind struct {
 // leaf is a field of a spec: its path as users write it ("egress[].ports[].port"), and its type.
 type leaf struct {
 	path string
-	kind reflect.Kind // String, Int, Map, or Struct for a quantity
+	kind reflect.Kind // String, Int, Map, Struct for a quantity, or Interface for what is refused at every value
 }
 
 func leaves(of reflect.Type, path string) []leaf {
@@ -63,6 +64,8 @@ func leaves(of reflect.Type, path string) []leaf {
 		return []leaf{{path: path, kind: reflect.Invalid}}
 	case reflect.TypeFor[metav1.LabelSelector]():
 		return nil // Kubernetes' own
+	case reflect.TypeFor[v1alpha1.Refused]():
+		return []leaf{{path: path, kind: reflect.Interface}}
 	case reflect.TypeFor[corev1.ResourceList](), reflect.TypeFor[map[string]string]():
 		return []leaf{{path: path, kind: reflect.Map}}
 	}
@@ -222,6 +225,9 @@ func TestWhatWasPastedNeverComesBack(t *testing.T) {
 				values := []any{secret}
 				if f.kind == reflect.Map {
 					values = []any{map[string]any{secret: "1"}}
+				}
+				if f.kind == reflect.Interface {
+					values = []any{secret, map[string]any{"a": map[string]any{secret: secret}}}
 				}
 				for _, value := range values {
 					err := apply(t, with(t, k, f.path, value))

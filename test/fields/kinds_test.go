@@ -129,6 +129,7 @@ func kinds() map[string]kind {
 			map[string]any{"ephemeral-storage": "0"},
 		}
 	}
+	refusals(bot.hostile)
 	bot.hostile["helpers[].resources.requests"] = append(bot.hostile["helpers[].resources.requests"], map[string]any{"cpu": "2"})
 	bot.hostile["resources.requests"] = append(bot.hostile["resources.requests"], map[string]any{"cpu": "2"}) // more than the limit
 

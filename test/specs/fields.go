@@ -6,6 +6,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // Field is a field of an API type as users write it.
@@ -18,7 +20,8 @@ type Field struct {
 	Set bool
 }
 
-// Fields are all fields of a type, those of types that it holds included, found by reflection: a new one is among them. A map is one field.
+// Fields are all fields of a type, those of types that it holds included, found by reflection: a new one is among them. A map is one field, and what is refused at
+// every value is none.
 func Fields[T any](of ...T) []Field {
 	values := make([]reflect.Value, 0, len(of))
 	for i := range of {
@@ -30,6 +33,9 @@ func Fields[T any](of ...T) []Field {
 func fieldsOf(of reflect.Type, path, name string, values []reflect.Value) []Field {
 	whole := of == reflect.TypeFor[metav1.Time]() || of == reflect.TypeFor[resource.Quantity]()
 	var out []Field
+	if of == reflect.TypeFor[v1alpha1.Refused]() {
+		return nil
+	}
 	switch {
 	case of.Kind() == reflect.Pointer:
 		var there []reflect.Value

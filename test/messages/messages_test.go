@@ -256,7 +256,12 @@ func answer(t *testing.T, r row) []metav1.StatusCause {
 		t.Errorf("%s: not refused: %v", r, err)
 		return nil
 	}
-	return status.Status().Details.Causes
+	// The API server goes through the members of an object in no order.
+	causes := status.Status().Details.Causes
+	slices.SortStableFunc(causes, func(a, b metav1.StatusCause) int {
+		return strings.Compare(a.Field+a.Message, b.Field+b.Message)
+	})
+	return causes
 }
 
 func (r row) String() string {

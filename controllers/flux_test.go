@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -183,6 +185,11 @@ func (w *world) play(namespaces ...string) *sweeper {
 	return s
 }
 
+// identifierOf is the database server of a namespace's store: two stores on one would be told that they hold the same table.
+func identifierOf(namespace string) string {
+	return strconv.Itoa(7300 + int(crc32.ChecksumIEEE([]byte(namespace))))
+}
+
 // sweep ends the Jobs of a namespace. What fails is tried again at the next tick.
 func (s *sweeper) sweep(w *world, namespace string) {
 	s.mutex.Lock()
@@ -207,7 +214,7 @@ func (s *sweeper) sweep(w *world, namespace string) {
 		if err != nil {
 			continue
 		}
-		r := report.Report{Plan: planHashOf(job), Outcome: report.Done, Mode: string(p.Mode()), SystemIdentifier: "7300", Database: "chat"}
+		r := report.Report{Plan: planHashOf(job), Outcome: report.Done, Mode: string(p.Mode()), SystemIdentifier: identifierOf(namespace), Database: "chat"}
 		for _, d := range p.Datasets {
 			line := report.Line{Dataset: d.Name, Rows: 100, Reason: report.LineUngoverned}
 			if len(d.Rules) > 0 {
@@ -375,7 +382,7 @@ func TestFluxAppliesOneSet(t *testing.T) {
 
 	t.Run("an approval by kubectl lethe survives, one under a name of kubectl's does not", func(t *testing.T) {
 		for owner, survives := range map[string]bool{"lethe-approve": true, "kubectl-lethe": false} {
-			patch := `[{"op":"add","path":"/spec/approvedPlan","value":{"systemIdentifier":"7300","database":"chat","address":"db.example:5432","tenancy":"Dedicated","windows":[{"dataset":"messages","definition":"0123456789abcdef","retainFor":{"days":90}}]}}]`
+			patch := `[{"op":"add","path":"/spec/approvedPlan","value":{"systemIdentifier":"` + identifierOf(name) + `","database":"chat","address":"db.example:5432","tenancy":"Dedicated","windows":[{"dataset":"messages","definition":"0123456789abcdef","retainFor":{"days":90}}]}}]`
 			if err := w.admin.Patch(t.Context(), store, client.RawPatch(types.JSONPatchType, []byte(patch)), client.FieldOwner(owner)); err != nil {
 				t.Fatal(err)
 			}

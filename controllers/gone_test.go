@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -408,6 +409,48 @@ func TestAHeldBotHoldsUpNobodyElse(t *testing.T) {
 	if err := w.get(namespace); err != nil || namespace.DeletionTimestamp == nil {
 		t.Errorf("the namespace is not on its way out: %v", err)
 	}
+	w.takeFinalizersOff(bot)
+	w.gone(namespace)
+}
+
+// TestAHeldBotWhereOurRightsAreGone: Kubernetes removes our RoleBinding with all else in a namespace, and the manager may not look for
+// pods there any more. The Tenant goes all the same once Kubernetes says that no pod remains, and not before.
+func TestAHeldBotWhereOurRightsAreGone(t *testing.T) {
+	w, tenant := withTenant(t, "rightless")
+	bot := makeBot("rightless-a", "b")
+	bot.Finalizers = []string{"example.com/hold"}
+	w.create(bot)
+	w.becomes(bot, "Ready=True")
+	w.adriftPod(bot)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: bot.Namespace, Name: resources.BotPodName(bot.Name)}}
+	w.soon("the pod is held", func() error {
+		if err := w.get(pod); err != nil {
+			return err
+		}
+		pod.Finalizers = []string{"example.com/hold"}
+		return w.cluster.Update(context.Background(), pod)
+	})
+	w.delete(bot)
+	w.eventually("the bot says who holds it", func() error { return w.says(bot, "example.com/hold") })
+	w.becomes(tenant, "InUse=False")
+	w.stop()
+	w.delete(tenant)
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "rightless-a"}}
+	w.delete(namespace)
+	w.eventually("Kubernetes has removed what it can", func() error {
+		if err := w.none("is left", []client.ObjectList{&rbacv1.RoleBindingList{}}, namespace.Name, func(client.Object) bool { return true }); err != nil {
+			return err
+		}
+		if err := w.get(namespace); err != nil || !strings.Contains(fmt.Sprint(namespace.Status.Conditions), "pods. has 1 resource instances") {
+			return fmt.Errorf("it is not told what remains: %v, %v", namespace.Status.Conditions, err)
+		}
+		return nil
+	})
+	w.start(&wire{})
+	w.eventually("it waits for the pod", func() error { return w.says(tenant, "Waiting for Kubernetes to remove rightless-a") })
+	w.takeFinalizersOff(pod)
+	w.gone(tenant)
+	w.oneEvent(tenant, ReasonHeld)
 	w.takeFinalizersOff(bot)
 	w.gone(namespace)
 }

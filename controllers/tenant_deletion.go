@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -126,7 +127,7 @@ func (r *TenantReconciler) removeNamespaces(ctx context.Context, s *tenantScope)
 			}
 			continue
 		}
-		onlyHeld, err := r.isOnlyHeld(ctx, s, namespace.Name)
+		onlyHeld, err := r.isOnlyHeld(ctx, s, namespace)
 		if err != nil {
 			return 0, err
 		}
@@ -153,13 +154,38 @@ func waitingFor(retained, going []string) string {
 }
 
 // isOnlyHeld says that a namespace on its way out stays because of bots or stores that somebody else's finalizer keeps, and
-// that nothing of ours runs in it.
-func (r *TenantReconciler) isOnlyHeld(ctx context.Context, s *tenantScope, namespace string) (bool, error) {
-	if !slices.ContainsFunc(s.held, func(held string) bool { return strings.Contains(held, " "+namespace+"/") }) {
+// that nothing of ours runs in it. Kubernetes removes our RoleBinding with the rest, and with it the right to look for pods:
+// it is asked what remains then.
+func (r *TenantReconciler) isOnlyHeld(ctx context.Context, s *tenantScope, namespace *corev1.Namespace) (bool, error) {
+	if !slices.ContainsFunc(s.held, func(held string) bool { return strings.Contains(held, " "+namespace.Name+"/") }) {
 		return false, nil
 	}
-	running, err := r.Orphans.running(ctx, namespace)
+	running, err := r.Orphans.running(ctx, namespace.Name)
+	if apierrors.IsForbidden(err) {
+		return hasNoPods(namespace), nil
+	}
 	return err == nil && len(running) == 0, err
+}
+
+// hasNoPods says that Kubernetes has looked at all that is in a namespace on its way out, and that no pod is among what
+// remains. It is false when Kubernetes has not said so (yet). The texts are those of its namespace controller
+// (pkg/controller/namespace/deletion/status_condition_utils.go).
+func hasNoPods(namespace *corev1.Namespace) bool {
+	said := false
+	for _, c := range namespace.Status.Conditions {
+		switch c.Type {
+		case corev1.NamespaceDeletionDiscoveryFailure, corev1.NamespaceDeletionGVParsingFailure, corev1.NamespaceDeletionContentFailure:
+			if c.Status != corev1.ConditionFalse {
+				return false
+			}
+		case corev1.NamespaceContentRemaining:
+			if c.Status == corev1.ConditionUnknown || strings.Contains(c.Message, " pods. has ") {
+				return false
+			}
+			said = true
+		}
+	}
+	return said
 }
 
 // remaining is what Kubernetes says about finalizers in a namespace that does not go.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,8 +21,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -225,8 +228,12 @@ func (f *Controllers) endNamespaces() error {
 			return nil
 		}
 		for _, reader := range []client.Reader{f.Reader, f.Client} { // the API server is asked once nothing is seen any more
-			if left, err := f.empty(reader, n.Name); err != nil || left > 0 {
+			left, err := f.empty(reader, n.Name)
+			if err != nil {
 				return err
+			}
+			if len(left) > 0 {
+				return f.sayWhatRemains(n, left)
 			}
 		}
 		n = n.DeepCopy()
@@ -239,12 +246,22 @@ func (f *Controllers) endNamespaces() error {
 	})
 }
 
-// empty deletes what is in a namespace, and says how much there was.
-func (f *Controllers) empty(reader client.Reader, namespace string) (int, error) {
-	left := 0
-	for _, list := range append(ChildLists(), &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}) {
-		err := each(reader, list, func(o client.Object) error {
-			left++
+// empty deletes what is in a namespace, and says what there was, as the namespace controller does: "pods. has 1 resource instances".
+func (f *Controllers) empty(reader client.Reader, namespace string) ([]string, error) {
+	var left []string
+	for _, list := range append(ChildLists(), &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}, &corev1.PodList{}) {
+		from := reader
+		if _, ok := list.(*corev1.PodList); ok {
+			from = f.Client // no cache of them is kept
+		}
+		count, resource := 0, schema.GroupVersionResource{}
+		err := each(from, list, func(o client.Object) error {
+			kind, err := apiutil.GVKForObject(o, f.Client.Scheme())
+			if err != nil {
+				return err
+			}
+			resource, _ = meta.UnsafeGuessKindToResource(kind)
+			count++
 			if o.GetDeletionTimestamp() != nil {
 				return nil
 			}
@@ -253,8 +270,30 @@ func (f *Controllers) empty(reader client.Reader, namespace string) (int, error)
 		if err != nil {
 			return left, err
 		}
+		if count > 0 {
+			left = append(left, fmt.Sprintf("%s.%s has %d resource instances", resource.Resource, resource.Group, count))
+		}
 	}
+	slices.Sort(left)
 	return left, nil
+}
+
+// sayWhatRemains writes what the namespace controller writes of a namespace that does not go yet.
+func (f *Controllers) sayWhatRemains(namespace *corev1.Namespace, left []string) error {
+	message := "Some resources are remaining: " + strings.Join(left, ", ")
+	if slices.ContainsFunc(namespace.Status.Conditions, func(c corev1.NamespaceCondition) bool { return c.Message == message }) {
+		return nil
+	}
+	namespace = namespace.DeepCopy()
+	namespace.Status.Conditions = []corev1.NamespaceCondition{
+		{Type: corev1.NamespaceDeletionContentFailure, Status: corev1.ConditionFalse, Reason: "ContentDeleted"},
+		{Type: corev1.NamespaceContentRemaining, Status: corev1.ConditionTrue, Reason: "SomeResourcesRemain", Message: message},
+	}
+	err := f.Client.Status().Update(context.Background(), namespace)
+	if apierrors.IsConflict(err) {
+		return nil
+	}
+	return client.IgnoreNotFound(err)
 }
 
 // Each does something with every object of a list, as the API server has it now.

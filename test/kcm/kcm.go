@@ -262,6 +262,9 @@ func (f *Controllers) empty(reader client.Reader, namespace string) ([]string, e
 			}
 			resource, _ = meta.UnsafeGuessKindToResource(kind)
 			count++
+			if pod, ok := o.(*corev1.Pod); ok {
+				return f.endPod(pod)
+			}
 			if o.GetDeletionTimestamp() != nil {
 				return nil
 			}
@@ -276,6 +279,18 @@ func (f *Controllers) empty(reader client.Reader, namespace string) ([]string, e
 	}
 	slices.Sort(left)
 	return left, nil
+}
+
+// endPod deletes a pod as it goes once its kubelet has said that nothing of it runs. Whose finalizers it has keep it.
+func (f *Controllers) endPod(pod *corev1.Pod) error {
+	if pod.DeletionTimestamp != nil && len(pod.Finalizers) > 0 {
+		return nil
+	}
+	err := f.Client.Delete(context.Background(), pod, client.GracePeriodSeconds(0), client.Preconditions{UID: &pod.UID})
+	if apierrors.IsConflict(err) {
+		return nil
+	}
+	return client.IgnoreNotFound(err)
 }
 
 // sayWhatRemains writes what the namespace controller writes of a namespace that does not go yet.

@@ -441,8 +441,11 @@ func TestAHeldBotWhereOurRightsAreGone(t *testing.T) {
 		if err := w.none("is left", []client.ObjectList{&rbacv1.RoleBindingList{}}, namespace.Name, func(client.Object) bool { return true }); err != nil {
 			return err
 		}
-		if err := w.get(namespace); err != nil || !strings.Contains(fmt.Sprint(namespace.Status.Conditions), "pods. has 1 resource instances") {
-			return fmt.Errorf("it is not told what remains: %v, %v", namespace.Status.Conditions, err)
+		if err := w.get(namespace); err != nil {
+			return err
+		}
+		if !strings.Contains(fmt.Sprint(namespace.Status.Conditions), "pods. has 1 resource instances") {
+			return fmt.Errorf("it is not told what remains: %v", namespace.Status.Conditions)
 		}
 		return nil
 	})

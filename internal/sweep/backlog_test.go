@@ -121,10 +121,14 @@ func TestKilledSweepsRenewNoBacklog(t *testing.T) {
 	if killed == 0 || gone == 0 {
 		t.Error("the test interrupts nothing")
 	}
-	// The rest, with as many rows again: more than is left and the brake allows, so nothing goes.
+	// The rest, with as many rows again: more than is left and the brake allows, so nothing goes. Where the machine was so slow that a sweep
+	// came to its end before it was killed, they are rows that have returned.
+	why := func(reason string) bool {
+		return reason == report.LineBrakeTripped || gone == 20000 && reason == report.LineReturned
+	}
 	w.admin.Run(`INSERT INTO log SELECT n, now() - interval '100 days' - n * interval '1 second' FROM generate_series(100001, 120000) n`)
 	rows := w.admin.Count(`SELECT count(*) FROM log`)
-	if r := w.run(Options{Leaser: client(t, sweeper.keyserver)}); r.Lines[0].Deleted != 0 || r.Lines[0].Reason != report.LineBrakeTripped {
+	if r := w.run(Options{Leaser: client(t, sweeper.keyserver)}); r.Lines[0].Deleted != 0 || !why(r.Lines[0].Reason) {
 		t.Errorf("after %d of 20000 were debited: %+v", used, r)
 	}
 	if n := w.admin.Count(`SELECT count(*) FROM log`); n != rows {

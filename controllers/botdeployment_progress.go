@@ -32,7 +32,7 @@ func (r *BotDeploymentReconciler) observeUnsteady(ctx context.Context, s *botSco
 	}
 	w.Overdue = s.wasOverdue()
 	s.observed.Workload = &w
-	return min(left, r.lookAfter(stalledLookEvery)), nil
+	return min(left, r.lookAfter(lookEvery)), nil
 }
 
 // observeStopped finds out how a suspended bot is whose pass was ended by something that it needs only when it runs: it is suspended all the same. What

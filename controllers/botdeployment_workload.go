@@ -23,10 +23,9 @@ import (
 )
 
 const (
-	// lookEvery is between two looks at a pod that does not become ready, for a message that is true.
+	// lookEvery is between two looks at a pod that does not become ready, for a message that is true. What the API shows is told within 15 seconds,
+	// and a look, what it reads and the write of it take their part of them: also of a bot that has been stalled for long.
 	lookEvery = 10 * time.Second
-	// stalledLookEvery is the same once the bot is stalled, or waits until it has lasted.
-	stalledLookEvery = 15 * time.Second
 	// looksPerSecond bounds the looks at all unready bots together.
 	looksPerSecond = 20
 	// mostEvents that are read about one pod: Kubernetes counts repetitions and does not repeat them.
@@ -133,7 +132,7 @@ func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScop
 	w.Overdue = left <= 0
 	s.observed.Workload = &w
 	if w.Overdue {
-		return r.lookAfter(stalledLookEvery), nil
+		return r.lookAfter(lookEvery), nil
 	}
 	return min(r.lookAfter(lookEvery), left), nil
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/stores"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
 	"github.com/lethe-dev/lethe/internal/sweep"
 	"github.com/lethe-dev/lethe/test/lease"
@@ -108,7 +109,7 @@ func (b *verdictBench) swept(s *v1alpha1.DataStore) report.Report {
 	b.keys.Clock = b.clock.Now
 	leaser, err := b.keys.Client()
 	b.must(err)
-	r := sweep.Run(b.Context(), sweep.Options{Plan: p, Hash: planHashOf(job), Leaser: leaser, Budget: time.Minute, Clock: time.Now, Log: slog.New(slog.DiscardHandler)})
+	r := sweep.Run(b.Context(), sweep.Options{Plan: p, Engines: stores.Engines{postgres.Engine{}}, Hash: planHashOf(job), Leaser: leaser, Budget: time.Minute, Clock: time.Now, Log: slog.New(slog.DiscardHandler)})
 	text, err := report.Encode(r)
 	b.must(err)
 	b.clock.SetTime(b.clock.Now().Add(2 * time.Second))

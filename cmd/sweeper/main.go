@@ -21,6 +21,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/stores"
+	"github.com/lethe-dev/lethe/internal/stores/postgres"
 	"github.com/lethe-dev/lethe/internal/sweep"
 )
 
@@ -123,7 +125,7 @@ func (o options) sweep(log *slog.Logger) report.Report {
 		case <-ctx.Done():
 		}
 	}()
-	return sweep.Run(ctx, sweep.Options{Plan: p, Hash: o.planHash, Leaser: client, Budget: o.budget, Stop: stop, Clock: time.Now, Log: log})
+	return sweep.Run(ctx, sweep.Options{Plan: p, Engines: stores.Engines{postgres.Engine{}}, Hash: o.planHash, Leaser: client, Budget: o.budget, Stop: stop, Clock: time.Now, Log: log})
 }
 
 // write leaves the report where the kubelet picks it up. If it does not fit, what names things goes before what counts.

@@ -8,7 +8,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
-	"github.com/lethe-dev/lethe/internal/stores/postgres"
+	"github.com/lethe-dev/lethe/internal/stores"
 )
 
 // measuredRows is how many rows a table must have for the brake to mean anything.
@@ -86,7 +86,7 @@ func (s *run) unanswered(err error) error {
 	case keyclient.ReasonOf(err) == protocol.ReasonBacklogSpent:
 		return err
 	case keyclient.IsRetryable(err) && s.Clock().Before(s.keeper.expires()):
-		return fmt.Errorf("%w: %w", postgres.ErrRepeat, err)
+		return fmt.Errorf("%w: %w", stores.ErrRepeat, err)
 	default:
 		return fmt.Errorf("%w: %w", errLeaseLost, err)
 	}
@@ -96,8 +96,8 @@ func (s *run) unanswered(err error) error {
 const debitWithin = time.Second
 
 // spent is the problem of a dataset whose backlog ended while it was deleted from.
-func (s *run) spent(i int) *postgres.Problem {
-	return &postgres.Problem{Reason: report.LineBrakeTripped, Message: fmt.Sprintf(
+func (s *run) spent(i int) *stores.Problem {
+	return &stores.Problem{Reason: report.LineBrakeTripped, Message: fmt.Sprintf(
 		"the approved backlog ended while it was used%s: look, then 'kubectl lethe approve %s/%s --brake %s'", s.why(i), s.Plan.Store.Namespace, s.Plan.Store.Name, s.Plan.Datasets[i].Name)}
 }
 
@@ -133,7 +133,7 @@ func (s *run) brake(ctx context.Context, i int) error {
 		return max(measuredRows, (planned+1)*100/max(1, percent)+1)
 	}
 	// What has expired is counted at once, what would really go takes longer: it matters only when the former is too much.
-	for _, count := range []func(context.Context, int, time.Time, func(int64) int64) (int64, int64, *postgres.Problem, error){s.store.Expired, s.store.Planned} {
+	for _, count := range []func(context.Context, int, time.Time, func(int64) int64) (int64, int64, *stores.Problem, error){s.store.Expired, s.store.Planned} {
 		planned, rows, problem, err := count(ctx, i, s.clocks.Early, enough)
 		if err != nil {
 			return err
@@ -149,7 +149,7 @@ func (s *run) brake(ctx context.Context, i int) error {
 		if planned <= most || planned > left && rows < measuredRows {
 			return nil
 		}
-		s.refused[i] = &postgres.Problem{Reason: report.LineBrakeTripped, Message: fmt.Sprintf(
+		s.refused[i] = &stores.Problem{Reason: report.LineBrakeTripped, Message: fmt.Sprintf(
 			"%d of %d rows would go, the brake allows %d%%%s: if that is right, let them go by 'kubectl lethe approve %s/%s --brake %s', or raise spec.brake.maxPercentOfTable",
 			planned, rows, percent, s.why(i), s.Plan.Store.Namespace, s.Plan.Store.Name, d.Name)}
 	}

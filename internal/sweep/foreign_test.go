@@ -10,6 +10,8 @@ import (
 
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/stores"
+	"github.com/lethe-dev/lethe/internal/stores/postgres"
 )
 
 const rowSecret = "hunter2-Xq7-of-a-row"
@@ -39,7 +41,7 @@ func TestADatabasesWordsStayOutside(t *testing.T) {
 			w := newWorld(t, table+sql, dataset("log", 90))
 			w.plan.Exempt = []plan.Exemption{{Schema: "public", Table: "copies"}}
 			var log bytes.Buffer
-			r := Run(t.Context(), Options{Plan: w.plan, Hash: "hash", Leaser: client(t, newKeyserver(t)), Budget: time.Minute, Clock: time.Now,
+			r := Run(t.Context(), Options{Plan: w.plan, Hash: "hash", Engines: stores.Engines{postgres.Engine{}}, Leaser: client(t, newKeyserver(t)), Budget: time.Minute, Clock: time.Now,
 				Log: slog.New(slog.NewJSONHandler(&log, nil))})
 			encoded, err := report.Encode(r)
 			if err != nil {

@@ -12,35 +12,35 @@ import (
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/retention"
-	"github.com/lethe-dev/lethe/internal/stores/postgres"
+	"github.com/lethe-dev/lethe/internal/stores"
 )
 
 const (
-	// witnesses are so many transactions that are rolled back after each sweep, to be asked for before the next.
+	// witnesses are so many traces that each sweep leaves in the history of a store, to be asked for before the next.
 	witnesses = 8
 	// rememberWithin bounds what is done at the end of a sweep for the next one to be compared with.
 	rememberWithin = 15 * time.Second
 )
 
-// place looks where in its life the database is, and compares that with where sweeps saw it last. One that has gone back is only
+// place looks where in its life the store is, and compares that with where sweeps saw it last. One that has gone back is only
 // measured, until a person approves it as it is.
 func (s *run) place(ctx context.Context) error {
-	p, err := s.session.Reach(ctx, s.begun)
+	if s.history == nil {
+		s.placed = s.r.Reason != report.ReasonIdentityChanged
+		return nil
+	}
+	now, err := s.reach(ctx, s.begun)
 	if err != nil {
 		return err
 	}
-	now := protocol.Point{System: s.r.SystemIdentifier, OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions}
-	s.r.Point = &report.Point{OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions}
 	if s.r.Reason == report.ReasonIdentityChanged {
 		return nil // another database is nothing to compare with, and not to be remembered
 	}
 	restored, last := s.keeper.account.Restored, s.keeper.account.Point
 	// A database that is not the one of the last time, and was approved since, has no past yet.
 	if restored == "" && last != nil && last.System == now.System {
-		if restored = back(*last, now); restored == "" {
-			if restored, err = s.forked(ctx, last); err != nil {
-				return err
-			}
+		if restored, err = s.history.Back(ctx, *last, now); err != nil {
+			return err
 		}
 	}
 	told := protocol.LeaseRequest{Seen: &now, Restored: restored}
@@ -48,7 +48,7 @@ func (s *run) place(ctx context.Context) error {
 		return err
 	}
 	if restored == "" || !s.Plan.Deletes() {
-		s.point = &now
+		s.placed, s.point = true, &now
 		return nil
 	}
 	s.deleting = false
@@ -57,34 +57,15 @@ func (s *run) place(ctx context.Context) error {
 	return nil
 }
 
-// back says what shows that a database is at an earlier point than it was; empty: nothing does. A promoted standby goes on on a
-// later timeline at a position that is not lower.
-func back(last, now protocol.Point) string {
-	switch {
-	case now.OID != last.OID:
-		return fmt.Sprintf("it is another database of the same name (object identifier %d, it was %d)", now.OID, last.OID)
-	case now.Timeline < last.Timeline:
-		return fmt.Sprintf("its timeline is %d, it was %d", now.Timeline, last.Timeline)
-	case now.Position < last.Position:
-		return fmt.Sprintf("its position in the write-ahead log is %s, it was %s", position(now.Position), position(last.Position))
-	case now.Transactions < last.Transactions:
-		return fmt.Sprintf("its next transaction is %d, it was %d", now.Transactions, last.Transactions)
-	default:
-		return ""
+// reach waits until a mark is safe, and reports it.
+func (s *run) reach(ctx context.Context, m stores.Mark) (protocol.Point, error) {
+	p, err := s.history.Reach(ctx, m)
+	if err != nil {
+		return p, err
 	}
-}
-
-// position as PostgreSQL writes it.
-func position(p uint64) string { return fmt.Sprintf("%X/%X", p>>32, uint32(p)) }
-
-// forked says that the history which the database has now left the one that sweeps saw before they saw it: transactions that
-// were rolled back then are others now.
-func (s *run) forked(ctx context.Context, last *protocol.Point) (string, error) {
-	same, err := s.session.WereRolledBack(ctx, last.Witnesses)
-	if err != nil || same {
-		return "", err
-	}
-	return "its history has left the one of the last sweep before that sweep ended", nil
+	p.System = s.r.SystemIdentifier
+	s.r.Point = &report.Point{OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions}
+	return p, nil
 }
 
 // notice is what is worth knowing about a dataset.
@@ -145,7 +126,7 @@ func (s *run) comeBack(ctx context.Context, i int) error {
 		return nil
 	}
 	s.returned[i] = more
-	s.refused[i] = &postgres.Problem{Reason: report.LineReturned, Message: fmt.Sprintf(
+	s.refused[i] = &stores.Problem{Reason: report.LineReturned, Message: fmt.Sprintf(
 		"%d rows %s %s that the last complete sweep had not left: a backup was restored into the table, or old records were brought in; nothing of it is deleted: look, then let them go by 'kubectl lethe approve %s/%s --brake %s'",
 		s.returned[i], are, time.UnixMicro(since).UTC().Format(time.DateOnly), s.Plan.Store.Namespace, s.Plan.Store.Name, d.Name)}
 	return nil
@@ -154,7 +135,7 @@ func (s *run) comeBack(ctx context.Context, i int) error {
 // remember tells the keyserver where the database is at the end, and what complete sweeps of its datasets left. When that fails the
 // record of the beginning stands: less is known, nothing is renewed.
 func (s *run) remember(ctx context.Context, end ending, err error) {
-	if s.point == nil || s.session.Closed() {
+	if !s.placed || s.session.Closed() {
 		return
 	}
 	bounded, cancel := context.WithTimeout(ctx, rememberWithin)
@@ -163,13 +144,13 @@ func (s *run) remember(ctx context.Context, end ending, err error) {
 		err = s.tellEnd(bounded, end)
 	}
 	if err != nil {
-		s.Log.Warn("Could not leave a record for the next sweep", "cause", postgres.Describe(err))
+		s.Log.Warn("Could not leave a record for the next sweep", "cause", s.engine.Describe(err))
 	}
 }
 
 // ending is a place in the life of the database after the last deletion, and transactions that were rolled back before it.
 type ending struct {
-	mark      postgres.Mark
+	mark      stores.Mark
 	witnesses []uint64
 }
 
@@ -178,8 +159,8 @@ func (s *run) markEnd(ctx context.Context) (e ending, err error) {
 	if s.point == nil || s.session.Closed() {
 		return e, nil
 	}
-	if e.witnesses, err = s.session.RollBack(ctx, witnesses); err == nil {
-		e.mark, err = s.session.Mark(ctx)
+	if e.witnesses, err = s.history.Witness(ctx, witnesses); err == nil {
+		e.mark, err = s.history.Mark(ctx)
 	}
 	return e, err
 }
@@ -195,7 +176,7 @@ func (s *run) tellEnd(ctx context.Context, end ending) error {
 		if err != nil {
 			return err
 		}
-		if problem != nil || n >= postgres.CountCap {
+		if problem != nil || n >= stores.CountCap {
 			continue
 		}
 		c := protocol.Cleared{Dataset: d.Name, Definition: plan.Definition(d.Table), Cutoff: cutoff.UnixMicro(), Left: n, SweptAt: s.clocks.Early.UnixMicro()}
@@ -208,11 +189,13 @@ func (s *run) tellEnd(ctx context.Context, end ending) error {
 		}
 		told.Cleared = append(told.Cleared, c)
 	}
-	p, err := s.session.Reach(ctx, end.mark)
-	if err != nil {
-		return err
+	if s.point != nil {
+		p, err := s.reach(ctx, end.mark)
+		if err != nil {
+			return err
+		}
+		p.Witnesses = end.witnesses
+		told.Seen = &p
 	}
-	told.Seen = &protocol.Point{System: s.point.System, OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions, Witnesses: end.witnesses}
-	s.r.Point = &report.Point{OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions}
 	return s.keeper.tell(ctx, told)
 }

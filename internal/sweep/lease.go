@@ -9,7 +9,6 @@ import (
 
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/protocol"
-	"github.com/lethe-dev/lethe/internal/stores/postgres"
 )
 
 // Leaser gives permission to go on. keyclient.Client is one.
@@ -19,9 +18,8 @@ type Leaser interface {
 }
 
 const (
-	// leaseMargin is what must be left of a lease at a COMMIT: the commit itself, on a slow disk, and then some. The statement
-	// before it has ended by then.
-	leaseMargin = postgres.StatementTimeout + time.Second
+	// leaseMargin is what must be left of a lease at a commit beside what the engine says that it takes: a slow disk, and then some.
+	leaseMargin = time.Second
 	// renewEvery is how often a lease is renewed, renewAgain how soon again when the keyserver did not answer.
 	renewEvery = 10 * time.Second
 	renewAgain = time.Second
@@ -37,6 +35,8 @@ type keeper struct {
 	leaser Leaser
 	hash   string
 	clock  func() time.Time
+	// margin is what must be left of the lease at a commit.
+	margin time.Duration
 	// account is what the keyserver remembered when the lease began.
 	account protocol.Account
 	calls   sync.Mutex // one call at a time: two would be in each other's way at the keyserver
@@ -51,8 +51,8 @@ type keeper struct {
 }
 
 // acquire gets the first lease and with it the store's password.
-func acquire(ctx context.Context, leaser Leaser, hash string, clock func() time.Time) (*keeper, []byte, error) {
-	k := &keeper{leaser: leaser, hash: hash, clock: clock, news: make(chan struct{}), done: make(chan struct{})}
+func acquire(ctx context.Context, leaser Leaser, hash string, clock func() time.Time, margin time.Duration) (*keeper, []byte, error) {
+	k := &keeper{leaser: leaser, hash: hash, clock: clock, margin: margin, news: make(chan struct{}), done: make(chan struct{})}
 	give := clock().Add(firstLeaseWithin)
 	for {
 		before := clock()
@@ -158,8 +158,8 @@ func (k *keeper) valid() error {
 	switch {
 	case k.lost != nil:
 		return k.lost
-	case k.until.Sub(k.clock()) < leaseMargin:
-		return fmt.Errorf("%w: less than %s of it is left and it was not renewed", errLeaseLost, leaseMargin)
+	case k.until.Sub(k.clock()) < k.margin:
+		return fmt.Errorf("%w: less than %s of it is left and it was not renewed", errLeaseLost, k.margin)
 	}
 	return nil
 }
@@ -174,7 +174,7 @@ func (k *keeper) await(ctx context.Context) error {
 			return lost
 		}
 		left := until.Sub(k.clock())
-		if left >= leaseMargin {
+		if left >= k.margin {
 			return nil
 		}
 		timer := time.NewTimer(max(left, 0) + time.Second)

@@ -14,6 +14,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/stores"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
 	"github.com/lethe-dev/lethe/test/lease"
 	"github.com/lethe-dev/lethe/test/pg"
@@ -144,7 +145,7 @@ func (w *world) system() string {
 // run sweeps with what the tests do not care about filled in.
 func (w *world) run(o Options) report.Report {
 	w.t.Helper()
-	o.Plan, o.Hash = w.plan, "hash"
+	o.Plan, o.Hash, o.Engines = w.plan, "hash", stores.Engines{postgres.Engine{}}
 	if o.Leaser == nil {
 		k := newKeyserver(w.t)
 		k.By(&w.plan)

@@ -18,7 +18,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
-	"github.com/lethe-dev/lethe/internal/stores/postgres"
+	"github.com/lethe-dev/lethe/internal/stores"
 )
 
 // Options of one sweep.
@@ -26,6 +26,8 @@ type Options struct {
 	Plan   plan.Plan
 	Hash   string
 	Leaser Leaser
+	// Engines that this program has: the plan's store needs one of them.
+	Engines stores.Engines
 	// Budget of time after which no batch begins any more. What was deleted by then is measured and reported.
 	Budget time.Duration
 	// Stop, when closed, ends the sweep after the current batch.
@@ -61,20 +63,23 @@ type run struct {
 	Options
 	r       report.Report
 	started time.Time
-	session *postgres.Session
-	store   *postgres.Store
-	clocks  postgres.Clocks
+	engine  stores.Engine
+	session stores.Session
+	history stores.Historian // nil: the store cannot tell where in its life it is
+	store   stores.Bound
+	clocks  stores.Clocks
 	keeper  *keeper
 
-	deleting bool                // the database is the one that deletion was approved for
-	before   [][]report.Line     // by dataset: what was measured before anything was deleted
-	deleted  []postgres.Deletion // by dataset
-	refused  []*postgres.Problem // by dataset: the brake, or what came up while deleting
-	finished []bool              // by dataset: everything that could go is gone
-	returned []int64             // by dataset: rows that had gone and are there again
-	backlogs []backlog           // by dataset
-	begun    postgres.Mark       // where in its life the database was when the sweep began
-	point    *protocol.Point     // where in its life the database is, as far as it may be remembered
+	deleting bool              // the database is the one that deletion was approved for
+	before   [][]report.Line   // by dataset: what was measured before anything was deleted
+	deleted  []stores.Deletion // by dataset
+	refused  []*stores.Problem // by dataset: the brake, or what came up while deleting
+	finished []bool            // by dataset: everything that could go is gone
+	returned []int64           // by dataset: rows that had gone and are there again
+	backlogs []backlog         // by dataset
+	begun    stores.Mark       // where in its life the store was when the sweep began
+	placed   bool              // what this sweep sees of the store may be remembered
+	point    *protocol.Point   // where in its life the store is, as far as it may be remembered
 }
 
 // Run sweeps and reports. It returns a report whatever happens, a panic included.
@@ -104,7 +109,7 @@ func (s *run) end(outcome report.Outcome, reason, format string, args ...any) {
 
 // fail is end for an error, by what kind of error it is.
 func (s *run) fail(err error) {
-	var known *postgres.Error
+	var known *stores.Error
 	switch {
 	case errors.Is(err, errTerminated):
 		s.end(report.Stopped, report.ReasonTerminated, "the pod was asked to end; the next sweep goes on")
@@ -117,13 +122,17 @@ func (s *run) fail(err error) {
 	case errors.As(err, &known):
 		s.end(report.Refused, known.Reason, "%s", known)
 	default:
-		s.end(report.Failed, report.ReasonStoreError, "%s", postgres.Describe(err))
+		s.end(report.Failed, report.ReasonStoreError, "%s", s.engine.Describe(err))
 	}
 }
 
 func (s *run) sweep(ctx context.Context) {
 	if !s.started.Before(s.Plan.ValidUntil) {
 		s.end(report.Refused, report.ReasonPlanExpired, "the plan was valid until %s: is the manager running?", s.Plan.ValidUntil.UTC().Format(time.RFC3339))
+		return
+	}
+	if s.engine = s.Engines.For(s.Plan.Connection.Type); s.engine == nil {
+		s.end(report.Refused, report.ReasonPlanMismatch, "this sweeper knows no store of type %q: is it of the same version as the manager?", s.Plan.Connection.Type)
 		return
 	}
 	// What is asked of the store ends with the lease: losing it cuts the connection, and with it whatever is not committed.
@@ -202,7 +211,7 @@ func (s *run) lease(ctx context.Context) ([]byte, error) {
 		case <-ctx.Done():
 		}
 	}()
-	k, password, err := acquire(ctx, s.Leaser, s.Hash, s.Clock)
+	k, password, err := acquire(ctx, s.Leaser, s.Hash, s.Clock, s.engine.CommitMargin()+leaseMargin)
 	if errors.Is(context.Cause(ctx), errTerminated) {
 		s.fail(errTerminated)
 		return nil, errTerminated
@@ -222,14 +231,12 @@ func (s *run) lease(ctx context.Context) ([]byte, error) {
 
 // connect opens the store: connection, lock, identity, clocks, catalogue.
 func (s *run) connect(ctx context.Context, password string) error {
-	c := s.Plan.Connection
-	session, err := postgres.Connect(ctx, postgres.Target{
-		Host: c.Host, Port: c.Port, Database: c.Database, Username: c.Username, CABundle: c.CABundle,
-	}, password, s.Clock)
+	session, err := s.engine.Open(ctx, s.Plan.Connection, password, s.Clock)
 	if err != nil {
 		return err
 	}
 	s.session = session
+	s.history, _ = session.(stores.Historian)
 	if err := s.open(ctx); err != nil {
 		s.disconnect(ctx)
 		return err
@@ -243,29 +250,29 @@ func (s *run) open(ctx context.Context) error {
 		return err
 	}
 	s.r.SystemIdentifier, s.r.Database = id.SystemIdentifier, id.Database
-	locked, err := s.session.Lock(ctx)
+	lock, err := s.session.Lock(ctx)
 	// The server may still be busy ending the session of a sweep that was killed.
-	for end := s.Clock().Add(lockWithin); err == nil && !locked && s.Clock().Before(end) && s.goOn() == nil && pause(ctx, lockAgain); {
-		locked, err = s.session.Lock(ctx)
+	for end := s.Clock().Add(lockWithin); err == nil && lock == stores.LockBusy && s.Clock().Before(end) && s.goOn() == nil && pause(ctx, lockAgain); {
+		lock, err = s.session.Lock(ctx)
 	}
 	if err != nil {
 		return err
 	}
-	if !locked {
-		return &postgres.Error{Reason: report.ReasonStoreBusy, Message: "another sweep of this database is under way, perhaps from another DataStore or cluster"}
+	if lock == stores.LockBusy {
+		return &stores.Error{Reason: report.ReasonStoreBusy, Message: "another sweep of this database is under way, perhaps from another DataStore or cluster"}
 	}
 	if err := s.readClocks(ctx); err != nil {
 		return err
 	}
-	if s.store, err = postgres.Open(ctx, s.session, config(s.Plan)); err != nil {
+	if s.store, err = s.session.Bind(ctx, config(s.Plan)); err != nil {
 		return err
 	}
 	uncovered := s.store.Uncovered()
 	s.r.UncoveredCount, s.r.Uncovered = len(uncovered), uncovered[:min(len(uncovered), report.MaxUncovered)]
 	s.nameGuesses()
-	s.refused = make([]*postgres.Problem, len(s.Plan.Datasets))
+	s.refused = make([]*stores.Problem, len(s.Plan.Datasets))
 	n := len(s.Plan.Datasets)
-	s.deleted, s.finished, s.returned, s.backlogs = make([]postgres.Deletion, n), make([]bool, n), make([]int64, n), s.openBacklogs()
+	s.deleted, s.finished, s.returned, s.backlogs = make([]stores.Deletion, n), make([]bool, n), make([]int64, n), s.openBacklogs()
 
 	approved, address := s.Plan.Database, s.Plan.Connection.Address()
 	s.deleting = s.Plan.Deletes() && id.SystemIdentifier == approved.SystemIdentifier && id.Database == approved.Name && address == approved.Address
@@ -273,8 +280,10 @@ func (s *run) open(ctx context.Context) error {
 		s.end(report.Refused, report.ReasonIdentityChanged, "deletion was approved for database %q of cluster %s at %s, this is %q of %s at %s: it was only measured; if it is the right one, approve it: kubectl lethe approve %s/%s --database",
 			approved.Name, approved.SystemIdentifier, approved.Address, id.Database, id.SystemIdentifier, address, s.Plan.Store.Namespace, s.Plan.Store.Name)
 	}
-	if s.begun, err = s.session.Mark(ctx); err != nil {
-		return err
+	if s.history != nil {
+		if s.begun, err = s.history.Mark(ctx); err != nil {
+			return err
+		}
 	}
 	s.Log.Info("Opened store", "systemIdentifier", id.SystemIdentifier, "serverVersion", id.Version, "skew", s.r.SkewSeconds,
 		"uncovered", s.r.UncoveredCount, "deleting", s.deleting)
@@ -288,10 +297,10 @@ func (s *run) readClocks(ctx context.Context) error {
 	}
 	s.r.SkewSeconds = int64(skew / time.Second)
 	if skew > maxSkew || skew < -maxSkew {
-		return &postgres.Error{Reason: report.ReasonClockSkew, Message: fmt.Sprintf(
+		return &stores.Error{Reason: report.ReasonClockSkew, Message: fmt.Sprintf(
 			"the store's clock and the pod's differ by %s, more than %s, so no age can be believed: set both by NTP", skew.Round(time.Second), maxSkew)}
 	}
-	s.clocks = postgres.Clocks{Early: now, Late: now}
+	s.clocks = stores.Clocks{Early: now, Late: now}
 	if skew > 0 {
 		s.clocks.Early = now.Add(-skew)
 	} else {
@@ -386,7 +395,7 @@ func (s *run) turn(datasets int) time.Duration {
 
 // deleteFrom takes one turn of a dataset; finished: nothing more can go from it now.
 func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished bool, err error) {
-	permit := postgres.Permit{Pause: over, Begin: func(rows int64) error {
+	permit := stores.Permit{Pause: over, Begin: func(rows int64) error {
 		if err := s.goOn(); err != nil {
 			return err
 		}
@@ -411,7 +420,7 @@ func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished
 		s.refused[i] = s.spent(i)
 		return true, nil
 	}
-	if errors.Is(err, postgres.ErrPaused) {
+	if errors.Is(err, stores.ErrPaused) {
 		s.refused[i] = nil // what was skipped in this turn is looked at again in the next
 		return false, nil
 	}
@@ -451,7 +460,7 @@ func (s *run) measure(ctx context.Context) error {
 }
 
 // measureAll measures dataset by dataset. When the connection breaks, the rest is there as not reached.
-func (s *run) measureAll(ctx context.Context, clocks postgres.Clocks) error {
+func (s *run) measureAll(ctx context.Context, clocks stores.Clocks) error {
 	var broken error
 	for i, d := range s.Plan.Datasets {
 		var lines []report.Line
@@ -550,12 +559,12 @@ func (s *run) disconnect(ctx context.Context) {
 }
 
 // config is the plan in the store's words.
-func config(p plan.Plan) postgres.Config {
-	var c postgres.Config
+func config(p plan.Plan) stores.Config {
+	var c stores.Config
 	for _, d := range p.Datasets {
-		out := postgres.Dataset{Name: d.Name, Table: d.Table, Floor: d.Floor}
+		out := stores.Dataset{Name: d.Name, Table: d.Table, Floor: d.Floor}
 		for _, r := range d.Rules {
-			out.Rules = append(out.Rules, postgres.Rule{Policy: r.Policy, Rule: r.Rule, DeleteWithin: r.DeleteWithin, Windows: windows(r.RetainFor, r.Overrides)})
+			out.Rules = append(out.Rules, stores.Rule{Policy: r.Policy, Rule: r.Rule, DeleteWithin: r.DeleteWithin, Windows: windows(r.RetainFor, r.Overrides)})
 		}
 		if d.Delete != nil {
 			w := windows(d.Delete.RetainFor, d.Delete.Overrides)
@@ -571,7 +580,7 @@ func config(p plan.Plan) postgres.Config {
 	}
 	c.Disputed = p.Disputed
 	for _, r := range p.Relations {
-		c.Relations = append(c.Relations, postgres.Relation{
+		c.Relations = append(c.Relations, stores.Relation{
 			Schema: string(r.Schema), Table: string(r.Table), Column: string(r.Column), References: r.References, To: string(r.ReferencesColumn),
 			Declared: r.State == v1alpha1.RelationDeclared,
 		})
@@ -579,10 +588,10 @@ func config(p plan.Plan) postgres.Config {
 	return c
 }
 
-func windows(base v1alpha1.Period, overrides []plan.Override) postgres.Windows {
-	w := postgres.Windows{RetainFor: base}
+func windows(base v1alpha1.Period, overrides []plan.Override) stores.Windows {
+	w := stores.Windows{RetainFor: base}
 	for _, o := range overrides {
-		w.Overrides = append(w.Overrides, postgres.Override{IDs: o.ExternalIDs, RetainFor: o.RetainFor})
+		w.Overrides = append(w.Overrides, stores.Override{IDs: o.ExternalIDs, RetainFor: o.RetainFor})
 	}
 	return w
 }

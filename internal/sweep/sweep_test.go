@@ -18,6 +18,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/stores"
+	"github.com/lethe-dev/lethe/internal/stores/postgres"
 	"github.com/lethe-dev/lethe/test/lease"
 )
 
@@ -266,7 +268,7 @@ func TestTwoSweepersAtOnce(t *testing.T) {
 	for range 2 {
 		c := client(t, newKeyserver(t))
 		go func() {
-			reports <- Run(context.WithoutCancel(t.Context()), Options{Plan: w.plan, Hash: "hash", Leaser: c, Budget: time.Minute, Clock: time.Now,
+			reports <- Run(context.WithoutCancel(t.Context()), Options{Plan: w.plan, Hash: "hash", Leaser: c, Engines: stores.Engines{postgres.Engine{}}, Budget: time.Minute, Clock: time.Now,
 				Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 		}()
 	}

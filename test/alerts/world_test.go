@@ -45,6 +45,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/rollout"
 	"github.com/lethe-dev/lethe/internal/sealing"
+	"github.com/lethe-dev/lethe/internal/stores"
+	"github.com/lethe-dev/lethe/internal/stores/postgres"
 	"github.com/lethe-dev/lethe/internal/sweep"
 	"github.com/lethe-dev/lethe/test/env"
 	"github.com/lethe-dev/lethe/test/kcm"
@@ -394,7 +396,7 @@ func (w *world) sweep(store *v1alpha1.DataStore, ended time.Time) {
 	leases.By(&p)
 	leaser, err := leases.Client()
 	w.must(err)
-	message, err := report.Encode(sweep.Run(w.t.Context(), sweep.Options{Plan: p, Hash: hash, Leaser: leaser, Budget: time.Minute, Clock: time.Now, Log: slog.New(slog.DiscardHandler)}))
+	message, err := report.Encode(sweep.Run(w.t.Context(), sweep.Options{Plan: p, Engines: stores.Engines{postgres.Engine{}}, Hash: hash, Leaser: leaser, Budget: time.Minute, Clock: time.Now, Log: slog.New(slog.DiscardHandler)}))
 	w.must(err)
 	w.finish(job, string(message), ended)
 	w.until("the report is read", func() error {

@@ -34,22 +34,6 @@ type Target struct {
 	CABundle string // PEM; empty: the system's own
 }
 
-// Error is a reason of package report with a message for people: what is wrong and what to do. It holds no value of a row.
-type Error struct {
-	Reason  string
-	Message string
-	Cause   error
-}
-
-func (e *Error) Error() string {
-	if e.Cause == nil {
-		return e.Message
-	}
-	return e.Message + ": " + e.Cause.Error()
-}
-
-func (e *Error) Unwrap() error { return e.Cause }
-
 // Session is one connection. The store's lock is held by the very session that deletes, so that whoever has lost the one
 // has lost the other.
 type Session struct {
@@ -206,13 +190,6 @@ func (s *Session) Close(ctx context.Context) error {
 
 // Closed says that the connection is gone, and the lock with it.
 func (s *Session) Closed() bool { return s.conn.IsClosed() }
-
-// Identity of a database.
-type Identity struct {
-	SystemIdentifier string // of the cluster, made by initdb and kept by its copies and standbys
-	Database         string
-	Version          int // server_version_num
-}
 
 // Identify reads who the database is. A server that cannot be swept is an *Error with ReasonUnsupportedServer.
 func (s *Session) Identify(ctx context.Context) (Identity, error) {

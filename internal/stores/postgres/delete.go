@@ -37,37 +37,6 @@ const (
 	walkTimeout = 5 * time.Second
 )
 
-// Permit is asked whether to go on. An error ends the deletion and comes back from Delete.
-type Permit struct {
-	// Begin is asked before each batch, which is meant to take so many rows.
-	Begin func(rows int64) error
-	// Commit is asked when a batch of so many rows has been deleted, right before COMMIT; an error rolls it back. After one
-	// that is ErrRepeat the batch begins anew, with Begin.
-	Commit func(rows int64) error
-	// Pause is asked between ranges of rows; true ends the turn of this dataset: Delete says ErrPaused and, called again, goes
-	// on from there. nil: never.
-	Pause func() bool
-}
-
-// ErrRepeat is what Permit.Commit says when the batch is to be rolled back and deleted again.
-var ErrRepeat = errors.New("the batch is to be deleted again")
-
-// ErrPaused says that Permit.Pause ended a turn, and that there may be more to delete.
-var ErrPaused = errors.New("the turn of this dataset is over")
-
-// Deletion is what deleting from a dataset came to.
-type Deletion struct {
-	Rows    int64
-	Batches int
-	// Longest transaction, from BEGIN to the end of COMMIT or ROLLBACK.
-	Longest time.Duration
-	// Rollbacks is how many transactions failed.
-	Rollbacks int
-	// Skipped ranges of rows that others held locked, or that the server would not delete; Problem says why. The rest is gone.
-	Skipped int
-	Problem *Problem
-}
-
 // brakeTimeout bounds counting what a dataset would lose, which is exact and not capped.
 const brakeTimeout = 60 * time.Second
 

@@ -12,15 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/retention"
 )
 
-// Clocks are the times that a sweep reckons with. Deleting uses the earlier of the store's and the pod's clock, accusing the later.
-type Clocks struct {
-	Early, Late time.Time
-}
-
 // Bounds of one measurement.
 const (
-	// CountCap ends a count: what is more is reported as Capped.
-	CountCap = 1_000_001
 	// MeasureTimeout ends a statement: its line is then unknown, never zero.
 	MeasureTimeout = 5 * time.Second
 	// readLockTimeout ends waiting for a table that somebody has locked even for reading.
@@ -256,11 +249,11 @@ func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clo
 func (d *dataset) eligible(q *query, alias string, r Rule, at time.Time) string {
 	alive := func(q *query, c *dataset, alias string) string { return c.expired(q, alias, at) + " IS NOT TRUE" }
 	conditions := []string{d.past(q, alias, r.Windows, at, true)}
-	return all(append(conditions, none(d.reaches(q, alias, r.past(at), alive))...)...)
+	return all(append(conditions, none(d.reaches(q, alias, past(r, at), alive))...)...)
 }
 
 // past is the condition on rows that are past the rule's window and their floor.
-func (r Rule) past(at time.Time) condition {
+func past(r Rule, at time.Time) condition {
 	return func(q *query, d *dataset, alias string) string { return d.past(q, alias, r.Windows, at, true) }
 }
 

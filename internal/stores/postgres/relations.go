@@ -9,15 +9,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
-// Relation is what a person said about a column that no foreign key ties to the dataset that it may name.
-type Relation struct {
-	Schema, Table, Column string
-	// References is the dataset's name, and To the column of its table that is compared.
-	References, To string
-	// Declared relations have the force of a foreign key; the others were denied.
-	Declared bool
-}
-
 // declare adds the declared relations to the foreign keys: what refers to a row keeps it, as ON DELETE NO ACTION does. The database
 // knows nothing of them, so that it checks nothing itself.
 func (st *Store) declare(relations []Relation) {
@@ -47,9 +38,6 @@ func (st *Store) declare(relations []Relation) {
 		}
 	}
 }
-
-// String names a relation as spec.relations does.
-func (r Relation) String() string { return r.Schema + "." + r.Table + "." + r.Column }
 
 // integers and texts are types of pg_type.oid within which an index compares across types.
 var (

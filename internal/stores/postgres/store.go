@@ -14,54 +14,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/retention"
 )
 
-// Dataset is a table with what is to be measured in it and what may be deleted from it.
-type Dataset struct {
-	Name  string
-	Table v1alpha1.Table
-	Floor *v1alpha1.Period
-	Rules []Rule
-	// Delete is what may be deleted; nil: nothing.
-	Delete *Windows
-}
-
-// Rule is measured for itself.
-type Rule struct {
-	Policy, Rule string
-	Windows      Windows
-	DeleteWithin v1alpha1.Slack
-}
-
-// Windows say after how long rows expire.
-type Windows struct {
-	RetainFor v1alpha1.Period // of every row that no override is for
-	Overrides []Override
-}
-
-// Override is the window of the rows whose tenant column holds one of these values.
-type Override struct {
-	IDs       []string
-	RetainFor v1alpha1.Period
-}
-
-// Config says what a store holds.
-type Config struct {
-	Datasets []Dataset
-	// Exempt tables as schema and name.
-	Exempt [][2]string
-	// Tenants are all values of the tenant columns that are known; nil: no dataset has a tenant column.
-	Tenants []string
-	// Disputed are values that more than one tenant claims: rows of unknown tenants.
-	Disputed []string
-	// Relations that a person has declared or denied.
-	Relations []Relation
-}
-
-// Problem keeps a dataset from being deleted from, or even measured. Reason is one of report's Line constants.
-type Problem struct {
-	Reason  string
-	Message string
-}
-
 // Store is a database whose catalogue has been held against a Config. Its datasets are indexed as in the Config.
 type Store struct {
 	session   *Session
@@ -445,7 +397,7 @@ func (d *dataset) goesWithin(tenant string, window v1alpha1.Period) bool {
 	return slices.ContainsFunc(d.Rules, func(r Rule) bool {
 		own := r.Windows.RetainFor
 		for _, o := range r.Windows.Overrides {
-			if o.has(tenant) {
+			if slices.Contains(o.IDs, tenant) {
 				own = o.RetainFor
 			}
 		}

@@ -48,7 +48,7 @@ func (st *Store) checkTenants(ctx context.Context, all, disputed []string) error
 				return fmt.Errorf("compare the tenants' identifiers: %w", err)
 			}
 			for _, o := range owners[id] {
-				if !o.has(other) {
+				if !slices.Contains(o.IDs, other) {
 					d.refuse(report.LineUnclearTenant, "column %s of %s, which is %s, takes two externalIDs for the same that do not have one window: correct spec.externalIDs of one Tenant, or, if both are one Tenant's, approve both",
 						d.tenant.name, d.table, d.tenant.typ)
 				}
@@ -82,8 +82,6 @@ func (d *dataset) overrides() []Override {
 	}
 	return out
 }
-
-func (o Override) has(id string) bool { return slices.Contains(o.IDs, id) }
 
 // tenantsTimeout bounds finding rows of unknown tenants. Without an index on the tenant column all of the table is read, of
 // tens of millions of rows for many seconds; a reader holds up nobody.

@@ -37,6 +37,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/stores"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
 	"github.com/lethe-dev/lethe/internal/sweep"
 	"github.com/lethe-dev/lethe/test/lease"
@@ -363,7 +364,7 @@ func (b *bench) runPlan(ctx context.Context, database string, p plan.Plan) (repo
 	p.BrakePercent, p.ValidUntil = 100, time.Now().Add(time.Hour)
 	watch := &watcher{Handler: slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})}
 	start := time.Now()
-	r := sweep.Run(ctx, sweep.Options{Plan: p, Hash: "bench", Leaser: client, Budget: time.Hour, Clock: time.Now, Log: slog.New(watch)})
+	r := sweep.Run(ctx, sweep.Options{Plan: p, Engines: stores.Engines{postgres.Engine{}}, Hash: "bench", Leaser: client, Budget: time.Hour, Clock: time.Now, Log: slog.New(watch)})
 	b.longest = max(b.longest, watch.longest)
 	return r, took{all: time.Since(start), deleting: watch.deleting}, nil
 }

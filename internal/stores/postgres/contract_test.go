@@ -1,0 +1,79 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/stores"
+	"github.com/lethe-dev/lethe/internal/stores/storetest"
+)
+
+// stage is a database of ours under the contract's suite.
+type stage struct{ *world }
+
+func TestContract(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, tables ...string) storetest.Stage {
+		var config Config
+		var sql []string
+		s := stage{}
+		for _, name := range tables {
+			config.Datasets = append(config.Datasets, Dataset{Name: name, Table: s.Table(name, true)})
+			sql = append(sql, "CREATE TABLE "+name+" (id text PRIMARY KEY, tenant text, at timestamptz); CREATE INDEX ON "+name+" (tenant, at); CREATE INDEX ON "+name+" (at)")
+		}
+		s.world = newWorld(t, config, sql...)
+		return s
+	})
+}
+
+func (stage) Engine() stores.Engine { return Engine{} }
+
+func (s stage) Where() (plan.Connection, string) {
+	ca, err := os.ReadFile(server.CAFile)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return plan.Connection{Type: v1alpha1.StorePostgres, Host: server.Host, Port: int32(server.Port), Database: s.database, Username: s.role, CABundle: string(ca)}, rolePassword
+}
+
+func (stage) Table(name string, shared bool) v1alpha1.Table {
+	t := aTable(name)
+	if shared {
+		t.TenantColumn = "tenant"
+	}
+	return t
+}
+
+func (s stage) Put(ctx context.Context, table string, records ...storetest.Record) error {
+	var keys []string
+	var tenants []*string
+	var ages []*time.Time
+	for i := range records {
+		r := &records[i]
+		keys = append(keys, r.Key)
+		tenants, ages = append(tenants, nil), append(ages, nil)
+		if r.Tenant != "" {
+			tenants[i] = &r.Tenant
+		}
+		if !r.At.IsZero() {
+			ages[i] = &r.At
+		}
+	}
+	_, err := s.admin.Exec(ctx, "INSERT INTO "+table+` (id, tenant, at) SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
+		ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, at = excluded.at`, keys, tenants, ages)
+	return err
+}
+
+func (s stage) Keys(_ context.Context, table string) ([]string, error) {
+	return s.admin.List("SELECT id FROM " + table), nil
+}
+
+func (s stage) Hide(ctx context.Context, table string) error {
+	_, policy := s.admin.Exec(ctx, "CREATE POLICY plain ON "+table+" USING (tenant = 'plain')")
+	_, on := s.admin.Exec(ctx, "ALTER TABLE "+table+" ENABLE ROW LEVEL SECURITY")
+	return errors.Join(policy, on)
+}

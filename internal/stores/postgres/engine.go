@@ -1,0 +1,143 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/stores"
+)
+
+// The words of the contract, as this package uses them.
+type (
+	// Config is [stores.Config].
+	Config = stores.Config
+	// Dataset is [stores.Dataset].
+	Dataset = stores.Dataset
+	// Rule is [stores.Rule].
+	Rule = stores.Rule
+	// Windows is [stores.Windows].
+	Windows = stores.Windows
+	// Override is [stores.Override].
+	Override = stores.Override
+	// Relation is [stores.Relation].
+	Relation = stores.Relation
+	// Problem is [stores.Problem].
+	Problem = stores.Problem
+	// Error is [stores.Error].
+	Error = stores.Error
+	// Clocks is [stores.Clocks].
+	Clocks = stores.Clocks
+	// Permit is [stores.Permit].
+	Permit = stores.Permit
+	// Deletion is [stores.Deletion].
+	Deletion = stores.Deletion
+	// Identity is [stores.Identity]. SystemIdentifier is that of the database cluster, made by initdb and kept by its copies and standbys; Version is
+	// server_version_num.
+	Identity = stores.Identity
+)
+
+// CountCap is [stores.CountCap].
+const CountCap = stores.CountCap
+
+// ErrRepeat and ErrPaused are those of package stores.
+var (
+	ErrRepeat = stores.ErrRepeat
+	ErrPaused = stores.ErrPaused
+)
+
+// Engine is PostgreSQL behind the contract of package stores.
+type Engine struct{}
+
+var (
+	_ stores.Engine    = Engine{}
+	_ stores.Session   = session{}
+	_ stores.Historian = session{}
+	_ stores.Bound     = (*Store)(nil)
+)
+
+// Type is Postgres.
+func (Engine) Type() v1alpha1.StoreType { return v1alpha1.StorePostgres }
+
+// CommitMargin is how long the last statement before a COMMIT may take.
+func (Engine) CommitMargin() time.Duration { return StatementTimeout }
+
+// Open logs in as [Connect] does.
+func (Engine) Open(ctx context.Context, where plan.Connection, password string, clock func() time.Time) (stores.Session, error) {
+	s, err := Connect(ctx, Target{Host: where.Host, Port: where.Port, Database: where.Database, Username: where.Username, CABundle: where.CABundle}, password, clock)
+	if err != nil {
+		return nil, err
+	}
+	return session{s}, nil
+}
+
+// Describe is [Describe].
+func (Engine) Describe(err error) string { return Describe(err) }
+
+// session is a Session in the contract's words.
+type session struct{ *Session }
+
+func (s session) Lock(ctx context.Context) (stores.Lock, error) {
+	got, err := s.Session.Lock(ctx)
+	if err != nil || !got {
+		return stores.LockBusy, err
+	}
+	return stores.LockHeld, nil
+}
+
+func (s session) Bind(ctx context.Context, c Config) (stores.Bound, error) {
+	st, err := Open(ctx, s.Session, c)
+	if err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+func (s session) Mark(ctx context.Context) (stores.Mark, error) { return s.Session.Mark(ctx) }
+
+func (s session) Reach(ctx context.Context, m stores.Mark) (protocol.Point, error) {
+	mark, ok := m.(Mark)
+	if !ok {
+		return protocol.Point{}, fmt.Errorf("a mark of another session: %T", m)
+	}
+	p, err := s.Session.Reach(ctx, mark)
+	return protocol.Point{OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions}, err
+}
+
+func (s session) Witness(ctx context.Context, n int) ([]uint64, error) { return s.RollBack(ctx, n) }
+
+// Back compares two points, and asks the server what became of the witnesses of the former.
+func (s session) Back(ctx context.Context, last, now protocol.Point) (string, error) {
+	if why := back(last, now); why != "" {
+		return why, nil
+	}
+	// The history that the database has now left the one that sweeps saw before they saw it: transactions that were rolled back then are others now.
+	same, err := s.WereRolledBack(ctx, last.Witnesses)
+	if err != nil || same {
+		return "", err
+	}
+	return "its history has left the one of the last sweep before that sweep ended", nil
+}
+
+// back says what shows that a database is at an earlier point than it was; empty: nothing does. A promoted standby goes on on a
+// later timeline at a position that is not lower.
+func back(last, now protocol.Point) string {
+	switch {
+	case now.OID != last.OID:
+		return fmt.Sprintf("it is another database of the same name (object identifier %d, it was %d)", now.OID, last.OID)
+	case now.Timeline < last.Timeline:
+		return fmt.Sprintf("its timeline is %d, it was %d", now.Timeline, last.Timeline)
+	case now.Position < last.Position:
+		return fmt.Sprintf("its position in the write-ahead log is %s, it was %s", position(now.Position), position(last.Position))
+	case now.Transactions < last.Transactions:
+		return fmt.Sprintf("its next transaction is %d, it was %d", now.Transactions, last.Transactions)
+	default:
+		return ""
+	}
+}
+
+// position as PostgreSQL writes it.
+func position(p uint64) string { return fmt.Sprintf("%X/%X", p>>32, uint32(p)) }

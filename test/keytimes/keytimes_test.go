@@ -1,0 +1,163 @@
+package keytimes
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/stores"
+	"github.com/lethe-dev/lethe/internal/stores/storetest"
+	"github.com/lethe-dev/lethe/internal/sweep"
+	"github.com/lethe-dev/lethe/test/lease"
+)
+
+const password = "only-for-tests"
+
+var where = plan.Connection{Type: Type, Host: "keys", Port: 1, Database: "keys", Username: "sweeper"}
+
+type stage struct{ server *Server }
+
+func TestContract(t *testing.T) {
+	storetest.Run(t, func(_ *testing.T, tables ...string) storetest.Stage { return stage{NewServer(password, tables...)} })
+}
+
+func (s stage) Engine() stores.Engine {
+	return Engine{Servers: map[string]*Server{where.Address(): s.server}}
+}
+
+func (stage) Where() (plan.Connection, string) { return where, password }
+
+func (stage) Table(name string, shared bool) v1alpha1.Table {
+	t := v1alpha1.Table{Name: v1alpha1.Identifier(name), Key: []v1alpha1.Identifier{"key"}, AgeColumn: v1alpha1.AgeColumn{Name: "time", Type: v1alpha1.AgeTimestamptz}}
+	if shared {
+		t.TenantColumn = "tenant"
+	}
+	return t
+}
+
+func (s stage) Put(_ context.Context, table string, records ...storetest.Record) error {
+	for _, r := range records {
+		s.server.Put(table, r.Key, r.Tenant, r.At)
+	}
+	return nil
+}
+
+func (s stage) Keys(_ context.Context, table string) ([]string, error) {
+	return s.server.Keys(table), nil
+}
+
+func (s stage) Hide(context.Context, string) error {
+	s.server.Restrict("r1")
+	return nil
+}
+
+// aPlan deletes after 30 days what the set messages holds, of one tenant after 10.
+func aPlan(s *Server) plan.Plan {
+	slack, month, short := int32(24), int32(30), int32(10)
+	base, own := v1alpha1.Period{Days: &month}, []plan.Override{{Tenant: "acme", ExternalIDs: []string{"a"}, RetainFor: v1alpha1.Period{Days: &short}}}
+	return plan.Plan{
+		Format: plan.Format, Store: plan.Store{Namespace: "acme", Name: "keys", UID: "uid"}, Tenancy: v1alpha1.TenancyShared, Connection: where,
+		Database: plan.Database{SystemIdentifier: s.ID, Name: s.Name, Address: where.Address()}, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
+		Tenants: []plan.Tenant{{Name: "acme", ExternalIDs: []string{"a"}}, {Name: "bolt", ExternalIDs: []string{"b"}}},
+		Datasets: []plan.Dataset{{Name: "messages", DataClass: "Conversations", Table: stage{}.Table("messages", true),
+			Rules:  []plan.Rule{{Policy: "promise", Rule: "messages", Mode: v1alpha1.PolicyEnforce, RetainFor: base, Overrides: own, DeleteWithin: v1alpha1.Slack{Hours: &slack}}},
+			Delete: &plan.Deletion{Policy: "promise", Rule: "messages", RetainFor: base, Overrides: own}}},
+	}
+}
+
+// keep is the keyserver's stand-in for the sweeps of a plan.
+func keep(t *testing.T, p *plan.Plan) *lease.Server {
+	t.Helper()
+	k, err := lease.Start(t.TempDir(), password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	k.By(p)
+	return k
+}
+
+func run(t *testing.T, s *Server, p plan.Plan, k *lease.Server) report.Report {
+	t.Helper()
+	client, err := k.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := sweep.Run(t.Context(), sweep.Options{Plan: p, Hash: "hash", Engines: stores.Engines{stage{s}.Engine()}, Leaser: client, Budget: time.Minute,
+		Clock: time.Now, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if _, err := report.Encode(r); err != nil {
+		t.Errorf("the report does not encode: %v", err)
+	}
+	return r
+}
+
+// fill has old and young keys of two tenants, and one that a backup brings back later.
+func fill(s *Server) {
+	for i := range 1500 {
+		at := time.Now().AddDate(0, 0, -20)
+		switch {
+		case i%3 == 0:
+			at = time.Now().AddDate(0, 0, -5)
+		case i%3 == 1:
+			at = time.Now().AddDate(0, 0, -40)
+		}
+		s.Put("messages", strconv.Itoa(i), []string{"a", "b"}[i%2], at)
+	}
+}
+
+// A whole sweep, as the sweeper runs it, needs nothing of the store that this one has not.
+func TestSweep(t *testing.T) {
+	s := NewServer(password, "messages")
+	fill(s)
+	p := aPlan(s)
+	k := keep(t, &p)
+	r := run(t, s, p, k)
+	// Of a third all go, of another third those of acme.
+	if r.Outcome != report.Done || r.Deleted != 750 || r.SystemIdentifier != s.ID || r.Point != nil || len(s.Keys("messages")) != 750 {
+		t.Fatalf("%+v, and %d keys are left", r, len(s.Keys("messages")))
+	}
+	if r = run(t, s, p, k); r.Outcome != report.Done || r.Deleted != 0 {
+		t.Errorf("again: %+v", r)
+	}
+	// It keeps no history, and what has returned is seen all the same.
+	s.Put("messages", "back", "b", time.Now().AddDate(0, 0, -50))
+	r = run(t, s, p, k)
+	if r.Outcome != report.Refused || len(r.Lines) != 1 || r.Lines[0].Reason != report.LineReturned || !slices.Contains(s.Keys("messages"), "back") {
+		t.Errorf("a key has returned: %+v", r)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*Server, *plan.Plan)
+		reason string
+	}{
+		"another store":         {func(s *Server, _ *plan.Plan) { s.ID = "9999" }, report.ReasonIdentityChanged},
+		"the brake":             {func(_ *Server, p *plan.Plan) { p.BrakePercent = 1 }, report.ReasonDatasetsRefused},
+		"a part is hidden":      {func(s *Server, _ *plan.Plan) { s.Restrict("1") }, report.ReasonDatasetsRefused},
+		"nobody is there":       {func(_ *Server, p *plan.Plan) { p.Connection.Port = 2 }, report.ReasonUnreachable},
+		"a kind without engine": {func(_ *Server, p *plan.Plan) { p.Connection.Type = "Punchcards" }, report.ReasonPlanMismatch},
+		"a set that is gone":    {func(_ *Server, p *plan.Plan) { p.Datasets[0].Table.Name = "gone" }, report.ReasonDatasetsRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := NewServer(password, "messages")
+			fill(s)
+			p := aPlan(s)
+			tc.change(s, &p)
+			k := keep(t, &p)
+			if r := run(t, s, p, k); r.Reason != tc.reason || r.Deleted != 0 || len(s.Keys("messages")) != 1500 {
+				t.Errorf("%+v, and %d keys are left", r, len(s.Keys("messages")))
+			}
+			if asked, released := k.Count(); asked > 0 && released != 1 {
+				t.Errorf("a lease was asked for %d times and released %d times", asked, released)
+			}
+		})
+	}
+}

@@ -161,3 +161,28 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 }
+
+// Without transactions a key may be written between the last permit and its deletion: then it stays.
+func TestWrittenAtTheLastMoment(t *testing.T) {
+	s := NewServer(password, "messages")
+	fill(s)
+	p := aPlan(s)
+	w := stores.Windows{RetainFor: p.Datasets[0].Delete.RetainFor}
+	session, err := stage{s}.Engine().Open(t.Context(), where, password, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := session.Bind(t.Context(), stores.Config{Datasets: []stores.Dataset{{Name: "messages", Table: p.Datasets[0].Table, Delete: &w}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := b.Delete(t.Context(), 0, time.Now(), stores.Permit{Begin: func(int64) error { return nil }, Commit: func(int64) error {
+		for _, key := range s.Keys("messages") {
+			s.Put("messages", key, "b", time.Now())
+		}
+		return nil
+	}})
+	if err != nil || d.Rows != 0 || len(s.Keys("messages")) != 1500 {
+		t.Errorf("%v, %+v, and %d keys are left", err, d, len(s.Keys("messages")))
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/test/hostile"
@@ -30,7 +31,7 @@ func TestForeignWordsInTheLogOfTheSweeper(t *testing.T) {
 	}))
 	defer server.Close()
 	dir := t.TempDir()
-	b, err := plan.Encode(plan.Plan{Format: plan.Format, ValidUntil: time.Now().Add(time.Hour)})
+	b, err := plan.Encode(plan.Plan{Format: plan.Format, Connection: plan.Connection{Type: v1alpha1.StorePostgres}, ValidUntil: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}

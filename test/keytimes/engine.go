@@ -218,7 +218,7 @@ func (b *bound) measure(ctx context.Context, i int, r stores.Rule, at stores.Clo
 	slack, err := retention.SlackDuration(r.DeleteWithin)
 	if err != nil {
 		line.Reason, line.Message = report.LinePlan, "deleteWithin: "+err.Error()
-		return nil
+		return nil //nolint:nilerr // it is the line's
 	}
 	late := at.Late.Add(-slack)
 	err = b.each(ctx, i, func(e Entry) {

@@ -13,9 +13,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
-	"github.com/lethe-dev/lethe/internal/stores/storetest"
 	"github.com/lethe-dev/lethe/internal/sweep"
 	"github.com/lethe-dev/lethe/test/lease"
+	"github.com/lethe-dev/lethe/test/storetest"
 )
 
 const password = "only-for-tests"
@@ -101,14 +101,7 @@ func run(t *testing.T, s *Server, p plan.Plan, k *lease.Server) report.Report {
 // fill has old and young keys of two tenants, and one that a backup brings back later.
 func fill(s *Server) {
 	for i := range 1500 {
-		at := time.Now().AddDate(0, 0, -20)
-		switch {
-		case i%3 == 0:
-			at = time.Now().AddDate(0, 0, -5)
-		case i%3 == 1:
-			at = time.Now().AddDate(0, 0, -40)
-		}
-		s.Put("messages", strconv.Itoa(i), []string{"a", "b"}[i%2], at)
+		s.Put("messages", strconv.Itoa(i), []string{"a", "b"}[i%2], time.Now().AddDate(0, 0, -[]int{5, 40, 20}[i%3]))
 	}
 }
 

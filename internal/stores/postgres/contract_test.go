@@ -10,7 +10,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/stores"
-	"github.com/lethe-dev/lethe/internal/stores/storetest"
+	"github.com/lethe-dev/lethe/test/storetest"
 )
 
 // stage is a database of ours under the contract's suite.

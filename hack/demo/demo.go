@@ -11,9 +11,9 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/lethe-dev/lethe/hack/demo/chatdb"
-	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/test/chatdb"
 	"github.com/lethe-dev/lethe/test/pg"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 // demo is one run. Each step leaves here what later ones need.

@@ -24,7 +24,7 @@ import (
 	"github.com/go-logr/logr"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 const usage = `usage: demo up [--simulated | --cluster current ...] | demo test --cluster current ... | demo down [--cluster current ...]

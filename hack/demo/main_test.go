@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 func TestAMachineThatCannotIsToldWhatItCan(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/lethe-dev/lethe/hack/demo/leakscan"
-	"github.com/lethe-dev/lethe/hack/demo/snapshot"
+	"github.com/lethe-dev/lethe/test/leakscan"
+	"github.com/lethe-dev/lethe/test/snapshot"
 )
 
 // place is where no secret may be.

@@ -10,9 +10,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/lethe-dev/lethe/hack/demo/guest"
-	"github.com/lethe-dev/lethe/hack/demo/snapshot"
-	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/test/guest"
+	"github.com/lethe-dev/lethe/test/snapshot"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 // images that are made for this cluster.

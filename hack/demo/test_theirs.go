@@ -8,8 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/lethe-dev/lethe/hack/demo/guest"
-	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/test/guest"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 // testPrograms are images of the tests' own, by the package of their program.

@@ -15,8 +15,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"github.com/lethe-dev/lethe/hack/demo/guest"
-	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/test/guest"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 // theirs is a run on a cluster that is somebody's.

@@ -37,10 +37,10 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/controllers"
-	"github.com/lethe-dev/lethe/hack/demo/stage"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/internal/status"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 // otherClusters makes the node into what other people have: admission that changes pods as OpenShift's security context constraints,

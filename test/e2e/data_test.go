@@ -17,10 +17,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/hack/demo/chatdb"
-	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/test/chatdb"
 	"github.com/lethe-dev/lethe/test/e2e/rights"
 	"github.com/lethe-dev/lethe/test/pg"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 // chat is a database with its store and promise.

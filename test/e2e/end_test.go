@@ -19,8 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/hack/demo/stage"
 	"github.com/lethe-dev/lethe/test/e2e/rights"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 // uninstallRefused: removing Lethe under its tenants would orphan their credentials.

@@ -21,9 +21,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/hack/demo/leakscan"
-	"github.com/lethe-dev/lethe/hack/demo/snapshot"
-	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/test/leakscan"
+	"github.com/lethe-dev/lethe/test/snapshot"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 const (

@@ -14,7 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 // watcher looks at Lethe's own containers: what memory their processes ever had, and how often they were restarted.

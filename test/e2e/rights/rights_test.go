@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/lethe-dev/lethe/hack/demo/stage"
+	"github.com/lethe-dev/lethe/test/stage"
 )
 
 // TestUsedRights: what the audit log says of one right, and what excuses another.

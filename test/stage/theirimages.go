@@ -67,7 +67,7 @@ func (s *Stage) BuildTheirs(ctx context.Context, t Theirs) error {
 		},
 		s.buildHelm,
 	}
-	programs := map[string]string{botImage: "./examples/telegram-bot", telegramImage: "./test/telegram/cmd", stagehandImage: "./hack/demo/stagehand"}
+	programs := map[string]string{botImage: "./examples/telegram-bot", telegramImage: "./test/telegram/cmd", stagehandImage: "./test/stage/stagehand"}
 	maps.Copy(programs, t.Programs)
 	for name, pkg := range programs {
 		jobs = append(jobs, func(ctx context.Context) error { return s.imageOf(ctx, t, name, pkg) })

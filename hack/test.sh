@@ -2,11 +2,14 @@
 # All tests. Those of controllers take as long as those of all other packages together, and wait for an API server much of the time: the two go on
 # beside each other. What drives a real node comes last, alone: a kubelet on a busy machine says late that a program has ended. The demo on a cluster that is
 # somebody's waits for outcomes and measures no time: it goes on beside the controllers. Every package is run, whatever failed before it. Called by `make test`.
+# hack/gotest counts what ran: a package none of whose tests ran fails, a test that skips itself fails, and fewer tests than hack/tests.floor fail.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 logs="$(mktemp -d)"
 trap 'rm -rf "$logs"' EXIT
+go build -o "$logs/gotest" ./hack/gotest || exit 1
+gotest() { "$logs/gotest" -tally "$logs/tally" "$@"; }
 
 # With the race detector: where many goroutines share what must not be mixed up. TestMemoryUnderAttack measures memory, of which the detector takes
 # several times as much.
@@ -25,23 +28,24 @@ fi
 
 beside() {
   local failed=0
-  go test -race -timeout 40m -p 1 -skip '^TestMemoryUnderAttack$' "${race[@]}" || failed=1
-  go test -timeout 10m -run '^TestMemoryUnderAttack$' ./internal/keyserver || failed=1
-  go test -timeout 40m -p 1 "${others[@]}" || failed=1
-  go test -timeout 20m "$stranger" || failed=1
+  gotest -race -timeout 40m -p 1 -skip '^TestMemoryUnderAttack$' "${race[@]}" || failed=1
+  gotest -timeout 10m -run '^TestMemoryUnderAttack$' ./internal/keyserver || failed=1
+  gotest -timeout 40m -p 1 "${others[@]}" || failed=1
+  gotest -timeout 20m "$stranger" || failed=1
   return $failed
 }
 
 failed=0
-(go -C hack/cluster test ./...) || failed=1
-(go -C test/programs test ./...) || failed=1
+gotest -C hack/cluster ./... || failed=1
+gotest -C test/programs ./... || failed=1
 beside >"$logs/beside" 2>&1 &
 pid=$!
 # An API server and etcd that collect their garbage less often: memory is there, processors are what is short.
-GOGC=400 go test -race -timeout 60m ./controllers/... || failed=1
+GOGC=400 gotest -race -timeout 60m ./controllers/... || failed=1
 wait "$pid" || failed=1
 cat "$logs/beside"
-go test -timeout 40m -p 1 "${node[@]}" || failed=1
+gotest -timeout 40m -p 1 "${node[@]}" || failed=1
+"$logs/gotest" -tally "$logs/tally" -floor hack/tests.floor || failed=1
 if [ "$failed" -ne 0 ]; then
   echo "FAIL: see above" >&2
   grep -E '^(FAIL|--- FAIL|panic)' "$logs/beside" >&2

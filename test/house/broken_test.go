@@ -189,6 +189,15 @@ func TestWhatIsOwed(t *testing.T) {
 	}
 }
 
+func TestAFloorThatIsFarIsNamed(t *testing.T) {
+	files := []file{{path: "a_test.go", tests: 60}, {path: "b_test.go", tests: 40}}
+	for floor, near := range map[int]bool{89: false, 90: true, 100: true, 101: false, 0: false} {
+		if wrong := farFloor(files, floor); (len(wrong) == 0) != near {
+			t.Errorf("of 100 tests, with the floor %d: %q", floor, wrong)
+		}
+	}
+}
+
 // The parser is the one thing between the checks and the tree.
 func TestAFileIsReadAsItStands(t *testing.T) {
 	f, err := parse("internal/x/x.go", []byte(`// Package x is a letter.
@@ -206,5 +215,9 @@ import (
 	if f.name != "x" || f.doc != "Package x is a letter.\n" || f.lines != 8 || f.folder() != "internal/x" ||
 		!slices.Equal(f.imports, []string{pgx + "/v5", "main.go", "internal/plan"}) {
 		t.Fatalf("it was read as %+v", f)
+	}
+	f, err = parse("internal/x/x_test.go", []byte("package x\nfunc TestMain(m *M) {}\nfunc TestOne(t *T) {}\nfunc FuzzTwo(f *F) {}\nfunc ExampleX() {}\nfunc helper() {}\n"))
+	if err != nil || f.tests != 3 {
+		t.Fatalf("%d tests were counted, there are three (%v)", f.tests, err)
 	}
 }

@@ -3,6 +3,7 @@
 package house
 
 import (
+	"fmt"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -30,6 +31,7 @@ type file struct {
 	doc     string   // the comment above the package clause
 	imports []string // packages of the module by their folder ("main.go" is the root), all others by their import path
 	lines   int
+	tests   int  // functions that go test runs
 	tool    bool // it belongs to a module of its own: hack/cluster, test/programs, hack/tools
 }
 
@@ -96,6 +98,9 @@ func parse(name string, content []byte) (file, error) {
 		return file{}, err
 	}
 	out := file{path: name, name: tree.Name.Name, lines: strings.Count(string(content), "\n")}
+	if out.isTest() {
+		out.tests = len(testFunction.FindAll(content, -1)) - len(testMain.FindAll(content, -1))
+	}
 	if tree.Doc != nil {
 		out.doc = tree.Doc.Text()
 	}
@@ -111,6 +116,11 @@ func parse(name string, content []byte) (file, error) {
 	}
 	return out, nil
 }
+
+var (
+	testFunction = regexp.MustCompile(`(?m)^func (Test|Fuzz|Example)[A-Z]\w*\(`)
+	testMain     = regexp.MustCompile(`(?m)^func TestMain\(`)
+)
 
 // packages of the module itself, by their folder.
 func packages(files []file) map[string][]file {
@@ -169,6 +179,32 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 
 func TestNoFileIsTooLong(t *testing.T) {
 	report(t, tooLong(listing(t, root)))
+}
+
+// farFloor says when the number of tests that hack/test.sh asks for is so far below what the files hold that whole packages could be lost unseen,
+// or above it. Some of what the files hold needs a tag and is not in the run.
+func farFloor(files []file, floor int) []string {
+	tests := 0
+	for _, f := range files {
+		tests += f.tests
+	}
+	if floor < tests*9/10 || floor > tests {
+		return []string{fmt.Sprintf("hack/tests.floor says %d and the files hold %d tests: it is to be from %d to %d", floor, tests, tests*9/10, tests)}
+	}
+	return nil
+}
+
+func TestTheFloorIsNear(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join(root, "hack", "tests.floor"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
+	floor, err := strconv.Atoi(lines[len(lines)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	report(t, farFloor(listing(t, root), floor))
 }
 
 func TestThePageListsEveryPackage(t *testing.T) {

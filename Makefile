@@ -50,6 +50,10 @@ lint: ## Lint: the code, the API's conventions, the cluster tool, the programs o
 	"$$linter" run --config .golangci-kal.yml ./api/... && \
 	for module in hack/cluster test/programs; do (cd "$$module" && GOFLAGS= "$$linter" run --config ../../.golangci-tools.yml ./...) || exit 1; done
 
+.PHONY: vuln
+vuln: ## Known holes in what we call of other modules, and of Go (govulncheck; asks vuln.go.dev)
+	@hack/vuln.sh "$(call tool,govulncheck)"
+
 .PHONY: test-unit
 test-unit: ## Tests that start no server (under a minute)
 	@go test $(unit_packages)

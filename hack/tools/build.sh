@@ -2,7 +2,7 @@
 # Builds the tools that the Makefile uses, each from a module of its own beside this script, into a per-user cache that
 # is keyed by version. Prints the path of each binary on stdout and progress on stderr.
 #
-#   hack/tools/build.sh TOOL...     controller-gen, kustomize, helm, crane, golangci-lint
+#   hack/tools/build.sh TOOL...     controller-gen, kustomize, helm, crane, golangci-lint, govulncheck
 #
 # LETHE_CACHE changes the cache's folder (default: $XDG_CACHE_HOME/lethe or ~/.cache/lethe).
 set -euo pipefail
@@ -17,6 +17,7 @@ package_of() {
     helm) echo helm.sh/helm/v3/cmd/helm ;;
     crane) echo github.com/google/go-containerregistry/cmd/crane ;;
     golangci-lint) echo . ;;
+    govulncheck) echo golang.org/x/vuln/cmd/govulncheck ;;
     *) echo "no such tool: $1" >&2; return 1 ;;
   esac
 }
@@ -28,6 +29,7 @@ module_of() {
     helm) echo helm.sh/helm/v3 ;;
     crane) echo github.com/google/go-containerregistry ;;
     golangci-lint) echo github.com/golangci/golangci-lint/v2 ;;
+    govulncheck) echo golang.org/x/vuln ;;
   esac
 }
 

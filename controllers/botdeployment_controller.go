@@ -132,11 +132,18 @@ func (r *BotDeploymentReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 func (r *BotDeploymentReconciler) findTenant(ctx context.Context, s *botScope) (time.Duration, error) {
 	s.bot.Status.Tenant = ""
 	tenant, err := tenantOf(ctx, r.Writer.Client, s.bot.Namespace)
-	if p := problemIn(err); p != nil && p.Reason == ReasonNoTenant {
+	switch p := problemIn(err); {
+	case p == nil:
+	case p.Reason == ReasonNoTenant:
 		if left := graceLeft(s.bot, s.bot.Status.Conditions, s.now, r.Grace); left > 0 {
 			p.Stalled, p.after = false, left
 		}
 		if err := r.stopNobodys(ctx, s); err != nil {
+			return 0, err
+		}
+	case p.Reason == ReasonTerminating:
+		// Kubernetes may have taken our rights there already: it stops what runs itself then.
+		if err := withoutRights(r.stopNobodys(ctx, s)); err != nil {
 			return 0, err
 		}
 	}
@@ -225,7 +232,7 @@ const (
 	ReasonKeyserverAddressUnknown = "KeyserverAddressUnknown"
 )
 
-// stopNobodys stops a bot whose namespace is no tenant's any more. The cache may be behind, so it is asked live first.
+// stopNobodys stops a bot whose namespace is no tenant's any more, or is being deleted. The cache may be behind, so it is asked live first.
 func (r *BotDeploymentReconciler) stopNobodys(ctx context.Context, s *botScope) error {
 	set, err := setOfBot(ctx, r.Writer.Client, s.bot)
 	if err != nil || set == nil || !runsPods(set) {

@@ -21,6 +21,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 // +kubebuilder:rbac:groups=lethe.dev,resources=datastores,verbs=list;watch;patch
@@ -155,13 +156,6 @@ func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.
 	if err != nil {
 		return 0, explain(v1alpha1.ConditionReady, err)
 	}
-	if compiled.Tenant.DeletionTimestamp != nil {
-		s.refuse(compile.ReasonDeleting, fmt.Sprintf("Tenant %s is being deleted: nothing is swept any more", compiled.Tenant.Name), false)
-		if err := r.stopNobodys(ctx, s); err != nil {
-			return 0, err
-		}
-		return 0, s.refused()
-	}
 	s.tenant, s.result = compiled.Tenant, &compiled.Result
 	s.status.Tenant = s.tenant.Name
 	if s.encoded, err = plan.Encode(s.result.Plan); err != nil {
@@ -185,12 +179,12 @@ func (r *DataStoreReconciler) findConflicts(ctx context.Context, s *storeScope) 
 		return fmt.Errorf("list DataStores: %w", err)
 	}
 	owner := ""
-	tenant, err := compile.TenantOf(ctx, r.Writer.Client, s.store.Namespace)
-	if _, none := compile.IsRefusal(err); err != nil && !none {
+	whose, err := tenancy.Read(ctx, r.Writer.Client, s.store.Namespace)
+	if err != nil {
 		return err
 	}
-	if tenant != nil {
-		owner = tenant.Name
+	if whose.Standing == tenancy.Held || whose.Standing == tenancy.TenantEnding {
+		owner = whose.Tenant.Name
 	}
 	s.status.Conflicts = plan.Conflicts(s.store, owner, all.Items)
 	return nil

@@ -26,6 +26,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
@@ -93,7 +94,7 @@ func (r *DataStoreReconciler) storesOfTenant(ctx context.Context, object client.
 	}
 	return r.storesWhere(ctx, func(s *v1alpha1.DataStore) bool {
 		return s.Spec.Tenancy == v1alpha1.TenancyShared || s.Status.Tenant == tenant.Name ||
-			listsNamespace(tenant, s.Namespace) || hasNamespace(tenant, s.Namespace, "")
+			tenancy.Mentions(tenant, s.Namespace)
 	})
 }
 

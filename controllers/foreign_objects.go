@@ -17,6 +17,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 // +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=pods;services;replicationcontrollers,verbs=list
@@ -54,7 +55,7 @@ var strangerKinds = []schema.GroupVersionKind{
 // isSuspect says whether a namespace must be looked into: it was not walled in yet, or what was in it may still be. Afterwards
 // nobody puts any of these kinds there but Lethe, Kubernetes' own controllers, and who has the verb "network" on the Tenant.
 func isSuspect(s *tenantScope, namespace client.Object) bool {
-	return !hasNamespace(s.before, namespace.GetName(), string(namespace.GetUID())) ||
+	return !tenancy.Holds(s.before, namespace) ||
 		!meta.IsStatusConditionTrue(s.before.Status.Conditions, v1alpha1.ConditionIsolationReady)
 }
 
@@ -141,7 +142,7 @@ func (r *TenantReconciler) lookForStrangers(ctx context.Context, s *tenantScope,
 // looked ends the look into all namespaces. One that the Tenant had, and that is not to be had now, was not looked into.
 func (s *tenantScope) looked() time.Duration {
 	for _, known := range s.before.Status.Namespaces {
-		if listsNamespace(s.tenant, known.Name) && !slices.ContainsFunc(s.owned, func(n *corev1.Namespace) bool { return n.Name == known.Name }) {
+		if tenancy.Lists(s.tenant, known.Name) && !slices.ContainsFunc(s.owned, func(n *corev1.Namespace) bool { return n.Name == known.Name }) {
 			return 0
 		}
 	}

@@ -28,10 +28,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/orphans"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 // +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=pods,verbs=get;list;delete
@@ -373,13 +373,12 @@ func (s *OrphanSweep) release(ctx context.Context, look *looks, suspects []clien
 	if len(walls) == 0 {
 		return false, nil
 	}
-	_, err := compile.TenantOf(ctx, s.writer.Live, look.namespace)
-	refusal, refused := compile.IsRefusal(err)
-	if err != nil && !refused {
-		return false, fmt.Errorf("read whose namespace %s is: %w", look.namespace, err)
+	whose, err := tenancy.Read(ctx, s.writer.Live, look.namespace)
+	if err != nil {
+		return false, err
 	}
-	if !refused || refusal.Reason != compile.ReasonNoTenant {
-		return false, nil // there is a Tenant for it, or soon will be
+	if whose.Standing != tenancy.Nobodys {
+		return false, nil // there is a Tenant for it, or soon will be, or it goes with all that is in it
 	}
 	used, _, err := lookInto(ctx, s.writer.Live, look.namespace)
 	if err != nil || used {

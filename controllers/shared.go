@@ -22,6 +22,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/status"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 const (
@@ -44,7 +45,7 @@ const (
 	ReasonRefused = "Refused"
 	// ReasonForbidden: the manager lacks a right.
 	ReasonForbidden = "Forbidden"
-	// ReasonTerminating: something of the same name is still being deleted.
+	// ReasonTerminating: something of the same name, or the namespace, is still being deleted.
 	ReasonTerminating = "Terminating"
 	// ReasonRetrying: the API server could not be asked.
 	ReasonRetrying = "Retrying"
@@ -98,58 +99,33 @@ func finish(wait time.Duration, err error) (ctrl.Result, error) {
 	}
 }
 
-// tenantOf returns the Tenant that a namespace belongs to: its protected label names it, and the Tenant's status holds the
-// namespace's UID, which it does only once the namespace is walled in. Otherwise the error is a *problem.
-func tenantOf(ctx context.Context, c client.Reader, name string) (*v1alpha1.Tenant, error) {
-	namespace := &corev1.Namespace{}
-	if err := c.Get(ctx, client.ObjectKey{Name: name}, namespace); err != nil {
-		if apierrors.IsNotFound(err) {
-			return nil, noTenant(name)
-		}
-		return nil, fmt.Errorf("read namespace %s: %w", name, err)
+// tenantOf returns the Tenant whose namespace it is, also while that is being deleted: its bots are stopped as suspended ones are.
+// Otherwise the error is a *problem.
+func tenantOf(ctx context.Context, c client.Reader, namespace string) (*v1alpha1.Tenant, error) {
+	whose, err := tenancy.Read(ctx, c, namespace)
+	if err != nil {
+		return nil, err
 	}
-	tenant := &v1alpha1.Tenant{}
-	err := c.Get(ctx, client.ObjectKey{Name: namespace.Labels[v1alpha1.LabelTenant]}, tenant)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, noTenant(name)
-	case err != nil:
-		return nil, fmt.Errorf("read the Tenant of namespace %s: %w", name, err)
-	case !listsNamespace(tenant, name) && !hasNamespace(tenant, name, ""):
-		return nil, noTenant(name)
-	case !hasNamespace(tenant, name, string(namespace.UID)):
-		return nil, &problem{Problem: status.Problem{
-			Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonTenantNotReady,
-			Message: fmt.Sprintf("Tenant %s has not walled in namespace %s yet: see the Tenant's conditions.", tenant.Name, name),
-		}}
+	p := &problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Message: sentence(whose.Why)}}
+	switch whose.Standing {
+	case tenancy.Held, tenancy.TenantEnding:
+		return whose.Tenant, nil
+	case tenancy.NamespaceEnding:
+		p.Reason, p.after = ReasonTerminating, terminatingWait
+	case tenancy.NotWalledIn:
+		p.Reason = ReasonTenantNotReady
+	default:
+		p.Reason, p.Stalled = ReasonNoTenant, true
 	}
-	return tenant, nil
+	return nil, p
 }
 
-func noTenant(namespace string) error {
-	return &problem{Problem: status.Problem{
-		Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonNoTenant, Stalled: true,
-		Message: fmt.Sprintf("Namespace %s belongs to no Tenant: put it into spec.namespaces of one.", namespace),
-	}}
-}
-
-func listsNamespace(tenant *v1alpha1.Tenant, name string) bool {
-	for _, namespace := range tenant.Spec.Namespaces {
-		if namespace.Name == name {
-			return true
-		}
+// sentence makes one of a clause.
+func sentence(clause string) string {
+	if clause == "" {
+		return ""
 	}
-	return false
-}
-
-// hasNamespace says whether a namespace was found to be the tenant's, under a UID if one is given.
-func hasNamespace(tenant *v1alpha1.Tenant, name, uid string) bool {
-	for _, namespace := range tenant.Status.Namespaces {
-		if namespace.Name == name {
-			return uid == "" || namespace.UID == uid
-		}
-	}
-	return false
+	return strings.ToUpper(clause[:1]) + clause[1:] + "."
 }
 
 // ensureFinalizer adds the finalizer in a write of its own, before any status is set in memory.

@@ -16,9 +16,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 // Stopping takes pods away and nothing else: a StatefulSet whose bot exists is scaled to nothing, since its deletion could
@@ -65,17 +65,14 @@ func setOfBot(ctx context.Context, c client.Reader, bot *v1alpha1.BotDeployment)
 	return set, nil
 }
 
-// isNobodys asks past the cache whether a namespace is no tenant's, or that of a Tenant that is being deleted: nothing of
-// ours may run in it then. A Tenant that has yet to set the namespace up does not count: after a restore each does.
+// isNobodys asks past the cache whether a namespace is no tenant's, or is being deleted, or its Tenant is: nothing of ours may
+// run in it then. A Tenant that has yet to set the namespace up does not count: after a restore each does.
 func isNobodys(ctx context.Context, live client.Reader, namespace string) (bool, error) {
-	tenant, err := compile.TenantOf(ctx, live, namespace)
-	if refusal, ok := compile.IsRefusal(err); ok {
-		return refusal.Reason == compile.ReasonNoTenant || refusal.Reason == compile.ReasonDeleting, nil
-	}
+	whose, err := tenancy.Read(ctx, live, namespace)
 	if err != nil {
-		return false, fmt.Errorf("read whose namespace %s is: %w", namespace, err)
+		return false, err
 	}
-	return tenant.DeletionTimestamp != nil, nil
+	return whose.Standing != tenancy.Held && whose.Standing != tenancy.NotWalledIn, nil
 }
 
 // stopSweeps ends what sweeps a store: its CronJob, and the Jobs that have not ended. A Job of the store without a

@@ -19,6 +19,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 // Reasons of NamespacesReady.
@@ -67,7 +68,7 @@ func (r *TenantReconciler) ensureNamespaces(ctx context.Context, s *tenantScope)
 
 func (r *TenantReconciler) ensureNamespace(ctx context.Context, s *tenantScope, name string) (*corev1.Namespace, error) {
 	tenant := s.tenant
-	if name == r.Settings.Namespace || name == r.KeysNamespace || strings.HasPrefix(name, "kube-") {
+	if tenancy.IsReserved(name, r.Settings.Namespace, r.KeysNamespace) {
 		return nil, &problem{Problem: status.Problem{
 			Condition: v1alpha1.ConditionNamespacesReady, Reason: ReasonNamespaceReserved, Stalled: true,
 			Message: fmt.Sprintf("Namespace %s is the cluster's or Lethe's own: take it off spec.namespaces.", name),
@@ -137,7 +138,7 @@ func (r *TenantReconciler) findDropped(ctx context.Context, s *tenantScope) erro
 		return err
 	}
 	for i := range namespaces {
-		if n := &namespaces[i]; !listsNamespace(s.tenant, n.Name) && n.DeletionTimestamp.IsZero() {
+		if n := &namespaces[i]; !tenancy.Lists(s.tenant, n.Name) && n.DeletionTimestamp.IsZero() {
 			s.dropped = append(s.dropped, n)
 		}
 	}
@@ -197,7 +198,7 @@ const countAgainAfter = 10 * time.Second
 
 // isCounted says whether the quota of a new namespace is in force: until Kubernetes has counted, it refuses everything.
 func (r *TenantReconciler) isCounted(ctx context.Context, s *tenantScope, namespace *corev1.Namespace) (bool, error) {
-	if hasNamespace(s.tenant, namespace.Name, string(namespace.UID)) {
+	if tenancy.Holds(s.tenant, namespace) {
 		return true, nil
 	}
 	quota := &corev1.ResourceQuota{}

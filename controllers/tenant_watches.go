@@ -26,6 +26,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 // SetupWithManager wakes a Tenant for its own changes, for those of its children and namespaces, for a new CA bundle of the
@@ -171,7 +172,7 @@ func (m tenantMapper) ofUse(ctx context.Context, object client.Object) []reconci
 	}
 	used, err := holdsOurs(ctx, m.cache, object.GetNamespace())
 	said := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionInUse)
-	listed := slices.ContainsFunc(tenant.Spec.Namespaces, func(n v1alpha1.TenantNamespace) bool { return n.Name == object.GetNamespace() })
+	listed := tenancy.Lists(tenant, object.GetNamespace())
 	if err == nil && listed && used == (said != nil && said.Reason == status.ReasonHoldsBots) && tenant.DeletionTimestamp.IsZero() {
 		return nil
 	}

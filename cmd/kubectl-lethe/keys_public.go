@@ -19,8 +19,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/sealing"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 // tenantKey is the key that a tenant's credentials are sealed to, with what is bound into every value beside the place.
@@ -150,10 +150,7 @@ func (s *shell) keyOfTenant(ctx context.Context, c client.Client, name string) (
 
 // keyOfNamespace reads the tenant that a namespace belongs to, which the namespace and the tenant must both say.
 func (s *shell) keyOfNamespace(ctx context.Context, c client.Client, namespace string) (tenantKey, error) {
-	tenant, err := compile.TenantOf(ctx, c, namespace)
-	if _, refused := compile.IsRefusal(err); refused {
-		return tenantKey{}, err
-	}
+	whose, err := tenancy.Read(ctx, c, namespace)
 	if apierrors.IsForbidden(err) {
 		if key, found, err := s.keyInNamespace(ctx, c, namespace); found || err != nil {
 			return key, err
@@ -162,7 +159,10 @@ func (s *shell) keyOfNamespace(ctx context.Context, c client.Client, namespace s
 	if err != nil {
 		return tenantKey{}, readError("the tenant of namespace "+namespace, err)
 	}
-	return s.firstKey(tenant)
+	if whose.Standing != tenancy.Held {
+		return tenantKey{}, errors.New(whose.Why)
+	}
+	return s.firstKey(whose.Tenant)
 }
 
 // keyInNamespace reads the manager's copy of the key, for who may not read the Tenant. It says so: only the fingerprint tells a

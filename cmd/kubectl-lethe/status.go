@@ -18,6 +18,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 // Exit codes of status. One means, as of any command, that it could not look.
@@ -243,7 +244,8 @@ func (s *shell) lookError(q askedFor, err error) error {
 	}
 }
 
-// tenantOfNamespace is the tenant of a namespace, for who may read it; nil without one.
+// tenantOfNamespace is the tenant of a namespace, for who may read it; nil without one. Where it is nobody's, or the caller may not know, a
+// Tenant that lists it says why it has it not.
 func (s *shell) tenantOfNamespace(ctx context.Context, c client.Client, namespace string) (*v1alpha1.Tenant, error) {
 	var list v1alpha1.TenantList
 	err := c.List(ctx, &list)
@@ -254,8 +256,15 @@ func (s *shell) tenantOfNamespace(ctx context.Context, c client.Client, namespac
 	if err != nil {
 		return nil, fmt.Errorf("list Tenants: %w", err)
 	}
+	whose, err := tenancy.Read(ctx, c, namespace)
+	if err != nil && !apierrors.IsForbidden(err) {
+		return nil, err
+	}
+	if whose.Tenant != nil {
+		return whose.Tenant, nil
+	}
 	for i := range list.Items {
-		if slices.ContainsFunc(list.Items[i].Spec.Namespaces, func(n v1alpha1.TenantNamespace) bool { return n.Name == namespace }) {
+		if tenancy.Lists(&list.Items[i], namespace) {
 			return &list.Items[i], nil
 		}
 	}

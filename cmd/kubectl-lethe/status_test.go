@@ -123,6 +123,29 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// TestStatusOfWhoseItIs: the Tenant is shown that has the namespace. Where none has it, one that lists it says why.
+func TestStatusOfWhoseItIs(t *testing.T) {
+	const ns = "status-whose"
+	statusWorld(t, ns)
+	claims := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "a-claims"}, Spec: v1alpha1.TenantSpec{Namespaces: []v1alpha1.TenantNamespace{{Name: ns}}}}
+	create(t, claims)
+	c := newCaller(t)
+	if o := c.run("", "status", "-n", ns); !strings.Contains(o.out, "Tenant "+ns+":") || strings.Contains(o.out, claims.Name) {
+		t.Errorf("of a namespace that another lists, too:\n%s%s", o.out, o.errOut)
+	}
+	var namespace corev1.Namespace
+	if err := testEnv.Client.Get(t.Context(), clientKey("", ns), &namespace); err != nil {
+		t.Fatal(err)
+	}
+	delete(namespace.Labels, v1alpha1.LabelTenant)
+	if err := testEnv.Client.Update(t.Context(), &namespace); err != nil {
+		t.Fatal(err)
+	}
+	if o := c.run("", "status", "-n", ns); !strings.Contains(o.out, "Tenant "+claims.Name+":") {
+		t.Errorf("of a namespace that two list and none has:\n%s%s", o.out, o.errOut)
+	}
+}
+
 // TestStatusWithTheRightsOfTheCaller: a tenant's people see their bots, and are told what is left out.
 func TestStatusWithTheRightsOfTheCaller(t *testing.T) {
 	const ns = "status-rights"

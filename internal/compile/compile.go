@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 // Refusal says why a store gets no plan. It is no failure to read: asking again changes nothing until a person acts.
@@ -33,7 +32,7 @@ const (
 	ReasonTenantNotReady = "TenantNotReady"
 	// ReasonSharedRefused: a Shared store outside the namespaces of a Platform tenant.
 	ReasonSharedRefused = "SharedRefused"
-	// ReasonDeleting: the store, or its namespace, is being deleted.
+	// ReasonDeleting: the store, its namespace or its Tenant is being deleted.
 	ReasonDeleting = "Deleting"
 )
 
@@ -56,10 +55,14 @@ func Store(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now 
 	if !store.DeletionTimestamp.IsZero() {
 		return Compiled{}, &Refusal{Reason: ReasonDeleting, Message: "the store is being deleted"}
 	}
-	tenant, err := TenantOf(ctx, r, store.Namespace)
+	whose, err := tenancy.Read(ctx, r, store.Namespace)
 	if err != nil {
 		return Compiled{}, err
 	}
+	if whose.Standing != tenancy.Held {
+		return Compiled{Tenant: whose.Tenant}, &Refusal{Reason: refusals[whose.Standing], Message: whose.Why}
+	}
+	tenant := whose.Tenant
 	in := plan.Input{Store: store, StoreTenant: tenant, Now: now}
 	if store.Spec.Tenancy == v1alpha1.TenancyShared {
 		if tenant.Spec.Class != v1alpha1.TenantPlatform {
@@ -81,45 +84,7 @@ func Store(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now 
 	return Compiled{Result: plan.Compile(in), Tenant: tenant}, nil
 }
 
-const notListed = "namespace %s belongs to no Tenant; list it in a Tenant's spec.namespaces"
-
-// TenantOf returns the tenant that a namespace belongs to: the one that its protected label names and whose status lists
-// the namespace by UID. Neither alone is believed. The error is a *Refusal when there is none.
-func TenantOf(ctx context.Context, r client.Reader, namespace string) (*v1alpha1.Tenant, error) {
-	none := func(format string, args ...any) (*v1alpha1.Tenant, error) {
-		return nil, &Refusal{Reason: ReasonNoTenant, Message: fmt.Sprintf(format, args...)}
-	}
-	var ns corev1.Namespace
-	if err := r.Get(ctx, client.ObjectKey{Name: namespace}, &ns); err != nil {
-		if kube.IsMissing(err, namespace) {
-			// A cache of tenants' namespaces knows no other.
-			return none(notListed, namespace)
-		}
-		return nil, fmt.Errorf("get namespace %s: %w", namespace, err)
-	}
-	if !ns.DeletionTimestamp.IsZero() {
-		return nil, &Refusal{Reason: ReasonDeleting, Message: fmt.Sprintf("namespace %s is being deleted", namespace)}
-	}
-	name := ns.Labels[v1alpha1.LabelTenant]
-	if name == "" {
-		return none(notListed, namespace)
-	}
-	var tenant v1alpha1.Tenant
-	if err := r.Get(ctx, client.ObjectKey{Name: name}, &tenant); err != nil {
-		if kube.IsMissing(err, name) {
-			return none("namespace %s belongs to Tenant %s, which does not exist", namespace, name)
-		}
-		return nil, fmt.Errorf("get tenant %s: %w", name, err)
-	}
-	for _, n := range tenant.Status.Namespaces {
-		if n.Name == namespace && n.UID == string(ns.UID) {
-			return &tenant, nil
-		}
-	}
-	for _, n := range tenant.Spec.Namespaces {
-		if n.Name == namespace {
-			return nil, &Refusal{Reason: ReasonTenantNotReady, Message: fmt.Sprintf("Tenant %s has not walled in namespace %s yet: see the Tenant's conditions", name, namespace)}
-		}
-	}
-	return none("namespace %s carries the label of Tenant %s, which does not list it; put it into that Tenant's spec.namespaces", namespace, name)
+// refusals are the reasons for which a store gets no plan where its namespace is not held.
+var refusals = map[tenancy.Standing]string{
+	tenancy.Nobodys: ReasonNoTenant, tenancy.NotWalledIn: ReasonTenantNotReady, tenancy.NamespaceEnding: ReasonDeleting, tenancy.TenantEnding: ReasonDeleting,
 }

@@ -136,6 +136,12 @@ func TestStore(t *testing.T) {
 			},
 			refused: ReasonDeleting, reads: 1,
 		},
+		"a Tenant that is being deleted": {
+			change: func(c *cluster) {
+				c.tenant.DeletionTimestamp, c.tenant.Finalizers = &metav1.Time{Time: now}, []string{"x/y"}
+			},
+			refused: ReasonDeleting, says: "Tenant platform is being deleted", reads: 2,
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package keyserver
 
 import (
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -77,6 +78,13 @@ func TestNoCredentialForWhatIsGone(t *testing.T) {
 			other, _ := s.newTenant(v1alpha1.TenantCustomer)
 			namespace(s, func(n *corev1.Namespace) { n.Labels[v1alpha1.LabelTenant] = other.Name })
 		},
+		"the namespace being deleted": func(s scene) {
+			s.must(testEnv.Client.Delete(s.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.ns}}))
+		},
+		"the namespace another of the same name": func(s scene) {
+			s.tenant.Status.Namespaces[0].UID = "5d1f6d2e-0000-4000-8000-000000000009"
+			s.must(testEnv.Client.Status().Update(s.Context(), s.tenant))
+		},
 		"the namespace let go by its Tenant": func(s scene) {
 			s.tenant.Status.Namespaces = nil
 			s.must(testEnv.Client.Status().Update(s.Context(), s.tenant))
@@ -124,6 +132,14 @@ func TestNoLeaseForWhatIsGone(t *testing.T) {
 			w.must(testEnv.Client.Update(w.Context(), w.tenant))
 			w.must(testEnv.Client.Delete(w.Context(), w.tenant))
 		},
+		"the namespace being deleted": func(w *sweepWorld) {
+			w.must(testEnv.Client.Delete(w.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.ns}}))
+		},
+		"the namespace another of the same name": func(w *sweepWorld) {
+			w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
+			w.tenant.Status.Namespaces[0].UID = "5d1f6d2e-0000-4000-8000-000000000009"
+			w.must(testEnv.Client.Status().Update(w.Context(), w.tenant))
+		},
 		"the namespace without its label": func(w *sweepWorld) {
 			ns := &corev1.Namespace{}
 			w.must(testEnv.Client.Get(w.Context(), client.ObjectKey{Name: w.ns}, ns))
@@ -134,11 +150,15 @@ func TestNoLeaseForWhatIsGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newSweep(t)
 			pod := w.sweep("chat-sweep-1")
-			_, refusal := w.lease(pod)
+			token := w.podToken(pod) // in a namespace that is being deleted nobody makes another
+			refusal := w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, nil)
 			w.granted(refusal)
 			how(w)
-			if _, refusal = w.lease(pod); refusal == nil {
+			if refusal = w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, nil); refusal == nil {
 				t.Fatal("the sweep goes on")
+			}
+			if strings.HasSuffix(name, "being deleted") && refusal.Reason != protocol.ReasonRevoked {
+				t.Errorf("what comes back no more is refused with %s", refusal.Reason)
 			}
 			t.Logf("%s: %s", refusal.Reason, refusal.Message)
 		})

@@ -190,6 +190,9 @@ func (s *Server) samePlan(ctx context.Context, store *v1alpha1.DataStore, hash s
 	none, now := compile.Compiled{}, s.Clock.Now()
 	compiled, err := compile.Store(ctx, s.Client, store, now)
 	if r, ok := compile.IsRefusal(err); ok {
+		if r.Reason == compile.ReasonDeleting {
+			return none, refuse(protocol.ReasonRevoked, "%s", r.Message)
+		}
 		return none, refuse(protocol.ReasonPlanChanged, "the store has no plan: %s", r.Message)
 	}
 	if err != nil {
@@ -203,9 +206,6 @@ func (s *Server) samePlan(ctx context.Context, store *v1alpha1.DataStore, hash s
 	}
 	if !same {
 		return none, refuse(protocol.ReasonPlanChanged, "the plan that the live objects give is another one: this sweep ends, the next one runs by the new plan")
-	}
-	if !compiled.Tenant.DeletionTimestamp.IsZero() {
-		return none, refuse(protocol.ReasonRevoked, "Tenant %s is being deleted", compiled.Tenant.Name)
 	}
 	return compiled, nil
 }

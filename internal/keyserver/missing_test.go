@@ -14,9 +14,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 	"github.com/lethe-dev/lethe/test/env"
 )
 
@@ -80,9 +80,8 @@ func TestAKindThatIsNotServedIsNotGone(t *testing.T) {
 			if needs, err := s.server.stillHolds(t.Context(), channelHolderDoc{Namespace: s.ns, Name: s.bot.Name, UID: string(s.bot.UID)}); !needs {
 				t.Errorf("the bot's channel is given away: %v", err)
 			}
-			_, err := compile.TenantOf(t.Context(), testEnv.Client, s.ns)
-			if refusal, ok := compile.IsRefusal(err); ok || err == nil {
-				t.Errorf("the namespace is said to be nobody's: %v, %v", refusal, err)
+			if whose, err := tenancy.Read(t.Context(), testEnv.Client, s.ns); err == nil {
+				t.Errorf("it is said whose the namespace is: %+v", whose)
 			}
 			for _, name := range append([]string{tenantSecretName(s.tenant.Name), objectSecretName(string(s.bot.UID)), objectSecretName(string(s.chat.UID)), s.holder}, s.others...) {
 				if s.keyGone(name) {

@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
 // tenantMemory is how long `credentials` may believe that a namespace is a tenant's. A stale answer gives nobody access: what that
@@ -16,21 +16,19 @@ const tenantMemory = 10 * time.Second
 
 // tenantOf returns the tenant that a namespace belongs to, read live.
 func (s *Server) tenantOf(ctx context.Context, namespace string) (*v1alpha1.Tenant, error) {
-	tenant, err := compile.TenantOf(ctx, s.Client, namespace)
-	if r, ok := compile.IsRefusal(err); ok {
-		if r.Reason == compile.ReasonDeleting {
-			return nil, refuse(protocol.ReasonRevoked, "%s", r.Message)
-		}
-		return nil, later(protocol.ReasonNoTenant, 5, "%s", r.Message)
-	}
+	whose, err := tenancy.Read(ctx, s.Client, namespace)
 	if err != nil {
 		return nil, err
 	}
-	if !tenant.DeletionTimestamp.IsZero() {
-		return nil, refuse(protocol.ReasonRevoked, "Tenant %s is being deleted", tenant.Name)
+	switch whose.Standing {
+	case tenancy.Held:
+		s.tenants.put(namespace, whose.Tenant)
+		return whose.Tenant, nil
+	case tenancy.NamespaceEnding, tenancy.TenantEnding:
+		return nil, refuse(protocol.ReasonRevoked, "%s", whose.Why)
+	default:
+		return nil, later(protocol.ReasonNoTenant, 5, "%s", whose.Why)
 	}
-	s.tenants.put(namespace, tenant)
-	return tenant, nil
 }
 
 // tenantOfRecently is the same, some seconds old at most. A refusal is never remembered.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -211,6 +213,21 @@ func TestErrorsHoldNoValue(t *testing.T) {
 	makeTenant(t, ns, nil)
 	bare := "seal-bare"
 	create(t, testEnvNamespace(bare))
+	const ending = "seal-ending"
+	makeTenant(t, ending, func(tenant *v1alpha1.Tenant) { tenant.Finalizers = []string{"example.com/hold"} })
+	var going v1alpha1.Tenant
+	if err := testEnv.Client.Get(t.Context(), clientKey("", ending), &going); err != nil {
+		t.Fatal(err)
+	}
+	if err := testEnv.Client.Delete(t.Context(), &going); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		patch := []byte(`{"metadata":{"finalizers":null}}`)
+		if err := testEnv.Client.Patch(context.Background(), &going, client.RawPatch(types.MergePatchType, patch)); err != nil {
+			t.Error(err)
+		}
+	})
 	bot := []string{"seal", "--bot", ns + "/support", "--credential", "telegram-token"}
 	plaintext := write(t, "plain.yaml", strings.Replace(read(t, "testdata/bot.yaml"), `sealed: ""`, "sealed: {"+canary+": 1}", 1))
 	broken := write(t, "broken.yaml", "a: *"+strings.ReplaceAll(canary, ":", "")+"\n")
@@ -235,6 +252,7 @@ func TestErrorsHoldNoValue(t *testing.T) {
 		"too long, from a file":             {append(bot, "--from-file", write(t, "long", canary+strings.Repeat("x", 200000))), "", "1 to 65536 bytes"},
 		"empty":                             {bot, "\n", "empty"},
 		"a namespace without a tenant":      {[]string{"seal", "--bot", bare + "/support", "--credential", "t"}, canary, "belongs to no Tenant"},
+		"a Tenant that is being deleted":    {[]string{"seal", "--bot", ending + "/support", "--credential", "t"}, canary, "Tenant " + ending + " is being deleted"},
 		"a namespace that does not exist":   {[]string{"seal", "--bot", "nowhere/support", "--credential", "t"}, canary, "namespace nowhere"},
 		"no credential":                     {[]string{"seal", "--bot", ns + "/support"}, canary, "--credential is needed"},
 		"version 0":                         {append(bot, "--version", "0"), canary, "--version"},

@@ -21,21 +21,30 @@ const (
 	idleBots = 200
 )
 
-// TestWritesPerBot counts what it costs to bring bots up: one create for each child, one finalizer, one status.
+// TestWritesPerBot counts what it costs to bring bots up: one create for each child and one status, as the API server's audit log tells it. Where
+// Kubernetes does not put the finalizer on them, the manager does.
 func TestWritesPerBot(t *testing.T) {
+	t.Run("the finalizer by Kubernetes", func(t *testing.T) { writesPerBot(t, "budget", 0) })
+	t.Run("the finalizer by the manager", func(t *testing.T) {
+		testEnv.WithoutBotFinalizer(t)
+		writesPerBot(t, "budget-old", manyBots)
+	})
+}
+
+func writesPerBot(t *testing.T, name string, finalizers int) {
 	w := newWorld(t)
-	tenant := withBots(makeTenant("budget", "budget-a"))
+	tenant, namespace := withBots(makeTenant(name, name+"-a")), name+"-a"
 	w.settle = 20_000_000_000 // as in production: longer than a bot takes to come up
 	w.restart()
 	w.create(tenant)
 	w.becomes(tenant, "Ready=True")
-	w.create(makeBot("budget-a", "first")) // so that the Tenant is in use already
+	w.create(makeBot(namespace, "first")) // so that the Tenant is in use already
 	w.becomes(tenant, "InUse=True")
-	w.becomes(makeBot("budget-a", "first"), "Ready=True")
+	w.becomes(makeBot(namespace, "first"), "Ready=True")
 
-	before := len(w.wire.written())
+	before := time.Now()
 	asked, begin := w.keys.callsTo(resources.KindBotDeployment), passes(t, "botdeployment")
-	bots := w.createBots("budget-a", manyBots)
+	bots := w.createBots(namespace, manyBots)
 	w.eventually("all Ready", func() error {
 		for _, bot := range bots {
 			if err := w.isNow(bot, "Ready=True"); err != nil {
@@ -45,17 +54,27 @@ func TestWritesPerBot(t *testing.T) {
 		return nil
 	})
 
-	writes := w.wire.written()[before:]
+	writes, err := testEnv.Writes(before, managerUser)
+	if err != nil {
+		t.Fatal(err)
+	}
 	kinds := map[string]int{}
 	for _, write := range writes {
-		kinds[kindOfWrite(write)]++
+		kinds[write.Verb+" "+write.Resource]++
 	}
 	want := map[string]int{
-		"PATCH botdeployments": manyBots, "PATCH botdeployments/status": manyBots,
-		"POST networkpolicies": manyBots, "POST serviceaccounts": manyBots, "POST statefulsets": manyBots,
+		"patch botdeployments/status": manyBots, "create networkpolicies": manyBots, "create serviceaccounts": manyBots, "create statefulsets": manyBots,
+	}
+	if finalizers > 0 {
+		want["patch botdeployments"] = finalizers
 	}
 	if fmt.Sprint(kinds) != fmt.Sprint(want) {
 		t.Errorf("bringing %d bots up took %v, want %v", manyBots, kinds, want)
+	}
+	for _, bot := range bots {
+		if !hasFinalizer(bot) {
+			t.Errorf("%s has no finalizer", bot.Name)
+		}
 	}
 	if n := passes(t, "botdeployment") - begin; n > 4*manyBots {
 		t.Errorf("%d passes over %d bots, want at most 4 for each", n, manyBots)

@@ -59,6 +59,10 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "allow the annotations of tests:", err)
 			os.Exit(1)
 		}
+		if err := e.InstallBotFinalizer(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	})
 	if panics := counted("controller_runtime_reconcile_panics_total", ""); panics > 0 {
 		fmt.Fprintln(os.Stderr, "reconcilers panicked, and controller-runtime recovered:", panics)

@@ -36,6 +36,7 @@ func run(config, chart string) error {
 		{"rbac", "templates/rbac", withRBAC, false},
 		{"admission", "templates/admission", withNamespaces, false},
 		{"guard", "templates/guard", withNamespaces, false},
+		{"finalizer", "templates/finalizer", withFinalizer, false},
 		{"flowcontrol", "templates/flowcontrol", withShares, false},
 		{"manager/priorityclasses.yaml", "templates/priorityclasses", withNamespaces, false},
 		{"monitoring", "templates/monitoring", withMonitoring, true},
@@ -108,6 +109,19 @@ func withShares(content string) (string, error) {
 		converted = strings.Replace(converted, shares, "nominalConcurrencyShares: {{ .Values.flowControl."+value+" }}", 1)
 	}
 	return "{{- if .Values.flowControl.install }}\n" + converted + "{{- end }}\n", nil
+}
+
+// withFinalizer leaves out what the cluster's API server does not serve, or what nobody wants. Helm asks the cluster, and `helm template` its --api-versions.
+func withFinalizer(content string) (string, error) {
+	const kind = "apiVersion: admissionregistration.k8s.io/v1\nkind: MutatingAdmissionPolicy\n"
+	if strings.Count(content, kind) != 1 {
+		return "", errors.New("want one MutatingAdmissionPolicy of version v1")
+	}
+	converted, err := withNamespaces(content)
+	if err != nil {
+		return "", err
+	}
+	return "{{- if and .Values.botFinalizer.install (.Capabilities.APIVersions.Has \"admissionregistration.k8s.io/v1/MutatingAdmissionPolicy\") }}\n" + converted + "{{- end }}\n", nil
 }
 
 // withMonitoring makes an object of the Prometheus Operator optional, since a cluster may not have its kind, gives it the labels that

@@ -90,6 +90,7 @@ var changed = map[string]change{
 	"networkPolicy.kinds[].resource":             {set: `networkPolicy.kinds=[{"group":"networking.k8s.io","resource":"networkpolicies"},{"group":"a.example","resource":"doors"}]`, in: theManager, base: twoKinds},
 	"flowControl.install":                        {set: `false`, in: "PriorityLevelConfiguration.flowcontrol.apiserver.k8s.io /"},
 	"flowControl.ownShares":                      {set: `21`, in: "PriorityLevelConfiguration.flowcontrol.apiserver.k8s.io /"},
+	"botFinalizer.install":                       {set: `false`, in: "MutatingAdmissionPolicy.admissionregistration.k8s.io /lethe-bot-finalizer", base: slices.Concat(plain, serves)},
 	"flowControl.tenantShares":                   {set: `6`, in: "PriorityLevelConfiguration.flowcontrol.apiserver.k8s.io /"},
 	"monitoring.podMonitor.enabled":              {set: `true`, in: "PodMonitor.monitoring.coreos.com "},
 	"monitoring.podMonitor.interval":             {set: `"15s"`, in: "PodMonitor.monitoring.coreos.com ", base: scraped},

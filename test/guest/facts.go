@@ -143,8 +143,9 @@ func (f Facts) Question(p *Play, w Wishes) string {
 %s%s
 It makes, and %s:
   namespaces     %s
-  cluster-wide   four CustomResourceDefinitions of lethe.dev; ClusterRoles, ClusterRoleBindings, ValidatingAdmissionPolicies with their
-                 bindings, PriorityClasses, FlowSchemas and PriorityLevelConfigurations, all called lethe or lethe-…;
+  cluster-wide   four CustomResourceDefinitions of lethe.dev; ClusterRoles, ClusterRoleBindings, ValidatingAdmissionPolicies and, where the API
+                 server has the kind, a MutatingAdmissionPolicy, with their bindings, PriorityClasses, FlowSchemas and
+                 PriorityLevelConfigurations, all called lethe or lethe-…;
                  %s
   %-14s a Role and a RoleBinding, lethe-manager-dns (the manager may list Services and EndpointSlices there)
   volume         one of 1Mi of %s, for a key-encryption key that is made here

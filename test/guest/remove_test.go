@@ -292,7 +292,7 @@ func TestTheRightsAreThoseOfTheChart(t *testing.T) {
 		t.Fatalf("build helm: %v", err)
 	}
 	cmd := exec.CommandContext(t.Context(), strings.TrimSpace(string(helm)), "template", release, filepath.Join(root, "charts", "lethe"), "--namespace", systemNamespace, "--no-hooks",
-		"--set", "realm=demo,kek.volume.persistentVolumeClaim.claimName=lethe-kek,dns.namespace=openshift-dns")
+		"--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy", "--set", "realm=demo,kek.volume.persistentVolumeClaim.claimName=lethe-kek,dns.namespace=openshift-dns")
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("render the chart: %v\n%s", err, text)

@@ -40,6 +40,7 @@ var (
 	// chartsClusterWide are the kinds of what the chart makes beside its namespaces.
 	chartsClusterWide = []kind{
 		of(admission, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy"), of(admission, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
+		of(admission, "v1", "mutatingadmissionpolicies", "MutatingAdmissionPolicy"), of(admission, "v1", "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding"),
 		of(rbac, "v1", "clusterroles", "ClusterRole"), of(rbac, "v1", "clusterrolebindings", "ClusterRoleBinding"),
 		of("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass"),
 		of(flow, "v1", "flowschemas", "FlowSchema"), of(flow, "v1", "prioritylevelconfigurations", "PriorityLevelConfiguration"),

@@ -54,7 +54,9 @@ var (
 func TestMain(m *testing.M) {
 	os.Exit(env.Main(m, func(e *env.Env) {
 		server, admin = e, identity{Client: e.Client, config: e.Config}
-		prepared = prepare()
+		if prepared = e.InstallBotFinalizer(context.Background()); prepared == nil {
+			prepared = prepare()
+		}
 	}))
 }
 

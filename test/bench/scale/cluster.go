@@ -109,7 +109,7 @@ func (b *bench) install(ctx context.Context) error {
 			return fmt.Errorf("make namespace %s: %w", name, err)
 		}
 	}
-	for _, folder := range []string{"crd/bases", "rbac", "admission"} {
+	for _, folder := range []string{"crd/bases", "rbac", "admission", "finalizer"} {
 		files, err := filepath.Glob(filepath.Join(b.root, "config", folder, "*.yaml"))
 		if err != nil {
 			return fmt.Errorf("find the manifests: %w", err)

@@ -58,6 +58,12 @@ vuln: ## Known holes in what we call of other modules, and of Go (govulncheck; a
 test-unit: ## Tests that start no server (under a minute)
 	@go test $(unit_packages)
 
+.PHONY: cover
+cover: ## Coverage of the tests that start no server: a line a package, the total, and dist/cover.out for go tool cover
+	@mkdir -p dist
+	@go test -coverprofile=dist/cover.out -coverpkg=./api/...,./cmd/...,./controllers/...,./internal/...,. $(unit_packages) >dist/cover.log || { cat dist/cover.log; exit 1; }
+	@go run ./hack/cover dist/cover.out
+
 ##@ Everything
 
 .PHONY: test

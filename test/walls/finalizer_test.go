@@ -105,7 +105,8 @@ func TestTheFinalizerIsPutThereOnceOnly(t *testing.T) {
 	}
 }
 
-// TestKubectlHasNothingToSayOfTheFinalizer: kubectl itself, both ways of applying: the second time nothing changes, and there is no difference to see.
+// TestKubectlHasNothingToSayOfTheFinalizer: kubectl itself, both ways of applying: there is never a difference to see, and nothing changes again and again. (The
+// second server-side apply of an object of any custom kind makes one version more, which says the same, also where no policy is.)
 func TestKubectlHasNothingToSayOfTheFinalizer(t *testing.T) {
 	if prepared != nil {
 		t.Fatal(prepared)
@@ -134,7 +135,7 @@ func TestKubectlHasNothingToSayOfTheFinalizer(t *testing.T) {
 			}
 			bot := sealedBot(tenantNS, name)
 			versions := map[string]bool{}
-			for range 3 {
+			for round := range 4 {
 				kubectl("apply")
 				if out := kubectl("diff"); out != "" {
 					t.Errorf("there is a difference:\n%s", out)
@@ -145,10 +146,12 @@ func TestKubectlHasNothingToSayOfTheFinalizer(t *testing.T) {
 				if !slices.Equal(bot.Finalizers, []string{lethev1.FinalizerKeys}) {
 					t.Errorf("finalizers %v", bot.Finalizers)
 				}
-				versions[bot.ResourceVersion] = true
+				if round > 0 {
+					versions[bot.ResourceVersion] = true
+				}
 			}
 			if len(versions) != 1 {
-				t.Errorf("applying the same three times made %d versions", len(versions))
+				t.Errorf("applying the same three times more made %d versions", len(versions))
 			}
 		})
 	}

@@ -49,14 +49,20 @@ func (d *demo) write(file string, objects ...client.Object) (string, error) {
 	return path, nil
 }
 
-// apply writes objects to a manifest and applies it as a user does.
+// apply writes objects to a manifest and applies it as a user does: again, where Kubernetes is not ready for a new bot yet
+// (docs/design/0031-finalizer-at-birth.md).
 func (d *demo) apply(ctx context.Context, file string, objects ...client.Object) error {
 	path, err := d.write(file, objects...)
 	if err != nil {
 		return err
 	}
-	_, err = d.Kubectl(ctx, "", "apply", "--server-side", "--field-manager", "demo", "--validate=strict", "-f", path)
-	return err
+	return stage.Until(ctx, time.Minute, "apply "+file, func(ctx context.Context) (string, error) {
+		_, err := d.Kubectl(ctx, "", "apply", "--server-side", "--field-manager", "demo", "--validate=strict", "-f", path)
+		if err != nil && !strings.Contains(err.Error(), "(ServiceUnavailable)") {
+			return "", stage.Stop(err)
+		}
+		return "", err
+	})
 }
 
 // await waits until an object's condition is True and speaks of the present spec.

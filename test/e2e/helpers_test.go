@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -29,9 +30,13 @@ func until(t *testing.T, most time.Duration, what string, ok func(context.Contex
 func (w *world) create(t *testing.T, objects ...client.Object) {
 	t.Helper()
 	for _, o := range objects {
-		if err := w.client.Create(t.Context(), o); err != nil {
-			t.Fatalf("create %s: %v", o.GetName(), err)
-		}
+		until(t, time.Minute, "create "+o.GetName(), func(ctx context.Context) (string, error) {
+			err := w.client.Create(ctx, o)
+			if err != nil && !apierrors.IsServiceUnavailable(err) { // said of a bot as long as the API server does not know the kind's schema
+				return "", stage.Stop(err)
+			}
+			return "", err
+		})
 	}
 }
 

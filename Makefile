@@ -137,6 +137,10 @@ bench-rotate: ## Every layer of keys of N bots gets new ones, with two keyserver
 bench-sweep: prepare ## A sweep of ROWS rows against one raw DELETE in the same run, and what is hard to sweep (ROWS=1000000, UNKNOWN=20000000)
 	@go run ./test/bench/sweep -rows $(ROWS) -unknown $(UNKNOWN) -before "$(BEFORE)"
 
+.PHONY: bench-tenants
+bench-tenants: ## A shared store of N tenants, a tenth of them with a window of their own: its plan's size and what compiling it takes (N=10000)
+	@go run ./test/bench/tenants -n $(or $(call said,N),10000)
+
 .PHONY: bench-attack
 bench-attack: ## One tenant's worst, against VICTIMS others on a real node (as root; PODS=8, UPDATES=10000, VICTIMS=20)
 	@go run ./test/bench/attack -pods $(PODS) -updates $(UPDATES) -victims $(VICTIMS)

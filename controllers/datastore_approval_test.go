@@ -29,11 +29,12 @@ func TestAnIdentifierThatWasNotApprovedWaits(t *testing.T) {
 				Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: acme.Name, RetainFor: period(30), ExternalIDs: []string{own}}}}}}
 	})
 	overrides := func() []plan.Override {
-		d := b.plan(b.job()).Datasets[0].Delete
+		p := b.plan(b.job())
+		d := p.Datasets[0].Delete
 		if d == nil {
 			t.Fatal("the plan deletes nothing")
 		}
-		return d.Overrides
+		return p.Overrides(d.Own)
 	}
 	want := []plan.Override{{Tenant: acme.Name, ExternalIDs: []string{own}, RetainFor: *period(30)}}
 	b.settle(s)

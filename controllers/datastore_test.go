@@ -358,7 +358,8 @@ func TestAStoreThatMayHaveNoPlan(t *testing.T) {
 		})
 		s := b.store("chat", makeShared)
 		b.settle(s)
-		got := b.plan(b.job()).Datasets[0].Rules[0].Overrides
+		p := b.plan(b.job())
+		got := p.Overrides(p.Datasets[0].Rules[0].Own)
 		if diff := cmp.Diff([]plan.Override{{Tenant: acme.Name, ExternalIDs: []string{"42"}, RetainFor: *period(30)}}, got); diff != "" {
 			t.Errorf("overrides (-want +got):\n%s", diff)
 		}

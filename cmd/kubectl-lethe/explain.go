@@ -47,7 +47,7 @@ func (s *compiledStore) words() string {
 	p := s.compiled.Plan
 	say("DataStore %s/%s: PostgreSQL database %s at %s:%d", s.store.Namespace, s.store.Name, p.Connection.Database, p.Connection.Host, p.Connection.Port)
 	if p.Tenancy == v1alpha1.TenancyShared {
-		say("It holds records of %s; a column of each table says whose a record is.", many(len(p.Tenants), "known tenant"))
+		say("It holds records of %s; a column of each table says whose a record is.", many(s.compiled.KnownTenants, "known tenant"))
 	} else {
 		say("All its records are of tenant %s.", s.compiled.Tenant.Name)
 	}
@@ -92,15 +92,16 @@ func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string
 	who := "Each record"
 	if s.compiled.Plan.Tenancy == v1alpha1.TenancyShared {
 		who = "Each record of any tenant, known or not,"
-		if len(r.Overrides) > 0 {
+		if r.Own > 0 {
 			who = "Each record of any tenant, known or not, that is not named below"
 		}
 	}
 	say("  %s may go %s after its %s, and must be gone %s later (policy %s, rule %s).",
 		who, retention.ISO(r.RetainFor), d.Table.AgeColumn.Name, retention.ISOSlack(r.DeleteWithin), r.Policy, r.Rule)
-	for _, o := range r.Overrides {
+	deletions := s.deletions(d)
+	for _, o := range s.compiled.Plan.Overrides(r.Own) {
 		kept := ""
-		if ids := keptLonger(d, r, o); len(ids) > 0 {
+		if ids := keptLonger(d, r, o, deletions); len(ids) > 0 {
 			kept = "; those under " + strings.Join(ids, ", ") + " are kept longer, 'kubectl lethe plan' says why"
 		}
 		say("    Records of %s: %s%s.", o.Tenant, retention.ISO(o.RetainFor), kept)

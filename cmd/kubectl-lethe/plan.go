@@ -125,11 +125,12 @@ func planTable(out io.Writer, st *compiledStore) error {
 			}
 			w.row(d.Name, tableName(d.Table), "-", "-", "-", "-", "-", why)
 		}
+		deletions := st.deletions(d)
 		for _, r := range d.Rules {
 			w.row(d.Name, tableName(d.Table), r.Policy+"/"+r.Rule, string(r.Mode), retention.ISO(r.RetainFor), "*", st.eligible(d.Name, r), st.fate(d, r))
-			for _, o := range r.Overrides {
+			for _, o := range st.compiled.Plan.Overrides(r.Own) {
 				kept := ""
-				if ids := keptLonger(d, r, o); len(ids) > 0 {
+				if ids := keptLonger(d, r, o, deletions); len(ids) > 0 {
 					kept = "kept longer: " + strings.Join(ids, ", ")
 				}
 				w.row("", "", "", "", retention.ISO(o.RetainFor), o.Tenant, "", kept)

@@ -189,6 +189,14 @@ func (s *compiledStore) measured(dataset, policy, rule string) *v1alpha1.RuleMea
 	return nil
 }
 
+// deletions are the windows of single tenants by which rows of a dataset go, sorted by tenant.
+func (s *compiledStore) deletions(d plan.Dataset) []plan.Override {
+	if d.Delete == nil {
+		return nil
+	}
+	return s.compiled.Plan.Overrides(d.Delete.Own)
+}
+
 // fate says in a few words whether a rule deletes now.
 func (s *compiledStore) fate(d plan.Dataset, r plan.Rule) string {
 	switch {
@@ -208,18 +216,18 @@ func (s *compiledStore) fate(d plan.Dataset, r plan.Rule) string {
 }
 
 // keptLonger are the identifiers under which a tenant's rows are kept longer than its own window says, while the rule deletes:
-// they were not approved for it, or it cannot be ordered.
-func keptLonger(d plan.Dataset, r plan.Rule, o plan.Override) []string {
+// they were not approved for it, or it cannot be ordered. deletions are the windows of single tenants that rows go by.
+func keptLonger(d plan.Dataset, r plan.Rule, o plan.Override, deletions []plan.Override) []string {
 	if d.Delete == nil || r.Mode != v1alpha1.PolicyEnforce {
 		return nil // the rule's own line says why
 	}
 	var kept []string
 	for _, id := range o.ExternalIDs {
 		window := d.Delete.RetainFor
-		for _, deleted := range d.Delete.Overrides {
-			if slices.Contains(deleted.ExternalIDs, id) {
-				window = deleted.RetainFor
-			}
+		// An identifier is one tenant's, under whose name its window is found if it has one.
+		if i, ok := slices.BinarySearchFunc(deletions, o.Tenant, func(d plan.Override, name string) int { return strings.Compare(d.Tenant, name) }); ok &&
+			slices.Contains(deletions[i].ExternalIDs, id) {
+			window = deletions[i].RetainFor
 		}
 		if !retention.AtMost(window, o.RetainFor) {
 			kept = append(kept, id)

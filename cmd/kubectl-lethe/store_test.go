@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -122,7 +123,7 @@ func TestPlan(t *testing.T) {
 	golden(t, "plan.txt", c.ok("", "plan", "platform/chat").out)
 	golden(t, "plan-changed.txt", c.ok("", "plan", "platform/chat", "-f", "testdata/policy-enforce.yaml").out)
 	o := c.ok("", "plan", "platform/chat", "-o", "json")
-	if !strings.Contains(o.out, `"kind": "StorePlan"`) || !strings.Contains(o.out, `"format": 1,`) || strings.Contains(o.out, string(store.Spec.Postgres.Password)) {
+	if !strings.Contains(o.out, `"kind": "StorePlan"`) || !strings.Contains(o.out, fmt.Sprintf(`"format": %d,`, plan.Format)) || strings.Contains(o.out, string(store.Spec.Postgres.Password)) {
 		t.Errorf("not a plan, or one with the password:\n%s", o.out)
 	}
 	c.fails("", []string{"plan", "platform/chat", "-o", "xml"}, "-o: say json or yaml or name")

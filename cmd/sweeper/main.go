@@ -105,6 +105,9 @@ func (o options) sweep(log *slog.Logger) report.Report {
 		return refused(report.ReasonPlanMismatch, "the plan is not the one whose hash the pod was given: it was edited")
 	}
 	p, err := plan.Decode(b)
+	if errors.Is(err, plan.ErrFormat) {
+		return refused(report.ReasonPlanMismatch, err.Error())
+	}
 	if err != nil {
 		return refused(report.ReasonPlanMismatch, "the plan cannot be read by this version of the sweeper")
 	}

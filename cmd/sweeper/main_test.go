@@ -24,7 +24,7 @@ func TestExitCodesAndReports(t *testing.T) {
 	}{
 		"a plan that has expired":     {plan: good, reason: report.ReasonPlanExpired},
 		"a plan that was edited":      {plan: append([]byte(" "), good...), change: map[string]string{"plan-hash": plan.HashBytes(good)}, reason: report.ReasonPlanMismatch},
-		"a plan of another format":    {plan: []byte(`{"format":2}`), reason: report.ReasonPlanMismatch},
+		"a plan of another format":    {plan: []byte(`{"format":1}`), reason: report.ReasonPlanMismatch},
 		"a plan that is not there":    {change: map[string]string{"plan-hash": "x"}, reason: report.ReasonPlanMismatch},
 		"an address that is none":     {plan: good, change: map[string]string{"url": "http://keyserver"}, reason: report.ReasonLeaseRefused},
 		"nowhere to write the report": {plan: good, change: map[string]string{"termination-log": "/does/not/exist"}, code: exitNoReport},

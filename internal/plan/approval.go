@@ -2,6 +2,8 @@ package plan
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/retention"
@@ -16,91 +18,141 @@ const (
 	MaxLine             = 256
 )
 
-// missing says what a deletion would take beyond spec.approvedPlan, one line for each window. None: it is approved.
-func (c *compiler) missing(d v1alpha1.Dataset, want *Deletion) []string {
+// judge says what a deletion would take beyond spec.approvedPlan, one line for each window, and gives the part of it that may
+// go: nil where nothing may. No lines: all of it is approved.
+func (c *compiler) judge(d v1alpha1.Dataset, want *wanted) (missing []string, allowed *wanted) {
 	approved := c.in.Store.Spec.ApprovedPlan
 	if approved == nil {
-		return lines(d.Name, want, "approved: nothing")
+		return lines(d.Name, want, "approved: nothing"), nil
 	}
 	if approved.Database != c.in.Store.Spec.Postgres.Database {
-		return lines(d.Name, want, fmt.Sprintf("approved: database %s", approved.Database))
+		return lines(d.Name, want, fmt.Sprintf("approved: database %s", approved.Database)), nil
 	}
 	if approved.Tenancy != c.in.Store.Spec.Tenancy {
-		return lines(d.Name, want, fmt.Sprintf("approved: tenancy %s", approved.Tenancy))
+		return lines(d.Name, want, fmt.Sprintf("approved: tenancy %s", approved.Tenancy)), nil
 	}
 	w := windowFor(approved, d.Name)
 	switch {
 	case w == nil || w.RetainFor == nil:
-		return lines(d.Name, want, "approved: nothing")
+		return lines(d.Name, want, "approved: nothing"), nil
 	case w.Definition != Definition(d.Table, c.res.Plan.declared(d.Name)...):
-		return lines(d.Name, want, "approved: the same dataset with another table, other columns or other relations")
+		return lines(d.Name, want, "approved: the same dataset with another table, other columns or other relations"), nil
 	}
-
-	// A tenant that is named in the approval needs a window at least as long as that, also when it is now under the base.
-	ok := newApproval(c.ord, w)
-	var out []string
+	v := c.verdict(w, want)
+	enough := !v.stillLacks
 	if w.Floor != nil && (d.Floor == nil || d.Floor.RetainFor == nil || !c.ord.atMost(*w.Floor, *d.Floor.RetainFor)) {
-		out = append(out, line(d.Name, "", want.RetainFor, "approved: with a floor of "+retention.ISO(*w.Floor)))
+		missing, enough = append(missing, line(d.Name, "", want.RetainFor, "approved: with a floor of "+retention.ISO(*w.Floor))), false
 	}
+	for _, l := range v.lacks {
+		missing = append(missing, line(d.Name, l.tenant, l.window, l.approved))
+	}
+	// In a Dedicated store every row is one tenant's: an approval that names it has been asked already.
+	dedicated := c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared && names(w, c.in.StoreTenant.Name)
+	if !dedicated && !c.ord.atMost(*w.RetainFor, want.RetainFor) {
+		missing, enough = append(missing, line(d.Name, "", want.RetainFor, "approved: "+retention.ISO(*w.RetainFor))), false
+	}
+	if !enough {
+		return missing, nil
+	}
+	part := *want
+	part.own = v.allowed
+	return missing, &part
+}
+
+// verdict is what an approval says of the windows of single tenants. It is the same for all datasets for which the same was approved.
+type verdict struct {
+	lacks      []lacking
+	allowed    *sheet
+	stillLacks bool // that part of them is not approved either
+}
+
+// lacking is a window that was not approved, and what was.
+type lacking struct {
+	tenant   string
+	window   v1alpha1.Period
+	approved string
+}
+
+func (c *compiler) verdict(w *v1alpha1.ApprovedWindow, want *wanted) *verdict {
+	var key strings.Builder
+	fmt.Fprintf(&key, "%p %s %s %s\n", want.own, retention.ISO(want.RetainFor), retention.ISO(*w.RetainFor), boundOf(w))
 	for _, t := range w.Tenants {
-		o := overrideOf(want, t.Tenant)
+		fmt.Fprintf(&key, "%s %s %q\n", t.Tenant, isoOr(t.RetainFor), t.ExternalIDs)
+	}
+	v := c.verdicts[key.String()]
+	if v == nil {
+		ok := newApproval(c.ord, w)
+		v = &verdict{lacks: ok.missing(w, want), allowed: ok.part(w, want)}
+		part := *want
+		part.own = v.allowed
+		v.stillLacks = len(ok.missing(w, &part)) > 0
+		c.verdicts[key.String()] = v
+	}
+	return v
+}
+
+func boundOf(w *v1alpha1.ApprovedWindow) string {
+	if w.AnyTenant == nil {
+		return "-"
+	}
+	return isoOr(w.AnyTenant.NotBelow)
+}
+
+func names(w *v1alpha1.ApprovedWindow, tenant string) bool {
+	return slices.ContainsFunc(w.Tenants, func(t v1alpha1.ApprovedTenantWindow) bool { return t.Tenant == tenant })
+}
+
+// missing are the windows of single tenants that were not approved. A tenant that is named in the approval needs a window at least
+// as long as that, also when it is now under the base.
+func (a *approval) missing(w *v1alpha1.ApprovedWindow, want *wanted) []lacking {
+	var out []lacking
+	for _, t := range w.Tenants {
+		o := want.own.find(t.Tenant)
 		if o == nil {
 			o = &Override{Tenant: t.Tenant, RetainFor: want.RetainFor}
 		}
-		if approved := ok.lacks(*o); approved != "" {
-			out = append(out, line(d.Name, t.Tenant, o.RetainFor, approved))
+		if approved := a.lacks(*o); approved != "" {
+			out = append(out, lacking{t.Tenant, o.RetainFor, approved})
 		}
 	}
-	for _, o := range want.Overrides {
-		if approved := ok.lacks(o); ok.tenants[o.Tenant] == nil && approved != "" {
-			out = append(out, line(d.Name, o.Tenant, o.RetainFor, approved))
+	for _, o := range want.own.overrides {
+		if a.tenants[o.Tenant] != nil {
+			continue
 		}
-	}
-	// In a Dedicated store every row is one tenant's: an approval that names it has been asked already.
-	dedicated := c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared && ok.tenants[c.in.StoreTenant.Name] != nil
-	if !dedicated && !c.ord.atMost(*w.RetainFor, want.RetainFor) {
-		out = append(out, line(d.Name, "", want.RetainFor, "approved: "+retention.ISO(*w.RetainFor)))
+		if approved := a.lacks(o); approved != "" {
+			out = append(out, lacking{o.Tenant, o.RetainFor, approved})
+		}
 	}
 	return out
 }
 
-// approvedPart is a deletion without the windows of single tenants, and the identifiers of theirs, that nobody has approved
-// yet: such rows stay as long as was approved for them, and everybody else's go on as before. The rest is for missing to judge.
-func (c *compiler) approvedPart(d v1alpha1.Dataset, want *Deletion) *Deletion {
-	approved := c.in.Store.Spec.ApprovedPlan
-	if approved == nil {
-		return want
-	}
-	w := windowFor(approved, d.Name)
-	if w == nil || w.RetainFor == nil {
-		return want
-	}
-	ok := newApproval(c.ord, w)
-	out := *want
-	out.Overrides = nil
-	for _, o := range want.Overrides {
+// part is the windows of single tenants, and the identifiers of theirs, that were approved: other rows stay as long as was approved
+// for them, and everybody else's go on as before. The rest is for judge.
+func (a *approval) part(w *v1alpha1.ApprovedWindow, want *wanted) *sheet {
+	out := make([]Override, 0, len(want.own.overrides))
+	for _, o := range want.own.overrides {
 		allowed, named := w.RetainFor, false
-		if t := ok.tenants[o.Tenant]; t != nil {
+		if t := a.tenants[o.Tenant]; t != nil {
 			allowed, named = t.RetainFor, true
-		} else if ok.bound != nil {
-			allowed, named = ok.bound, true
+		} else if a.bound != nil {
+			allowed, named = a.bound, true
 		}
 		switch {
 		case allowed == nil:
 			continue
-		case c.ord.atMost(*allowed, o.RetainFor):
-		case !named || !c.ord.atMost(o.RetainFor, *allowed) || !c.ord.atMost(*allowed, want.RetainFor):
+		case a.ord.atMost(*allowed, o.RetainFor):
+		case !named || !a.ord.atMost(o.RetainFor, *allowed) || !a.ord.atMost(*allowed, want.RetainFor):
 			continue // the base window is for it, if that was approved
 		default:
 			o.RetainFor = *allowed
 		}
 		// Rows under an identifier that is dropped here go by the base window, as rows of unknown tenants do. No override
-		// and no approval that missing lets pass is longer.
-		if o.ExternalIDs = ok.covered(o); len(o.ExternalIDs) > 0 {
-			out.Overrides = append(out.Overrides, o)
+		// and no approval that judge lets pass is longer.
+		if o.ExternalIDs = a.covered(o); len(o.ExternalIDs) > 0 {
+			out = append(out, o)
 		}
 	}
-	return &out
+	return newSheet(out)
 }
 
 // approval of one dataset, by tenant and by what the tenants were called.
@@ -155,33 +207,24 @@ func (a *approval) lacks(o Override) string {
 	}
 	long := allowed != nil && a.ord.atMost(*allowed, o.RetainFor)
 	n := len(o.ExternalIDs) - len(a.covered(o))
-	switch said := "approved: " + bound + isoOr(allowed); {
+	switch {
 	case n > 0 && (long || t != nil):
-		return fmt.Sprintf("%s, but not for %d of its %d externalIDs", said, n, len(o.ExternalIDs))
+		return fmt.Sprintf("approved: %s%s, but not for %d of its %d externalIDs", bound, isoOr(allowed), n, len(o.ExternalIDs))
 	case !long:
-		return said
+		return "approved: " + bound + isoOr(allowed)
 	default:
 		return ""
 	}
 }
 
-func overrideOf(want *Deletion, tenant string) *Override {
-	for i := range want.Overrides {
-		if want.Overrides[i].Tenant == tenant {
-			return &want.Overrides[i]
-		}
-	}
-	return nil
-}
-
 // approve gives a deletion the backlog that was approved with it. A backlog was counted for one window, and is good for no other.
-func (c *compiler) approve(dataset string, want, allowed *Deletion) *Deletion {
-	out := *allowed
+func (c *compiler) approve(dataset string, allowed *wanted) *Deletion {
+	out := &Deletion{Policy: allowed.Policy, Rule: allowed.Rule, RetainFor: allowed.RetainFor, Own: c.bound.column(allowed.own)}
 	w := windowFor(c.in.Store.Spec.ApprovedPlan, dataset)
-	if b := w.Backlog; b != nil && retention.ISO(*w.RetainFor) == retention.ISO(want.RetainFor) {
+	if b := w.Backlog; b != nil && retention.ISO(*w.RetainFor) == retention.ISO(allowed.RetainFor) {
 		out.Backlog = &Backlog{Rows: b.Rows, ApprovedAt: b.ApprovedAt.UTC(), Until: b.Until.UTC()}
 	}
-	return &out
+	return out
 }
 
 // identity of the database that was approved.
@@ -203,9 +246,9 @@ func windowFor(a *v1alpha1.ApprovedPlan, dataset string) *v1alpha1.ApprovedWindo
 }
 
 // lines says of every window of a deletion the same thing.
-func lines(dataset string, want *Deletion, approved string) []string {
+func lines(dataset string, want *wanted, approved string) []string {
 	out := []string{line(dataset, "", want.RetainFor, approved)}
-	for _, o := range want.Overrides {
+	for _, o := range want.own.overrides {
 		out = append(out, line(dataset, o.Tenant, o.RetainFor, approved))
 	}
 	return out
@@ -216,7 +259,7 @@ func line(dataset, tenant string, window v1alpha1.Period, approved string) strin
 	if tenant != "" {
 		rows = "rows of " + tenant
 	}
-	s := fmt.Sprintf("%s: %s older than %s (%s)", dataset, rows, retention.ISO(window), approved)
+	s := dataset + ": " + rows + " older than " + retention.ISO(window) + " (" + approved + ")"
 	if len(s) > MaxLine {
 		s = s[:MaxLine]
 	}

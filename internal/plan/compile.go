@@ -57,14 +57,28 @@ type Result struct {
 	// since the tenant has no externalIDs of its type. Rows of unknown tenants may be theirs.
 	Unidentified []string
 
+	// KnownTenants is how many tenants a Shared store can tell by an identifier that nobody else claims.
+	KnownTenants int
+
 	// wanted is what each dataset would delete if all of it were approved.
-	wanted map[string]*Deletion
+	wanted map[string]*wanted
+}
+
+// wanted is what a dataset would delete by its rules, with the windows of single tenants.
+type wanted struct {
+	Policy, Rule string
+	RetainFor    v1alpha1.Period
+	own          *sheet
 }
 
 // Compile makes the plan of a store. It never fails: what cannot be planned is measured and named as a problem.
 func Compile(in Input) Result {
 	spec := in.Store.Spec
-	c := &compiler{in: in, ord: newOrdering(), res: Result{wanted: map[string]*Deletion{}, Generations: map[string]int64{}}}
+	c := &compiler{
+		in: in, ord: newOrdering(), res: Result{wanted: map[string]*wanted{}, Generations: map[string]int64{}},
+		sheets: map[ruleKey]*sheet{}, combined: map[string]*sheet{}, verdicts: map[string]*verdict{},
+		bound: binder{known: map[*sheet]int{}, same: map[string]int{}},
+	}
 	c.res.Plan = Plan{
 		Format: Format,
 		Store:  Store{Namespace: in.Store.Namespace, Name: in.Store.Name, UID: string(in.Store.UID)},
@@ -78,7 +92,7 @@ func Compile(in Input) Result {
 		ValidUntil:   ValidUntil(string(in.Store.UID), in.Now),
 	}
 	if spec.Tenancy == v1alpha1.TenancyShared {
-		c.res.Plan.Tenants = c.identify()
+		c.identify()
 	}
 	c.res.Plan.Relations = c.relations()
 	policies := c.selected()
@@ -95,6 +109,8 @@ func Compile(in Input) Result {
 	if c.res.Plan.Deletes() {
 		c.res.Plan.Database = identity(spec.ApprovedPlan)
 	}
+	c.bound.bind(&c.res.Plan)
+	c.res.Plan.Others = c.others()
 	sort.SliceStable(c.res.Problems, func(i, j int) bool { return c.res.Problems[i].Message < c.res.Problems[j].Message })
 	c.res.Problems = slices.Compact(c.res.Problems)
 	slices.Sort(c.res.Unidentified)
@@ -123,6 +139,23 @@ type compiler struct {
 	unkept map[string]string
 	// ids are the external identifiers of each tenant that nobody else claims.
 	ids map[string][]string
+
+	// What several datasets have in common is worked out once: the windows of single tenants under one rule and under several
+	// together, and what of them is approved.
+	sheets   map[ruleKey]*sheet
+	combined map[string]*sheet
+	verdicts map[string]*verdict
+	bound    binder
+}
+
+// ruleKey is a rule of a policy that selects the store, by place.
+type ruleKey struct{ policy, rule int }
+
+// governing is a rule on a dataset, and the windows of single tenants that it gives.
+type governing struct {
+	Rule
+	key ruleKey
+	own *sheet
 }
 
 // problem notes something to mend. A policy's name is empty when no single policy is at fault.
@@ -134,7 +167,7 @@ func (c *compiler) problem(dataset, policy, rule, format string, args ...any) st
 
 // identify finds what each tenant is called in a Shared store. What two tenants claim is nobody's: its rows then fall
 // under the base window, which is the longest.
-func (c *compiler) identify() []Tenant {
+func (c *compiler) identify() {
 	claims := map[string][]string{}
 	for _, t := range c.in.Tenants {
 		for _, id := range t.Spec.ExternalIDs {
@@ -159,13 +192,32 @@ func (c *compiler) identify() []Tenant {
 		c.problem("", "", "", "Tenants %s: %d value(s) of type %s in spec.externalIDs are claimed by each of them, so their rows are "+
 			"treated as an unknown tenant's; leave each value with one Tenant", names, n, c.in.Store.Spec.TenantIDType)
 	}
-	tenants := make([]Tenant, 0, len(c.ids))
-	for name, ids := range c.ids {
+	for _, ids := range c.ids {
 		slices.Sort(ids)
-		tenants = append(tenants, Tenant{Name: name, ExternalIDs: ids})
 	}
-	slices.SortFunc(tenants, func(a, b Tenant) int { return strings.Compare(a.Name, b.Name) })
-	return tenants
+	c.res.KnownTenants = len(c.ids)
+}
+
+// others are the identifiers of known tenants that stand in no class.
+func (c *compiler) others() []string {
+	inClass := map[string]bool{}
+	for _, k := range c.res.Plan.Classes {
+		for _, ids := range k.Tenants {
+			for _, id := range ids {
+				inClass[id] = true
+			}
+		}
+	}
+	var out []string
+	for _, ids := range c.ids {
+		for _, id := range ids {
+			if !inClass[id] {
+				out = append(out, id)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // selected returns the policies that select the store, sorted by name.
@@ -208,16 +260,18 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 	if d.Floor != nil {
 		out.Floor, out.LegalBasis = d.Floor.RetainFor, d.Floor.LegalBasis
 	}
-	var enforce, audit []Rule
+	var enforce, audit []governing
 	blocked := ""
-	for _, p := range policies {
-		for _, r := range p.Spec.Rules {
+	for n := range policies {
+		p := &policies[n]
+		for m, r := range p.Spec.Rules {
 			if r.DataClass != d.DataClass {
 				continue
 			}
-			rule, usable := c.rule(d, &p, r)
+			rule, usable := c.rule(d, p, r, ruleKey{n, m})
 			if usable {
-				out.Rules = append(out.Rules, rule)
+				rule.Own = c.bound.column(rule.own)
+				out.Rules = append(out.Rules, rule.Rule)
 			}
 			switch {
 			case p.Spec.Mode != v1alpha1.PolicyEnforce:
@@ -266,7 +320,7 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 		return out
 	}
 	c.res.wanted[d.Name] = want
-	missing := c.missing(d, want)
+	missing, allowed := c.judge(d, want)
 	c.res.AwaitingApproval = append(c.res.AwaitingApproval, missing...)
 	if len(missing) > 0 {
 		c.res.AwaitingDatasets = append(c.res.AwaitingDatasets, d.Name)
@@ -275,8 +329,8 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 		return out
 	}
 	c.res.Waiting = c.res.Waiting || len(missing) > 0
-	if allowed := c.approvedPart(d, want); len(c.missing(d, allowed)) == 0 {
-		out.Delete = c.approve(d.Name, want, allowed)
+	if allowed != nil {
+		out.Delete = c.approve(d.Name, allowed)
 	}
 	return out
 }
@@ -285,9 +339,9 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 const tooPunctual = "a store is swept and measured once in an hour, so that no shorter time can be promised; write hours: 1 or more"
 
 // rule works out which windows one rule gives a dataset. Not usable: it has no window at all.
-func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v1alpha1.RetentionRule) (Rule, bool) {
+func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v1alpha1.RetentionRule, key ruleKey) (governing, bool) {
 	at := fmt.Sprintf("DataRetentionPolicy %s: spec.rules[%s]", p.Name, r.Name)
-	out := Rule{Policy: p.Name, Rule: r.Name, Mode: p.Spec.Mode, DeleteWithin: slack(r.DeleteWithin)}
+	out := governing{key: key, own: noOverrides, Rule: Rule{Policy: p.Name, Rule: r.Name, Mode: p.Spec.Mode, DeleteWithin: slack(r.DeleteWithin)}}
 	if out.Mode != v1alpha1.PolicyEnforce {
 		out.Mode = v1alpha1.PolicyAudit
 	}
@@ -300,9 +354,15 @@ func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v
 	}
 	out.RetainFor = *r.RetainFor
 	if c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared {
-		out.RetainFor = c.window(d, p.Name, r, c.in.StoreTenant)
+		w, said := c.window(p.Name, r, c.in.StoreTenant)
+		c.say(d.Name, p.Name, r.Name, said)
+		out.RetainFor = w
 	} else {
-		out.Overrides = c.overrides(d, p.Name, r)
+		if c.sheets[key] == nil {
+			c.sheets[key] = c.overrides(p.Name, r)
+		}
+		out.own = c.sheets[key]
+		c.say(d.Name, p.Name, r.Name, out.own.said)
 	}
 	if d.Floor == nil || d.Floor.RetainFor == nil {
 		return out, true
@@ -312,7 +372,8 @@ func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v
 		out.Problem = c.problem(d.Name, p.Name, r.Name, "%s.retainFor (%s) is not provably as long as spec.datasets[%s].floor.retainFor (%s), so "+
 			"nothing of this dataset is deleted; lengthen the window, in the floor's unit", at, retention.ISO(out.RetainFor), d.Name, retention.ISO(floor))
 	}
-	for _, o := range out.Overrides {
+	for _, i := range out.own.firsts {
+		o := out.own.overrides[i]
 		if out.Problem == "" && !c.ord.atMost(floor, o.RetainFor) {
 			out.Problem = c.problem(d.Name, p.Name, r.Name, "%s: the window of tenant %s (%s) is not provably as long as spec.datasets[%s].floor.retainFor (%s), "+
 				"so nothing of this dataset is deleted; take the override away", at, o.Tenant, retention.ISO(o.RetainFor), d.Name, retention.ISO(floor))
@@ -321,14 +382,28 @@ func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v
 	return out, true
 }
 
-// overrides returns the shorter windows of single tenants in a Shared store, sorted by tenant.
-func (c *compiler) overrides(d v1alpha1.Dataset, policy string, r v1alpha1.RetentionRule) []Override {
+// say notes what came up about a rule, of one of the datasets that it governs.
+func (c *compiler) say(dataset, policy, rule string, said []string) {
+	for _, m := range said {
+		c.res.Problems = append(c.res.Problems, Problem{Dataset: dataset, Policy: policy, Rule: rule, Message: m})
+	}
+}
+
+// overrides returns the shorter windows of single tenants in a Shared store.
+func (c *compiler) overrides(policy string, r v1alpha1.RetentionRule) *sheet {
 	var out []Override
-	known := map[string]bool{}
+	var said []string
+	byPolicy := map[string]bool{}
+	for _, o := range r.TenantOverrides {
+		byPolicy[o.Tenant] = true
+	}
 	for i := range c.in.Tenants {
 		t := &c.in.Tenants[i]
-		known[t.Name] = true
-		w := c.window(d, policy, r, t)
+		if len(t.Spec.RetentionOverrides) == 0 && !byPolicy[t.Name] {
+			continue
+		}
+		w, problems := c.window(policy, r, t)
+		said = append(said, problems...)
 		if c.ord.atMost(*r.RetainFor, w) {
 			continue
 		}
@@ -339,55 +414,64 @@ func (c *compiler) overrides(d v1alpha1.Dataset, policy string, r v1alpha1.Reten
 		}
 		out = append(out, Override{Tenant: t.Name, ExternalIDs: ids, RetainFor: w})
 	}
-	for _, o := range r.TenantOverrides {
-		if !known[o.Tenant] {
-			c.problem(d.Name, policy, r.Name, "DataRetentionPolicy %s: spec.rules[%s].tenantOverrides[%s]: there is no Tenant of that name; correct it or take it away",
-				policy, r.Name, o.Tenant)
+	if len(byPolicy) > 0 {
+		known := make(map[string]bool, len(c.in.Tenants))
+		for i := range c.in.Tenants {
+			known[c.in.Tenants[i].Name] = true
+		}
+		for _, o := range r.TenantOverrides {
+			if !known[o.Tenant] {
+				said = append(said, fmt.Sprintf("DataRetentionPolicy %s: spec.rules[%s].tenantOverrides[%s]: there is no Tenant of that name; correct it or take it away",
+					policy, r.Name, o.Tenant))
+			}
 		}
 	}
 	slices.SortFunc(out, func(a, b Override) int { return strings.Compare(a.Tenant, b.Tenant) })
-	return out
+	return newSheet(out, said...)
 }
 
-// window is the one that a rule gives the rows of one tenant: its own or a provably shorter one of that tenant.
-func (c *compiler) window(d v1alpha1.Dataset, policy string, r v1alpha1.RetentionRule, t *v1alpha1.Tenant) v1alpha1.Period {
+// window is the one that a rule gives the rows of one tenant: its own or a provably shorter one of that tenant. said are problems.
+func (c *compiler) window(policy string, r v1alpha1.RetentionRule, t *v1alpha1.Tenant) (w v1alpha1.Period, said []string) {
 	base := *r.RetainFor
 	var offered []v1alpha1.Period
-	offer := func(p *v1alpha1.Period, field string) {
+	offer := func(p *v1alpha1.Period, field func() string) {
 		switch {
 		case p == nil:
 		case !c.ord.atMost(*p, base):
-			c.problem(d.Name, policy, r.Name, "%s: %s, so the rule's own window stays; an override can only shorten", field, retention.Incomparable(*p, base))
+			said = append(said, fmt.Sprintf("%s: %s, so the rule's own window stays; an override can only shorten", field(), retention.Incomparable(*p, base)))
 		default:
 			offered = append(offered, *p)
 		}
 	}
 	for _, o := range r.TenantOverrides {
 		if o.Tenant == t.Name {
-			offer(o.RetainFor, fmt.Sprintf("DataRetentionPolicy %s: spec.rules[%s].tenantOverrides[%s].retainFor", policy, r.Name, o.Tenant))
+			offer(o.RetainFor, func() string {
+				return fmt.Sprintf("DataRetentionPolicy %s: spec.rules[%s].tenantOverrides[%s].retainFor", policy, r.Name, o.Tenant)
+			})
 		}
 	}
 	for _, o := range t.Spec.RetentionOverrides {
 		if o.DataClass == r.DataClass {
-			offer(o.RetainFor, fmt.Sprintf("Tenant %s: spec.retentionOverrides[%s].retainFor", t.Name, o.DataClass))
+			offer(o.RetainFor, func() string {
+				return fmt.Sprintf("Tenant %s: spec.retentionOverrides[%s].retainFor", t.Name, o.DataClass)
+			})
 		}
 	}
 	if len(offered) == 0 {
-		return base
+		return base, said
 	}
 	i := c.ord.shortest(offered)
 	if i < 0 {
-		c.problem(d.Name, policy, r.Name, "Tenant %s: spec.retentionOverrides[%s].retainFor (%s) and the override of DataRetentionPolicy %s, rule %s (%s) cannot be "+
-			"ordered, so neither holds; write both in one unit", t.Name, r.DataClass, retention.ISO(offered[1]), policy, r.Name, retention.ISO(offered[0]))
-		return base
+		return base, append(said, fmt.Sprintf("Tenant %s: spec.retentionOverrides[%s].retainFor (%s) and the override of DataRetentionPolicy %s, rule %s (%s) cannot be "+
+			"ordered, so neither holds; write both in one unit", t.Name, r.DataClass, retention.ISO(offered[1]), policy, r.Name, retention.ISO(offered[0])))
 	}
-	return offered[i]
+	return offered[i], said
 }
 
 // combine takes the shortest window of several rules, for the base and for each tenant. Where two of the base cannot be
 // ordered it says why, and nothing may be deleted. Those of one tenant hold up nobody else: the base, which one of the rules
 // gives on its own, is for its rows then.
-func (c *compiler) combine(dataset string, rules []Rule) (*Deletion, string) {
+func (c *compiler) combine(dataset string, rules []governing) (*wanted, string) {
 	bases := make([]v1alpha1.Period, 0, len(rules))
 	for _, r := range rules {
 		bases = append(bases, r.RetainFor)
@@ -396,11 +480,29 @@ func (c *compiler) combine(dataset string, rules []Rule) (*Deletion, string) {
 	if i < 0 {
 		return nil, fmt.Sprintf("the windows of %s cannot be ordered, so nothing is deleted; write them in one unit", ruleNames(rules))
 	}
-	base := bases[i]
-	out := &Deletion{Policy: rules[i].Policy, Rule: rules[i].Rule, RetainFor: base}
+	out := &wanted{Policy: rules[i].Policy, Rule: rules[i].Rule.Rule, RetainFor: bases[i], own: rules[i].own}
+	if len(rules) == 1 {
+		return out, ""
+	}
+	var key strings.Builder
+	for _, r := range rules {
+		fmt.Fprint(&key, r.key)
+	}
+	if c.combined[key.String()] == nil {
+		c.combined[key.String()] = c.shortestOfEach(bases[i], rules)
+	}
+	out.own = c.combined[key.String()]
+	for _, m := range out.own.said {
+		c.problem(dataset, "", "", "%s: %s", dataset, m)
+	}
+	return out, ""
+}
+
+// shortestOfEach tenant's windows under several rules.
+func (c *compiler) shortestOfEach(base v1alpha1.Period, rules []governing) *sheet {
 	ids := map[string][]string{}
 	for _, r := range rules {
-		for _, o := range r.Overrides {
+		for _, o := range r.own.overrides {
 			ids[o.Tenant] = o.ExternalIDs
 		}
 	}
@@ -409,22 +511,24 @@ func (c *compiler) combine(dataset string, rules []Rule) (*Deletion, string) {
 		names = append(names, n)
 	}
 	slices.Sort(names)
+	var out []Override
+	var said []string
 	for _, n := range names {
 		windows := make([]v1alpha1.Period, 0, len(rules))
 		for _, r := range rules {
-			windows = append(windows, r.windowOf(n))
+			windows = append(windows, r.own.windowOf(n, r.RetainFor))
 		}
 		i := c.ord.shortest(windows)
 		if i < 0 {
-			c.problem(dataset, "", "", "%s: the windows that %s give tenant %s cannot be ordered, so the one for everybody (%s) holds for it; write them in one unit",
-				dataset, ruleNames(rules), n, retention.ISO(base))
+			said = append(said, fmt.Sprintf("the windows that %s give tenant %s cannot be ordered, so the one for everybody (%s) holds for it; write them in one unit",
+				ruleNames(rules), n, retention.ISO(base)))
 			continue
 		}
 		if w := windows[i]; !c.ord.atMost(base, w) {
-			out.Overrides = append(out.Overrides, Override{Tenant: n, ExternalIDs: ids[n], RetainFor: w})
+			out = append(out, Override{Tenant: n, ExternalIDs: ids[n], RetainFor: w})
 		}
 	}
-	return out, ""
+	return newSheet(out, said...)
 }
 
 // measurements counts the rules on all datasets.
@@ -436,20 +540,10 @@ func (p Plan) measurements() int {
 	return n
 }
 
-// windowOf one tenant under a rule.
-func (r Rule) windowOf(tenant string) v1alpha1.Period {
-	for _, o := range r.Overrides {
-		if o.Tenant == tenant {
-			return o.RetainFor
-		}
-	}
-	return r.RetainFor
-}
-
-func ruleNames(rules []Rule) string {
+func ruleNames(rules []governing) string {
 	names := make([]string, 0, len(rules))
 	for _, r := range rules {
-		names = append(names, fmt.Sprintf("%s/%s (%s)", r.Policy, r.Rule, retention.ISO(r.RetainFor)))
+		names = append(names, fmt.Sprintf("%s/%s (%s)", r.Policy, r.Rule.Rule, retention.ISO(r.RetainFor)))
 	}
 	return strings.Join(names, ", ")
 }

@@ -7,14 +7,26 @@ import (
 
 // ordering remembers comparisons of windows: a store of ten thousand tenants compares the same few over and over.
 type ordering struct {
-	known map[[2]string]bool
+	known map[[2]periodKey]bool
 }
 
-func newOrdering() *ordering { return &ordering{known: map[[2]string]bool{}} }
+func newOrdering() *ordering { return &ordering{known: map[[2]periodKey]bool{}} }
+
+// periodKey is a period that can be compared: its numbers of hours, days, weeks, months and years, each apart from having none.
+type periodKey [5]int64
+
+func keyOf(p v1alpha1.Period) (k periodKey) {
+	for i, n := range [...]*int32{p.Hours, p.Days, p.Weeks, p.Months, p.Years} {
+		if n != nil {
+			k[i] = 1<<40 + int64(*n)
+		}
+	}
+	return k
+}
 
 // atMost says whether a is provably no longer than b.
 func (o *ordering) atMost(a, b v1alpha1.Period) bool {
-	key := [2]string{retention.ISO(a), retention.ISO(b)}
+	key := [2]periodKey{keyOf(a), keyOf(b)}
 	v, ok := o.known[key]
 	if !ok {
 		v = retention.AtMost(a, b)

@@ -19,8 +19,9 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// Format is the version of the document that this package writes and reads.
-const Format = 1
+// Format is the version of the document that this package writes and reads. Format 1 repeated the windows of single tenants in
+// each rule of each dataset.
+const Format = 2
 
 // MaxBytes is the largest plan: what fits a ConfigMap with room for its metadata.
 const MaxBytes = 900 << 10
@@ -33,9 +34,13 @@ type Plan struct {
 	Connection Connection `json:"connection"`
 
 	Tenancy v1alpha1.StoreTenancy `json:"tenancy"`
-	// Tenants whose rows a Shared store holds, by what its tenant column calls them. A value that is not here is an
-	// unknown tenant's. Empty for a Dedicated store.
-	Tenants []Tenant `json:"tenants,omitempty"`
+	// Periods are the windows of single tenants of a Shared store, each once. Classes name them by place, counted from 1.
+	Periods []v1alpha1.Period `json:"periods,omitempty"`
+	// Classes are the tenants that have a window of their own, by the windows that they have.
+	Classes []Class `json:"classes,omitempty"`
+	// Others are the values of the tenant column that belong to tenants without a window of their own, sorted. A value that is
+	// neither here nor in Classes is an unknown tenant's. Empty for a Dedicated store.
+	Others []string `json:"others,omitempty"`
 	// Disputed values are claimed by more than one tenant and so an unknown one's, sorted. The store keeps what its column
 	// takes for one of them from going by a tenant's own window.
 	Disputed []string `json:"disputed,omitempty"`
@@ -84,13 +89,6 @@ type Database struct {
 	Seen int64 `json:"seen,omitempty"`
 }
 
-// Tenant is a tenant of a Shared store.
-type Tenant struct {
-	Name string `json:"name"`
-	// ExternalIDs are the values of the tenant column that are this tenant's, sorted; each belongs to one tenant.
-	ExternalIDs []string `json:"externalIDs"`
-}
-
 // Dataset is one table: what is measured in it and what may be deleted from it.
 type Dataset struct {
 	Name      string             `json:"name"`
@@ -113,20 +111,14 @@ type Rule struct {
 	Rule   string              `json:"rule"`
 	Mode   v1alpha1.PolicyMode `json:"mode"`
 	// RetainFor is the base window: of every row in a Dedicated store (its tenant's override already applied), in a Shared
-	// one of the rows of every tenant that Overrides does not name, and of unknown tenants.
+	// one of the rows of every tenant that has none of its own here, and of unknown tenants.
 	RetainFor v1alpha1.Period `json:"retainFor"`
 	// DeleteWithin this much clock time after RetainFor a row is overdue.
 	DeleteWithin v1alpha1.Slack `json:"deleteWithin"`
-	Overrides    []Override     `json:"overrides,omitempty"`
+	// Own is the column of the plan's classes that holds the windows of single tenants, counted from 1. 0: none has one here.
+	Own int `json:"own,omitempty"`
 	// Problem of the rule on this dataset, with its remedy.
 	Problem string `json:"problem,omitempty"`
-}
-
-// Override is the shorter window of one tenant in a Shared store.
-type Override struct {
-	Tenant      string          `json:"tenant"`
-	ExternalIDs []string        `json:"externalIDs"`
-	RetainFor   v1alpha1.Period `json:"retainFor"`
 }
 
 // Deletion is permission to delete what is older than a window.
@@ -135,7 +127,8 @@ type Deletion struct {
 	Policy    string          `json:"policy"`
 	Rule      string          `json:"rule"`
 	RetainFor v1alpha1.Period `json:"retainFor"`
-	Overrides []Override      `json:"overrides,omitempty"`
+	// Own is the column of single tenants' windows, as of a Rule: those that were approved.
+	Own int `json:"own,omitempty"`
 	// Backlog may be deleted beyond the brake; nil: the brake alone decides.
 	Backlog *Backlog `json:"backlog,omitempty"`
 }
@@ -208,8 +201,20 @@ var ErrTooLarge = errors.New("the plan is too large")
 // ErrMalformed says that bytes are no plan of this format.
 var ErrMalformed = errors.New("not a plan")
 
-// Decode reads canonical bytes. A field it does not know is an error: it might be a restraint.
+// ErrFormat says that a plan is of another format than this program reads. The manager writes each store's plan anew as soon as
+// it runs; a sweep that was begun by the old one ends, and the next is of the new.
+var ErrFormat = fmt.Errorf("%w of this version of Lethe", ErrMalformed)
+
+// Decode reads canonical bytes. A field it does not know is an error: it might be a restraint. A plan of another format is not
+// read at all: what a field means in one need not be what it means in the other.
 func Decode(b []byte) (Plan, error) {
+	var head struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(b, &head); err == nil && head.Format != Format {
+		return Plan{}, fmt.Errorf("%w: it is of format %d, this program reads %d: wait for the manager to write a new one, and see that manager, keyserver and sweeper are of one version",
+			ErrFormat, head.Format, Format)
+	}
 	var p Plan
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
@@ -220,7 +225,10 @@ func Decode(b []byte) (Plan, error) {
 		return Plan{}, fmt.Errorf("%w: something follows it", ErrMalformed)
 	}
 	if p.Format != Format {
-		return Plan{}, fmt.Errorf("%w: format %d, this program reads %d", ErrMalformed, p.Format, Format)
+		return Plan{}, fmt.Errorf("%w: format %d, this program reads %d", ErrFormat, p.Format, Format)
+	}
+	if err := p.checkTables(); err != nil {
+		return Plan{}, err
 	}
 	return p, nil
 }

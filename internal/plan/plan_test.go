@@ -18,11 +18,23 @@ func TestDecodeRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole := string(b)
+	in := shared(makePolicy("p", v1alpha1.PolicyAudit, makeRule("Conversations", days(90), override("acme", days(30)))))
+	if b, err = Encode(Compile(in).Plan); err != nil {
+		t.Fatal(err)
+	}
+	windows := string(b)
+	if _, err := Decode(b); err != nil {
+		t.Fatal(err)
+	}
 	for name, give := range map[string]string{
 		"nothing":                        "",
 		"a cut plan":                     whole[:len(whole)-1],
-		"a field that it does not know":  strings.Replace(whole, `"format":1`, `"format":1,"onlyOnSundays":true`, 1),
-		"another format":                 strings.Replace(whole, `"format":1`, `"format":2`, 1),
+		"a field that it does not know":  strings.Replace(whole, `"format":2`, `"format":2,"onlyOnSundays":true`, 1),
+		"another format":                 strings.Replace(whole, `"format":2`, `"format":3`, 1),
+		"a rule of no column":            strings.Replace(windows, `"own":1`, `"own":2`, 1),
+		"a class of no period":           strings.Replace(windows, `"windows":[1]`, `"windows":[2]`, 1),
+		"a class without its windows":    strings.Replace(windows, `"windows":[1]`, `"windows":[]`, 1),
+		"one identifier of two tenants":  strings.Replace(windows, `{"acme":["a-1","a-2"]}`, `{"acme":["a-1","a-2"],"globex":["a-1"]}`, 1),
 		"something that follows a plan":  whole + "{}",
 		"a bracket that follows a plan":  whole + "]",
 		"a plan of zeros without format": "{}",
@@ -30,6 +42,14 @@ func TestDecodeRefuses(t *testing.T) {
 		if _, err := Decode([]byte(give)); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: error %v, want ErrMalformed", name, err)
 		}
+	}
+}
+
+// A plan of the format before is not read by this one's meaning, and it says what to do.
+func TestAnOldFormatIsRefusedAloud(t *testing.T) {
+	const old = `{"format":1,"store":{"namespace":"platform","name":"chat","uid":"5f2c"},"tenancy":"Shared","tenants":[{"name":"acme","externalIDs":["a-1"]}],"datasets":[]}`
+	if _, err := Decode([]byte(old)); !errors.Is(err, ErrFormat) || !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "format 1, this program reads 2: wait for the manager") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -86,11 +86,18 @@ func drawInput(t *rapid.T) Input {
 	return in
 }
 
+// goes is what may go from a dataset.
+type goes struct {
+	*Deletion
+	overrides []Override
+}
+
 // deletion of the dataset messages, nil when it is only measured.
-func deletion(in Input) *Deletion {
-	for _, d := range Compile(in).Plan.Datasets {
-		if d.Name == "messages" {
-			return d.Delete
+func deletion(in Input) *goes {
+	p := Compile(in).Plan
+	for _, d := range p.Datasets {
+		if d.Name == "messages" && d.Delete != nil {
+			return &goes{d.Delete, p.Overrides(d.Delete.Own)}
 		}
 	}
 	return nil
@@ -98,11 +105,11 @@ func deletion(in Input) *Deletion {
 
 // windowUnder is the window of the rows under one identifier, as the store's statements choose it: by the identifier alone.
 // ok is false when none of them may go.
-func windowUnder(d *Deletion, id string) (v1alpha1.Period, bool) {
+func windowUnder(d *goes, id string) (v1alpha1.Period, bool) {
 	if d == nil {
 		return v1alpha1.Period{}, false
 	}
-	for _, o := range d.Overrides {
+	for _, o := range d.overrides {
 		if slices.Contains(o.ExternalIDs, id) {
 			return o.RetainFor, true
 		}
@@ -111,7 +118,7 @@ func windowUnder(d *Deletion, id string) (v1alpha1.Period, bool) {
 }
 
 // assertNoEarlier fails when a row under the identifier could go earlier under b than under a.
-func assertNoEarlier(t *rapid.T, a, b *Deletion, id string) {
+func assertNoEarlier(t *rapid.T, a, b *goes, id string) {
 	t.Helper()
 	wb, deletes := windowUnder(b, id)
 	if !deletes {

@@ -215,7 +215,7 @@ func (p *proposer) window(name string) error {
 	if p.asked.NotBelow != nil {
 		w.AnyTenant = &v1alpha1.ApprovedBound{NotBelow: p.asked.NotBelow}
 	}
-	for _, o := range want.Overrides {
+	for _, o := range want.own.overrides {
 		if w.AnyTenant != nil && ord.atMost(*w.AnyTenant.NotBelow, o.RetainFor) {
 			continue
 		}

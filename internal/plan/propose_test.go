@@ -327,8 +327,8 @@ func TestApprovalByBound(t *testing.T) {
 	}
 	in.Store.Spec.ApprovedPlan = &got.Plan
 	r := Compile(in)
-	if len(r.AwaitingApproval) > 0 || len(deletion(in).Overrides) != 300 {
-		t.Fatalf("approved: %v, %d overrides", r.AwaitingApproval, len(deletion(in).Overrides))
+	if len(r.AwaitingApproval) > 0 || len(deletion(in).overrides) != 300 {
+		t.Fatalf("approved: %v, %d overrides", r.AwaitingApproval, len(deletion(in).overrides))
 	}
 	// Another tenant comes with a window within the bound: covered, whatever it is called.
 	in.Tenants = append(in.Tenants, makeTenant("later", "l-1", "l-2"))

@@ -82,8 +82,8 @@ func (s *run) notice(i int) string {
 }
 
 // windowsOf is a digest of the windows by which a dataset is deleted from: what a sweep has left by others says nothing.
-func windowsOf(d plan.Dataset) string {
-	b, err := json.Marshal([]any{d.Delete.RetainFor, d.Delete.Overrides, d.Floor})
+func windowsOf(p plan.Plan, d plan.Dataset) string {
+	b, err := json.Marshal([]any{d.Delete.RetainFor, p.Overrides(d.Delete.Own), d.Floor})
 	if err != nil {
 		return "" // none of it can fail
 	}
@@ -114,7 +114,7 @@ func (s *run) comeBack(ctx context.Context, i int) error {
 		return err
 	}
 	more, since, are := n-c.Left, c.Cutoff, "are older than"
-	if more <= 0 && c.Windows != "" && c.Windows == windowsOf(d) {
+	if more <= 0 && c.Windows != "" && c.Windows == windowsOf(s.Plan, d) {
 		// Of tenants with a shorter window rows are gone that are younger than the cutoff of all others.
 		due, err := s.store.Due(ctx, i, time.UnixMicro(c.SweptAt).UTC())
 		if err != nil {
@@ -185,7 +185,7 @@ func (s *run) tellEnd(ctx context.Context, end ending) error {
 			return err
 		}
 		if due >= 0 {
-			c.Windows, c.Due = windowsOf(d), due
+			c.Windows, c.Due = windowsOf(s.Plan, d), due
 		}
 		told.Cleared = append(told.Cleared, c)
 	}

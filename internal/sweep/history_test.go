@@ -330,12 +330,12 @@ func TestReturnedRowsOfATenant(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := dataset("log", 90)
 			thirty := int32(30)
-			o := []plan.Override{{Tenant: "acme", ExternalIDs: []string{"acme"}, RetainFor: v1alpha1.Period{Days: &thirty}}}
-			d.Table.TenantColumn, d.Rules[0].Overrides, d.Delete.Overrides = "tenant", o, o
+			d.Table.TenantColumn, d.Rules[0].Own, d.Delete.Own = "tenant", 1, 1
 			w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text); `+index+`;
 				INSERT INTO log SELECT n, now() - interval '40 days', 'acme' FROM generate_series(1, 400) n; INSERT INTO log SELECT n, now(), 'acme' FROM generate_series(5001, 9000) n;
 				CREATE TABLE kept AS SELECT * FROM log WHERE id <= 400`, d)
-			w.plan.Tenancy, w.plan.Tenants = v1alpha1.TenancyShared, []plan.Tenant{{Name: "acme", ExternalIDs: []string{"acme"}}}
+			w.plan.Tenancy, w.plan.Periods = v1alpha1.TenancyShared, []v1alpha1.Period{{Days: &thirty}}
+			w.plan.Classes = []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"acme"}}}}
 			k := newKeyserver(t)
 			k.By(&w.plan)
 			for n, want := range []int64{400, 0} {
@@ -350,7 +350,7 @@ func TestReturnedRowsOfATenant(t *testing.T) {
 			}
 			// By other windows than those of the last sweep nobody knows what it would have left.
 			shorter := int32(20)
-			o[0].RetainFor.Days = &shorter
+			w.plan.Periods[0].Days = &shorter
 			if r := w.run(Options{Leaser: client(t, k)}); lineOf(r, "log").Returned != 0 || r.Deleted != 400 {
 				t.Errorf("by another window: %+v", r)
 			}

@@ -488,13 +488,21 @@ func (s *run) disconnect(ctx context.Context) {
 // config is the plan in the store's words.
 func config(p plan.Plan) stores.Config {
 	var c stores.Config
+	// What several rules have in common is read once.
+	own := map[int][]stores.Override{}
+	windows := func(base v1alpha1.Period, column int) stores.Windows {
+		if _, ok := own[column]; !ok {
+			own[column] = overrides(p.Overrides(column))
+		}
+		return stores.Windows{RetainFor: base, Overrides: own[column]}
+	}
 	for _, d := range p.Datasets {
 		out := stores.Dataset{Name: d.Name, Table: d.Table, Floor: d.Floor}
 		for _, r := range d.Rules {
-			out.Rules = append(out.Rules, stores.Rule{Policy: r.Policy, Rule: r.Rule, DeleteWithin: r.DeleteWithin, Windows: windows(r.RetainFor, r.Overrides)})
+			out.Rules = append(out.Rules, stores.Rule{Policy: r.Policy, Rule: r.Rule, DeleteWithin: r.DeleteWithin, Windows: windows(r.RetainFor, r.Own)})
 		}
 		if d.Delete != nil {
-			w := windows(d.Delete.RetainFor, d.Delete.Overrides)
+			w := windows(d.Delete.RetainFor, d.Delete.Own)
 			out.Delete = &w
 		}
 		c.Datasets = append(c.Datasets, out)
@@ -502,9 +510,7 @@ func config(p plan.Plan) stores.Config {
 	for _, e := range p.Exempt {
 		c.Exempt = append(c.Exempt, [2]string{string(e.Schema), string(e.Table)})
 	}
-	for _, t := range p.Tenants {
-		c.Tenants = append(c.Tenants, t.ExternalIDs...)
-	}
+	c.Tenants = p.Known()
 	c.Disputed = p.Disputed
 	for _, r := range p.Relations {
 		c.Relations = append(c.Relations, stores.Relation{
@@ -515,12 +521,12 @@ func config(p plan.Plan) stores.Config {
 	return c
 }
 
-func windows(base v1alpha1.Period, overrides []plan.Override) stores.Windows {
-	w := stores.Windows{RetainFor: base}
-	for _, o := range overrides {
-		w.Overrides = append(w.Overrides, stores.Override{IDs: o.ExternalIDs, RetainFor: o.RetainFor})
+func overrides(in []plan.Override) []stores.Override {
+	var out []stores.Override
+	for _, o := range in {
+		out = append(out, stores.Override{IDs: o.ExternalIDs, RetainFor: o.RetainFor})
 	}
-	return w
+	return out
 }
 
 // cut is the door of the report: names of tables and triggers are the database's own.

@@ -246,12 +246,12 @@ func TestThePlansOwnProblemsAreInTheLines(t *testing.T) {
 func TestSharedStore(t *testing.T) {
 	d := dataset("log", 90)
 	d.Table.TenantColumn = "tenant"
-	acme := []plan.Override{{Tenant: "acme", ExternalIDs: []string{"1", "2"}, RetainFor: days(30)}}
-	d.Rules[0].Overrides, d.Delete.Overrides = acme, acme
+	d.Rules[0].Own, d.Delete.Own = 1, 1
 	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant int);
 		INSERT INTO log SELECT n, now() - interval '40 days', n % 4 + 1 FROM generate_series(1, 400) n`, d)
 	w.plan.Tenancy = v1alpha1.TenancyShared
-	w.plan.Tenants = []plan.Tenant{{Name: "acme", ExternalIDs: []string{"1", "2"}}, {Name: "globex", ExternalIDs: []string{"3"}}}
+	w.plan.Periods, w.plan.Others = []v1alpha1.Period{days(30)}, []string{"3"}
+	w.plan.Classes = []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"1", "2"}}}}
 	r := w.run(Options{})
 	if r.Outcome != report.Done || r.Lines[0].Deleted != 200 || r.Lines[0].UnknownTenant != 100 {
 		t.Errorf("%+v", r)

@@ -372,6 +372,7 @@ func (st *Store) checkCascades(d *dataset, from *table, seen []*table, byTable m
 // checkPromises finds promises that cannot both be kept: a row must go, and one that refers to it, without a floor, may stay
 // longer. Nothing is deleted any earlier or later for it; it is said before the first row is late.
 func (st *Store) checkPromises() {
+	byID := windowsByID{}
 	for _, d := range st.datasets {
 		for _, l := range d.children {
 			if l.child == d || l.child.Floor != nil || len(l.child.Rules) == 0 || d.against != "" {
@@ -380,7 +381,7 @@ func (st *Store) checkPromises() {
 			for _, r := range d.Rules {
 				windows := append([]Override{{IDs: []string{""}, RetainFor: r.Windows.RetainFor}}, r.Windows.Overrides...)
 				for _, o := range windows {
-					if slices.ContainsFunc(o.IDs, func(id string) bool { return !l.child.goesWithin(id, o.RetainFor) }) {
+					if slices.ContainsFunc(o.IDs, func(id string) bool { return !l.child.goesWithin(byID, id, o.RetainFor) }) {
 						d.against = fmt.Sprintf("rule %s/%s lets rows of %s go after %s, and rows of dataset %s, which refer to them (%s), may stay longer: give %s a window that is provably not longer, a floor if the law says so, %s",
 							r.Policy, r.Rule, d.Name, retention.ISO(o.RetainFor), l.child.Name, l.what(), l.child.Name, l.remedy())
 						break
@@ -393,16 +394,31 @@ func (st *Store) checkPromises() {
 
 // goesWithin says whether some rule lets the rows of a tenant go after a window that is provably not longer; the tenant "" has
 // none of its own.
-func (d *dataset) goesWithin(tenant string, window v1alpha1.Period) bool {
-	return slices.ContainsFunc(d.Rules, func(r Rule) bool {
-		own := r.Windows.RetainFor
-		for _, o := range r.Windows.Overrides {
-			if slices.Contains(o.IDs, tenant) {
-				own = o.RetainFor
+func (d *dataset) goesWithin(byID windowsByID, tenant string, window v1alpha1.Period) bool {
+	return slices.ContainsFunc(d.Rules, func(r Rule) bool { return retention.AtMost(byID.of(r.Windows, tenant), window) })
+}
+
+// windowsByID are overrides by identifier. Rules share what they have in common, and so a thousand tenants are read once.
+type windowsByID map[*Override]map[string]v1alpha1.Period
+
+func (m windowsByID) of(w Windows, id string) v1alpha1.Period {
+	if len(w.Overrides) == 0 {
+		return w.RetainFor
+	}
+	own := m[&w.Overrides[0]]
+	if own == nil {
+		own = map[string]v1alpha1.Period{}
+		for _, o := range w.Overrides {
+			for _, id := range o.IDs {
+				own[id] = o.RetainFor
 			}
 		}
-		return retention.AtMost(own, window)
-	})
+		m[&w.Overrides[0]] = own
+	}
+	if p, ok := own[id]; ok {
+		return p
+	}
+	return w.RetainFor
 }
 
 // sortChildrenFirst puts a dataset after everything that refers to it, and refuses circles. A table that refers to itself is

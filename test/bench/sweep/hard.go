@@ -68,10 +68,9 @@ func (b *bench) hardOnes(ctx context.Context, unknown int) ([]string, error) {
 		}
 	}
 	days := int32(30)
-	override := []plan.Override{{Tenant: "acme", ExternalIDs: []string{"acme"}, RetainFor: v1alpha1.Period{Days: &days}}}
 	message := dataset("message", "id")
 	message.Table.TenantColumn = "tenant"
-	message.Rules[0].Overrides, message.Delete.Overrides = override, override
+	message.Rules[0].Own, message.Delete.Own = 1, 1
 	var lines []string
 	for _, h := range []*hard{
 		{name: "poison", schema: poison, plan: plan.Plan{Datasets: []plan.Dataset{dataset("audit", "id"), dataset("click", "id"), dataset("visit", "id")}}, look: b.poisoned},
@@ -79,7 +78,8 @@ func (b *bench) hardOnes(ctx context.Context, unknown int) ([]string, error) {
 		{name: "partitions", schema: partitions, plan: plan.Plan{Datasets: []plan.Dataset{dataset("event", "id", "at"), dataset("detail", "id")}},
 			look: seconds("partitions_1100_s", "SELECT (SELECT count(*) FROM event WHERE at < now() - interval '91 days') + (SELECT count(*) FROM detail WHERE at < now() - interval '91 days')")},
 		{name: "strangers", schema: fmt.Sprintf(strangers, unknown), plan: plan.Plan{Tenancy: v1alpha1.TenancyShared,
-			Tenants: []plan.Tenant{{Name: "acme", ExternalIDs: []string{"acme"}}}, Datasets: []plan.Dataset{message}},
+			Periods: []v1alpha1.Period{{Days: &days}}, Classes: []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"acme"}}}},
+			Datasets: []plan.Dataset{message}},
 			look: seconds(fmt.Sprintf("unknown_tenants_%dm_s", unknown/1_000_000), "SELECT count(*) FROM message WHERE tenant = 'acme' AND at < now() - interval '31 days'")},
 	} {
 		more, err := b.hardOne(ctx, h)

@@ -2,6 +2,7 @@ package keyserver
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -18,6 +19,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/podspec"
 	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -32,10 +34,14 @@ const (
 // annotationHolder on a Lease names the pod that holds it; its UID is the holderIdentity.
 const annotationHolder = "lethe.dev/holder"
 
+// annotationPlan on a Lease is the hash of the plan that its holder was granted it for: the live one at that time, exactly.
+const annotationPlan = "lethe.dev/plan-hash"
+
 func leaseName(storeUID string) string { return "sweep-" + storeUID }
 
 // lease lets a sweep go on for at most 30 seconds. It compiles the plan from the live objects itself each time, so that
-// an edited plan gets nothing, and a changed policy, a suspended sweep or an Audit stops a running one.
+// an edited plan gets nothing, and a changed policy, a suspended sweep or an Audit stops a running one. A sweep begins only by the
+// live plan; one that runs goes on while the live plan covers its own.
 func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseRequest) (*protocol.LeaseResponse, error) {
 	var reply sealing.PublicKey
 	if req.PublicKey != "" {
@@ -48,7 +54,7 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	if err != nil {
 		return nil, err
 	}
-	compiled, err := s.samePlan(ctx, store, req.PlanHash)
+	compiled, exact, err := s.coveringPlan(ctx, store, req)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +86,7 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	}
 	// The clock is read before the lease is written: writing takes time that is not the sweeper's.
 	now := s.Clock.Now()
-	account, err := s.hold(ctx, &holding{store: store, pod: pod, plan: compiled.Plan, req: req, now: now})
+	account, err := s.hold(ctx, &holding{store: store, pod: pod, plan: compiled.Plan, exact: exact, req: req, now: now})
 	if err != nil {
 		return nil, err
 	}
@@ -185,29 +191,62 @@ func (s *Server) storeOf(ctx context.Context, pod *corev1.Pod) (*batchv1.Job, *v
 	return job, store, suspended, nil
 }
 
-// samePlan compiles the store's plan and compares it with the one that the sweep runs by.
-func (s *Server) samePlan(ctx context.Context, store *v1alpha1.DataStore, hash string) (compile.Compiled, error) {
+// coveringPlan compiles the store's plan and compares it with the one that the sweep runs by: exact, or it covers that one, which is
+// enough for a sweep that has begun.
+func (s *Server) coveringPlan(ctx context.Context, store *v1alpha1.DataStore, req *protocol.LeaseRequest) (compiled compile.Compiled, exact bool, err error) {
 	none, now := compile.Compiled{}, s.Clock.Now()
-	compiled, err := compile.Store(ctx, s.Client, store, now)
+	compiled, err = compile.Store(ctx, s.Client, store, now)
 	if r, ok := compile.IsRefusal(err); ok {
 		if r.Reason == compile.ReasonDeleting {
-			return none, refuse(protocol.ReasonRevoked, "%s", r.Message)
+			return none, false, refuse(protocol.ReasonRevoked, "%s", r.Message)
 		}
-		return none, refuse(protocol.ReasonPlanChanged, "the store has no plan: %s", r.Message)
+		return none, false, refuse(protocol.ReasonPlanChanged, "the store has no plan: %s", r.Message)
 	}
 	if err != nil {
-		return none, err
+		return none, false, err
 	}
 	// The plan of the week before is accepted too, or every sweep would be refused from a week's turn until the manager has
 	// written the new one.
-	same, err := plan.Accepts(compiled.Plan, hash, now)
+	if exact, err = plan.Accepts(compiled.Plan, req.PlanHash, now); err != nil {
+		return none, false, err
+	}
+	if !exact {
+		if covered, err := s.covers(ctx, store, compiled.Plan, req, now); err != nil {
+			return none, false, err
+		} else if !covered {
+			return none, false, anotherPlan()
+		}
+	}
+	return compiled, exact, nil
+}
+
+func anotherPlan() error {
+	return refuse(protocol.ReasonPlanChanged, "the plan that the live objects give is another one: this sweep ends, the next one runs by the new plan")
+}
+
+// covers says whether the live plan covers the one that a sweep holds. That one is read from its ConfigMap, which anybody may have
+// made: it is believed since its bytes have the hash for which, as hold sees to, the keyserver granted the lease itself.
+func (s *Server) covers(ctx context.Context, store *v1alpha1.DataStore, live plan.Plan, req *protocol.LeaseRequest, now time.Time) (bool, error) {
+	if req.PublicKey != "" || len(req.PlanHash) != len(plan.HashBytes(nil)) || strings.Trim(req.PlanHash, "0123456789abcdef") != "" {
+		return false, nil // a sweep begins by the live plan alone
+	}
+	var c corev1.ConfigMap
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: store.Namespace, Name: resources.PlanName(store.Name, req.PlanHash)}, &c)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
 	if err != nil {
-		return none, err
+		return false, err
 	}
-	if !same {
-		return none, refuse(protocol.ReasonPlanChanged, "the plan that the live objects give is another one: this sweep ends, the next one runs by the new plan")
+	b := []byte(c.Data[resources.PlanKey])
+	if plan.HashBytes(b) != req.PlanHash {
+		return false, nil
 	}
-	return compiled, nil
+	held, err := plan.Decode(b)
+	if err != nil {
+		return false, nil // of another version
+	}
+	return now.Before(held.ValidUntil) && plan.Covers(live, held), nil
 }
 
 // holding is one call for a lease.
@@ -215,6 +254,7 @@ type holding struct {
 	store *v1alpha1.DataStore
 	pod   *corev1.Pod
 	plan  plan.Plan
+	exact bool // the sweep runs by plan itself, and not by one that it covers
 	req   *protocol.LeaseRequest
 	now   time.Time
 }
@@ -234,11 +274,16 @@ func (s *Server) hold(ctx context.Context, h *holding) (*protocol.Account, error
 	} else if err := s.mayTake(ctx, &lease, h.pod, h.now); err != nil {
 		return nil, err
 	}
+	// Only a sweep that was let begin by exactly its plan goes on by a plan that covers it.
+	if !h.exact && (holder(&lease) != string(h.pod.UID) || lease.Annotations[annotationPlan] != h.req.PlanHash) {
+		return nil, anotherPlan()
+	}
 	account, err := s.book(&lease, h)
 	if err != nil {
 		return nil, err
 	}
 	grant(&lease, h.pod, h.now)
+	lease.Annotations[annotationPlan] = h.req.PlanHash
 	if isNew {
 		err = s.Client.Create(ctx, &lease)
 	} else {

@@ -254,6 +254,67 @@ func TestLeaseEndsWithItsPlan(t *testing.T) {
 	w.refused(pod, protocol.ReasonPlanChanged)
 }
 
+// A sweep goes on while the live plan covers the one that it began by, and begins by the live plan alone.
+func TestLeaseGoesOnWhileThePlanIsCovered(t *testing.T) {
+	w := newSweep(t)
+	compiled, err := compile.Store(t.Context(), testEnv.Client, w.store, w.clock.Now())
+	w.must(err)
+	b, err := plan.Encode(compiled.Plan)
+	w.must(err)
+	old := resources.PlanConfigMap(w.store, w.hash, b).DeepCopy()
+	w.must(w.cluster.Create(t.Context(), old))
+	brake := func(percent int32) {
+		t.Helper()
+		w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.store), w.store))
+		w.store.Spec.Brake.MaxPercentOfTable = percent
+		w.must(testEnv.Client.Update(t.Context(), w.store))
+	}
+	was := w.store.Spec.Brake.MaxPercentOfTable
+	pod, next := w.sweep("chat-sweep-1"), w.sweep("chat-sweep-2")
+	_, e := w.lease(pod)
+	w.granted(e)
+
+	brake(was + 1)
+	_, e = w.lease(pod)
+	w.granted(e)
+	// It asks for the password: it would begin.
+	key, err := sealing.GeneratePrivateKey(rand.Reader)
+	w.must(err)
+	w.wantRefusal(w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, nil), protocol.ReasonPlanChanged)
+	_, e = w.lease(pod)
+	w.granted(e)
+
+	// What allows less ends it, and what is covered again lets it go on: it has held the lease all the time.
+	brake(was - 1)
+	w.refused(pod, protocol.ReasonPlanChanged)
+	brake(was + 2)
+	_, e = w.lease(pod)
+	w.granted(e)
+
+	// A plan whose bytes are others than those that the lease was granted for is not believed, nor one that is gone.
+	forged := compiled.Plan
+	forged.BrakePercent = 1
+	w.must(w.cluster.Delete(t.Context(), old))
+	w.refused(pod, protocol.ReasonPlanChanged)
+	b, err = plan.Encode(forged)
+	w.must(err)
+	w.must(w.cluster.Create(t.Context(), resources.PlanConfigMap(w.store, w.hash, b).DeepCopy()))
+	w.refused(pod, protocol.ReasonPlanChanged)
+	w.must(w.cluster.Delete(t.Context(), old))
+	b, err = plan.Encode(compiled.Plan)
+	w.must(err)
+	w.must(w.cluster.Create(t.Context(), resources.PlanConfigMap(w.store, w.hash, b).DeepCopy()))
+	_, e = w.lease(pod)
+	w.granted(e)
+
+	// Once it has given the lease back it would begin anew, and so would another sweep.
+	w.granted(w.call(protocol.PathRelease, w.podToken(pod), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
+	w.refused(pod, protocol.ReasonPlanChanged)
+	w.refused(next, protocol.ReasonPlanChanged)
+	w.hash = w.planHash()
+	w.refused(next, protocol.ReasonPodMismatch)
+}
+
 func TestLeaseRefusesSuspendedSweeps(t *testing.T) {
 	w := newSweep(t)
 	pod := w.sweep("chat-sweep-1")

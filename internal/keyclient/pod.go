@@ -34,6 +34,9 @@ type Lease struct {
 	For     time.Duration // the same as a length, from before the call on: use this one
 	Items   []protocol.SecretItem
 	Account protocol.Account // with the secret only
+
+	KnownDigest string   // of the identifiers of known tenants; empty: the store is Dedicated
+	Known       []string // the part of them that was asked for
 }
 
 // Lease asks to begin (withSecret) or to go on sweeping by a plan. The length counts from before the call.
@@ -51,7 +54,7 @@ func (c *Client) Lease(ctx context.Context, req protocol.LeaseRequest, withSecre
 	if err != nil {
 		return Lease{}, err
 	}
-	lease := Lease{Expires: resp.Expires, For: time.Duration(resp.Seconds) * time.Second}
+	lease := Lease{Expires: resp.Expires, For: time.Duration(resp.Seconds) * time.Second, KnownDigest: resp.KnownDigest, Known: resp.Known}
 	if withSecret {
 		bundle, err := openBundle(key, protocol.PathLease, token, resp.Sealed)
 		if err != nil {

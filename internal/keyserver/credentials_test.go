@@ -425,13 +425,16 @@ func TestStorePasswordIsBoundToItsDestination(t *testing.T) {
 }
 
 // newStore makes a store whose password is sealed to its destination.
-func (w *world) newStore(name, ca string) *v1alpha1.DataStore {
+func (w *world) newStore(name, ca string, change ...func(*v1alpha1.DataStoreSpec)) *v1alpha1.DataStore {
 	w.Helper()
 	store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: name}, Spec: v1alpha1.DataStoreSpec{
 		Type: v1alpha1.StorePostgres, Tenancy: v1alpha1.TenancyDedicated,
 		Postgres: &v1alpha1.PostgresStore{Host: "db.example", Port: 5432, Database: "chat", Username: "sweeper", CABundle: ca},
 		Datasets: []v1alpha1.Dataset{{Name: "messages", DataClass: "Conversations", Table: v1alpha1.Table{Schema: "public", Name: "messages",
 			Key: []v1alpha1.Identifier{"id"}, AgeColumn: v1alpha1.AgeColumn{Name: "created_at", Type: v1alpha1.AgeTimestamptz}}}}}}
+	for _, f := range change {
+		f(&store.Spec)
+	}
 	place := w.place(sealing.KindDataStore, name, sealing.PasswordKey, 1)
 	place.Destination = sealing.DestinationOf(&store.Spec)
 	store.Spec.Postgres.Password = w.seal(place, w.secret())

@@ -91,6 +91,9 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 		return nil, err
 	}
 	resp := &protocol.LeaseResponse{Expires: now.Add(leaseSeconds * time.Second).UTC(), Seconds: leaseSeconds, Account: account}
+	if store.Spec.Tenancy == v1alpha1.TenancyShared {
+		resp.KnownDigest, resp.Known = plan.DigestOf(compiled.Known), protocol.KnownPage(compiled.Known, req.KnownFrom)
+	}
 	if keys == nil {
 		resp.Account = nil
 		return resp, nil

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,15 +33,20 @@ type sweepWorld struct {
 	hash  string
 }
 
-func newSweep(t *testing.T) *sweepWorld {
+func newSweep(t *testing.T, change ...func(*v1alpha1.DataStoreSpec)) *sweepWorld {
 	t.Helper()
-	w := &sweepWorld{world: newWorld(t)}
+	return sweepIn(newWorld(t), t, change...)
+}
+
+func sweepIn(in *world, t *testing.T, change ...func(*v1alpha1.DataStoreSpec)) *sweepWorld {
+	t.Helper()
+	w := &sweepWorld{world: in}
 	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: resources.PriorityClassSweeper}, Value: 1000}
 	if err := testEnv.Client.Create(t.Context(), class); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	w.tenantKeys()
-	w.store = w.newStore("chat", "")
+	w.store = w.newStore("chat", "", change...)
 	w.granted(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil))
 	w.hash = w.planHash()
 	w.cron = resources.SweepCronJob(w.opts.Settings, w.store, w.tenant, w.hash).DeepCopy()
@@ -251,6 +257,53 @@ func TestLeaseEndsWithItsPlan(t *testing.T) {
 	w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.store), w.store))
 	w.store.Spec.Brake.MaxPercentOfTable = 7
 	w.must(testEnv.Client.Update(t.Context(), w.store))
+	w.refused(pod, protocol.ReasonPlanChanged)
+}
+
+// Who is known in a Shared store comes with its lease, page by page; who comes later changes the list, and stops no sweep that it does not dispute.
+func TestLeaseTellsWhoIsKnown(t *testing.T) {
+	in := newWorld(t)
+	in.tenant, in.ns = in.newTenant(v1alpha1.TenantPlatform)
+	idType := "In" + strings.ReplaceAll(in.ns, "-", "")
+	w := sweepIn(in, t, func(s *v1alpha1.DataStoreSpec) {
+		s.Tenancy, s.TenantIDType, s.Datasets[0].Table.TenantColumn = v1alpha1.TenancyShared, idType, "account_id"
+	})
+	customer := func(ids ...string) {
+		t.Helper()
+		c, _ := w.newTenant(v1alpha1.TenantCustomer)
+		for _, id := range ids {
+			c.Spec.ExternalIDs = append(c.Spec.ExternalIDs, v1alpha1.ExternalID{Type: idType, Value: id})
+		}
+		w.must(testEnv.Client.Update(t.Context(), c))
+	}
+	known := func(pod *corev1.Pod) (ids []string) {
+		t.Helper()
+		for {
+			var resp protocol.LeaseResponse
+			w.granted(w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash, KnownFrom: len(ids) + 1}, &resp))
+			if ids = append(ids, resp.Known...); len(resp.Known) == 0 {
+				if resp.KnownDigest != plan.DigestOf(ids) {
+					t.Errorf("%q is not what the digest names", ids)
+				}
+				return ids
+			}
+		}
+	}
+	pod := w.sweep("chat-sweep-1")
+	if got := known(pod); len(got) != 0 {
+		t.Errorf("known %q, want nobody", got)
+	}
+	customer("a-2", "a-1")
+	if got := known(pod); !slices.Equal(got, []string{"a-1", "a-2"}) {
+		t.Errorf("known %q", got)
+	}
+	resp, e := w.lease(pod)
+	w.granted(e)
+	if resp.KnownDigest == "" || len(resp.Known) > 0 {
+		t.Errorf("unasked it says %+v", resp)
+	}
+	// Another one claims the same: whose the rows are is disputed, which restrains.
+	customer("a-1")
 	w.refused(pod, protocol.ReasonPlanChanged)
 }
 

@@ -57,8 +57,10 @@ type Result struct {
 	// since the tenant has no externalIDs of its type. Rows of unknown tenants may be theirs.
 	Unidentified []string
 
-	// KnownTenants is how many tenants a Shared store can tell by an identifier that nobody else claims.
+	// KnownTenants is how many tenants a Shared store can tell by an identifier that nobody else claims, and Known are all those
+	// identifiers, sorted. They are no part of the plan: a customer that comes, and has no window of its own, changes none.
 	KnownTenants int
+	Known        []string
 
 	// wanted is what each dataset would delete if all of it were approved.
 	wanted map[string]*wanted
@@ -110,7 +112,6 @@ func Compile(in Input) Result {
 		c.res.Plan.Database = identity(spec.ApprovedPlan)
 	}
 	c.bound.bind(&c.res.Plan)
-	c.res.Plan.Others = c.others()
 	sort.SliceStable(c.res.Problems, func(i, j int) bool { return c.res.Problems[i].Message < c.res.Problems[j].Message })
 	c.res.Problems = slices.Compact(c.res.Problems)
 	slices.Sort(c.res.Unidentified)
@@ -194,30 +195,10 @@ func (c *compiler) identify() {
 	}
 	for _, ids := range c.ids {
 		slices.Sort(ids)
+		c.res.Known = append(c.res.Known, ids...)
 	}
+	slices.Sort(c.res.Known)
 	c.res.KnownTenants = len(c.ids)
-}
-
-// others are the identifiers of known tenants that stand in no class.
-func (c *compiler) others() []string {
-	inClass := map[string]bool{}
-	for _, k := range c.res.Plan.Classes {
-		for _, ids := range k.Tenants {
-			for _, id := range ids {
-				inClass[id] = true
-			}
-		}
-	}
-	var out []string
-	for _, ids := range c.ids {
-		for _, id := range ids {
-			if !inClass[id] {
-				out = append(out, id)
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 // selected returns the policies that select the store, sorted by name.

@@ -535,11 +535,11 @@ func TestOrderOfInputDoesNotMatter(t *testing.T) {
 func TestDisputedIdentifiersAreInThePlan(t *testing.T) {
 	in := shared()
 	in.Tenants = []v1alpha1.Tenant{makeTenant("acme", "007", "9"), makeTenant("globex", "8", "7"), makeTenant("initech", "7", "9")}
-	p := Compile(in).Plan
-	if diff := cmp.Diff([]string{"7", "9"}, p.Disputed); diff != "" {
+	r := Compile(in)
+	if diff := cmp.Diff([]string{"7", "9"}, r.Plan.Disputed); diff != "" {
 		t.Errorf("disputed (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"007", "8"}, p.Known()); diff != "" {
+	if diff := cmp.Diff([]string{"007", "8"}, r.Known); diff != "" {
 		t.Errorf("known (-want +got):\n%s", diff)
 	}
 }

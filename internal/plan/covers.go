@@ -10,7 +10,7 @@ import (
 )
 
 // Covers says whether whatever a sweep by the plan held deletes a sweep by the plan live may delete as well, so that one that has
-// begun may go on. What can be ordered is ordered: windows, floors, the brake, backlogs, validity, and who is known. Everything else
+// begun may go on. What can be ordered is ordered: windows, floors, the brake, backlogs, validity, disputes. Everything else
 // must be equal, also a field that this function knows nothing of. Where an order cannot be proved the answer is no: the
 // sweep ends, and the next is of the live plan.
 func Covers(live, held Plan) bool {
@@ -20,9 +20,9 @@ func Covers(live, held Plan) bool {
 	if live.BrakePercent < held.BrakePercent || live.ValidUntil.Before(held.ValidUntil) {
 		return false
 	}
-	// A value that is disputed or known since may be, to a column that takes upper and lower case for the same, one that the sweep
-	// took for a single tenant's: the store has not been asked.
-	if !subset(live.Disputed, held.Disputed) || !subset(live.Known(), held.Known()) {
+	// A value that is disputed since may be, to a column that takes upper and lower case for the same, one that the sweep takes for
+	// a single tenant's: the store has not been asked. Of those that are merely known the sweep hears with its lease.
+	if !subset(live.Disputed, held.Disputed) {
 		return false
 	}
 	c := cover{live: live, held: held, ord: newOrdering(), columns: map[[2]int]bool{}}
@@ -46,7 +46,7 @@ func equal(a, b any) bool {
 
 // unordered is a plan without what Covers has an order for.
 func unordered(p Plan) Plan {
-	p.Periods, p.Classes, p.Others, p.Disputed, p.BrakePercent, p.ValidUntil = nil, nil, nil, nil, 0, time.Time{}
+	p.Periods, p.Classes, p.Disputed, p.BrakePercent, p.ValidUntil = nil, nil, nil, 0, time.Time{}
 	p.Datasets = slices.Clone(p.Datasets)
 	for i := range p.Datasets {
 		d := &p.Datasets[i]

@@ -20,8 +20,8 @@ import (
 )
 
 // Format is the version of the document that this package writes and reads. Format 1 repeated the windows of single tenants in
-// each rule of each dataset.
-const Format = 2
+// each rule of each dataset, and up to format 2 all known tenants stood in a plan.
+const Format = 3
 
 // MaxBytes is the largest plan: what fits a ConfigMap with room for its metadata.
 const MaxBytes = 900 << 10
@@ -38,11 +38,8 @@ type Plan struct {
 	Periods []v1alpha1.Period `json:"periods,omitempty"`
 	// Classes are the tenants that have a window of their own, by the windows that they have.
 	Classes []Class `json:"classes,omitempty"`
-	// Others are the values of the tenant column that belong to tenants without a window of their own, sorted. A value that is
-	// neither here nor in Classes is an unknown tenant's. Empty for a Dedicated store.
-	Others []string `json:"others,omitempty"`
 	// Disputed values are claimed by more than one tenant and so an unknown one's, sorted. The store keeps what its column
-	// takes for one of them from going by a tenant's own window.
+	// takes for one of them from going by a tenant's own window. Who else is known comes with the lease: see Result.Known.
 	Disputed []string `json:"disputed,omitempty"`
 
 	// Database is the database that deletion was approved for. Empty fields: nothing is approved, and nothing is deleted.
@@ -252,6 +249,15 @@ func HashBytes(b []byte) string {
 func Content(p Plan) (string, error) {
 	p.ValidUntil = time.Time{}
 	return Hash(p)
+}
+
+// DigestOf names a list of known identifiers, which is sorted: 64 hex digits.
+func DigestOf(known []string) string {
+	h := sha256.New()
+	for _, id := range known {
+		fmt.Fprintf(h, "%d\n%s", len(id), id)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // Definition is the digest of a table's place, key, age column and tenant column, and of the declared relations that keep its rows, that an

@@ -29,8 +29,8 @@ func TestDecodeRefuses(t *testing.T) {
 	for name, give := range map[string]string{
 		"nothing":                        "",
 		"a cut plan":                     whole[:len(whole)-1],
-		"a field that it does not know":  strings.Replace(whole, `"format":2`, `"format":2,"onlyOnSundays":true`, 1),
-		"another format":                 strings.Replace(whole, `"format":2`, `"format":3`, 1),
+		"a field that it does not know":  strings.Replace(whole, `"format":3`, `"format":3,"onlyOnSundays":true`, 1),
+		"another format":                 strings.Replace(whole, `"format":3`, `"format":4`, 1),
 		"a rule of no column":            strings.Replace(windows, `"own":1`, `"own":2`, 1),
 		"a class of no period":           strings.Replace(windows, `"windows":[1]`, `"windows":[2]`, 1),
 		"a class without its windows":    strings.Replace(windows, `"windows":[1]`, `"windows":[]`, 1),
@@ -47,16 +47,23 @@ func TestDecodeRefuses(t *testing.T) {
 
 // A plan of the format before is not read by this one's meaning, and it says what to do.
 func TestAnOldFormatIsRefusedAloud(t *testing.T) {
-	const old = `{"format":1,"store":{"namespace":"platform","name":"chat","uid":"5f2c"},"tenancy":"Shared","tenants":[{"name":"acme","externalIDs":["a-1"]}],"datasets":[]}`
-	if _, err := Decode([]byte(old)); !errors.Is(err, ErrFormat) || !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "format 1, this program reads 2: wait for the manager") {
-		t.Errorf("error %v", err)
+	for format, old := range map[int]string{
+		1: `{"format":1,"store":{"namespace":"platform","name":"chat","uid":"5f2c"},"tenancy":"Shared","tenants":[{"name":"acme","externalIDs":["a-1"]}],"datasets":[]}`,
+		2: `{"format":2,"store":{"namespace":"platform","name":"chat","uid":"5f2c"},"tenancy":"Shared","others":["a-1"],"datasets":[]}`,
+	} {
+		_, err := Decode([]byte(old))
+		if !errors.Is(err, ErrFormat) || !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), fmt.Sprintf("format %d, this program reads 3: wait for the manager", format)) {
+			t.Errorf("error %v", err)
+		}
 	}
 }
 
 func TestEncodeRefusesWhatDoesNotFit(t *testing.T) {
-	in := shared()
+	in := shared(makePolicy("p", v1alpha1.PolicyAudit, makeRule("Conversations", days(90))))
 	for i := range 10000 {
-		in.Tenants = append(in.Tenants, makeTenant(fmt.Sprintf("tenant-%d", i), strings.Repeat("x", 100)+fmt.Sprint(i)))
+		x := makeTenant(fmt.Sprintf("tenant-%d", i), strings.Repeat("x", 100)+fmt.Sprint(i))
+		x.Spec.RetentionOverrides = []v1alpha1.RetentionOverride{{DataClass: "Conversations", RetainFor: days(30)}}
+		in.Tenants = append(in.Tenants, x)
 	}
 	if _, err := Encode(Compile(in).Plan); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("error %v, want ErrTooLarge", err)

@@ -48,9 +48,9 @@ func (p Plan) Overrides(column int) []Override {
 	return joined(out)
 }
 
-// Known are all values of the tenant column that belong to a known tenant, sorted.
-func (p Plan) Known() []string {
-	out := slices.Clone(p.Others)
+// Identifiers are the values of the tenant column that belong to tenants with a window of their own, sorted.
+func (p Plan) Identifiers() []string {
+	var out []string
 	for _, c := range p.Classes {
 		for _, ids := range c.Tenants {
 			out = append(out, ids...)

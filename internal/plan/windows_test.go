@@ -75,7 +75,8 @@ func TestTheTablesSayWhatEachTenantGets(t *testing.T) {
 			}
 		}
 		all := proposeBy(t, &in, false)
-		made := Compile(in).Plan
+		compiled := Compile(in)
+		made := compiled.Plan
 		b, err := Encode(made)
 		if err != nil {
 			t.Fatal(err)
@@ -94,7 +95,7 @@ func TestTheTablesSayWhatEachTenantGets(t *testing.T) {
 		for _, d := range p.Datasets {
 			for _, id := range identifiers {
 				whose, known := tenants[owner(in, id)]
-				if known != slices.Contains(p.Known(), id) {
+				if known != slices.Contains(compiled.Known, id) {
 					t.Fatalf("identifier %s is known: %t", id, !known)
 				}
 				var enforcing []v1alpha1.Period
@@ -141,12 +142,58 @@ func TestNothingStandsTwice(t *testing.T) {
 	if diff := cmp.Diff(want, p.Classes); diff != "" {
 		t.Errorf("classes (-want +got):\n%s", diff)
 	}
-	if len(p.Periods) != 1 || len(p.Others) != 0 {
-		t.Errorf("periods %v, others %v", p.Periods, p.Others)
+	if len(p.Periods) != 1 {
+		t.Errorf("periods %v", p.Periods)
 	}
 	for _, d := range p.Datasets {
 		if d.Name == "messages" && (d.Rules[0].Own != 1 || d.Rules[1].Own != 0 || d.Delete.Own != 1) || d.Name == "contacts" && d.Rules[0].Own != 0 {
 			t.Errorf("%s: %+v", d.Name, d)
 		}
+	}
+}
+
+// A customer that comes, goes or is called otherwise changes no plan while it has no window of its own. One that claims what another has does.
+func TestANewTenantChangesNoPlan(t *testing.T) {
+	in := shared(makePolicy("p", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90), override("acme", days(30)))))
+	approveAll(t, in)
+	before := Compile(in)
+	for name, tc := range map[string]struct {
+		tenants []v1alpha1.Tenant
+		changes bool
+	}{
+		"one more":                         {append(slices.Clone(in.Tenants), makeTenant("initech", "i-1")), false},
+		"one less":                         {in.Tenants[1:], false},
+		"another name":                     {[]v1alpha1.Tenant{makeTenant("globex", "g-2"), in.Tenants[1], in.Tenants[2]}, false},
+		"one that claims a short window's": {append(slices.Clone(in.Tenants), makeTenant("initech", "a-1")), true},
+		"one that claims another's":        {append(slices.Clone(in.Tenants), makeTenant("initech", "g-1")), true},
+		"one with a window less":           {[]v1alpha1.Tenant{in.Tenants[0], in.Tenants[2]}, true},
+	} {
+		changed := in
+		changed.Tenants = tc.tenants
+		after := Compile(changed)
+		one, err := Hash(before.Plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if two, err := Hash(after.Plan); err != nil || (one != two) != tc.changes {
+			t.Errorf("%s: another plan: %t, %v", name, one != two, err)
+		}
+		if DigestOf(before.Known) == DigestOf(after.Known) {
+			t.Errorf("%s: the same tenants are known", name)
+		}
+		if tc.changes && Covers(after.Plan, before.Plan) {
+			t.Errorf("%s: a sweep goes on", name)
+		}
+	}
+}
+
+func TestDigestsOfNames(t *testing.T) {
+	seen := map[string][]string{}
+	for _, known := range [][]string{nil, {""}, {"a"}, {"a", "b"}, {"ab"}, {"a\nb"}, {"a", ""}, {"1\na"}} {
+		d := DigestOf(known)
+		if other, ok := seen[d]; ok {
+			t.Errorf("%q and %q have one digest", other, known)
+		}
+		seen[d] = known
 	}
 }

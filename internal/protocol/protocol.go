@@ -194,6 +194,8 @@ type LeaseRequest struct {
 	Returned []string `json:"returned,omitempty"`
 	// Cleared is how much of old a sweep has left in datasets that it came to the end of.
 	Cleared []Cleared `json:"cleared,omitempty"`
+	// KnownFrom asks for identifiers of known tenants of a Shared store, from this place on, counted from 1. 0: for none.
+	KnownFrom int `json:"knownFrom,omitempty"`
 }
 
 // LeaseResponse is permission to commit until Expires.
@@ -203,6 +205,27 @@ type LeaseResponse struct {
 	Sealed  string    `json:"sealed,omitempty"` // base64url, as in UnsealResponse
 	// Account is what earlier sweeps have left; given with the credential.
 	Account *Account `json:"account,omitempty"`
+	// KnownDigest names the whole list of identifiers of known tenants of a Shared store: plan.DigestOf. Empty for a Dedicated one.
+	KnownDigest string `json:"knownDigest,omitempty"`
+	// Known is as much of that list, from KnownFrom on, as fits one answer; none: that was all.
+	Known []string `json:"known,omitempty"`
+}
+
+// MaxKnownPage is how many bytes of identifiers one answer holds at most.
+const MaxKnownPage = 128 << 10
+
+// KnownPage is the part of a list of identifiers that an answer holds, from a place on, counted from 1.
+func KnownPage(known []string, from int) []string {
+	if from < 1 || from > len(known) {
+		return nil
+	}
+	rest, size := known[from-1:], 0
+	for n, id := range rest {
+		if size += len(id) + 3; size > MaxKnownPage && n > 0 {
+			return rest[:n]
+		}
+	}
+	return rest
 }
 
 // Account is what the keyserver remembers of the sweeps of a store.

@@ -86,6 +86,10 @@ type Bound interface {
 	Order() []int
 	// Waits says whether records of a dataset may be kept by records of one of those for which open holds.
 	Waits(i int, open func(child int) bool) bool
+	// Know tells the store anew which tenants are known: all of them, or why that is not known ([Config]). What was refused for an earlier list stays refused.
+	Know(ctx context.Context, tenants []string, unread string) error
+	// Unclear says that a tenant with a window of its own cannot be told from others in a dataset: nothing of it may go any more.
+	Unclear(i int) bool
 	// Problem keeps a dataset from being deleted from; nil: nothing does.
 	Problem(i int) *Problem
 	// Notice is what is worth knowing about a dataset and stops nothing; empty: nothing.
@@ -137,6 +141,9 @@ type Config struct {
 	Exempt [][2]string
 	// Tenants are all identifiers of tenants that are known; nil: no dataset is shared.
 	Tenants []string
+	// TenantsUnread says why Tenants are not known; empty: they are. Nothing is deleted then where a tenant has a window of its own, and whose the records
+	// are is not called measured.
+	TenantsUnread string
 	// Disputed are identifiers that more than one tenant claims: records of unknown tenants.
 	Disputed []string
 	// Relations that a person has declared or denied.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/internal/keyclient"
+	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
@@ -41,10 +42,11 @@ type keeper struct {
 	account protocol.Account
 	calls   sync.Mutex // one call at a time: two would be in each other's way at the keyserver
 
-	mu    sync.Mutex
-	until time.Time
-	lost  error
-	news  chan struct{} // closed and replaced whenever until or lost changes
+	mu          sync.Mutex
+	until       time.Time
+	lost        error
+	knownDigest string
+	news        chan struct{} // closed and replaced whenever until or lost changes
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -82,10 +84,10 @@ func (k *keeper) keep(ctx context.Context, lost func(error)) {
 		defer close(k.done)
 		wait := renewal(k.expires().Sub(k.clock()))
 		for pause(ctx, wait) {
-			length, err := k.ask(ctx, protocol.LeaseRequest{})
+			lease, err := k.ask(ctx, protocol.LeaseRequest{})
 			switch {
 			case err == nil:
-				wait = renewal(length)
+				wait = renewal(lease.For)
 			case ctx.Err() != nil:
 				return
 			case !keyclient.IsRetryable(err), !k.clock().Before(k.expires()):
@@ -100,8 +102,8 @@ func (k *keeper) keep(ctx context.Context, lost func(error)) {
 	}()
 }
 
-// ask asks for the lease once more, and returns for how long it was given.
-func (k *keeper) ask(ctx context.Context, req protocol.LeaseRequest) (time.Duration, error) {
+// ask asks for the lease once more.
+func (k *keeper) ask(ctx context.Context, req protocol.LeaseRequest) (keyclient.Lease, error) {
 	k.calls.Lock()
 	defer k.calls.Unlock()
 	before := k.clock()
@@ -110,26 +112,88 @@ func (k *keeper) ask(ctx context.Context, req protocol.LeaseRequest) (time.Durat
 	req.PlanHash = k.hash
 	lease, err := k.leaser.Lease(call, req, false)
 	if err != nil {
-		return 0, err
+		return keyclient.Lease{}, err
 	}
+	k.mu.Lock()
+	k.knownDigest = lease.KnownDigest
+	k.mu.Unlock()
 	k.set(before.Add(lease.For), nil)
-	return lease.For, nil
+	return lease, nil
+}
+
+// digest of who is known, as the keyserver last said.
+func (k *keeper) digest() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.knownDigest
+}
+
+const (
+	// knownTries is how often a list of known tenants that changes while it is read is begun anew.
+	knownTries = 3
+	// maxKnown is how many identifiers are taken from a keyserver: some 32 MiB.
+	maxKnown = 250_000
+)
+
+// errKnown says that who is known could not be found out, although the lease goes on.
+var errKnown = errors.New("the keyserver did not say who is known")
+
+// known reads all identifiers of known tenants, page by page, and the digest that names them.
+func (k *keeper) known(ctx context.Context) ([]string, string, error) {
+	for range knownTries {
+		ids, digest, err := k.readKnown(ctx)
+		if err != nil || digest != "" {
+			return ids, digest, err
+		}
+	}
+	return nil, "", fmt.Errorf("%w: the list changed each of %d times that it was read, or is not what its digest names", errKnown, knownTries)
+}
+
+// readKnown reads the list once. No digest: it changed meanwhile.
+func (k *keeper) readKnown(ctx context.Context) (ids []string, digest string, err error) {
+	for {
+		lease, err := k.insist(ctx, protocol.LeaseRequest{KnownFrom: len(ids) + 1})
+		switch {
+		case err != nil:
+			return nil, "", err
+		case lease.KnownDigest == "":
+			return nil, "", fmt.Errorf("%w: it takes the store for a Dedicated one", errKnown)
+		case digest != "" && digest != lease.KnownDigest:
+			return nil, "", nil
+		case len(ids)+len(lease.Known) > maxKnown:
+			return nil, "", fmt.Errorf("%w: it names more than %d identifiers", errKnown, maxKnown)
+		}
+		digest, ids = lease.KnownDigest, append(ids, lease.Known...)
+		if len(lease.Known) > 0 {
+			continue
+		}
+		if plan.DigestOf(ids) != digest {
+			return nil, "", nil
+		}
+		return ids, digest, nil
+	}
 }
 
 // tell has the keyserver debit or remember something, and returns when it has: until the lease is lost it is asked again.
 func (k *keeper) tell(ctx context.Context, req protocol.LeaseRequest) error {
+	_, err := k.insist(ctx, req)
+	return err
+}
+
+// insist asks for the lease until there is an answer, or it is lost.
+func (k *keeper) insist(ctx context.Context, req protocol.LeaseRequest) (keyclient.Lease, error) {
 	for {
-		_, err := k.ask(ctx, req)
+		lease, err := k.ask(ctx, req)
 		switch {
 		case err == nil:
-			return nil
+			return lease, nil
 		case keyclient.ReasonOf(err) == protocol.ReasonBacklogSpent:
-			return err
+			return lease, err
 		case !keyclient.IsRetryable(err), !k.clock().Before(k.expires()):
-			return fmt.Errorf("%w: %w", errLeaseLost, err)
+			return lease, fmt.Errorf("%w: %w", errLeaseLost, err)
 		}
 		if !pause(ctx, renewAgain) {
-			return context.Cause(ctx)
+			return lease, context.Cause(ctx)
 		}
 	}
 }

@@ -70,6 +70,8 @@ type run struct {
 	clocks  stores.Clocks
 	keeper  *keeper
 
+	knownDigest string // names those that are known, as the store was told; empty: Dedicated
+
 	deleting bool              // the database is the one that deletion was approved for
 	before   [][]report.Line   // by dataset: what was measured before anything was deleted
 	deleted  []stores.Deletion // by dataset
@@ -264,7 +266,15 @@ func (s *run) open(ctx context.Context) error {
 	if err := s.readClocks(ctx); err != nil {
 		return err
 	}
-	if s.store, err = s.session.Bind(ctx, config(s.Plan)); err != nil {
+	c := config(s.Plan)
+	if s.Plan.Tenancy == v1alpha1.TenancyShared {
+		k, err := s.whoIsKnown(ctx)
+		if err != nil {
+			return err
+		}
+		c.Tenants, c.TenantsUnread, s.knownDigest = k.ids, k.unread, k.digest
+	}
+	if s.store, err = s.session.Bind(ctx, c); err != nil {
 		return err
 	}
 	uncovered := s.store.Uncovered()
@@ -376,6 +386,12 @@ func (s *run) mayDelete(ctx context.Context, i int) error {
 	if err := s.goOn(); err != nil {
 		return err
 	}
+	if err := s.tellApart(ctx, i); errors.Is(err, errUnclear) {
+		s.refused[i] = s.store.Problem(i)
+		return nil
+	} else if err != nil {
+		return err
+	}
 	if err := s.comeBack(ctx, i); err != nil {
 		return err
 	}
@@ -399,6 +415,9 @@ func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished
 		if err := s.goOn(); err != nil {
 			return err
 		}
+		if err := s.tellApart(ctx, i); err != nil {
+			return err
+		}
 		if err := s.draw(ctx, i, rows); err != nil {
 			return err
 		}
@@ -415,6 +434,10 @@ func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished
 	if d.Batches > 0 || d.Problem != nil {
 		s.Log.Info("Deleted", "dataset", s.Plan.Datasets[i].Name, "rows", d.Rows, "batches", d.Batches, "rollbacks", d.Rollbacks, "skipped", d.Skipped,
 			"longestTransaction", d.Longest.String(), "took", s.Clock().Sub(before).String())
+	}
+	if errors.Is(err, errUnclear) {
+		s.refused[i] = s.store.Problem(i)
+		return true, nil
 	}
 	if keyclient.ReasonOf(err) == protocol.ReasonBacklogSpent {
 		s.refused[i] = s.spent(i)
@@ -510,7 +533,6 @@ func config(p plan.Plan) stores.Config {
 	for _, e := range p.Exempt {
 		c.Exempt = append(c.Exempt, [2]string{string(e.Schema), string(e.Table)})
 	}
-	c.Tenants = p.Known()
 	c.Disputed = p.Disputed
 	for _, r := range p.Relations {
 		c.Relations = append(c.Relations, stores.Relation{

@@ -250,9 +250,12 @@ func TestSharedStore(t *testing.T) {
 	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant int);
 		INSERT INTO log SELECT n, now() - interval '40 days', n % 4 + 1 FROM generate_series(1, 400) n`, d)
 	w.plan.Tenancy = v1alpha1.TenancyShared
-	w.plan.Periods, w.plan.Others = []v1alpha1.Period{days(30)}, []string{"3"}
+	w.plan.Periods = []v1alpha1.Period{days(30)}
 	w.plan.Classes = []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"1", "2"}}}}
-	r := w.run(Options{})
+	k := newKeyserver(t)
+	k.By(&w.plan)
+	k.Known = []string{"3"}
+	r := w.run(Options{Leaser: client(t, k)})
 	if r.Outcome != report.Done || r.Lines[0].Deleted != 200 || r.Lines[0].UnknownTenant != 100 {
 		t.Errorf("%+v", r)
 	}

@@ -72,7 +72,7 @@ func (s *session) Close(context.Context) error {
 	return nil
 }
 
-func (s *session) Bind(_ context.Context, c stores.Config) (stores.Bound, error) {
+func (s *session) Bind(ctx context.Context, c stores.Config) (stores.Bound, error) {
 	b := &bound{session: s, config: c, cursors: make([]uint32, len(c.Datasets)), done: make([]stores.Deletion, len(c.Datasets)), found: make([]bool, len(c.Datasets))}
 	names, mapped := s.server.names(), map[string]bool{}
 	for _, x := range c.Exempt {
@@ -87,7 +87,7 @@ func (s *session) Bind(_ context.Context, c stores.Config) (stores.Bound, error)
 			b.uncovered = append(b.uncovered, name)
 		}
 	}
-	return b, nil
+	return b, b.Know(ctx, c.Tenants, c.TenantsUnread)
 }
 
 type bound struct {
@@ -113,6 +113,27 @@ func (b *bound) check(d stores.Dataset, names []string) *stores.Problem {
 		}
 	}
 	return nil
+}
+
+// Know takes the list, and refuses what cannot do without one.
+func (b *bound) Know(_ context.Context, tenants []string, unread string) error {
+	b.config.Tenants, b.config.TenantsUnread = tenants, unread
+	for i, d := range b.config.Datasets {
+		if b.Unclear(i) && b.problems[i] == nil {
+			b.problems[i] = &stores.Problem{Reason: report.LineNotReached, Message: fmt.Sprintf("%s, so that tenants of %s with a window of their own cannot be told from others", unread, d.Name)}
+		}
+	}
+	return nil
+}
+
+// Unclear where nobody knows who is known. Keys are compared byte by byte: there are no two names for one tenant.
+func (b *bound) Unclear(i int) bool {
+	d := b.config.Datasets[i]
+	own := d.Delete != nil && len(d.Delete.Overrides) > 0
+	for _, r := range d.Rules {
+		own = own || len(r.Windows.Overrides) > 0
+	}
+	return own && d.Table.TenantColumn != "" && b.config.TenantsUnread != ""
 }
 
 func (b *bound) Order() []int {
@@ -192,6 +213,9 @@ func (b *bound) Measure(ctx context.Context, i int, at stores.Clocks) ([]report.
 	common := report.Line{Dataset: d.Name}
 	if p := b.problems[i]; p != nil {
 		common.Reason, common.Message = p.Reason, p.Message
+	}
+	if common.Reason == "" && d.Table.TenantColumn != "" && b.config.TenantsUnread != "" {
+		common.Reason, common.Message = report.LineNotReached, b.config.TenantsUnread+", so that keys of unknown tenants are not told from others"
 	}
 	if len(d.Rules) == 0 {
 		if common.Reason == "" {

@@ -61,14 +61,14 @@ func (s stage) Hide(context.Context, string) error {
 // aPlan deletes after 30 days what the set messages holds, of one tenant after 10.
 func aPlan(s *Server) plan.Plan {
 	slack, month, short := int32(24), int32(30), int32(10)
-	base, own := v1alpha1.Period{Days: &month}, []plan.Override{{Tenant: "acme", ExternalIDs: []string{"a"}, RetainFor: v1alpha1.Period{Days: &short}}}
+	base := v1alpha1.Period{Days: &month}
 	return plan.Plan{
 		Format: plan.Format, Store: plan.Store{Namespace: "acme", Name: "keys", UID: "uid"}, Tenancy: v1alpha1.TenancyShared, Connection: where,
 		Database: plan.Database{SystemIdentifier: s.ID, Name: s.Name, Address: where.Address()}, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
-		Tenants: []plan.Tenant{{Name: "acme", ExternalIDs: []string{"a"}}, {Name: "bolt", ExternalIDs: []string{"b"}}},
+		Periods: []v1alpha1.Period{{Days: &short}}, Classes: []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"a"}}}},
 		Datasets: []plan.Dataset{{Name: "messages", DataClass: "Conversations", Table: stage{}.Table("messages", true),
-			Rules:  []plan.Rule{{Policy: "promise", Rule: "messages", Mode: v1alpha1.PolicyEnforce, RetainFor: base, Overrides: own, DeleteWithin: v1alpha1.Slack{Hours: &slack}}},
-			Delete: &plan.Deletion{Policy: "promise", Rule: "messages", RetainFor: base, Overrides: own}}},
+			Rules:  []plan.Rule{{Policy: "promise", Rule: "messages", Mode: v1alpha1.PolicyEnforce, RetainFor: base, Own: 1, DeleteWithin: v1alpha1.Slack{Hours: &slack}}},
+			Delete: &plan.Deletion{Policy: "promise", Rule: "messages", RetainFor: base, Own: 1}}},
 	}
 }
 
@@ -80,6 +80,7 @@ func keep(t *testing.T, p *plan.Plan) *lease.Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(k.Close)
+	k.Known = []string{"b"}
 	k.By(p)
 	return k
 }

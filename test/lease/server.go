@@ -3,6 +3,7 @@
 package lease
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -11,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,6 +42,11 @@ type Server struct {
 	Clock func() time.Time
 	// Lost has the account said to be lost.
 	Lost bool
+	// Known are identifiers of known tenants, beside those of the plan that By names. Unnamed has the store taken for a Dedicated one,
+	// and Digest, if set, is said in place of the list's own.
+	Known   []string
+	Unnamed bool
+	Digest  string
 	// Approved is where in its life a person approved the database, and when.
 	Approved func() (point protocol.Point, at time.Time, ok bool)
 
@@ -118,6 +125,10 @@ func (s *Server) answer(r *http.Request) (int, any) {
 		return http.StatusForbidden, no
 	}
 	resp := protocol.LeaseResponse{Expires: time.Now().Add(time.Duration(s.Seconds) * time.Second), Seconds: s.Seconds}
+	if !s.Unnamed {
+		known := s.known()
+		resp.KnownDigest, resp.Known = cmp.Or(s.Digest, plan.DigestOf(known)), protocol.KnownPage(known, req.KnownFrom)
+	}
 	if req.PublicKey != "" {
 		resp.Account = account
 		var err error
@@ -126,6 +137,15 @@ func (s *Server) answer(r *http.Request) (int, any) {
 		}
 	}
 	return http.StatusOK, resp
+}
+
+func (s *Server) known() []string {
+	out := slices.Clone(s.Known)
+	if s.plan != nil {
+		out = append(out, s.plan.Identifiers()...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // book enters into the account what a sweep asks and tells, as the keyserver does.

@@ -298,6 +298,35 @@ func (s *suite) tenants() {
 	s.holds(s.stay(records, c.Datasets[0]))
 }
 
+// known: the list of tenants may change while a sweep is under way, and may be lost.
+func (s *suite) known() {
+	c := s.mixed()
+	records := []Record{{Key: "short 20", Tenant: "short", At: s.now.AddDate(0, 0, -20)}, {Key: "new 40", Tenant: "new", At: s.now.AddDate(0, 0, -40)}}
+	s.put(records)
+	bound := s.bind(c)
+	if l := s.line(bound, 0); l.UnknownTenant != 1 || bound.Unclear(0) {
+		s.Errorf("new is not known yet: %+v", l)
+	}
+	if err := bound.Know(s.Context(), append(c.Tenants, "new"), ""); err != nil {
+		s.Fatal(err)
+	}
+	if l := s.line(bound, 0); l.UnknownTenant != 0 || bound.Unclear(0) {
+		s.Errorf("new is known: %+v", l)
+	}
+	if err := bound.Know(s.Context(), nil, "the keyserver does not answer"); err != nil {
+		s.Fatal(err)
+	}
+	if l := s.line(bound, 0); l.Reason == "" || !bound.Unclear(0) || bound.Problem(0) == nil {
+		s.Errorf("nobody knows who is known: %+v", l)
+	}
+	c.TenantsUnread = "the keyserver does not answer"
+	s.delete(c)
+	s.holds(records)
+	c.TenantsUnread = ""
+	s.delete(c)
+	s.holds(nil)
+}
+
 // audit: a dataset without permission is measured, and nothing of it goes.
 func (s *suite) audit() {
 	c, records := s.mixed(), s.records(500)

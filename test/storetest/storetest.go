@@ -51,7 +51,7 @@ func Run(t *testing.T, stage func(t *testing.T, tables ...string) Stage) {
 	}{
 		{"the oracle", (*suite).oracle}, {"a crash at each batch", (*suite).crash}, {"a lease that is lost", (*suite).lease}, {"a batch again", (*suite).again},
 		{"turns", (*suite).turns}, {"a race", (*suite).race}, {"what the brake is told", (*suite).brake}, {"floors", (*suite).floor}, {"unknown ages", (*suite).ages},
-		{"tenants", (*suite).tenants}, {"measured and not permitted", (*suite).audit}, {"a table that is not there", (*suite).missing}, {"uncovered", (*suite).uncovered},
+		{"tenants", (*suite).tenants}, {"who is known", (*suite).known}, {"measured and not permitted", (*suite).audit}, {"a table that is not there", (*suite).missing}, {"uncovered", (*suite).uncovered},
 		{"two sweepers", (*suite).two}, {"blindness", (*suite).blind}, {"identity", (*suite).identity}, {"a wrong password", (*suite).password},
 		{"points in its life", (*suite).points},
 	} {

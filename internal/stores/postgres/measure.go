@@ -28,6 +28,9 @@ func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) ([]report.Li
 	if d.problem != nil {
 		common.Reason, common.Message = d.problem.Reason, d.problem.Message
 	}
+	if common.Reason == "" && d.nameless != "" {
+		common.Reason, common.Message = report.LineNotReached, d.nameless+", so that rows of unknown tenants are not told from others"
+	}
 	if !d.unread {
 		if err := st.setTimeout(ctx, MeasureTimeout); err != nil {
 			return nil, err

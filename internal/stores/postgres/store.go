@@ -25,6 +25,8 @@ type Store struct {
 	pointers   []string
 	order      []int // children before parents
 	walkers    map[int]*walker
+	disputed   []string
+	compared   map[string]bool // identifiers that were held against those of tenants with a window of their own
 }
 
 // dataset is a Dataset found in the catalogue.
@@ -41,6 +43,8 @@ type dataset struct {
 	problem  *Problem        // keeps rows from being deleted
 	against  string          // promises that contradict each other: rows may go, and some will be late
 	unread   bool            // problem keeps even measuring from being possible
+	unclear  bool            // problem is that tenants cannot be told apart
+	nameless string          // why it is not known which tenants there are; empty: it is
 	counted  bool
 	rows     int64 // of the table, once counted
 }
@@ -57,7 +61,7 @@ func Open(ctx context.Context, s *Session, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &Store{session: s, cat: cat, walkers: map[int]*walker{}}
+	st := &Store{session: s, cat: cat, walkers: map[int]*walker{}, compared: map[string]bool{}}
 	for i := range c.Datasets {
 		st.datasets = append(st.datasets, st.find(c.Datasets[i]))
 	}
@@ -68,10 +72,8 @@ func Open(ctx context.Context, s *Session, c Config) (*Store, error) {
 	st.checkPromises()
 	st.order = st.sortChildrenFirst()
 	st.uncovered = st.findUncovered(c.Exempt)
-	if err := st.readTenants(ctx, c.Tenants); err != nil {
-		return nil, err
-	}
-	if err := st.checkTenants(ctx, c.Tenants, c.Disputed); err != nil {
+	st.disputed = c.Disputed
+	if err := st.Know(ctx, c.Tenants, c.TenantsUnread); err != nil {
 		return nil, err
 	}
 	return st, nil

@@ -12,6 +12,50 @@ import (
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
+// Know tells the store who is known, all or unread: why that is not known. What was refused for an earlier list stays so.
+func (st *Store) Know(ctx context.Context, all []string, unread string) error {
+	// What has a window of its own is known in any case: it stands in the plan.
+	named := map[string]bool{}
+	for _, id := range all {
+		named[id] = true
+	}
+	all = slices.Clone(all)
+	for _, d := range st.datasets {
+		for _, o := range d.overrides() {
+			for _, id := range o.IDs {
+				if !named[id] {
+					named[id], all = true, append(all, id)
+				}
+			}
+		}
+	}
+	if err := st.readTenants(ctx, all); err != nil {
+		return err
+	}
+	for _, d := range st.datasets {
+		if d.tenant == nil || d.unread {
+			continue
+		}
+		if d.nameless = unread; unread != "" && len(d.overrides()) > 0 {
+			d.unclear = true
+			d.refuse(report.LineNotReached, "%s, so that tenants of %s with a window of their own cannot be told from others", unread, d.table)
+		}
+	}
+	// What was compared before need not be again: a tenant that comes costs a comparison of its own names.
+	fresh := slices.DeleteFunc(all, func(id string) bool { return st.compared[id] })
+	disputed := slices.DeleteFunc(slices.Clone(st.disputed), func(id string) bool { return st.compared[id] })
+	if err := st.checkTenants(ctx, fresh, disputed); err != nil {
+		return err
+	}
+	for _, id := range slices.Concat(fresh, disputed) {
+		st.compared[id] = true
+	}
+	return nil
+}
+
+// Unclear says that nothing of a dataset goes since its tenants cannot be told apart.
+func (st *Store) Unclear(i int) bool { return st.datasets[i].unclear }
+
 // checkTenants refuses a dataset whose tenant column cannot tell a tenant with a window of its own from another: to an int
 // column "7" and "007" are the same, to a uuid column upper and lower case are, and the rows of the one would go by the
 // window of the other. So would those of one tenant of whose two names only one was approved for its window, and those under
@@ -49,6 +93,7 @@ func (st *Store) checkTenants(ctx context.Context, all, disputed []string) error
 			}
 			for _, o := range owners[id] {
 				if !slices.Contains(o.IDs, other) {
+					d.unclear = true
 					d.refuse(report.LineUnclearTenant, "column %s of %s, which is %s, takes two externalIDs for the same that do not have one window: correct spec.externalIDs of one Tenant, or, if both are one Tenant's, approve both",
 						d.tenant.name, d.table, d.tenant.typ)
 				}

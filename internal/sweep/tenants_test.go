@@ -1,0 +1,99 @@
+package sweep
+
+import (
+	"testing"
+	"time"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/test/lease"
+)
+
+// TestWhoIsKnownRestrains: acme has a window of its own, and the column takes upper and lower case for the same. Whoever else is called ACME,
+// from the beginning, in dispute, before anything goes or while it goes, keeps the rows from going by the window of acme; and so does a
+// keyserver that does not say who is known.
+func TestWhoIsKnownRestrains(t *testing.T) {
+	const rows = 5000
+	none, all, some := [2]int64{0, 0}, [2]int64{rows, rows}, [2]int64{1, rows - 1}
+	for name, tc := range map[string]struct {
+		set     func(k *lease.Server, p *plan.Plan)
+		deleted [2]int64 // at least, at most
+		reason  string   // of the line
+		outcome report.Outcome
+	}{
+		"nobody else": {func(*lease.Server, *plan.Plan) {}, all, "", report.Done},
+		"a tenant of another name": {func(k *lease.Server, _ *plan.Plan) {
+			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+				if r.Seen != nil {
+					k.Known = []string{"globex"}
+				}
+				return nil
+			}
+		}, all, "", report.Done},
+		"a tenant of that name":    {func(k *lease.Server, _ *plan.Plan) { k.Known = []string{"ACME"} }, none, report.LineUnclearTenant, report.Refused},
+		"two that claim that name": {func(_ *lease.Server, p *plan.Plan) { p.Disputed = []string{"ACME"} }, none, report.LineUnclearTenant, report.Refused},
+		"one that comes before anything goes": {func(k *lease.Server, _ *plan.Plan) {
+			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+				if r.Seen != nil {
+					k.Known = []string{"ACME"}
+				}
+				return nil
+			}
+		}, none, report.LineUnclearTenant, report.Refused},
+		"one that comes while rows go": {func(k *lease.Server, _ *plan.Plan) {
+			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+				if len(r.Spend) > 0 {
+					k.Known = []string{"ACME"}
+				}
+				return nil
+			}
+		}, some, report.LineUnclearTenant, report.Refused},
+		"the keyserver does not say":                {func(k *lease.Server, _ *plan.Plan) { k.Unnamed = true }, none, report.LineNotReached, report.Refused},
+		"what it says is not what the digest names": {func(k *lease.Server, _ *plan.Plan) { k.Digest = plan.DigestOf([]string{"x"}) }, none, report.LineNotReached, report.Refused},
+		"it says no more, while rows go": {func(k *lease.Server, _ *plan.Plan) {
+			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+				k.Unnamed = k.Unnamed || len(r.Spend) > 0
+				return nil
+			}
+		}, some, report.LineNotReached, report.Refused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := dataset("log", 90)
+			d.Table.TenantColumn, d.Rules[0].Own, d.Delete.Own = "tenant", 1, 1
+			w := newWorld(t, `CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+				CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text COLLATE nocase);
+				INSERT INTO log SELECT n, now() - interval '40 days' - n * interval '1 second', CASE WHEN n % 2 = 0 THEN 'acme' ELSE 'ACME' END FROM generate_series(1, 5000) n; CREATE INDEX ON log (at)`, d)
+			w.plan.Tenancy, w.plan.Periods, w.plan.BrakePercent = v1alpha1.TenancyShared, []v1alpha1.Period{days(30)}, 1
+			w.plan.Classes = []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"acme"}}}}
+			k := newKeyserver(t)
+			w.plan.Datasets[0].Delete.Backlog = permit(rows, k.Clock().Add(-time.Minute), 24*time.Hour)
+			tc.set(k, &w.plan)
+			k.By(&w.plan)
+			r := w.run(Options{Leaser: client(t, k)})
+			l := lineOf(r, "log")
+			if r.Deleted < tc.deleted[0] || r.Deleted > tc.deleted[1] || l.Reason != tc.reason || r.Outcome != tc.outcome {
+				t.Errorf("%d rows, %s: %s; sweep %s %s: %s", r.Deleted, l.Reason, l.Message, r.Outcome, r.Reason, r.Message)
+			}
+			if left := w.admin.Count(`SELECT count(*) FROM log`); left != rows-r.Deleted {
+				t.Errorf("%d rows are left, %d were reported as deleted", left, r.Deleted)
+			}
+		})
+	}
+}
+
+// Where no tenant has a window of its own it matters nothing for deletion who is known; who is unknown is not measured, and nothing is green.
+func TestWithoutAListTheBaseWindowHolds(t *testing.T) {
+	d := dataset("log", 90)
+	d.Table.TenantColumn = "tenant"
+	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text); INSERT INTO log SELECT n, now() - interval '100 days', 'acme' FROM generate_series(1, 400) n`, d)
+	w.plan.Tenancy = v1alpha1.TenancyShared
+	k := newKeyserver(t)
+	k.Unnamed = true
+	k.By(&w.plan)
+	r := w.run(Options{Leaser: client(t, k)})
+	if l := lineOf(r, "log"); r.Deleted != 400 || l.Reason != report.LineNotReached || r.Reason != report.ReasonLeaseRefused {
+		t.Errorf("%+v", r)
+	}
+}

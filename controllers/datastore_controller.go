@@ -16,9 +16,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/planner"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
 	"github.com/lethe-dev/lethe/internal/tenancy"
@@ -141,11 +141,11 @@ func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.
 	if err := r.findConflicts(ctx, s); err != nil {
 		return 0, explain(v1alpha1.ConditionReady, err)
 	}
-	compiled, err := compile.Store(ctx, r.Writer.Client, s.seen(), s.now)
-	if refusal, ok := compile.IsRefusal(err); ok {
-		s.refuse(refusal.Reason, refusal.Message, refusal.Reason != compile.ReasonTenantNotReady && refusal.Reason != compile.ReasonDeleting)
+	compiled, err := planner.Store(ctx, r.Writer.Client, s.seen(), s.now)
+	if refusal, ok := planner.IsRefusal(err); ok {
+		s.refuse(refusal.Reason, refusal.Message, refusal.Reason != planner.ReasonTenantNotReady && refusal.Reason != planner.ReasonDeleting)
 		left := graceLeft(s.store, s.status.Conditions, s.now, r.Grace)
-		if s.refusal.Reason == compile.ReasonNoTenant && left > 0 {
+		if s.refusal.Reason == planner.ReasonNoTenant && left > 0 {
 			s.refusal.Stalled = false
 		}
 		if err := r.stopNobodys(ctx, s); err != nil {

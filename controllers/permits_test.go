@@ -7,15 +7,15 @@ import (
 	"testing"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/planner"
 )
 
 // propose is what 'kubectl lethe approve' would write for what is asked.
 func (b *verdictBench) propose(s *v1alpha1.DataStore, asked plan.Asked) (plan.Proposal, error) {
 	b.Helper()
 	b.read(s)
-	compiled, err := compile.Store(b.Context(), b.env.Client, s, b.clock.Now())
+	compiled, err := planner.Store(b.Context(), b.env.Client, s, b.clock.Now())
 	b.must(err)
 	asked.StaleAfter = staleAfter
 	return plan.Propose(compiled.Result, s, asked, b.clock.Now())

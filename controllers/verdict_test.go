@@ -16,9 +16,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/planner"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
@@ -133,7 +133,7 @@ func (b *verdictBench) again(s *v1alpha1.DataStore) report.Report {
 func (b *verdictBench) approve(s *v1alpha1.DataStore) {
 	b.Helper()
 	b.read(s)
-	compiled, err := compile.Store(b.Context(), b.env.Client, s, b.clock.Now())
+	compiled, err := planner.Store(b.Context(), b.env.Client, s, b.clock.Now())
 	b.must(err)
 	proposal, err := plan.Propose(compiled.Result, s, plan.Asked{StaleAfter: staleAfter}, b.clock.Now())
 	b.must(err)

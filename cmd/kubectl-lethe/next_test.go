@@ -38,7 +38,7 @@ var without = map[string]string{
 func reasonsGiven(t *testing.T) map[string]bool {
 	t.Helper()
 	given := map[string]bool{"Pending": true} // the default of each status
-	for _, folder := range []string{"internal/status", "internal/protocol", "internal/compile", "internal/report", "controllers", "api/v1alpha1"} {
+	for _, folder := range []string{"internal/status", "internal/protocol", "internal/planner", "internal/report", "controllers", "api/v1alpha1"} {
 		files, err := filepath.Glob(filepath.Join("..", "..", filepath.FromSlash(folder), "*.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatal(folder, err)

@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/planner"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/retention"
 )
@@ -21,7 +21,7 @@ import (
 // compiledStore is a store, as it is in the cluster or as a file would make it, and its plan.
 type compiledStore struct {
 	store    *v1alpha1.DataStore
-	compiled compile.Compiled
+	compiled planner.Compiled
 	changed  bool // by a file: it is not what the cluster holds
 }
 
@@ -108,7 +108,7 @@ func (s *shell) compileStore(ctx context.Context, name string, files *genericcli
 	if store.Spec.Postgres == nil {
 		return nil, fmt.Errorf("DataStore %s has no spec.postgres", key)
 	}
-	compiled, err := compile.Store(ctx, &overlay{Reader: c, manifests: m}, store, s.now())
+	compiled, err := planner.Store(ctx, &overlay{Reader: c, manifests: m}, store, s.now())
 	if err != nil {
 		return nil, fmt.Errorf("plan of DataStore %s: %w", key, err)
 	}

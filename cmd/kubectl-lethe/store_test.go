@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/planner"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -77,7 +77,7 @@ func setStatus(t *testing.T, store *v1alpha1.DataStore, message string, change f
 	if err := testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(store), &live); err != nil {
 		t.Fatal(err)
 	}
-	compiled, err := compile.Store(t.Context(), testEnv.Client, &live, day0)
+	compiled, err := planner.Store(t.Context(), testEnv.Client, &live, day0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/planner"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
 )
@@ -252,7 +252,7 @@ func compareRules(ctx context.Context, c client.Reader, stores []v1alpha1.DataSt
 			continue
 		}
 		reason, message := status.ReasonPlanChanged, "the measurement is of earlier rules"
-		compiled, err := compile.Store(ctx, all, s, now)
+		compiled, err := planner.Store(ctx, all, s, now)
 		content := ""
 		if err == nil {
 			content, err = plan.Content(compiled.Plan)

@@ -14,9 +14,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/planner"
 	"github.com/lethe-dev/lethe/internal/podspec"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -196,11 +196,11 @@ func (s *Server) storeOf(ctx context.Context, pod *corev1.Pod) (*batchv1.Job, *v
 
 // coveringPlan compiles the store's plan and compares it with the one that the sweep runs by: exact, or it covers that one, which is
 // enough for a sweep that has begun.
-func (s *Server) coveringPlan(ctx context.Context, store *v1alpha1.DataStore, req *protocol.LeaseRequest) (compiled compile.Compiled, exact bool, err error) {
-	none, now := compile.Compiled{}, s.Clock.Now()
-	compiled, err = compile.Store(ctx, s.Client, store, now)
-	if r, ok := compile.IsRefusal(err); ok {
-		if r.Reason == compile.ReasonDeleting {
+func (s *Server) coveringPlan(ctx context.Context, store *v1alpha1.DataStore, req *protocol.LeaseRequest) (compiled planner.Compiled, exact bool, err error) {
+	none, now := planner.Compiled{}, s.Clock.Now()
+	compiled, err = planner.Store(ctx, s.Client, store, now)
+	if r, ok := planner.IsRefusal(err); ok {
+		if r.Reason == planner.ReasonDeleting {
 			return none, false, refuse(protocol.ReasonRevoked, "%s", r.Message)
 		}
 		return none, false, refuse(protocol.ReasonPlanChanged, "the store has no plan: %s", r.Message)

@@ -18,8 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/compile"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/planner"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -57,7 +57,7 @@ func sweepIn(in *world, t *testing.T, change ...func(*v1alpha1.DataStoreSpec)) *
 
 func (w *sweepWorld) planHash() string {
 	w.Helper()
-	compiled, err := compile.Store(w.Context(), testEnv.Client, w.store, w.clock.Now())
+	compiled, err := planner.Store(w.Context(), testEnv.Client, w.store, w.clock.Now())
 	w.must(err)
 	hash, err := plan.Hash(compiled.Plan)
 	w.must(err)
@@ -310,7 +310,7 @@ func TestLeaseTellsWhoIsKnown(t *testing.T) {
 // A sweep goes on while the live plan covers the one that it began by, and begins by the live plan alone.
 func TestLeaseGoesOnWhileThePlanIsCovered(t *testing.T) {
 	w := newSweep(t)
-	compiled, err := compile.Store(t.Context(), testEnv.Client, w.store, w.clock.Now())
+	compiled, err := planner.Store(t.Context(), testEnv.Client, w.store, w.clock.Now())
 	w.must(err)
 	b, err := plan.Encode(compiled.Plan)
 	w.must(err)

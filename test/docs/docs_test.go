@@ -98,10 +98,10 @@ func TestEveryConditionAndReasonIsExplained(t *testing.T) {
 	all := strings.Join(tables, "\n")
 	for _, source := range []struct{ folder, prefix string }{
 		{"api/v1alpha1", "Condition"}, {"internal/status", "Reason"}, {"internal/report", "Reason"},
-		{"internal/report", "Line"}, {"internal/compile", "Reason"}, {"controllers", "Reason"}, {"internal/protocol", "Reason"},
+		{"internal/report", "Line"}, {"internal/planner", "Reason"}, {"controllers", "Reason"}, {"internal/protocol", "Reason"},
 	} {
 		names := constants(t, source.folder, source.prefix)
-		if len(names) == 0 && source.folder != "internal/compile" {
+		if len(names) == 0 && source.folder != "internal/planner" {
 			t.Errorf("no constants %s* in %s", source.prefix, source.folder)
 		}
 		for _, name := range names {
@@ -115,14 +115,14 @@ func TestEveryConditionAndReasonIsExplained(t *testing.T) {
 // TestEachKindExplainsItsOwnReasons: a reason that a kind's controller gives stands in a table of that kind's page, so that nobody searches four.
 func TestEachKindExplainsItsOwnReasons(t *testing.T) {
 	values := map[string]string{}
-	for _, folder := range []string{"internal/status", "internal/report", "internal/compile", "internal/protocol", "controllers"} {
+	for _, folder := range []string{"internal/status", "internal/report", "internal/planner", "internal/protocol", "controllers"} {
 		maps.Copy(values, named(t, folder, "Reason"))
 	}
 	uses := regexp.MustCompile(`\bReason[A-Z]\w+`)
 	for page, patterns := range map[string][]string{
 		"tenant.md":              {"controllers/tenant*.go", "controllers/foreign_policies.go", "internal/status/tenant.go"},
 		"botdeployment.md":       {"controllers/botdeployment*.go", "internal/status/bot.go"},
-		"datastore.md":           {"controllers/datastore*.go", "internal/status/datastore.go", "internal/status/measure.go", "internal/report/*.go", "internal/sweep/*.go", "internal/compile/*.go"},
+		"datastore.md":           {"controllers/datastore*.go", "internal/status/datastore.go", "internal/status/measure.go", "internal/report/*.go", "internal/sweep/*.go", "internal/planner/*.go"},
 		"dataretentionpolicy.md": {"controllers/dataretentionpolicy*.go", "internal/status/dataretentionpolicy.go"},
 	} {
 		var rows strings.Builder

@@ -40,7 +40,7 @@ var rules = []rule{
 	{name: "tests", except: []string{"test", "hack"}, not: []string{"test", "testing"}},
 	{name: "api", from: []string{"api"}, not: []string{"*", controllerRuntime, clientGo, pgx}, tests: true},
 	{name: "pure", from: pure, not: []string{controllerRuntime, "k8s.io/client-go/kubernetes", "k8s.io/client-go/rest", "os", "net/http", pgx, "controllers",
-		"internal/kube", "internal/compile", "internal/keyserver", "internal/keyclient", "internal/sweep", "internal/stores"}},
+		"internal/kube", "internal/planner", "internal/keyserver", "internal/keyclient", "internal/sweep", "internal/stores"}},
 	{name: "bottom", from: []string{"internal/retention", "internal/sealing", "internal/report", "internal/protocol", "internal/foreign", "internal/netblocks"},
 		not: []string{"internal/plan", "internal/resources", "internal/status"}},
 	// Only main.go wires the controllers.

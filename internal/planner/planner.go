@@ -1,6 +1,6 @@
-// Package compile reads the live objects that a store's plan is made of and calls package plan. The manager and the
+// Package planner reads the live objects that a store's plan is made of and calls package plan. The manager and the
 // keyserver both use it, so that they get the same plan; it writes nothing.
-package compile
+package planner
 
 import (
 	"context"

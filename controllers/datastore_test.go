@@ -15,11 +15,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
-	"github.com/lethe-dev/lethe/internal/retention"
 )
 
 const (
@@ -416,7 +416,7 @@ func TestRulesThatCannotBeKept(t *testing.T) {
 			b.settle(s)
 			got := ""
 			if d := b.plan(b.job()).Datasets[0].Delete; d != nil {
-				got = retention.ISO(d.RetainFor)
+				got = calendar.ISO(d.RetainFor)
 			}
 			if got != tc.deletes {
 				t.Errorf("deletes after %q, want %q", got, tc.deletes)

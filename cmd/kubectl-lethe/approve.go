@@ -18,9 +18,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/resources"
-	"github.com/lethe-dev/lethe/internal/retention"
 )
 
 // gitOwners are labels and annotations that GitOps tools leave on what they apply.
@@ -65,7 +65,7 @@ approval for a review in Git and changes nothing.`,
 				return errors.New("--yes writes to the cluster and -o does not: give one of them")
 			}
 			if notBelow != "" {
-				bound, err := retention.ParseISO(notBelow)
+				bound, err := calendar.ParseISO(notBelow)
 				if err != nil {
 					return fmt.Errorf("--any-tenant-not-below: %w", err)
 				}
@@ -215,7 +215,7 @@ func pointerWords(p *v1alpha1.Period) string {
 	if p == nil {
 		return "-"
 	}
-	return retention.ISO(*p)
+	return calendar.ISO(*p)
 }
 
 // printPatch writes the part of the manifest that changes.

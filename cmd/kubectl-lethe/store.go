@@ -12,10 +12,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/planner"
 	"github.com/lethe-dev/lethe/internal/resources"
-	"github.com/lethe-dev/lethe/internal/retention"
 )
 
 // compiledStore is a store, as it is in the cluster or as a file would make it, and its plan.
@@ -229,7 +229,7 @@ func keptLonger(d plan.Dataset, r plan.Rule, o plan.Override, deletions []plan.O
 			slices.Contains(deletions[i].ExternalIDs, id) {
 			window = deletions[i].RetainFor
 		}
-		if !retention.AtMost(window, o.RetainFor) {
+		if !calendar.AtMost(window, o.RetainFor) {
 			kept = append(kept, id)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/retention"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 // MaxMeasurements is how many measurements a status holds: one for each rule on each dataset.
@@ -41,7 +41,7 @@ func (c *compiler) judge(d v1alpha1.Dataset, want *wanted) (missing []string, al
 	v := c.verdict(w, want)
 	enough := !v.stillLacks
 	if w.Floor != nil && (d.Floor == nil || d.Floor.RetainFor == nil || !c.ord.atMost(*w.Floor, *d.Floor.RetainFor)) {
-		missing, enough = append(missing, line(d.Name, "", want.RetainFor, "approved: with a floor of "+retention.ISO(*w.Floor))), false
+		missing, enough = append(missing, line(d.Name, "", want.RetainFor, "approved: with a floor of "+calendar.ISO(*w.Floor))), false
 	}
 	for _, l := range v.lacks {
 		missing = append(missing, line(d.Name, l.tenant, l.window, l.approved))
@@ -49,7 +49,7 @@ func (c *compiler) judge(d v1alpha1.Dataset, want *wanted) (missing []string, al
 	// In a Dedicated store every row is one tenant's: an approval that names it has been asked already.
 	dedicated := c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared && names(w, c.in.StoreTenant.Name)
 	if !dedicated && !c.ord.atMost(*w.RetainFor, want.RetainFor) {
-		missing, enough = append(missing, line(d.Name, "", want.RetainFor, "approved: "+retention.ISO(*w.RetainFor))), false
+		missing, enough = append(missing, line(d.Name, "", want.RetainFor, "approved: "+calendar.ISO(*w.RetainFor))), false
 	}
 	if !enough {
 		return missing, nil
@@ -75,7 +75,7 @@ type lacking struct {
 
 func (c *compiler) verdict(w *v1alpha1.ApprovedWindow, want *wanted) *verdict {
 	var key strings.Builder
-	fmt.Fprintf(&key, "%p %s %s %s\n", want.own, retention.ISO(want.RetainFor), retention.ISO(*w.RetainFor), boundOf(w))
+	fmt.Fprintf(&key, "%p %s %s %s\n", want.own, calendar.ISO(want.RetainFor), calendar.ISO(*w.RetainFor), boundOf(w))
 	for _, t := range w.Tenants {
 		fmt.Fprintf(&key, "%s %s %q\n", t.Tenant, isoOr(t.RetainFor), t.ExternalIDs)
 	}
@@ -221,7 +221,7 @@ func (a *approval) lacks(o Override) string {
 func (c *compiler) approve(dataset string, allowed *wanted) *Deletion {
 	out := &Deletion{Policy: allowed.Policy, Rule: allowed.Rule, RetainFor: allowed.RetainFor, Own: c.bound.column(allowed.own)}
 	w := windowFor(c.in.Store.Spec.ApprovedPlan, dataset)
-	if b := w.Backlog; b != nil && retention.ISO(*w.RetainFor) == retention.ISO(allowed.RetainFor) {
+	if b := w.Backlog; b != nil && calendar.ISO(*w.RetainFor) == calendar.ISO(allowed.RetainFor) {
 		out.Backlog = &Backlog{Rows: b.Rows, ApprovedAt: b.ApprovedAt.UTC(), Until: b.Until.UTC()}
 	}
 	return out
@@ -259,7 +259,7 @@ func line(dataset, tenant string, window v1alpha1.Period, approved string) strin
 	if tenant != "" {
 		rows = "rows of " + tenant
 	}
-	s := dataset + ": " + rows + " older than " + retention.ISO(window) + " (" + approved + ")"
+	s := dataset + ": " + rows + " older than " + calendar.ISO(window) + " (" + approved + ")"
 	if len(s) > MaxLine {
 		s = s[:MaxLine]
 	}
@@ -270,5 +270,5 @@ func isoOr(p *v1alpha1.Period) string {
 	if p == nil {
 		return "nothing"
 	}
-	return retention.ISO(*p)
+	return calendar.ISO(*p)
 }

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/retention"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 // Input is everything that a plan is made of.
@@ -326,12 +326,12 @@ func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v
 	if out.Mode != v1alpha1.PolicyEnforce {
 		out.Mode = v1alpha1.PolicyAudit
 	}
-	if r.RetainFor == nil || retention.Validate(*r.RetainFor) != nil {
+	if r.RetainFor == nil || calendar.Validate(*r.RetainFor) != nil {
 		out.Problem = c.problem(d.Name, p.Name, r.Name, "%s.retainFor: a window in exactly one unit is needed, for example days: 90", at)
 		return out, false
 	}
-	if !retention.KeptBySweeping(out.DeleteWithin) {
-		c.problem("", p.Name, r.Name, "%s.deleteWithin (%s): %s", at, retention.ISOSlack(out.DeleteWithin), tooPunctual)
+	if !calendar.KeptBySweeping(out.DeleteWithin) {
+		c.problem("", p.Name, r.Name, "%s.deleteWithin (%s): %s", at, calendar.ISOSlack(out.DeleteWithin), tooPunctual)
 	}
 	out.RetainFor = *r.RetainFor
 	if c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared {
@@ -351,13 +351,13 @@ func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v
 	floor := *d.Floor.RetainFor
 	if !c.ord.atMost(floor, out.RetainFor) {
 		out.Problem = c.problem(d.Name, p.Name, r.Name, "%s.retainFor (%s) is not provably as long as spec.datasets[%s].floor.retainFor (%s), so "+
-			"nothing of this dataset is deleted; lengthen the window, in the floor's unit", at, retention.ISO(out.RetainFor), d.Name, retention.ISO(floor))
+			"nothing of this dataset is deleted; lengthen the window, in the floor's unit", at, calendar.ISO(out.RetainFor), d.Name, calendar.ISO(floor))
 	}
 	for _, i := range out.own.firsts {
 		o := out.own.overrides[i]
 		if out.Problem == "" && !c.ord.atMost(floor, o.RetainFor) {
 			out.Problem = c.problem(d.Name, p.Name, r.Name, "%s: the window of tenant %s (%s) is not provably as long as spec.datasets[%s].floor.retainFor (%s), "+
-				"so nothing of this dataset is deleted; take the override away", at, o.Tenant, retention.ISO(o.RetainFor), d.Name, retention.ISO(floor))
+				"so nothing of this dataset is deleted; take the override away", at, o.Tenant, calendar.ISO(o.RetainFor), d.Name, calendar.ISO(floor))
 		}
 	}
 	return out, true
@@ -419,7 +419,7 @@ func (c *compiler) window(policy string, r v1alpha1.RetentionRule, t *v1alpha1.T
 		switch {
 		case p == nil:
 		case !c.ord.atMost(*p, base):
-			said = append(said, fmt.Sprintf("%s: %s, so the rule's own window stays; an override can only shorten", field(), retention.Incomparable(*p, base)))
+			said = append(said, fmt.Sprintf("%s: %s, so the rule's own window stays; an override can only shorten", field(), calendar.Incomparable(*p, base)))
 		default:
 			offered = append(offered, *p)
 		}
@@ -444,7 +444,7 @@ func (c *compiler) window(policy string, r v1alpha1.RetentionRule, t *v1alpha1.T
 	i := c.ord.shortest(offered)
 	if i < 0 {
 		return base, append(said, fmt.Sprintf("Tenant %s: spec.retentionOverrides[%s].retainFor (%s) and the override of DataRetentionPolicy %s, rule %s (%s) cannot be "+
-			"ordered, so neither holds; write both in one unit", t.Name, r.DataClass, retention.ISO(offered[1]), policy, r.Name, retention.ISO(offered[0])))
+			"ordered, so neither holds; write both in one unit", t.Name, r.DataClass, calendar.ISO(offered[1]), policy, r.Name, calendar.ISO(offered[0])))
 	}
 	return offered[i], said
 }
@@ -502,7 +502,7 @@ func (c *compiler) shortestOfEach(base v1alpha1.Period, rules []governing) *shee
 		i := c.ord.shortest(windows)
 		if i < 0 {
 			said = append(said, fmt.Sprintf("the windows that %s give tenant %s cannot be ordered, so the one for everybody (%s) holds for it; write them in one unit",
-				ruleNames(rules), n, retention.ISO(base)))
+				ruleNames(rules), n, calendar.ISO(base)))
 			continue
 		}
 		if w := windows[i]; !c.ord.atMost(base, w) {
@@ -524,7 +524,7 @@ func (p Plan) measurements() int {
 func ruleNames(rules []governing) string {
 	names := make([]string, 0, len(rules))
 	for _, r := range rules {
-		names = append(names, fmt.Sprintf("%s/%s (%s)", r.Policy, r.Rule.Rule, retention.ISO(r.RetainFor)))
+		names = append(names, fmt.Sprintf("%s/%s (%s)", r.Policy, r.Rule.Rule, calendar.ISO(r.RetainFor)))
 	}
 	return strings.Join(names, ", ")
 }

@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/retention"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 // ordered fields of a plan: Covers compares them by an order of their own, or looks into them. All others must be equal.
@@ -233,7 +233,7 @@ func sweepModel(p Plan, known []string, rows []modelRow, now time.Time, fold boo
 					window = o.RetainFor
 				}
 			}
-			if retention.AddClamp(r.age, window).Before(now) && (d.Floor == nil || retention.AddClamp(r.age, *d.Floor).Before(now)) {
+			if calendar.AddClamp(r.age, window).Before(now) && (d.Floor == nil || calendar.AddClamp(r.age, *d.Floor).Before(now)) {
 				gone[r] = true
 			}
 		}

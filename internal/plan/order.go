@@ -2,7 +2,7 @@ package plan
 
 import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/retention"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 // ordering remembers comparisons of windows: a store of ten thousand tenants compares the same few over and over.
@@ -29,7 +29,7 @@ func (o *ordering) atMost(a, b v1alpha1.Period) bool {
 	key := [2]periodKey{keyOf(a), keyOf(b)}
 	v, ok := o.known[key]
 	if !ok {
-		v = retention.AtMost(a, b)
+		v = calendar.AtMost(a, b)
 		o.known[key] = v
 	}
 	return v

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/retention"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 // drawPeriod draws from few values, so that equal, ordered and incomparable windows all come up.
@@ -126,7 +126,7 @@ func assertNoEarlier(t *rapid.T, a, b *goes, id string) {
 	}
 	wa, deleted := windowUnder(a, id)
 	if !deleted {
-		t.Fatalf("rows of %s may now go after %s, and might not before", id, retention.ISO(wb))
+		t.Fatalf("rows of %s may now go after %s, and might not before", id, calendar.ISO(wb))
 	}
 	assertNotShorter(t, id, wa, wb)
 }
@@ -135,8 +135,8 @@ func assertNoEarlier(t *rapid.T, a, b *goes, id string) {
 func assertNotShorter(t *rapid.T, id string, before, after v1alpha1.Period) {
 	t.Helper()
 	for _, age := range ages {
-		if retention.AddClamp(age, after).Before(retention.AddClamp(age, before)) {
-			t.Fatalf("a row of %s from %s may go after %s, before it was after %s", id, age, retention.ISO(after), retention.ISO(before))
+		if calendar.AddClamp(age, after).Before(calendar.AddClamp(age, before)) {
+			t.Fatalf("a row of %s from %s may go after %s, before it was after %s", id, age, calendar.ISO(after), calendar.ISO(before))
 		}
 	}
 }
@@ -186,8 +186,8 @@ func TestAFloorNeverMakesMoreDeletable(t *testing.T) {
 				seen++
 			}
 			for _, age := range ages {
-				if deletes && retention.AddClamp(age, w).Before(retention.AddClamp(age, *floor)) {
-					t.Fatalf("a row of %s from %s goes under the floor %s", id, age, retention.ISO(*floor))
+				if deletes && calendar.AddClamp(age, w).Before(calendar.AddClamp(age, *floor)) {
+					t.Fatalf("a row of %s from %s goes under the floor %s", id, age, calendar.ISO(*floor))
 				}
 			}
 		}
@@ -249,7 +249,7 @@ func TestNothingGoesThatWasNotApproved(t *testing.T) {
 				own++
 				continue
 			}
-			if b := approved.Windows[0].AnyTenant; b != nil && owner(in, id) != "" && !named(approved, owner(in, id)) && !retention.AtMost(*approved.Windows[0].RetainFor, w) {
+			if b := approved.Windows[0].AnyTenant; b != nil && owner(in, id) != "" && !named(approved, owner(in, id)) && !calendar.AtMost(*approved.Windows[0].RetainFor, w) {
 				bound++
 				assertNotShorter(t, id, *b.NotBelow, w)
 			} else {

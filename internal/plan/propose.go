@@ -10,8 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/report"
-	"github.com/lethe-dev/lethe/internal/retention"
 )
 
 const (
@@ -311,7 +311,7 @@ func (p *proposer) waiting(name string) (out Waiting, braked bool, err error) {
 			return out, false, fmt.Errorf("%w: no measurement of rule %s/%s is in the last report, which may have been cut", ErrUnread, r.Policy, r.Rule)
 		case !counted(m.Reason):
 			return out, false, fmt.Errorf("%w: %s, %s", ErrUnread, m.Reason, m.Message)
-		case m.Window != retention.ISO(r.RetainFor):
+		case m.Window != calendar.ISO(r.RetainFor):
 			return out, false, ErrNotMeasured
 		}
 		seen, braked = true, braked || IsBraked(m.Reason)

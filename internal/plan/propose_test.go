@@ -11,8 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/report"
-	"github.com/lethe-dev/lethe/internal/retention"
 )
 
 // measured is the store of an input as a sweep has just measured it: so many rows wait in each dataset.
@@ -31,7 +31,7 @@ func measured(t interface{ Fatal(...any) }, in Input, eligible int64) *v1alpha1.
 	for _, d := range r.Plan.Datasets {
 		for _, rule := range d.Rules {
 			store.Status.Rules = append(store.Status.Rules, v1alpha1.RuleMeasurement{Dataset: d.Name, Policy: rule.Policy, Rule: rule.Rule,
-				Window: retention.ISO(rule.RetainFor), Rows: 3 * eligible, Eligible: eligible})
+				Window: calendar.ISO(rule.RetainFor), Rows: 3 * eligible, Eligible: eligible})
 		}
 	}
 	return store
@@ -338,7 +338,7 @@ func TestApprovalByBound(t *testing.T) {
 		t.Errorf("within the bound: %v", r.AwaitingApproval)
 	}
 	if w, _ := windowUnder(deletion(in), "l-2"); *w.Days != 45 {
-		t.Errorf("within the bound its rows go after %s", retention.ISO(w))
+		t.Errorf("within the bound its rows go after %s", calendar.ISO(w))
 	}
 	// It goes below: that waits, says so, and nobody else does; its rows go after the bound.
 	own.RetentionOverrides[0].RetainFor = days(7)
@@ -347,13 +347,13 @@ func TestApprovalByBound(t *testing.T) {
 		t.Errorf("below the bound (-want +got):\n%s", diff)
 	}
 	if w, ok := windowUnder(deletion(in), "l-2"); !ok || *w.Days != 30 {
-		t.Errorf("below the bound its rows go after %s", retention.ISO(w))
+		t.Errorf("below the bound its rows go after %s", calendar.ISO(w))
 	}
 	if w, ok := windowUnder(deletion(in), "x-29"); !ok || *w.Days != 59 {
-		t.Errorf("another tenant's rows go after %s", retention.ISO(w))
+		t.Errorf("another tenant's rows go after %s", calendar.ISO(w))
 	}
 	if w, ok := windowUnder(deletion(in), "nobody"); !ok || *w.Days != 90 {
-		t.Errorf("an unknown tenant's rows go after %s", retention.ISO(w))
+		t.Errorf("an unknown tenant's rows go after %s", calendar.ISO(w))
 	}
 	// Approved by name beside the bound.
 	got, err = Propose(Compile(in), measured(t, in, 10), Asked{StaleAfter: time.Hour, NotBelow: days(30)}, day0)
@@ -362,13 +362,13 @@ func TestApprovalByBound(t *testing.T) {
 	}
 	in.Store.Spec.ApprovedPlan = &got.Plan
 	if w, _ := windowUnder(deletion(in), "l-1"); len(Compile(in).AwaitingApproval) > 0 || *w.Days != 7 {
-		t.Errorf("by name its rows go after %s", retention.ISO(w))
+		t.Errorf("by name its rows go after %s", calendar.ISO(w))
 	}
 	// It is named, so the bound is not for it: what it is called since waits, also under a window within the bound.
 	own.RetentionOverrides[0].RetainFor = days(40)
 	own.ExternalIDs = append(own.ExternalIDs, v1alpha1.ExternalID{Type: own.ExternalIDs[0].Type, Value: "l-3"})
 	if w, _ := windowUnder(deletion(in), "l-3"); len(Compile(in).AwaitingApproval) != 1 || *w.Days != 90 {
-		t.Errorf("of a tenant that is named, rows of a new identifier go after %s; awaiting %v", retention.ISO(w), Compile(in).AwaitingApproval)
+		t.Errorf("of a tenant that is named, rows of a new identifier go after %s; awaiting %v", calendar.ISO(w), Compile(in).AwaitingApproval)
 	}
 }
 

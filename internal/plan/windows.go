@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/retention"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 // Class is tenants that have the same windows of their own wherever any tenant has one. A tenant of which only some identifiers
@@ -65,7 +65,7 @@ func joined(in []Override) []Override {
 	out := in[:0]
 	for _, o := range in {
 		last := len(out) - 1
-		if last < 0 || out[last].Tenant != o.Tenant || retention.ISO(out[last].RetainFor) != retention.ISO(o.RetainFor) {
+		if last < 0 || out[last].Tenant != o.Tenant || calendar.ISO(out[last].RetainFor) != calendar.ISO(o.RetainFor) {
 			out = append(out, o)
 			continue
 		}
@@ -174,7 +174,7 @@ func (b *binder) column(s *sheet) int {
 	}
 	var text strings.Builder
 	for _, o := range s.overrides {
-		fmt.Fprintf(&text, "%s\n%s\n%q\n", o.Tenant, retention.ISO(o.RetainFor), o.ExternalIDs)
+		fmt.Fprintf(&text, "%s\n%s\n%q\n", o.Tenant, calendar.ISO(o.RetainFor), o.ExternalIDs)
 	}
 	n, ok := b.same[text.String()]
 	if !ok {

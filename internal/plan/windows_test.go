@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/retention"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 // naive works out the window of one tenant under one rule from the objects alone: the shorter of the rule's own and of those that
@@ -17,12 +17,12 @@ import (
 func naive(t v1alpha1.Tenant, r v1alpha1.RetentionRule) v1alpha1.Period {
 	var offered []v1alpha1.Period
 	for _, o := range r.TenantOverrides {
-		if o.Tenant == t.Name && retention.AtMost(*o.RetainFor, *r.RetainFor) {
+		if o.Tenant == t.Name && calendar.AtMost(*o.RetainFor, *r.RetainFor) {
 			offered = append(offered, *o.RetainFor)
 		}
 	}
 	for _, o := range t.Spec.RetentionOverrides {
-		if o.DataClass == r.DataClass && retention.AtMost(*o.RetainFor, *r.RetainFor) {
+		if o.DataClass == r.DataClass && calendar.AtMost(*o.RetainFor, *r.RetainFor) {
 			offered = append(offered, *o.RetainFor)
 		}
 	}
@@ -32,7 +32,7 @@ func naive(t v1alpha1.Tenant, r v1alpha1.RetentionRule) v1alpha1.Period {
 // naiveShortest of windows; otherwise where there are none, or where they cannot be ordered.
 func naiveShortest(windows []v1alpha1.Period, otherwise v1alpha1.Period) v1alpha1.Period {
 	for _, w := range windows {
-		if !slices.ContainsFunc(windows, func(v v1alpha1.Period) bool { return !retention.AtMost(w, v) }) {
+		if !slices.ContainsFunc(windows, func(v v1alpha1.Period) bool { return !calendar.AtMost(w, v) }) {
 			return w
 		}
 	}
@@ -40,7 +40,7 @@ func naiveShortest(windows []v1alpha1.Period, otherwise v1alpha1.Period) v1alpha
 }
 
 // alike are windows of one length, such as twelve months and a year.
-func alike(a, b v1alpha1.Period) bool { return retention.AtMost(a, b) && retention.AtMost(b, a) }
+func alike(a, b v1alpha1.Period) bool { return calendar.AtMost(a, b) && calendar.AtMost(b, a) }
 
 // under is the window of an identifier by a column of a plan.
 func under(p Plan, column int, id string, base v1alpha1.Period) v1alpha1.Period {
@@ -108,7 +108,7 @@ func TestTheTablesSayWhatEachTenantGets(t *testing.T) {
 					}
 					got := under(p, r.Own, id, r.RetainFor)
 					if !alike(got, want) {
-						t.Fatalf("%s, %s/%s: rows of %s go after %s, want %s", d.Name, r.Policy, r.Rule, id, retention.ISO(got), retention.ISO(want))
+						t.Fatalf("%s, %s/%s: rows of %s go after %s, want %s", d.Name, r.Policy, r.Rule, id, calendar.ISO(got), calendar.ISO(want))
 					}
 					if !alike(want, r.RetainFor) {
 						own++
@@ -120,7 +120,7 @@ func TestTheTablesSayWhatEachTenantGets(t *testing.T) {
 				if all && d.Delete != nil {
 					want := naiveShortest(enforcing, d.Delete.RetainFor)
 					if got := under(p, d.Delete.Own, id, d.Delete.RetainFor); !alike(got, want) {
-						t.Fatalf("%s: rows of %s are deleted after %s, want %s", d.Name, id, retention.ISO(got), retention.ISO(want))
+						t.Fatalf("%s: rows of %s are deleted after %s, want %s", d.Name, id, calendar.ISO(got), calendar.ISO(want))
 					}
 					deleted++
 				}

@@ -9,12 +9,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/retention"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 const (
 	// SweepInterval is how often a store is swept and measured. A measurement older than two of them counts as unknown.
-	SweepInterval = retention.SweepInterval
+	SweepInterval = calendar.SweepInterval
 
 	// SweepTimeBudget is when a sweep stops by itself. The Job's own deadline is later: that one deletes the pod and its report.
 	SweepTimeBudget   = 45 * time.Minute

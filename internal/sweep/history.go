@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
-	"github.com/lethe-dev/lethe/internal/retention"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
 
@@ -171,7 +171,7 @@ func (s *run) tellEnd(ctx context.Context, end ending) error {
 		if !s.deleting || d.Delete == nil || !s.finished[i] || s.refused[i] != nil || s.store.Problem(i) != nil {
 			continue
 		}
-		cutoff := retention.Cutoff(s.clocks.Early, d.Delete.RetainFor)
+		cutoff := calendar.Cutoff(s.clocks.Early, d.Delete.RetainFor)
 		n, problem, err := s.store.Older(ctx, i, cutoff)
 		if err != nil {
 			return err

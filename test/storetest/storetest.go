@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/retention"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
 
@@ -170,10 +170,10 @@ func due(r Record, d stores.Dataset, at time.Time) bool {
 			window = o.RetainFor
 		}
 	}
-	if r.At.After(retention.Cutoff(at, window)) {
+	if r.At.After(calendar.Cutoff(at, window)) {
 		return false
 	}
-	return d.Floor == nil || !r.At.After(retention.Cutoff(at, *d.Floor))
+	return d.Floor == nil || !r.At.After(calendar.Cutoff(at, *d.Floor))
 }
 
 func (s *suite) stay(records []Record, d stores.Dataset) []Record {

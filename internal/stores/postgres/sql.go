@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/retention"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 // query collects the arguments of a statement. Values are always bound; identifiers come from the catalogue and are quoted.
@@ -87,9 +87,9 @@ func (d *dataset) ageType() string {
 func (d *dataset) toColumn(cutoff time.Time) time.Time {
 	switch d.Table.AgeColumn.Type {
 	case v1alpha1.AgeDate:
-		return retention.DateCutoff(cutoff, d.zone)
+		return calendar.DateCutoff(cutoff, d.zone)
 	case v1alpha1.AgeTimestamp:
-		return retention.LocalCutoff(cutoff, d.zone)
+		return calendar.LocalCutoff(cutoff, d.zone)
 	default:
 		return cutoff
 	}
@@ -115,7 +115,7 @@ const skewTolerance = time.Minute
 func (d *dataset) incredible(q *query, alias string, now time.Time) string {
 	now = now.Add(skewTolerance)
 	if d.ageType() != "timestamptz" {
-		now = retention.LocalNow(now, d.zone)
+		now = calendar.LocalNow(now, d.zone)
 	}
 	age := dotted(alias, d.age)
 	return fmt.Sprintf("(%s IS NULL OR %s < %s OR %s > %s)", age, age, d.plausible(), age, q.arg(now, d.ageType()))
@@ -139,9 +139,9 @@ func (d *dataset) known(ids []string) []string {
 
 // cutoff of a window at a time; with a floor the earlier of both.
 func (d *dataset) cutoff(p v1alpha1.Period, at time.Time, floor bool) time.Time {
-	c := retention.Cutoff(at, p)
+	c := calendar.Cutoff(at, p)
 	if floor && d.Floor != nil {
-		if f := retention.FloorCutoff(at, *d.Floor); f.Before(c) {
+		if f := calendar.FloorCutoff(at, *d.Floor); f.Before(c) {
 			return f
 		}
 	}

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/guess"
 	"github.com/lethe-dev/lethe/internal/report"
-	"github.com/lethe-dev/lethe/internal/retention"
 )
 
 // Store is a database whose catalogue has been held against a Config. Its datasets are indexed as in the Config.
@@ -385,7 +385,7 @@ func (st *Store) checkPromises() {
 				for _, o := range windows {
 					if slices.ContainsFunc(o.IDs, func(id string) bool { return !l.child.goesWithin(byID, id, o.RetainFor) }) {
 						d.against = fmt.Sprintf("rule %s/%s lets rows of %s go after %s, and rows of dataset %s, which refer to them (%s), may stay longer: give %s a window that is provably not longer, a floor if the law says so, %s",
-							r.Policy, r.Rule, d.Name, retention.ISO(o.RetainFor), l.child.Name, l.what(), l.child.Name, l.remedy())
+							r.Policy, r.Rule, d.Name, calendar.ISO(o.RetainFor), l.child.Name, l.what(), l.child.Name, l.remedy())
 						break
 					}
 				}
@@ -397,7 +397,7 @@ func (st *Store) checkPromises() {
 // goesWithin says whether some rule lets the rows of a tenant go after a window that is provably not longer; the tenant "" has
 // none of its own.
 func (d *dataset) goesWithin(byID windowsByID, tenant string, window v1alpha1.Period) bool {
-	return slices.ContainsFunc(d.Rules, func(r Rule) bool { return retention.AtMost(byID.of(r.Windows, tenant), window) })
+	return slices.ContainsFunc(d.Rules, func(r Rule) bool { return calendar.AtMost(byID.of(r.Windows, tenant), window) })
 }
 
 // windowsByID are overrides by identifier. Rules share what they have in common, and so a thousand tenants are read once.

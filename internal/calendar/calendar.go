@@ -1,10 +1,10 @@
-// Package retention is calendar arithmetic on retention periods. It is pure: the time is always a parameter.
+// Package calendar is calendar arithmetic on retention periods. It is pure: the time is always a parameter.
 //
 // All arithmetic is in UTC and at microsecond resolution, which is what PostgreSQL stores. A record of age t under the
 // window p expires at AddClamp(t, p); under a floor it may go at AddNormalise(t, p), which is never earlier. Both are
 // asked backwards: Cutoff and FloorCutoff give the age up to which everything has expired, found by search, since
 // subtracting months is not the inverse of adding them.
-package retention
+package calendar
 
 import (
 	"errors"

@@ -69,7 +69,8 @@ func TestFinalizerAtBirth(t *testing.T) {
 	}
 }
 
-// TestABotOfNobodysTenantGoes: a namespace has the label of a Tenant that does not exist. A bot that is made there has the finalizer, and nothing holds up its end.
+// TestABotOfNobodysTenantGoes: a namespace has the label of a Tenant that does not exist. A bot that is made there has the finalizer, and nothing
+// holds up its end.
 func TestABotOfNobodysTenantGoes(t *testing.T) {
 	w := newWorld(t)
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "nobodys-birth", Labels: map[string]string{v1alpha1.LabelTenant: "no-such-tenant"}}}

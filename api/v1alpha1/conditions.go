@@ -111,14 +111,6 @@ const (
 	AudienceKeyserver = "lethe.dev/keyserver"
 )
 
-// ReasonForeignNetworkPolicy of IsolationReady on a Tenant: a network policy of another hand is in its namespaces. The manager
-// starts no bot then, and the keyserver gives no pod its credentials.
-const ReasonForeignNetworkPolicy = "ForeignNetworkPolicy"
-
-// ReasonForeignObject of IsolationReady on a Tenant: a Service, an EndpointSlice, a pod or what makes pods was in one of its
-// namespaces before the walls were, and is not Lethe's. It means the same.
-const ReasonForeignObject = "ForeignObject"
-
 // IsForeign says whether a reason of IsolationReady is that something of another hand is in a Tenant's namespaces.
 func IsForeign(reason string) bool {
 	return reason == ReasonForeignNetworkPolicy || reason == ReasonForeignObject

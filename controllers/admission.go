@@ -7,12 +7,10 @@ import (
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
-
-// ReasonTemplateChanged is the reason of the event about a bot or store whose pods' template this cluster's admission changes.
-const ReasonTemplateChanged = "TemplateChanged"
 
 // admissionOf is how the manager takes what admission makes of its StatefulSets and CronJobs. It tells the bot or the store.
 func admissionOf(settings resources.Settings, now clock.PassiveClock, recorder events.EventRecorder) *kube.Admission {
@@ -24,11 +22,11 @@ func admissionOf(settings resources.Settings, now clock.PassiveClock, recorder e
 		about := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: owner.APIVersion, Kind: owner.Kind},
 			ObjectMeta: metav1.ObjectMeta{Namespace: child.GetNamespace(), Name: owner.Name, UID: owner.UID}}
 		if tolerated {
-			recorder.Eventf(about, nil, corev1.EventTypeNormal, ReasonTemplateChanged, "Reconcile",
+			recorder.Eventf(about, nil, corev1.EventTypeNormal, v1alpha1.ReasonTemplateChanged, "Reconcile",
 				"a webhook or policy of this cluster changes %s of %s %s; pods may differ in that, so it stays", field, kind, child.GetName())
 			return
 		}
-		recorder.Eventf(about, nil, corev1.EventTypeWarning, ReasonTemplateChanged, "Reconcile",
+		recorder.Eventf(about, nil, corev1.EventTypeWarning, v1alpha1.ReasonTemplateChanged, "Reconcile",
 			"a webhook or policy of this cluster changes %s of %s %s, and the keyserver gives such pods no credentials: exempt this namespace from it. It is written again within minutes",
 			field, kind, child.GetName())
 	}}

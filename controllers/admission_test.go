@@ -68,7 +68,7 @@ func TestTemplatesThatAdmissionChanges(t *testing.T) {
 		return nil
 	})
 	for _, o := range []client.Object{bot, plain, meshed, store} {
-		w.oneEvent(o, ReasonTemplateChanged)
+		w.oneEvent(o, v1alpha1.ReasonTemplateChanged)
 	}
 	w.calm()
 	if template := w.setOf(bot).Spec.Template; !isPlatforms(template) || !isPlatforms(cron.Spec.JobTemplate.Spec.Template) {
@@ -176,7 +176,7 @@ func TestTemplatesThatAdmissionChanges(t *testing.T) {
 		return nil
 	})
 	for _, o := range []client.Object{bot, plain, store} {
-		w.oneEvent(o, ReasonTemplateChanged)
+		w.oneEvent(o, v1alpha1.ReasonTemplateChanged)
 	}
 }
 

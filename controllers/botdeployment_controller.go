@@ -134,14 +134,14 @@ func (r *BotDeploymentReconciler) findTenant(ctx context.Context, s *botScope) (
 	tenant, err := tenantOf(ctx, r.Writer.Client, s.bot.Namespace)
 	switch p := problemIn(err); {
 	case p == nil:
-	case p.Reason == ReasonNoTenant:
+	case p.Reason == v1alpha1.ReasonNoTenant:
 		if left := graceLeft(s.bot, s.bot.Status.Conditions, s.now, r.Grace); left > 0 {
 			p.Stalled, p.after = false, left
 		}
 		if err := r.stopNobodys(ctx, s); err != nil {
 			return 0, err
 		}
-	case p.Reason == ReasonTerminating:
+	case p.Reason == v1alpha1.ReasonTerminating:
 		// Kubernetes may have taken our rights there already: it stops what runs itself then.
 		if err := withoutRights(r.stopNobodys(ctx, s)); err != nil {
 			return 0, err
@@ -180,19 +180,19 @@ func (r *BotDeploymentReconciler) ensureIsolation(ctx context.Context, s *botSco
 	s.observed.Isolated = true
 	if beyond := resources.BeyondCeiling(s.bot, s.tenant); len(beyond) > 0 {
 		s.observed.Isolated = false
-		s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonEgressBeyondCeiling, Stalled: true,
+		s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: v1alpha1.ReasonEgressBeyondCeiling, Stalled: true,
 			Message: fmt.Sprintf("%s asks for more than the Tenant's egressCeiling lets through; only what lies within is open. Narrow it, or have the Tenant's egressCeiling widened.",
 				strings.Join(beyond, ", "))}})
 	}
 	if refused := r.Settings.RefusedAnnotations(s.bot); len(refused) > 0 {
 		s.observed.Isolated = false
-		s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonAnnotationNotAllowed, Stalled: true,
+		s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: v1alpha1.ReasonAnnotationNotAllowed, Stalled: true,
 			Message: fmt.Sprintf("spec.podAnnotations[%s] is not one that this installation lets bots have, and is left out. Take it out of the spec, or have it allowed (chart: pods.botAnnotations).",
 				strings.Join(refused, ", "))}})
 	}
 	if closed := r.DNS.Closed(); closed != "" && resources.HasDNS(r.Settings, s.bot, s.tenant) && !resources.IsSuspended(s.bot, s.tenant) {
 		s.observed.Isolated = false
-		s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonDNSOutOfReach, Message: "The bot cannot look up names: " + closed}})
+		s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: v1alpha1.ReasonDNSOutOfReach, Message: "The bot cannot look up names: " + closed}})
 	}
 	// Stopping a bot needs nobody's leave.
 	if err := errForeign(s.tenant); err != nil && !resources.IsSuspended(s.bot, s.tenant) {
@@ -215,22 +215,10 @@ func (r *BotDeploymentReconciler) findKeyserver(ctx context.Context, s *botScope
 	if bundle.Data[resources.AddressesKey] != "" {
 		return nil
 	}
-	return &problem{after: strangerWait, Problem: status.Problem{Condition: v1alpha1.ConditionCredentialsReady, Reason: ReasonKeyserverAddressUnknown,
+	return &problem{after: strangerWait, Problem: status.Problem{Condition: v1alpha1.ConditionCredentialsReady, Reason: v1alpha1.ReasonKeyserverAddressUnknown,
 		Message: fmt.Sprintf("The bot has no egress, so it has no DNS, and it cannot be told an address of the keyserver: Service %s in %s must be one with a cluster IP.",
 			resources.ServiceKeyserver, r.Settings.Namespace)}}
 }
-
-// Reasons of a bot's isolation and of its way to the keyserver.
-const (
-	// ReasonEgressBeyondCeiling: the bot asks for more than its Tenant's egressCeiling lets through.
-	ReasonEgressBeyondCeiling = "EgressBeyondCeiling"
-	// ReasonAnnotationNotAllowed: the bot asks for an annotation that the installation does not let bots have.
-	ReasonAnnotationNotAllowed = "AnnotationNotAllowed"
-	// ReasonDNSOutOfReach: the walls, as the installation's settings make them, lie between bots and the cluster's DNS.
-	ReasonDNSOutOfReach = "DNSOutOfReach"
-	// ReasonKeyserverAddressUnknown: a bot without DNS cannot be told where the keyserver is.
-	ReasonKeyserverAddressUnknown = "KeyserverAddressUnknown"
-)
 
 // stopNobodys stops a bot whose namespace is no tenant's any more, or is being deleted. The cache may be behind, so it is asked live first.
 func (r *BotDeploymentReconciler) stopNobodys(ctx context.Context, s *botScope) error {

@@ -9,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
 )
@@ -93,7 +92,7 @@ func isCurrent(c *metav1.Condition, s *botScope) bool {
 
 // askEvery is how long an answer of the keyserver is good for.
 func askEvery(bot *v1alpha1.BotDeployment, last storedCredentials) time.Duration {
-	if last.problem != nil && (last.problem.Reason == protocol.ReasonSecretMissing || last.problem.Reason == protocol.ReasonSecretNotShared) {
+	if last.problem != nil && (last.problem.Reason == v1alpha1.ReasonSecretMissing || last.problem.Reason == v1alpha1.ReasonSecretNotShared) {
 		return strangerWait
 	}
 	for _, credential := range bot.Spec.Credentials {

@@ -24,14 +24,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// Reasons of what a bot's pod is made of.
-const (
-	// ReasonTimeZoneUnknown: spec.timeZone is no zone that Lethe knows.
-	ReasonTimeZoneUnknown = "TimeZoneUnknown"
-	// ReasonRestartRequested is an event: spec.restartedAt has changed, and the pod is replaced.
-	ReasonRestartRequested = "RestartRequested"
-)
-
 // ensureFiles finds out what the bot's pod is made of beside its spec: contents of files that lie in ConfigMaps. They are read again once in a while, since the
 // manager watches no ConfigMaps of other people's. Of what was read only a digest is kept.
 func (r *BotDeploymentReconciler) ensureFiles(ctx context.Context, s *botScope) (time.Duration, error) {
@@ -115,12 +107,12 @@ func filesIn(set *appsv1.StatefulSet) map[string]string {
 func checkPod(s *botScope) error {
 	if zone := s.bot.Spec.TimeZone; zone != "" {
 		if _, err := time.LoadLocation(zone); err != nil {
-			return &problem{Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: ReasonTimeZoneUnknown, Stalled: true,
+			return &problem{Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: v1alpha1.ReasonTimeZoneUnknown, Stalled: true,
 				Message: fmt.Sprintf("spec.timeZone %s is no zone of the IANA database: use for example Etc/UTC or Europe/Berlin.", zone)}}
 		}
 	}
 	if beyond := resources.BeyondDisk(s.bot, s.tenant); beyond != "" {
-		return &problem{Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: status.ReasonQuotaExceeded, Stalled: true, Message: beyond}}
+		return &problem{Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: v1alpha1.ReasonQuotaExceeded, Stalled: true, Message: beyond}}
 	}
 	return nil
 }
@@ -169,6 +161,6 @@ func ownsRestartedAt(fields *metav1.FieldsV1) bool {
 // tellRestart records the restart as an event, once it was written.
 func (r *BotDeploymentReconciler) tellRestart(s *botScope) {
 	if s.restart != "" {
-		r.Recorder.Eventf(s.bot, nil, corev1.EventTypeNormal, ReasonRestartRequested, "Restart", "%s", s.restart)
+		r.Recorder.Eventf(s.bot, nil, corev1.EventTypeNormal, v1alpha1.ReasonRestartRequested, "Restart", "%s", s.restart)
 	}
 }

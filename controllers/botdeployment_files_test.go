@@ -15,7 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -49,7 +48,7 @@ func TestFileOfAConfigMap(t *testing.T) {
 	bot := makeBot("files-a", "b")
 	bot.Spec.Files = []v1alpha1.BotFile{{Path: "/etc/bot/config", ConfigMapKeyRef: &v1alpha1.ConfigMapKeyRef{Name: "config", Key: "k"}}}
 	w.create(bot)
-	w.becomes(bot, "Stalled=True/"+protocol.ReasonFileMissing)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonFileMissing)
 	if err := w.get(setOf(bot)); err == nil {
 		t.Error("it was started without its file")
 	}
@@ -57,7 +56,7 @@ func TestFileOfAConfigMap(t *testing.T) {
 	w.create(config)
 	again := func() { fake.SetTime(fake.Now().Add(rereadEvery + time.Second)) }
 	again()
-	w.becomes(bot, "Stalled=True/"+protocol.ReasonFileNotShared)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonFileNotShared)
 	edit(w, config, func(c *corev1.ConfigMap) { c.Annotations = map[string]string{v1alpha1.AnnotationFileFor: "b"} })
 	again()
 	w.becomes(bot, "Ready=True")
@@ -89,7 +88,7 @@ func TestFileOfAConfigMap(t *testing.T) {
 	// What runs goes on running without it, and the condition says what is missing.
 	w.delete(config)
 	again()
-	w.becomes(bot, "WorkloadReady=False/"+protocol.ReasonFileMissing)
+	w.becomes(bot, "WorkloadReady=False/"+v1alpha1.ReasonFileMissing)
 	w.hasReplicas(bot, 1)
 	w.fileIs(bot, long)
 }
@@ -119,13 +118,13 @@ func TestRestartedAt(t *testing.T) {
 		return nil
 	})
 	w.becomes(bot, "Ready=True")
-	w.oneEvent(bot, ReasonRestartRequested)
+	w.oneEvent(bot, v1alpha1.ReasonRestartRequested)
 	events := &eventsv1.EventList{}
 	if err := w.admin.List(context.Background(), events, client.InNamespace("again-a")); err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range events.Items {
-		if e.Reason == ReasonRestartRequested && (!strings.Contains(e.Note, "field manager on-call") || !strings.Contains(e.Note, "2026-11-26T08:30:00Z")) {
+		if e.Reason == v1alpha1.ReasonRestartRequested && (!strings.Contains(e.Note, "field manager on-call") || !strings.Contains(e.Note, "2026-11-26T08:30:00Z")) {
 			t.Errorf("the event says %q", e.Note)
 		}
 	}
@@ -135,7 +134,7 @@ func TestRestartedAt(t *testing.T) {
 	if err := w.get(set); err != nil || set.Generation != before+1 {
 		t.Errorf("generation %d became %d, %v", before, set.Generation, err)
 	}
-	w.oneEvent(bot, ReasonRestartRequested)
+	w.oneEvent(bot, v1alpha1.ReasonRestartRequested)
 }
 
 // TestWhatOnlyTheManagerFindsOut: a zone that its own database lacks, and more of a node's disk than the Tenant lets a container have.

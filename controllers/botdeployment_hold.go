@@ -74,7 +74,7 @@ func (r *BotDeploymentReconciler) mayStart(ctx context.Context, s *botScope, own
 func (s *botScope) keep(h *heldBack) {
 	s.held = h
 	if h.own {
-		s.note(&problem{after: strangerWait, Problem: status.Problem{Condition: v1alpha1.ConditionReady, Reason: ReasonClassMissing, Stalled: true,
+		s.note(&problem{after: strangerWait, Problem: status.Problem{Condition: v1alpha1.ConditionReady, Reason: v1alpha1.ReasonClassMissing, Stalled: true,
 			Message: h.missing + ". A pod with it could never start, so the one of before is kept: make it, or have the Tenant name one that kubectl get runtimeclasses,priorityclasses shows."}})
 	}
 }

@@ -22,16 +22,13 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// ReasonRolloutStopped is the reason of the event about the bot that ended a rollout.
-const ReasonRolloutStopped = "RolloutStopped"
-
 // tellStopped says with a bot that its failure was the one too many.
 func (r *BotDeploymentReconciler) tellStopped(bot *v1alpha1.BotDeployment, tenant string) {
 	whose := "no more"
 	if tenant != everybody {
 		whose = "no more of Tenant " + tenant
 	}
-	r.Recorder.Eventf(bot, nil, corev1.EventTypeWarning, ReasonRolloutStopped, "Reconcile",
+	r.Recorder.Eventf(bot, nil, corev1.EventTypeWarning, v1alpha1.ReasonRolloutStopped, "Reconcile",
 		"bots that were ready fail since they were restarted because of Lethe or of their Tenant, this one among them: %s are restarted until they are ready again, suspended or deleted", whose)
 }
 

@@ -18,7 +18,6 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
-	"github.com/lethe-dev/lethe/internal/status"
 )
 
 // keptBots are bots that something keeps from having a pod, each by another obstacle, with the reason that it is told by.
@@ -29,16 +28,16 @@ func keptBots(namespace string) map[string]*v1alpha1.BotDeployment {
 		edit(bot)
 		bots[reason] = bot
 	}
-	add(protocol.ReasonFileMissing, func(b *v1alpha1.BotDeployment) {
+	add(v1alpha1.ReasonFileMissing, func(b *v1alpha1.BotDeployment) {
 		b.Spec.Files = []v1alpha1.BotFile{{Path: "/etc/bot/config", ConfigMapKeyRef: &v1alpha1.ConfigMapKeyRef{Name: "config", Key: "k"}}}
 	})
-	add(status.ReasonQuotaExceeded, func(b *v1alpha1.BotDeployment) {
+	add(v1alpha1.ReasonQuotaExceeded, func(b *v1alpha1.BotDeployment) {
 		b.Spec.Scratch = []v1alpha1.BotScratch{{Path: "/cache", Size: *quantityOf("30Gi")}}
 	})
-	add(protocol.ReasonDoesNotOpen, func(b *v1alpha1.BotDeployment) {
+	add(v1alpha1.ReasonDoesNotOpen, func(b *v1alpha1.BotDeployment) {
 		b.Spec.Credentials = append(b.Spec.Credentials, v1alpha1.Credential{Name: "refused", Sealed: sealedValue})
 	})
-	add(ReasonVolumeMissing, func(b *v1alpha1.BotDeployment) {
+	add(v1alpha1.ReasonVolumeMissing, func(b *v1alpha1.BotDeployment) {
 		b.Spec.Storage = &v1alpha1.BotStorage{MountPath: "/data", Claim: &v1alpha1.BotClaim{Existing: "none"}}
 	})
 	return bots
@@ -48,11 +47,11 @@ func keptBots(namespace string) map[string]*v1alpha1.BotDeployment {
 func TestSuspendedIsSuspended(t *testing.T) {
 	w, tenant := withTenant(t, "still")
 	w.keys.set(func(k *keyserverDouble) {
-		k.refuse["refused"] = protocol.CredentialResult{Name: "refused", Reason: protocol.ReasonDoesNotOpen, Message: "seal it again"}
+		k.refuse["refused"] = protocol.CredentialResult{Name: "refused", Reason: v1alpha1.ReasonDoesNotOpen, Message: "seal it again"}
 	})
 	bots := keptBots("still-a")
 	nobodys := makeBot(testEnv.Namespace(t, "still-nobody", nil).Name, "b")
-	bots[ReasonNoTenant] = nobodys
+	bots[v1alpha1.ReasonNoTenant] = nobodys
 	for _, bot := range bots {
 		bot.Spec.OperatingMode = v1alpha1.ModeSuspended
 		w.create(bot)
@@ -89,7 +88,7 @@ func TestSuspendedIsSuspended(t *testing.T) {
 	away := makeBot("still-a", "away")
 	w.create(away)
 	w.becomes(away, "Ready=True/TenantSuspended")
-	w.becomes(away, "CredentialsReady=False/"+ReasonKeyserverUnavailable)
+	w.becomes(away, "CredentialsReady=False/"+v1alpha1.ReasonKeyserverUnavailable)
 	w.keys.set(func(k *keyserverDouble) { k.down = nil })
 	edit(w, tenant, func(t *v1alpha1.Tenant) { t.Spec.State = v1alpha1.TenantActive })
 	w.becomes(active, "Stalled=True/QuotaExceeded")
@@ -104,7 +103,7 @@ func TestTimeBeginsAnew(t *testing.T) {
 	w.clock, w.resync = fake, resyncEvery // each pass looks at the clock
 	w.kcm.Unready = func(*appsv1.StatefulSet) bool { return true }
 	w.keys.set(func(k *keyserverDouble) {
-		k.refuse["refused"] = protocol.CredentialResult{Name: "refused", Reason: protocol.ReasonDoesNotOpen, Message: "seal it again"}
+		k.refuse["refused"] = protocol.CredentialResult{Name: "refused", Reason: v1alpha1.ReasonDoesNotOpen, Message: "seal it again"}
 	})
 	w.start(&wire{})
 	tenant := makeTenant("anew", "anew-a")
@@ -130,7 +129,7 @@ func TestTimeBeginsAnew(t *testing.T) {
 	w.becomes(roomless, "Reconciling=True/Unschedulable")
 	fake.SetTime(fake.Now().Add(time.Hour))
 	w.becomes(roomless, "Stalled=True/Unschedulable")
-	bots[status.ReasonUnschedulable] = roomless
+	bots[v1alpha1.ReasonUnschedulable] = roomless
 
 	// Each obstacle goes. The keyserver is asked again only after a while.
 	w.keys.set(func(k *keyserverDouble) { delete(k.refuse, "refused") })

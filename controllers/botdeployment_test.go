@@ -70,8 +70,8 @@ func TestBotWithoutATenant(t *testing.T) {
 	namespace := testEnv.Namespace(t, "nobody", nil)
 	bot := makeBot(namespace.Name, "b")
 	w.create(bot)
-	w.becomes(bot, "Stalled=True/"+ReasonNoTenant)
-	w.oneEvent(bot, ReasonNoTenant)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonNoTenant)
+	w.oneEvent(bot, v1alpha1.ReasonNoTenant)
 	if err := w.isEmpty(namespace.Name); err != nil {
 		t.Errorf("something was made for a bot of nobody: %v", err)
 	}
@@ -87,7 +87,7 @@ func TestBotCannotNameItsTenant(t *testing.T) {
 	bot.Labels = map[string]string{v1alpha1.LabelTenant: "victim"}
 	bot.Annotations = map[string]string{v1alpha1.LabelTenant: "victim"}
 	w.create(bot)
-	w.becomes(bot, "Stalled=True/"+ReasonNoTenant)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonNoTenant)
 	w.delete(bot)
 	w.gone(bot)
 }
@@ -115,12 +115,12 @@ func TestForeignStatefulSetIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.create(bot)
-	w.becomes(bot, "Stalled=True/"+ReasonNameTaken)
-	w.becomes(bot, "WorkloadReady=False/"+ReasonNameTaken)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonNameTaken)
+	w.becomes(bot, "WorkloadReady=False/"+v1alpha1.ReasonNameTaken)
 	if err := w.get(stranger); err != nil || stranger.Generation != 1 {
 		t.Errorf("the stranger's StatefulSet was touched: %v", err)
 	}
-	w.oneEvent(bot, ReasonNameTaken)
+	w.oneEvent(bot, v1alpha1.ReasonNameTaken)
 }
 
 // TestPlaintextInSpec: who sees no warnings at apply learns from the condition and one event that a credential stands in the spec. The bot runs.
@@ -131,20 +131,20 @@ func TestPlaintextInSpec(t *testing.T) {
 	bot.Spec.Env = []v1alpha1.EnvVar{{Name: "TOKEN", Value: token}}
 	w.create(bot)
 	w.becomes(bot, "Ready=True")
-	w.becomes(bot, "CredentialsReady=True/"+status.ReasonPlaintextInSpec)
+	w.becomes(bot, "CredentialsReady=True/"+v1alpha1.ReasonPlaintextInSpec)
 	if said := fmt.Sprint(bot.Status); !strings.Contains(said, "spec.env[TOKEN].value") || strings.Contains(said, token) {
 		t.Errorf("the status says %s", said)
 	}
-	w.oneEvent(bot, status.ReasonPlaintextInSpec)
+	w.oneEvent(bot, v1alpha1.ReasonPlaintextInSpec)
 	version := bot.ResourceVersion
 	w.restart()
 	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Labels = map[string]string{"looked": "at"} })
-	w.becomes(bot, "CredentialsReady=True/"+status.ReasonPlaintextInSpec)
+	w.becomes(bot, "CredentialsReady=True/"+v1alpha1.ReasonPlaintextInSpec)
 	if version == bot.ResourceVersion {
 		t.Error("the edit was not seen")
 	}
 	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Spec.Env = nil })
-	w.becomes(bot, "CredentialsReady=True/"+status.ReasonStored)
+	w.becomes(bot, "CredentialsReady=True/"+v1alpha1.ReasonStored)
 }
 
 func TestSuspension(t *testing.T) {
@@ -217,7 +217,7 @@ func TestPlacementReachesRunningBots(t *testing.T) {
 
 // TestRefusedCredentials: what cannot be opened starts nothing; where something ran, that goes on.
 func TestRefusedCredentials(t *testing.T) {
-	for _, reason := range []string{protocol.ReasonWrongPlace, protocol.ReasonMalformed, protocol.ReasonUnknownKey, protocol.ReasonDoesNotOpen, protocol.ReasonSecretMissing} {
+	for _, reason := range []string{v1alpha1.ReasonWrongPlace, v1alpha1.ReasonMalformed, v1alpha1.ReasonUnknownKey, v1alpha1.ReasonDoesNotOpen, v1alpha1.ReasonSecretMissing} {
 		t.Run(reason, func(t *testing.T) {
 			w, _ := withTenant(t, "refuse")
 			no := protocol.CredentialResult{Name: "telegram", Reason: reason, Message: "seal it again for this bot"}
@@ -259,16 +259,16 @@ func TestRevertedCommit(t *testing.T) {
 	w.becomes(bot, "Ready=True")
 	was := bot.Status.CredentialsSecret
 	w.keys.set(func(k *keyserverDouble) {
-		k.refuse["telegram"] = protocol.CredentialResult{Name: "telegram", Reason: protocol.ReasonRolledBack, Version: 2}
+		k.refuse["telegram"] = protocol.CredentialResult{Name: "telegram", Reason: v1alpha1.ReasonRolledBack, Version: 2}
 		k.pinned = was
 	})
 	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Spec.Credentials[0].Sealed = "seal.v1.a.b.c.d.old" })
-	w.becomes(bot, "CredentialsReady=True/"+protocol.ReasonRolledBack)
+	w.becomes(bot, "CredentialsReady=True/"+v1alpha1.ReasonRolledBack)
 	w.becomes(bot, "Ready=True")
 	if bot.Status.CredentialsSecret != was {
 		t.Errorf("%s is used instead of %s", bot.Status.CredentialsSecret, was)
 	}
-	w.oneEvent(bot, protocol.ReasonRolledBack)
+	w.oneEvent(bot, v1alpha1.ReasonRolledBack)
 }
 
 func TestBotOutlivesAnAbsentKeyserver(t *testing.T) {
@@ -279,7 +279,7 @@ func TestBotOutlivesAnAbsentKeyserver(t *testing.T) {
 	w.keys.set(func(k *keyserverDouble) { k.down = errors.New("connection refused") })
 	w.restart()
 	w.create(fresh)
-	w.becomes(fresh, "CredentialsReady=False/"+ReasonKeyserverUnavailable)
+	w.becomes(fresh, "CredentialsReady=False/"+v1alpha1.ReasonKeyserverUnavailable)
 	w.becomes(running, "Ready=True")
 	set := setOf(running)
 	editAs(w, w.cluster, set, func(s *appsv1.StatefulSet) { s.Spec.Template.Spec.Containers[0].Image = "drifted" })
@@ -405,8 +405,8 @@ func TestSpecThatKubernetesRefuses(t *testing.T) {
 		return nil
 	})
 	w.create(bot)
-	w.becomes(bot, "Stalled=True/"+ReasonRefused)
-	w.becomes(bot, "WorkloadReady=False/"+ReasonRefused)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonRefused)
+	w.becomes(bot, "WorkloadReady=False/"+v1alpha1.ReasonRefused)
 	c := status.See(bot.Status.Conditions, v1alpha1.ConditionStalled)
 	if !strings.Contains(c.Message, "containers[].image must not be latest") {
 		t.Errorf("the message does not name the field, or was not cleaned: %q", c.Message)

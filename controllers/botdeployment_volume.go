@@ -24,17 +24,6 @@ import (
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=list;watch
 // +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=persistentvolumeclaims,verbs=get;create;update;delete
 
-const (
-	// ReasonForeignVolume: the PersistentVolumeClaim of that name is on record as another bot's, another Tenant's or nobody's.
-	ReasonForeignVolume = "ForeignVolume"
-	// ReasonVolumeMissing: a PersistentVolumeClaim that existed, or that the spec names, does not exist.
-	ReasonVolumeMissing = "VolumeMissing"
-	// ReasonVolumeDiffers: the volume is not of the size or class that the spec says.
-	ReasonVolumeDiffers = "VolumeDiffers"
-	// ReasonVolumeKept: a volume that should go with its bot could not be deleted. It is an event's.
-	ReasonVolumeKept = "VolumeKept"
-)
-
 // ensureVolume has the bot's volume there before anything that could mount it, and nothing mount one that is not the bot's.
 func (r *BotDeploymentReconciler) ensureVolume(ctx context.Context, s *botScope) (time.Duration, error) {
 	if s.bot.Spec.Storage == nil {
@@ -66,7 +55,7 @@ func (r *BotDeploymentReconciler) claimOf(ctx context.Context, s *botScope) (*co
 		return nil, err
 	case claim.DeletionTimestamp != nil:
 		return nil, &problem{after: terminatingWait, Problem: status.Problem{
-			Condition: v1alpha1.ConditionWorkloadReady, Reason: ReasonTerminating,
+			Condition: v1alpha1.ConditionWorkloadReady, Reason: v1alpha1.ReasonTerminating,
 			Message: fmt.Sprintf("PersistentVolumeClaim %s is being deleted: it goes, and its data with it, as soon as no pod uses it.", claim.Name)}}
 	case resources.IsClaimOf(claim, s.bot, s.tenant):
 		return r.record(ctx, desired, claim, false)
@@ -114,7 +103,7 @@ func (r *BotDeploymentReconciler) findClaim(ctx context.Context, s *botScope, de
 		return nil, volumeMissing("PersistentVolumeClaim %s, which held this bot's data, is gone, and no empty one takes its place: restore it and name it in "+
 			"spec.storage.claim.existing, or make the bot anew.", key.Name)
 	default:
-		return nil, &problem{quiet: true, after: conflictWait, Problem: status.Problem{Condition: condition, Reason: ReasonRetrying, Message: "A claim appeared and went away."}}
+		return nil, &problem{quiet: true, after: conflictWait, Problem: status.Problem{Condition: condition, Reason: v1alpha1.ReasonRetrying, Message: "A claim appeared and went away."}}
 	}
 }
 
@@ -227,18 +216,18 @@ func claimDiffers(claim *corev1.PersistentVolumeClaim, storage *v1alpha1.BotStor
 	if len(differs) == 0 {
 		return nil
 	}
-	return &problem{Problem: status.Problem{Condition: v1alpha1.ConditionReady, Reason: ReasonVolumeDiffers, Stalled: true,
+	return &problem{Problem: status.Problem{Condition: v1alpha1.ConditionReady, Reason: v1alpha1.ReasonVolumeDiffers, Stalled: true,
 		Message: fmt.Sprintf("PersistentVolumeClaim %s %s. Make the bot anew, with reclaimPolicy Retain before, and with spec.storage.claim.existing: %s "+
 			"and what the claim has, or a new claim and a copy of the data.", claim.Name, strings.Join(differs, ", and "), claim.Name)}}
 }
 
 func foreignVolume(format string, args ...any) error {
-	return &problem{after: strangerWait, Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: ReasonForeignVolume, Stalled: true,
+	return &problem{after: strangerWait, Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: v1alpha1.ReasonForeignVolume, Stalled: true,
 		Message: fmt.Sprintf(format, args...)}}
 }
 
 func volumeMissing(format string, args ...any) error {
-	return &problem{after: strangerWait, Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: ReasonVolumeMissing, Stalled: true,
+	return &problem{after: strangerWait, Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: v1alpha1.ReasonVolumeMissing, Stalled: true,
 		Message: fmt.Sprintf(format, args...)}}
 }
 
@@ -271,7 +260,7 @@ func (r *BotDeploymentReconciler) releaseVolumes(ctx context.Context, s *botScop
 			err = client.IgnoreNotFound(r.keep(ctx, claim))
 		}
 		if apierrors.IsForbidden(err) {
-			r.Recorder.Eventf(s.bot, nil, corev1.EventTypeWarning, ReasonVolumeKept, "Delete",
+			r.Recorder.Eventf(s.bot, nil, corev1.EventTypeWarning, v1alpha1.ReasonVolumeKept, "Delete",
 				"PersistentVolumeClaim %s stays: the manager may not write it any more. Delete it by hand if it is to go.", claim.Name)
 			err = nil
 		}

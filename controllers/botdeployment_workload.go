@@ -17,7 +17,6 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/bulk"
 	"github.com/lethe-dev/lethe/internal/podspec"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
 )
@@ -42,7 +41,7 @@ func (r *BotDeploymentReconciler) ensureWorkload(ctx context.Context, s *botScop
 	}
 	if s.running == nil && s.observed.Suspended == status.NotSuspended && !isInUse(s.tenant) {
 		// Admission refuses to delete a Tenant that says that it is in use, so it says so before anything runs for it.
-		return 0, &problem{Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: ReasonTenantNotReady,
+		return 0, &problem{Problem: status.Problem{Condition: v1alpha1.ConditionWorkloadReady, Reason: v1alpha1.ReasonTenantNotReady,
 			Message: fmt.Sprintf("Tenant %s does not say yet that it is in use: see its condition InUse.", s.tenant.Name)}}
 	}
 	set, turn, err := r.ensureSet(ctx, s, false)
@@ -101,7 +100,7 @@ func (r *BotDeploymentReconciler) lookAfter(least time.Duration) time.Duration {
 // waiting is told.
 func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScope, set *appsv1.StatefulSet) (time.Duration, error) {
 	if age := s.now.Sub(s.begun); isNew(s.bot) && age < min(r.Settle, lookEvery) {
-		s.observed.Workload = &status.Workload{Reason: status.ReasonProgressing, Message: "Waiting for the pod of the present revision."}
+		s.observed.Workload = &status.Workload{Reason: v1alpha1.ReasonProgressing, Message: "Waiting for the pod of the present revision."}
 		return min(r.Settle, lookEvery) - age, nil
 	}
 	o, err := r.observePod(ctx, s, set)
@@ -109,7 +108,7 @@ func (r *BotDeploymentReconciler) observeUnready(ctx context.Context, s *botScop
 		return 0, explain(v1alpha1.ConditionWorkloadReady, err)
 	}
 	w := status.Unready(o)
-	if w.Reason == status.ReasonCredentialsNotFetched {
+	if w.Reason == v1alpha1.ReasonCredentialsNotFetched {
 		if w.Trouble {
 			r.stored.forget(client.ObjectKeyFromObject(s.bot)) // what the keyserver stored may be gone: the next look asks it
 		}
@@ -218,7 +217,7 @@ func (r *BotDeploymentReconciler) explainMismatch(ctx context.Context, s *botSco
 	helper := r.helper(s, false)
 	if s.running != nil && filesDiffer(resources.BotStatefulSet(r.Settings.With(helper), whole, s.tenant, s.secret), s.running) {
 		r.files.forget(client.ObjectKeyFromObject(s.bot)) // the next look renders what is in them now
-		w.Reason, w.Trouble, w.Message = status.ReasonProgressing, false, "A ConfigMap that the bot's files come from has changed: the pod is made anew."
+		w.Reason, w.Trouble, w.Message = v1alpha1.ReasonProgressing, false, "A ConfigMap that the bot's files come from has changed: the pod is made anew."
 		return nil
 	}
 	want := resources.BotPodTemplate(r.Settings.With(helper), whole, s.tenant, s.secret)
@@ -231,7 +230,7 @@ func (r *BotDeploymentReconciler) explainMismatch(ctx context.Context, s *botSco
 		what, mismatch = "the StatefulSet", podspec.MatchTemplate(want, live.Spec.Template, r.Settings.PodAnnotations)
 	}
 	if mismatch != nil {
-		w.Reason, w.Trouble = protocol.ReasonPodMismatch, true
+		w.Reason, w.Trouble = v1alpha1.ReasonPodMismatch, true
 		w.Message = fmt.Sprintf("Something in this cluster changed %s: %s from what Lethe made. The keyserver gives such a pod no credentials. "+
 			"Exempt this namespace from the webhook or policy that does it.", what, mismatch)
 		return nil

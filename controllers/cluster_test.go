@@ -150,10 +150,10 @@ func TestSweepWithoutItsImage(t *testing.T) {
 	if result.RequeueAfter <= 0 || result.RequeueAfter > startsWithin {
 		t.Errorf("looks again after %v, want within %v of the Job's start", result.RequeueAfter, startsWithin)
 	}
-	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + status.ReasonNotMeasured})
+	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + v1alpha1.ReasonNotMeasured})
 	b.clock.SetTime(b.clock.Now().Add(startsWithin + time.Second))
 	b.settle(store)
-	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + status.ReasonImagePullUnauthorized})
+	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + v1alpha1.ReasonImagePullUnauthorized})
 	b.says(store, v1alpha1.ConditionReady, "Secret installation-registry, which the installation (chart: image.pullSecrets) names, does not exist in namespace "+b.namespace)
 
 	b.must(b.cluster.Delete(b.Context(), pod, client.GracePeriodSeconds(0)))
@@ -162,7 +162,7 @@ func TestSweepWithoutItsImage(t *testing.T) {
 	job.Status.Ready = &one
 	b.must(b.cluster.Status().Update(b.Context(), job))
 	b.settle(store)
-	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + status.ReasonNotMeasured})
+	b.want(store, map[string]string{v1alpha1.ConditionReady: "False " + v1alpha1.ReasonNotMeasured})
 }
 
 // TestClassThatIsMissing: a Tenant whose placement names what the cluster does not have says so, and is well when it is there. Asked only
@@ -180,19 +180,19 @@ func TestClassThatIsMissing(t *testing.T) {
 	edit(w, tenant, func(t *v1alpha1.Tenant) {
 		t.Spec.Placement = &v1alpha1.TenantPlacement{RuntimeClassName: "classes-sandbox", PriorityClassName: "classes-gold"}
 	})
-	w.becomes(tenant, "Stalled=True/"+ReasonClassMissing)
+	w.becomes(tenant, "Stalled=True/"+v1alpha1.ReasonClassMissing)
 	want := "spec.placement.runtimeClassName: there is no RuntimeClass classes-sandbox; spec.placement.priorityClassName: there is no PriorityClass classes-gold"
 	if got := messageOf(tenant.Status.Conditions, v1alpha1.ConditionReady); !strings.Contains(got, want) {
 		t.Errorf("says %q, want %q", got, want)
 	}
-	w.becomes(kept, "WorkloadReady=True/"+status.ReasonUpdateHeld)
+	w.becomes(kept, "WorkloadReady=True/"+v1alpha1.ReasonUpdateHeld)
 	w.becomes(kept, "Ready=True/Ready")
 	if got := messageOf(kept.Status.Conditions, v1alpha1.ConditionWorkloadReady); !strings.Contains(got, "the Tenant's "+want[:30]) {
 		t.Errorf("says %q", got)
 	}
 	edit(w, changed, func(b *v1alpha1.BotDeployment) { b.Spec.Image = "registry.example/bot:v2" })
-	w.becomes(changed, "Stalled=True/"+ReasonClassMissing)
-	w.becomes(changed, "WorkloadReady=True/"+status.ReasonUpdateHeld)
+	w.becomes(changed, "Stalled=True/"+v1alpha1.ReasonClassMissing)
+	w.becomes(changed, "WorkloadReady=True/"+v1alpha1.ReasonUpdateHeld)
 	templates := func() (classes, images []string) {
 		for _, bot := range []*v1alpha1.BotDeployment{kept, changed} {
 			set := w.setOf(bot)
@@ -246,7 +246,7 @@ func TestAnnotationsThatNobodyAllowed(t *testing.T) {
 	bot := makeBot("notes-a", "b")
 	bot.Spec.PodAnnotations = map[string]string{"example.org/team": "support"}
 	w.create(bot)
-	w.becomes(bot, "IsolationReady=False/"+ReasonAnnotationNotAllowed)
+	w.becomes(bot, "IsolationReady=False/"+v1alpha1.ReasonAnnotationNotAllowed)
 	w.becomes(bot, "WorkloadReady=True")
 	if got := messageOf(bot.Status.Conditions, v1alpha1.ConditionReady); !strings.Contains(got, "spec.podAnnotations[example.org/team]") || !strings.Contains(got, "pods.botAnnotations") {
 		t.Errorf("says %q", got)
@@ -281,7 +281,7 @@ func TestDNSOutOfReach(t *testing.T) {
 	w.dns.Answered, w.dns.ResolvConf = func(context.Context) bool { return answers.Load() }, resolvConf
 	w.dns.Every, w.dns.Again = 20*time.Millisecond, 20*time.Millisecond
 	w.restart()
-	w.becomes(asks, "IsolationReady=False/"+ReasonDNSOutOfReach)
+	w.becomes(asks, "IsolationReady=False/"+v1alpha1.ReasonDNSOutOfReach)
 	w.becomes(asks, "WorkloadReady=True")
 	if got := messageOf(asks.Status.Conditions, v1alpha1.ConditionReady); !strings.Contains(got, "pods ask 169.254.20.10") || !strings.Contains(got, "dns.blocks") || !strings.Contains(got, "docs/platforms.md") {
 		t.Errorf("says %q", got)
@@ -289,14 +289,14 @@ func TestDNSOutOfReach(t *testing.T) {
 	if gauge := dnsGauge(t); gauge != 0 {
 		t.Errorf("lethe_dns_answers is %v", gauge)
 	}
-	w.oneEvent(asks, ReasonDNSOutOfReach)
+	w.oneEvent(asks, v1alpha1.ReasonDNSOutOfReach)
 	// The keyserver has a name too, so whoever waits for it is told the same: a Tenant, and a bot without DNS of its own.
 	w.keys.set(func(k *keyserverDouble) { k.down = errors.New("lookup lethe-keyserver: i/o timeout") })
 	nameless, waits := makeTenant("resolve-not", "resolve-b"), makeBot("resolve-a", "waits")
 	waits.Spec.Channels, waits.Spec.Egress = nil, nil
 	w.create(nameless, waits)
-	w.becomes(nameless, "KeysReady=False/"+ReasonDNSOutOfReach)
-	w.becomes(waits, "CredentialsReady=False/"+ReasonDNSOutOfReach)
+	w.becomes(nameless, "KeysReady=False/"+v1alpha1.ReasonDNSOutOfReach)
+	w.becomes(waits, "CredentialsReady=False/"+v1alpha1.ReasonDNSOutOfReach)
 	for _, conditions := range [][]metav1.Condition{nameless.Status.Conditions, waits.Status.Conditions} {
 		if told := fmt.Sprint(conditions); !strings.Contains(told, "dns.blocks") {
 			t.Errorf("says %s", told)

@@ -62,7 +62,7 @@ func (k *storeKeys) Credentials(_ context.Context, o protocol.ObjectRef) (protoc
 	}
 	return protocol.CredentialsResponse{
 		Secret: resources.CredentialsName(o.Name, "0123456789abcdef"),
-		Items:  []protocol.CredentialResult{{Name: "password", Reason: protocol.ReasonStored, Version: 1}},
+		Items:  []protocol.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonStored, Version: 1}},
 	}, nil
 }
 
@@ -396,7 +396,7 @@ func (b *storeBench) told(job *batchv1.Job, edit func(*report.Report)) string {
 			r.Lines = append(r.Lines, report.Line{Dataset: d.Name, Policy: rule.Policy, Rule: rule.Rule, Rows: 100})
 		}
 		if len(d.Rules) == 0 {
-			r.Lines = append(r.Lines, report.Line{Dataset: d.Name, Rows: 100, Reason: report.LineUngoverned})
+			r.Lines = append(r.Lines, report.Line{Dataset: d.Name, Rows: 100, Reason: v1alpha1.ReasonUngoverned})
 		}
 	}
 	if edit != nil {

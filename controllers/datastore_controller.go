@@ -130,7 +130,7 @@ func (r *DataStoreReconciler) sayWhoHolds(ctx context.Context, store *v1alpha1.D
 		return nil
 	}
 	after := store.DeepCopy()
-	held := &status.Problem{Reason: status.ReasonDeleting, Message: heldMessage(others)}
+	held := &status.Problem{Reason: v1alpha1.ReasonDeleting, Message: heldMessage(others)}
 	status.Apply(&after.Status.Conditions, status.Summary(held, false, "", ""), store.Generation, metav1.NewTime(r.Clock.Now()))
 	_, err := writeStatus(ctx, r.Writer.Client, store, after, sameStatus(store.Status, after.Status))
 	return err
@@ -143,9 +143,9 @@ func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.
 	}
 	compiled, err := planner.Store(ctx, r.Writer.Client, s.seen(), s.now)
 	if refusal, ok := planner.IsRefusal(err); ok {
-		s.refuse(refusal.Reason, refusal.Message, refusal.Reason != planner.ReasonTenantNotReady && refusal.Reason != planner.ReasonDeleting)
+		s.refuse(refusal.Reason, refusal.Message, refusal.Reason != v1alpha1.ReasonTenantNotReady && refusal.Reason != v1alpha1.ReasonDeleting)
 		left := graceLeft(s.store, s.status.Conditions, s.now, r.Grace)
-		if s.refusal.Reason == planner.ReasonNoTenant && left > 0 {
+		if s.refusal.Reason == v1alpha1.ReasonNoTenant && left > 0 {
 			s.refusal.Stalled = false
 		}
 		if err := r.stopNobodys(ctx, s); err != nil {
@@ -159,7 +159,7 @@ func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.
 	s.tenant, s.result = compiled.Tenant, &compiled.Result
 	s.status.Tenant = s.tenant.Name
 	if s.encoded, err = plan.Encode(s.result.Plan); err != nil {
-		s.refuse(ReasonPlanTooLarge, err.Error()+"; split the datasets over several DataStores", true)
+		s.refuse(v1alpha1.ReasonPlanTooLarge, err.Error()+"; split the datasets over several DataStores", true)
 		return 0, s.refused()
 	}
 	s.hash = plan.HashBytes(s.encoded)
@@ -215,9 +215,6 @@ func (r *DataStoreReconciler) stopNobodys(ctx context.Context, s *storeScope) er
 	}
 	return explain(v1alpha1.ConditionReady, err)
 }
-
-// ReasonPlanTooLarge: the plan does not fit a ConfigMap.
-const ReasonPlanTooLarge = "PlanTooLarge"
 
 func (s *storeScope) refuse(reason, message string, stalled bool) {
 	s.status.Plan.AwaitingApproval, s.status.Plan.Approval = nil, ""

@@ -9,7 +9,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
 )
@@ -18,7 +17,7 @@ import (
 func storedBefore(store *v1alpha1.DataStore) status.Verdict {
 	c := meta.FindStatusCondition(store.Status.Conditions, v1alpha1.ConditionCredentialsReady)
 	if c == nil || c.Status == metav1.ConditionUnknown {
-		return status.Verdict{Status: metav1.ConditionUnknown, Reason: status.ReasonWaiting, Message: "An earlier step comes first."}
+		return status.Verdict{Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonWaiting, Message: "An earlier step comes first."}
 	}
 	return status.Verdict{Status: c.Status, Reason: c.Reason, Message: c.Message}
 }
@@ -31,7 +30,7 @@ func (r *DataStoreReconciler) ensureCredentials(ctx context.Context, s *storeSco
 		before = answer[struct{}]{generation: generationOf(s.status.Conditions), at: s.now.Add(spread(s.store.UID, verifyEvery) - verifyEvery)}
 	}
 	last := s.status.LastSweep
-	turnedAway := last != nil && last.Reason == report.ReasonLeaseRefused && last.FinishedAt != nil && before.at.Before(last.FinishedAt.Time)
+	turnedAway := last != nil && last.Reason == v1alpha1.ReasonLeaseRefused && last.FinishedAt != nil && before.at.Before(last.FinishedAt.Time)
 	due := before.at.Add(verifyEvery)
 	if s.status.CredentialsSecret != "" && s.credentials.Status == metav1.ConditionTrue && before.generation == s.store.Generation && !turnedAway && s.now.Before(due) {
 		return due.Sub(s.now), nil
@@ -73,8 +72,8 @@ func generationOf(conditions []metav1.Condition) int64 {
 func verdictOn(answer protocol.CredentialsResponse) status.Verdict {
 	for _, item := range answer.Items {
 		switch item.Reason {
-		case protocol.ReasonStored:
-		case protocol.ReasonRolledBack:
+		case v1alpha1.ReasonStored:
+		case v1alpha1.ReasonRolledBack:
 			if answer.Secret == "" {
 				return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: "spec.postgres.password: " + item.Message}
 			}
@@ -84,7 +83,7 @@ func verdictOn(answer protocol.CredentialsResponse) status.Verdict {
 		}
 	}
 	if answer.Secret == "" {
-		return status.Verdict{Status: metav1.ConditionFalse, Reason: protocol.ReasonNotReady, Message: "The keyserver has stored no credential yet."}
+		return status.Verdict{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNotReady, Message: "The keyserver has stored no credential yet."}
 	}
-	return status.Verdict{Status: metav1.ConditionTrue, Reason: protocol.ReasonStored, Message: "The password was opened and is encrypted at rest."}
+	return status.Verdict{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonStored, Message: "The password was opened and is encrypted at rest."}
 }

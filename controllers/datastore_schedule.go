@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -38,9 +37,9 @@ func decideCatchUp(now time.Time, s v1alpha1.DataStoreStatus, content string, de
 		return 0, true
 	case last.Attempt > 0:
 		return until(now, last.FinishedAt.Add(retryAfter(last.Attempt)))
-	case last.Outcome == v1alpha1.SweepStopped && last.Reason == report.ReasonTimeBudget && last.Deleted > 0:
+	case last.Outcome == v1alpha1.SweepStopped && last.Reason == v1alpha1.ReasonTimeBudget && last.Deleted > 0:
 		return 0, true
-	case last.Outcome == v1alpha1.SweepStopped && last.Reason == report.ReasonTimeBudget:
+	case last.Outcome == v1alpha1.SweepStopped && last.Reason == v1alpha1.ReasonTimeBudget:
 		// Nothing went in all of that time: what holds it up will not have gone in a minute.
 		return until(now, last.FinishedAt.Add(overdueRetry))
 	case last.Outcome == v1alpha1.SweepStopped:

@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -60,13 +59,13 @@ func TestDecideCatchUp(t *testing.T) {
 		"very often: after an hour":                      {status: attempt(1 << 30), want: time.Hour},
 		"a changed plan does not wait for a failing one": {status: swept(func(s *v1alpha1.DataStoreStatus) { s.LastSweep.Attempt, s.LastSweep.Content = 4, "old" })},
 		"its time was up: go on at once": {status: swept(func(s *v1alpha1.DataStoreStatus) {
-			s.LastSweep.Outcome, s.LastSweep.Reason, s.LastSweep.Deleted = v1alpha1.SweepStopped, report.ReasonTimeBudget, 1
+			s.LastSweep.Outcome, s.LastSweep.Reason, s.LastSweep.Deleted = v1alpha1.SweepStopped, v1alpha1.ReasonTimeBudget, 1
 		})},
 		"its time was up and nothing went: a quarter of an hour after it": {status: swept(func(s *v1alpha1.DataStoreStatus) {
-			s.LastSweep.Outcome, s.LastSweep.Reason = v1alpha1.SweepStopped, report.ReasonTimeBudget
+			s.LastSweep.Outcome, s.LastSweep.Reason = v1alpha1.SweepStopped, v1alpha1.ReasonTimeBudget
 		}), deletes: true, want: 5 * time.Minute},
 		"stopped for another reason: after a minute, is now": {status: swept(func(s *v1alpha1.DataStoreStatus) {
-			s.LastSweep.Outcome, s.LastSweep.Reason = v1alpha1.SweepStopped, report.ReasonTerminated
+			s.LastSweep.Outcome, s.LastSweep.Reason = v1alpha1.SweepStopped, v1alpha1.ReasonTerminated
 		})},
 		"overdue rows that may be deleted: a quarter of an hour after the last sweep": {
 			status: swept(overdue(1)), deletes: true, want: 5 * time.Minute},

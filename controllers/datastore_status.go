@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
@@ -58,12 +57,12 @@ func (r *DataStoreReconciler) tellSweeps(s *storeScope, after *v1alpha1.DataStor
 			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, "SweepFinished", "Sweep", "deleted %d row(s) that were past their window", n)
 		}
 	}
-	if names := braked(after.Status.Rules, report.LineBrakeTripped); names != "" && names != braked(s.store.Status.Rules, report.LineBrakeTripped) {
-		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, report.LineBrakeTripped, "Sweep",
+	if names := braked(after.Status.Rules, v1alpha1.ReasonBrakeTripped); names != "" && names != braked(s.store.Status.Rules, v1alpha1.ReasonBrakeTripped) {
+		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, v1alpha1.ReasonBrakeTripped, "Sweep",
 			"more would be deleted than spec.brake allows, so nothing of this is: %s", names)
 	}
-	if names := braked(after.Status.Rules, report.LineReturned); names != "" && names != braked(s.store.Status.Rules, report.LineReturned) {
-		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, report.LineReturned, "Sweep",
+	if names := braked(after.Status.Rules, v1alpha1.ReasonReturned); names != "" && names != braked(s.store.Status.Rules, v1alpha1.ReasonReturned) {
+		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, v1alpha1.ReasonReturned, "Sweep",
 			"rows that had been deleted are there again, so nothing of this is deleted until it is approved: %s", names)
 	}
 	was := meta.FindStatusCondition(s.store.Status.Conditions, v1alpha1.ConditionCompliant)

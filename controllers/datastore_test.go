@@ -190,15 +190,15 @@ func TestWhatASweepSaysAboutTheStore(t *testing.T) {
 		says   string // Ready
 		within time.Duration
 	}{
-		"unreachable": {edit: broken(report.ReasonUnreachable), says: "do something about Unreachable", within: time.Minute,
+		"unreachable": {edit: broken(v1alpha1.ReasonUnreachable), says: "do something about Unreachable", within: time.Minute,
 			want: map[string]string{"Ready": "False Unreachable", "Reconciling": "True Unreachable", "Reachable": "False Unreachable", "Compliant": "Unknown Unreachable"}},
-		"wrong password": {edit: broken(report.ReasonWrongPassword), within: time.Minute,
+		"wrong password": {edit: broken(v1alpha1.ReasonWrongPassword), within: time.Minute,
 			want: map[string]string{"Ready": "False WrongPassword", "Stalled": "True WrongPassword", "Reachable": "False WrongPassword", "Compliant": "Unknown WrongPassword"}},
-		"untrusted certificate": {edit: broken(report.ReasonUntrustedCertificate), within: time.Minute,
+		"untrusted certificate": {edit: broken(v1alpha1.ReasonUntrustedCertificate), within: time.Minute,
 			want: map[string]string{"Ready": "False UntrustedCertificate", "Reachable": "False UntrustedCertificate", "Compliant": "Unknown UntrustedCertificate"}},
-		"no such database": {edit: broken(report.ReasonNoSuchDatabase), within: time.Minute,
+		"no such database": {edit: broken(v1alpha1.ReasonNoSuchDatabase), within: time.Minute,
 			want: map[string]string{"Reachable": "False NoSuchDatabase"}},
-		"no lease": {edit: broken(report.ReasonLeaseRefused), within: time.Minute,
+		"no lease": {edit: broken(v1alpha1.ReasonLeaseRefused), within: time.Minute,
 			want: map[string]string{"Ready": "False LeaseRefused", "Reachable": "Unknown LeaseRefused", "Compliant": "Unknown LeaseRefused"}},
 		"no message": {raw: func(string) string { return "" }, within: time.Minute,
 			want: map[string]string{"Ready": "False ReportLost", "Reachable": "Unknown ReportLost", "Compliant": "Unknown ReportLost"}},
@@ -209,8 +209,8 @@ func TestWhatASweepSaysAboutTheStore(t *testing.T) {
 		"another plan than the Job's": {edit: func(r *report.Report) { r.Plan = strings.Repeat("0", 64) }, within: time.Minute,
 			want: map[string]string{"Compliant": "Unknown ReportLost"}},
 		"a missing column": {edit: func(r *report.Report) {
-			r.Reason, r.Outcome = report.ReasonDatasetsRefused, report.Refused
-			r.Lines[0].Reason, r.Lines[0].Message = report.LineMissingColumn, "public.messages has no column created_at"
+			r.Reason, r.Outcome = v1alpha1.ReasonDatasetsRefused, report.Refused
+			r.Lines[0].Reason, r.Lines[0].Message = v1alpha1.ReasonMissingColumn, "public.messages has no column created_at"
 		}, says: "public.messages has no column created_at",
 			want: map[string]string{"Ready": "False MissingColumn", "Stalled": "True MissingColumn", "Reachable": "True Connected", "Compliant": "Unknown NotMeasured"}},
 		"a line that did not fit": {edit: func(r *report.Report) { r.Lines = []report.Line{{Dataset: "other"}} }, raw: func(s string) string { return strings.Replace(s, `"lines":`, `"cut":1,"lines":`, 1) },
@@ -221,8 +221,8 @@ func TestWhatASweepSaysAboutTheStore(t *testing.T) {
 		"rows without an age": {edit: func(r *report.Report) { r.Lines[0].UnknownAge = 3 }, says: "3 row(s)",
 			want: map[string]string{"Ready": "True UnknownAge", "Compliant": "Unknown UnknownAge"}},
 		"a brake that has tripped": {edit: func(r *report.Report) {
-			r.Reason, r.Outcome = report.ReasonDatasetsRefused, report.Refused
-			r.Lines[0].Reason, r.Lines[0].Message, r.Lines[0].Overdue = report.LineBrakeTripped, "45 % of the table", 9
+			r.Reason, r.Outcome = v1alpha1.ReasonDatasetsRefused, report.Refused
+			r.Lines[0].Reason, r.Lines[0].Message, r.Lines[0].Overdue = v1alpha1.ReasonBrakeTripped, "45 % of the table", 9
 		}, says: "45 % of the table", want: map[string]string{"Ready": "True Overdue", "Compliant": "False Overdue"}},
 	}
 	for name, tc := range tests {
@@ -433,7 +433,7 @@ func TestRulesThatCannotBeKept(t *testing.T) {
 func TestAPasswordThatDoesNotOpen(t *testing.T) {
 	b := newStoreBench(t, v1alpha1.TenantCustomer)
 	b.policy("privacy", audit, rule("Conversations", period(90)))
-	b.keys.answer = &protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Name: "password", Reason: protocol.ReasonWrongPlace, Message: "sealed for another host"}}}
+	b.keys.answer = &protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonWrongPlace, Message: "sealed for another host"}}}
 	s := b.store("chat", nil)
 	b.settle(s)
 	b.want(s, map[string]string{"Ready": "False WrongPlace", "Stalled": "True WrongPlace", "CredentialsReady": "False WrongPlace"})
@@ -449,7 +449,7 @@ func TestAPasswordThatDoesNotOpen(t *testing.T) {
 
 	t.Run("a lower version keeps the newer one in use and says so", func(t *testing.T) {
 		b.keys.answer = &protocol.CredentialsResponse{Secret: s.Status.CredentialsSecret,
-			Items: []protocol.CredentialResult{{Name: "password", Reason: protocol.ReasonRolledBack, Message: "version 1 is older than 2, which stays in use", Version: 2}}}
+			Items: []protocol.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonRolledBack, Message: "version 1 is older than 2, which stays in use", Version: 2}}}
 		amend(b, s, func(s *v1alpha1.DataStore) { s.Spec.Postgres.Password = "seal.v1.a.b.c.d.older" })
 		b.settle(s)
 		b.want(s, map[string]string{"CredentialsReady": "True RolledBack", "Ready": "True Audit"})

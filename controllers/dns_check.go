@@ -163,7 +163,7 @@ func (d *DNSCheck) decide(ctx context.Context, closed string) {
 	} else {
 		log.FromContext(ctx).Error(errors.New(foreign.Text(closed)), "The cluster's DNS is out of reach of bots and sweeps")
 		if d.Recorder != nil {
-			d.Recorder.Eventf(manager, nil, corev1.EventTypeWarning, ReasonDNSOutOfReach, "Check", "%s", closed)
+			d.Recorder.Eventf(manager, nil, corev1.EventTypeWarning, v1alpha1.ReasonDNSOutOfReach, "Check", "%s", closed)
 		}
 	}
 	var bots v1alpha1.BotDeploymentList

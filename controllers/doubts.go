@@ -54,7 +54,7 @@ func (d *keyDoubts) weigh(ctx context.Context, tenant *v1alpha1.Tenant, answer p
 // speaksOfKeys says whether a reason of the keyserver means that a tenant's keys are not those that were known.
 func speaksOfKeys(reason string) bool {
 	switch reason {
-	case protocol.ReasonKeyMissing, protocol.ReasonKeysAltered, protocol.ReasonKeysRolledBack, protocol.ReasonUnknownKey:
+	case v1alpha1.ReasonKeyMissing, v1alpha1.ReasonKeysAltered, v1alpha1.ReasonKeysRolledBack, v1alpha1.ReasonUnknownKey:
 		return true
 	}
 	return false

@@ -20,8 +20,8 @@ import (
 
 // TestWhatIsDoubtedAboutKeys: an answer about a bot wakes its Tenant where the two do not agree, once, and not otherwise.
 func TestWhatIsDoubtedAboutKeys(t *testing.T) {
-	stored := protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Reason: protocol.ReasonStored}}}
-	unknown := protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Reason: protocol.ReasonStored}, {Reason: protocol.ReasonUnknownKey}}}
+	stored := protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Reason: v1alpha1.ReasonStored}}}
+	unknown := protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Reason: v1alpha1.ReasonStored}, {Reason: v1alpha1.ReasonUnknownKey}}}
 	refused := func(reason string) error { return &refusedError{reason, "no"} }
 	for name, tc := range map[string]struct {
 		keys   metav1.ConditionStatus
@@ -31,16 +31,16 @@ func TestWhatIsDoubtedAboutKeys(t *testing.T) {
 		want   bool
 	}{
 		"all is well":                           {keys: metav1.ConditionTrue, reason: "KeysOpen", answer: stored},
-		"keys are gone":                         {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(protocol.ReasonKeyMissing), want: true},
-		"an earlier copy":                       {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(protocol.ReasonKeysRolledBack), want: true},
-		"altered":                               {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(protocol.ReasonKeysAltered), want: true},
+		"keys are gone":                         {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(v1alpha1.ReasonKeyMissing), want: true},
+		"an earlier copy":                       {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(v1alpha1.ReasonKeysRolledBack), want: true},
+		"altered":                               {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(v1alpha1.ReasonKeysAltered), want: true},
 		"sealed to a key that is not there":     {keys: metav1.ConditionTrue, reason: "KeysOpen", answer: unknown, want: true},
 		"the keyserver is away":                 {keys: metav1.ConditionTrue, reason: "KeysOpen", err: errors.New("connection refused")},
-		"another refusal":                       {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(protocol.ReasonNotReady)},
-		"gone, and known to be":                 {keys: metav1.ConditionFalse, reason: protocol.ReasonKeyMissing, err: refused(protocol.ReasonKeyMissing)},
-		"back again":                            {keys: metav1.ConditionFalse, reason: protocol.ReasonKeyMissing, answer: stored, want: true},
-		"gone, and the keyserver is away":       {keys: metav1.ConditionFalse, reason: protocol.ReasonKeyMissing, err: errors.New("connection refused")},
-		"a Tenant that waits for the keyserver": {keys: metav1.ConditionFalse, reason: ReasonKeyserverUnavailable, answer: stored},
+		"another refusal":                       {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(v1alpha1.ReasonNotReady)},
+		"gone, and known to be":                 {keys: metav1.ConditionFalse, reason: v1alpha1.ReasonKeyMissing, err: refused(v1alpha1.ReasonKeyMissing)},
+		"back again":                            {keys: metav1.ConditionFalse, reason: v1alpha1.ReasonKeyMissing, answer: stored, want: true},
+		"gone, and the keyserver is away":       {keys: metav1.ConditionFalse, reason: v1alpha1.ReasonKeyMissing, err: errors.New("connection refused")},
+		"a Tenant that waits for the keyserver": {keys: metav1.ConditionFalse, reason: v1alpha1.ReasonKeyserverUnavailable, answer: stored},
 	} {
 		t.Run(name, func(t *testing.T) {
 			doubts := newKeyDoubts()
@@ -88,7 +88,7 @@ func TestNothingIsRememberedOfWhatIsGone(t *testing.T) {
 		bots.stored.put(bot, now, storedCredentials{})
 		stores.stored.put(store, now, struct{}{})
 		tenants.verified.put(tenant, now, v1alpha1.UIDRange{})
-		doubts.weigh(t.Context(), tenant, protocol.CredentialsResponse{}, &refusedError{protocol.ReasonKeyMissing, "gone"})
+		doubts.weigh(t.Context(), tenant, protocol.CredentialsResponse{}, &refusedError{v1alpha1.ReasonKeyMissing, "gone"})
 	}
 	if len(bots.begun.known)+len(bots.stored.known)+len(stores.stored.known)+len(tenants.verified.known) != 4 {
 		t.Errorf("remembered: %v %v %v %v", bots.begun.known, bots.stored.known, stores.stored.known, tenants.verified.known)

@@ -168,7 +168,7 @@ func (k *keyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRe
 		return k.password(ctx, ref)
 	}
 	if err := k.live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, bot); err != nil || string(bot.UID) != ref.UID {
-		return protocol.CredentialsResponse{}, &refusedError{protocol.ReasonNotFound, "no such object"}
+		return protocol.CredentialsResponse{}, &refusedError{v1alpha1.ReasonNotFound, "no such object"}
 	}
 	answer := protocol.CredentialsResponse{Secret: k.pinned}
 	var in strings.Builder
@@ -176,10 +176,10 @@ func (k *keyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRe
 	for _, credential := range bot.Spec.Credentials {
 		item, bad := k.refuse[credential.Name]
 		if !bad {
-			item = protocol.CredentialResult{Name: credential.Name, Reason: protocol.ReasonStored, Version: 1, Plaintext: credential.SecretKeyRef != nil}
+			item = protocol.CredentialResult{Name: credential.Name, Reason: v1alpha1.ReasonStored, Version: 1, Plaintext: credential.SecretKeyRef != nil}
 			fmt.Fprintf(&in, "%s=%s;", credential.Name, credential.Sealed)
 		}
-		whole = whole && (!bad || item.Reason == protocol.ReasonRolledBack)
+		whole = whole && (!bad || item.Reason == v1alpha1.ReasonRolledBack)
 		answer.Items = append(answer.Items, item)
 	}
 	if answer.Secret != "" {
@@ -206,7 +206,7 @@ func (k *keyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRe
 func (k *keyserverDouble) password(ctx context.Context, ref protocol.ObjectRef) (protocol.CredentialsResponse, error) {
 	store := &v1alpha1.DataStore{}
 	if err := k.live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, store); err != nil || string(store.UID) != ref.UID {
-		return protocol.CredentialsResponse{}, &refusedError{protocol.ReasonNotFound, "no such object"}
+		return protocol.CredentialsResponse{}, &refusedError{v1alpha1.ReasonNotFound, "no such object"}
 	}
 	sum := sha256.Sum256([]byte(store.Spec.Postgres.Password))
 	name := resources.CredentialsName(store.Name, hex.EncodeToString(sum[:]))
@@ -218,5 +218,5 @@ func (k *keyserverDouble) password(ctx context.Context, ref protocol.ObjectRef) 
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return protocol.CredentialsResponse{}, err
 	}
-	return protocol.CredentialsResponse{Secret: name, Items: []protocol.CredentialResult{{Name: "password", Reason: protocol.ReasonStored, Version: 1}}}, nil
+	return protocol.CredentialsResponse{Secret: name, Items: []protocol.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonStored, Version: 1}}}, nil
 }

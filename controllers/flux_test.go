@@ -216,7 +216,7 @@ func (s *sweeper) sweep(w *world, namespace string) {
 		}
 		r := report.Report{Plan: planHashOf(job), Outcome: report.Done, Mode: string(p.Mode()), SystemIdentifier: identifierOf(namespace), Database: "chat"}
 		for _, d := range p.Datasets {
-			line := report.Line{Dataset: d.Name, Rows: 100, Reason: report.LineUngoverned}
+			line := report.Line{Dataset: d.Name, Rows: 100, Reason: v1alpha1.ReasonUngoverned}
 			if len(d.Rules) > 0 {
 				line.Policy, line.Rule, line.Reason = d.Rules[0].Policy, d.Rules[0].Rule, ""
 			}
@@ -403,7 +403,7 @@ func TestFluxAppliesOneSet(t *testing.T) {
 	})
 	t.Run("a wrong password fails the pass", func(t *testing.T) {
 		sweeps.says(func(r *report.Report) {
-			*r = report.Report{Plan: r.Plan, Outcome: report.Refused, Reason: report.ReasonWrongPassword, Message: "seal the right one", Mode: r.Mode}
+			*r = report.Report{Plan: r.Plan, Outcome: report.Refused, Reason: v1alpha1.ReasonWrongPassword, Message: "seal the right one", Mode: r.Mode}
 		})
 		if _, err := k.apply(fluxSet(name, "days: 90", "days: 92")); err != nil {
 			t.Fatal(err)
@@ -516,7 +516,7 @@ func TestBeforeItsTenant(t *testing.T) {
 		if err := w.get(store); err != nil {
 			return err
 		}
-		if c := meta.FindStatusCondition(store.Status.Conditions, v1alpha1.ConditionReconciling); c == nil || c.Reason != ReasonNoTenant {
+		if c := meta.FindStatusCondition(store.Status.Conditions, v1alpha1.ConditionReconciling); c == nil || c.Reason != v1alpha1.ReasonNoTenant {
 			return fmt.Errorf("%+v", store.Status.Conditions)
 		}
 		return nil

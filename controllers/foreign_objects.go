@@ -24,9 +24,6 @@ import (
 // +kubebuilder:rbac:groups=apps,roleName=lethe-manager-tenant,resources=deployments;daemonsets;replicasets,verbs=list
 // +kubebuilder:rbac:groups=discovery.k8s.io,roleName=lethe-manager-tenant,resources=endpointslices,verbs=list
 
-// ReasonForeignObject: something that was in a namespace before its walls is in it, is not ours, and the Tenant does not name it.
-const ReasonForeignObject = v1alpha1.ReasonForeignObject
-
 const (
 	kindService       = "Service"
 	kindEndpointSlice = "EndpointSlice"
@@ -165,7 +162,7 @@ func (s *tenantScope) looked() time.Duration {
 // suspicionOf is what an earlier pass found, and no pass since has found gone.
 func suspicionOf(tenant *v1alpha1.Tenant) string {
 	c := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionIsolationReady)
-	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != ReasonForeignObject {
+	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != v1alpha1.ReasonForeignObject {
 		return ""
 	}
 	return c.Message
@@ -179,5 +176,5 @@ func (s *tenantScope) noteSuspicion() {
 	if s.suspicion == "" {
 		return
 	}
-	s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonForeignObject, Stalled: true, Message: s.suspicion}})
+	s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: v1alpha1.ReasonForeignObject, Stalled: true, Message: s.suspicion}})
 }

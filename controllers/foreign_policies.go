@@ -27,9 +27,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// ReasonForeignNetworkPolicy: a network policy that is not ours, and that the Tenant does not name, is in its namespaces.
-const ReasonForeignNetworkPolicy = v1alpha1.ReasonForeignNetworkPolicy
-
 const (
 	// kindsEvery is how often the manager looks whether the cluster has learnt one of the kinds that it did not have.
 	kindsEvery = time.Minute
@@ -259,7 +256,7 @@ func (r *TenantReconciler) observeForeign(ctx context.Context, s *tenantScope) (
 		more = fmt.Sprintf(" and %d more", len(found)-foreignNamed)
 		found = found[:foreignNamed]
 	}
-	s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: ReasonForeignNetworkPolicy, Stalled: true,
+	s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionIsolationReady, Reason: v1alpha1.ReasonForeignNetworkPolicy, Stalled: true,
 		Message: fmt.Sprintf("Network policies that are not Lethe's may open what it closed: %s%s. No bot is started until they are deleted, or named in spec.foreignNetworkPolicies.",
 			strings.Join(found, ", "), more)}})
 	return 0, nil

@@ -230,7 +230,7 @@ func TestGoneIsGone(t *testing.T) {
 				delete(n.Labels, v1alpha1.LabelTenant)
 			})
 		}, then: func(s scene) {
-			s.w.becomes(s.bot, "Stalled=True/"+ReasonNoTenant)
+			s.w.becomes(s.bot, "Stalled=True/"+v1alpha1.ReasonNoTenant)
 			edit(s.w, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.bot.Namespace}}, func(n *corev1.Namespace) {
 				n.Labels[v1alpha1.LabelTenant] = s.tenant.Name
 			})
@@ -331,7 +331,7 @@ func TestSuspensionNeedsNobodysLeave(t *testing.T) {
 			w.start(&wire{})
 			w.eventually("stopped", func() error { return w.runs(bot.Namespace) })
 			// It is what it is to be, and what would keep it from running is told beside that.
-			w.becomes(bot, "IsolationReady=False/"+ReasonNameTaken)
+			w.becomes(bot, "IsolationReady=False/"+v1alpha1.ReasonNameTaken)
 			w.becomes(bot, "Ready=True")
 		})
 	}
@@ -401,7 +401,7 @@ func TestAHeldBotHoldsUpNobodyElse(t *testing.T) {
 	w.becomes(tenant, "InUse=False")
 	w.delete(tenant)
 	w.gone(tenant)
-	w.oneEvent(tenant, ReasonHeld)
+	w.oneEvent(tenant, v1alpha1.ReasonHeld)
 	if !w.keys.isRevoked(tenant.UID) {
 		t.Error("the Tenant's keys outlive it")
 	}
@@ -453,7 +453,7 @@ func TestAHeldBotWhereOurRightsAreGone(t *testing.T) {
 	w.eventually("it waits for the pod", func() error { return w.says(tenant, "Waiting for Kubernetes to remove rightless-a") })
 	w.takeFinalizersOff(pod)
 	w.gone(tenant)
-	w.oneEvent(tenant, ReasonHeld)
+	w.oneEvent(tenant, v1alpha1.ReasonHeld)
 	w.takeFinalizersOff(bot)
 	w.gone(namespace)
 }
@@ -531,6 +531,6 @@ func TestTheOrphanSweepTouchesNothingElse(t *testing.T) {
 			t.Errorf("%s was touched: %v", name, err)
 		}
 	}
-	w.oneEvent(tenant, ReasonOrphanRemoved)
+	w.oneEvent(tenant, v1alpha1.ReasonOrphanRemoved)
 	w.delete(bot)
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/status"
 )
@@ -26,9 +27,6 @@ type Keys interface {
 	// PullSecrets says which of the Secrets that an object's images are to be pulled with are of no use.
 	PullSecrets(ctx context.Context, object protocol.ObjectRef) (protocol.PullSecretsResponse, error)
 }
-
-// ReasonKeyserverUnavailable: the keyserver could not be reached.
-const ReasonKeyserverUnavailable = "KeyserverUnavailable"
 
 const (
 	// keyserverWait is between two tries to reach a keyserver that does not answer, or cannot answer yet.
@@ -49,14 +47,14 @@ func keyProblem(condition string, err error) error {
 	reason := reasonOf(err)
 	switch reason {
 	case "":
-		p.Reason = ReasonKeyserverUnavailable
+		p.Reason = v1alpha1.ReasonKeyserverUnavailable
 		p.Message = "The keyserver cannot be reached; it is asked again. What runs already goes on running."
 		var nameless *namelessError
 		if errors.As(err, &nameless) {
-			p.Reason = ReasonDNSOutOfReach
+			p.Reason = v1alpha1.ReasonDNSOutOfReach
 			p.Message = "The keyserver cannot be reached, and the manager can look up no names: " + nameless.wall + " What runs already goes on running."
 		}
-	case protocol.ReasonKeyMissing, protocol.ReasonKeysChoice, protocol.ReasonKeysAltered, protocol.ReasonKeysRolledBack, protocol.ReasonRevoked, protocol.ReasonForbidden, protocol.ReasonBadRequest:
+	case v1alpha1.ReasonKeyMissing, v1alpha1.ReasonKeysChoice, v1alpha1.ReasonKeysAltered, v1alpha1.ReasonKeysRolledBack, v1alpha1.ReasonRevoked, v1alpha1.ReasonForbidden, v1alpha1.ReasonBadRequest:
 		p.Reason, p.Message, p.Stalled, p.after = reason, err.Error(), true, strangerWait
 	default:
 		p.Reason, p.Message = reason, err.Error()
@@ -76,7 +74,7 @@ func reasonOf(err error) string {
 // revoke destroys an object's keys. An object that the keyserver does not know has none.
 func revoke(ctx context.Context, keys Keys, ref protocol.ObjectRef) error {
 	err := keys.Revoke(ctx, ref)
-	if err == nil || reasonOf(err) == protocol.ReasonNotFound {
+	if err == nil || reasonOf(err) == v1alpha1.ReasonNotFound {
 		return nil
 	}
 	return fmt.Errorf("revoke the keys of %s %s: %w", ref.Kind, ref.Name, err)

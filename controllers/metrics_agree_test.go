@@ -70,7 +70,7 @@ func TestAnApprovalIsPendingWhereTheConditionSaysSo(t *testing.T) {
 			change: func(b *storeBench, s *v1alpha1.DataStore) {
 				b.settle(s)
 				b.sweep(s, func(r *report.Report) {
-					r.Outcome, r.Reason, r.Message = report.Refused, report.ReasonIdentityChanged, "approve --database"
+					r.Outcome, r.Reason, r.Message = report.Refused, v1alpha1.ReasonIdentityChanged, "approve --database"
 				})
 			}},
 		"the namespace is nobody's any more": {enforce: []v1alpha1.RetentionRule{conversations}, approval: "Unknown NotPlanned",
@@ -127,7 +127,7 @@ func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
 	b.settle(s)
 	b.sweep(s, func(r *report.Report) {
 		for i := range r.Lines {
-			r.Lines[i].Reason, r.Lines[i].OldestOverdueSeconds, r.Lines[i].Overdue = report.LineBrakeTripped, 60, 1
+			r.Lines[i].Reason, r.Lines[i].OldestOverdueSeconds, r.Lines[i].Overdue = v1alpha1.ReasonBrakeTripped, 60, 1
 		}
 		for n := range report.MaxUncovered {
 			r.Uncovered = append(r.Uncovered, fmt.Sprintf("public.t%d", n))

@@ -11,7 +11,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/rollout"
-	"github.com/lethe-dev/lethe/internal/status"
 )
 
 var (
@@ -49,7 +48,7 @@ func (c rolloutCollector) Collect(metrics chan<- prometheus.Metric) {
 	waiting := 0
 	for i := range bots.Items {
 		w := meta.FindStatusCondition(bots.Items[i].Status.Conditions, v1alpha1.ConditionWorkloadReady)
-		if w != nil && (w.Reason == status.ReasonUpdateWaits || w.Reason == status.ReasonUpdateStopped) {
+		if w != nil && (w.Reason == v1alpha1.ReasonUpdateWaits || w.Reason == v1alpha1.ReasonUpdateStopped) {
 			waiting++
 		}
 	}

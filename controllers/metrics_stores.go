@@ -78,7 +78,7 @@ func showStore(metrics chan<- prometheus.Metric, store *v1alpha1.DataStore) {
 			rules[key] = &sums{}
 		}
 		s := rules[key]
-		s.measured = s.measured || m.Reason != status.ReasonLeftOut
+		s.measured = s.measured || m.Reason != v1alpha1.ReasonLeftOut
 		s.overdue += float64(m.Overdue)
 		s.oldest = max(s.oldest, float64(m.OldestOverdueSeconds))
 		s.worst = max(s.worst, float64(m.WorstOverdueSeconds))

@@ -40,9 +40,6 @@ import (
 // +kubebuilder:rbac:groups=apps,roleName=lethe-manager-tenant,resources=statefulsets,verbs=get;delete
 // +kubebuilder:rbac:groups=batch,roleName=lethe-manager-tenant,resources=cronjobs;jobs,verbs=get;delete
 
-// ReasonOrphanRemoved: something of ours had lost its owner, and was removed.
-const ReasonOrphanRemoved = "OrphanRemoved"
-
 const (
 	orphansEvery = 15 * time.Minute
 	orphansAfter = 15 * time.Second
@@ -423,7 +420,7 @@ func (s *OrphanSweep) tell(ctx context.Context, namespace string, removed []stri
 	if err := s.writer.Client.Get(ctx, client.ObjectKey{Name: about.Labels[v1alpha1.LabelTenant]}, tenant); err == nil {
 		regarding = tenant
 	}
-	s.recorder.Eventf(regarding, nil, corev1.EventTypeWarning, ReasonOrphanRemoved, "Sweep",
+	s.recorder.Eventf(regarding, nil, corev1.EventTypeWarning, v1alpha1.ReasonOrphanRemoved, "Sweep",
 		"Removed from namespace %s what belonged to no BotDeployment or DataStore any more: %s.", namespace, cutList(removed))
 }
 

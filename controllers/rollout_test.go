@@ -18,7 +18,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
-	"github.com/lethe-dev/lethe/internal/status"
 	"github.com/lethe-dev/lethe/test/crash"
 )
 
@@ -291,7 +290,7 @@ func (w *world) toldStopped(namespace string) []string {
 	}
 	var told []string
 	for i := range events.Items {
-		if events.Items[i].Reason == ReasonRolloutStopped {
+		if events.Items[i].Reason == v1alpha1.ReasonRolloutStopped {
 			told = append(told, events.Items[i].Message)
 		}
 	}
@@ -316,7 +315,7 @@ func TestOneTenantStopsItsOwn(t *testing.T) {
 	if err := w.cluster.Get(t.Context(), client.ObjectKeyFromObject(crashes), crashes); err != nil {
 		t.Fatal(err)
 	}
-	meta.SetStatusCondition(&crashes.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionWorkloadReady, Status: metav1.ConditionFalse, Reason: status.ReasonCrashLoopBackOff, Message: "It ended."})
+	meta.SetStatusCondition(&crashes.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionWorkloadReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonCrashLoopBackOff, Message: "It ended."})
 	if err := w.admin.Status().Update(t.Context(), crashes); err != nil {
 		t.Fatal(err)
 	}

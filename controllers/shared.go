@@ -20,7 +20,6 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/kube"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/status"
 	"github.com/lethe-dev/lethe/internal/tenancy"
 )
@@ -37,24 +36,6 @@ const (
 // laterPriority is below that of a new or changed object, which is 0, and above that of a resync and of a restart's backlog.
 const laterPriority = -10
 
-// Reasons of problems that every kind can have.
-const (
-	// ReasonNameTaken: an object of a name that Lethe needs belongs to somebody else.
-	ReasonNameTaken = "NameTaken"
-	// ReasonRefused: the API server refuses a child that the spec leads to.
-	ReasonRefused = "Refused"
-	// ReasonForbidden: the manager lacks a right.
-	ReasonForbidden = "Forbidden"
-	// ReasonTerminating: something of the same name, or the namespace, is still being deleted.
-	ReasonTerminating = "Terminating"
-	// ReasonRetrying: the API server could not be asked.
-	ReasonRetrying = "Retrying"
-	// ReasonNoTenant: the namespace belongs to no Tenant.
-	ReasonNoTenant = "NoTenant"
-	// ReasonTenantNotReady: the namespace's Tenant has not walled it in yet.
-	ReasonTenantNotReady = "TenantNotReady"
-)
-
 // explain turns the error of a write into a problem of a condition. Messages are the same as long as the problem is.
 func explain(kind string, err error) error {
 	if err == nil || problemIn(err) != nil {
@@ -65,22 +46,22 @@ func explain(kind string, err error) error {
 	var terminating *kube.TerminatingError
 	switch {
 	case errors.As(err, &foreign):
-		p.Reason, p.Stalled, p.after = ReasonNameTaken, true, strangerWait
+		p.Reason, p.Stalled, p.after = v1alpha1.ReasonNameTaken, true, strangerWait
 	case errors.As(err, &terminating), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		p.Reason, p.after = ReasonTerminating, terminatingWait
+		p.Reason, p.after = v1alpha1.ReasonTerminating, terminatingWait
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
-		p.Reason, p.Message, p.after, p.quiet = ReasonRetrying, "Another hand wrote at the same time.", conflictWait, true
+		p.Reason, p.Message, p.after, p.quiet = v1alpha1.ReasonRetrying, "Another hand wrote at the same time.", conflictWait, true
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		p.Reason, p.Stalled = ReasonRefused, true
+		p.Reason, p.Stalled = v1alpha1.ReasonRefused, true
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "status unknown for quota"):
 		// A quota that was just made counts nothing until Kubernetes' controller has looked at the namespace.
-		p.Reason, p.Message, p.after, p.quiet = ReasonRetrying, "Kubernetes is still counting what the namespace holds.", rightsWait, true
+		p.Reason, p.Message, p.after, p.quiet = v1alpha1.ReasonRetrying, "Kubernetes is still counting what the namespace holds.", rightsWait, true
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
-		p.Reason, p.Message, p.Stalled, p.after = status.ReasonQuotaExceeded, status.NoRoom("", p.Message), true, strangerWait
+		p.Reason, p.Message, p.Stalled, p.after = v1alpha1.ReasonQuotaExceeded, status.NoRoom("", p.Message), true, strangerWait
 	case apierrors.IsForbidden(err):
-		p.Reason, p.cause = ReasonForbidden, err
+		p.Reason, p.cause = v1alpha1.ReasonForbidden, err
 	default:
-		p.Reason, p.Message, p.cause = ReasonRetrying, "The API server did not answer as it should; it is asked again.", err
+		p.Reason, p.Message, p.cause = v1alpha1.ReasonRetrying, "The API server did not answer as it should; it is asked again.", err
 	}
 	return p
 }
@@ -111,11 +92,11 @@ func tenantOf(ctx context.Context, c client.Reader, namespace string) (*v1alpha1
 	case tenancy.Held, tenancy.TenantEnding:
 		return whose.Tenant, nil
 	case tenancy.NamespaceEnding:
-		p.Reason, p.after = ReasonTerminating, terminatingWait
+		p.Reason, p.after = v1alpha1.ReasonTerminating, terminatingWait
 	case tenancy.NotWalledIn:
-		p.Reason = ReasonTenantNotReady
+		p.Reason = v1alpha1.ReasonTenantNotReady
 	default:
-		p.Reason, p.Stalled = ReasonNoTenant, true
+		p.Reason, p.Stalled = v1alpha1.ReasonNoTenant, true
 	}
 	return nil, p
 }
@@ -217,7 +198,7 @@ func tell(recorder events.EventRecorder, object client.Object, before, after []m
 }
 
 // expected are reasons for something not to be ready that nobody need look at.
-var expected = map[string]bool{status.ReasonProgressing: true, status.ReasonSuspended: true, status.ReasonStopping: true, status.ReasonOldPodEnding: true}
+var expected = map[string]bool{v1alpha1.ReasonProgressing: true, v1alpha1.ReasonSuspended: true, v1alpha1.ReasonStopping: true, v1alpha1.ReasonOldPodEnding: true}
 
 // isBad says whether a condition tells of something that a person should look at.
 func isBad(c metav1.Condition) bool {
@@ -227,6 +208,6 @@ func isBad(c metav1.Condition) bool {
 	case v1alpha1.ConditionReconciling, v1alpha1.ConditionReady, v1alpha1.ConditionInUse:
 		return false
 	default:
-		return (c.Status == metav1.ConditionFalse && !expected[c.Reason]) || c.Reason == protocol.ReasonRolledBack || c.Reason == status.ReasonPlaintextInSpec || c.Reason == status.ReasonPodSecurityOverruled
+		return (c.Status == metav1.ConditionFalse && !expected[c.Reason]) || c.Reason == v1alpha1.ReasonRolledBack || c.Reason == v1alpha1.ReasonPlaintextInSpec || c.Reason == v1alpha1.ReasonPodSecurityOverruled
 	}
 }

@@ -37,7 +37,7 @@ func (r *TenantReconciler) observeClaims(ctx context.Context, s *tenantScope) (t
 		slices.Sort(after)
 		switch {
 		case len(before) > 0:
-			s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionReady, Reason: ReasonExternalIDTaken, Stalled: true,
+			s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionReady, Reason: v1alpha1.ReasonExternalIDTaken, Stalled: true,
 				Message: fmt.Sprintf("The external identifier %s %s is also claimed, and was before, by %s: until one claim is removed neither is believed, and the rows go by the base window.",
 					id.Type, id.Value, strings.Join(before, ", "))}})
 			continue

@@ -13,9 +13,6 @@ import (
 // +kubebuilder:rbac:groups=node.k8s.io,resources=runtimeclasses,verbs=get
 // +kubebuilder:rbac:groups=scheduling.k8s.io,resources=priorityclasses,verbs=get
 
-// ReasonClassMissing: spec.placement names a RuntimeClass or a PriorityClass that the cluster does not have.
-const ReasonClassMissing = "ClassMissing"
-
 // checkClasses says of a placement that names a class which is not there: Kubernetes would refuse each pod, in the events of a
 // StatefulSet. It looks when the spec has changed, and while one was missing; nothing is watched for it.
 func (r *TenantReconciler) checkClasses(ctx context.Context, s *tenantScope) (time.Duration, error) {
@@ -30,12 +27,12 @@ func (r *TenantReconciler) checkClasses(ctx context.Context, s *tenantScope) (ti
 	if missing == "" {
 		return 0, nil
 	}
-	s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionReady, Reason: ReasonClassMissing, Stalled: true,
+	s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionReady, Reason: v1alpha1.ReasonClassMissing, Stalled: true,
 		Message: missing + ". No new pod of the tenant can be made, and those that run are kept: make it, or name one that kubectl get runtimeclasses,priorityclasses shows."}})
 	return strangerWait, nil
 }
 
 func missedClass(tenant *v1alpha1.Tenant) bool {
 	ready := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionReady)
-	return ready != nil && ready.Reason == ReasonClassMissing
+	return ready != nil && ready.Reason == v1alpha1.ReasonClassMissing
 }

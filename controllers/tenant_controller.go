@@ -164,7 +164,7 @@ func (r *TenantReconciler) ensureKeys(ctx context.Context, s *tenantScope) (time
 		return 0, fmt.Errorf("read the keyserver's CA bundle: %w", err)
 	}
 	if bundle.Data[resources.CABundleKey] == "" {
-		return 0, &problem{Problem: status.Problem{Condition: condition, Reason: ReasonKeyserverUnavailable,
+		return 0, &problem{Problem: status.Problem{Condition: condition, Reason: v1alpha1.ReasonKeyserverUnavailable,
 			Message: fmt.Sprintf("ConfigMap %s is not there yet: the keyserver writes it when it starts.", key)}}
 	}
 	for _, namespace := range s.owned {
@@ -233,7 +233,7 @@ func (r *TenantReconciler) report(ctx context.Context, s *tenantScope) error {
 		tell(r.Recorder, s.tenant, s.before.Status.Conditions, st.Conditions)
 		was, now := meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionReady)
 		if s.observed.Contested != "" && (was == nil || now == nil || was.Message != now.Message) {
-			r.Recorder.Eventf(s.tenant, nil, corev1.EventTypeWarning, ReasonExternalIDContested, "Reconcile", "%s", s.observed.Contested)
+			r.Recorder.Eventf(s.tenant, nil, corev1.EventTypeWarning, v1alpha1.ReasonExternalIDContested, "Reconcile", "%s", s.observed.Contested)
 		}
 	}
 	return err

@@ -17,9 +17,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// ReasonHeld: an object in a namespace of a Tenant that is gone is kept by a finalizer that is not Lethe's.
-const ReasonHeld = "HeldByFinalizer"
-
 func hasFinalizer(object client.Object) bool {
 	return controllerutil.ContainsFinalizer(object, v1alpha1.FinalizerKeys)
 }
@@ -204,7 +201,7 @@ func (r *TenantReconciler) letGo(ctx context.Context, s *tenantScope) (time.Dura
 		return 0, nil // the watches on namespaces, bots and stores wake us
 	}
 	if len(s.held) > 0 {
-		r.Recorder.Eventf(s.tenant, nil, corev1.EventTypeWarning, ReasonHeld, "Delete",
+		r.Recorder.Eventf(s.tenant, nil, corev1.EventTypeWarning, v1alpha1.ReasonHeld, "Delete",
 			"The Tenant is gone and its keys are destroyed. Left behind, without anything that runs: %s.", cutList(s.held))
 	}
 	if err := dropFinalizer(ctx, r.Writer.Client, s.tenant); err != nil {

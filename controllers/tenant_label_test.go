@@ -18,7 +18,7 @@ func TestNamespaceThatLostItsLabel(t *testing.T) {
 	w.create(tenant)
 	w.becomes(tenant, "Ready=True")
 	edit(w, namespace, func(n *corev1.Namespace) { delete(n.Labels, v1alpha1.LabelTenant) })
-	w.becomes(tenant, "Stalled=True/"+ReasonNamespaceTaken)
+	w.becomes(tenant, "Stalled=True/"+v1alpha1.ReasonNamespaceTaken)
 	w.eventually("left", func() error { return w.isEmpty("unlabelled") })
 	edit(w, namespace, func(n *corev1.Namespace) { n.Labels[v1alpha1.LabelTenant] = "loses" })
 	w.restart() // rather than wait for the next look

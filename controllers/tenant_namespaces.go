@@ -22,20 +22,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
-// Reasons of NamespacesReady.
-const (
-	// ReasonNamespaceTaken: the namespace exists, and its label names nobody or another Tenant.
-	ReasonNamespaceTaken = "NamespaceTaken"
-	// ReasonNamespaceReserved: the namespace is the cluster's or Lethe's own.
-	ReasonNamespaceReserved = "NamespaceReserved"
-	// ReasonNamespaceInUse: a namespace that was taken off the list holds bots or stores.
-	ReasonNamespaceInUse = "NamespaceInUse"
-	// ReasonExternalIDTaken: another Tenant was the first to claim an external identifier of this one.
-	ReasonExternalIDTaken = "ExternalIDTaken"
-	// ReasonExternalIDContested is the event of a Tenant whose external identifier another one claims too, later than it did. It stays Ready.
-	ReasonExternalIDContested = "ExternalIDContested"
-)
-
 // rightsWait lets the API server notice a RoleBinding that was just made.
 const rightsWait = 250 * time.Millisecond
 
@@ -70,7 +56,7 @@ func (r *TenantReconciler) ensureNamespace(ctx context.Context, s *tenantScope, 
 	tenant := s.tenant
 	if tenancy.IsReserved(name, r.Settings.Namespace, r.KeysNamespace) {
 		return nil, &problem{Problem: status.Problem{
-			Condition: v1alpha1.ConditionNamespacesReady, Reason: ReasonNamespaceReserved, Stalled: true,
+			Condition: v1alpha1.ConditionNamespacesReady, Reason: v1alpha1.ReasonNamespaceReserved, Stalled: true,
 			Message: fmt.Sprintf("Namespace %s is the cluster's or Lethe's own: take it off spec.namespaces.", name),
 		}}
 	}
@@ -86,7 +72,7 @@ func (r *TenantReconciler) ensureNamespace(ctx context.Context, s *tenantScope, 
 	}
 	if err == nil && live.Labels[v1alpha1.LabelTenant] != tenant.Name {
 		return nil, &problem{after: strangerWait, Problem: status.Problem{
-			Condition: v1alpha1.ConditionNamespacesReady, Reason: ReasonNamespaceTaken, Stalled: true,
+			Condition: v1alpha1.ConditionNamespacesReady, Reason: v1alpha1.ReasonNamespaceTaken, Stalled: true,
 			Message: fmt.Sprintf("Namespace %s exists and is not this Tenant's: someone allowed the verb adopt on the Tenant must set its label %s to %s, or the Tenant must name another.",
 				name, v1alpha1.LabelTenant, tenant.Name),
 		}}
@@ -159,7 +145,7 @@ func (r *TenantReconciler) ensureBindings(ctx context.Context, s *tenantScope) (
 	}
 	if fresh {
 		return 0, &problem{quiet: true, after: rightsWait, Problem: status.Problem{Condition: v1alpha1.ConditionNamespacesReady,
-			Reason: status.ReasonProgressing, Message: "The rights in a new namespace take a moment."}}
+			Reason: v1alpha1.ReasonProgressing, Message: "The rights in a new namespace take a moment."}}
 	}
 	return 0, nil
 }
@@ -179,7 +165,7 @@ func (r *TenantReconciler) ensureIsolation(ctx context.Context, s *tenantScope) 
 		}
 		if !counted {
 			wait = sooner(wait, rightsWait)
-			s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionNamespacesReady, Reason: status.ReasonProgressing,
+			s.note(&problem{Problem: status.Problem{Condition: v1alpha1.ConditionNamespacesReady, Reason: v1alpha1.ReasonProgressing,
 				Message: fmt.Sprintf("Kubernetes has not counted yet what namespace %s holds (ResourceQuota %s).", namespace.Name, resources.QuotaObjectsName)}})
 			continue
 		}
@@ -268,7 +254,7 @@ func (r *TenantReconciler) releaseDropped(ctx context.Context, s *tenantScope) (
 		}
 		if used || s.retains(namespace.Name) {
 			s.note(&problem{Problem: status.Problem{
-				Condition: v1alpha1.ConditionNamespacesReady, Reason: ReasonNamespaceInUse, Stalled: true,
+				Condition: v1alpha1.ConditionNamespacesReady, Reason: v1alpha1.ReasonNamespaceInUse, Stalled: true,
 				Message: fmt.Sprintf("Namespace %s was taken off spec.namespaces and still holds BotDeployments, DataStores or retained volumes: delete them, or put it back.", namespace.Name),
 			}})
 			continue
@@ -305,7 +291,7 @@ func (r *TenantReconciler) leave(ctx context.Context, tenant *v1alpha1.Tenant, n
 		return err
 	}
 	if len(running) > 0 {
-		return &problem{after: leaveWait, Problem: status.Problem{Condition: v1alpha1.ConditionNamespacesReady, Reason: ReasonTerminating,
+		return &problem{after: leaveWait, Problem: status.Problem{Condition: v1alpha1.ConditionNamespacesReady, Reason: v1alpha1.ReasonTerminating,
 			Message: fmt.Sprintf("Namespace %s is left when what runs in it has ended: %s.", namespace, cutList(running))}}
 	}
 	children := isolation(r.Settings, tenant, namespace)

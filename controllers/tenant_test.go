@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/kcm"
 )
@@ -71,11 +70,11 @@ func TestTenantWaitsForTheKeyserver(t *testing.T) {
 		err    error
 		reason string
 	}{
-		"which cannot be reached":  {errors.New("connection refused"), "KeysReady=False/" + ReasonKeyserverUnavailable},
-		"which has no KEK":         {&refusedError{protocol.ReasonKEKUnavailable, "the key-encryption key cannot be read"}, "KeysReady=False/" + protocol.ReasonKEKUnavailable},
-		"which misses a key":       {&refusedError{protocol.ReasonKeyMissing, "the tenant's key is gone: restore the backup"}, "Stalled=True/" + protocol.ReasonKeyMissing},
-		"which does not obey us":   {&refusedError{protocol.ReasonForbidden, "not yours to ask"}, "Stalled=True/" + protocol.ReasonForbidden},
-		"which answers nonsense 5": {&refusedError{protocol.ReasonInternal, "internal"}, "KeysReady=False/" + protocol.ReasonInternal},
+		"which cannot be reached":  {errors.New("connection refused"), "KeysReady=False/" + v1alpha1.ReasonKeyserverUnavailable},
+		"which has no KEK":         {&refusedError{v1alpha1.ReasonKEKUnavailable, "the key-encryption key cannot be read"}, "KeysReady=False/" + v1alpha1.ReasonKEKUnavailable},
+		"which misses a key":       {&refusedError{v1alpha1.ReasonKeyMissing, "the tenant's key is gone: restore the backup"}, "Stalled=True/" + v1alpha1.ReasonKeyMissing},
+		"which does not obey us":   {&refusedError{v1alpha1.ReasonForbidden, "not yours to ask"}, "Stalled=True/" + v1alpha1.ReasonForbidden},
+		"which answers nonsense 5": {&refusedError{v1alpha1.ReasonInternal, "internal"}, "KeysReady=False/" + v1alpha1.ReasonInternal},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -102,7 +101,7 @@ func TestNamespaceOfAStrangerIsRefused(t *testing.T) {
 	w.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "stranger", Labels: map[string]string{"mine": "true"}}})
 	tenant := makeTenant("greedy", "stranger", "greedy-own", "lethe-system", "kube-system")
 	w.create(tenant)
-	w.becomes(tenant, "Stalled=True/"+ReasonNamespaceTaken)
+	w.becomes(tenant, "Stalled=True/"+v1alpha1.ReasonNamespaceTaken)
 	w.becomes(tenant, "NamespacesReady=False")
 	w.soon("the Tenant's own namespace does not suffer", func() error { // once Kubernetes has counted what it holds
 		if err := w.get(tenant); err != nil {
@@ -124,7 +123,7 @@ func TestNamespaceOfAStrangerIsRefused(t *testing.T) {
 
 	// Somebody who may do so gives the namespace to the Tenant.
 	edit(w, stranger, func(n *corev1.Namespace) { n.Labels[v1alpha1.LabelTenant] = "greedy" })
-	w.becomes(tenant, "Stalled=True/"+ReasonNamespaceReserved)
+	w.becomes(tenant, "Stalled=True/"+v1alpha1.ReasonNamespaceReserved)
 	edit(w, tenant, func(tenant *v1alpha1.Tenant) { tenant.Spec.Namespaces = tenant.Spec.Namespaces[:2] })
 	w.becomes(tenant, "Ready=True")
 	if i := slices.IndexFunc(tenant.Status.Namespaces, func(n v1alpha1.TenantNamespaceStatus) bool { return n.Name == "stranger" }); i < 0 ||
@@ -155,7 +154,7 @@ func TestNamespaceOfAnotherTenantIsRefused(t *testing.T) {
 	w.create(first)
 	w.becomes(first, "Ready=True")
 	w.create(second)
-	w.becomes(second, "Stalled=True/"+ReasonNamespaceTaken)
+	w.becomes(second, "Stalled=True/"+v1alpha1.ReasonNamespaceTaken)
 	w.becomes(first, "Ready=True")
 	bot := makeBot("shared", "b")
 	w.create(bot)
@@ -207,7 +206,7 @@ func TestNamespaceTakenOffTheList(t *testing.T) {
 	w.becomes(tenant, "InUse=True")
 
 	edit(w, tenant, func(t *v1alpha1.Tenant) { t.Spec.Namespaces = t.Spec.Namespaces[:1] })
-	w.becomes(tenant, "Stalled=True/"+ReasonNamespaceInUse)
+	w.becomes(tenant, "Stalled=True/"+v1alpha1.ReasonNamespaceInUse)
 	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Spec.Image = "registry.example/bot:v2" })
 	w.becomes(bot, "Ready=True") // it goes on being the Tenant's
 
@@ -220,7 +219,7 @@ func TestNamespaceTakenOffTheList(t *testing.T) {
 	}
 	late := makeBot("list-b", "late")
 	w.create(late)
-	w.becomes(late, "Stalled=True/"+ReasonNoTenant)
+	w.becomes(late, "Stalled=True/"+v1alpha1.ReasonNoTenant)
 
 	edit(w, tenant, func(t *v1alpha1.Tenant) {
 		t.Spec.Namespaces = append(t.Spec.Namespaces, v1alpha1.TenantNamespace{Name: "list-b"})
@@ -239,7 +238,7 @@ func TestNamespaceTakenOffTheListWhileABotEnds(t *testing.T) {
 	w.becomes(bot, "Ready=True")
 	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Finalizers = append(b.Finalizers, "example.com/wait") })
 	edit(w, tenant, func(t *v1alpha1.Tenant) { t.Spec.Namespaces = t.Spec.Namespaces[:1] })
-	w.becomes(tenant, "Stalled=True/"+ReasonNamespaceInUse)
+	w.becomes(tenant, "Stalled=True/"+v1alpha1.ReasonNamespaceInUse)
 	w.delete(bot)
 	w.becomes(tenant, "InUse=False")
 	w.calm()
@@ -336,8 +335,8 @@ func TestExternalIDClaimedTwice(t *testing.T) {
 			}
 			holder, later := tenants[tc.holder], tenants[tc.later]
 			edit(w, later, func(t *v1alpha1.Tenant) { t.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: "42"}} })
-			w.becomes(later, "Stalled=True/"+ReasonExternalIDTaken)
-			w.oneEvent(holder, ReasonExternalIDContested)
+			w.becomes(later, "Stalled=True/"+v1alpha1.ReasonExternalIDTaken)
+			w.oneEvent(holder, v1alpha1.ReasonExternalIDContested)
 			contested := func(want bool) {
 				t.Helper()
 				w.eventually("what the holder says", func() error {
@@ -362,7 +361,7 @@ func TestExternalIDClaimedTwice(t *testing.T) {
 				return nil
 			})
 			contested(true)
-			w.becomes(later, "Stalled=True/"+ReasonExternalIDTaken)
+			w.becomes(later, "Stalled=True/"+v1alpha1.ReasonExternalIDTaken)
 			edit(w, later, func(t *v1alpha1.Tenant) { t.Spec.ExternalIDs[0].Value = "43" })
 			w.becomes(later, "Ready=True")
 			contested(false)
@@ -379,11 +378,11 @@ func TestExternalIDPassesOn(t *testing.T) {
 	w.create(first)
 	w.becomes(first, "Ready=True")
 	w.create(second)
-	w.becomes(second, "Stalled=True/"+ReasonExternalIDTaken)
+	w.becomes(second, "Stalled=True/"+v1alpha1.ReasonExternalIDTaken)
 	edit(w, first, func(t *v1alpha1.Tenant) { t.Spec.ExternalIDs = nil })
 	w.becomes(second, "Ready=True")
 	edit(w, first, func(t *v1alpha1.Tenant) { t.Spec.ExternalIDs = id })
-	w.becomes(first, "Stalled=True/"+ReasonExternalIDTaken)
+	w.becomes(first, "Stalled=True/"+v1alpha1.ReasonExternalIDTaken)
 	w.becomes(second, "Ready=True")
 }
 
@@ -393,12 +392,12 @@ func TestForeignChildIsRefused(t *testing.T) {
 	w.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "foreign-a", Labels: map[string]string{v1alpha1.LabelTenant: "foreign"}}})
 	stranger := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "foreign-a", Name: resources.LimitRangeName}}
 	w.create(stranger, tenant)
-	w.becomes(tenant, "Stalled=True/"+ReasonNameTaken)
+	w.becomes(tenant, "Stalled=True/"+v1alpha1.ReasonNameTaken)
 	version := stranger.ResourceVersion
 	if err := w.get(stranger); err != nil || stranger.ResourceVersion != version {
 		t.Errorf("the stranger's LimitRange was touched: %v", err)
 	}
-	w.oneEvent(tenant, ReasonNameTaken)
+	w.oneEvent(tenant, v1alpha1.ReasonNameTaken)
 	w.delete(stranger)
 	w.restart() // rather than wait for the next look
 	w.becomes(tenant, "Ready=True")

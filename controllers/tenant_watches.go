@@ -25,7 +25,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
-	"github.com/lethe-dev/lethe/internal/status"
 	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
@@ -173,7 +172,7 @@ func (m tenantMapper) ofUse(ctx context.Context, object client.Object) []reconci
 	used, err := holdsOurs(ctx, m.cache, object.GetNamespace())
 	said := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionInUse)
 	listed := tenancy.Lists(tenant, object.GetNamespace())
-	if err == nil && listed && used == (said != nil && said.Reason == status.ReasonHoldsBots) && tenant.DeletionTimestamp.IsZero() {
+	if err == nil && listed && used == (said != nil && said.Reason == v1alpha1.ReasonHoldsBots) && tenant.DeletionTimestamp.IsZero() {
 		return nil
 	}
 	return []reconcile.Request{request(name)}

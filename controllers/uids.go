@@ -21,15 +21,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-const (
-	// ReasonNoUIDRange: the keyserver named no range of user ids that a tenant may have.
-	ReasonNoUIDRange = "NoUIDRange"
-	// ReasonUIDRangeTaken: another Tenant has ids of the same range.
-	ReasonUIDRangeTaken = "UIDRangeTaken"
-	// ReasonUIDRangeRestored: the status named another range than the keyserver has on record. It is an event's.
-	ReasonUIDRangeRestored = "UIDRangeRestored"
-)
-
 // uidBlock is how ranges are indexed: two that share an id share a block.
 const uidBlock = 1000
 
@@ -50,7 +41,7 @@ func uidBlocksOf(object client.Object) []string {
 // isUIDRangeTaken says whether the Tenant's conditions tell of another Tenant in its range.
 func isUIDRangeTaken(tenant *v1alpha1.Tenant) bool {
 	keys := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionKeysReady)
-	return keys != nil && keys.Reason == ReasonUIDRangeTaken
+	return keys != nil && keys.Reason == v1alpha1.ReasonUIDRangeTaken
 }
 
 // uidRangeChange lets a Tenant through when a hand has changed the range in its status, or when there are other keys to seal to.
@@ -80,12 +71,12 @@ func takeUIDRange(recorder events.EventRecorder, s *tenantScope, answer protocol
 	recorded := v1alpha1.UIDRange(answer)
 	if err := resources.CheckUIDRange(recorded); err != nil {
 		return &problem{after: keyserverWait, Problem: status.Problem{
-			Condition: v1alpha1.ConditionKeysReady, Reason: ReasonNoUIDRange,
+			Condition: v1alpha1.ConditionKeysReady, Reason: v1alpha1.ReasonNoUIDRange,
 			Message: fmt.Sprintf("The keyserver's answer is of no use: %v. Run the manager and the keyserver in the same version.", err),
 		}}
 	}
 	if known := tenant.Status.UIDRange; known != nil && *known != recorded {
-		recorder.Eventf(tenant, nil, corev1.EventTypeWarning, ReasonUIDRangeRestored, "Reconcile",
+		recorder.Eventf(tenant, nil, corev1.EventTypeWarning, v1alpha1.ReasonUIDRangeRestored, "Reconcile",
 			"status.uidRange began at %d; the keyserver has %d on record, which it is again.", known.First, recorded.First)
 	}
 	tenant.Status.UIDRange, s.before.Status.UIDRange = &recorded, &recorded
@@ -96,7 +87,7 @@ func takeUIDRange(recorder events.EventRecorder, s *tenantScope, answer protocol
 // with it.
 func checkUIDRange(ctx context.Context, c client.Reader, tenant *v1alpha1.Tenant, condition string) error {
 	if tenant.Status.UIDRange == nil || resources.CheckUIDRange(*tenant.Status.UIDRange) != nil {
-		return &problem{Problem: status.Problem{Condition: condition, Reason: ReasonTenantNotReady,
+		return &problem{Problem: status.Problem{Condition: condition, Reason: v1alpha1.ReasonTenantNotReady,
 			Message: fmt.Sprintf("Tenant %s has no range of user ids yet: see the Tenant's conditions.", tenant.Name)}}
 	}
 	var others []string
@@ -116,7 +107,7 @@ func checkUIDRange(ctx context.Context, c client.Reader, tenant *v1alpha1.Tenant
 		return nil
 	}
 	slices.Sort(others)
-	return &problem{after: strangerWait, Problem: status.Problem{Condition: condition, Reason: ReasonUIDRangeTaken, Stalled: true,
+	return &problem{after: strangerWait, Problem: status.Problem{Condition: condition, Reason: v1alpha1.ReasonUIDRangeTaken, Stalled: true,
 		Message: fmt.Sprintf("Tenants %s and %s have user ids in common, and no bot of theirs is started: restore the newest backup of the keyserver's keys, "+
 			"or delete all but one of these Tenants and make them anew.", tenant.Name, strings.Join(slices.Compact(others), ", "))}}
 }

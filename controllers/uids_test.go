@@ -16,9 +16,9 @@ func TestNoBotWithoutAUIDRange(t *testing.T) {
 	bot := makeBot("unranged-a", "b")
 	w.keys.set(func(k *keyserverDouble) { k.fixed = &protocol.UIDRange{} }) // a keyserver that is older than the manager
 	w.create(tenant)
-	w.becomes(tenant, "KeysReady=False/"+ReasonNoUIDRange)
+	w.becomes(tenant, "KeysReady=False/"+v1alpha1.ReasonNoUIDRange)
 	w.create(bot)
-	w.becomes(bot, "Ready=False/"+ReasonTenantNotReady)
+	w.becomes(bot, "Ready=False/"+v1alpha1.ReasonTenantNotReady)
 	w.calm()
 	if err := w.get(setOf(bot)); err == nil {
 		t.Error("a StatefulSet was made for a bot that has no user id")
@@ -26,7 +26,7 @@ func TestNoBotWithoutAUIDRange(t *testing.T) {
 	for _, none := range []protocol.UIDRange{{First: 65531, Size: 3}, {First: 0, Size: 1000}, {First: 2_147_483_000, Size: 1000}} {
 		w.keys.set(func(k *keyserverDouble) { k.fixed = &none })
 		edit(w, tenant, func(t *v1alpha1.Tenant) { t.Labels = map[string]string{"try": fmt.Sprint(none.First)} })
-		w.becomes(tenant, "KeysReady=False/"+ReasonNoUIDRange)
+		w.becomes(tenant, "KeysReady=False/"+v1alpha1.ReasonNoUIDRange)
 	}
 	w.keys.set(func(k *keyserverDouble) { k.fixed = nil })
 	w.restart()
@@ -67,7 +67,7 @@ func TestUIDRangeIsTheKeyservers(t *testing.T) {
 			return w.isNow(bot, "Ready=True")
 		})
 	}
-	w.oneEvent(tenant, ReasonUIDRangeRestored)
+	w.oneEvent(tenant, v1alpha1.ReasonUIDRangeRestored)
 	set := setOf(bot)
 	if err := w.get(set); err != nil || *set.Spec.Template.Spec.SecurityContext.RunAsUser != recorded.First {
 		t.Errorf("the bot runs as %v, %v", set.Spec.Template.Spec.SecurityContext, err)
@@ -85,11 +85,11 @@ func TestOverlappingUIDRanges(t *testing.T) {
 		k.fixed = &protocol.UIDRange{First: first.Status.UIDRange.First + 999, Size: 1000}
 	})
 	w.create(second)
-	w.becomes(second, "Stalled=True/"+ReasonUIDRangeTaken)
+	w.becomes(second, "Stalled=True/"+v1alpha1.ReasonUIDRangeTaken)
 	w.create(fresh, late)
-	w.becomes(fresh, "Stalled=True/"+ReasonUIDRangeTaken)
-	w.becomes(late, "Stalled=True/"+ReasonUIDRangeTaken)
-	w.becomes(first, "Stalled=True/"+ReasonUIDRangeTaken)
+	w.becomes(fresh, "Stalled=True/"+v1alpha1.ReasonUIDRangeTaken)
+	w.becomes(late, "Stalled=True/"+v1alpha1.ReasonUIDRangeTaken)
+	w.becomes(first, "Stalled=True/"+v1alpha1.ReasonUIDRangeTaken)
 	for _, bot := range []*v1alpha1.BotDeployment{fresh, late} {
 		if err := w.get(setOf(bot)); err == nil {
 			t.Errorf("bot %s was started", bot.Name)

@@ -153,8 +153,8 @@ func TestForeignVolumes(t *testing.T) {
 				claim.Labels = resources.BotLabels(name)
 			}
 			w.create(claim, bot)
-			w.becomes(bot, "Stalled=True/"+ReasonForeignVolume)
-			w.becomes(bot, "WorkloadReady=False/"+ReasonForeignVolume)
+			w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonForeignVolume)
+			w.becomes(bot, "WorkloadReady=False/"+v1alpha1.ReasonForeignVolume)
 			w.notMounted(bot)
 			w.untouched(claim)
 			stalled := status.See(bot.Status.Conditions, v1alpha1.ConditionStalled)
@@ -183,7 +183,7 @@ func TestVolumeThatIsSwappedUnderARunningBot(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.delete(claim)
-	w.becomes(bot, "Stalled=True/"+ReasonVolumeMissing)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonVolumeMissing)
 	w.notMounted(bot)
 	if err := w.get(claimNamed("swap-a", "b-data")); !apierrors.IsNotFound(err) {
 		t.Errorf("an empty volume took the place of a lost one: %v", err)
@@ -191,7 +191,7 @@ func TestVolumeThatIsSwappedUnderARunningBot(t *testing.T) {
 	other := strangersClaim("swap-a", "b-data")
 	w.create(other)
 	edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Spec.Image = "registry.example/bot:v2" })
-	w.becomes(bot, "Stalled=True/"+ReasonForeignVolume)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonForeignVolume)
 	w.notMounted(bot)
 	w.untouched(other)
 }
@@ -228,15 +228,15 @@ func TestNamespaceThatChangesHands(t *testing.T) {
 	same, naming := makeKeeper("alice-a", "b", "Delete"), makeKeeper("alice-a", "thief", "Retain")
 	storageOf(naming, "b-data")
 	w.create(same, naming)
-	w.becomes(same, "Stalled=True/"+ReasonForeignVolume)
-	w.becomes(naming, "Stalled=True/"+ReasonForeignVolume)
+	w.becomes(same, "Stalled=True/"+v1alpha1.ReasonForeignVolume)
+	w.becomes(naming, "Stalled=True/"+v1alpha1.ReasonForeignVolume)
 	// Even somebody who may adopt for bob does not take what a living Tenant has on record.
 	edit(w, claim, func(c *corev1.PersistentVolumeClaim) { c.Annotations[v1alpha1.AnnotationAdopt] = string(bob.UID) })
 	if err := w.get(claim); err != nil {
 		t.Fatal(err)
 	}
 	w.restart()
-	w.becomes(naming, "Stalled=True/"+ReasonForeignVolume)
+	w.becomes(naming, "Stalled=True/"+v1alpha1.ReasonForeignVolume)
 	w.eventually("said why", func() error {
 		if err := w.get(naming); err != nil {
 			return err
@@ -266,7 +266,7 @@ func TestExistingVolumeIsTakenOver(t *testing.T) {
 	early := makeKeeper("adopt-a", "second", "Retain")
 	storageOf(early, "first-data")
 	w.create(early)
-	w.becomes(early, "Stalled=True/"+ReasonForeignVolume) // in use
+	w.becomes(early, "Stalled=True/"+v1alpha1.ReasonForeignVolume) // in use
 	w.notMounted(early)
 	w.delete(first)
 	w.gone(first)
@@ -290,7 +290,7 @@ func TestExistingVolumeIsTakenOver(t *testing.T) {
 		bot.Spec.Storage.Size = resource.Quantity{}
 		storageOf(bot, name)
 		w.create(restored, bot)
-		w.becomes(bot, "Stalled=True/"+ReasonForeignVolume)
+		w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonForeignVolume)
 		w.notMounted(bot)
 		w.untouched(restored)
 		message := status.See(bot.Status.Conditions, v1alpha1.ConditionStalled).Message
@@ -312,7 +312,7 @@ func TestExistingVolumeIsTakenOver(t *testing.T) {
 	missing := makeKeeper("adopt-a", "missing", "Retain")
 	storageOf(missing, "nowhere")
 	w.create(missing)
-	w.becomes(missing, "Stalled=True/"+ReasonVolumeMissing)
+	w.becomes(missing, "Stalled=True/"+v1alpha1.ReasonVolumeMissing)
 	w.notMounted(missing)
 }
 
@@ -326,8 +326,8 @@ func TestVolumeThatDiffersIsNotGreen(t *testing.T) {
 	bot.Spec.Storage.Size, bot.Spec.Storage.StorageClassName = resource.MustParse("5Gi"), &fast
 	storageOf(bot, "small")
 	w.create(claim, bot)
-	w.becomes(bot, "Stalled=True/"+ReasonVolumeDiffers)
-	w.becomes(bot, "Ready=False/"+ReasonVolumeDiffers)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonVolumeDiffers)
+	w.becomes(bot, "Ready=False/"+v1alpha1.ReasonVolumeDiffers)
 	message := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionReady).Message
 	for _, want := range []string{"1Gi", "5Gi", "spec.storage.storageClassName", "small"} {
 		if !strings.Contains(message, want) {

@@ -32,8 +32,8 @@ func TestEgressCeiling(t *testing.T) {
 	edit(w, tenant, func(t *v1alpha1.Tenant) {
 		t.Spec.EgressCeiling = &v1alpha1.EgressCeiling{Allow: []v1alpha1.EgressLimit{{CIDR: "9.1.0.0/16", Ports: []v1alpha1.EgressPortRange{{Port: 1, EndPort: 1000}}}}}
 	})
-	w.becomes(bot, "Stalled=True/"+ReasonEgressBeyondCeiling)
-	w.becomes(bot, "IsolationReady=False/"+ReasonEgressBeyondCeiling)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonEgressBeyondCeiling)
+	w.becomes(bot, "IsolationReady=False/"+v1alpha1.ReasonEgressBeyondCeiling)
 	c := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionIsolationReady)
 	if !strings.HasPrefix(c.Message, "spec.channels[main], spec.egress[0], spec.egress[1] ") {
 		t.Errorf("says %q", c.Message)
@@ -42,7 +42,7 @@ func TestEgressCeiling(t *testing.T) {
 	if err := w.get(policy); err != nil || len(policy.Spec.Egress) != 2 || policy.Spec.Egress[0].To[0].IPBlock.CIDR != "9.1.0.0/16" {
 		t.Errorf("opens %+v, %v", policy.Spec.Egress, err)
 	}
-	w.oneEvent(bot, ReasonEgressBeyondCeiling)
+	w.oneEvent(bot, v1alpha1.ReasonEgressBeyondCeiling)
 	edit(w, tenant, func(t *v1alpha1.Tenant) { t.Spec.EgressCeiling = nil })
 	w.becomes(bot, "Ready=True")
 }
@@ -63,7 +63,7 @@ func TestBotWithoutEgressIsToldWhereTheKeyserverIs(t *testing.T) {
 		return nil
 	})
 	w.create(bot)
-	w.becomes(bot, "CredentialsReady=False/"+ReasonKeyserverAddressUnknown)
+	w.becomes(bot, "CredentialsReady=False/"+v1alpha1.ReasonKeyserverAddressUnknown)
 	if err := w.get(setOf(bot)); client.IgnoreNotFound(err) != nil || err == nil {
 		t.Errorf("a pod was made that could never start: %v", err)
 	}
@@ -107,16 +107,16 @@ func TestForeignNetworkPolicy(t *testing.T) {
 		t.Run(foreign.Name, func(t *testing.T) {
 			w.t = t
 			w.create(foreign)
-			w.becomes(tenant, "Stalled=True/"+ReasonForeignNetworkPolicy)
-			w.becomes(tenant, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+			w.becomes(tenant, "Stalled=True/"+v1alpha1.ReasonForeignNetworkPolicy)
+			w.becomes(tenant, "IsolationReady=False/"+v1alpha1.ReasonForeignNetworkPolicy)
 			c := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionIsolationReady)
 			if !strings.Contains(c.Message, "networkpolicies.networking.k8s.io opened-a/"+foreign.Name) {
 				t.Errorf("says %q", c.Message)
 			}
 			bot := makeBot("opened-a", fmt.Sprintf("new-%d", i))
 			w.create(bot)
-			w.becomes(bot, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
-			w.becomes(running, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+			w.becomes(bot, "IsolationReady=False/"+v1alpha1.ReasonForeignNetworkPolicy)
+			w.becomes(running, "IsolationReady=False/"+v1alpha1.ReasonForeignNetworkPolicy)
 			w.calm()
 			if err := w.get(setOf(bot)); client.IgnoreNotFound(err) != nil || err == nil {
 				t.Errorf("the new bot was started: %v", err)
@@ -139,7 +139,7 @@ func TestForeignNetworkPolicy(t *testing.T) {
 	w.t = t
 	// Stopping needs nobody's leave, and a restart forgets nothing.
 	w.create(openPolicy("opened-a", "again"))
-	w.becomes(running, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+	w.becomes(running, "IsolationReady=False/"+v1alpha1.ReasonForeignNetworkPolicy)
 	w.restart()
 	edit(w, running, func(b *v1alpha1.BotDeployment) { b.Spec.OperatingMode = v1alpha1.ModeSuspended })
 	w.eventually("stopped", func() error {
@@ -149,7 +149,7 @@ func TestForeignNetworkPolicy(t *testing.T) {
 		}
 		return nil
 	})
-	w.becomes(tenant, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+	w.becomes(tenant, "IsolationReady=False/"+v1alpha1.ReasonForeignNetworkPolicy)
 }
 
 // TestForeignPolicyAtAdoption: a namespace that is taken over brings its policies along.
@@ -162,10 +162,10 @@ func TestForeignPolicyAtAdoption(t *testing.T) {
 	})
 	tenant := makeTenant("adopter", namespace.Name)
 	w.create(tenant)
-	w.becomes(tenant, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+	w.becomes(tenant, "IsolationReady=False/"+v1alpha1.ReasonForeignNetworkPolicy)
 	bot := makeBot(namespace.Name, "b")
 	w.create(bot)
-	w.becomes(bot, "Stalled=True/"+ReasonForeignNetworkPolicy)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonForeignNetworkPolicy)
 	w.delete(openPolicy(namespace.Name, "from-before"))
 	w.becomes(bot, "Ready=True")
 }
@@ -215,17 +215,17 @@ func TestStrangersAtAdoption(t *testing.T) {
 	})
 	tenant := makeTenant("strangers", namespace)
 	w.create(tenant)
-	w.becomes(tenant, "IsolationReady=False/"+ReasonForeignObject)
-	w.becomes(tenant, "Stalled=True/"+ReasonForeignObject)
+	w.becomes(tenant, "IsolationReady=False/"+v1alpha1.ReasonForeignObject)
+	w.becomes(tenant, "Stalled=True/"+v1alpha1.ReasonForeignObject)
 	if message := suspicionOf(tenant); !strings.Contains(message, namespace+"/") || !strings.Contains(message, "and 5 more") || !strings.Contains(message, "spec.foreignObjects") {
 		t.Errorf("says %q", message)
 	}
 	bot := makeKeeper(namespace, "b", "Retain")
 	w.create(bot)
-	w.becomes(bot, "Stalled=True/"+ReasonForeignObject)
+	w.becomes(bot, "Stalled=True/"+v1alpha1.ReasonForeignObject)
 	w.restart()
 	w.calm()
-	w.becomes(tenant, "IsolationReady=False/"+ReasonForeignObject)
+	w.becomes(tenant, "IsolationReady=False/"+v1alpha1.ReasonForeignObject)
 	if err := w.get(setOf(bot)); client.IgnoreNotFound(err) != nil || err == nil {
 		t.Errorf("the bot was started: %v", err)
 	}
@@ -261,7 +261,7 @@ func TestStrangersAtAdoption(t *testing.T) {
 	})
 	// Our own is no stranger when it is looked at again.
 	w.create(openPolicy(namespace, "again"))
-	w.becomes(tenant, "IsolationReady=False/"+ReasonForeignNetworkPolicy)
+	w.becomes(tenant, "IsolationReady=False/"+v1alpha1.ReasonForeignNetworkPolicy)
 	w.delete(openPolicy(namespace, "again"))
 	w.becomes(tenant, "IsolationReady=True")
 	w.becomes(bot, "Ready=True")

@@ -45,31 +45,31 @@ func TestWhoseBotRuns(t *testing.T) {
 		},
 		"not walled in": {
 			change: func(_ *corev1.Namespace, t *v1alpha1.Tenant) { t.Status.Namespaces = nil },
-			reason: ReasonTenantNotReady, replicas: 1,
+			reason: v1alpha1.ReasonTenantNotReady, replicas: 1,
 		},
 		"made again under its name": {
 			change: func(n *corev1.Namespace, _ *v1alpha1.Tenant) { n.UID = "n2" },
-			reason: ReasonTenantNotReady, replicas: 1,
+			reason: v1alpha1.ReasonTenantNotReady, replicas: 1,
 		},
 		"without its label": {
 			change: func(n *corev1.Namespace, _ *v1alpha1.Tenant) { n.Labels = nil },
-			reason: ReasonNoTenant,
+			reason: v1alpha1.ReasonNoTenant,
 		},
 		"made again under its name, and on the list no more": {
 			change: func(n *corev1.Namespace, t *v1alpha1.Tenant) { n.UID, t.Spec.Namespaces = "n2", nil },
-			reason: ReasonNoTenant,
+			reason: v1alpha1.ReasonNoTenant,
 		},
 		"not walled in by a Tenant that is being deleted": {
 			change: func(_ *corev1.Namespace, t *v1alpha1.Tenant) { t.Status.Namespaces = nil; ends(t) },
-			reason: ReasonNoTenant,
+			reason: v1alpha1.ReasonNoTenant,
 		},
 		"being deleted": {
 			change: func(n *corev1.Namespace, _ *v1alpha1.Tenant) { ends(n) },
-			reason: ReasonTerminating,
+			reason: v1alpha1.ReasonTerminating,
 		},
 		"being deleted, and our rights went first": {
 			change:    func(n *corev1.Namespace, _ *v1alpha1.Tenant) { ends(n) },
-			forbidden: true, reason: ReasonTerminating, replicas: 1,
+			forbidden: true, reason: v1alpha1.ReasonTerminating, replicas: 1,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -134,7 +134,7 @@ func TestServe(t *testing.T) {
 		t.Error(err)
 	}
 	err = c.Revoke(ctx, protocol.ObjectRef{Kind: "Tenant", Name: "acme", UID: string(tenant.UID)})
-	if keyclient.ReasonOf(err) != protocol.ReasonForbidden || keyclient.IsRetryable(err) {
+	if keyclient.ReasonOf(err) != v1alpha1.ReasonForbidden || keyclient.IsRetryable(err) {
 		t.Errorf("revoking a live tenant: %v", err)
 	}
 	_, text := get(t, d.metrics, "/metrics")

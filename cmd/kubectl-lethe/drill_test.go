@@ -64,9 +64,9 @@ func newDisaster(t *testing.T, name, namespace string) *disaster {
 		}
 	})
 	d.expect("make keys", d.makeKeys(), "")
-	d.expect("the first value", d.stores("1"), protocol.ReasonStored)
+	d.expect("the first value", d.stores("1"), v1alpha1.ReasonStored)
 	d.first = d.bot.Spec.Credentials[0].Sealed
-	d.expect("the second value", d.stores("2"), protocol.ReasonStored)
+	d.expect("the second value", d.stores("2"), v1alpha1.ReasonStored)
 	sealed := d.newCallerOfSeal().ok("secret-of-the-store", "seal", "--store", name+"/orders", "--host", "db.example.org", "--database", "orders", "--username", "lethe")
 	d.store = &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "orders"}, Spec: v1alpha1.DataStoreSpec{
 		Type: v1alpha1.StorePostgres, Postgres: &v1alpha1.PostgresStore{Host: "db.example.org", Port: 5432,
@@ -74,7 +74,7 @@ func newDisaster(t *testing.T, name, namespace string) *disaster {
 		Datasets: []v1alpha1.Dataset{{Name: "orders", DataClass: "Conversations", Table: v1alpha1.Table{Name: "orders", Key: []v1alpha1.Identifier{"id"},
 			AgeColumn: v1alpha1.AgeColumn{Name: "created_at", Type: v1alpha1.AgeTimestamptz}}}}}}
 	create(t, d.store)
-	d.expect("the store's", d.credentialOf(sealing.KindDataStore, d.store), protocol.ReasonStored)
+	d.expect("the store's", d.credentialOf(sealing.KindDataStore, d.store), v1alpha1.ReasonStored)
 	d.before = d.tenant().Status
 	return d
 }
@@ -142,13 +142,13 @@ func (d *disaster) isWhole() {
 	if st.UIDRange == nil || *st.UIDRange != *d.before.UIDRange {
 		d.t.Errorf("the user ids are %+v, were %+v", st.UIDRange, d.before.UIDRange)
 	}
-	d.expect("the bot's value", d.credentialOf(sealing.KindBotDeployment, d.bot), protocol.ReasonStored)
-	d.expect("the store's value", d.credentialOf(sealing.KindDataStore, d.store), protocol.ReasonStored)
+	d.expect("the bot's value", d.credentialOf(sealing.KindBotDeployment, d.bot), v1alpha1.ReasonStored)
+	d.expect("the store's value", d.credentialOf(sealing.KindDataStore, d.store), v1alpha1.ReasonStored)
 	second := d.bot.Spec.Credentials[0].Sealed
 	d.putInto(d.first)
-	d.expect("the bot's first value", d.credentialOf(sealing.KindBotDeployment, d.bot), protocol.ReasonRolledBack)
+	d.expect("the bot's first value", d.credentialOf(sealing.KindBotDeployment, d.bot), v1alpha1.ReasonRolledBack)
 	d.putInto(second)
-	d.expect("the bot's value again", d.credentialOf(sealing.KindBotDeployment, d.bot), protocol.ReasonStored)
+	d.expect("the bot's value again", d.credentialOf(sealing.KindBotDeployment, d.bot), v1alpha1.ReasonStored)
 }
 
 func (d *disaster) putInto(sealed v1alpha1.SealedValue) {
@@ -277,7 +277,7 @@ func TestDrillAsDocumented(t *testing.T) {
 	acme.bot.Spec.Credentials[0].Sealed = acme.first
 	i.git("bots/acme-support.yaml", acme.bot, "BotDeployment")
 	i.apply()
-	i.becomes(acme.bot, "CredentialsReady=True/"+protocol.ReasonRolledBack)
+	i.becomes(acme.bot, "CredentialsReady=True/"+v1alpha1.ReasonRolledBack)
 
 	i.run([]string{"kubectl", "apply", "-f", "purpose.yaml"})
 	i.becomes(purpose, "KeysReady=True")
@@ -297,7 +297,7 @@ func TestDrillInTheWrongOrder(t *testing.T) {
 	d.loseCluster()
 	d.restart()
 	d.applyGit()
-	d.expect("the bot's value", d.credentialOf(sealing.KindBotDeployment, d.bot), protocol.ReasonUnknownKey)
+	d.expect("the bot's value", d.credentialOf(sealing.KindBotDeployment, d.bot), v1alpha1.ReasonUnknownKey)
 
 	// A value that is sealed to the new key keeps it.
 	restore := documented(t, "<!-- drill-adopt -->")[0][2:]
@@ -305,7 +305,7 @@ func TestDrillInTheWrongOrder(t *testing.T) {
 	old := d.bot.Spec.Credentials[0].Sealed
 	d.putInto(v1alpha1.SealedValue(strings.TrimSpace(newCaller(t).ok(canary, "seal", "--bot", d.name+"/support", "--credential", "telegram-token", "--version", "3").out)))
 	d.c.fails(d.namespace+"\n", restore, "nothing was written", "BotDeployment drill-wrong/support is sealed to them")
-	d.expect("the new value", d.credentialOf(sealing.KindBotDeployment, d.bot), protocol.ReasonStored)
+	d.expect("the new value", d.credentialOf(sealing.KindBotDeployment, d.bot), v1alpha1.ReasonStored)
 	d.putInto(old)
 	d.c.fails(d.namespace+"\n", restore, "nothing was written", "a sealed value of BotDeployment drill-wrong/support is stored")
 	for _, s := range d.secrets() {
@@ -394,7 +394,7 @@ func (d *disaster) diesAt(writes int, adopt bool) bool {
 	if adopt {
 		marker = "<!-- drill-adopt -->"
 		d.applyGit()
-		d.expect("the bot's value", d.credentialOf(sealing.KindBotDeployment, d.bot), protocol.ReasonUnknownKey)
+		d.expect("the bot's value", d.credentialOf(sealing.KindBotDeployment, d.bot), v1alpha1.ReasonUnknownKey)
 	}
 	backup, kek, err := openBackup("lethe-keys.json", []string{"kek"})
 	if err != nil {
@@ -416,7 +416,7 @@ func (d *disaster) diesAt(writes int, adopt bool) bool {
 	if died && adopt && writes == len(plan.Create)+len(plan.Replace) {
 		// Only the status is missing: the keyserver refuses a Tenant whose keys and status differ, and makes no others.
 		var answer protocol.TenantResponse
-		d.expect("half restored", d.ask(protocol.PathTenant, protocol.TenantRequest{Tenant: refOf("Tenant", d.tenant())}, &answer), protocol.ReasonKeyMissing)
+		d.expect("half restored", d.ask(protocol.PathTenant, protocol.TenantRequest{Tenant: refOf("Tenant", d.tenant())}, &answer), v1alpha1.ReasonKeyMissing)
 	}
 	for _, command := range documented(d.t, marker) {
 		if command[0] == "kubectl" {
@@ -475,7 +475,7 @@ func TestSealRefusesADeadKey(t *testing.T) {
 	d := newDrill(t, "drill-dead")
 	d.expect("make keys", d.makeKeys(), "")
 	tenant := d.tenant()
-	tenant.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionKeysReady, Status: metav1.ConditionFalse, Reason: protocol.ReasonKeyMissing,
+	tenant.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionKeysReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonKeyMissing,
 		Message: "the keys of Tenant drill-dead are gone", LastTransitionTime: metav1.NewTime(day0)}}
 	if err := testEnv.Client.Status().Update(t.Context(), tenant); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyserver"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/test/env"
 )
 
@@ -71,7 +70,7 @@ func TestKeysReadyIsFalseWhileKeysDiffer(t *testing.T) {
 	t.Run("a bot's pass", func(t *testing.T) {
 		lose()
 		i.pass(acme.bot, 1)
-		i.becomesWithin(seconds, acme.tenant, "KeysReady=False/"+protocol.ReasonKeyMissing)
+		i.becomesWithin(seconds, acme.tenant, "KeysReady=False/"+v1alpha1.ReasonKeyMissing)
 		i.c.fails(canary, seal, "KeysReady is False (KeyMissing)")
 		restore()
 		i.pass(acme.bot, 2)
@@ -90,7 +89,7 @@ func TestKeysReadyIsFalseWhileKeysDiffer(t *testing.T) {
 		secret.Data = earlier.Data
 		i.must(testEnv.Client.Update(t.Context(), secret))
 		i.pass(acme.bot, 3)
-		i.becomesWithin(seconds, acme.tenant, "KeysReady=False/"+protocol.ReasonKeysRolledBack)
+		i.becomesWithin(seconds, acme.tenant, "KeysReady=False/"+v1alpha1.ReasonKeysRolledBack)
 		i.c.fails(canary, seal, "KeysReady is False (KeysRolledBack)")
 		secret.Data = present.Data
 		i.must(testEnv.Client.Update(t.Context(), secret))
@@ -101,7 +100,7 @@ func TestKeysReadyIsFalseWhileKeysDiffer(t *testing.T) {
 		i.run([]string{"kubectl", "lethe", "keys", "backup", "later.json"})
 		lose()
 		i.clock.SetTime(i.clock.Now().Add(6 * time.Minute))
-		i.becomesWithin(seconds, acme.tenant, "KeysReady=False/"+protocol.ReasonKeyMissing)
+		i.becomesWithin(seconds, acme.tenant, "KeysReady=False/"+v1alpha1.ReasonKeyMissing)
 		i.c.fails(canary, seal, "KeysReady is False (KeyMissing)")
 		i.run([]string{"kubectl", "lethe", "keys", "restore", "later.json", "--kek-file", "kek"})
 		i.clock.SetTime(i.clock.Now().Add(6 * time.Minute))
@@ -111,6 +110,6 @@ func TestKeysReadyIsFalseWhileKeysDiffer(t *testing.T) {
 	t.Run("the keyserver's restart", func(t *testing.T) {
 		lose()
 		i.startKeyserver()
-		i.becomesWithin(seconds, acme.tenant, "KeysReady=False/"+protocol.ReasonKeyMissing)
+		i.becomesWithin(seconds, acme.tenant, "KeysReady=False/"+v1alpha1.ReasonKeyMissing)
 	})
 }

@@ -215,7 +215,7 @@ func TestKeysLostAndRestored(t *testing.T) {
 	d := newDrill(t, "drill-a")
 	c := newCaller(t)
 	d.expect("make keys", d.makeKeys(), "")
-	d.expect("the first value", d.stores("1"), protocol.ReasonStored)
+	d.expect("the first value", d.stores("1"), v1alpha1.ReasonStored)
 
 	file := filepath.Join(t.TempDir(), "backup.json")
 	o := c.ok("", "keys", "backup", file, "--keys-namespace", d.namespace)
@@ -237,8 +237,8 @@ func TestKeysLostAndRestored(t *testing.T) {
 	before := len(d.secrets())
 	d.loseKeys()
 	d.restart()
-	d.expect("a new value without keys", d.stores("2"), protocol.ReasonKeyMissing)
-	d.expect("new keys", d.makeKeys(), protocol.ReasonKeyMissing)
+	d.expect("a new value without keys", d.stores("2"), v1alpha1.ReasonKeyMissing)
+	d.expect("new keys", d.makeKeys(), v1alpha1.ReasonKeyMissing)
 
 	restore := []string{"keys", "restore", file, "--keys-namespace", d.namespace}
 	c.fails("", restore, "nothing was written", "--yes")
@@ -254,7 +254,7 @@ func TestKeysLostAndRestored(t *testing.T) {
 	}
 	d.restart()
 	d.expect("the keys", d.makeKeys(), "")
-	d.expect("a new value", d.stores("3"), protocol.ReasonStored)
+	d.expect("a new value", d.stores("3"), v1alpha1.ReasonStored)
 	c.terminal = false
 	if again := c.ok("", restore...); !strings.Contains(again.errOut, "Nothing is missing") {
 		t.Errorf("restored twice:\n%s", again.errOut)
@@ -275,7 +275,7 @@ func (d *drill) loseCanary() {
 func TestKeysVerifyAndRestoreRefuse(t *testing.T) {
 	d := newDrill(t, "drill-b")
 	d.expect("make keys", d.makeKeys(), "")
-	d.expect("the first value", d.stores("1"), protocol.ReasonStored)
+	d.expect("the first value", d.stores("1"), v1alpha1.ReasonStored)
 	c := newCaller(t)
 	file := filepath.Join(t.TempDir(), "backup.json")
 	c.ok("", "keys", "backup", file, "--keys-namespace", d.namespace)

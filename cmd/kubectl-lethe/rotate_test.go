@@ -17,7 +17,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyserver"
-	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
 // aheadBy is a clock that is some seconds ahead, so that what was made in this second is older than what is asked for.
@@ -62,7 +61,7 @@ func TestRotateAndDestroyASealingKey(t *testing.T) {
 	in := []string{"--keys-namespace", d.namespace}
 	with := func(args ...string) []string { return append(args, in...) }
 	d.expect("make keys", d.makeKeys(), "")
-	d.expect("the first value", d.stores("1"), protocol.ReasonStored)
+	d.expect("the first value", d.stores("1"), v1alpha1.ReasonStored)
 	old := d.tenant().Status.SealingKeys[0].KID
 
 	c.fails("", with("keys", "status"), "has said nothing yet")
@@ -82,7 +81,7 @@ func TestRotateAndDestroyASealingKey(t *testing.T) {
 	}
 	// Sealing takes the new key; what the old one sealed goes on.
 	c.fails("", with("keys", "destroy", "sealing-key", old, "--tenant", "drill-r", "--yes"), "1 value of live objects", "--force")
-	d.expect("a value that is sealed to the new key", d.stores("2"), protocol.ReasonStored)
+	d.expect("a value that is sealed to the new key", d.stores("2"), v1alpha1.ReasonStored)
 	if kid := strings.Split(string(d.bot.Spec.Credentials[0].Sealed), ".")[2]; kid != present {
 		t.Errorf("sealed to %s, want %s", kid, present)
 	}
@@ -116,7 +115,7 @@ func TestRotateTheKeyEncryptionKey(t *testing.T) {
 	with := func(args ...string) []string { return append(args, "--keys-namespace", d.namespace) }
 	kek := append(with("keys", "rotate", "kek"), "--system-namespace", system)
 	d.expect("make keys", d.makeKeys(), "")
-	d.expect("the first value", d.stores("1"), protocol.ReasonStored)
+	d.expect("the first value", d.stores("1"), v1alpha1.ReasonStored)
 	d.rotate()
 
 	c.fails("", kek, "lethe-keyserver")
@@ -156,7 +155,7 @@ func TestRotateTheKeyEncryptionKey(t *testing.T) {
 	if !strings.Contains(status.out, "kek      0") || !strings.Contains(status.errOut, "or may be: keep it") {
 		t.Errorf("the status says\n%s%s", status.out, status.errOut)
 	}
-	d.expect("a value under the new key", d.stores("2"), protocol.ReasonStored)
+	d.expect("a value under the new key", d.stores("2"), v1alpha1.ReasonStored)
 
 	file := filepath.Join(t.TempDir(), "backup.json")
 	c.ok("", with("keys", "backup", file)...)

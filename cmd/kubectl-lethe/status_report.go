@@ -99,7 +99,7 @@ func (s *shell) report(o client.Object) *objectReport {
 		r.Since = &ready.LastTransitionTime
 	}
 	if o.GetDeletionTimestamp() != nil && r.State == stateReady {
-		r.State, r.Reason = stateProgressing, status.ReasonDeleting
+		r.State, r.Reason = stateProgressing, v1alpha1.ReasonDeleting
 	}
 	r.promise(conditions)
 	r.collect(tenant, conditions)
@@ -122,8 +122,8 @@ func (r *objectReport) promise(conditions []metav1.Condition) {
 }
 
 // worthALook are reasons of conditions that are True.
-var worthALook = []string{status.ReasonPlaintextInSpec, status.ReasonPlaintext, status.ReasonPodSecurityOverruled, "EgressBeyondCeiling",
-	status.ReasonUpdateStopped, status.ReasonUpdateHeld, status.ReasonUpdateWaits}
+var worthALook = []string{v1alpha1.ReasonPlaintextInSpec, v1alpha1.ReasonPlaintext, v1alpha1.ReasonPodSecurityOverruled, "EgressBeyondCeiling",
+	v1alpha1.ReasonUpdateStopped, v1alpha1.ReasonUpdateHeld, v1alpha1.ReasonUpdateWaits}
 
 // collect gathers what the conditions say, each thing once.
 func (r *objectReport) collect(tenant string, conditions []metav1.Condition) {
@@ -136,7 +136,7 @@ func (r *objectReport) collect(tenant string, conditions []metav1.Condition) {
 			continue
 		case !negative && c.Status == metav1.ConditionTrue && !looked(c.Reason):
 			continue
-		case c.Reason == status.ReasonWaiting:
+		case c.Reason == v1alpha1.ReasonWaiting:
 			continue // an earlier step is what is wrong
 		}
 		if told := status.See(conditions, c.Type); told == nil || told.Type != c.Type {

@@ -251,14 +251,14 @@ func compareRules(ctx context.Context, c client.Reader, stores []v1alpha1.DataSt
 		if said == nil || said.Status != metav1.ConditionTrue {
 			continue
 		}
-		reason, message := status.ReasonPlanChanged, "the measurement is of earlier rules"
+		reason, message := v1alpha1.ReasonPlanChanged, "the measurement is of earlier rules"
 		compiled, err := planner.Store(ctx, all, s, now)
 		content := ""
 		if err == nil {
 			content, err = plan.Content(compiled.Plan)
 		}
 		if err != nil {
-			reason, message = status.ReasonNotPlanned, fmt.Sprintf("the plan cannot be compiled, to compare it with what was measured: %v", err)
+			reason, message = v1alpha1.ReasonNotPlanned, fmt.Sprintf("the plan cannot be compiled, to compare it with what was measured: %v", err)
 		}
 		if err != nil || content != s.Status.MeasuredContent {
 			said.Status, said.Reason, said.Message = metav1.ConditionUnknown, reason, message

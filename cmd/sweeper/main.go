@@ -17,6 +17,7 @@ import (
 	"time"
 	_ "time/tzdata" // the image has no zones of its own
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
@@ -99,21 +100,21 @@ func (o options) sweep(log *slog.Logger) report.Report {
 	}
 	b, err := os.ReadFile(o.planFile)
 	if err != nil {
-		return refused(report.ReasonPlanMismatch, "the plan cannot be read: is its ConfigMap mounted?")
+		return refused(v1alpha1.ReasonPlanMismatch, "the plan cannot be read: is its ConfigMap mounted?")
 	}
 	if plan.HashBytes(b) != o.planHash {
-		return refused(report.ReasonPlanMismatch, "the plan is not the one whose hash the pod was given: it was edited")
+		return refused(v1alpha1.ReasonPlanMismatch, "the plan is not the one whose hash the pod was given: it was edited")
 	}
 	p, err := plan.Decode(b)
 	if errors.Is(err, plan.ErrFormat) {
-		return refused(report.ReasonPlanMismatch, err.Error())
+		return refused(v1alpha1.ReasonPlanMismatch, err.Error())
 	}
 	if err != nil {
-		return refused(report.ReasonPlanMismatch, "the plan cannot be read by this version of the sweeper")
+		return refused(v1alpha1.ReasonPlanMismatch, "the plan cannot be read by this version of the sweeper")
 	}
 	client, err := keyclient.New(keyclient.Options{URL: o.url, CAFile: o.caFile, TokenFile: o.tokenFile})
 	if err != nil {
-		return refused(report.ReasonLeaseRefused, err.Error())
+		return refused(v1alpha1.ReasonLeaseRefused, err.Error())
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 )
@@ -22,11 +23,11 @@ func TestExitCodesAndReports(t *testing.T) {
 		code   int
 		reason string // empty: no report
 	}{
-		"a plan that has expired":     {plan: good, reason: report.ReasonPlanExpired},
-		"a plan that was edited":      {plan: append([]byte(" "), good...), change: map[string]string{"plan-hash": plan.HashBytes(good)}, reason: report.ReasonPlanMismatch},
-		"a plan of another format":    {plan: []byte(`{"format":1}`), reason: report.ReasonPlanMismatch},
-		"a plan that is not there":    {change: map[string]string{"plan-hash": "x"}, reason: report.ReasonPlanMismatch},
-		"an address that is none":     {plan: good, change: map[string]string{"url": "http://keyserver"}, reason: report.ReasonLeaseRefused},
+		"a plan that has expired":     {plan: good, reason: v1alpha1.ReasonPlanExpired},
+		"a plan that was edited":      {plan: append([]byte(" "), good...), change: map[string]string{"plan-hash": plan.HashBytes(good)}, reason: v1alpha1.ReasonPlanMismatch},
+		"a plan of another format":    {plan: []byte(`{"format":1}`), reason: v1alpha1.ReasonPlanMismatch},
+		"a plan that is not there":    {change: map[string]string{"plan-hash": "x"}, reason: v1alpha1.ReasonPlanMismatch},
+		"an address that is none":     {plan: good, change: map[string]string{"url": "http://keyserver"}, reason: v1alpha1.ReasonLeaseRefused},
 		"nowhere to write the report": {plan: good, change: map[string]string{"termination-log": "/does/not/exist"}, code: exitNoReport},
 		"a budget of nothing":         {plan: good, change: map[string]string{"time-budget": "0s"}, code: exitNoReport},
 		"a flag that does not exist":  {plan: good, change: map[string]string{"force": "true"}, code: exitNoReport},

@@ -347,7 +347,7 @@ func TestKnownNamesAreBounded(t *testing.T) {
 	if got := h.metric(t, "test_connections", "Known"); got != float64(limits.PerName) {
 		t.Errorf("%v connections of one name are open", got)
 	}
-	if got := h.metric(t, "test_connections_refused_total", doors.ReasonName); got != float64(2*limits.PerName) {
+	if got := h.metric(t, "test_connections_refused_total", doors.CauseName); got != float64(2*limits.PerName) {
 		t.Errorf("%v were closed for others of that name", got)
 	}
 }

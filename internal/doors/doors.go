@@ -45,12 +45,12 @@ const (
 
 // Why connections are closed or turned away, as metrics have it.
 const (
-	ReasonSource = "Source" // its address had its share
-	ReasonFull   = "Full"   // there were too many strangers
-	ReasonName   = "Name"   // its name had its share
-	ReasonKnown  = "Known"  // there were too many that are known
-	ReasonWire   = "Wire"   // it sent more than a request can have
-	ReasonPace   = "Pace"   // too many came at a time, and its turn did not come
+	CauseSource = "Source" // its address had its share
+	CauseFull   = "Full"   // there were too many strangers
+	CauseName   = "Name"   // its name had its share
+	CauseKnown  = "Known"  // there were too many that are known
+	CauseWire   = "Wire"   // it sent more than a request can have
+	CausePace   = "Pace"   // too many came at a time, and its turn did not come
 )
 
 // patience is how long a new connection waits for its turn. Our clients give a handshake 5 s.
@@ -137,7 +137,7 @@ func (l *Listener) let(raw net.Conn) {
 	cancel()
 	if err != nil {
 		if l.closing.Err() == nil {
-			l.metrics.closed(l.door, ReasonPace)
+			l.metrics.closed(l.door, CausePace)
 		}
 		drop(raw)
 		return
@@ -203,7 +203,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	left := c.left
 	c.mu.Unlock()
 	if left <= 0 {
-		c.listener.metrics.closed(c.listener.door, ReasonWire)
+		c.listener.metrics.closed(c.listener.door, CauseWire)
 		return 0, errWire
 	}
 	n, err := c.Conn.Read(p[:min(int64(len(p)), left)])

@@ -59,7 +59,7 @@ func TestNewConnectionsArePaced(t *testing.T) {
 	if _, err := more.Read(make([]byte, 1)); err == nil || isTimeout(err) {
 		t.Fatalf("one more than may wait: %v", err)
 	}
-	if got := h.metric(t, "test_connections_refused_total", doors.ReasonPace); got < 1 {
+	if got := h.metric(t, "test_connections_refused_total", doors.CausePace); got < 1 {
 		t.Errorf("%v were counted as turned away", got)
 	}
 	sources := map[string]int{}

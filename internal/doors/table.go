@@ -45,10 +45,10 @@ func newTable(l Limits) table {
 // of another one, out, or none.
 func (t *table) admit(s *seat) (out *seat, reason string, ok bool) {
 	if t.sources[s.source] >= t.limits.PerSource {
-		reason = ReasonSource
+		reason = CauseSource
 		out = t.least(s.source, s.since, true)
 	} else if t.strangers >= t.limits.Strangers {
-		reason = ReasonFull
+		reason = CauseFull
 		biggest, count := t.biggest(t.sources)
 		// Whoever has at least two more than the newcomer's address gives one up at once; otherwise nobody is closed before its time.
 		out = t.least(biggest, s.since, count <= t.sources[s.source]+1)
@@ -100,10 +100,10 @@ func (t *table) prove(s *seat, name string, reserved bool) (out *seat, reason st
 	count := t.names[name]
 	switch {
 	case reserved && t.reserved >= t.limits.Reserved, !reserved && count >= t.limits.PerName:
-		reason = ReasonName
+		reason = CauseName
 		out = t.idlest(name)
 	case !reserved && t.known >= t.limits.Known:
-		reason = ReasonKnown
+		reason = CauseKnown
 		biggest, most := t.biggestKnown()
 		if most <= count {
 			biggest = name

@@ -31,7 +31,7 @@ func TestASharedAddress(t *testing.T) {
 		seats[i] = at("10.0.0.1", time.Duration(i)*time.Millisecond)
 		mustAdmit(t, &tab, seats[i])
 	}
-	if out, reason, ok := tab.admit(at("10.0.0.1", 10*time.Millisecond)); ok || out != nil || reason != ReasonSource {
+	if out, reason, ok := tab.admit(at("10.0.0.1", 10*time.Millisecond)); ok || out != nil || reason != CauseSource {
 		t.Fatalf("before anybody's time is up: %v, %s, %v", out, reason, ok)
 	}
 	mustAdmit(t, &tab, at("10.0.0.2", 10*time.Millisecond))
@@ -62,7 +62,7 @@ func TestManyAddresses(t *testing.T) {
 		mustAdmit(t, &tab, at(fmt.Sprintf("10.0.1.%d", i), 0))
 	}
 	out, reason, ok := tab.admit(at("10.0.0.9", time.Millisecond))
-	if !ok || reason != ReasonFull || out.source != "10.0.0.1" {
+	if !ok || reason != CauseFull || out.source != "10.0.0.1" {
 		t.Fatalf("one with nothing yet: %v, %s, closed %+v", ok, reason, out)
 	}
 	if _, _, ok := tab.admit(at("10.0.0.1", time.Millisecond)); ok {
@@ -98,7 +98,7 @@ func TestKnownOnesAreApart(t *testing.T) {
 	if _, _, ok := tab.admit(more); !ok {
 		t.Fatal("not let in")
 	}
-	if out, reason, ok := tab.prove(more, "acme", false); !ok || out != mine[2] || reason != ReasonName {
+	if out, reason, ok := tab.prove(more, "acme", false); !ok || out != mine[2] || reason != CauseName {
 		t.Fatalf("one more of acme: %v, %s, closed %+v", ok, reason, out)
 	}
 	for _, s := range []*seat{mine[1], more} {
@@ -126,7 +126,7 @@ func TestBiggestNameGivesWay(t *testing.T) {
 	}
 	s := at("x", 0)
 	mustAdmit(t, &tab, s)
-	if out, reason, ok := tab.prove(s, "d", false); !ok || reason != ReasonKnown || out.name != "a" {
+	if out, reason, ok := tab.prove(s, "d", false); !ok || reason != CauseKnown || out.name != "a" {
 		t.Fatalf("%v, %s, closed %+v", ok, reason, out)
 	}
 }

@@ -3,9 +3,9 @@ package keyserver
 import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/protocol"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -29,7 +29,7 @@ func (s *Server) book(lease *coordinationv1.Lease, h *holding) (*protocol.Accoun
 		}
 	}
 	if err := l.Spend(h.plan, h.req.Spend, h.now); err != nil {
-		return nil, refuse(protocol.ReasonBacklogSpent, "%s", err)
+		return nil, refuse(v1alpha1.ReasonBacklogSpent, "%s", err)
 	}
 	told := *h.req
 	if approved == nil {
@@ -70,7 +70,7 @@ func (s *Server) account(lease *coordinationv1.Lease, h *holding) (l *ledger.Led
 			}
 		}
 	}
-	if last := status.LastSweep; last != nil && last.Reason == report.ReasonRestoredFrom && last.FinishedAt != nil {
+	if last := status.LastSweep; last != nil && last.Reason == v1alpha1.ReasonRestoredFrom && last.FinishedAt != nil {
 		l.Restored, l.RestoredAt = last.Message, last.FinishedAt.Unix()
 	}
 	if lost {

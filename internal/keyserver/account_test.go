@@ -15,7 +15,6 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -144,7 +143,7 @@ func TestABacklogIsDebitedWithTheLease(t *testing.T) {
 	pod, account = w.begin()
 	w.wantLeft(account, 500, "")
 	// More than was approved is refused, and nothing of it debited.
-	w.wantRefusal(w.spend(pod, 1001), protocol.ReasonBacklogSpent)
+	w.wantRefusal(w.spend(pod, 1001), v1alpha1.ReasonBacklogSpent)
 	w.granted(w.spend(pod, 1000))
 	w.granted(w.call(protocol.PathRelease, w.podToken(pod), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
 	pod, account = w.begin()
@@ -166,7 +165,7 @@ func TestABacklogIsDebitedWithTheLease(t *testing.T) {
 	w.approve(1000, at)
 	pod, account = w.begin()
 	w.wantLeft(account, 0, "older than another")
-	w.wantRefusal(w.spend(pod, 1000), protocol.ReasonBacklogSpent)
+	w.wantRefusal(w.spend(pod, 1000), v1alpha1.ReasonBacklogSpent)
 	// A pod without the lease debits nothing.
 	other := w.sweep("chat-sweep-other")
 	if e := w.spend(other, 5); e == nil {
@@ -211,7 +210,7 @@ func TestALostAccountRenewsNothing(t *testing.T) {
 			lose(w)
 			pod, account := w.begin()
 			w.wantLeft(account, 0, "older than the account")
-			w.wantRefusal(w.spend(pod, 1), protocol.ReasonBacklogSpent)
+			w.wantRefusal(w.spend(pod, 1), v1alpha1.ReasonBacklogSpent)
 			if !account.Lost || account.Point == nil || account.Point.Position != 0x2_0000_0010 || account.Point.Transactions != 700 {
 				t.Errorf("%+v", account)
 			}
@@ -253,7 +252,7 @@ func TestGoneBackInTimeIsKept(t *testing.T) {
 	w.gone(pod)
 	finished := metav1.NewTime(w.clock.Now())
 	w.store.Status.MeasuredAt = &finished
-	w.store.Status.LastSweep = &v1alpha1.SweepStatus{JobUID: "j", Outcome: v1alpha1.SweepRefused, Reason: report.ReasonRestoredFrom, Message: "its position is 40", FinishedAt: &finished}
+	w.store.Status.LastSweep = &v1alpha1.SweepStatus{JobUID: "j", Outcome: v1alpha1.SweepRefused, Reason: v1alpha1.ReasonRestoredFrom, Message: "its position is 40", FinishedAt: &finished}
 	w.must(testEnv.Client.Status().Update(t.Context(), w.store))
 	w.must(testEnv.Client.Delete(t.Context(), w.lastLease()))
 	pod, account = w.begin()

@@ -11,7 +11,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -177,7 +176,7 @@ func TestRestoreReplacesTheKeysOfAnEarlierTenant(t *testing.T) {
 	d.tenant.Status.Namespaces = status.Namespaces
 	d.must(testEnv.Client.Status().Update(t.Context(), d.tenant))
 	d.restart()
-	d.wantRefusal(d.askTenant(nil), protocol.ReasonKeyMissing)
+	d.wantRefusal(d.askTenant(nil), v1alpha1.ReasonKeyMissing)
 	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{KEK: sealing.Ring{d.kek}, Adopt: true}, rand.Reader)
 	d.must(err)
 	if len(plan.Replace) != 2 || len(plan.Create) != 0 {

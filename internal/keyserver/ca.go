@@ -20,7 +20,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -131,7 +131,7 @@ func (a *Authority) load(ctx context.Context, now time.Time) (*corev1.Secret, *c
 func (a *Authority) store(ctx context.Context, secret *corev1.Secret, doc *caDoc) error {
 	_, _, err := a.updateDocument(ctx, secret, formatCA, a.kek(), doc)
 	if apierrors.IsConflict(err) {
-		return later(protocol.ReasonInternal, 1, "another replica rotated at the same time")
+		return later(v1alpha1.ReasonInternal, 1, "another replica rotated at the same time")
 	}
 	return err
 }
@@ -180,7 +180,7 @@ func (a *Authority) sign(doc *caDoc, now time.Time) error {
 	}
 	_, der, err := a.kek().UnwrapBytes(doc.Present.Key, sealing.PurposeCA, doc.Realm)
 	if err != nil {
-		return later(protocol.ReasonKEKUnavailable, 30, "the key of the certificate authority does not open with this key-encryption key")
+		return later(v1alpha1.ReasonKEKUnavailable, 30, "the key of the certificate authority does not open with this key-encryption key")
 	}
 	defer clear(der)
 	caKey, err := x509.ParseECPrivateKey(der)

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -82,7 +82,7 @@ func (a *Authority) publish(ctx context.Context, doc *caDoc, now time.Time) (tim
 		err = a.Client.Update(ctx, cm)
 	}
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-		return time.Time{}, later(protocol.ReasonInternal, 1, "another replica published at the same time")
+		return time.Time{}, later(v1alpha1.ReasonInternal, 1, "another replica published at the same time")
 	}
 	if err != nil {
 		return time.Time{}, err

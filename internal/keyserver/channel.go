@@ -14,7 +14,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/kube"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -105,7 +104,7 @@ func (s *Server) channelKey(ctx context.Context) (sealing.Key, error) {
 	}
 	key, err := openChannelKey(&secret, s.kek())
 	if err != nil {
-		return sealing.Key{}, refuse(protocol.ReasonKeyMissing, "%s: restore the backup", err)
+		return sealing.Key{}, refuse(v1alpha1.ReasonKeyMissing, "%s: restore the backup", err)
 	}
 	s.channel = key
 	return key, nil
@@ -185,7 +184,7 @@ func asTaken(err error) *refusal {
 	if err == nil {
 		return nil
 	}
-	if r := asRefusal(err); r.Reason == protocol.ReasonChannelTaken {
+	if r := asRefusal(err); r.Reason == v1alpha1.ReasonChannelTaken {
 		return r
 	}
 	return nil
@@ -208,7 +207,7 @@ func (s *Server) claim(ctx context.Context, sub *subject, identity string) error
 			return err
 		}
 		if err := s.Client.Create(ctx, fresh); apierrors.IsAlreadyExists(err) {
-			return later(protocol.ReasonInternal, 1, "another replica wrote at the same time")
+			return later(v1alpha1.ReasonInternal, 1, "another replica wrote at the same time")
 		} else if err != nil {
 			return err
 		}
@@ -247,7 +246,7 @@ func taken(sub *subject, held channelHolderDoc) error {
 	if held.Tenant == sub.tenant {
 		who = fmt.Sprintf("BotDeployment %s/%s", held.Namespace, held.Name)
 	}
-	return refuse(protocol.ReasonChannelTaken,
+	return refuse(v1alpha1.ReasonChannelTaken,
 		"%s uses this Telegram bot already (the number before the token's colon): Telegram answers one program at a time, and two would stop each other. Suspend or delete that one, or ask @BotFather for another bot", who)
 }
 

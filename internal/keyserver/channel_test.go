@@ -68,11 +68,11 @@ func TestAChannelHasOneHolder(t *testing.T) {
 	w.tenantKeys()
 	id := newID()
 	first := w.polling("first", w.telegramToken(id))
-	w.takes(first, protocol.ReasonStored)
+	w.takes(first, v1alpha1.ReasonStored)
 
 	other := w.elsewhere()
 	second := other.polling("second", other.telegramToken(id))
-	resp := other.takes(second, protocol.ReasonChannelTaken)
+	resp := other.takes(second, v1alpha1.ReasonChannelTaken)
 	for _, word := range []string{w.tenant.Name, w.ns, first.Name} {
 		if strings.Contains(resp.Items[0].Message, word) {
 			t.Errorf("the message tells another tenant of %q: %s", word, resp.Items[0].Message)
@@ -83,7 +83,7 @@ func TestAChannelHasOneHolder(t *testing.T) {
 	}
 	// Its own tenant learns which one it is, and the log, which is the platform's, in any case.
 	third := w.polling("third", w.telegramToken(id))
-	if m := w.takes(third, protocol.ReasonChannelTaken).Items[0].Message; !strings.Contains(m, w.ns+"/first") {
+	if m := w.takes(third, v1alpha1.ReasonChannelTaken).Items[0].Message; !strings.Contains(m, w.ns+"/first") {
 		t.Errorf("says %q", m)
 	}
 	if !strings.Contains(w.log.String(), w.ns+"/first") {
@@ -92,12 +92,12 @@ func TestAChannelHasOneHolder(t *testing.T) {
 
 	// Another secret part is the same bot; a repeat writes nothing.
 	w.reseal(first, 2, w.telegramToken(id))
-	w.takes(first, protocol.ReasonStored)
-	other.takes(second, protocol.ReasonChannelTaken)
+	w.takes(first, v1alpha1.ReasonStored)
+	other.takes(second, v1alpha1.ReasonChannelTaken)
 	w.writes.reset(0, false)
-	w.takes(first, protocol.ReasonStored)
+	w.takes(first, v1alpha1.ReasonStored)
 	w.restart()
-	w.takes(first, protocol.ReasonStored)
+	w.takes(first, v1alpha1.ReasonStored)
 	if n, seen := w.writes.writes(); n != 0 {
 		t.Errorf("a repeat wrote %v", seen)
 	}
@@ -137,11 +137,11 @@ func TestAChannelIsFreed(t *testing.T) {
 			pod := w.startPod(bot, bot.Status.CredentialsSecret)
 			other := w.elsewhere()
 			second := other.polling("second", other.telegramToken(id))
-			other.takes(second, protocol.ReasonChannelTaken)
+			other.takes(second, v1alpha1.ReasonChannelTaken)
 			end(w, bot)
-			other.takes(second, protocol.ReasonChannelTaken)
+			other.takes(second, v1alpha1.ReasonChannelTaken)
 			w.must(w.cluster.Delete(t.Context(), pod, client.GracePeriodSeconds(0)))
-			other.takes(second, protocol.ReasonStored)
+			other.takes(second, v1alpha1.ReasonStored)
 		})
 	}
 	t.Run("the bot got another token", func(t *testing.T) {
@@ -149,14 +149,14 @@ func TestAChannelIsFreed(t *testing.T) {
 		w.tenantKeys()
 		id := newID()
 		bot := w.polling("first", w.telegramToken(id))
-		w.takes(bot, protocol.ReasonStored)
+		w.takes(bot, v1alpha1.ReasonStored)
 		other := w.elsewhere()
 		second := other.polling("second", other.telegramToken(id))
-		other.takes(second, protocol.ReasonChannelTaken)
+		other.takes(second, v1alpha1.ReasonChannelTaken)
 		w.reseal(bot, 2, w.telegramToken(newID()))
-		other.takes(second, protocol.ReasonChannelTaken) // not stored yet
-		w.takes(bot, protocol.ReasonStored)
-		other.takes(second, protocol.ReasonStored)
+		other.takes(second, v1alpha1.ReasonChannelTaken) // not stored yet
+		w.takes(bot, v1alpha1.ReasonStored)
+		other.takes(second, v1alpha1.ReasonStored)
 	})
 }
 
@@ -172,27 +172,27 @@ func TestAChannelIsTakenAgain(t *testing.T) {
 		w.update(bot, func(b *v1alpha1.BotDeployment) { b.Spec.OperatingMode = mode })
 	}
 	suspend(v1alpha1.ModeSuspended)
-	w.takes(bot, protocol.ReasonStored)
+	w.takes(bot, v1alpha1.ReasonStored)
 	suspend(v1alpha1.ModeRunning)
-	w.takes(bot, protocol.ReasonStored)
+	w.takes(bot, v1alpha1.ReasonStored)
 	suspend(v1alpha1.ModeSuspended)
 	other := w.elsewhere()
 	second := other.polling("second", other.telegramToken(id))
-	other.takes(second, protocol.ReasonStored)
+	other.takes(second, v1alpha1.ReasonStored)
 	suspend(v1alpha1.ModeRunning)
 	pod := w.startPod(bot, bot.Status.CredentialsSecret)
 	_, refusal := w.unseal(w.podToken(pod), string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonChannelTaken)
+	w.wantRefusal(refusal, v1alpha1.ReasonChannelTaken)
 	if strings.Contains(refusal.Message, other.tenant.Name) {
 		t.Errorf("the refusal names another tenant: %s", refusal.Message)
 	}
-	if resp := w.takes(bot, protocol.ReasonChannelTaken); resp.Secret != "" {
+	if resp := w.takes(bot, v1alpha1.ReasonChannelTaken); resp.Secret != "" {
 		t.Error("a bot whose channel is taken gets credentials")
 	}
 	w.must(testEnv.Client.Delete(t.Context(), second))
 	_, refusal = w.unseal(w.podToken(pod), string(pod.UID))
 	w.granted(refusal)
-	w.takes(bot, protocol.ReasonStored)
+	w.takes(bot, v1alpha1.ReasonStored)
 }
 
 // TestATokenOfATakenChannel: the bot goes on with the token that it had, of the channel that it holds.
@@ -201,17 +201,17 @@ func TestATokenOfATakenChannel(t *testing.T) {
 	w.tenantKeys()
 	mine, theirs := newID(), newID()
 	bot := w.polling("first", w.telegramToken(mine))
-	before := w.takes(bot, protocol.ReasonStored)
+	before := w.takes(bot, v1alpha1.ReasonStored)
 	other := w.elsewhere()
 	second := other.polling("second", other.telegramToken(theirs))
-	other.takes(second, protocol.ReasonStored)
+	other.takes(second, v1alpha1.ReasonStored)
 	w.reseal(bot, 2, w.telegramToken(theirs))
-	resp := w.takes(bot, protocol.ReasonChannelTaken)
+	resp := w.takes(bot, v1alpha1.ReasonChannelTaken)
 	if resp.Secret != before.Secret || !strings.Contains(resp.Items[0].Message, "goes on being used") {
 		t.Errorf("answered %+v, before %+v", resp, before)
 	}
 	third := other.polling("third", other.telegramToken(mine))
-	other.takes(third, protocol.ReasonChannelTaken)
+	other.takes(third, v1alpha1.ReasonChannelTaken)
 }
 
 func TestAValueWithoutIdentity(t *testing.T) {
@@ -219,7 +219,7 @@ func TestAValueWithoutIdentity(t *testing.T) {
 	w.tenantKeys()
 	token := w.canaries.add("no-token-of-telegram-at-all")
 	for _, name := range []string{"first", "second"} {
-		resp := w.takes(w.polling(name, token), protocol.ReasonStored)
+		resp := w.takes(w.polling(name, token), v1alpha1.ReasonStored)
 		if resp.Secret == "" || !strings.Contains(resp.Items[0].Message, "shape of a Telegram token") {
 			t.Errorf("answered %+v", resp)
 		}
@@ -249,7 +249,7 @@ func TestTwoClaimAtOnce(t *testing.T) {
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				if resp.Items[0].Reason == protocol.ReasonStored {
+				if resp.Items[0].Reason == v1alpha1.ReasonStored {
 					stored++
 				}
 			})
@@ -286,8 +286,8 @@ func TestAClaimSurvivesACrash(t *testing.T) {
 			t.Error("there was no write to die at")
 		}
 		other.http = w.http
-		w.takes(bot, protocol.ReasonStored)
-		other.takes(second, protocol.ReasonChannelTaken)
+		w.takes(bot, v1alpha1.ReasonStored)
+		other.takes(second, v1alpha1.ReasonChannelTaken)
 	}
 }
 
@@ -296,7 +296,7 @@ func TestAHolderThatIsNotBelieved(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
 	bot := w.polling("first", w.telegramToken(newID()))
-	w.takes(bot, protocol.ReasonStored)
+	w.takes(bot, v1alpha1.ReasonStored)
 	var list corev1.SecretList
 	w.must(testEnv.Client.List(t.Context(), &list, client.InNamespace("lethe-keys"), client.MatchingLabels{v1alpha1.LabelComponent: componentChannel, v1alpha1.LabelTenant: w.tenant.Name}))
 	if len(list.Items) != 1 {
@@ -314,17 +314,17 @@ func TestAHolderThatIsNotBelieved(t *testing.T) {
 		}
 		secret.Data[documentKey] = []byte(strings.Replace(text, change.old, change.now, 1))
 		w.must(testEnv.Client.Update(t.Context(), secret))
-		w.takes(bot, protocol.ReasonStored)
+		w.takes(bot, v1alpha1.ReasonStored)
 	}
 	third := w.polling("third", w.telegramToken(newID()))
-	w.takes(third, protocol.ReasonStored)
+	w.takes(third, v1alpha1.ReasonStored)
 }
 
 func TestHoldersThatAreGoneAreForgotten(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
 	stays := w.polling("stays", w.telegramToken(newID()))
-	w.takes(stays, protocol.ReasonStored)
+	w.takes(stays, v1alpha1.ReasonStored)
 	goes := w.polling("goes", w.telegramToken(newID()))
 	w.storeAndRecord(goes)
 	pod := w.startPod(goes, goes.Status.CredentialsSecret)
@@ -343,7 +343,7 @@ func TestHoldersThatAreGoneAreForgotten(t *testing.T) {
 	if n := holders(); n != 1 {
 		t.Errorf("%d holders", n)
 	}
-	w.takes(stays, protocol.ReasonStored)
+	w.takes(stays, v1alpha1.ReasonStored)
 }
 
 // TestAChannelGoesWithItsBotsKeys: revoking gives it up at once, and nobody else's.
@@ -352,9 +352,9 @@ func TestAChannelGoesWithItsBotsKeys(t *testing.T) {
 	w.tenantKeys()
 	id := newID()
 	stays := w.polling("stays", w.telegramToken(newID()))
-	w.takes(stays, protocol.ReasonStored)
+	w.takes(stays, v1alpha1.ReasonStored)
 	goes := w.polling("goes", w.telegramToken(id))
-	w.takes(goes, protocol.ReasonStored)
+	w.takes(goes, v1alpha1.ReasonStored)
 	w.must(testEnv.Client.Delete(t.Context(), goes))
 	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, goes)}, nil))
 	var list corev1.SecretList
@@ -362,5 +362,5 @@ func TestAChannelGoesWithItsBotsKeys(t *testing.T) {
 	if len(list.Items) != 1 {
 		t.Errorf("%d holders are left", len(list.Items))
 	}
-	w.takes(stays, protocol.ReasonStored)
+	w.takes(stays, v1alpha1.ReasonStored)
 }

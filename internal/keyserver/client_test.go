@@ -12,8 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyclient"
-	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
 // TestThroughTheClient goes the whole way: TLS by the bundle, a real token, and an answer that only this pod can open.
@@ -52,7 +52,7 @@ func TestThroughTheClient(t *testing.T) {
 	if values["telegram"] != secret || len(values) != 2 {
 		t.Errorf("got %d credentials", len(values))
 	}
-	if _, err := client(w.manager).Unseal(t.Context()); keyclient.ReasonOf(err) != protocol.ReasonForbidden {
+	if _, err := client(w.manager).Unseal(t.Context()); keyclient.ReasonOf(err) != v1alpha1.ReasonForbidden {
 		t.Errorf("the manager unseals: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
@@ -75,7 +76,7 @@ func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *ten
 			}
 		}
 		if sub.hadKeys() && !again {
-			return nil, refuse(protocol.ReasonKeyMissing,
+			return nil, refuse(v1alpha1.ReasonKeyMissing,
 				"the data key of %s %s/%s is gone (Secret %s/%s), although credentials were stored with it: restore the backup with `kubectl lethe keys restore`, or delete the object and make it again",
 				sub.kind, sub.namespace(), sub.name(), s.KeysNamespace, objectSecretName(sub.uid()))
 		}

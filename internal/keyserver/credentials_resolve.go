@@ -83,19 +83,19 @@ func refused(w wantedCredential, reason, format string, args ...any) resolved {
 func stored(w wantedCredential, source string, version uint32, value []byte) resolved {
 	return resolved{wanted: w, source: source, version: version,
 		value:  func(context.Context) ([]byte, error) { return value, nil },
-		result: protocol.CredentialResult{Name: w.name, Reason: protocol.ReasonStored, Version: version, Plaintext: w.ref != nil}}
+		result: protocol.CredentialResult{Name: w.name, Reason: v1alpha1.ReasonStored, Version: version, Plaintext: w.ref != nil}}
 }
 
 // resolveSealed opens a sealed value. A value that is in use already is not opened again.
 func (s *Server) resolveSealed(sub *subject, tenant *tenantKeys, keys *objectKeys, w wantedCredential) resolved {
 	envelope, err := sealing.Parse(w.sealed)
 	if err != nil {
-		return refused(w, protocol.ReasonMalformed, "not a sealed value: run `kubectl lethe seal` and paste its whole output, which begins with seal.v1 (the value is not repeated here)")
+		return refused(w, v1alpha1.ReasonMalformed, "not a sealed value: run `kubectl lethe seal` and paste its whole output, which begins with seal.v1 (the value is not repeated here)")
 	}
 	place := sealing.Place{Realm: tenant.doc.Realm, Tenant: tenant.doc.Tenant, Namespace: sub.namespace(), Kind: sub.kind,
 		Name: sub.name(), Key: w.name, Destination: w.destination}
 	if err := envelope.Check(place); err != nil {
-		return refused(w, protocol.ReasonWrongPlace, "%s", err)
+		return refused(w, v1alpha1.ReasonWrongPlace, "%s", err)
 	}
 	sum := sha256.Sum256([]byte(w.sealed))
 	source, version := hex.EncodeToString(sum[:]), envelope.Hint.Version
@@ -111,25 +111,25 @@ func (s *Server) resolveSealed(sub *subject, tenant *tenantKeys, keys *objectKey
 		return r
 	}
 	if i := slices.IndexFunc(tenant.doc.Destroyed, func(d destroyedDoc) bool { return d.KID == envelope.KID }); i >= 0 {
-		return refused(w, protocol.ReasonUnknownKey, "sealed to key %s, which was destroyed on %s: seal it again with the Tenant's present key",
+		return refused(w, v1alpha1.ReasonUnknownKey, "sealed to key %s, which was destroyed on %s: seal it again with the Tenant's present key",
 			envelope.KID, tenant.doc.Destroyed[i].At.Format(time.DateOnly))
 	}
 	if _, ok := tenant.seal[envelope.KID]; !ok {
-		return refused(w, protocol.ReasonUnknownKey, "sealed to key %s, which Tenant %s does not have (it has %s): seal it again with the Tenant's present key",
+		return refused(w, v1alpha1.ReasonUnknownKey, "sealed to key %s, which Tenant %s does not have (it has %s): seal it again with the Tenant's present key",
 			envelope.KID, tenant.doc.Tenant, strings.Join(kids(tenant), ", "))
 	}
 	value, err := openSealed(envelope, tenant, place)
 	if err != nil {
-		return refused(w, protocol.ReasonDoesNotOpen, "its place is right, yet it does not open: it was altered, or sealed for another realm than %s; seal it again", tenant.doc.Realm)
+		return refused(w, v1alpha1.ReasonDoesNotOpen, "its place is right, yet it does not open: it was altered, or sealed for another realm than %s; seal it again", tenant.doc.Realm)
 	}
 	if version < before.Highest {
-		return refused(w, protocol.ReasonRolledBack, "version %d is older than version %d, which was stored before", version, before.Highest)
+		return refused(w, v1alpha1.ReasonRolledBack, "version %d is older than version %d, which was stored before", version, before.Highest)
 	}
 	if w.envName != "" && !protocol.CanBeVariable(value) {
-		return refused(w, protocol.ReasonNoVariable, "%s", noVariable)
+		return refused(w, v1alpha1.ReasonNoVariable, "%s", noVariable)
 	}
 	if version == before.Highest && source != before.Digest {
-		return refused(w, protocol.ReasonVersionReused, "version %d was used before, for another sealed value: %s", version, sealAgain(sub, w.name, before.Highest))
+		return refused(w, v1alpha1.ReasonVersionReused, "version %d was used before, for another sealed value: %s", version, sealAgain(sub, w.name, before.Highest))
 	}
 	return stored(w, source, version, value)
 }
@@ -165,7 +165,7 @@ func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys,
 	var secret corev1.Secret
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: w.ref.Name}, &secret)
 	if apierrors.IsNotFound(err) {
-		return refused(w, protocol.ReasonSecretMissing, "Secret %s does not exist in namespace %s", w.ref.Name, sub.namespace()), nil
+		return refused(w, v1alpha1.ReasonSecretMissing, "Secret %s does not exist in namespace %s", w.ref.Name, sub.namespace()), nil
 	}
 	if err != nil {
 		return resolved{}, err
@@ -173,18 +173,18 @@ func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys,
 	value, ok := secret.Data[w.ref.Key]
 	switch {
 	case !mayRefer(secret.Type):
-		return refused(w, protocol.ReasonForeignSecret, "Secret %s is of type %s, which holds no credential of a bot: name another one", w.ref.Name, secret.Type), nil
+		return refused(w, v1alpha1.ReasonForeignSecret, "Secret %s is of type %s, which holds no credential of a bot: name another one", w.ref.Name, secret.Type), nil
 	// Before its keys are looked at: which there are is nobody's to find out by way of a bot either.
 	case !resources.IsSharedWith(secret.Annotations[v1alpha1.AnnotationCredentialFor], sub.name()):
-		return refused(w, protocol.ReasonSecretNotShared, "Secret %s does not say that BotDeployment %s may have what is in it: whoever may write that Secret says so with "+
+		return refused(w, v1alpha1.ReasonSecretNotShared, "Secret %s does not say that BotDeployment %s may have what is in it: whoever may write that Secret says so with "+
 			"`kubectl annotate secret -n %s %s %s=%s`", w.ref.Name, sub.name(), sub.namespace(), w.ref.Name, v1alpha1.AnnotationCredentialFor, sub.name()), nil
 	case !ok:
-		return refused(w, protocol.ReasonSecretMissing, "Secret %s has no key %s", w.ref.Name, w.ref.Key), nil
+		return refused(w, v1alpha1.ReasonSecretMissing, "Secret %s has no key %s", w.ref.Name, w.ref.Key), nil
 	case len(value) == 0 || len(value) > sealing.MaxPlaintext:
-		return refused(w, protocol.ReasonMalformed, "key %s of Secret %s has %d bytes: a credential has 1 to %d", w.ref.Key, w.ref.Name, len(value), sealing.MaxPlaintext), nil
+		return refused(w, v1alpha1.ReasonMalformed, "key %s of Secret %s has %d bytes: a credential has 1 to %d", w.ref.Key, w.ref.Name, len(value), sealing.MaxPlaintext), nil
 	}
 	if w.envName != "" && !protocol.CanBeVariable(value) {
-		return refused(w, protocol.ReasonNoVariable, "%s", noVariable), nil
+		return refused(w, v1alpha1.ReasonNoVariable, "%s", noVariable), nil
 	}
 	return stored(w, keys.digest.MAC("secretKeyRef", w.name, string(value)), 0, value), nil
 }
@@ -204,7 +204,7 @@ func mayRefer(t corev1.SecretType) bool {
 func (s *Server) keepInUse(sub *subject, keys *objectKeys, r *resolved) {
 	before := keys.doc.Credentials[r.wanted.name]
 	if before.Source == "" {
-		if r.result.Reason == protocol.ReasonRolledBack {
+		if r.result.Reason == v1alpha1.ReasonRolledBack {
 			r.result.Message += "; " + sealAgain(sub, r.wanted.name, before.Highest)
 		}
 		return
@@ -218,7 +218,7 @@ func (s *Server) keepInUse(sub *subject, keys *objectKeys, r *resolved) {
 	r.value = func(ctx context.Context) ([]byte, error) { return s.valueInUse(ctx, sub, keys, name) }
 	r.result.Version = before.Version
 	r.result.Message += "; the value stored before goes on being used"
-	if r.result.Reason == protocol.ReasonRolledBack {
+	if r.result.Reason == v1alpha1.ReasonRolledBack {
 		r.result.Message += fmt.Sprintf(" (to go back on purpose, seal the old value again with a version of %d or more)", before.Highest+1)
 	}
 }
@@ -300,9 +300,9 @@ func undeliverable(ctx context.Context, all []resolved) bool {
 		r.value = func(context.Context) ([]byte, error) { return value, nil }
 		switch sum += len(value); {
 		case r.wanted.envName != "" && !protocol.CanBeVariable(value):
-			r.result.Reason, r.result.Message = protocol.ReasonNoVariable, noVariable
+			r.result.Reason, r.result.Message = v1alpha1.ReasonNoVariable, noVariable
 		case sum > maxCredentials:
-			r.result.Reason = protocol.ReasonTooLarge
+			r.result.Reason = v1alpha1.ReasonTooLarge
 			r.result.Message = fmt.Sprintf("the credentials up to this one come to %d bytes, and those of one object have at most %d together", sum, maxCredentials)
 		default:
 			continue

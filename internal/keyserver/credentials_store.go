@@ -50,7 +50,7 @@ func (s *Server) writeSet(ctx context.Context, sub *subject, keys *objectKeys, s
 	if apierrors.IsAlreadyExists(err) {
 		done, err := s.haveSet(ctx, sub, keys, st)
 		if err == nil && !done {
-			err = later(protocol.ReasonInternal, 1, "Secret %s/%s came and went", sub.namespace(), st.name)
+			err = later(v1alpha1.ReasonInternal, 1, "Secret %s/%s came and went", sub.namespace(), st.name)
 		}
 		return err
 	}
@@ -69,7 +69,7 @@ func (s *Server) haveSet(ctx context.Context, sub *subject, keys *objectKeys, st
 		return false, err
 	}
 	if !isOurs(&secret, sub) || secret.Annotations[annotationInputs] != st.hash {
-		return false, refuse(protocol.ReasonForeignSecret,
+		return false, refuse(v1alpha1.ReasonForeignSecret,
 			"Secret %s/%s exists and is not the one that Lethe would make for %s %s: delete it, or rename it", secret.Namespace, secret.Name, sub.kind, sub.name())
 	}
 	return true, nil
@@ -96,7 +96,7 @@ func (s *Server) buildSet(ctx context.Context, sub *subject, keys *objectKeys, s
 	for _, r := range st.items {
 		value, err := r.value(ctx)
 		if errors.Is(err, errNotInUse) || errors.Is(err, sealing.ErrUnknownKey) || errors.Is(err, sealing.ErrDoesNotOpen) {
-			none := refuse(protocol.ReasonKeyMissing,
+			none := refuse(v1alpha1.ReasonKeyMissing,
 				"credential %s: %s, and the spec holds no newer one that opens: seal it again with a higher version", r.wanted.name, errNotInUse)
 			none.cause = errNotInUse
 			return nil, none

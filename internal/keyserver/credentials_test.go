@@ -40,7 +40,7 @@ func TestCredentialsAreStoredOnce(t *testing.T) {
 	if n, seen := w.writes.writes(); n != 2 {
 		t.Errorf("%d writes for a new bot, want its key and its Secret: %v", n, seen)
 	}
-	if len(resp.Items) != 1 || resp.Items[0].Reason != protocol.ReasonStored || resp.Items[0].Version != 1 || resp.Items[0].Plaintext {
+	if len(resp.Items) != 1 || resp.Items[0].Reason != v1alpha1.ReasonStored || resp.Items[0].Version != 1 || resp.Items[0].Plaintext {
 		t.Errorf("items %+v", resp.Items)
 	}
 	secret := w.getSecret(w.ns, resp.Secret)
@@ -110,14 +110,14 @@ func TestCredentialsInTheWrongPlace(t *testing.T) {
 		want   string
 		says   string
 	}{
-		"another tenant":    {func(p *sealing.Place) { p.Tenant = "globex" }, protocol.ReasonWrongPlace, "sealed for tenant globex"},
-		"another namespace": {func(p *sealing.Place) { p.Namespace = "globex-bots" }, protocol.ReasonWrongPlace, "sealed for namespace globex-bots"},
-		"another bot":       {func(p *sealing.Place) { p.Name = "sales" }, protocol.ReasonWrongPlace, "sealed for name sales"},
-		"another key":       {func(p *sealing.Place) { p.Key = "openai" }, protocol.ReasonWrongPlace, "sealed for key openai"},
+		"another tenant":    {func(p *sealing.Place) { p.Tenant = "globex" }, v1alpha1.ReasonWrongPlace, "sealed for tenant globex"},
+		"another namespace": {func(p *sealing.Place) { p.Namespace = "globex-bots" }, v1alpha1.ReasonWrongPlace, "sealed for namespace globex-bots"},
+		"another bot":       {func(p *sealing.Place) { p.Name = "sales" }, v1alpha1.ReasonWrongPlace, "sealed for name sales"},
+		"another key":       {func(p *sealing.Place) { p.Key = "openai" }, v1alpha1.ReasonWrongPlace, "sealed for key openai"},
 		"another kind": {func(p *sealing.Place) {
 			p.Kind, p.Destination = sealing.KindDataStore, sealing.Destination{Type: "Postgres", Host: "h", Port: 1}
-		}, protocol.ReasonWrongPlace, "sealed for kind DataStore"},
-		"another realm": {func(p *sealing.Place) { p.Realm = "prod" }, protocol.ReasonDoesNotOpen, "realm"},
+		}, v1alpha1.ReasonWrongPlace, "sealed for kind DataStore"},
+		"another realm": {func(p *sealing.Place) { p.Realm = "prod" }, v1alpha1.ReasonDoesNotOpen, "realm"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
@@ -139,7 +139,7 @@ func TestCredentialsInTheWrongPlace(t *testing.T) {
 		other.tenantKeys()
 		w := w.in(t)
 		bot, _ := w.newBot("support", func(b *v1alpha1.BotDeployment) { b.Spec.Credentials[0].Sealed = other.seal(own, w.secret()) })
-		if resp := w.store(bot); resp.Items[0].Reason != protocol.ReasonUnknownKey {
+		if resp := w.store(bot); resp.Items[0].Reason != v1alpha1.ReasonUnknownKey {
 			t.Errorf("answered %+v", resp)
 		}
 	})
@@ -169,7 +169,7 @@ func TestPlaintextNeverComesBack(t *testing.T) {
 		b.Spec.Credentials[0].Sealed = v1alpha1.SealedValue("seal.v1.a.b.c.d." + secret)
 	})
 	resp := w.store(looks)
-	if resp.Secret != "" || resp.Items[0].Reason != protocol.ReasonMalformed || !strings.Contains(resp.Items[0].Message, "kubectl lethe seal") {
+	if resp.Secret != "" || resp.Items[0].Reason != v1alpha1.ReasonMalformed || !strings.Contains(resp.Items[0].Message, "kubectl lethe seal") {
 		t.Errorf("answered %+v", resp)
 	}
 }
@@ -191,7 +191,7 @@ func TestRolledBackKeepsTheNewer(t *testing.T) {
 	w.update(bot, func(b *v1alpha1.BotDeployment) { b.Spec.Credentials[0].Sealed = old })
 	w.writes.reset(0, false)
 	resp := w.store(bot)
-	if resp.Secret != current || resp.Items[0].Reason != protocol.ReasonRolledBack || resp.Items[0].Version != 3 || !strings.Contains(resp.Items[0].Message, "version 2 is older than version 3") {
+	if resp.Secret != current || resp.Items[0].Reason != v1alpha1.ReasonRolledBack || resp.Items[0].Version != 3 || !strings.Contains(resp.Items[0].Message, "version 2 is older than version 3") {
 		t.Errorf("answered %+v, in use is %s", resp, current)
 	}
 	if n, seen := w.writes.writes(); n != 0 {
@@ -214,7 +214,7 @@ func TestRolledBackKeepsTheNewer(t *testing.T) {
 	}
 	// The old value, sealed again with a higher version, is a wish.
 	w.update(bot, func(b *v1alpha1.BotDeployment) { b.Spec.Credentials[0].Sealed = at(4, w.secret()) })
-	if resp = w.store(bot); resp.Items[0].Reason != protocol.ReasonStored || resp.Items[0].Version != 4 {
+	if resp = w.store(bot); resp.Items[0].Reason != v1alpha1.ReasonStored || resp.Items[0].Version != 4 {
 		t.Errorf("answered %+v", resp)
 	}
 }
@@ -233,7 +233,7 @@ func TestRolledBackAfterTheCredentialWasRemoved(t *testing.T) {
 	w.storeAndRecord(bot)
 	w.update(bot, func(b *v1alpha1.BotDeployment) { b.Spec.Credentials = append(b.Spec.Credentials, first) })
 	resp := w.store(bot)
-	if resp.Secret != "" || resp.Items[1].Reason != protocol.ReasonRolledBack || !strings.Contains(resp.Items[1].Message, "--version 6") {
+	if resp.Secret != "" || resp.Items[1].Reason != v1alpha1.ReasonRolledBack || !strings.Contains(resp.Items[1].Message, "--version 6") {
 		t.Errorf("answered %+v", resp)
 	}
 }
@@ -247,7 +247,7 @@ func TestMistakeKeepsTheValueInUse(t *testing.T) {
 		b.Spec.Credentials[0].Sealed = w.seal(w.place(sealing.KindBotDeployment, "sales", "telegram", 2), w.secret())
 	})
 	resp := w.store(bot)
-	if resp.Secret != name || resp.Items[0].Reason != protocol.ReasonWrongPlace || !strings.Contains(resp.Items[0].Message, "goes on being used") {
+	if resp.Secret != name || resp.Items[0].Reason != v1alpha1.ReasonWrongPlace || !strings.Contains(resp.Items[0].Message, "goes on being used") {
 		t.Errorf("answered %+v", resp)
 	}
 }
@@ -259,7 +259,7 @@ func TestSecretKeyRef(t *testing.T) {
 		b.Spec.Credentials = []v1alpha1.Credential{{Name: "telegram", SecretKeyRef: &v1alpha1.SecretKeyRef{Name: "plain", Key: "token"}, Delivery: v1alpha1.DeliveryEnv, EnvName: "TOKEN"}}
 	})
 	resp := w.store(bot)
-	if resp.Secret != "" || resp.Items[0].Reason != protocol.ReasonSecretMissing {
+	if resp.Secret != "" || resp.Items[0].Reason != v1alpha1.ReasonSecretMissing {
 		t.Errorf("without the Secret: %+v", resp)
 	}
 	first := w.secret()
@@ -272,7 +272,7 @@ func TestSecretKeyRef(t *testing.T) {
 		for _, key := range []string{"token", "no-such-key"} {
 			w.update(bot, func(b *v1alpha1.BotDeployment) { b.Spec.Credentials[0].SecretKeyRef.Key = key })
 			resp = w.store(bot)
-			if resp.Secret != "" || resp.Items[0].Reason != protocol.ReasonSecretNotShared ||
+			if resp.Secret != "" || resp.Items[0].Reason != v1alpha1.ReasonSecretNotShared ||
 				!strings.Contains(resp.Items[0].Message, "kubectl annotate secret -n "+w.ns+" plain lethe.dev/credential-for=support") {
 				t.Errorf("shared with %q, key %s: %+v", names, key, resp)
 			}
@@ -282,12 +282,12 @@ func TestSecretKeyRef(t *testing.T) {
 	for _, names := range []string{"*", "other, support"} {
 		plain.Annotations = map[string]string{v1alpha1.AnnotationCredentialFor: names}
 		w.must(testEnv.Client.Update(w.Context(), plain))
-		if resp = w.store(bot); resp.Items[0].Reason != protocol.ReasonStored {
+		if resp = w.store(bot); resp.Items[0].Reason != v1alpha1.ReasonStored {
 			t.Errorf("shared with %q: %+v", names, resp)
 		}
 	}
 	resp = w.storeAndRecord(bot)
-	if resp.Secret == "" || resp.Items[0].Reason != protocol.ReasonStored || !resp.Items[0].Plaintext {
+	if resp.Secret == "" || resp.Items[0].Reason != v1alpha1.ReasonStored || !resp.Items[0].Plaintext {
 		t.Fatalf("answered %+v", resp)
 	}
 	pod := w.startPod(bot, resp.Secret)
@@ -315,13 +315,13 @@ func TestSecretKeyRef(t *testing.T) {
 	// Deleting the Secret keeps the value in use, and says so.
 	w.must(testEnv.Client.Delete(w.Context(), plain))
 	gone := w.store(bot)
-	if gone.Secret != changed.Secret || gone.Items[0].Reason != protocol.ReasonSecretMissing {
+	if gone.Secret != changed.Secret || gone.Items[0].Reason != v1alpha1.ReasonSecretMissing {
 		t.Errorf("without the Secret again: %+v", gone)
 	}
 	for name, value := range map[string]string{"empty": "", "too large": strings.Repeat("x", sealing.MaxPlaintext+1)} {
 		again := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "plain", Annotations: map[string]string{v1alpha1.AnnotationCredentialFor: "*"}}, Data: map[string][]byte{"token": []byte(value)}}
 		w.must(testEnv.Client.Create(w.Context(), again))
-		if resp := w.store(bot); resp.Items[0].Reason != protocol.ReasonMalformed {
+		if resp := w.store(bot); resp.Items[0].Reason != v1alpha1.ReasonMalformed {
 			t.Errorf("%s: %+v", name, resp)
 		}
 		w.must(testEnv.Client.Delete(w.Context(), again))
@@ -336,7 +336,7 @@ func TestForeignSecretIsRefused(t *testing.T) {
 	w.must(w.cluster.Delete(w.Context(), w.getSecret(w.ns, name)))
 	foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: name}, StringData: map[string]string{"mine": "yes"}}
 	w.must(testEnv.Client.Create(w.Context(), foreign))
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), protocol.ReasonForeignSecret)
+	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonForeignSecret)
 	if got := w.getSecret(w.ns, name); string(got.Data["mine"]) != "yes" || len(got.Data) != 1 {
 		t.Error("the foreign Secret was changed")
 	}
@@ -416,7 +416,7 @@ func TestStorePasswordIsBoundToItsDestination(t *testing.T) {
 		change(store.Spec.Postgres)
 		w.must(testEnv.Client.Update(w.Context(), store))
 		w.granted(w.call(protocol.PathCredentials, w.manager, req, &resp))
-		if resp.Items[0].Reason != protocol.ReasonWrongPlace || !strings.Contains(resp.Items[0].Message, "destination") {
+		if resp.Items[0].Reason != v1alpha1.ReasonWrongPlace || !strings.Contains(resp.Items[0].Message, "destination") {
 			t.Errorf("another %s: %+v", name, resp)
 		}
 		*store.Spec.Postgres = was
@@ -533,7 +533,7 @@ func TestLostDataKeyIsNotMadeAgain(t *testing.T) {
 	bot, _ := w.newBot("support")
 	w.storeAndRecord(bot)
 	w.must(testEnv.Client.Delete(w.Context(), w.getSecret("lethe-keys", objectSecretName(string(bot.UID)))))
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), protocol.ReasonKeyMissing)
+	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeyMissing)
 	if !w.secretGone("lethe-keys", objectSecretName(string(bot.UID))) {
 		t.Error("a key was made in its place")
 	}
@@ -551,10 +551,10 @@ func TestObjectsThatAreNotTheTenants(t *testing.T) {
 		change func(*protocol.ObjectRef)
 		want   string
 	}{
-		"another UID":  {func(r *protocol.ObjectRef) { r.UID = "5d1f6d2e-0000-4000-8000-000000000001" }, protocol.ReasonNotFound},
-		"another name": {func(r *protocol.ObjectRef) { r.Name = "sales" }, protocol.ReasonNotFound},
-		"another kind": {func(r *protocol.ObjectRef) { r.Kind = "Secret" }, protocol.ReasonBadRequest},
-		"no UID":       {func(r *protocol.ObjectRef) { r.UID = "" }, protocol.ReasonBadRequest},
+		"another UID":  {func(r *protocol.ObjectRef) { r.UID = "5d1f6d2e-0000-4000-8000-000000000001" }, v1alpha1.ReasonNotFound},
+		"another name": {func(r *protocol.ObjectRef) { r.Name = "sales" }, v1alpha1.ReasonNotFound},
+		"another kind": {func(r *protocol.ObjectRef) { r.Kind = "Secret" }, v1alpha1.ReasonBadRequest},
+		"no UID":       {func(r *protocol.ObjectRef) { r.UID = "" }, v1alpha1.ReasonBadRequest},
 	} {
 		r := ref
 		tc.change(&r)
@@ -566,5 +566,5 @@ func TestObjectsThatAreNotTheTenants(t *testing.T) {
 	w.tenant.Status.Namespaces[0].UID = "5d1f6d2e-0000-4000-8000-000000000009"
 	w.must(testEnv.Client.Status().Update(w.Context(), w.tenant))
 	w.clock.SetTime(w.clock.Now().Add(tenantMemory))
-	w.wantRefusal(ask(ref), protocol.ReasonNoTenant)
+	w.wantRefusal(ask(ref), v1alpha1.ReasonNoTenant)
 }

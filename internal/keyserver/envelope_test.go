@@ -189,7 +189,7 @@ func TestEveryFieldOfADocumentIsAuthenticated(t *testing.T) {
 		{"canary", canaryName, reflect.TypeFor[canaryDoc](), func() *protocol.Error { return d.askTenant(nil) }, caName},
 		{"authority", caName, reflect.TypeFor[caDoc](), func() *protocol.Error {
 			if err := d.server.authority.Maintain(t.Context()); err != nil {
-				return &protocol.Error{Reason: protocol.ReasonKeysAltered, Message: err.Error()}
+				return &protocol.Error{Reason: v1alpha1.ReasonKeysAltered, Message: err.Error()}
 			}
 			return nil
 		}, canaryName},
@@ -197,7 +197,7 @@ func TestEveryFieldOfADocumentIsAuthenticated(t *testing.T) {
 			d.server.uidsFloor = firstUID
 			_, err := d.server.allocateUIDs(t.Context())
 			if err != nil {
-				return &protocol.Error{Reason: protocol.ReasonKeysAltered, Message: err.Error()}
+				return &protocol.Error{Reason: v1alpha1.ReasonKeysAltered, Message: err.Error()}
 			}
 			return nil
 		}, canaryName},
@@ -278,16 +278,16 @@ func TestAnEarlierCopyOfADocumentIsRefused(t *testing.T) {
 	newest := now.DeepCopy()
 	now.Data = early.Data
 	w.must(testEnv.Client.Update(w.Context(), now))
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), protocol.ReasonKeysRolledBack)
+	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeysRolledBack)
 	_, refusal = w.unseal(token, string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonKeysRolledBack)
+	w.wantRefusal(refusal, v1alpha1.ReasonKeysRolledBack)
 
 	// Without any document it is not begun anew either, although the set's name is no longer in the status.
 	w.must(testEnv.Client.Delete(w.Context(), now))
 	w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(bot), bot))
 	bot.Status.CredentialsSecret = ""
 	w.must(testEnv.Client.Status().Update(w.Context(), bot))
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), protocol.ReasonKeyMissing)
+	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeyMissing)
 
 	w.must(testEnv.Client.Create(w.Context(), keySecret("lethe-keys", name, w.tenant.Name, newest.Data[documentKey])))
 	w.store(bot)
@@ -313,8 +313,8 @@ func TestAnEarlierCopyOfTheTenantsKeysIsRefused(t *testing.T) {
 	now.Data = early.Data
 	w.must(testEnv.Client.Update(w.Context(), now))
 	w.restart()
-	w.wantRefusal(w.askTenant(nil), protocol.ReasonKeysRolledBack)
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), protocol.ReasonKeysRolledBack)
+	w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonKeysRolledBack)
+	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeysRolledBack)
 }
 
 // TestTheFormatBeforeIsRefusedAloud: nothing of it is misread, and the message says what to do.
@@ -324,7 +324,7 @@ func TestTheFormatBeforeIsRefusedAloud(t *testing.T) {
 		[]byte(`{"format":"lethe.dev/tenant-keys/v1","realm":"test","tenant":"`+w.tenant.Name+`","uid":"`+string(w.tenant.UID)+`","key":"wrap.v1.0.0.A","seal":[]}`))
 	w.must(testEnv.Client.Create(t.Context(), old))
 	refusal := w.askTenant(nil)
-	w.wantRefusal(refusal, protocol.ReasonKeyMissing)
+	w.wantRefusal(refusal, v1alpha1.ReasonKeyMissing)
 	if !strings.Contains(refusal.Message, "tenant-keys/v1") || !strings.Contains(refusal.Message, "seal every credential again") {
 		t.Errorf("says %q", refusal.Message)
 	}
@@ -388,7 +388,7 @@ func TestRestoringAnOlderCopy(t *testing.T) {
 		t.Errorf("does not say that it is older: %+v", plan)
 	}
 	d.write(plan)
-	if got := d.storeAndRecord(d.bot); got.Items[0].Reason != protocol.ReasonStored {
+	if got := d.storeAndRecord(d.bot); got.Items[0].Reason != v1alpha1.ReasonStored {
 		t.Errorf("answered %+v", got)
 	}
 }

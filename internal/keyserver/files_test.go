@@ -10,7 +10,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -45,11 +44,11 @@ func TestUnsealRefusesAlteredFiles(t *testing.T) {
 		reason string
 		says   string
 	}{
-		"another content": {func(c *corev1.ConfigMap) { c.Data["k"] = "relay: https://evil.example" }, protocol.ReasonPodMismatch, "annotations[lethe.dev/file-1]"},
-		"no key":          {func(c *corev1.ConfigMap) { delete(c.Data, "k") }, protocol.ReasonFileMissing, "no key k"},
-		"not shared":      {func(c *corev1.ConfigMap) { c.Annotations[v1alpha1.AnnotationFileFor] = "other" }, protocol.ReasonFileNotShared, "kubectl annotate configmap"},
-		"too large":       {func(c *corev1.ConfigMap) { c.Data["k"] = strings.Repeat("x", resources.MaxFile+1) }, protocol.ReasonFileRefused, "65537 bytes"},
-		"a credential that the bot does not have": {func(c *corev1.ConfigMap) { c.Data["k"] = "${credential:other}" }, protocol.ReasonFileRefused, "credential other"},
+		"another content": {func(c *corev1.ConfigMap) { c.Data["k"] = "relay: https://evil.example" }, v1alpha1.ReasonPodMismatch, "annotations[lethe.dev/file-1]"},
+		"no key":          {func(c *corev1.ConfigMap) { delete(c.Data, "k") }, v1alpha1.ReasonFileMissing, "no key k"},
+		"not shared":      {func(c *corev1.ConfigMap) { c.Annotations[v1alpha1.AnnotationFileFor] = "other" }, v1alpha1.ReasonFileNotShared, "kubectl annotate configmap"},
+		"too large":       {func(c *corev1.ConfigMap) { c.Data["k"] = strings.Repeat("x", resources.MaxFile+1) }, v1alpha1.ReasonFileRefused, "65537 bytes"},
+		"a credential that the bot does not have": {func(c *corev1.ConfigMap) { c.Data["k"] = "${credential:other}" }, v1alpha1.ReasonFileRefused, "credential other"},
 	} {
 		changed := config.DeepCopy()
 		tc.change(changed)
@@ -70,13 +69,13 @@ func TestUnsealRefusesAlteredFiles(t *testing.T) {
 	set.Spec.Template.Annotations[v1alpha1.AnnotationFile+"0"] = "token: ${credential:telegram} evil"
 	w.must(w.cluster.Update(t.Context(), set))
 	_, refusal = w.unseal(token, string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+	w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 	if !strings.Contains(refusal.Message, "annotations[lethe.dev/file-0]") || strings.Contains(refusal.Message, "evil") {
 		t.Errorf("says %q", refusal.Message)
 	}
 	w.must(testEnv.Client.Delete(w.Context(), config))
 	_, refusal = w.unseal(token, string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonFileMissing)
+	w.wantRefusal(refusal, v1alpha1.ReasonFileMissing)
 }
 
 // TestWhatCannotBeAVariable: a value that delivery Env cannot deliver is refused while a person looks, and not by a pod that does not start. What runs keeps what it has.
@@ -90,7 +89,7 @@ func TestWhatCannotBeAVariable(t *testing.T) {
 	for name, value := range map[string]string{"lines": "canary-a\nb", "quote": "canary'", "nul": "canary\x00", "long": "canary" + strings.Repeat("x", 32<<10)} {
 		bot, _ := w.newBot(name, func(b *v1alpha1.BotDeployment) { env(b, value, 1) })
 		resp := w.store(bot)
-		if item := resp.Items[0]; resp.Secret != "" || item.Reason != protocol.ReasonNoVariable || strings.Contains(item.Message, "canary") || !strings.Contains(item.Message, "delivery File") {
+		if item := resp.Items[0]; resp.Secret != "" || item.Reason != v1alpha1.ReasonNoVariable || strings.Contains(item.Message, "canary") || !strings.Contains(item.Message, "delivery File") {
 			t.Errorf("%s: %+v", name, resp)
 		}
 	}
@@ -99,7 +98,7 @@ func TestWhatCannotBeAVariable(t *testing.T) {
 	env(bot, "canary\n", 2)
 	w.must(testEnv.Client.Update(w.Context(), bot))
 	resp := w.store(bot)
-	if resp.Secret != first.Secret || resp.Items[0].Reason != protocol.ReasonNoVariable || !strings.Contains(resp.Items[0].Message, "goes on being used") {
+	if resp.Secret != first.Secret || resp.Items[0].Reason != v1alpha1.ReasonNoVariable || !strings.Contains(resp.Items[0].Message, "goes on being used") {
 		t.Errorf("after a bad rotation: %+v", resp)
 	}
 	// What was stored as a file becomes a variable.
@@ -107,12 +106,12 @@ func TestWhatCannotBeAVariable(t *testing.T) {
 		env(b, "canary\n", 1)
 		b.Spec.Credentials[0].Delivery, b.Spec.Credentials[0].EnvName = "", ""
 	})
-	if stored := w.storeAndRecord(file); stored.Items[0].Reason != protocol.ReasonStored {
+	if stored := w.storeAndRecord(file); stored.Items[0].Reason != v1alpha1.ReasonStored {
 		t.Fatalf("%+v", stored)
 	}
 	file.Spec.Credentials[0].Delivery, file.Spec.Credentials[0].EnvName = v1alpha1.DeliveryEnv, "KEY"
 	w.must(testEnv.Client.Update(w.Context(), file))
-	if resp := w.store(file); resp.Secret != "" || resp.Items[0].Reason != protocol.ReasonNoVariable {
+	if resp := w.store(file); resp.Secret != "" || resp.Items[0].Reason != v1alpha1.ReasonNoVariable {
 		t.Errorf("a file that becomes a variable: %+v", resp)
 	}
 }
@@ -144,7 +143,7 @@ func TestLargeCredentials(t *testing.T) {
 		})
 		resp := w.storeAndRecord(bot)
 		if n == 3 {
-			if resp.Secret != "" || resp.Items[1].Reason != protocol.ReasonStored || resp.Items[2].Reason != protocol.ReasonTooLarge || !strings.Contains(resp.Items[2].Message, "131072 together") {
+			if resp.Secret != "" || resp.Items[1].Reason != v1alpha1.ReasonStored || resp.Items[2].Reason != v1alpha1.ReasonTooLarge || !strings.Contains(resp.Items[2].Message, "131072 together") {
 				t.Errorf("three: %+v", resp)
 			}
 			break

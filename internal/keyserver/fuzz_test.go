@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/utils/clock"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -56,7 +57,7 @@ func tryBody[Request any](t *testing.T, s *Server, log *lockedBuffer, body []byt
 	case w.Code == http.StatusOK && got == 1:
 	case w.Code == http.StatusBadRequest && got == 0:
 		var e protocol.Error
-		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || e.Reason != protocol.ReasonBadRequest {
+		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || e.Reason != v1alpha1.ReasonBadRequest {
 			t.Fatalf("refused with %s", w.Body)
 		}
 	default:

@@ -157,7 +157,7 @@ func TestNoLeaseForWhatIsGone(t *testing.T) {
 			if refusal = w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, nil); refusal == nil {
 				t.Fatal("the sweep goes on")
 			}
-			if strings.HasSuffix(name, "being deleted") && refusal.Reason != protocol.ReasonRevoked {
+			if strings.HasSuffix(name, "being deleted") && refusal.Reason != v1alpha1.ReasonRevoked {
 				t.Errorf("what comes back no more is refused with %s", refusal.Reason)
 			}
 			t.Logf("%s: %s", refusal.Reason, refusal.Message)

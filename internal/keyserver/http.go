@@ -13,6 +13,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -45,12 +46,12 @@ func later(reason string, seconds int, format string, args ...any) *refusal {
 
 // statuses of HTTP by reason; 409 for what is not listed: the world is not as the request assumes.
 var statuses = map[string]int{
-	protocol.ReasonUnauthenticated: http.StatusUnauthorized,
-	protocol.ReasonForbidden:       http.StatusForbidden,
-	protocol.ReasonNotFound:        http.StatusNotFound,
-	protocol.ReasonBadRequest:      http.StatusBadRequest,
-	protocol.ReasonKEKUnavailable:  http.StatusServiceUnavailable,
-	protocol.ReasonInternal:        http.StatusInternalServerError,
+	v1alpha1.ReasonUnauthenticated: http.StatusUnauthorized,
+	v1alpha1.ReasonForbidden:       http.StatusForbidden,
+	v1alpha1.ReasonNotFound:        http.StatusNotFound,
+	v1alpha1.ReasonBadRequest:      http.StatusBadRequest,
+	v1alpha1.ReasonKEKUnavailable:  http.StatusServiceUnavailable,
+	v1alpha1.ReasonInternal:        http.StatusInternalServerError,
 }
 
 // asRefusal turns any error into an answer. What is no refusal of ours is the API server's trouble: its text is for the
@@ -59,12 +60,12 @@ func asRefusal(err error) *refusal {
 	if r := (*refusal)(nil); errors.As(err, &r) {
 		return r
 	}
-	r := later(protocol.ReasonInternal, 2, "the API server could not be asked; see the keyserver's log")
+	r := later(v1alpha1.ReasonInternal, 2, "the API server could not be asked; see the keyserver's log")
 	switch {
 	case apierrors.IsForbidden(err):
-		r = later(protocol.ReasonInternal, 5, "the keyserver lacks a right in that namespace; the Tenant's RoleBindings may not be in place yet")
+		r = later(v1alpha1.ReasonInternal, 5, "the keyserver lacks a right in that namespace; the Tenant's RoleBindings may not be in place yet")
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
-		r = later(protocol.ReasonInternal, 1, "another replica wrote at the same time")
+		r = later(v1alpha1.ReasonInternal, 1, "another replica wrote at the same time")
 	}
 	r.cause = err
 	return r
@@ -135,7 +136,7 @@ func work[Request, Response any](ctx context.Context, s *Server, w http.Response
 // give sends an answer. A large one waits for its caller's turn, since a reader that is slow makes it stay in memory.
 func (s *Server) give(ctx context.Context, w http.ResponseWriter, r *http.Request, answer []byte) error {
 	if len(answer) > maxAnswer {
-		return refuse(protocol.ReasonInternal, "the answer is longer than %d bytes", maxAnswer)
+		return refuse(v1alpha1.ReasonInternal, "the answer is longer than %d bytes", maxAnswer)
 	}
 	if len(answer) > smallAnswer {
 		name := address(r)
@@ -189,7 +190,7 @@ func decode(body []byte, into any) error {
 }
 
 func notARequest() *refusal {
-	return refuse(protocol.ReasonBadRequest, "the body is not a JSON request of at most %d bytes", maxBody)
+	return refuse(v1alpha1.ReasonBadRequest, "the body is not a JSON request of at most %d bytes", maxBody)
 }
 
 func writeRefusal(w http.ResponseWriter, req *http.Request, r *refusal) {

@@ -12,7 +12,6 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -35,15 +34,15 @@ func (s *Server) review(ctx context.Context, token string) (caller, error) {
 		Token: token, Audiences: []string{v1alpha1.AudienceKeyserver}}}
 	if err := s.Client.Create(ctx, tr); err != nil {
 		// The error of a refused TokenReview may hold the object that was sent, and with it the token.
-		return caller{}, later(protocol.ReasonInternal, 2, "the API server could not be asked whose token it is")
+		return caller{}, later(v1alpha1.ReasonInternal, 2, "the API server could not be asked whose token it is")
 	}
 	// An API server that does not know audiences would vouch for any token: it must say that it checked ours.
 	if !tr.Status.Authenticated || !slices.Contains(tr.Status.Audiences, v1alpha1.AudienceKeyserver) {
-		return caller{}, refuse(protocol.ReasonUnauthenticated, "the API server does not vouch for the token and the audience %s", v1alpha1.AudienceKeyserver)
+		return caller{}, refuse(v1alpha1.ReasonUnauthenticated, "the API server does not vouch for the token and the audience %s", v1alpha1.AudienceKeyserver)
 	}
 	namespace, sa, ok := strings.Cut(strings.TrimPrefix(tr.Status.User.Username, serviceAccountPrefix), ":")
 	if !ok || !strings.HasPrefix(tr.Status.User.Username, serviceAccountPrefix) {
-		return caller{}, refuse(protocol.ReasonForbidden, "only ServiceAccounts may ask")
+		return caller{}, refuse(v1alpha1.ReasonForbidden, "only ServiceAccounts may ask")
 	}
 	who := caller{Namespace: namespace, ServiceAccount: sa}
 	if v := tr.Status.User.Extra[extraPodName]; len(v) == 1 {
@@ -58,7 +57,7 @@ func (s *Server) review(ctx context.Context, token string) (caller, error) {
 func bearer(header string) (string, error) {
 	token, ok := strings.CutPrefix(header, "Bearer ")
 	if !ok || token == "" {
-		return "", refuse(protocol.ReasonUnauthenticated, "a bearer token is needed")
+		return "", refuse(v1alpha1.ReasonUnauthenticated, "a bearer token is needed")
 	}
 	return token, nil
 }
@@ -80,7 +79,7 @@ func (s *Server) forManager(ctx context.Context, header string) (caller, error) 
 		return who, err
 	}
 	if who.Namespace != manager.Namespace || who.ServiceAccount != manager.ServiceAccount {
-		return who, refuse(protocol.ReasonForbidden, "only the manager may ask this")
+		return who, refuse(v1alpha1.ReasonForbidden, "only the manager may ask this")
 	}
 	s.managers.put(key, struct{}{})
 	return manager, nil
@@ -97,7 +96,7 @@ func (s *Server) forPod(ctx context.Context, header string) (caller, error) {
 		return who, err
 	}
 	if who.Pod == "" || who.PodUID == "" {
-		return who, refuse(protocol.ReasonForbidden, "the token is not bound to a pod: only a projected token of the pod itself is accepted")
+		return who, refuse(v1alpha1.ReasonForbidden, "the token is not bound to a pod: only a projected token of the pod itself is accepted")
 	}
 	return who, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/utils/clock"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -96,7 +97,7 @@ func (s *Server) enterKnown(ctx context.Context, r *http.Request, queue *doors.Q
 	}
 	who, err := authenticate(ctx, r.Header.Get("Authorization"))
 	if err == nil && s.nameOf(who) != name {
-		err = refuse(protocol.ReasonForbidden, "this connection has been used with the token of another namespace")
+		err = refuse(v1alpha1.ReasonForbidden, "this connection has been used with the token of another namespace")
 	}
 	if err != nil {
 		leave()
@@ -115,7 +116,7 @@ func (s *Server) nameOf(who caller) string {
 func turn(ctx context.Context, q *doors.Queue, name string) (func(), error) {
 	leave, err := q.Enter(ctx, name)
 	if err != nil {
-		return nil, later(protocol.ReasonInternal, 2, "too many requests at a time")
+		return nil, later(v1alpha1.ReasonInternal, 2, "too many requests at a time")
 	}
 	return leave, nil
 }

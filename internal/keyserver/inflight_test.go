@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/utils/clock"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -43,11 +44,11 @@ func newTurnstile(t *testing.T, path string, queue func(*inFlight) *doors.Queue)
 		token := strings.TrimPrefix(header, "Bearer ")
 		if token == "slow" {
 			<-ctx.Done()
-			return caller{}, later(protocol.ReasonInternal, 2, "the API server could not be asked")
+			return caller{}, later(v1alpha1.ReasonInternal, 2, "the API server could not be asked")
 		}
 		namespace, account, ok := strings.Cut(token, "/")
 		if !ok {
-			return caller{}, refuse(protocol.ReasonUnauthenticated, "no token")
+			return caller{}, refuse(v1alpha1.ReasonUnauthenticated, "no token")
 		}
 		return caller{Namespace: namespace, ServiceAccount: account}, nil
 	}

@@ -5,7 +5,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
 // isolated refuses while something of another hand is in the Tenant's namespaces that may reach what runs there. Nothing new begins
@@ -15,5 +14,5 @@ func isolated(tenant *v1alpha1.Tenant) error {
 	if c == nil || c.Status != metav1.ConditionFalse || !v1alpha1.IsForeign(c.Reason) {
 		return nil
 	}
-	return later(protocol.ReasonNotIsolated, 30, "Tenant %s is not isolated: %s", tenant.Name, c.Message)
+	return later(v1alpha1.ReasonNotIsolated, 30, "Tenant %s is not isolated: %s", tenant.Name, c.Message)
 }

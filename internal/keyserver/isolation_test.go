@@ -35,13 +35,13 @@ func TestNoCredentialWhereItIsNotIsolated(t *testing.T) {
 	for _, reason := range []string{v1alpha1.ReasonForeignNetworkPolicy, v1alpha1.ReasonForeignObject} {
 		w.isolation(metav1.ConditionFalse, reason)
 		items, refusal := w.unseal(w.podToken(pod), string(pod.UID))
-		w.wantRefusal(refusal, protocol.ReasonNotIsolated)
+		w.wantRefusal(refusal, v1alpha1.ReasonNotIsolated)
 		if len(items) > 0 || !strings.Contains(refusal.Message, "policy x") || refusal.RetryAfter == 0 {
 			t.Errorf("%s: %d items, %+v", reason, len(items), refusal)
 		}
 		var answer protocol.LeaseResponse
 		refusal = w.call(protocol.PathLease, w.podToken(sweep), first, &answer)
-		w.wantRefusal(refusal, protocol.ReasonNotIsolated)
+		w.wantRefusal(refusal, v1alpha1.ReasonNotIsolated)
 		if answer.Sealed != "" || refusal.RetryAfter == 0 {
 			t.Errorf("%s: the sweep got %+v, %+v", reason, answer, refusal)
 		}

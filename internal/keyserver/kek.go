@@ -12,7 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -82,17 +82,17 @@ func (s *Server) openCanary(ctx context.Context) error {
 	}
 	var doc canaryDoc
 	if _, err := readDocument(&secret, formatCanary, &doc); err != nil {
-		return later(protocol.ReasonKEKUnavailable, 30, "%s", err)
+		return later(v1alpha1.ReasonKEKUnavailable, 30, "%s", err)
 	}
 	if doc.Realm != s.Realm {
-		return later(protocol.ReasonKEKUnavailable, 30, "the keys in %s are of realm %q, this keyserver runs with --realm %q", s.KeysNamespace, doc.Realm, s.Realm)
+		return later(v1alpha1.ReasonKEKUnavailable, 30, "the keys in %s are of realm %q, this keyserver runs with --realm %q", s.KeysNamespace, doc.Realm, s.Realm)
 	}
 	_, text, err := s.kek().UnwrapBytes(doc.present().Canary, sealing.PurposeCanary, doc.Realm)
 	if err != nil || string(text) != canaryText {
 		return s.wrongKEK(doc.present().Canary)
 	}
 	if _, err := openKEKDocument(&secret, formatCanary, s.kek(), &doc); err != nil {
-		return later(protocol.ReasonKEKUnavailable, 30, "%s: delete that Secret, and it is made again", err)
+		return later(v1alpha1.ReasonKEKUnavailable, 30, "%s: delete that Secret, and it is made again", err)
 	}
 	s.noteMissingKEK(doc)
 	return s.ring.lead(doc.present().KID)
@@ -119,7 +119,7 @@ func (s *Server) holdsEveryKEK() error {
 	if s.kekMissing == "" {
 		return nil
 	}
-	return later(protocol.ReasonKEKUnavailable, 30,
+	return later(v1alpha1.ReasonKEKUnavailable, 30,
 		"keys are still under key-encryption key %s: start the keyserver with its file as --kek-file-previous (kek.previous), until `kubectl lethe keys status` says that nothing is under it", s.kekMissing)
 }
 
@@ -128,7 +128,7 @@ func (s *Server) wrongKEK(wrapped string) error {
 	if err != nil {
 		want = "unknown"
 	}
-	return later(protocol.ReasonKEKUnavailable, 30,
+	return later(v1alpha1.ReasonKEKUnavailable, 30,
 		"the key-encryption key %s is not the one that the keys in %s were wrapped with (%s): start the keyserver with that one; no key is made with this one",
 		strings.Join(s.kek().KIDs(), ", "), s.KeysNamespace, want)
 }
@@ -142,7 +142,7 @@ func (s *Server) makeCanary(ctx context.Context) error {
 		}
 		var doc tenantDoc
 		if _, err := readDocument(secret, formatTenant, &doc); err != nil {
-			return later(protocol.ReasonKEKUnavailable, 30, "%s", err)
+			return later(v1alpha1.ReasonKEKUnavailable, 30, "%s", err)
 		}
 		for _, k := range doc.Keys {
 			if _, err := s.kek().Unwrap(k.Key, sealing.PurposeTenant, s.Realm, doc.Tenant, doc.UID); err != nil {

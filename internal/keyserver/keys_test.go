@@ -69,15 +69,15 @@ func TestTenantKeysAreNeverMadeAgain(t *testing.T) {
 	w.must(testEnv.Client.Delete(w.Context(), backup))
 	w.restart()
 	refusal := w.askTenant(nil)
-	w.wantRefusal(refusal, protocol.ReasonKeyMissing)
+	w.wantRefusal(refusal, v1alpha1.ReasonKeyMissing)
 	if !strings.Contains(refusal.Message, "kubectl lethe keys restore") || refusal.RetryAfter != 0 {
 		t.Errorf("says %q", refusal.Message)
 	}
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), protocol.ReasonKeyMissing)
+	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeyMissing)
 	// Also when the status was lost: an object's key still tells.
 	w.tenant.Status.SealingKeys, w.tenant.Status.KeysGeneration = nil, 0
 	w.must(testEnv.Client.Status().Update(w.Context(), w.tenant))
-	w.wantRefusal(w.askTenant(nil), protocol.ReasonKeyMissing)
+	w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonKeyMissing)
 	if !w.secretGone("lethe-keys", name) {
 		t.Fatal("keys were made in their place")
 	}
@@ -95,7 +95,7 @@ func TestTenantKeysThatOnlyTheStatusKnowsOf(t *testing.T) {
 	name := tenantSecretName(w.tenant.Name)
 	w.must(testEnv.Client.Delete(t.Context(), w.getSecret("lethe-keys", name)))
 	w.restart()
-	w.wantRefusal(w.askTenant(nil), protocol.ReasonKeyMissing)
+	w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonKeyMissing)
 	if !w.secretGone("lethe-keys", name) {
 		t.Error("keys were made in their place")
 	}
@@ -111,11 +111,11 @@ func TestTenantsThatAreNot(t *testing.T) {
 	} {
 		r := ref
 		change(&r)
-		if got := w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{Tenant: r}, nil); got == nil || got.Reason != protocol.ReasonNotFound {
+		if got := w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{Tenant: r}, nil); got == nil || got.Reason != v1alpha1.ReasonNotFound {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
-	if got := w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{}, nil); got == nil || got.Reason != protocol.ReasonBadRequest {
+	if got := w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{}, nil); got == nil || got.Reason != v1alpha1.ReasonBadRequest {
 		t.Errorf("nothing: %+v", got)
 	}
 }
@@ -129,7 +129,7 @@ func TestKeysOfAnEarlierTenantAreRefused(t *testing.T) {
 	w.must(testEnv.Client.Create(w.Context(), again))
 	w.tenant = again
 	refusal := w.askTenant(nil)
-	w.wantRefusal(refusal, protocol.ReasonKeyMissing)
+	w.wantRefusal(refusal, v1alpha1.ReasonKeyMissing)
 	if !strings.Contains(refusal.Message, "earlier Tenant") || !strings.Contains(refusal.Message, "--adopt") {
 		t.Errorf("says %q", refusal.Message)
 	}
@@ -143,7 +143,7 @@ func TestTenantKeysSurviveACrash(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		w.tenant, w.ns = w.newTenant(v1alpha1.TenantCustomer)
 		w.writes.reset(1, after)
-		w.wantRefusal(w.askTenant(nil), protocol.ReasonInternal)
+		w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonInternal)
 		w.writes.reset(0, false)
 		w.restart()
 		var first, second protocol.TenantResponse
@@ -163,7 +163,7 @@ func TestRevokingATenant(t *testing.T) {
 	other := newWorld(t)
 	other.tenantKeys()
 	req := protocol.RevokeRequest{Object: refTo("Tenant", w.tenant)}
-	w.wantRefusal(w.call(protocol.PathRevoke, w.manager, req, nil), protocol.ReasonForbidden)
+	w.wantRefusal(w.call(protocol.PathRevoke, w.manager, req, nil), v1alpha1.ReasonForbidden)
 	w.must(testEnv.Client.Delete(w.Context(), w.tenant))
 	for range 2 {
 		w.granted(w.call(protocol.PathRevoke, w.manager, req, nil))
@@ -176,7 +176,7 @@ func TestRevokingATenant(t *testing.T) {
 	}
 	// Nothing is remembered of them.
 	refusal := w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil)
-	w.wantRefusal(refusal, protocol.ReasonNoTenant)
+	w.wantRefusal(refusal, v1alpha1.ReasonNoTenant)
 }
 
 func TestRevokeSurvivesACrash(t *testing.T) {
@@ -219,7 +219,7 @@ func TestWrongKEKMakesNothing(t *testing.T) {
 	w.opts.KEK = wrong
 	w.restart()
 	refusal := w.askTenant(nil)
-	w.wantRefusal(refusal, protocol.ReasonKEKUnavailable)
+	w.wantRefusal(refusal, v1alpha1.ReasonKEKUnavailable)
 	if refusal.RetryAfter == 0 || !strings.Contains(refusal.Message, right.KID()) || !strings.Contains(refusal.Message, wrong.KID()) {
 		t.Errorf("says %q", refusal.Message)
 	}
@@ -231,21 +231,21 @@ func TestWrongKEKMakesNothing(t *testing.T) {
 	}
 	mine := w.tenant
 	w.tenant, _ = w.newTenant(v1alpha1.TenantCustomer)
-	w.wantRefusal(w.askTenant(nil), protocol.ReasonKEKUnavailable)
+	w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonKEKUnavailable)
 	w.tenant = mine
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), protocol.ReasonKEKUnavailable)
+	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKEKUnavailable)
 
 	// Not even when the canary is lost: the other keys tell.
 	w.must(admin.Delete(t.Context(), w.getSecret(keys, canaryName)))
 	w.restart()
-	w.wantRefusal(w.askTenant(nil), protocol.ReasonKEKUnavailable)
+	w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonKEKUnavailable)
 	if got := w.keyNames(keys); len(got) != len(before)-1 {
 		t.Errorf("there are %v, before %v", got, before)
 	}
 	// Another realm is another installation.
 	w.opts.KEK, w.opts.Realm = right, "other"
 	w.restart()
-	w.wantRefusal(w.askTenant(nil), protocol.ReasonKEKUnavailable)
+	w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonKEKUnavailable)
 
 	w.opts.Realm = testRealm
 	w.restart()

@@ -47,7 +47,7 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	if req.PublicKey != "" {
 		var err error
 		if reply, err = sealing.ParsePublicKey(sealing.Suite, req.PublicKey); err != nil {
-			return nil, refuse(protocol.ReasonBadRequest, "publicKey is not a public key of %s in base64url", sealing.Suite)
+			return nil, refuse(v1alpha1.ReasonBadRequest, "publicKey is not a public key of %s in base64url", sealing.Suite)
 		}
 	}
 	job, pod, store, err := s.sweptStore(ctx, who)
@@ -81,7 +81,7 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 		}
 		// Whoever may edit where a store is must not be able to send its password there.
 		if keys.doc.Credentials[sealing.PasswordKey].Destination != sealing.DestinationOf(&store.Spec).Digest() {
-			return nil, refuse(protocol.ReasonWrongPlace, "the stored password was sealed for another host, port, database, username or caBundle than spec.postgres has: seal it again")
+			return nil, refuse(v1alpha1.ReasonWrongPlace, "the stored password was sealed for another host, port, database, username or caBundle than spec.postgres has: seal it again")
 		}
 	}
 	// The clock is read before the lease is written: writing takes time that is not the sweeper's.
@@ -120,7 +120,7 @@ func (s *Server) release(ctx context.Context, who caller, _ *protocol.ReleaseReq
 	pod := &corev1.Pod{}
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: who.Namespace, Name: who.Pod}, pod)
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || (err == nil && string(pod.UID) != who.PodUID) {
-		return nil, refuse(protocol.ReasonForbidden, "the pod that the token was made for is gone")
+		return nil, refuse(v1alpha1.ReasonForbidden, "the pod that the token was made for is gone")
 	}
 	if err != nil {
 		return nil, err
@@ -156,10 +156,10 @@ func (s *Server) sweptStore(ctx context.Context, who caller) (*batchv1.Job, *cor
 		return nil, nil, nil, err
 	}
 	if suspended {
-		return nil, nil, nil, refuse(protocol.ReasonSuspended, "the sweep is suspended")
+		return nil, nil, nil, refuse(v1alpha1.ReasonSuspended, "the sweep is suspended")
 	}
 	if !store.DeletionTimestamp.IsZero() {
-		return nil, nil, nil, refuse(protocol.ReasonRevoked, "DataStore %s/%s is being deleted", store.Namespace, store.Name)
+		return nil, nil, nil, refuse(v1alpha1.ReasonRevoked, "DataStore %s/%s is being deleted", store.Namespace, store.Name)
 	}
 	return job, pod, store, nil
 }
@@ -167,7 +167,7 @@ func (s *Server) sweptStore(ctx context.Context, who caller) (*batchv1.Job, *cor
 // storeOf follows the owners of a sweep's pod: a Job, which the store's CronJob or the store itself controls. It also
 // says whether the Job or the CronJob is suspended.
 func (s *Server) storeOf(ctx context.Context, pod *corev1.Pod) (*batchv1.Job, *v1alpha1.DataStore, bool, error) {
-	none := refuse(protocol.ReasonForbidden, "the pod belongs to no DataStore")
+	none := refuse(v1alpha1.ReasonForbidden, "the pod belongs to no DataStore")
 	live := &unstructured.Unstructured{}
 	live.SetGroupVersionKind(batchv1.SchemeGroupVersion.WithKind("Job"))
 	if err := s.ownerOf(ctx, pod, batchv1.SchemeGroupVersion.String(), "Job", live); err != nil {
@@ -200,10 +200,10 @@ func (s *Server) coveringPlan(ctx context.Context, store *v1alpha1.DataStore, re
 	none, now := planner.Compiled{}, s.Clock.Now()
 	compiled, err = planner.Store(ctx, s.Client, store, now)
 	if r, ok := planner.IsRefusal(err); ok {
-		if r.Reason == planner.ReasonDeleting {
-			return none, false, refuse(protocol.ReasonRevoked, "%s", r.Message)
+		if r.Reason == v1alpha1.ReasonDeleting {
+			return none, false, refuse(v1alpha1.ReasonRevoked, "%s", r.Message)
 		}
-		return none, false, refuse(protocol.ReasonPlanChanged, "the store has no plan: %s", r.Message)
+		return none, false, refuse(v1alpha1.ReasonPlanChanged, "the store has no plan: %s", r.Message)
 	}
 	if err != nil {
 		return none, false, err
@@ -224,7 +224,7 @@ func (s *Server) coveringPlan(ctx context.Context, store *v1alpha1.DataStore, re
 }
 
 func anotherPlan() error {
-	return refuse(protocol.ReasonPlanChanged, "the plan that the live objects give is another one: this sweep ends, the next one runs by the new plan")
+	return refuse(v1alpha1.ReasonPlanChanged, "the plan that the live objects give is another one: this sweep ends, the next one runs by the new plan")
 }
 
 // covers says whether the live plan covers the one that a sweep holds. That one is read from its ConfigMap, which anybody may have
@@ -293,7 +293,7 @@ func (s *Server) hold(ctx context.Context, h *holding) (*protocol.Account, error
 		err = s.Client.Update(ctx, &lease)
 	}
 	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
-		return nil, later(protocol.ReasonInUse, 2, "another sweep of this store was faster")
+		return nil, later(v1alpha1.ReasonInUse, 2, "another sweep of this store was faster")
 	}
 	return account, err
 }
@@ -315,7 +315,7 @@ func (s *Server) mayTake(ctx context.Context, lease *coordinationv1.Lease, pod *
 	end := lease.Spec.RenewTime.Add(leaseSeconds * time.Second)
 	if now.Before(end) {
 		wait := int(end.Sub(now).Seconds()) + 1
-		return later(protocol.ReasonInUse, wait, "another sweep of this store is running")
+		return later(v1alpha1.ReasonInUse, wait, "another sweep of this store is running")
 	}
 	if !now.Before(end.Add(lostAfter)) {
 		return nil
@@ -326,7 +326,7 @@ func (s *Server) mayTake(ctx context.Context, lease *coordinationv1.Lease, pod *
 		return err
 	}
 	if err == nil && string(other.UID) == held && !ended(&other) {
-		return later(protocol.ReasonInUse, int(end.Add(lostAfter).Sub(now).Seconds())+1, "pod %s held the lease and still exists", other.Name)
+		return later(v1alpha1.ReasonInUse, int(end.Add(lostAfter).Sub(now).Seconds())+1, "pod %s held the lease and still exists", other.Name)
 	}
 	return nil
 }

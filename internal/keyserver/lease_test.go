@@ -151,10 +151,10 @@ func TestAPasswordGoesNowhereElse(t *testing.T) {
 		},
 	} {
 		resp := edit(change)
-		if resp.Secret != "" || resp.Items[0].Reason == protocol.ReasonStored || strings.Contains(resp.Items[0].Message, "goes on being used") {
+		if resp.Secret != "" || resp.Items[0].Reason == v1alpha1.ReasonStored || strings.Contains(resp.Items[0].Message, "goes on being used") {
 			t.Errorf("another %s: stored: %+v", name, resp)
 		}
-		was.wantRefusal(ask("to-another-"+name), protocol.ReasonWrongPlace)
+		was.wantRefusal(ask("to-another-"+name), v1alpha1.ReasonWrongPlace)
 		if resp := edit(func(p *v1alpha1.PostgresStore) { *p = home; p.Password = sealed }); resp.Secret == "" {
 			t.Errorf("back from another %s: %+v", name, resp)
 		}
@@ -201,7 +201,7 @@ func TestLease(t *testing.T) {
 	if again.Sealed != "" {
 		t.Error("the password is given again although nobody asked")
 	}
-	w.refused(pod2(w), protocol.ReasonInUse)
+	w.refused(pod2(w), v1alpha1.ReasonInUse)
 }
 
 func pod2(w *sweepWorld) *corev1.Pod { return w.sweep("chat-sweep-2") }
@@ -212,16 +212,16 @@ func TestLeaseIsHeldByOne(t *testing.T) {
 	_, e := w.lease(first)
 	w.granted(e)
 	w.clock.SetTime(w.clock.Now().Add(29 * time.Second))
-	w.refused(second, protocol.ReasonInUse)
+	w.refused(second, v1alpha1.ReasonInUse)
 	// Its end alone is not enough while its pod is there: the clocks of replicas differ.
 	w.clock.SetTime(w.clock.Now().Add(2 * time.Second))
-	w.refused(second, protocol.ReasonInUse)
+	w.refused(second, v1alpha1.ReasonInUse)
 	// The holder may go on itself.
 	_, e = w.lease(first)
 	w.granted(e)
 	// The pod gone is not enough while the lease runs: its last transaction may.
 	w.must(w.cluster.Delete(t.Context(), first))
-	w.refused(second, protocol.ReasonInUse)
+	w.refused(second, v1alpha1.ReasonInUse)
 	w.clock.SetTime(w.clock.Now().Add(31 * time.Second))
 	_, e = w.lease(second)
 	w.granted(e)
@@ -232,7 +232,7 @@ func TestLeaseIsHeldByOne(t *testing.T) {
 	w.granted(e)
 	// Given back, it is free at once; somebody else cannot give it back.
 	w.granted(w.call(protocol.PathRelease, w.podToken(second), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
-	w.refused(second, protocol.ReasonInUse)
+	w.refused(second, v1alpha1.ReasonInUse)
 	w.granted(w.call(protocol.PathRelease, w.podToken(third), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
 	_, e = w.lease(second)
 	w.granted(e)
@@ -249,7 +249,7 @@ func TestLeaseEndsWithItsPlan(t *testing.T) {
 	_, e := w.lease(pod)
 	w.granted(e)
 	for _, hash := range []string{"", w.hash[:63] + "0" + "0", "0000000000000000000000000000000000000000000000000000000000000000"} {
-		if got := w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: hash}, nil); got == nil || got.Reason != protocol.ReasonPlanChanged {
+		if got := w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: hash}, nil); got == nil || got.Reason != v1alpha1.ReasonPlanChanged {
 			t.Errorf("hash %q: %+v", hash, got)
 		}
 	}
@@ -257,7 +257,7 @@ func TestLeaseEndsWithItsPlan(t *testing.T) {
 	w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.store), w.store))
 	w.store.Spec.Brake.MaxPercentOfTable = 7
 	w.must(testEnv.Client.Update(t.Context(), w.store))
-	w.refused(pod, protocol.ReasonPlanChanged)
+	w.refused(pod, v1alpha1.ReasonPlanChanged)
 }
 
 // Who is known in a Shared store comes with its lease, page by page; who comes later changes the list, and stops no sweep that it does not dispute.
@@ -304,7 +304,7 @@ func TestLeaseTellsWhoIsKnown(t *testing.T) {
 	}
 	// Another one claims the same: whose the rows are is disputed, which restrains.
 	customer("a-1")
-	w.refused(pod, protocol.ReasonPlanChanged)
+	w.refused(pod, v1alpha1.ReasonPlanChanged)
 }
 
 // A sweep goes on while the live plan covers the one that it began by, and begins by the live plan alone.
@@ -333,13 +333,13 @@ func TestLeaseGoesOnWhileThePlanIsCovered(t *testing.T) {
 	// It asks for the password: it would begin.
 	key, err := sealing.GeneratePrivateKey(rand.Reader)
 	w.must(err)
-	w.wantRefusal(w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, nil), protocol.ReasonPlanChanged)
+	w.wantRefusal(w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, nil), v1alpha1.ReasonPlanChanged)
 	_, e = w.lease(pod)
 	w.granted(e)
 
 	// What allows less ends it, and what is covered again lets it go on: it has held the lease all the time.
 	brake(was - 1)
-	w.refused(pod, protocol.ReasonPlanChanged)
+	w.refused(pod, v1alpha1.ReasonPlanChanged)
 	brake(was + 2)
 	_, e = w.lease(pod)
 	w.granted(e)
@@ -348,11 +348,11 @@ func TestLeaseGoesOnWhileThePlanIsCovered(t *testing.T) {
 	forged := compiled.Plan
 	forged.BrakePercent = 1
 	w.must(w.cluster.Delete(t.Context(), old))
-	w.refused(pod, protocol.ReasonPlanChanged)
+	w.refused(pod, v1alpha1.ReasonPlanChanged)
 	b, err = plan.Encode(forged)
 	w.must(err)
 	w.must(w.cluster.Create(t.Context(), resources.PlanConfigMap(w.store, w.hash, b).DeepCopy()))
-	w.refused(pod, protocol.ReasonPlanChanged)
+	w.refused(pod, v1alpha1.ReasonPlanChanged)
 	w.must(w.cluster.Delete(t.Context(), old))
 	b, err = plan.Encode(compiled.Plan)
 	w.must(err)
@@ -362,10 +362,10 @@ func TestLeaseGoesOnWhileThePlanIsCovered(t *testing.T) {
 
 	// Once it has given the lease back it would begin anew, and so would another sweep.
 	w.granted(w.call(protocol.PathRelease, w.podToken(pod), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
-	w.refused(pod, protocol.ReasonPlanChanged)
-	w.refused(next, protocol.ReasonPlanChanged)
+	w.refused(pod, v1alpha1.ReasonPlanChanged)
+	w.refused(next, v1alpha1.ReasonPlanChanged)
 	w.hash = w.planHash()
-	w.refused(next, protocol.ReasonPodMismatch)
+	w.refused(next, v1alpha1.ReasonPodMismatch)
 }
 
 func TestLeaseRefusesSuspendedSweeps(t *testing.T) {
@@ -376,7 +376,7 @@ func TestLeaseRefusesSuspendedSweeps(t *testing.T) {
 	yes, no := true, false
 	w.cron.Spec.Suspend = &yes
 	w.must(w.cluster.Update(t.Context(), w.cron))
-	w.refused(pod, protocol.ReasonSuspended)
+	w.refused(pod, v1alpha1.ReasonSuspended)
 	// Giving back goes on working.
 	w.granted(w.call(protocol.PathRelease, w.podToken(pod), protocol.ReleaseRequest{}, nil))
 	w.cron.Spec.Suspend = &no
@@ -387,7 +387,7 @@ func TestLeaseRefusesSuspendedSweeps(t *testing.T) {
 	w.must(testEnv.Client.Get(t.Context(), client.ObjectKey{Namespace: w.ns, Name: "chat-sweep-1"}, job))
 	job.Spec.Suspend = &yes
 	w.must(w.cluster.Update(t.Context(), job))
-	w.refused(pod, protocol.ReasonSuspended)
+	w.refused(pod, v1alpha1.ReasonSuspended)
 }
 
 func TestLeaseOfACatchUpJob(t *testing.T) {
@@ -404,14 +404,14 @@ func TestLeaseRefusesStrangers(t *testing.T) {
 		change func(*corev1.Pod)
 		want   string
 	}{
-		"no owner":            {func(p *corev1.Pod) { p.OwnerReferences = nil }, protocol.ReasonForbidden},
-		"a made-up UID":       {func(p *corev1.Pod) { p.OwnerReferences[0].UID = "5d1f6d2e-0000-4000-8000-000000000001" }, protocol.ReasonForbidden},
-		"another image":       {func(p *corev1.Pod) { p.Spec.Containers[0].Image = "evil:1" }, protocol.ReasonPodMismatch},
-		"another plan's file": {func(p *corev1.Pod) { p.Spec.Volumes[0].ConfigMap.Name = "mine" }, protocol.ReasonPodMismatch},
-		"a variable":          {func(p *corev1.Pod) { p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "PGHOST", Value: "evil"}} }, protocol.ReasonPodMismatch},
+		"no owner":            {func(p *corev1.Pod) { p.OwnerReferences = nil }, v1alpha1.ReasonForbidden},
+		"a made-up UID":       {func(p *corev1.Pod) { p.OwnerReferences[0].UID = "5d1f6d2e-0000-4000-8000-000000000001" }, v1alpha1.ReasonForbidden},
+		"another image":       {func(p *corev1.Pod) { p.Spec.Containers[0].Image = "evil:1" }, v1alpha1.ReasonPodMismatch},
+		"another plan's file": {func(p *corev1.Pod) { p.Spec.Volumes[0].ConfigMap.Name = "mine" }, v1alpha1.ReasonPodMismatch},
+		"a variable":          {func(p *corev1.Pod) { p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "PGHOST", Value: "evil"}} }, v1alpha1.ReasonPodMismatch},
 		"a container beside it": {func(p *corev1.Pod) {
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "evil", Image: "evil:1"})
-		}, protocol.ReasonPodMismatch},
+		}, v1alpha1.ReasonPodMismatch},
 	} {
 		t.Run(name, func(t *testing.T) {
 			job := &batchv1.Job{}
@@ -428,10 +428,10 @@ func TestLeaseRefusesStrangers(t *testing.T) {
 	// A bot's pod has no store, and a sweep's pod no bot.
 	bot, _ := w.newBot("support")
 	botPod := w.startPod(bot, w.storeAndRecord(bot).Secret)
-	w.refused(botPod, protocol.ReasonForbidden)
+	w.refused(botPod, v1alpha1.ReasonForbidden)
 	pod := w.sweep("chat-sweep-9")
 	_, e := w.unseal(w.podToken(pod), string(pod.UID))
-	w.wantRefusal(e, protocol.ReasonForbidden)
+	w.wantRefusal(e, v1alpha1.ReasonForbidden)
 }
 
 func TestRevokingAStoreEndsItsLease(t *testing.T) {
@@ -443,7 +443,7 @@ func TestRevokingAStoreEndsItsLease(t *testing.T) {
 	w.must(testEnv.Client.Update(t.Context(), w.store))
 	w.must(testEnv.Client.Delete(t.Context(), w.store))
 	_, e = w.lease(pod)
-	if e == nil || (e.Reason != protocol.ReasonRevoked && e.Reason != protocol.ReasonPlanChanged) {
+	if e == nil || (e.Reason != v1alpha1.ReasonRevoked && e.Reason != v1alpha1.ReasonPlanChanged) {
 		t.Errorf("while being deleted: %+v", e)
 	}
 	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil))

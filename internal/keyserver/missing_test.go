@@ -65,9 +65,9 @@ func TestAKindThatIsNotServedIsNotGone(t *testing.T) {
 					apierrors.IsNotFound(tenantErr) && apierrors.HasStatusCause(tenantErr, metav1.CauseTypeUnexpectedServerResponse)
 			})
 			for _, ref := range []protocol.ObjectRef{refTo("BotDeployment", s.bot), refTo("DataStore", s.chat), refTo("Tenant", s.tenant)} {
-				s.wantRefusal(s.call(protocol.PathRevoke, s.manager, protocol.RevokeRequest{Object: ref}, nil), protocol.ReasonInternal)
+				s.wantRefusal(s.call(protocol.PathRevoke, s.manager, protocol.RevokeRequest{Object: ref}, nil), v1alpha1.ReasonInternal)
 			}
-			s.wantRefusal(s.call(protocol.PathTenant, s.manager, protocol.TenantRequest{Tenant: refTo("Tenant", s.tenant)}, nil), protocol.ReasonInternal)
+			s.wantRefusal(s.call(protocol.PathTenant, s.manager, protocol.TenantRequest{Tenant: refTo("Tenant", s.tenant)}, nil), v1alpha1.ReasonInternal)
 			for range 4 {
 				s.clock.SetTime(s.clock.Now().Add(channelsEvery))
 				if err := s.server.Maintain(t.Context()); err == nil {
@@ -95,7 +95,7 @@ func TestAKindThatIsNotServedIsNotGone(t *testing.T) {
 			}
 			if how.name != "a CRD that is gone" {
 				s.servedAgain(t)
-				s.wantRefusal(s.call(protocol.PathRevoke, s.manager, protocol.RevokeRequest{Object: refTo("BotDeployment", s.bot)}, nil), protocol.ReasonForbidden)
+				s.wantRefusal(s.call(protocol.PathRevoke, s.manager, protocol.RevokeRequest{Object: refTo("BotDeployment", s.bot)}, nil), v1alpha1.ReasonForbidden)
 			}
 		})
 	}
@@ -302,5 +302,5 @@ func TestRotationDoesNotHideAnEarlierCopy(t *testing.T) {
 	if st := w.rotation(); len(st.Problems) == 0 {
 		t.Errorf("the rotation names no problem: %+v", st)
 	}
-	w.wantRefusal(w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{Tenant: refTo("Tenant", w.tenant)}, nil), protocol.ReasonKeysRolledBack)
+	w.wantRefusal(w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{Tenant: refTo("Tenant", w.tenant)}, nil), v1alpha1.ReasonKeysRolledBack)
 }

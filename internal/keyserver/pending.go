@@ -15,7 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -149,10 +148,10 @@ func (s *Server) waitingFor(ctx context.Context, tenant *v1alpha1.Tenant) (*wait
 	case err != nil:
 		return nil, err
 	case named != "" && found == nil:
-		return nil, refuse(protocol.ReasonKeysChoice, "the annotation %s names a sealing key, and no deleted Tenant with this name, these namespaces and these external identifiers left it: "+
+		return nil, refuse(v1alpha1.ReasonKeysChoice, "the annotation %s names a sealing key, and no deleted Tenant with this name, these namespaces and these external identifiers left it: "+
 			"correct it by what 'kubectl lethe keys pending' lists, restore the backup, or set it to %s", v1alpha1.AnnotationKeys, v1alpha1.KeysNew)
 	case named == "" && found != nil && len(tenant.Spec.ExternalIDs) == 0 && !found.doc.Named:
-		return nil, refuse(protocol.ReasonKeysChoice, "a deleted Tenant of this name and these namespaces left keys, and without spec.externalIDs nothing says that it is the same customer: "+
+		return nil, refuse(v1alpha1.ReasonKeysChoice, "a deleted Tenant of this name and these namespaces left keys, and without spec.externalIDs nothing says that it is the same customer: "+
 			"set the annotation %s to %s to have them back, or to %s for new ones", v1alpha1.AnnotationKeys, found.doc.Seal[0].KID, v1alpha1.KeysNew)
 	}
 	return found, nil

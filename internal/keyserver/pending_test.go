@@ -105,14 +105,14 @@ func TestADeletedTenantsKeysWaitForTheSameTenantOnly(t *testing.T) {
 				t.Error("the keys still wait")
 			}
 			// A bot that outlived its Tenant, and one that is made again with an older value.
-			if got := w.storeAndRecord(bot); got.Secret == "" || got.Secret == set || got.Items[0].Reason != protocol.ReasonStored {
+			if got := w.storeAndRecord(bot); got.Secret == "" || got.Secret == set || got.Items[0].Reason != v1alpha1.ReasonStored {
 				t.Errorf("the bot: %+v", got)
 			}
 			w.deleteBot(bot)
 			again := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "support"}, Spec: bot.Spec}
 			again.Spec.Credentials[0].Sealed = older
 			w.must(testEnv.Client.Create(t.Context(), again))
-			if got := w.store(again); got.Items[0].Reason != protocol.ReasonRolledBack {
+			if got := w.store(again); got.Items[0].Reason != v1alpha1.ReasonRolledBack {
 				t.Errorf("an older value: %+v", got)
 			}
 		})
@@ -151,7 +151,7 @@ func TestANameIsNoIdentity(t *testing.T) {
 			})
 			if tc.refused {
 				refusal := w.askTenant(nil)
-				w.wantRefusal(refusal, protocol.ReasonKeysChoice)
+				w.wantRefusal(refusal, v1alpha1.ReasonKeysChoice)
 				if !strings.Contains(refusal.Message, v1alpha1.AnnotationKeys) || !strings.Contains(refusal.Message, v1alpha1.KeysNew) {
 					t.Errorf("the refusal does not say what to do: %s", refusal.Message)
 				}

@@ -11,13 +11,12 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/podspec"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
 // notOurPod refuses a pod by the field that an error of package podspec names.
 func notOurPod(err error) error {
-	return refuse(protocol.ReasonPodMismatch, "the pod is not the one that Lethe makes: %s", err)
+	return refuse(v1alpha1.ReasonPodMismatch, "the pod is not the one that Lethe makes: %s", err)
 }
 
 // matchBot refuses a pod unless its StatefulSet and the pod differ from what Lethe renders for the bot as it is now by nothing but
@@ -58,7 +57,7 @@ func (s *Server) match(differs string, template corev1.PodTemplateSpec, pod *cor
 		return podspec.MatchTemplate(render(h, template.ObjectMeta), template, s.Settings.PodAnnotations)
 	})
 	if err != nil {
-		return false, refuse(protocol.ReasonPodMismatch, "the %s: %s", differs, err)
+		return false, refuse(v1alpha1.ReasonPodMismatch, "the %s: %s", differs, err)
 	}
 	// A pod of before, while its StatefulSet is a new one already, may have another of them.
 	helpers = append([]resources.Helper{ofOwner}, s.helpersFor(pod.Spec, recorded)...)

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -53,7 +54,7 @@ func TestUnsealRefusesAlteredSets(t *testing.T) {
 			change(&set.Spec.Template)
 			w.must(w.cluster.Update(t.Context(), set))
 			_, refusal := w.unseal(token, string(pod.UID))
-			w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+			w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 			if !strings.Contains(refusal.Message, "StatefulSet") || !strings.Contains(refusal.Message, field) || strings.Contains(refusal.Message, "evil") {
 				t.Errorf("says %q, want %s", refusal.Message, field)
 			}
@@ -97,7 +98,7 @@ func TestPreviousImages(t *testing.T) {
 	w.restart()
 	token := w.podToken(pod)
 	_, refusal := w.unseal(token, string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+	w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 	if !strings.Contains(refusal.Message, "initContainers[0].image") {
 		t.Errorf("says %q", refusal.Message)
 	}
@@ -111,7 +112,7 @@ func TestPreviousImages(t *testing.T) {
 		p.Spec.InitContainers[0].Image = earlier
 	})
 	_, refusal = w.unseal(w.podToken(evil), string(evil.UID))
-	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+	w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 
 	for _, image := range []string{"lethe:v1", "lethe@sha256:abc", "lethe@sha256:" + strings.Repeat("AB", 32), "@sha256:" + strings.Repeat("ab", 32), ""} {
 		o := w.opts
@@ -142,7 +143,7 @@ func TestLeaseRefusesAlteredJobs(t *testing.T) {
 		asked.Spec.Template = *right.Spec.Template.DeepCopy()
 		pod := w.podOf(asked)
 		_, e := w.lease(pod)
-		w.wantRefusal(e, protocol.ReasonPodMismatch)
+		w.wantRefusal(e, v1alpha1.ReasonPodMismatch)
 		if !strings.Contains(e.Message, "Job") || !strings.Contains(e.Message, field) || strings.Contains(e.Message, "evil") {
 			t.Errorf("says %q, want %s", e.Message, field)
 		}
@@ -206,7 +207,7 @@ func TestANewImageRollsNoBot(t *testing.T) {
 	old := w.startPod(other, othersSet)
 	w.opts.Settings = third
 	_, refusal = w.unseal(w.podToken(old), string(old.UID))
-	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+	w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 	set := &appsv1.StatefulSet{}
 	w.must(testEnv.Client.Get(t.Context(), client.ObjectKey{Namespace: w.ns, Name: resources.BotName(bot.Name)}, set))
 	template := func(settings resources.Settings) {
@@ -218,7 +219,7 @@ func TestANewImageRollsNoBot(t *testing.T) {
 	evil.Image = "evil.example/lethe:v1"
 	template(evil)
 	_, refusal = w.unseal(token, string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+	w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 
 	// The bot is rolled: the new pod gets its credentials, and what was before is good no more.
 	template(third)
@@ -241,7 +242,7 @@ func TestANewImageRollsNoBot(t *testing.T) {
 	}
 	template(first)
 	_, refusal = w.unseal(token, string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+	w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 }
 
 // TestASweepOutlivesAnUpgrade: a sweep that is under way while Lethe is upgraded goes on with the image that it was started with, and
@@ -281,7 +282,7 @@ func TestASweepOutlivesAnUpgrade(t *testing.T) {
 		}
 	}
 	upgraded(func(s *resources.Settings) { s.Image, s.RetiredImages = "lethe.example/lethe:v2", []string{"*"} })
-	w.wantRefusal(goesOn(running), protocol.ReasonPodMismatch)
+	w.wantRefusal(goesOn(running), v1alpha1.ReasonPodMismatch)
 	upgraded(func(s *resources.Settings) { s.Image = "lethe.example/lethe:v2" })
 	w.granted(goesOn(running))
 	release(running)
@@ -297,7 +298,7 @@ func TestASweepOutlivesAnUpgrade(t *testing.T) {
 	evil := first
 	evil.Image = "evil.example/lethe:v1"
 	cronOf(evil, "evil")
-	w.wantRefusal(begin(w.sweep("evil-1")), protocol.ReasonPodMismatch)
+	w.wantRefusal(begin(w.sweep("evil-1")), v1alpha1.ReasonPodMismatch)
 	// What is on record moves forward only, and is written once.
 	cronOf(w.opts.Settings, "new")
 	present := w.sweep("new-1")
@@ -312,7 +313,7 @@ func TestASweepOutlivesAnUpgrade(t *testing.T) {
 		t.Error("the same helper is recorded again")
 	}
 	release(present)
-	w.wantRefusal(begin(old), protocol.ReasonPodMismatch)
+	w.wantRefusal(begin(old), v1alpha1.ReasonPodMismatch)
 }
 
 // TestRetiredImages: what has a hole gets nothing, on record or not.
@@ -330,7 +331,7 @@ func TestRetiredImages(t *testing.T) {
 		w.opts.Settings.RetiredImages = retired
 		w.restart()
 		_, refusal = w.unseal(token, string(pod.UID))
-		w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+		w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 	}
 	w.opts.Settings.RetiredImages = []string{"lethe.example/lethe:v0"}
 	w.restart()

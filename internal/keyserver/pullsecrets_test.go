@@ -46,9 +46,9 @@ func TestPullSecretsAreLookedFor(t *testing.T) {
 		}
 	}
 	pod := w.startPod(bot, w.storeAndRecord(bot).Secret)
-	w.wantRefusal(w.call(protocol.PathPullSecrets, w.podToken(pod), req, nil), protocol.ReasonForbidden)
+	w.wantRefusal(w.call(protocol.PathPullSecrets, w.podToken(pod), req, nil), v1alpha1.ReasonForbidden)
 	req.Object.UID = "another"
-	w.wantRefusal(w.call(protocol.PathPullSecrets, w.manager, req, nil), protocol.ReasonNotFound)
+	w.wantRefusal(w.call(protocol.PathPullSecrets, w.manager, req, nil), v1alpha1.ReasonNotFound)
 }
 
 // TestUnsealOfPlacedPods: a pod that is placed by its Tenant, pulled with Secrets and annotated as the installation allows gets its
@@ -90,7 +90,7 @@ func TestUnsealOfPlacedPods(t *testing.T) {
 	set.Spec.Template.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[0].NamespaceSelector = &metav1.LabelSelector{}
 	w.must(w.cluster.Update(t.Context(), set))
 	_, refusal = w.unseal(token, string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+	w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 	if !strings.Contains(refusal.Message, "spec.affinity.podAntiAffinity") {
 		t.Errorf("a set that is about other namespaces: %q", refusal.Message)
 	}
@@ -101,7 +101,7 @@ func TestUnsealOfPlacedPods(t *testing.T) {
 	for field, change := range map[string][2]string{"tolerations": {"example.com/other", "kubernetes.io/hostname"}, "affinity": {"example.com/pool", "topology.kubernetes.io/zone"}} {
 		place(change[0], change[1])
 		_, refusal = w.unseal(token, string(pod.UID))
-		w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+		w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 		if !strings.Contains(refusal.Message, field) {
 			t.Errorf("%s: says %q", field, refusal.Message)
 		}

@@ -26,7 +26,7 @@ type empty struct{}
 // live. Destroying the key makes every copy of the ciphertext useless.
 func (s *Server) revoke(ctx context.Context, _ caller, req *protocol.RevokeRequest) (*empty, error) {
 	if req.Object.Name == "" || req.Object.UID == "" {
-		return nil, refuse(protocol.ReasonBadRequest, "name and UID are needed")
+		return nil, refuse(v1alpha1.ReasonBadRequest, "name and UID are needed")
 	}
 	var err error
 	if req.Object.Kind == "Tenant" {
@@ -43,14 +43,14 @@ func (s *Server) revoke(ctx context.Context, _ caller, req *protocol.RevokeReque
 }
 
 func stillLives(ref protocol.ObjectRef) error {
-	return refuse(protocol.ReasonForbidden, "%s %s is not being deleted: its keys stay", ref.Kind, ref.Name)
+	return refuse(v1alpha1.ReasonForbidden, "%s %s is not being deleted: its keys stay", ref.Kind, ref.Name)
 }
 
 // revokeObject remembers the versions of an object's credentials, deletes its encrypted Secrets, and destroys its key. The
 // document, which names them, goes last, so that a crash leaves nothing that is not found again.
 func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error {
 	sub, err := s.find(ctx, ref)
-	if r := asRefusal(err); err != nil && r.Reason != protocol.ReasonNotFound {
+	if r := asRefusal(err); err != nil && r.Reason != v1alpha1.ReasonNotFound {
 		return err
 	}
 	if err == nil && sub.alive() == nil {
@@ -64,12 +64,12 @@ func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error
 	if err == nil {
 		var doc objectDoc
 		if _, err := readDocument(&secret, formatObject, &doc); err != nil {
-			return refuse(protocol.ReasonForeignSecret, "%s", err)
+			return refuse(v1alpha1.ReasonForeignSecret, "%s", err)
 		}
 		// The name that was looked for must be the one that the key belongs to: a live object's UID under the name of
 		// one that is gone would pass the check above.
 		if doc.Kind != ref.Kind || doc.Namespace != ref.Namespace || doc.Name != ref.Name || doc.UID != ref.UID {
-			return refuse(protocol.ReasonForbidden, "the key of that UID belongs to %s %s/%s", doc.Kind, doc.Namespace, doc.Name)
+			return refuse(v1alpha1.ReasonForbidden, "the key of that UID belongs to %s %s/%s", doc.Kind, doc.Namespace, doc.Name)
 		}
 		if err := s.rememberObject(ctx, &secret, doc); err != nil {
 			return err
@@ -178,7 +178,7 @@ func (s *Server) revokeTenant(ctx context.Context, ref protocol.ObjectRef) error
 	if err == nil {
 		var doc tenantDoc
 		if _, err := readDocument(&secret, formatTenant, &doc); err != nil {
-			return refuse(protocol.ReasonForeignSecret, "%s", err)
+			return refuse(v1alpha1.ReasonForeignSecret, "%s", err)
 		}
 		// Keys of another Tenant of that name are not this one's to destroy.
 		if doc.UID == ref.UID {
@@ -223,7 +223,7 @@ func (s *Server) objectsOf(ctx context.Context, tenant protocol.ObjectRef) ([]st
 func (s *Server) deleteExactly(ctx context.Context, secret *corev1.Secret) error {
 	err := s.Client.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
 	if apierrors.IsConflict(err) {
-		return later(protocol.ReasonInternal, 1, "Secret %s was made again meanwhile", secret.Name)
+		return later(v1alpha1.ReasonInternal, 1, "Secret %s was made again meanwhile", secret.Name)
 	}
 	return client.IgnoreNotFound(err)
 }

@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -205,7 +205,7 @@ func (s *Server) turnKEK(ctx context.Context, request RotationRequest) error {
 	}
 	if i := slices.IndexFunc(doc.KEKs, func(k kekDoc) bool { return k.KID == s.KEK.KID() }); i >= 0 {
 		if doc.KEKs[i].State == stateDestroyed {
-			return refuse(protocol.ReasonKEKUnavailable, "somebody said that key-encryption key %s was destroyed, and here it is: make a new one", s.KEK.KID())
+			return refuse(v1alpha1.ReasonKEKUnavailable, "somebody said that key-encryption key %s was destroyed, and here it is: make a new one", s.KEK.KID())
 		}
 		doc.KEKs = slices.Delete(slices.Clone(doc.KEKs), i, i+1)
 	}
@@ -226,7 +226,7 @@ func (s *Server) turnKEK(ctx context.Context, request RotationRequest) error {
 	}
 	if _, _, err := s.updateDocument(ctx, secret, formatCanary, ring, doc); err != nil {
 		if apierrors.IsConflict(err) {
-			return later(protocol.ReasonInternal, 1, "another replica turned at the same time")
+			return later(v1alpha1.ReasonInternal, 1, "another replica turned at the same time")
 		}
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -195,7 +196,7 @@ func TestAReplicaWithoutAKEKThatIsNeededIsNotReady(t *testing.T) {
 	w.must(w.server.Rotate(t.Context()))
 	w.later(kekMemory)
 	var r *refusal
-	if err := behind.Ready(t.Context()); !errors.As(err, &r) || r.Reason != protocol.ReasonKEKUnavailable || !strings.Contains(r.Message, fresh.KID()) {
+	if err := behind.Ready(t.Context()); !errors.As(err, &r) || r.Reason != v1alpha1.ReasonKEKUnavailable || !strings.Contains(r.Message, fresh.KID()) {
 		t.Errorf("a replica without the new key: %v", err)
 	}
 	early := w.replica(fresh)

@@ -40,7 +40,7 @@ func (p *pass) object(ctx context.Context, secret *corev1.Secret) error {
 		sub, err := p.find(ctx, protocol.ObjectRef{Kind: doc.Kind, Namespace: doc.Namespace, Name: doc.Name, UID: doc.UID})
 		if err == nil && e.Generation < sub.seen {
 			err = p.unlessWritten(ctx, secret, rolledBack(secret, e.Generation, sub.seen))
-		} else if err != nil && asRefusal(err).Reason == protocol.ReasonNotFound {
+		} else if err != nil && asRefusal(err).Reason == v1alpha1.ReasonNotFound {
 			err = nil // nothing is known of it
 		}
 		if err != nil {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/kube"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -394,7 +393,7 @@ func (p *pass) publishRotated(ctx context.Context, keys *tenantKeys) error {
 	if len(tenant.Status.SealingKeys) == 0 {
 		return nil // the call `tenant` shows the first ones
 	}
-	if err := p.publishKeys(ctx, &tenant, known); err != nil && asRefusal(err).Reason != protocol.ReasonNotFound {
+	if err := p.publishKeys(ctx, &tenant, known); err != nil && asRefusal(err).Reason != v1alpha1.ReasonNotFound {
 		return err
 	}
 	return nil

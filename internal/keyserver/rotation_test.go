@@ -14,7 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -155,7 +154,7 @@ func (w *world) goesOn(r *runner, when string) {
 		w.Fatalf("%s: the pod does not get its credential: %+v\n%s", when, refusal, w.log.String())
 	}
 	resp := w.store(r.bot)
-	if resp.Secret != r.set || resp.Items[0].Reason != protocol.ReasonStored {
+	if resp.Secret != r.set || resp.Items[0].Reason != v1alpha1.ReasonStored {
 		w.Fatalf("%s: the set is %q by now (%+v), and was %q: the bot would restart", when, resp.Secret, resp.Items, r.set)
 	}
 }
@@ -399,7 +398,7 @@ func TestARememberedKeyIsReadAnew(t *testing.T) {
 	w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
 	bot, secret := w.newBot("new")
 	resp := w.store(bot)
-	if resp.Items[0].Reason != protocol.ReasonStored || secret == "" {
+	if resp.Items[0].Reason != v1alpha1.ReasonStored || secret == "" {
 		t.Errorf("a value that is sealed to another replica's new key: %+v", resp.Items)
 	}
 }
@@ -451,7 +450,7 @@ func TestRetiredSealingKeysAreDestroyedByPeople(t *testing.T) {
 	// What was sealed to it opens no more, on any replica, and says why.
 	w.later(2 * keyMemory)
 	w.update(r.bot, func(bot *v1alpha1.BotDeployment) { bot.Spec.Credentials[0].Sealed = earlier })
-	if resp := w.store(r.bot); resp.Items[0].Reason != protocol.ReasonUnknownKey || !strings.Contains(resp.Items[0].Message, "was destroyed on") {
+	if resp := w.store(r.bot); resp.Items[0].Reason != v1alpha1.ReasonUnknownKey || !strings.Contains(resp.Items[0].Message, "was destroyed on") {
 		t.Errorf("a value that is sealed to it: %+v", resp.Items)
 	}
 	w.granted(w.askTenant(nil))

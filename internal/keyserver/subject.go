@@ -38,7 +38,7 @@ type wantedCredential struct {
 // find reads an object live. It must be there under the UID that was asked for.
 func (s *Server) find(ctx context.Context, ref protocol.ObjectRef) (*subject, error) {
 	if ref.Namespace == "" || ref.Name == "" || ref.UID == "" {
-		return nil, refuse(protocol.ReasonBadRequest, "namespace, name and UID are needed")
+		return nil, refuse(v1alpha1.ReasonBadRequest, "namespace, name and UID are needed")
 	}
 	sub := &subject{kind: ref.Kind}
 	switch ref.Kind {
@@ -49,11 +49,11 @@ func (s *Server) find(ctx context.Context, ref protocol.ObjectRef) (*subject, er
 		sub.store = &v1alpha1.DataStore{}
 		sub.object = sub.store
 	default:
-		return nil, refuse(protocol.ReasonBadRequest, "kind must be BotDeployment or DataStore")
+		return nil, refuse(v1alpha1.ReasonBadRequest, "kind must be BotDeployment or DataStore")
 	}
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, sub.object)
 	if kube.IsMissing(err, ref.Name) || (err == nil && string(sub.object.GetUID()) != ref.UID) {
-		return nil, refuse(protocol.ReasonNotFound, "%s %s/%s with that UID does not exist", ref.Kind, ref.Namespace, ref.Name)
+		return nil, refuse(v1alpha1.ReasonNotFound, "%s %s/%s with that UID does not exist", ref.Kind, ref.Namespace, ref.Name)
 	}
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func (o *subject) hadKeys() bool { return o.known != "" || o.seen > 0 }
 // alive refuses an object that is being deleted: its credentials are revoked from that moment on.
 func (o *subject) alive() error {
 	if !o.object.GetDeletionTimestamp().IsZero() {
-		return refuse(protocol.ReasonRevoked, "%s %s/%s is being deleted", o.kind, o.namespace(), o.name())
+		return refuse(v1alpha1.ReasonRevoked, "%s %s/%s is being deleted", o.kind, o.namespace(), o.name())
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func (s *Server) loadObjectKeys(ctx context.Context, sub *subject, tenant *tenan
 	}
 	if d.UID != sub.uid() || d.Kind != sub.kind || d.Namespace != sub.namespace() || d.Name != sub.name() ||
 		d.Tenant != tenant.doc.Tenant || d.TenantUID != tenant.doc.UID || d.Realm != tenant.doc.Realm {
-		return nil, refuse(protocol.ReasonKeyMissing,
+		return nil, refuse(v1alpha1.ReasonKeyMissing,
 			"Secret %s/%s holds the key of %s %s/%s of Tenant %s, not of this object: the namespace has changed hands; delete the object and make it again",
 			secret.Namespace, secret.Name, d.Kind, d.Namespace, d.Name, d.Tenant)
 	}

@@ -9,7 +9,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -51,8 +50,8 @@ func TestEncryptedSecretIsOpenedWholeOrNotAtAll(t *testing.T) {
 	} {
 		w.remake(present, data)
 		_, refusal := w.unseal(token, string(pod.UID))
-		if refusal == nil || refusal.Reason != protocol.ReasonForeignSecret {
-			t.Errorf("%s: %+v, want %s", name, refusal, protocol.ReasonForeignSecret)
+		if refusal == nil || refusal.Reason != v1alpha1.ReasonForeignSecret {
+			t.Errorf("%s: %+v, want %s", name, refusal, v1alpha1.ReasonForeignSecret)
 		}
 	}
 	w.remake(present, present.Data)
@@ -92,7 +91,7 @@ func TestSecretKeyRefReadsNoTokensAndNothingOfOurs(t *testing.T) {
 				b.Spec.Credentials = []v1alpha1.Credential{{Name: "telegram", SecretKeyRef: &ref}}
 			})
 			resp := w.store(bot)
-			if resp.Secret != "" || resp.Items[0].Reason != protocol.ReasonForeignSecret {
+			if resp.Secret != "" || resp.Items[0].Reason != v1alpha1.ReasonForeignSecret {
 				t.Errorf("answered %+v", resp)
 			}
 		})

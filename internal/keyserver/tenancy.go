@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
@@ -25,9 +24,9 @@ func (s *Server) tenantOf(ctx context.Context, namespace string) (*v1alpha1.Tena
 		s.tenants.put(namespace, whose.Tenant)
 		return whose.Tenant, nil
 	case tenancy.NamespaceEnding, tenancy.TenantEnding:
-		return nil, refuse(protocol.ReasonRevoked, "%s", whose.Why)
+		return nil, refuse(v1alpha1.ReasonRevoked, "%s", whose.Why)
 	default:
-		return nil, later(protocol.ReasonNoTenant, 5, "%s", whose.Why)
+		return nil, later(v1alpha1.ReasonNoTenant, 5, "%s", whose.Why)
 	}
 }
 

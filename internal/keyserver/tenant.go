@@ -18,18 +18,18 @@ import (
 // a crash leaves either all of them or none.
 func (s *Server) tenant(ctx context.Context, _ caller, req *protocol.TenantRequest) (*protocol.TenantResponse, error) {
 	if req.Tenant.Kind != "Tenant" || req.Tenant.Name == "" || req.Tenant.UID == "" {
-		return nil, refuse(protocol.ReasonBadRequest, "kind Tenant, name and UID are needed")
+		return nil, refuse(v1alpha1.ReasonBadRequest, "kind Tenant, name and UID are needed")
 	}
 	var tenant v1alpha1.Tenant
 	err := s.Client.Get(ctx, client.ObjectKey{Name: req.Tenant.Name}, &tenant)
 	if kube.IsMissing(err, req.Tenant.Name) || (err == nil && string(tenant.UID) != req.Tenant.UID) {
-		return nil, refuse(protocol.ReasonNotFound, "Tenant %s with that UID does not exist", req.Tenant.Name)
+		return nil, refuse(v1alpha1.ReasonNotFound, "Tenant %s with that UID does not exist", req.Tenant.Name)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if !tenant.DeletionTimestamp.IsZero() {
-		return nil, refuse(protocol.ReasonRevoked, "Tenant %s is being deleted", tenant.Name)
+		return nil, refuse(v1alpha1.ReasonRevoked, "Tenant %s is being deleted", tenant.Name)
 	}
 	keys, err := s.ensureTenantKeys(ctx, &tenant)
 	if err != nil {

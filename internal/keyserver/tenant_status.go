@@ -34,7 +34,7 @@ func (s *Server) publishKeys(ctx context.Context, tenant *v1alpha1.Tenant, known
 	for range publishTries {
 		before := tenant.DeepCopy()
 		if tenant.Status.KeysGeneration > known.Generation {
-			return later(protocol.ReasonInternal, 1, "another replica wrote the keys at the same time")
+			return later(v1alpha1.ReasonInternal, 1, "another replica wrote the keys at the same time")
 		}
 		tenant.Status.SealingKeys, tenant.Status.KEKGrade = keys, known.KEKGrade
 		tenant.Status.KeysGeneration, tenant.Status.UIDRange = known.Generation, uidRange
@@ -51,8 +51,8 @@ func (s *Server) publishKeys(ctx context.Context, tenant *v1alpha1.Tenant, known
 			return err
 		}
 		if tenant.UID != uid {
-			return refuse(protocol.ReasonNotFound, "Tenant %s with that UID does not exist", before.Name)
+			return refuse(v1alpha1.ReasonNotFound, "Tenant %s with that UID does not exist", before.Name)
 		}
 	}
-	return later(protocol.ReasonInternal, 1, "the Tenant's status was written by others at the same time")
+	return later(v1alpha1.ReasonInternal, 1, "the Tenant's status was written by others at the same time")
 }

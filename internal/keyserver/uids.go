@@ -10,7 +10,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -64,7 +63,7 @@ func (s *Server) allocateUIDs(ctx context.Context) (uidRangeDoc, error) {
 		}
 		return block, err
 	}
-	return uidRangeDoc{}, later(protocol.ReasonInternal, 1, "other replicas gave user ids at the same time")
+	return uidRangeDoc{}, later(v1alpha1.ReasonInternal, 1, "other replicas gave user ids at the same time")
 }
 
 func (s *Server) tryAllocateUIDs(ctx context.Context) (uidRangeDoc, error) {
@@ -87,7 +86,7 @@ func (s *Server) tryAllocateUIDs(ctx context.Context) (uidRangeDoc, error) {
 	}
 	block := uidRangeDoc{First: doc.Next, Size: uidsPerRange}
 	if err := resources.CheckUIDRange(v1alpha1.UIDRange(block)); err != nil {
-		return uidRangeDoc{}, refuse(protocol.ReasonNoUIDRange, "there is no block of user ids left to give: %s", err)
+		return uidRangeDoc{}, refuse(v1alpha1.ReasonNoUIDRange, "there is no block of user ids left to give: %s", err)
 	}
 	doc.Next = block.end()
 	if !missing {

@@ -144,7 +144,7 @@ func TestUserIDsRunOut(t *testing.T) {
 	w := newInstallation(t)
 	w.server.uidsFloor = 2_147_483_000
 	refusal := w.askTenant(nil)
-	w.wantRefusal(refusal, protocol.ReasonNoUIDRange)
+	w.wantRefusal(refusal, v1alpha1.ReasonNoUIDRange)
 	if !w.secretGone(w.opts.KeysNamespace, tenantSecretName(w.tenant.Name)) {
 		t.Error("keys were made without user ids")
 	}

@@ -27,7 +27,7 @@ import (
 func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealRequest) (*protocol.UnsealResponse, error) {
 	reply, err := sealing.ParsePublicKey(sealing.Suite, req.PublicKey)
 	if err != nil {
-		return nil, refuse(protocol.ReasonBadRequest, "publicKey is not a public key of %s in base64url", sealing.Suite)
+		return nil, refuse(v1alpha1.ReasonBadRequest, "publicKey is not a public key of %s in base64url", sealing.Suite)
 	}
 	pod, err := s.callingPod(ctx, who)
 	if err != nil {
@@ -46,7 +46,7 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 		return nil, err
 	}
 	if resources.IsSuspended(bot, tenant) {
-		return nil, refuse(protocol.ReasonSuspended, "the bot or its Tenant is suspended")
+		return nil, refuse(v1alpha1.ReasonSuspended, "the bot or its Tenant is suspended")
 	}
 	keys, err := s.storedKeys(ctx, sub, tenant)
 	if err != nil {
@@ -58,7 +58,7 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	// The annotation only chooses among the sets that this keyserver itself wrote for this object.
 	credentials := pod.Annotations[v1alpha1.AnnotationCredentials]
 	if !slices.Contains(keys.doc.Sets, credentials) {
-		return nil, refuse(protocol.ReasonPodMismatch, "the pod's annotation %s names no credentials of this bot", v1alpha1.AnnotationCredentials)
+		return nil, refuse(v1alpha1.ReasonPodMismatch, "the pod's annotation %s names no credentials of this bot", v1alpha1.AnnotationCredentials)
 	}
 	if err := isolated(tenant); err != nil {
 		return nil, err
@@ -108,10 +108,10 @@ func (s *Server) callingPod(ctx context.Context, who caller) (*corev1.Pod, error
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: who.Namespace, Name: who.Pod}, live)
 	if apierrors.IsForbidden(err) {
 		// The keyserver may read pods in tenants' namespaces only.
-		return nil, refuse(protocol.ReasonNoTenant, "namespace %s belongs to no Tenant", who.Namespace)
+		return nil, refuse(v1alpha1.ReasonNoTenant, "namespace %s belongs to no Tenant", who.Namespace)
 	}
 	if apierrors.IsNotFound(err) || (err == nil && string(live.GetUID()) != who.PodUID) {
-		return nil, refuse(protocol.ReasonForbidden, "the pod that the token was made for is gone")
+		return nil, refuse(v1alpha1.ReasonForbidden, "the pod that the token was made for is gone")
 	}
 	if err != nil {
 		return nil, err
@@ -122,9 +122,9 @@ func (s *Server) callingPod(ctx context.Context, who caller) (*corev1.Pod, error
 	}
 	switch {
 	case !pod.DeletionTimestamp.IsZero() || ended(pod):
-		return nil, refuse(protocol.ReasonForbidden, "the pod is on its way out")
+		return nil, refuse(v1alpha1.ReasonForbidden, "the pod is on its way out")
 	case pod.Spec.ServiceAccountName != who.ServiceAccount:
-		return nil, refuse(protocol.ReasonForbidden, "the token is of another ServiceAccount than the pod's")
+		return nil, refuse(v1alpha1.ReasonForbidden, "the token is of another ServiceAccount than the pod's")
 	}
 	return pod, nil
 }
@@ -135,7 +135,7 @@ func ended(pod *corev1.Pod) bool {
 
 // errNoBot is the one answer to a pod whose owners are not what they should be.
 func errNoBot() error {
-	return refuse(protocol.ReasonForbidden, "the pod belongs to no BotDeployment")
+	return refuse(v1alpha1.ReasonForbidden, "the pod belongs to no BotDeployment")
 }
 
 // botOf follows the owners of a pod by UID: names and labels can be made up, an object's own UID cannot.
@@ -193,9 +193,9 @@ func (s *Server) storedKeys(ctx context.Context, sub *subject, tenant *v1alpha1.
 	case err != nil:
 		return nil, err
 	case keys == nil && sub.hadKeys():
-		return nil, refuse(protocol.ReasonRevoked, "the keys of %s %s/%s were destroyed", sub.kind, sub.namespace(), sub.name())
+		return nil, refuse(v1alpha1.ReasonRevoked, "the keys of %s %s/%s were destroyed", sub.kind, sub.namespace(), sub.name())
 	case keys == nil:
-		return nil, later(protocol.ReasonNotReady, 2, "the credentials of %s %s/%s are not stored yet", sub.kind, sub.namespace(), sub.name())
+		return nil, later(v1alpha1.ReasonNotReady, 2, "the credentials of %s %s/%s are not stored yet", sub.kind, sub.namespace(), sub.name())
 	}
 	return keys, nil
 }
@@ -220,7 +220,7 @@ func (s *Server) onlyPod(ctx context.Context, pod *corev1.Pod) error {
 	}
 	for i := range pods.Items {
 		if other := &pods.Items[i]; other.UID != pod.UID && !ended(other) {
-			return later(protocol.ReasonInUse, 2, "pod %s of the same bot still exists, and only one may hold the token", other.Name)
+			return later(v1alpha1.ReasonInUse, 2, "pod %s of the same bot still exists, and only one may hold the token", other.Name)
 		}
 	}
 	return nil
@@ -231,20 +231,20 @@ func (s *Server) openSet(ctx context.Context, sub *subject, keys *objectKeys, se
 	var secret corev1.Secret
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: keys.doc.secretOf(set)}, &secret)
 	if apierrors.IsNotFound(err) {
-		return nil, later(protocol.ReasonNotReady, 2, "Secret %s/%s is gone; the manager makes it again", sub.namespace(), set)
+		return nil, later(v1alpha1.ReasonNotReady, 2, "Secret %s/%s is gone; the manager makes it again", sub.namespace(), set)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if !isOurs(&secret, sub) {
-		return nil, refuse(protocol.ReasonForeignSecret, "Secret %s/%s is not the one that Lethe made: delete it", sub.namespace(), set)
+		return nil, refuse(v1alpha1.ReasonForeignSecret, "Secret %s/%s is not the one that Lethe made: delete it", sub.namespace(), set)
 	}
 	bundle := &protocol.SecretBundle{}
 	var found []resolved
 	for _, name := range slices.Sorted(maps.Keys(secret.Data)) {
 		item, version, err := decryptItem(keys, name, secret.Data[name])
 		if err != nil {
-			return nil, refuse(protocol.ReasonForeignSecret, "value %s in Secret %s/%s was altered: delete the Secret, and it is made again", name, sub.namespace(), set)
+			return nil, refuse(v1alpha1.ReasonForeignSecret, "value %s in Secret %s/%s was altered: delete the Secret, and it is made again", name, sub.namespace(), set)
 		}
 		bundle.Items = append(bundle.Items, item.SecretItem)
 		found = append(found, resolved{wanted: wantedCredential{name: item.Name, envName: item.EnvName}, source: item.Source, version: version})
@@ -252,7 +252,7 @@ func (s *Server) openSet(ctx context.Context, sub *subject, keys *objectKeys, se
 	// Each value is authenticated by itself. The name, which the object's own document holds, stands for all of them: so none
 	// is missing, and none is out of an older Secret of the same object.
 	if newSet(sub, keys, found).name != set {
-		return nil, refuse(protocol.ReasonForeignSecret, "Secret %s/%s does not hold what was stored in it: delete the Secret, and it is made again", sub.namespace(), set)
+		return nil, refuse(v1alpha1.ReasonForeignSecret, "Secret %s/%s does not hold what was stored in it: delete the Secret, and it is made again", sub.namespace(), set)
 	}
 	return bundle, nil
 }

@@ -9,7 +9,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -17,14 +16,14 @@ import (
 // is rendered out of that status, and two tenants that run as one user use up each other's share of the node.
 func (s *Server) uidsOnRecord(ctx context.Context, tenant *v1alpha1.Tenant) error {
 	if resources.BotUID(tenant) == 0 {
-		return later(protocol.ReasonNotReady, 5, "Tenant %s has no range of user ids yet", tenant.Name)
+		return later(v1alpha1.ReasonNotReady, 5, "Tenant %s has no range of user ids yet", tenant.Name)
 	}
 	keys, err := s.keysOf(ctx, tenant)
 	if err != nil {
 		return err
 	}
 	if v1alpha1.UIDRange(keys.doc.UIDRange) != *tenant.Status.UIDRange {
-		return later(protocol.ReasonPodMismatch, 15, "the status of Tenant %s names other user ids than the keyserver has on record: it is put right with the next call for the Tenant", tenant.Name)
+		return later(v1alpha1.ReasonPodMismatch, 15, "the status of Tenant %s names other user ids than the keyserver has on record: it is put right with the next call for the Tenant", tenant.Name)
 	}
 	return nil
 }
@@ -39,13 +38,13 @@ func (s *Server) claimOnRecord(ctx context.Context, bot *v1alpha1.BotDeployment,
 	name := resources.BotClaimName(bot)
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: bot.Namespace, Name: name}, claim)
 	if apierrors.IsNotFound(err) {
-		return later(protocol.ReasonForeignVolume, 5, "PersistentVolumeClaim %s does not exist", name)
+		return later(v1alpha1.ReasonForeignVolume, 5, "PersistentVolumeClaim %s does not exist", name)
 	}
 	if err != nil {
 		return err
 	}
 	if !resources.IsClaimOf(claim, bot, tenant) {
-		return later(protocol.ReasonForeignVolume, 5, "PersistentVolumeClaim %s is not on record as this bot's", name)
+		return later(v1alpha1.ReasonForeignVolume, 5, "PersistentVolumeClaim %s is not on record as this bot's", name)
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -22,9 +21,9 @@ func TestUnsealRefusesForgedUserIDs(t *testing.T) {
 		forged *v1alpha1.UIDRange
 		want   string
 	}{
-		"another range": {&v1alpha1.UIDRange{First: recorded.First + 500_000, Size: 1000}, protocol.ReasonPodMismatch},
-		"a longer one":  {&v1alpha1.UIDRange{First: recorded.First, Size: 2000}, protocol.ReasonPodMismatch},
-		"none":          {nil, protocol.ReasonNotReady},
+		"another range": {&v1alpha1.UIDRange{First: recorded.First + 500_000, Size: 1000}, v1alpha1.ReasonPodMismatch},
+		"a longer one":  {&v1alpha1.UIDRange{First: recorded.First, Size: 2000}, v1alpha1.ReasonPodMismatch},
+		"none":          {nil, v1alpha1.ReasonNotReady},
 	} {
 		w.tenant.Status.UIDRange = tc.forged
 		w.must(testEnv.Client.Status().Update(w.Context(), w.tenant))
@@ -74,7 +73,7 @@ func TestUnsealRefusesForeignVolumes(t *testing.T) {
 		claim.Annotations = annotations
 		w.must(testEnv.Client.Update(w.Context(), claim))
 		_, refusal := w.unseal(w.podToken(pod), string(pod.UID))
-		if refusal == nil || refusal.Reason != protocol.ReasonForeignVolume {
+		if refusal == nil || refusal.Reason != v1alpha1.ReasonForeignVolume {
 			t.Errorf("%s: %+v", name, refusal)
 		}
 	}

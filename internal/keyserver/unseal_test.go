@@ -82,12 +82,12 @@ func TestUnsealRefusesTokens(t *testing.T) {
 	bound := &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID}
 	sa := pod.Spec.ServiceAccountName
 	for name, tc := range map[string]struct{ token, want string }{
-		"no token":                      {"", protocol.ReasonUnauthenticated},
-		"rubbish":                       {"rubbish", protocol.ReasonUnauthenticated},
-		"another audience":              {w.token(w.ns, sa, "vault", bound), protocol.ReasonUnauthenticated},
-		"the API server's own audience": {w.token(w.ns, sa, "https://kubernetes.default.svc.cluster.local", bound), protocol.ReasonUnauthenticated},
-		"not bound to a pod":            {w.token(w.ns, sa, v1alpha1.AudienceKeyserver, nil), protocol.ReasonForbidden},
-		"the manager":                   {w.manager, protocol.ReasonForbidden},
+		"no token":                      {"", v1alpha1.ReasonUnauthenticated},
+		"rubbish":                       {"rubbish", v1alpha1.ReasonUnauthenticated},
+		"another audience":              {w.token(w.ns, sa, "vault", bound), v1alpha1.ReasonUnauthenticated},
+		"the API server's own audience": {w.token(w.ns, sa, "https://kubernetes.default.svc.cluster.local", bound), v1alpha1.ReasonUnauthenticated},
+		"not bound to a pod":            {w.token(w.ns, sa, v1alpha1.AudienceKeyserver, nil), v1alpha1.ReasonForbidden},
+		"the manager":                   {w.manager, v1alpha1.ReasonForbidden},
 	} {
 		_, refusal := w.unseal(tc.token, string(pod.UID))
 		if refusal == nil || refusal.Reason != tc.want {
@@ -99,13 +99,13 @@ func TestUnsealRefusesTokens(t *testing.T) {
 		review func(*authenticationv1.TokenReview)
 		want   string
 	}{
-		"no audience checked": {func(r *authenticationv1.TokenReview) { r.Status.Audiences = nil }, protocol.ReasonUnauthenticated},
-		"another audience":    {func(r *authenticationv1.TokenReview) { r.Status.Audiences = []string{"vault"} }, protocol.ReasonUnauthenticated},
-		"not authenticated":   {func(r *authenticationv1.TokenReview) { r.Status.Authenticated = false }, protocol.ReasonUnauthenticated},
-		"a person":            {func(r *authenticationv1.TokenReview) { r.Status.User.Username = "alice" }, protocol.ReasonForbidden},
+		"no audience checked": {func(r *authenticationv1.TokenReview) { r.Status.Audiences = nil }, v1alpha1.ReasonUnauthenticated},
+		"another audience":    {func(r *authenticationv1.TokenReview) { r.Status.Audiences = []string{"vault"} }, v1alpha1.ReasonUnauthenticated},
+		"not authenticated":   {func(r *authenticationv1.TokenReview) { r.Status.Authenticated = false }, v1alpha1.ReasonUnauthenticated},
+		"a person":            {func(r *authenticationv1.TokenReview) { r.Status.User.Username = "alice" }, v1alpha1.ReasonForbidden},
 		"another ServiceAccount of the namespace": {func(r *authenticationv1.TokenReview) {
 			r.Status.User.Username = serviceAccountPrefix + w.ns + ":other"
-		}, protocol.ReasonForbidden},
+		}, v1alpha1.ReasonForbidden},
 	} {
 		w.writes.reviewed = tc.review
 		_, refusal := w.unseal(w.podToken(pod), string(pod.UID))
@@ -114,7 +114,7 @@ func TestUnsealRefusesTokens(t *testing.T) {
 		}
 	}
 	w.writes.reviewed = nil
-	if refusal := w.call(protocol.PathUnseal, w.podToken(pod), protocol.UnsealRequest{PublicKey: "AAAA"}, nil); refusal == nil || refusal.Reason != protocol.ReasonBadRequest {
+	if refusal := w.call(protocol.PathUnseal, w.podToken(pod), protocol.UnsealRequest{PublicKey: "AAAA"}, nil); refusal == nil || refusal.Reason != v1alpha1.ReasonBadRequest {
 		t.Errorf("a key that is none: %+v", refusal)
 	}
 }
@@ -132,19 +132,19 @@ func TestUnsealRefusesPodsThatAreGoneOrNew(t *testing.T) {
 	// On its way out: the API server still vouches for the token.
 	w.must(w.cluster.Delete(w.Context(), pod))
 	_, refusal = w.unseal(token, string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonForbidden)
+	w.wantRefusal(refusal, v1alpha1.ReasonForbidden)
 
 	// Gone, and another one of the same name in its place: the old token is not the new pod's.
 	w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(pod), pod))
 	pod.Finalizers = nil
 	w.must(w.cluster.Update(w.Context(), pod))
 	_, refusal = w.unseal(token, string(pod.UID))
-	if refusal == nil || (refusal.Reason != protocol.ReasonForbidden && refusal.Reason != protocol.ReasonUnauthenticated) {
+	if refusal == nil || (refusal.Reason != v1alpha1.ReasonForbidden && refusal.Reason != v1alpha1.ReasonUnauthenticated) {
 		t.Errorf("gone: %+v", refusal)
 	}
 	again := w.startPod(bot, set)
 	_, refusal = w.unseal(token, string(pod.UID))
-	if refusal == nil || (refusal.Reason != protocol.ReasonForbidden && refusal.Reason != protocol.ReasonUnauthenticated) {
+	if refusal == nil || (refusal.Reason != v1alpha1.ReasonForbidden && refusal.Reason != v1alpha1.ReasonUnauthenticated) {
 		t.Errorf("made again: %+v", refusal)
 	}
 	_, refusal = w.unseal(w.podToken(again), string(again.UID))
@@ -154,7 +154,7 @@ func TestUnsealRefusesPodsThatAreGoneOrNew(t *testing.T) {
 	again.Status.Phase = corev1.PodFailed
 	w.must(w.cluster.Status().Update(w.Context(), again))
 	_, refusal = w.unseal(w.podToken(again), string(again.UID))
-	w.wantRefusal(refusal, protocol.ReasonForbidden)
+	w.wantRefusal(refusal, v1alpha1.ReasonForbidden)
 }
 
 func TestUnsealRefusesAlteredPods(t *testing.T) {
@@ -239,7 +239,7 @@ func TestUnsealRefusesAlteredPods(t *testing.T) {
 			pod := w.startPod(bot, set, tc.change)
 			defer func() { w.must(w.cluster.Delete(w.Context(), pod)) }()
 			_, refusal := w.unseal(w.podToken(pod), string(pod.UID))
-			w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+			w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 			if !strings.Contains(refusal.Message, tc.says) || strings.Contains(refusal.Message, "evil") {
 				t.Errorf("says %q, want %s", refusal.Message, tc.says)
 			}
@@ -254,7 +254,7 @@ func TestUnsealRefusesAlteredPods(t *testing.T) {
 		pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: "evil:1", TerminationMessagePolicy: corev1.TerminationMessageReadFile, ImagePullPolicy: corev1.PullAlways}}}
 		w.must(w.cluster.SubResource("ephemeralcontainers").Update(w.Context(), pod))
 		_, refusal = w.unseal(token, string(pod.UID))
-		w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+		w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 		w.must(w.cluster.Delete(w.Context(), pod))
 	})
 	t.Run("an image changed in place", func(t *testing.T) {
@@ -263,7 +263,7 @@ func TestUnsealRefusesAlteredPods(t *testing.T) {
 		pod.Spec.Containers[0].Image = "evil:1"
 		w.must(w.cluster.Update(w.Context(), pod))
 		_, refusal := w.unseal(w.podToken(pod), string(pod.UID))
-		w.wantRefusal(refusal, protocol.ReasonPodMismatch)
+		w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 		w.must(w.cluster.Delete(w.Context(), pod))
 	})
 }
@@ -300,12 +300,12 @@ func TestUnsealRefusesStrangers(t *testing.T) {
 		change func(*corev1.Pod)
 		want   string
 	}{
-		"no owner":                       {func(p *corev1.Pod) { p.OwnerReferences = nil }, protocol.ReasonForbidden},
-		"an owner that is no controller": {func(p *corev1.Pod) { p.OwnerReferences[0].Controller = nil }, protocol.ReasonForbidden},
-		"an owner with a made-up UID":    {func(p *corev1.Pod) { p.OwnerReferences[0].UID = "5d1f6d2e-0000-4000-8000-000000000001" }, protocol.ReasonForbidden},
+		"no owner":                       {func(p *corev1.Pod) { p.OwnerReferences = nil }, v1alpha1.ReasonForbidden},
+		"an owner that is no controller": {func(p *corev1.Pod) { p.OwnerReferences[0].Controller = nil }, v1alpha1.ReasonForbidden},
+		"an owner with a made-up UID":    {func(p *corev1.Pod) { p.OwnerReferences[0].UID = "5d1f6d2e-0000-4000-8000-000000000001" }, v1alpha1.ReasonForbidden},
 		"the bot itself as the owner": {func(p *corev1.Pod) {
 			p.OwnerReferences[0].APIVersion, p.OwnerReferences[0].Kind, p.OwnerReferences[0].Name, p.OwnerReferences[0].UID = v1alpha1.GroupVersion.String(), "BotDeployment", bot.Name, bot.UID
-		}, protocol.ReasonForbidden},
+		}, v1alpha1.ReasonForbidden},
 	} {
 		i := len(name)
 		pod := w.startPod(bot, set, tc.change, func(p *corev1.Pod) { p.Name = fmt.Sprintf("stranger-%d", i) })
@@ -324,7 +324,7 @@ func TestUnsealRefusesStrangers(t *testing.T) {
 		p.Name, p.OwnerReferences[0].Name, p.OwnerReferences[0].UID = "fake-0", "fake", sts.UID
 	})
 	_, refusal := w.unseal(w.podToken(pod), string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonForbidden)
+	w.wantRefusal(refusal, v1alpha1.ReasonForbidden)
 	w.must(w.cluster.Delete(w.Context(), pod))
 
 	// A pod in a namespace that is no tenant's.
@@ -334,7 +334,7 @@ func TestUnsealRefusesStrangers(t *testing.T) {
 	free := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: own.Name, Annotations: own.Annotations, Labels: own.Labels}, Spec: *own.Spec.DeepCopy()}
 	w.must(testEnv.Client.Create(w.Context(), free))
 	_, refusal = w.unseal(w.podToken(free), string(free.UID))
-	w.wantRefusal(refusal, protocol.ReasonNoTenant)
+	w.wantRefusal(refusal, v1alpha1.ReasonNoTenant)
 }
 
 func TestUnsealGivesAPollingBotsTokenToOnePod(t *testing.T) {
@@ -350,14 +350,14 @@ func TestUnsealGivesAPollingBotsTokenToOnePod(t *testing.T) {
 	first.Labels = map[string]string{}
 	w.must(w.cluster.Update(w.Context(), first))
 	_, refusal = w.unseal(w.podToken(second), string(second.UID))
-	w.wantRefusal(refusal, protocol.ReasonInUse)
+	w.wantRefusal(refusal, v1alpha1.ReasonInUse)
 	if refusal.RetryAfter == 0 {
 		t.Error("it is not said when to ask again")
 	}
 	// Terminating is not gone.
 	w.must(w.cluster.Delete(w.Context(), first))
 	_, refusal = w.unseal(w.podToken(second), string(second.UID))
-	w.wantRefusal(refusal, protocol.ReasonInUse)
+	w.wantRefusal(refusal, v1alpha1.ReasonInUse)
 	w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(first), first))
 	first.Finalizers = nil
 	w.must(w.cluster.Update(w.Context(), first))
@@ -375,12 +375,12 @@ func TestUnsealWhileSuspendedOrRevoked(t *testing.T) {
 
 	w.tenant.Spec.State = v1alpha1.TenantSuspended
 	w.must(testEnv.Client.Update(w.Context(), w.tenant))
-	w.wantRefusal(ask(), protocol.ReasonSuspended)
+	w.wantRefusal(ask(), v1alpha1.ReasonSuspended)
 	w.tenant.Spec.State = v1alpha1.TenantActive
 	w.must(testEnv.Client.Update(w.Context(), w.tenant))
 	w.granted(ask())
 	w.update(bot, func(b *v1alpha1.BotDeployment) { b.Spec.OperatingMode = v1alpha1.ModeSuspended })
-	w.wantRefusal(ask(), protocol.ReasonSuspended)
+	w.wantRefusal(ask(), v1alpha1.ReasonSuspended)
 	w.update(bot, func(b *v1alpha1.BotDeployment) { b.Spec.OperatingMode = v1alpha1.ModeRunning })
 	w.granted(ask())
 
@@ -389,30 +389,30 @@ func TestUnsealWhileSuspendedOrRevoked(t *testing.T) {
 	w.must(testEnv.Client.Get(w.Context(), client.ObjectKey{Name: w.ns}, ns))
 	ns.Labels[v1alpha1.LabelTenant] = "somebody-else"
 	w.must(testEnv.Client.Update(w.Context(), ns))
-	w.wantRefusal(ask(), protocol.ReasonNoTenant)
+	w.wantRefusal(ask(), v1alpha1.ReasonNoTenant)
 	ns.Labels[v1alpha1.LabelTenant] = w.tenant.Name
 	w.must(testEnv.Client.Update(w.Context(), ns))
 	w.granted(ask())
 
 	// A live bot's keys stay, whoever asks.
 	revoke := protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)}
-	w.wantRefusal(w.call(protocol.PathRevoke, w.manager, revoke, nil), protocol.ReasonForbidden)
+	w.wantRefusal(w.call(protocol.PathRevoke, w.manager, revoke, nil), v1alpha1.ReasonForbidden)
 	wrong := revoke
 	wrong.Object.Name = "not-there"
-	w.wantRefusal(w.call(protocol.PathRevoke, w.manager, wrong, nil), protocol.ReasonForbidden)
+	w.wantRefusal(w.call(protocol.PathRevoke, w.manager, wrong, nil), v1alpha1.ReasonForbidden)
 	w.granted(ask())
 
 	// From the deletion on nothing is given away, before the keys are destroyed and after.
 	w.must(testEnv.Client.Delete(w.Context(), bot))
-	w.wantRefusal(ask(), protocol.ReasonRevoked)
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest(revoke), nil), protocol.ReasonRevoked)
+	w.wantRefusal(ask(), v1alpha1.ReasonRevoked)
+	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest(revoke), nil), v1alpha1.ReasonRevoked)
 	for range 2 {
 		w.granted(w.call(protocol.PathRevoke, w.manager, revoke, nil))
 	}
 	if !w.secretGone("lethe-keys", objectSecretName(string(bot.UID))) {
 		t.Error("the key is still there")
 	}
-	w.wantRefusal(ask(), protocol.ReasonRevoked)
+	w.wantRefusal(ask(), v1alpha1.ReasonRevoked)
 	w.update(bot, func(b *v1alpha1.BotDeployment) { b.Finalizers = nil })
 	w.granted(w.call(protocol.PathRevoke, w.manager, revoke, nil))
 }
@@ -423,7 +423,7 @@ func TestUnsealBeforeAndAfterItsSecret(t *testing.T) {
 	bot, _ := w.newBot("support")
 	early := w.startPod(bot, "support-cred-0000000000")
 	_, refusal := w.unseal(w.podToken(early), string(early.UID))
-	w.wantRefusal(refusal, protocol.ReasonNotReady)
+	w.wantRefusal(refusal, v1alpha1.ReasonNotReady)
 	if refusal.RetryAfter == 0 {
 		t.Error("it is not said when to ask again")
 	}
@@ -433,18 +433,18 @@ func TestUnsealBeforeAndAfterItsSecret(t *testing.T) {
 	secret := w.getSecret(w.ns, set)
 	w.must(w.cluster.Delete(w.Context(), secret))
 	_, refusal = w.unseal(w.podToken(pod), string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonNotReady)
+	w.wantRefusal(refusal, v1alpha1.ReasonNotReady)
 	// Altered in etcd: one value under another's name.
 	forged := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: set, OwnerReferences: secret.OwnerReferences, Annotations: secret.Annotations},
 		Type: secret.Type, Data: map[string][]byte{"openai": secret.Data["telegram"]}}
 	w.must(testEnv.Client.Create(w.Context(), forged))
 	_, refusal = w.unseal(w.podToken(pod), string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonForeignSecret)
+	w.wantRefusal(refusal, v1alpha1.ReasonForeignSecret)
 	w.must(w.cluster.Delete(w.Context(), forged))
 	// The keys destroyed behind the bot's back.
 	w.must(testEnv.Client.Delete(w.Context(), w.getSecret("lethe-keys", objectSecretName(string(bot.UID)))))
 	_, refusal = w.unseal(w.podToken(pod), string(pod.UID))
-	w.wantRefusal(refusal, protocol.ReasonRevoked)
+	w.wantRefusal(refusal, v1alpha1.ReasonRevoked)
 }
 
 func TestOnlyTheManagerAsksForObjects(t *testing.T) {
@@ -460,11 +460,11 @@ func TestOnlyTheManagerAsksForObjects(t *testing.T) {
 		protocol.PathRevoke:      protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)},
 	} {
 		for name, tc := range map[string]struct{ token, want string }{
-			"nobody":                      {"", protocol.ReasonUnauthenticated},
-			"a pod":                       {w.podToken(pod), protocol.ReasonForbidden},
-			"that name elsewhere":         {w.token(w.ns, "lethe-manager", v1alpha1.AudienceKeyserver, nil), protocol.ReasonForbidden},
-			"the keyserver":               {w.token("lethe-system", "lethe-keyserver", v1alpha1.AudienceKeyserver, nil), protocol.ReasonForbidden},
-			"the manager to someone else": {w.token("lethe-system", "lethe-manager", "other", nil), protocol.ReasonUnauthenticated},
+			"nobody":                      {"", v1alpha1.ReasonUnauthenticated},
+			"a pod":                       {w.podToken(pod), v1alpha1.ReasonForbidden},
+			"that name elsewhere":         {w.token(w.ns, "lethe-manager", v1alpha1.AudienceKeyserver, nil), v1alpha1.ReasonForbidden},
+			"the keyserver":               {w.token("lethe-system", "lethe-keyserver", v1alpha1.AudienceKeyserver, nil), v1alpha1.ReasonForbidden},
+			"the manager to someone else": {w.token("lethe-system", "lethe-manager", "other", nil), v1alpha1.ReasonUnauthenticated},
 		} {
 			if got := w.call(path, tc.token, req, nil); got == nil || got.Reason != tc.want {
 				t.Errorf("%s %s: %+v, want %s", path, name, got, tc.want)

@@ -10,7 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 const (
@@ -183,7 +183,7 @@ func (s *Server) rememberVersions(ctx context.Context, tenant, tenantUID string,
 			return err
 		}
 	}
-	return later(protocol.ReasonInternal, 1, "other replicas wrote the tenant's versions at the same time")
+	return later(v1alpha1.ReasonInternal, 1, "other replicas wrote the tenant's versions at the same time")
 }
 
 // sameVersions says whether two lists say the same, in whatever order.

@@ -37,26 +37,26 @@ func TestAVersionIsOneValue(t *testing.T) {
 	}
 	first := bot.Spec.Credentials[0].Sealed
 	set := w.storeAndRecord(bot).Secret
-	if got := w.setSealed(bot, at(1)); got.Reason != protocol.ReasonVersionReused || !strings.Contains(got.Message, "kubectl lethe seal --bot "+w.ns+"/support --credential telegram --version 2") {
+	if got := w.setSealed(bot, at(1)); got.Reason != v1alpha1.ReasonVersionReused || !strings.Contains(got.Message, "kubectl lethe seal --bot "+w.ns+"/support --credential telegram --version 2") {
 		t.Errorf("another value of the same version: %+v", got)
 	}
 	if resp := w.store(bot); resp.Secret != set {
 		t.Error("the value in use does not go on being used")
 	}
-	if got := w.setSealed(bot, first); got.Reason != protocol.ReasonStored {
+	if got := w.setSealed(bot, first); got.Reason != v1alpha1.ReasonStored {
 		t.Errorf("the same value again: %+v", got)
 	}
 	second := at(2)
-	if got := w.setSealed(bot, second); got.Reason != protocol.ReasonStored || got.Version != 2 {
+	if got := w.setSealed(bot, second); got.Reason != v1alpha1.ReasonStored || got.Version != 2 {
 		t.Errorf("a newer one: %+v", got)
 	}
-	if got := w.setSealed(bot, first); got.Reason != protocol.ReasonRolledBack || got.Version != 2 {
+	if got := w.setSealed(bot, first); got.Reason != v1alpha1.ReasonRolledBack || got.Version != 2 {
 		t.Errorf("the first again: %+v", got)
 	}
-	if got := w.setSealed(bot, at(2)); got.Reason != protocol.ReasonVersionReused {
+	if got := w.setSealed(bot, at(2)); got.Reason != v1alpha1.ReasonVersionReused {
 		t.Errorf("another of version 2: %+v", got)
 	}
-	if got := w.setSealed(bot, second); got.Reason != protocol.ReasonStored {
+	if got := w.setSealed(bot, second); got.Reason != v1alpha1.ReasonStored {
 		t.Errorf("the second again: %+v", got)
 	}
 }
@@ -78,15 +78,15 @@ func TestABotMadeAgainDoesNotBeginAnew(t *testing.T) {
 		return w.storeAndRecord(bot)
 	}
 	resp := again(first)
-	if resp.Secret != "" || resp.Items[0].Reason != protocol.ReasonRolledBack || !strings.Contains(resp.Items[0].Message, "--version 5") {
+	if resp.Secret != "" || resp.Items[0].Reason != v1alpha1.ReasonRolledBack || !strings.Contains(resp.Items[0].Message, "--version 5") {
 		t.Errorf("with the older value: %+v", resp)
 	}
 	// It never stored anything; what is remembered stays.
 	resp = again(w.seal(w.place(sealing.KindBotDeployment, "support", "telegram", 4), w.secret()))
-	if resp.Secret != "" || resp.Items[0].Reason != protocol.ReasonVersionReused {
+	if resp.Secret != "" || resp.Items[0].Reason != v1alpha1.ReasonVersionReused {
 		t.Errorf("with another value of the version: %+v", resp)
 	}
-	if resp = again(present); resp.Secret == "" || resp.Items[0].Reason != protocol.ReasonStored {
+	if resp = again(present); resp.Secret == "" || resp.Items[0].Reason != v1alpha1.ReasonStored {
 		t.Errorf("with the value that it had: %+v", resp)
 	}
 	// Another bot is another place.
@@ -123,7 +123,7 @@ func TestNamesOfCredentialsDoNotRunOut(t *testing.T) {
 	w.update(bot, func(b *v1alpha1.BotDeployment) {
 		b.Spec.Credentials = []v1alpha1.Credential{b.Spec.Credentials[0], {Name: "c0-0", Sealed: w.seal(w.place(sealing.KindBotDeployment, "support", "c0-0", 6), w.secret())}}
 	})
-	if got := w.store(bot); got.Items[1].Reason != protocol.ReasonRolledBack {
+	if got := w.store(bot); got.Items[1].Reason != v1alpha1.ReasonRolledBack {
 		t.Errorf("the first name of all was forgotten: %+v", got.Items[1])
 	}
 }
@@ -152,7 +152,7 @@ func TestVersionsAreRememberedThroughACrash(t *testing.T) {
 			again := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: name}, Spec: bot.Spec}
 			again.Spec.Credentials[0].Sealed = first
 			w.must(testEnv.Client.Create(t.Context(), again))
-			if got := w.store(again).Items[0]; got.Reason != protocol.ReasonRolledBack {
+			if got := w.store(again).Items[0]; got.Reason != v1alpha1.ReasonRolledBack {
 				t.Errorf("%s: %+v", name, got)
 			}
 			if !crashed {
@@ -203,7 +203,7 @@ func TestManyCredentialsPushOutNoOtherBots(t *testing.T) {
 	again := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "support"}, Spec: bot.Spec}
 	again.Spec.Credentials[0].Sealed = older
 	w.must(testEnv.Client.Create(t.Context(), again))
-	if got := w.store(again).Items[0]; got.Reason != protocol.ReasonRolledBack {
+	if got := w.store(again).Items[0]; got.Reason != v1alpha1.ReasonRolledBack {
 		t.Errorf("an older value of a bot that is made again: %+v", got)
 	}
 }
@@ -266,10 +266,10 @@ func TestAnEarlierListOfVersions(t *testing.T) {
 	now.Data = early.Data
 	w.must(testEnv.Client.Update(t.Context(), now))
 	w.restart()
-	if got := again("first"); got != protocol.ReasonRolledBack {
+	if got := again("first"); got != v1alpha1.ReasonRolledBack {
 		t.Errorf("one that the earlier list has: %s", got)
 	}
-	if got := again("second"); got != protocol.ReasonStored {
+	if got := again("second"); got != v1alpha1.ReasonStored {
 		t.Errorf("one that went since: %s", got)
 	}
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
-	"github.com/lethe-dev/lethe/internal/report"
 )
 
 const (
@@ -97,7 +96,7 @@ func Propose(r Result, store *v1alpha1.DataStore, a Asked, now time.Time) (Propo
 			out.Windows = append(out.Windows, w)
 		}
 	case before.SystemIdentifier != status.Plan.SystemIdentifier || before.Database != r.Plan.Connection.Database || before.Address != r.Plan.Connection.Address() ||
-		before.Tenancy != r.Plan.Tenancy || status.LastSweep.Reason == report.ReasonRestoredFrom:
+		before.Tenancy != r.Plan.Tenancy || status.LastSweep.Reason == v1alpha1.ReasonRestoredFrom:
 		return Proposal{}, ErrOtherDatabase
 	default:
 		before.DeepCopyInto(out)
@@ -195,7 +194,7 @@ func (p *proposer) nothing() error {
 
 // IsBraked says of a dataset's reason that its sweep was braked: nothing of it goes until a person lets it.
 func IsBraked(reason string) bool {
-	return reason == report.LineBrakeTripped || reason == report.LineReturned
+	return reason == v1alpha1.ReasonBrakeTripped || reason == v1alpha1.ReasonReturned
 }
 
 // window approves the windows of one dataset, and the rows that wait now. Where the brake has tripped, the latter is asked for
@@ -330,8 +329,8 @@ func (p *proposer) waiting(name string) (out Waiting, braked bool, err error) {
 // counted says whether the numbers of a measurement with this reason hold: what came up was about deleting.
 func counted(reason string) bool {
 	switch reason {
-	case "", report.LineBrakeTripped, report.LineReturned, report.LineGuarded, report.LineReplicaIdentity, report.LineSideEffect, report.LineContradiction,
-		report.LineUnindexedForeignKey, report.LineUndeclaredRelation:
+	case "", v1alpha1.ReasonBrakeTripped, v1alpha1.ReasonReturned, v1alpha1.ReasonGuarded, v1alpha1.ReasonReplicaIdentity, v1alpha1.ReasonSideEffect, v1alpha1.ReasonContradiction,
+		v1alpha1.ReasonUnindexedForeignKey, v1alpha1.ReasonUndeclaredRelation:
 		return true
 	default:
 		return false

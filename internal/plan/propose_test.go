@@ -12,7 +12,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
-	"github.com/lethe-dev/lethe/internal/report"
 )
 
 // measured is the store of an input as a sweep has just measured it: so many rows wait in each dataset.
@@ -111,12 +110,12 @@ func TestProposeRefusesWhatWasNotMeasured(t *testing.T) {
 			s.Status.LastSweep.Outcome, s.Status.LastSweep.Attempt = v1alpha1.SweepLost, 1
 		}, anyAge, ErrNotMeasured},
 		"the last sweep did not come as far": {func(s *v1alpha1.DataStore) {
-			s.Status.LastSweep.Attempt, s.Status.LastSweep.Reason = 1, report.ReasonUnreachable
+			s.Status.LastSweep.Attempt, s.Status.LastSweep.Reason = 1, v1alpha1.ReasonUnreachable
 		}, anyAge, ErrNotMeasured},
 		"the report was cut":             {func(s *v1alpha1.DataStore) { s.Status.Rules = s.Status.Rules[:1] }, anyAge, ErrUnread},
-		"a dataset that cannot be read":  {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Reason = report.LineMissingTable }, anyAge, ErrUnread},
-		"a count that ran out of time":   {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Reason = report.LineTimeout }, anyAge, ErrUnread},
-		"one that was not reached":       {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Reason = report.LineNotReached }, anyAge, ErrUnread},
+		"a dataset that cannot be read":  {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Reason = v1alpha1.ReasonMissingTable }, anyAge, ErrUnread},
+		"a count that ran out of time":   {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Reason = v1alpha1.ReasonTimeout }, anyAge, ErrUnread},
+		"one that was not reached":       {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Reason = v1alpha1.ReasonNotReached }, anyAge, ErrUnread},
 		"a reason that nobody has heard": {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Reason = "Whatever" }, anyAge, ErrUnread},
 		"another window":                 {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Window = "P1D" }, anyAge, ErrNotMeasured},
 		"no such dataset":                {func(*v1alpha1.DataStore) {}, Asked{StaleAfter: time.Hour, Datasets: []string{"nobody"}}, ErrUnknownDataset},
@@ -142,7 +141,7 @@ func TestProposeRefusesWhatWasNotMeasured(t *testing.T) {
 	// What can be measured is approved by its name while another dataset cannot.
 	in := shared(makePolicy("a", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90)), makeRule("Contacts", days(90))))
 	store := measured(t, in, 5)
-	ruleOf(t, store, "contacts").Reason = report.LineTimeout
+	ruleOf(t, store, "contacts").Reason = v1alpha1.ReasonTimeout
 	got, err := Propose(Compile(in), store, Asked{StaleAfter: time.Hour, Datasets: []string{"messages"}}, day0)
 	if err != nil || len(got.Plan.Windows) != 1 || got.Plan.Windows[0].Dataset != "messages" {
 		t.Errorf("by name: %+v, %v", got, err)
@@ -163,7 +162,7 @@ func TestApprovingOneLeavesTheOthers(t *testing.T) {
 	in.Now = day0.Add(time.Hour)
 	store = measured(t, in, 7000)
 	m := ruleOf(t, store, "messages")
-	m.Reason, m.Message = report.LineBrakeTripped, "7000 of 21000 rows would go"
+	m.Reason, m.Message = v1alpha1.ReasonBrakeTripped, "7000 of 21000 rows would go"
 	before := *first.Plan.DeepCopy()
 
 	second, err := Propose(Compile(in), store, anyAge, in.Now)
@@ -187,7 +186,7 @@ func TestApprovingOneLeavesTheOthers(t *testing.T) {
 	in.Store.Spec.ApprovedPlan = &second.Plan
 	store = measured(t, in, 7000)
 	m = ruleOf(t, store, "messages")
-	m.Reason, m.Message = report.LineBrakeTripped, "7000 of 21000 rows would go"
+	m.Reason, m.Message = v1alpha1.ReasonBrakeTripped, "7000 of 21000 rows would go"
 	if _, err := Propose(Compile(in), store, anyAge, in.Now); !errors.Is(err, ErrNothingToApprove) || !strings.Contains(err.Error(), "--brake messages") {
 		t.Errorf("error %v", err)
 	}
@@ -218,7 +217,7 @@ func TestApprovingAnotherDatabase(t *testing.T) {
 		"another system":   func(_ *Input, s *v1alpha1.DataStore) { s.Status.Plan.SystemIdentifier = "8000" },
 		"another address":  func(in *Input, _ *v1alpha1.DataStore) { in.Store.Spec.Postgres.Port = 6543 },
 		"another name":     func(in *Input, _ *v1alpha1.DataStore) { in.Store.Spec.Postgres.Database = "talk" },
-		"an earlier state": func(_ *Input, s *v1alpha1.DataStore) { s.Status.LastSweep.Reason = report.ReasonRestoredFrom },
+		"an earlier state": func(_ *Input, s *v1alpha1.DataStore) { s.Status.LastSweep.Reason = v1alpha1.ReasonRestoredFrom },
 	} {
 		in := shared(makePolicy("a", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90))))
 		approveAll(t, in)
@@ -383,7 +382,7 @@ func TestProposeLetsReturnedRowsGoOn(t *testing.T) {
 	in.Now = day0.Add(time.Hour)
 	store := measured(t, in, 0)
 	m := ruleOf(t, store, "messages")
-	m.Reason, m.Returned, m.Overdue, m.KeptByChild = report.LineReturned, 5, 5, 5
+	m.Reason, m.Returned, m.Overdue, m.KeptByChild = v1alpha1.ReasonReturned, 5, 5, 5
 	got, err := Propose(Compile(in), store, Asked{StaleAfter: 2 * time.Hour, Brakes: []string{"messages"}}, in.Now)
 	if err != nil {
 		t.Fatal(err)

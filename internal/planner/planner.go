@@ -12,7 +12,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
@@ -23,18 +22,6 @@ type Refusal struct {
 }
 
 func (r *Refusal) Error() string { return r.Message }
-
-// Reasons of a Refusal.
-const (
-	// ReasonNoTenant: the store's namespace belongs to no tenant.
-	ReasonNoTenant = protocol.ReasonNoTenant
-	// ReasonTenantNotReady: the namespace's Tenant has not walled it in yet.
-	ReasonTenantNotReady = "TenantNotReady"
-	// ReasonSharedRefused: a Shared store outside the namespaces of a Platform tenant.
-	ReasonSharedRefused = "SharedRefused"
-	// ReasonDeleting: the store, its namespace or its Tenant is being deleted.
-	ReasonDeleting = "Deleting"
-)
 
 // IsRefusal returns the refusal in an error's chain.
 func IsRefusal(err error) (*Refusal, bool) {
@@ -53,7 +40,7 @@ type Compiled struct {
 // policies) and a fourth for a Shared one (tenants). The error is a *Refusal when the store may have no plan.
 func Store(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now time.Time) (Compiled, error) {
 	if !store.DeletionTimestamp.IsZero() {
-		return Compiled{}, &Refusal{Reason: ReasonDeleting, Message: "the store is being deleted"}
+		return Compiled{}, &Refusal{Reason: v1alpha1.ReasonDeleting, Message: "the store is being deleted"}
 	}
 	whose, err := tenancy.Read(ctx, r, store.Namespace)
 	if err != nil {
@@ -66,7 +53,7 @@ func Store(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now 
 	in := plan.Input{Store: store, StoreTenant: tenant, Now: now}
 	if store.Spec.Tenancy == v1alpha1.TenancyShared {
 		if tenant.Spec.Class != v1alpha1.TenantPlatform {
-			return Compiled{Tenant: tenant}, &Refusal{Reason: ReasonSharedRefused, Message: fmt.Sprintf(
+			return Compiled{Tenant: tenant}, &Refusal{Reason: v1alpha1.ReasonSharedRefused, Message: fmt.Sprintf(
 				"spec.tenancy: Shared needs a namespace of a Tenant with class Platform, and %s belongs to %s, a %s; put the store there, or make it Dedicated",
 				store.Namespace, tenant.Name, tenant.Spec.Class)}
 		}
@@ -86,5 +73,5 @@ func Store(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now 
 
 // refusals are the reasons for which a store gets no plan where its namespace is not held.
 var refusals = map[tenancy.Standing]string{
-	tenancy.Nobodys: ReasonNoTenant, tenancy.NotWalledIn: ReasonTenantNotReady, tenancy.NamespaceEnding: ReasonDeleting, tenancy.TenantEnding: ReasonDeleting,
+	tenancy.Nobodys: v1alpha1.ReasonNoTenant, tenancy.NotWalledIn: v1alpha1.ReasonTenantNotReady, tenancy.NamespaceEnding: v1alpha1.ReasonDeleting, tenancy.TenantEnding: v1alpha1.ReasonDeleting,
 }

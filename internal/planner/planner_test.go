@@ -107,40 +107,40 @@ func TestStore(t *testing.T) {
 		},
 		"a Shared store of a customer": {
 			change:  func(c *cluster) { c.tenant.Spec.Class = v1alpha1.TenantCustomer },
-			refused: ReasonSharedRefused, says: "class Platform", reads: 2,
+			refused: v1alpha1.ReasonSharedRefused, says: "class Platform", reads: 2,
 		},
 		"a namespace without the label": {
-			change: func(c *cluster) { c.namespace.Labels = nil }, refused: ReasonNoTenant, says: "spec.namespaces", reads: 1,
+			change: func(c *cluster) { c.namespace.Labels = nil }, refused: v1alpha1.ReasonNoTenant, says: "spec.namespaces", reads: 1,
 		},
 		"a namespace that is gone": {
-			change: func(c *cluster) { c.namespace = nil }, refused: ReasonNoTenant, says: "spec.namespaces", reads: 1,
+			change: func(c *cluster) { c.namespace = nil }, refused: v1alpha1.ReasonNoTenant, says: "spec.namespaces", reads: 1,
 		},
 		"a label that names no tenant": {
-			change: func(c *cluster) { c.namespace.Labels[v1alpha1.LabelTenant] = "nobody" }, refused: ReasonNoTenant, says: "nobody", reads: 2,
+			change: func(c *cluster) { c.namespace.Labels[v1alpha1.LabelTenant] = "nobody" }, refused: v1alpha1.ReasonNoTenant, says: "nobody", reads: 2,
 		},
 		"a label whose tenant does not list the namespace": {
 			change:  func(c *cluster) { c.namespace.Labels[v1alpha1.LabelTenant] = "acme" },
-			refused: ReasonNoTenant, says: "acme, which does not list it", reads: 2,
+			refused: v1alpha1.ReasonNoTenant, says: "acme, which does not list it", reads: 2,
 		},
 		"a namespace made again under the same name": {
 			change:  func(c *cluster) { c.namespace.UID = types.UID("n2") },
-			refused: ReasonTenantNotReady, says: "has not walled in", reads: 2,
+			refused: v1alpha1.ReasonTenantNotReady, says: "has not walled in", reads: 2,
 		},
 		"a store that is being deleted": {
 			change:  func(c *cluster) { c.store.DeletionTimestamp = &metav1.Time{Time: now} },
-			refused: ReasonDeleting, reads: 0,
+			refused: v1alpha1.ReasonDeleting, reads: 0,
 		},
 		"a namespace that is being deleted": {
 			change: func(c *cluster) {
 				c.namespace.DeletionTimestamp, c.namespace.Finalizers = &metav1.Time{Time: now}, []string{"x/y"}
 			},
-			refused: ReasonDeleting, reads: 1,
+			refused: v1alpha1.ReasonDeleting, reads: 1,
 		},
 		"a Tenant that is being deleted": {
 			change: func(c *cluster) {
 				c.tenant.DeletionTimestamp, c.tenant.Finalizers = &metav1.Time{Time: now}, []string{"x/y"}
 			},
-			refused: ReasonDeleting, says: "Tenant platform is being deleted", reads: 2,
+			refused: v1alpha1.ReasonDeleting, says: "Tenant platform is being deleted", reads: 2,
 		},
 	}
 	for name, tc := range tests {

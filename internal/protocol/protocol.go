@@ -31,54 +31,6 @@ type Error struct {
 	RetryAfter int    `json:"retryAfterSeconds,omitempty"` // set when trying again may help
 }
 
-// Reasons. Retryable ones come with RetryAfter.
-const (
-	ReasonUnauthenticated = "Unauthenticated" // no token, or the API server does not vouch for it
-	ReasonForbidden       = "Forbidden"       // the caller is known, and this is not its to ask
-	ReasonNotFound        = "NotFound"        // the object does not exist (any more) under that UID
-	ReasonNoTenant        = "NoTenant"        // the object's namespace belongs to no tenant
-	ReasonKeyMissing      = "KeyMissing"      // a key that once existed is gone: never made again, restore the backup
-	ReasonKeysChoice      = "KeysChoice"      // keys of an earlier Tenant wait, or are asked for: which ones it gets, its maker has to say
-	ReasonKeysAltered     = "KeysAltered"     // a document of keys is not as the keyserver wrote it: restore the backup
-	ReasonKeysRolledBack  = "KeysRolledBack"  // an earlier copy of a document of keys was put in its place
-	ReasonNoUIDRange      = "NoUIDRange"      // there is no block of user ids left to give to a tenant
-	ReasonKEKUnavailable  = "KEKUnavailable"  // the key-encryption key cannot be used
-	ReasonPodMismatch     = "PodMismatch"     // the pod is not the one that Lethe would make
-	ReasonInUse           = "InUse"           // another live pod holds the token, or another sweep the store
-	ReasonBacklogSpent    = "BacklogSpent"    // more of a backlog is asked for than was approved, or than is left
-	ReasonPlanChanged     = "PlanChanged"     // the plan is no longer the one that the live objects give
-	ReasonNotReady        = "NotReady"        // the object's credentials are not stored yet
-	ReasonRevoked         = "Revoked"         // the object's keys were destroyed
-	ReasonSuspended       = "Suspended"       // the tenant, the bot, the CronJob or the Job is suspended
-	ReasonForeignSecret   = "ForeignSecret"   // a Secret that is not ours has the name that ours would have
-	ReasonNotIsolated     = "NotIsolated"     // a network policy of another hand is in the tenant's namespaces
-	ReasonForeignVolume   = "ForeignVolume"   // the pod's volume is not on record as the bot's
-	ReasonBadRequest      = "BadRequest"
-	ReasonInternal        = "Internal"
-
-	// Of single credentials.
-	ReasonStored        = "Stored"
-	ReasonMalformed     = "Malformed"     // not a sealed value
-	ReasonWrongPlace    = "WrongPlace"    // sealed for another tenant, namespace, object, key or destination
-	ReasonUnknownKey    = "UnknownKey"    // sealed to a key that this tenant does not have
-	ReasonDoesNotOpen   = "DoesNotOpen"   // right place by its hint, yet it does not open: altered, or another realm
-	ReasonRolledBack    = "RolledBack"    // older than the one in use, which goes on being used
-	ReasonChannelTaken  = "ChannelTaken"  // another bot holds the messenger's channel that the token speaks for
-	ReasonVersionReused = "VersionReused" // the version was used before, for another sealed value
-	ReasonSecretMissing = "SecretMissing" // secretKeyRef points at nothing
-	// ReasonSecretNotShared: the Secret that secretKeyRef names does not name the bot.
-	ReasonSecretNotShared = "SecretNotShared"
-	// ReasonNoVariable: the value cannot be an environment variable, and its delivery is Env.
-	ReasonNoVariable = "NoVariable"
-	// ReasonTooLarge: the credentials of one object come to more than a pod gets.
-	ReasonTooLarge = "TooLarge"
-
-	// Of single files.
-	ReasonFileMissing   = "FileMissing"   // configMapKeyRef points at nothing
-	ReasonFileNotShared = "FileNotShared" // the ConfigMap does not name the bot, or is Lethe's own
-	ReasonFileRefused   = "FileRefused"   // too large, or it names a credential that the bot does not have
-)
-
 // TenantRequest asks for a tenant's keys; they are made when they never existed.
 type TenantRequest struct {
 	Tenant ObjectRef `json:"tenant"`

@@ -65,7 +65,7 @@ func WithFiles(bot *v1alpha1.BotDeployment, found map[string]*corev1.ConfigMap) 
 			return nil, err
 		}
 		if total += len(file.Content); total > MaxFiles {
-			return nil, &FileError{protocol.ReasonFileRefused, fmt.Sprintf("spec.files come to more than %d bytes together: put what is large into the image or a volume.", MaxFiles)}
+			return nil, &FileError{v1alpha1.ReasonFileRefused, fmt.Sprintf("spec.files come to more than %d bytes together: put what is large into the image or a volume.", MaxFiles)}
 		}
 	}
 	return &whole, nil
@@ -76,26 +76,26 @@ func contentOf(bot *v1alpha1.BotDeployment, path string, ref *v1alpha1.ConfigMap
 		return "", &FileError{reason, fmt.Sprintf("spec.files[%s]: ", path) + fmt.Sprintf(format, args...)}
 	}
 	if from == nil {
-		return refuse(protocol.ReasonFileMissing, "ConfigMap %s does not exist in namespace %s: make it, with the annotation %s: %s.",
+		return refuse(v1alpha1.ReasonFileMissing, "ConfigMap %s does not exist in namespace %s: make it, with the annotation %s: %s.",
 			ref.Name, bot.Namespace, v1alpha1.AnnotationFileFor, bot.Name)
 	}
 	// Before its keys are looked at: which there are is nobody's to find out by way of a bot.
 	if from.Labels[v1alpha1.LabelManagedBy] == v1alpha1.ManagedByLethe {
-		return refuse(protocol.ReasonFileNotShared, "ConfigMap %s is Lethe's own: name another one.", ref.Name)
+		return refuse(v1alpha1.ReasonFileNotShared, "ConfigMap %s is Lethe's own: name another one.", ref.Name)
 	}
 	if !IsSharedWith(from.Annotations[v1alpha1.AnnotationFileFor], bot.Name) {
-		return refuse(protocol.ReasonFileNotShared, "ConfigMap %s does not say that BotDeployment %s may have what is in it: whoever may write that ConfigMap says so with "+
+		return refuse(v1alpha1.ReasonFileNotShared, "ConfigMap %s does not say that BotDeployment %s may have what is in it: whoever may write that ConfigMap says so with "+
 			"`kubectl annotate configmap -n %s %s %s=%s`.", ref.Name, bot.Name, bot.Namespace, ref.Name, v1alpha1.AnnotationFileFor, bot.Name)
 	}
 	content, ok := from.Data[ref.Key]
 	switch {
 	case !ok:
-		return refuse(protocol.ReasonFileMissing, "ConfigMap %s has no key %s in its data.", ref.Name, ref.Key)
+		return refuse(v1alpha1.ReasonFileMissing, "ConfigMap %s has no key %s in its data.", ref.Name, ref.Key)
 	case len(content) > MaxFile:
-		return refuse(protocol.ReasonFileRefused, "key %s of ConfigMap %s has %d bytes, and a file has at most %d: put what is large into the image or a volume.",
+		return refuse(v1alpha1.ReasonFileRefused, "key %s of ConfigMap %s has %d bytes, and a file has at most %d: put what is large into the image or a volume.",
 			ref.Key, ref.Name, len(content), MaxFile)
 	case strings.Contains(content, "\x00"):
-		return refuse(protocol.ReasonFileRefused, "key %s of ConfigMap %s holds the character NUL, and a file is text.", ref.Key, ref.Name)
+		return refuse(v1alpha1.ReasonFileRefused, "key %s of ConfigMap %s holds the character NUL, and a file is text.", ref.Key, ref.Name)
 	}
 	return content, nil
 }
@@ -104,11 +104,11 @@ func contentOf(bot *v1alpha1.BotDeployment, path string, ref *v1alpha1.ConfigMap
 func checkFile(spec *v1alpha1.BotDeploymentSpec, file *v1alpha1.BotFile) error {
 	names, err := protocol.Named(file.Content)
 	if err != nil {
-		return &FileError{protocol.ReasonFileRefused, fmt.Sprintf("spec.files[%s]: %s.", file.Path, err)}
+		return &FileError{v1alpha1.ReasonFileRefused, fmt.Sprintf("spec.files[%s]: %s.", file.Path, err)}
 	}
 	for _, name := range names {
 		if !slices.ContainsFunc(spec.Credentials, func(c v1alpha1.Credential) bool { return c.Name == name }) {
-			return &FileError{protocol.ReasonFileRefused, fmt.Sprintf("spec.files[%s] names credential %s, which spec.credentials does not have.", file.Path, name)}
+			return &FileError{v1alpha1.ReasonFileRefused, fmt.Sprintf("spec.files[%s] names credential %s, which spec.credentials does not have.", file.Path, name)}
 		}
 	}
 	return nil

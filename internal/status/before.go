@@ -7,11 +7,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
 )
-
-// ReasonNodeShutdown: the node has ended the pod because it shuts down.
-const ReasonNodeShutdown = "NodeShutdown"
 
 const (
 	// replacedAfter is how much younger than its set a pod is that was not the first.
@@ -25,7 +23,7 @@ const (
 // endings are the reasons of events that tell why a pod was ended as a whole: by the kubelet, which also rejects one that it does not take, by the
 // scheduler, and by who empties a node. A StatefulSet's controller deletes such a pod at once, and with it what it said.
 var endings = []string{
-	ReasonEvicted, ReasonNodeShutdown, "Preempted", "Preempting", "TaintManagerEviction", "NodeAffinity", "UnexpectedAdmissionError", "TopologyAffinityError",
+	v1alpha1.ReasonEvicted, v1alpha1.ReasonNodeShutdown, "Preempted", "Preempting", "TaintManagerEviction", "NodeAffinity", "UnexpectedAdmissionError", "TopologyAffinityError",
 	"NodeName", "NodePorts", "PodOSNotSupported", "AppArmor",
 }
 
@@ -88,21 +86,21 @@ func endedBefore(o PodObserved) (Workload, bool) {
 	if name == "" || !o.HasNodeBefore || !isDown(o.NodeBefore) {
 		return Workload{}, false
 	}
-	return trouble(ReasonNodeShutdown, "Node %s, on which the pod ran, has ended it and is shut down; another one is made.", name), true
+	return trouble(v1alpha1.ReasonNodeShutdown, "Node %s, on which the pod ran, has ended it and is shut down; another one is made.", name), true
 }
 
 // endedBecause says why a pod was ended as a whole, and what to do where that is the bot's. Another one is made in its place.
 func endedBecause(reason, message string) Workload {
 	why := orNothing(foreign.Line(message, messageLimit/2))
 	switch {
-	case reason == ReasonNodeShutdown, reason == "Terminated" && strings.Contains(message, "node shutdown"):
-		return trouble(ReasonNodeShutdown, "The node shuts down and has ended the pod, and another one is made: %s", why)
-	case reason != ReasonEvicted:
-		return trouble(ReasonEvicted, "The pod was ended (%s), and another one is made: %s Where that happens again, see kubectl get events in the bot's namespace, and who empties or fills the node.", foreign.Name(reason), why)
+	case reason == v1alpha1.ReasonNodeShutdown, reason == "Terminated" && strings.Contains(message, "node shutdown"):
+		return trouble(v1alpha1.ReasonNodeShutdown, "The node shuts down and has ended the pod, and another one is made: %s", why)
+	case reason != v1alpha1.ReasonEvicted:
+		return trouble(v1alpha1.ReasonEvicted, "The pod was ended (%s), and another one is made: %s Where that happens again, see kubectl get events in the bot's namespace, and who empties or fills the node.", foreign.Name(reason), why)
 	case strings.Contains(message, "node was low on resource"), strings.Contains(message, "node had condition"):
-		return trouble(ReasonEvicted, "The node ended the pod, and another one is made: %s The node itself was short of it: a request (spec.resources.requests) keeps the bot from being the first.", why)
+		return trouble(v1alpha1.ReasonEvicted, "The node ended the pod, and another one is made: %s The node itself was short of it: a request (spec.resources.requests) keeps the bot from being the first.", why)
 	default:
-		return trouble(ReasonEvicted, "The node ended the pod, and another one is made: %s Have the bot write less, or give it more.", why)
+		return trouble(v1alpha1.ReasonEvicted, "The node ended the pod, and another one is made: %s Have the bot write less, or give it more.", why)
 	}
 }
 

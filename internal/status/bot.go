@@ -11,22 +11,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
-// Reasons of a BotDeployment's conditions.
-const (
-	ReasonIsolated      = "Isolated"
-	ReasonStored        = "Stored"
-	ReasonNoCredentials = "NoCredentials"
-	ReasonPlaintext     = "PlaintextInSecret"
-	// ReasonPlaintextInSpec: what looks like a credential stands in the spec in plain text.
-	ReasonPlaintextInSpec = "PlaintextInSpec"
-	ReasonRunning         = "Running"
-	ReasonSuspended       = "Suspended"
-	// ReasonTenantSuspended: the Tenant stopped the bot, and that is as it is written.
-	ReasonTenantSuspended = "TenantSuspended"
-	// ReasonTenantDeleting: the Tenant is being deleted, which waits for the bot.
-	ReasonTenantDeleting = "TenantDeleting"
-)
-
 // Suspension says who stopped a bot.
 type Suspension string
 
@@ -92,14 +76,6 @@ const (
 	UpdateHeld Update = "Held"
 )
 
-// Reasons of WorkloadReady while a bot runs as it did before a change.
-const (
-	ReasonUpdateWaits   = "UpdateWaits"
-	ReasonUpdateStopped = "UpdateStopped"
-	// ReasonUpdateHeld: a change, whoever's it is, would replace the pod by one that could never start.
-	ReasonUpdateHeld = "UpdateHeld"
-)
-
 const (
 	stoppedMessage = "The pod is ready. A change of Lethe's or of the Tenant's would restart it, and was stopped, since bots that were ready failed with it. " +
 		"It goes on when those are ready again, suspended or deleted; who operates Lethe sees which they are. A change of the bot's own is not held up."
@@ -111,7 +87,7 @@ const (
 func SaysStopped(conditions []metav1.Condition, u Update) bool {
 	c := meta.FindStatusCondition(conditions, v1alpha1.ConditionWorkloadReady)
 	message := map[Update]string{UpdateStopped: stoppedMessage, UpdateStoppedInTenant: stoppedInTenantMessage}[u]
-	return c != nil && c.Reason == ReasonUpdateStopped && c.Message == message
+	return c != nil && c.Reason == v1alpha1.ReasonUpdateStopped && c.Message == message
 }
 
 // Bot computes all conditions of a BotDeployment.
@@ -124,7 +100,7 @@ func Bot(o BotObserved) []metav1.Condition {
 		return deleting(problems, o.Deleting)
 	}
 	conditions := botSummary(o)
-	conditions = append(conditions, Step(v1alpha1.ConditionIsolationReady, o.Problem, o.Isolated, ReasonIsolated,
+	conditions = append(conditions, Step(v1alpha1.ConditionIsolationReady, o.Problem, o.Isolated, v1alpha1.ReasonIsolated,
 		"ServiceAccount and NetworkPolicy are in place."))
 	if o.Credentials != nil {
 		conditions = append(conditions, withPlaintext(*o.Credentials, o.Plaintext))
@@ -151,8 +127,8 @@ func withPlaintext(c metav1.Condition, elements []string) metav1.Condition {
 	if !strings.HasPrefix(c.Message, note) {
 		c.Message = foreign.Line(note+c.Message, messageLimit)
 	}
-	if c.Reason == ReasonStored || c.Reason == ReasonNoCredentials {
-		c.Reason = ReasonPlaintextInSpec
+	if c.Reason == v1alpha1.ReasonStored || c.Reason == v1alpha1.ReasonNoCredentials {
+		c.Reason = v1alpha1.ReasonPlaintextInSpec
 	}
 	return c
 }
@@ -170,14 +146,14 @@ func botSummary(o BotObserved) []metav1.Condition {
 	case !w.Done:
 		return Summary(&Problem{Reason: w.Reason, Message: w.Message}, true, "", "")
 	case o.Suspended == SuspendedByTenant:
-		return Summary(nil, false, ReasonTenantSuspended, "The Tenant is suspended, and all its bots with it.")
+		return Summary(nil, false, v1alpha1.ReasonTenantSuspended, "The Tenant is suspended, and all its bots with it.")
 	case o.Suspended == StoppedWithTenant:
-		return Summary(&Problem{Reason: ReasonTenantDeleting, Message: "The Tenant is being deleted: the bot has no pod and gets no credentials. Its own keys are destroyed when it is deleted."},
+		return Summary(&Problem{Reason: v1alpha1.ReasonTenantDeleting, Message: "The Tenant is being deleted: the bot has no pod and gets no credentials. Its own keys are destroyed when it is deleted."},
 			true, "", "")
 	case o.Suspended == SuspendedBySpec:
-		return Summary(nil, false, ReasonSuspended, "The bot is suspended: it has no pod, and keeps everything else.")
+		return Summary(nil, false, v1alpha1.ReasonSuspended, "The bot is suspended: it has no pod, and keeps everything else.")
 	default:
-		return Summary(nil, false, ReasonReady, "The bot runs as the spec asks.")
+		return Summary(nil, false, v1alpha1.ReasonReady, "The bot runs as the spec asks.")
 	}
 }
 
@@ -190,17 +166,17 @@ func workload(o BotObserved) metav1.Condition {
 	case !w.Done:
 		return condition(kind, metav1.ConditionFalse, w.Reason, w.Message)
 	case o.Suspended != NotSuspended:
-		return condition(kind, metav1.ConditionFalse, ReasonSuspended, suspendedMessage(o))
+		return condition(kind, metav1.ConditionFalse, v1alpha1.ReasonSuspended, suspendedMessage(o))
 	case w.Update == UpdateWaits:
-		return condition(kind, metav1.ConditionTrue, ReasonUpdateWaits, "The pod is ready. A change of Lethe's or of the Tenant's restarts it when its turn comes: that is done for a few bots at a time.")
+		return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonUpdateWaits, "The pod is ready. A change of Lethe's or of the Tenant's restarts it when its turn comes: that is done for a few bots at a time.")
 	case w.Update == UpdateStopped:
-		return condition(kind, metav1.ConditionTrue, ReasonUpdateStopped, stoppedMessage)
+		return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonUpdateStopped, stoppedMessage)
 	case w.Update == UpdateHeld:
-		return condition(kind, metav1.ConditionTrue, ReasonUpdateHeld, "The pod is ready, and is the one of before: a pod as it is asked for now could never start, so this one is kept. "+w.Message+".")
+		return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonUpdateHeld, "The pod is ready, and is the one of before: a pod as it is asked for now could never start, so this one is kept. "+w.Message+".")
 	case w.Update == UpdateStoppedInTenant:
-		return condition(kind, metav1.ConditionTrue, ReasonUpdateStopped, stoppedInTenantMessage)
+		return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonUpdateStopped, stoppedInTenantMessage)
 	default:
-		return condition(kind, metav1.ConditionTrue, ReasonRunning, "The pod of the present revision is ready.")
+		return condition(kind, metav1.ConditionTrue, v1alpha1.ReasonRunning, "The pod of the present revision is ready.")
 	}
 }
 

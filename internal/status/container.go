@@ -9,27 +9,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
-	"github.com/lethe-dev/lethe/internal/protocol"
-)
-
-// Reasons of a container, beside those that Kubernetes gives to one that waits.
-const (
-	ReasonCrashLoopBackOff = "CrashLoopBackOff"
-	// ReasonCompleted: the program ended by itself, without an error.
-	ReasonCompleted = "Completed"
-	// ReasonOOMKilled: the kernel ended the program, which used more memory than its limit.
-	ReasonOOMKilled = "OOMKilled"
-	// ReasonLivenessProbeFailed and ReasonStartupProbeFailed: the kubelet ended the program, whose probe failed.
-	ReasonLivenessProbeFailed = "LivenessProbeFailed"
-	ReasonStartupProbeFailed  = "StartupProbeFailed"
-	// ReasonContainerCannotStart: the runtime cannot run the program at all.
-	ReasonContainerCannotStart = "ContainerCannotStart"
 )
 
 // hasEnded are the reasons that tell of a program that has ended.
 var hasEnded = map[string]bool{
-	ReasonCrashLoopBackOff: true, ReasonCompleted: true, ReasonOOMKilled: true, ReasonLivenessProbeFailed: true, ReasonStartupProbeFailed: true, ReasonContainerCannotStart: true,
+	v1alpha1.ReasonCrashLoopBackOff: true, v1alpha1.ReasonCompleted: true, v1alpha1.ReasonOOMKilled: true, v1alpha1.ReasonLivenessProbeFailed: true, v1alpha1.ReasonStartupProbeFailed: true, v1alpha1.ReasonContainerCannotStart: true,
 }
 
 // HasEnded says whether a reason tells of a container whose program has ended.
@@ -38,7 +24,7 @@ func HasEnded(reason string) bool { return hasEnded[reason] }
 // failing are those that a bot does not get over by waiting, whatever else happens in the cluster.
 var failing = map[string]bool{
 	"CreateContainerConfigError": true, "CreateContainerError": true, "RunContainerError": true, "PreCreateHookError": true, "PreStartHookError": true, "PostStartHookError": true,
-	ReasonPodRefused: true, protocol.ReasonPodMismatch: true,
+	v1alpha1.ReasonPodRefused: true, v1alpha1.ReasonPodMismatch: true,
 }
 
 // IsFailing says whether a reason tells of a bot that fails, and is not only on its way.
@@ -66,7 +52,7 @@ func ofWaiting(pod *corev1.Pod, c *corev1.ContainerStatus) (Workload, bool) {
 		image = spec.Image // as it was asked for
 	}
 	switch reason := c.State.Waiting.Reason; reason {
-	case "ErrImagePull", ReasonImagePullBackOff, "ImageInspectError", ReasonRegistryUnavailable, ReasonSignatureInvalid, ReasonInvalidImageName, ReasonImageNeverPull:
+	case "ErrImagePull", v1alpha1.ReasonImagePullBackOff, "ImageInspectError", v1alpha1.ReasonRegistryUnavailable, v1alpha1.ReasonSignatureInvalid, v1alpha1.ReasonInvalidImageName, v1alpha1.ReasonImageNeverPull:
 		return ofImage(pod, c.Name, image, reason, c.State.Waiting.Message), true
 	case "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError", "PreStartHookError", "PostStartHookError":
 		return trouble(reason, "Container %s (%s) cannot be started: %s %s", c.Name, image, orNothing(foreign.Line(c.State.Waiting.Message, messageLimit/2)),
@@ -119,7 +105,7 @@ func Unsteady(o PodObserved) (Workload, time.Duration, bool) {
 		}
 	}
 	// What a node ended for what it did lasts too, or it does it again.
-	if before, ok := endedBefore(o); ok && before.Reason == ReasonEvicted {
+	if before, ok := endedBefore(o); ok && before.Reason == v1alpha1.ReasonEvicted {
 		if c := podCondition(o.Pod, corev1.PodReady); c != nil && o.Now.Sub(c.LastTransitionTime.Time) < steadyLeast {
 			return before, steadyLeast - o.Now.Sub(c.LastTransitionTime.Time), true
 		}
@@ -138,7 +124,7 @@ func wasKilled(pod *corev1.Pod) bool {
 	for i := range pod.Status.ContainerStatuses {
 		c := &pod.Status.ContainerStatuses[i]
 		spec := containerOf(pod, c.Name)
-		if t := lastEnd(c); t != nil && t.Reason != ReasonOOMKilled && spec != nil && (spec.LivenessProbe != nil || spec.StartupProbe != nil) {
+		if t := lastEnd(c); t != nil && t.Reason != v1alpha1.ReasonOOMKilled && spec != nil && (spec.LivenessProbe != nil || spec.StartupProbe != nil) {
 			return true // a program may also catch the signal, and end as it likes
 		}
 	}
@@ -151,32 +137,32 @@ func afterEnd(o PodObserved, c *corev1.ContainerStatus, t *corev1.ContainerState
 	spec := containerOf(o.Pod, c.Name)
 	log := fmt.Sprintf("See kubectl logs -n %s %s -c %s --previous.", o.Pod.Namespace, o.Pod.Name, c.Name)
 	if t == nil {
-		return trouble(ReasonCrashLoopBackOff, "Container %s ended, its node does not know how, and was started again. %s", c.Name, log)
+		return trouble(v1alpha1.ReasonCrashLoopBackOff, "Container %s ended, its node does not know how, and was started again. %s", c.Name, log)
 	}
 	killed := newest(killings(o.Events, c.Name, t), "Killing")
 	switch {
-	case t.Reason == ReasonOOMKilled:
+	case t.Reason == v1alpha1.ReasonOOMKilled:
 		limit := "of the node"
 		if spec != nil {
 			if q, ok := spec.Resources.Limits[corev1.ResourceMemory]; ok {
 				limit = q.String()
 			}
 		}
-		return trouble(ReasonOOMKilled, "Container %s used more memory than its limit (%s) and was killed; it is started again. Raise limits.memory of its resources, or have it use less.", c.Name, limit)
+		return trouble(v1alpha1.ReasonOOMKilled, "Container %s used more memory than its limit (%s) and was killed; it is started again. Raise limits.memory of its resources, or have it use less.", c.Name, limit)
 	case killed != nil && strings.Contains(killed.Message, "startup probe"):
-		return trouble(ReasonStartupProbeFailed, "Container %s was killed because its startup probe (%s) did not succeed in time; it is started again. %s", c.Name, probeOf(spec, "startup"), log)
+		return trouble(v1alpha1.ReasonStartupProbeFailed, "Container %s was killed because its startup probe (%s) did not succeed in time; it is started again. %s", c.Name, probeOf(spec, "startup"), log)
 	case killed != nil:
-		return trouble(ReasonLivenessProbeFailed, "Container %s was killed because its liveness probe (%s) failed; it is started again. %s", c.Name, probeOf(spec, "liveness"), log)
+		return trouble(v1alpha1.ReasonLivenessProbeFailed, "Container %s was killed because its liveness probe (%s) failed; it is started again. %s", c.Name, probeOf(spec, "liveness"), log)
 	case t.Reason == "StartError", t.Reason == "ContainerCannotRun":
-		return trouble(ReasonContainerCannotStart, "Container %s cannot run its program: %s Check the image, command and args.", c.Name, orNothing(foreign.Line(t.Message, messageLimit/2)))
+		return trouble(v1alpha1.ReasonContainerCannotStart, "Container %s cannot run its program: %s Check the image, command and args.", c.Name, orNothing(foreign.Line(t.Message, messageLimit/2)))
 	case t.ExitCode == 0:
-		return trouble(ReasonCompleted, "Container %s ended by itself without an error (exit code 0), and is started again: a bot is a program that goes on. %s", c.Name, log)
+		return trouble(v1alpha1.ReasonCompleted, "Container %s ended by itself without an error (exit code 0), and is started again: a bot is a program that goes on. %s", c.Name, log)
 	case t.ExitCode == exitSIGKILL:
-		return trouble(ReasonCrashLoopBackOff, "Container %s was killed (exit code 137, SIGKILL), and is started again. %s", c.Name, log)
+		return trouble(v1alpha1.ReasonCrashLoopBackOff, "Container %s was killed (exit code 137, SIGKILL), and is started again. %s", c.Name, log)
 	case t.ExitCode == exitSIGTERM:
-		return trouble(ReasonCrashLoopBackOff, "Container %s was told to end (exit code 143, SIGTERM), and is started again. %s", c.Name, log)
+		return trouble(v1alpha1.ReasonCrashLoopBackOff, "Container %s was told to end (exit code 143, SIGTERM), and is started again. %s", c.Name, log)
 	default:
-		return trouble(ReasonCrashLoopBackOff, "Container %s ended with exit code %d, and is started again. %s", c.Name, t.ExitCode, log)
+		return trouble(v1alpha1.ReasonCrashLoopBackOff, "Container %s ended with exit code %d, and is started again. %s", c.Name, t.ExitCode, log)
 	}
 }
 

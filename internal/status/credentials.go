@@ -13,7 +13,7 @@ import (
 
 // NoCredentials is CredentialsReady of an object that needs none.
 func NoCredentials() *metav1.Condition {
-	c := condition(v1alpha1.ConditionCredentialsReady, metav1.ConditionTrue, ReasonNoCredentials, "The spec names no credentials.")
+	c := condition(v1alpha1.ConditionCredentialsReady, metav1.ConditionTrue, v1alpha1.ReasonNoCredentials, "The spec names no credentials.")
 	return &c
 }
 
@@ -26,11 +26,11 @@ func Credentials(answer protocol.CredentialsResponse) (*metav1.Condition, *Probl
 	reason := ""
 	for _, item := range answer.Items {
 		switch item.Reason {
-		case protocol.ReasonStored:
+		case v1alpha1.ReasonStored:
 			if item.Message != "" {
 				notes = append(notes, fmt.Sprintf(" %s: %s.", item.Name, item.Message))
 			}
-		case protocol.ReasonRolledBack:
+		case v1alpha1.ReasonRolledBack:
 			older = append(older, item.Name)
 			if answer.Secret == "" {
 				// Nothing newer goes on being used: it is refused like any other.
@@ -49,13 +49,13 @@ func Credentials(answer protocol.CredentialsResponse) (*metav1.Condition, *Probl
 	if len(refused) > 0 || answer.Secret == "" {
 		return refusal(kind, reason, refused, answer.Secret != "")
 	}
-	c := condition(kind, metav1.ConditionTrue, ReasonStored, "Every credential was opened and is encrypted at rest.")
+	c := condition(kind, metav1.ConditionTrue, v1alpha1.ReasonStored, "Every credential was opened and is encrypted at rest.")
 	switch {
 	case len(older) > 0:
-		c = condition(kind, metav1.ConditionTrue, protocol.ReasonRolledBack, fmt.Sprintf(
+		c = condition(kind, metav1.ConditionTrue, v1alpha1.ReasonRolledBack, fmt.Sprintf(
 			"Older than the value in use, which goes on being used: %s. Seal the value you want again.", strings.Join(older, ", ")))
 	case len(plain) > 0:
-		c = condition(kind, metav1.ConditionTrue, ReasonPlaintext, fmt.Sprintf(
+		c = condition(kind, metav1.ConditionTrue, v1alpha1.ReasonPlaintext, fmt.Sprintf(
 			"Taken from a Secret, so the plaintext stands in etcd: %s. Prefer sealed values.", strings.Join(plain, ", ")))
 	}
 	c.Message += strings.Join(notes, "")
@@ -65,7 +65,7 @@ func Credentials(answer protocol.CredentialsResponse) (*metav1.Condition, *Probl
 func refusal(kind, reason string, refused []string, going bool) (*metav1.Condition, *Problem) {
 	message := strings.Join(refused, "; ")
 	if reason == "" {
-		reason, message = protocol.ReasonNotReady, "The keyserver has stored no credentials yet."
+		reason, message = v1alpha1.ReasonNotReady, "The keyserver has stored no credentials yet."
 	}
 	if going {
 		message += " The values before go on being used."

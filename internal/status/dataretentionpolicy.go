@@ -12,13 +12,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 )
 
-// Reasons of a DataRetentionPolicy's conditions.
-const (
-	ReasonNoStore     = "NoStore"
-	ReasonUnproven    = "Unproven"
-	ReasonRuleRefused = "RuleRefused"
-)
-
 // PolicyObserved is what one pass saw of a DataRetentionPolicy.
 type PolicyObserved struct {
 	Policy *v1alpha1.DataRetentionPolicy
@@ -77,21 +70,21 @@ func Policy(o PolicyObserved) (v1alpha1.DataRetentionPolicyStatus, []metav1.Cond
 	v := map[string]Verdict{}
 	switch {
 	case out.Matched == 0:
-		v[v1alpha1.ConditionCompliant] = unknown(ReasonNoStore, "spec.storeSelector selects no DataStore, so nothing keeps the promise%s", nearMiss(o.Policy.Spec.StoreSelector, o.Others))
+		v[v1alpha1.ConditionCompliant] = unknown(v1alpha1.ReasonNoStore, "spec.storeSelector selects no DataStore, so nothing keeps the promise%s", nearMiss(o.Policy.Spec.StoreSelector, o.Others))
 	case len(late) > 0:
-		v[v1alpha1.ConditionCompliant] = no(ReasonOverdue, "%s", strings.Join(append([]string{
+		v[v1alpha1.ConditionCompliant] = no(v1alpha1.ReasonOverdue, "%s", strings.Join(append([]string{
 			fmt.Sprintf("rows are past window and slack, and still there, in: %s", list(late))}, unshown...), "; "))
 	case len(unshown) > 0:
-		v[v1alpha1.ConditionCompliant] = unknown(ReasonUnproven, "%s", strings.Join(unshown, "; "))
+		v[v1alpha1.ConditionCompliant] = unknown(v1alpha1.ReasonUnproven, "%s", strings.Join(unshown, "; "))
 	default:
-		v[v1alpha1.ConditionCompliant] = yes(ReasonCompliant, "each rule was measured in every store, and nothing is overdue")
+		v[v1alpha1.ConditionCompliant] = yes(v1alpha1.ReasonCompliant, "each rule was measured in every store, and nothing is overdue")
 	}
 	compliant := v[v1alpha1.ConditionCompliant]
 	out.OverdueRows = overdueRows(out.Overdue, compliant.Status)
 	// The policy is in force as it is written as soon as its rules can be: whether the promise is kept is Compliant's to say.
-	summary := Summary(nil, false, orElse(compliantReason(compliant), ReasonReady), inForce(compliant))
+	summary := Summary(nil, false, orElse(compliantReason(compliant), v1alpha1.ReasonReady), inForce(compliant))
 	if problems := messages(o.Problems); len(problems) > 0 {
-		summary = Summary(&Problem{Reason: ReasonRuleRefused, Message: strings.Join(problems, "; "), Stalled: true}, false, "", "")
+		summary = Summary(&Problem{Reason: v1alpha1.ReasonRuleRefused, Message: strings.Join(problems, "; "), Stalled: true}, false, "", "")
 	}
 	return out, append(summary, conditions(v)...)
 }

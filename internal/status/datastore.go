@@ -12,35 +12,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/report"
-)
-
-// Reasons of a DataStore's conditions. Those of Reachable are, beside these, the reasons of package report.
-const (
-	ReasonCompliant        = "Compliant"
-	ReasonOverdue          = "Overdue"
-	ReasonUnknownAge       = "UnknownAge"
-	ReasonUnknownTenant    = "UnknownTenant"
-	ReasonNotMeasured      = "NotMeasured"
-	ReasonReportLost       = "ReportLost"
-	ReasonSweepFailed      = "SweepFailed"
-	ReasonPlanChanged      = "PlanChanged"
-	ReasonStale            = "Stale"
-	ReasonUngoverned       = "Ungoverned"
-	ReasonUncoveredTable   = "UncoveredTable"
-	ReasonComplete         = "Complete"
-	ReasonConnected        = "Connected"
-	ReasonApproved         = "Approved"
-	ReasonNothingToApprove = "NothingToApprove"
-	ReasonAwaitingApproval = "AwaitingApproval"
-	ReasonPlanProblem      = "PlanProblem"
-	ReasonNotPlanned       = "NotPlanned"
-	// ReasonUndeclaredRelation: nobody has said whether rows refer to each other.
-	ReasonUndeclaredRelation = "UndeclaredRelation"
-	// ReasonLimitReached: there is more than a report or a status holds, and what was left out is unknown.
-	ReasonLimitReached = "LimitReached"
-	// ReasonAudit of Ready: the store is measured, and no policy deletes from it.
-	ReasonAudit = "Audit"
 )
 
 // Verdict is the state of one condition.
@@ -87,7 +58,7 @@ func Store(o StoreObserved) []metav1.Condition {
 	v := map[string]Verdict{v1alpha1.ConditionCredentialsReady: o.Credentials}
 	if o.Refusal != nil {
 		for _, c := range []string{v1alpha1.ConditionReachable, v1alpha1.ConditionCoverageComplete, v1alpha1.ConditionApproved, v1alpha1.ConditionCompliant} {
-			v[c] = unknown(ReasonNotPlanned, "%s", see(v1alpha1.ConditionReady))
+			v[c] = unknown(v1alpha1.ReasonNotPlanned, "%s", see(v1alpha1.ConditionReady))
 		}
 		summaryOf(v, o.Refusal)
 		return conditions(v)
@@ -123,9 +94,9 @@ func conditions(v map[string]Verdict) []metav1.Condition {
 // reached says whether a sweep that ended with this reason talked to the store; known is false when the reason does not tell.
 func reached(reason string) (talked, known bool) {
 	switch reason {
-	case report.ReasonUnreachable, report.ReasonUntrustedCertificate, report.ReasonWrongPassword, report.ReasonNoSCRAM, report.ReasonNoSuchDatabase, report.ReasonUnsupportedServer:
+	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonUntrustedCertificate, v1alpha1.ReasonWrongPassword, v1alpha1.ReasonNoSCRAM, v1alpha1.ReasonNoSuchDatabase, v1alpha1.ReasonUnsupportedServer:
 		return false, true
-	case "", report.ReasonIdentityChanged, report.ReasonRestoredFrom, report.ReasonClockSkew, report.ReasonTimeBudget, report.ReasonLeaseLost, report.ReasonDatasetsRefused:
+	case "", v1alpha1.ReasonIdentityChanged, v1alpha1.ReasonRestoredFrom, v1alpha1.ReasonClockSkew, v1alpha1.ReasonTimeBudget, v1alpha1.ReasonLeaseLost, v1alpha1.ReasonDatasetsRefused:
 		return true, true
 	default:
 		return false, false
@@ -141,7 +112,7 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 	// Nobody has looked yet at the store as it is now: no sweep of this plan has ended, or none of those that have came so far.
 	unseen, look := o.Measured.MeasuredContent != o.Content, compliant
 	if last := o.Measured.LastSweep; last != nil && last.Content != o.Content {
-		unseen, look = true, unknown(ReasonPlanChanged, messagePlanChanged)
+		unseen, look = true, unknown(v1alpha1.ReasonPlanChanged, messagePlanChanged)
 	}
 	type step struct {
 		failing bool
@@ -150,8 +121,8 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 	}
 	steps := []step{
 		{credentials.Status != metav1.ConditionTrue, credentials, credentials.Status == metav1.ConditionFalse && !o.Retried},
-		{reachable.Status == metav1.ConditionFalse, reachable, reachable.Reason != report.ReasonUnreachable},
-		{len(problems) > 0, no(ReasonPlanProblem, "%s", joined(problems, len(problems), "; ")), true},
+		{reachable.Status == metav1.ConditionFalse, reachable, reachable.Reason != v1alpha1.ReasonUnreachable},
+		{len(problems) > 0, no(v1alpha1.ReasonPlanProblem, "%s", joined(problems, len(problems), "; ")), true},
 		{isAnother(approved.Reason), approved, true},
 		{unseen && reachable.Status != metav1.ConditionTrue, reachable, false},
 		{unseen, look, false},
@@ -176,19 +147,19 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 func storeReachable(o StoreObserved) Verdict {
 	last := o.Measured.LastSweep
 	if last == nil {
-		return unknown(ReasonNotMeasured, "no sweep has ended yet")
+		return unknown(v1alpha1.ReasonNotMeasured, "no sweep has ended yet")
 	}
 	if last.Outcome == v1alpha1.SweepLost && last.Content == o.Content {
-		return unknown(ReasonReportLost, "%s", last.Message)
+		return unknown(v1alpha1.ReasonReportLost, "%s", last.Message)
 	}
 	talked, known := reached(last.Reason)
 	switch {
 	case last.Content != o.Content && (!talked || !known):
-		return unknown(ReasonPlanChanged, "the store, its password or its rules have changed since the last sweep failed; the next one is under way")
+		return unknown(v1alpha1.ReasonPlanChanged, "the store, its password or its rules have changed since the last sweep failed; the next one is under way")
 	case !known:
 		return unknown(last.Reason, "the last sweep did not come as far as the store: %s", last.Message)
 	case talked:
-		return yes(ReasonConnected, "the last sweep talked to the store over verified TLS")
+		return yes(v1alpha1.ReasonConnected, "the last sweep talked to the store over verified TLS")
 	default:
 		return no(last.Reason, "%s", last.Message)
 	}
@@ -196,19 +167,19 @@ func storeReachable(o StoreObserved) Verdict {
 
 func storeCoverage(o StoreObserved) Verdict {
 	if names := o.Result.Ungoverned; len(names) > 0 {
-		return no(ReasonUngoverned, "no rule governs the dataset(s) %s: let a DataRetentionPolicy select the store and name their dataClass", list(names))
+		return no(v1alpha1.ReasonUngoverned, "no rule governs the dataset(s) %s: let a DataRetentionPolicy select the store and name their dataClass", list(names))
 	}
 	if left := undeclared(o); left != "" {
-		return no(ReasonUndeclaredRelation, "%s", left)
+		return no(v1alpha1.ReasonUndeclaredRelation, "%s", left)
 	}
 	if names := o.Measured.Uncovered; len(names) > 0 {
 		total := max(len(names), int(o.Measured.UncoveredCount))
-		return no(ReasonUncoveredTable, "neither a dataset nor exempt: %s; name each table in spec.datasets, or in spec.exempt with a reason%s", joined(names, total, ", "), noRoom(o, names, total))
+		return no(v1alpha1.ReasonUncoveredTable, "neither a dataset nor exempt: %s; name each table in spec.datasets, or in spec.exempt with a reason%s", joined(names, total, ", "), noRoom(o, names, total))
 	}
 	if o.Measured.MeasuredAt == nil {
-		return unknown(ReasonNotMeasured, "the store's tables have not been looked at yet")
+		return unknown(v1alpha1.ReasonNotMeasured, "the store's tables have not been looked at yet")
 	}
-	return yes(ReasonComplete, "every table is a dataset that a rule governs, or exempt")
+	return yes(v1alpha1.ReasonComplete, "every table is a dataset that a rule governs, or exempt")
 }
 
 // undeclared says which columns wait for spec.relations, with an entry to copy; empty: none.
@@ -275,20 +246,20 @@ func storeApproved(o StoreObserved) Verdict {
 	}
 	switch waiting := o.Result.AwaitingApproval; {
 	case len(waiting) > 0 && o.Result.Waiting:
-		return no(ReasonAwaitingApproval, "nothing of this is deleted until it is approved: %s; look at it with 'kubectl lethe plan', then run 'kubectl lethe approve'",
+		return no(v1alpha1.ReasonAwaitingApproval, "nothing of this is deleted until it is approved: %s; look at it with 'kubectl lethe plan', then run 'kubectl lethe approve'",
 			joined(waiting, len(waiting), "; "))
 	case len(waiting) > 0:
-		return no(ReasonAwaitingApproval, "in Audit; before Enforce deletes anything, approve: %s", joined(waiting, len(waiting), "; "))
+		return no(v1alpha1.ReasonAwaitingApproval, "in Audit; before Enforce deletes anything, approve: %s", joined(waiting, len(waiting), "; "))
 	case o.Result.Plan.Deletes():
-		return yes(ReasonApproved, "spec.approvedPlan covers everything that sweeps may delete")
+		return yes(v1alpha1.ReasonApproved, "spec.approvedPlan covers everything that sweeps may delete")
 	default:
-		return yes(ReasonNothingToApprove, "nothing waits for approval")
+		return yes(v1alpha1.ReasonNothingToApprove, "nothing waits for approval")
 	}
 }
 
 // isAnother says whether a sweep found another database than the approved one, or an earlier state of it.
 func isAnother(reason string) bool {
-	return reason == report.ReasonIdentityChanged || reason == report.ReasonRestoredFrom
+	return reason == v1alpha1.ReasonIdentityChanged || reason == v1alpha1.ReasonRestoredFrom
 }
 
 // said is a measurement's reason and message in one line.

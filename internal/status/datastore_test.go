@@ -11,7 +11,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/kstatus"
 )
 
@@ -86,19 +85,19 @@ func TestStore(t *testing.T) {
 			want: map[string]string{"Ready": "True ReportLost", "Reachable": "Unknown ReportLost", "Compliant": "Unknown ReportLost"},
 		},
 		"an unreachable store is unknown and goes on being tried": {
-			change: func(o *StoreObserved) { failed(o, report.ReasonUnreachable) },
+			change: func(o *StoreObserved) { failed(o, v1alpha1.ReasonUnreachable) },
 			want: map[string]string{"Ready": "False Unreachable", "Reconciling": "True Unreachable", "Reachable": "False Unreachable",
 				"Compliant": "Unknown Unreachable"},
 		},
 		"a wrong password waits for a person": {
-			change: func(o *StoreObserved) { failed(o, report.ReasonWrongPassword) },
+			change: func(o *StoreObserved) { failed(o, v1alpha1.ReasonWrongPassword) },
 			want: map[string]string{"Ready": "False WrongPassword", "Stalled": "True WrongPassword", "Reachable": "False WrongPassword",
 				"Compliant": "Unknown WrongPassword"},
 			says: "mend it",
 		},
 		"a password that has changed since is tried before it is called wrong": {
 			change: func(o *StoreObserved) {
-				failed(o, report.ReasonWrongPassword)
+				failed(o, v1alpha1.ReasonWrongPassword)
 				o.Measured.LastSweep.Content = ""
 			},
 			want: map[string]string{"Ready": "False PlanChanged", "Reconciling": "True PlanChanged", "Reachable": "Unknown PlanChanged", "Compliant": "Unknown PlanChanged"},
@@ -113,14 +112,14 @@ func TestStore(t *testing.T) {
 		"a first sweep that reached the store and measured nothing": {
 			change: func(o *StoreObserved) {
 				o.Measured = v1alpha1.DataStoreStatus{LastSweep: &v1alpha1.SweepStatus{JobUID: "j1", Content: "content", Outcome: v1alpha1.SweepStopped,
-					Reason: report.ReasonTimeBudget, Attempt: 1, Message: "no time"}}
+					Reason: v1alpha1.ReasonTimeBudget, Attempt: 1, Message: "no time"}}
 			},
 			want: map[string]string{"Ready": "False TimeBudget", "Reconciling": "True TimeBudget", "CoverageComplete": "Unknown NotMeasured", "Compliant": "Unknown TimeBudget"},
 		},
 		"so does a sweep of a changed plan": {
 			change: func(o *StoreObserved) {
 				o.Content = "another"
-				*o.Measured.LastSweep = v1alpha1.SweepStatus{JobUID: "j9", Content: "another", Outcome: v1alpha1.SweepRefused, Reason: report.ReasonClockSkew, Attempt: 2, Message: "set the clocks"}
+				*o.Measured.LastSweep = v1alpha1.SweepStatus{JobUID: "j9", Content: "another", Outcome: v1alpha1.SweepRefused, Reason: v1alpha1.ReasonClockSkew, Attempt: 2, Message: "set the clocks"}
 			},
 			want: map[string]string{"Ready": "False ClockSkew", "Reconciling": "True ClockSkew", "Compliant": "Unknown ClockSkew"},
 			says: "set the clocks",
@@ -155,7 +154,7 @@ func TestStore(t *testing.T) {
 			says:   "contacts (privacy/contacts)",
 		},
 		"a refused lease says nothing about the store": {
-			change: func(o *StoreObserved) { failed(o, report.ReasonLeaseRefused) },
+			change: func(o *StoreObserved) { failed(o, v1alpha1.ReasonLeaseRefused) },
 			want: map[string]string{"Ready": "True LeaseRefused", "Reachable": "Unknown LeaseRefused",
 				"Compliant": "Unknown LeaseRefused"},
 		},
@@ -251,7 +250,7 @@ func TestStore(t *testing.T) {
 		},
 		"another database than the one that was approved": {
 			change: func(o *StoreObserved) {
-				o.Measured.LastSweep.Outcome, o.Measured.LastSweep.Reason, o.Measured.LastSweep.Message = v1alpha1.SweepRefused, report.ReasonIdentityChanged, "approve again"
+				o.Measured.LastSweep.Outcome, o.Measured.LastSweep.Reason, o.Measured.LastSweep.Message = v1alpha1.SweepRefused, v1alpha1.ReasonIdentityChanged, "approve again"
 			},
 			want: map[string]string{"Ready": "False IdentityChanged", "Stalled": "True IdentityChanged", "Approved": "False IdentityChanged", "Compliant": "Unknown IdentityChanged"},
 			says: "approve again",
@@ -268,7 +267,7 @@ func TestStore(t *testing.T) {
 		},
 		"what waits for a person is said, also when something else comes first": {
 			change: func(o *StoreObserved) {
-				failed(o, report.ReasonUnreachable)
+				failed(o, v1alpha1.ReasonUnreachable)
 				o.Result.Problems = []plan.Problem{{Message: "the window is under the floor"}}
 			},
 			want: map[string]string{"Ready": "False Unreachable", "Stalled": "True PlanProblem", "Reachable": "False Unreachable",

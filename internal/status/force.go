@@ -6,15 +6,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/report"
 )
 
 // misfit is why what the spec says of a dataset cannot be true of the database, or empty: a person has to change one or the other.
 func misfit(rules []v1alpha1.RuleMeasurement) string {
 	for _, m := range rules {
 		switch m.Reason {
-		case report.LineMissingTable, report.LineMissingColumn, report.LineWrongAgeType, report.LineUnknownTimeZone, report.LineKeyNotUnique,
-			report.LineMissingPrivilege, report.LineUnsupportedTable, report.LineUnclearTenant, report.LineRelationType:
+		case v1alpha1.ReasonMissingTable, v1alpha1.ReasonMissingColumn, v1alpha1.ReasonWrongAgeType, v1alpha1.ReasonUnknownTimeZone, v1alpha1.ReasonKeyNotUnique,
+			v1alpha1.ReasonMissingPrivilege, v1alpha1.ReasonUnsupportedTable, v1alpha1.ReasonUnclearTenant, v1alpha1.ReasonRelationType:
 			return m.Reason
 		}
 	}
@@ -30,9 +29,9 @@ func storeInForce(o StoreObserved, v map[string]Verdict) Verdict {
 	case compliant.Status != metav1.ConditionTrue:
 		return yes(compliant.Reason, "%s", inForce(compliant))
 	case !o.Result.Enforced:
-		return yes(ReasonAudit, "in force as it is written: it is measured, and nothing is deleted until a policy says spec.mode: Enforce")
+		return yes(v1alpha1.ReasonAudit, "in force as it is written: it is measured, and nothing is deleted until a policy says spec.mode: Enforce")
 	default:
-		return yes(ReasonReady, "%s", inForce(compliant))
+		return yes(v1alpha1.ReasonReady, "%s", inForce(compliant))
 	}
 }
 
@@ -82,9 +81,9 @@ func toldElsewhere(compliant Verdict, v map[string]Verdict) Verdict {
 		return unknown(coverage.Reason, "%s", see(v1alpha1.ConditionCoverageComplete))
 	case compliant.Status != metav1.ConditionUnknown:
 		return compliant
-	case compliant.Reason == ReasonUngoverned && coverage.Reason == ReasonUngoverned:
+	case compliant.Reason == v1alpha1.ReasonUngoverned && coverage.Reason == v1alpha1.ReasonUngoverned:
 		compliant.Message = see(v1alpha1.ConditionCoverageComplete)
-	case compliant.Reason == report.ReasonIdentityChanged && approved.Reason == compliant.Reason:
+	case compliant.Reason == v1alpha1.ReasonIdentityChanged && approved.Reason == compliant.Reason:
 		compliant.Message = see(v1alpha1.ConditionApproved)
 	case reachable.Status != metav1.ConditionTrue && reachable.Reason == compliant.Reason:
 		compliant.Message = see(v1alpha1.ConditionReachable)

@@ -115,12 +115,12 @@ var loud = map[string]struct {
 	"more measurements than a status holds": {func(t *testing.T, o *StoreObserved) {
 		r := wide(t, 40, nil)
 		o.Result = &r
-	}, "Ready", ReasonPlanProblem, []string{"80 measurements", "holds 64", "16 are unknown", "split the datasets"}},
+	}, "Ready", v1alpha1.ReasonPlanProblem, []string{"80 measurements", "holds 64", "16 are unknown", "split the datasets"}},
 	"more measurements than a status holds, measured": {func(t *testing.T, o *StoreObserved) {
 		r := wide(t, 40, nil)
 		o.Result, o.Content = &r, "content"
 		told(t, o, measuredAll(r.Plan, ""))
-	}, "Compliant", ReasonLimitReached, []string{"16 of 80 measurements are unknown", "split the datasets"}},
+	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"16 of 80 measurements are unknown", "split the datasets"}},
 	"more measurements than a report holds": {func(t *testing.T, o *StoreObserved) {
 		r := wide(t, 32, nil)
 		o.Result = &r
@@ -135,35 +135,35 @@ var loud = map[string]struct {
 		if o.Measured.LastSweep.LeftOut == 0 {
 			t.Fatal("the report had room for all")
 		}
-	}, "Compliant", ReasonLimitReached, []string{"of 64 measurements are unknown", "4096 bytes", "split the datasets"}},
+	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"of 64 measurements are unknown", "4096 bytes", "split the datasets"}},
 	"more tables than the lists of a spec hold": {func(t *testing.T, o *StoreObserved) {
 		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Uncovered: manyNames(16, "public.t%d"), UncoveredCount: 500})
-	}, "CoverageComplete", ReasonUncoveredTable, []string{"and 492 more", "310 of them have no room", "64 datasets and 128 exempt tables", "a database of their own"}},
+	}, "CoverageComplete", v1alpha1.ReasonUncoveredTable, []string{"and 492 more", "310 of them have no room", "64 datasets and 128 exempt tables", "a database of their own"}},
 	"a table whose name the spec cannot hold": {func(t *testing.T, o *StoreObserved) {
 		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Uncovered: []string{"public.user-sessions"}, UncoveredCount: 1})
-	}, "CoverageComplete", ReasonUncoveredTable, []string{"1 cannot be written there", "first public.user-sessions", "ALTER TABLE … RENAME TO"}},
+	}, "CoverageComplete", v1alpha1.ReasonUncoveredTable, []string{"1 cannot be written there", "first public.user-sessions", "ALTER TABLE … RENAME TO"}},
 	"more undeclared relations than a report names": {func(t *testing.T, o *StoreObserved) {
 		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Undeclared: relationsNamed("message_id", 16), UndeclaredCount: 40})
-	}, "CoverageComplete", ReasonUndeclaredRelation, []string{"40 column(s)", "and 32 more", "spec: {relations: [{schema: public, table: t0, column: message_id, references: messages, state: Declared", "kubectl lethe explain"}},
+	}, "CoverageComplete", v1alpha1.ReasonUndeclaredRelation, []string{"40 column(s)", "and 32 more", "spec: {relations: [{schema: public, table: t0, column: message_id, references: messages, state: Declared", "kubectl lethe explain"}},
 	"more undeclared relations than a spec holds": {func(t *testing.T, o *StoreObserved) {
 		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Undeclared: relationsNamed("message_id", 16), UndeclaredCount: 140})
-	}, "CoverageComplete", ReasonUndeclaredRelation, []string{"140 column(s)", "12 of them have no room", "at most 128", "add foreign keys instead"}},
+	}, "CoverageComplete", v1alpha1.ReasonUndeclaredRelation, []string{"140 column(s)", "12 of them have no room", "at most 128", "add foreign keys instead"}},
 	"a column whose name the spec cannot hold": {func(t *testing.T, o *StoreObserved) {
 		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Undeclared: relationsNamed("message-id", 1), UndeclaredCount: 1})
-	}, "CoverageComplete", ReasonUndeclaredRelation, []string{"public.t0.message-id cannot be written there", "RENAME"}},
+	}, "CoverageComplete", v1alpha1.ReasonUndeclaredRelation, []string{"public.t0.message-id cannot be written there", "RENAME"}},
 	"more lines for approval than a status and a condition hold": {func(_ *testing.T, o *StoreObserved) {
 		o.Result.AwaitingApproval, o.Result.Waiting = manyNames(300, "messages: rows of tenant-%03d older than P30D (approved: nothing)"), true
-	}, "Approved", ReasonAwaitingApproval, []string{"and 293 more", "kubectl lethe plan"}},
+	}, "Approved", v1alpha1.ReasonAwaitingApproval, []string{"and 293 more", "kubectl lethe plan"}},
 	"more problems than a condition holds": {func(_ *testing.T, o *StoreObserved) {
 		for _, text := range manyNames(200, "spec.rules[%03d] cannot be kept; lengthen the window") {
 			o.Result.Problems = append(o.Result.Problems, plan.Problem{Message: text})
 		}
-	}, "Ready", ReasonPlanProblem, []string{"and 192 more", "lengthen the window"}},
+	}, "Ready", v1alpha1.ReasonPlanProblem, []string{"and 192 more", "lengthen the window"}},
 	"more rows than are counted": {func(t *testing.T, o *StoreObserved) {
 		r := measuredAll(o.Result.Plan, "")
 		r.Lines[0].Overdue, r.Lines[0].Capped = 1_000_001, true
 		told(t, o, r)
-	}, "Compliant", ReasonOverdue, []string{"at least 1000001 row(s)"}},
+	}, "Compliant", v1alpha1.ReasonOverdue, []string{"at least 1000001 row(s)"}},
 	"more conflicts than a status holds": {func(t *testing.T, o *StoreObserved) {
 		r := wide(t, 2, func(in *plan.Input) {
 			var others []v1alpha1.DataStore
@@ -179,7 +179,7 @@ var loud = map[string]struct {
 			}
 		})
 		o.Result = &r
-	}, "Ready", ReasonPlanProblem, []string{"spec.datasets[dataset-00]", "and 1 more", "map it in one DataStore"}},
+	}, "Ready", v1alpha1.ReasonPlanProblem, []string{"spec.datasets[dataset-00]", "and 1 more", "map it in one DataStore"}},
 }
 
 func relationsNamed(column string, n int) []report.Relation {

@@ -25,9 +25,6 @@ const (
 	maxReason     = 64
 )
 
-// ReasonLeftOut of a measurement: the last report says nothing of the rule, and what was known of it before is its worst alone.
-const ReasonLeftOut = "LeftOut"
-
 // Sweep is one Job that has ended and what it left behind.
 type Sweep struct {
 	JobUID     string
@@ -53,7 +50,7 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 	out.LastSweep = last
 
 	r, err := sweep.Report, sweep.Err
-	turnedAway := err == nil && sweep.Overlapped && (r.Reason == report.ReasonStoreBusy || r.Reason == report.ReasonLeaseRefused)
+	turnedAway := err == nil && sweep.Overlapped && (r.Reason == v1alpha1.ReasonStoreBusy || r.Reason == v1alpha1.ReasonLeaseRefused)
 	if s.LastSweep != nil && (!sweep.Current || turnedAway) {
 		// It says nothing about the plan in force; what is known about that stays.
 		kept := *s.LastSweep
@@ -132,7 +129,7 @@ func leftOut(measured, before []v1alpha1.RuleMeasurement, p plan.Plan) []v1alpha
 			}
 			out = append(out, v1alpha1.RuleMeasurement{Dataset: b.Dataset, Policy: b.Policy, Rule: b.Rule, Window: b.Window,
 				WorstOverdueSeconds: b.WorstOverdueSeconds, WorstOverdueAt: b.WorstOverdueAt,
-				Reason: ReasonLeftOut, Message: "the last report says nothing of this rule"})
+				Reason: v1alpha1.ReasonLeftOut, Message: "the last report says nothing of this rule"})
 		}
 	}
 	return out

@@ -16,7 +16,7 @@ func TestMeasure(t *testing.T) {
 		Lines: []report.Line{
 			{Dataset: "messages", Policy: "privacy", Rule: "conversations", Rows: 10, Overdue: 3, OldestOverdueSeconds: 60, Deleted: 7},
 			{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Rows: 5, Reason: "MissingColumn", Message: "no column created_at"},
-			{Dataset: "files", Reason: report.LineUngoverned},
+			{Dataset: "files", Reason: v1alpha1.ReasonUngoverned},
 		},
 	}
 	encode := func(change func(*report.Report)) string {
@@ -76,7 +76,7 @@ func TestMeasure(t *testing.T) {
 		},
 		"a store that was not reached: nothing is measured": {
 			sweep: sweep(encode(func(r *report.Report) {
-				*r = report.Report{Plan: hash, Outcome: report.Refused, Reason: report.ReasonWrongPassword, Message: "seal the right one", Mode: "Audit"}
+				*r = report.Report{Plan: hash, Outcome: report.Refused, Reason: v1alpha1.ReasonWrongPassword, Message: "seal the right one", Mode: "Audit"}
 			})),
 			want: func(s *v1alpha1.DataStoreStatus) {
 				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepRefused, Reason: "WrongPassword",
@@ -84,7 +84,7 @@ func TestMeasure(t *testing.T) {
 			},
 		},
 		"a sweep that failed measured nothing, but what it deleted is told": {
-			sweep: sweep(encode(func(r *report.Report) { r.Outcome, r.Reason = report.Failed, report.ReasonStoreError })),
+			sweep: sweep(encode(func(r *report.Report) { r.Outcome, r.Reason = report.Failed, v1alpha1.ReasonStoreError })),
 			want: func(s *v1alpha1.DataStoreStatus) {
 				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepFailed, Reason: "StoreError",
 					FinishedAt: at(ended), Attempt: 1, Deleted: 7}
@@ -102,7 +102,7 @@ func TestMeasure(t *testing.T) {
 		"of two sweeps at once one is turned away, and that is no failure": {
 			sweep: func() Sweep {
 				s := sweep(encode(func(r *report.Report) {
-					*r = report.Report{Plan: hash, Outcome: report.Refused, Reason: report.ReasonStoreBusy, Mode: "Audit"}
+					*r = report.Report{Plan: hash, Outcome: report.Refused, Reason: v1alpha1.ReasonStoreBusy, Mode: "Audit"}
 				}))
 				s.Overlapped = true
 				return s

@@ -35,7 +35,7 @@ func TestAPolicyNamesTheStoreThatItNearlySelects(t *testing.T) {
 			policy := &v1alpha1.DataRetentionPolicy{Spec: v1alpha1.DataRetentionPolicySpec{StoreSelector: tc.selector}}
 			_, conditions := status.Policy(status.PolicyObserved{Policy: policy, Others: tc.stores})
 			c := meta.FindStatusCondition(conditions, v1alpha1.ConditionCompliant)
-			if c == nil || c.Reason != status.ReasonNoStore || !strings.Contains(c.Message, tc.says) {
+			if c == nil || c.Reason != v1alpha1.ReasonNoStore || !strings.Contains(c.Message, tc.says) {
 				t.Errorf("%+v, want %q in it", c, tc.says)
 			}
 		})

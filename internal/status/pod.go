@@ -9,28 +9,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
-)
-
-// Reasons why the pod of a bot is not ready, beside those that Kubernetes gives to a waiting container.
-const (
-	ReasonCredentialsNotFetched = "CredentialsNotFetched"
-	ReasonUnschedulable         = "Unschedulable"
-	ReasonQuotaExceeded         = "QuotaExceeded"
-	ReasonPodMissing            = "PodMissing"
-	ReasonPodNotReady           = "PodNotReady"
-	ReasonOldPodEnding          = "OldPodEnding"
-	ReasonStopping              = "Stopping"
-	// ReasonPodRefused: the API server, or a webhook, does not take the pod.
-	ReasonPodRefused = "PodRefused"
-	// ReasonNodeLost: the node does not answer, and the pod may or may not still run there.
-	ReasonNodeLost = "NodeLost"
-	// ReasonVolumeNotMounted: a volume of the pod is not there yet.
-	ReasonVolumeNotMounted = "VolumeNotMounted"
-	// ReasonPodSandboxFailed: the container runtime or the network plugin does not make the pod.
-	ReasonPodSandboxFailed = "PodSandboxFailed"
-	// ReasonEvicted: the node, the scheduler or who empties nodes has ended the pod as a whole.
-	ReasonEvicted = "Evicted"
 )
 
 // IsSetDone says whether a StatefulSet of one pod, or none, is as its spec says. A pod counts once it has been ready for
@@ -151,16 +131,16 @@ func unready(o PodObserved) Workload {
 	case pod != nil && o.HasNode && isDown(o.Node):
 		return nodeLost(o)
 	case wanted(o.Set) == 0:
-		return on(ReasonStopping, "Waiting for the pod to end.")
+		return on(v1alpha1.ReasonStopping, "Waiting for the pod to end.")
 	case pod == nil:
 		return missing(o)
 	case pod.DeletionTimestamp != nil:
 		if c := podCondition(pod, corev1.DisruptionTarget); c != nil && c.Status == corev1.ConditionTrue {
-			return on(ReasonOldPodEnding, "The pod is being ended (%s), and another one is made: %s", foreign.Word(c.Reason), orNothing(foreign.Line(c.Message, messageLimit/2)))
+			return on(v1alpha1.ReasonOldPodEnding, "The pod is being ended (%s), and another one is made: %s", foreign.Word(c.Reason), orNothing(foreign.Line(c.Message, messageLimit/2)))
 		}
-		return on(ReasonOldPodEnding, "Waiting for the pod before to end.")
+		return on(v1alpha1.ReasonOldPodEnding, "Waiting for the pod before to end.")
 	case o.Set.Status.UpdateRevision != "" && pod.Labels[appsv1.ControllerRevisionHashLabelKey] != o.Set.Status.UpdateRevision:
-		return on(ReasonOldPodEnding, "Waiting for the pod before to be replaced.")
+		return on(v1alpha1.ReasonOldPodEnding, "Waiting for the pod before to be replaced.")
 	case pod.Status.Phase == corev1.PodFailed:
 		return endedBecause(pod.Status.Reason, pod.Status.Message)
 	}
@@ -186,7 +166,7 @@ func unready(o PodObserved) Workload {
 	if worst != nil {
 		return *worst
 	}
-	return on(ReasonPodNotReady, "The pod is ready, and counts as ready once that has lasted for %d seconds.", o.Set.Spec.MinReadySeconds)
+	return on(v1alpha1.ReasonPodNotReady, "The pod is ready, and counts as ready once that has lasted for %d seconds.", o.Set.Spec.MinReadySeconds)
 }
 
 // badness orders what is wrong with containers.
@@ -206,9 +186,9 @@ func missing(o PodObserved) Workload {
 	last := newest(o.Events, "FailedCreate", "SuccessfulCreate")
 	if last == nil || last.Reason != "FailedCreate" {
 		if used := usedUp(o.Set, o.Quota); used != "" {
-			return trouble(ReasonQuotaExceeded, "The Tenant's quota leaves no room for the pod: %s is used up. Give up something else, or have the Tenant's spec.quota raised.", used)
+			return trouble(v1alpha1.ReasonQuotaExceeded, "The Tenant's quota leaves no room for the pod: %s is used up. Give up something else, or have the Tenant's spec.quota raised.", used)
 		}
-		return on(ReasonPodMissing, "The pod was not made yet: see the events of StatefulSet %s.", o.Set.Name)
+		return on(v1alpha1.ReasonPodMissing, "The pod was not made yet: see the events of StatefulSet %s.", o.Set.Name)
 	}
 	// create Pod x-bot-0 in StatefulSet x-bot failed error: pods "x-bot-0" is forbidden: exceeded quota: lethe, requested: ...
 	_, why, found := strings.Cut(last.Message, " failed error: ")
@@ -217,11 +197,11 @@ func missing(o PodObserved) Workload {
 	}
 	switch {
 	case strings.Contains(last.Message, "exceeded quota"):
-		return trouble(ReasonQuotaExceeded, "%s", NoRoom(" for the pod", why))
+		return trouble(v1alpha1.ReasonQuotaExceeded, "%s", NoRoom(" for the pod", why))
 	case strings.Contains(last.Message, "status unknown for quota"):
-		return on(ReasonPodMissing, "Kubernetes is still counting what the namespace holds.")
+		return on(v1alpha1.ReasonPodMissing, "Kubernetes is still counting what the namespace holds.")
 	default:
-		return trouble(ReasonPodRefused, "The pod is refused: %s %s", orNothing(foreign.Line(why, messageLimit/2)), afterRefusal(o.Set.Namespace, o.Set.Name, why))
+		return trouble(v1alpha1.ReasonPodRefused, "The pod is refused: %s %s", orNothing(foreign.Line(why, messageLimit/2)), afterRefusal(o.Set.Namespace, o.Set.Name, why))
 	}
 }
 
@@ -237,17 +217,17 @@ func unschedulable(pod *corev1.Pod, c *corev1.PodCondition) Workload {
 	why, _, _ := strings.Cut(c.Message, " preemption: ")
 	why = foreign.Line(why, messageLimit/2)
 	if strings.Contains(c.Message, "PersistentVolumeClaim") || strings.Contains(c.Message, "persistentvolumeclaim") {
-		return trouble(ReasonUnschedulable, "No node takes the pod %s, since its volume is not there: %s See kubectl describe pvc.", pod.Name, orNothing(why))
+		return trouble(v1alpha1.ReasonUnschedulable, "No node takes the pod %s, since its volume is not there: %s See kubectl describe pvc.", pod.Name, orNothing(why))
 	}
-	return trouble(ReasonUnschedulable, "No node takes the pod %s: %s %s", pod.Name, orNothing(why), roomSomewhere(c.Message))
+	return trouble(v1alpha1.ReasonUnschedulable, "No node takes the pod %s: %s %s", pod.Name, orNothing(why), roomSomewhere(c.Message))
 }
 
 func nodeLost(o PodObserved) Workload {
 	node := o.Pod.Spec.NodeName
 	if o.Node == nil {
-		return trouble(ReasonNodeLost, "Node %s, on which the pod ran, does not exist any more; Kubernetes removes the pod, and makes another one.", node)
+		return trouble(v1alpha1.ReasonNodeLost, "Node %s, on which the pod ran, does not exist any more; Kubernetes removes the pod, and makes another one.", node)
 	}
-	return trouble(ReasonNodeLost, "Node %s does not answer, so nobody knows whether the pod still runs there, and no second one is started beside it. It goes on by itself when the node is back. "+
+	return trouble(v1alpha1.ReasonNodeLost, "Node %s does not answer, so nobody knows whether the pod still runs there, and no second one is started beside it. It goes on by itself when the node is back. "+
 		"If the machine is off for good, say so: kubectl delete node %s, or kubectl taint node %s node.kubernetes.io/out-of-service=nodeshutdown:NoExecute. "+
 		"Never delete the pod by force while it may run: two would use one token.", node, node, node)
 }
@@ -295,9 +275,9 @@ func notStarted(o PodObserved, container string) (Workload, bool) {
 		case strings.Contains(last.Message, "configmap"), strings.Contains(last.Message, "secret"):
 			hint = "Make what it names, or correct what refers to it."
 		}
-		return trouble(ReasonVolumeNotMounted, "A volume of the pod is not mounted, so that container %s cannot start: %s %s", container, orNothing(why), hint), true
+		return trouble(v1alpha1.ReasonVolumeNotMounted, "A volume of the pod is not mounted, so that container %s cannot start: %s %s", container, orNothing(why), hint), true
 	case "FailedCreatePodSandBox":
-		return trouble(ReasonPodSandboxFailed, "The node cannot make the pod, so that container %s cannot start: %s "+
+		return trouble(v1alpha1.ReasonPodSandboxFailed, "The node cannot make the pod, so that container %s cannot start: %s "+
 			"It tries again by itself; where that does not help, whoever looks after node %s sees why in the log of its network plugin and container runtime.", container, orNothing(why), o.Pod.Spec.NodeName), true
 	default:
 		return Workload{}, false
@@ -313,15 +293,15 @@ func ofInit(o PodObserved, c *corev1.ContainerStatus) (Workload, bool) {
 		return w, true
 	}
 	failed := c.RestartCount > 0 || c.State.Terminated != nil || c.LastTerminationState.Terminated != nil
-	w := on(ReasonCredentialsNotFetched, "The pod has not got its credentials yet: see the log of its container %s.", c.Name)
+	w := on(v1alpha1.ReasonCredentialsNotFetched, "The pod has not got its credentials yet: see the log of its container %s.", c.Name)
 	// Lethe's own program says in its last words which credential it is about, and never what is in it.
 	if t := lastEnd(c); t != nil {
 		if why := foreign.Line(t.Message, messageLimit/2); why != "" {
-			w = on(ReasonCredentialsNotFetched, "The pod has not got its credentials: %s", orNothing(why))
+			w = on(v1alpha1.ReasonCredentialsNotFetched, "The pod has not got its credentials: %s", orNothing(why))
 		}
 	}
 	if c.State.Waiting != nil && !failed {
-		w = on(ReasonPodNotReady, "Container %s is being started.", c.Name)
+		w = on(v1alpha1.ReasonPodNotReady, "Container %s is being started.", c.Name)
 	}
 	w.Trouble = failed
 	return w, true
@@ -336,7 +316,7 @@ func ofContainer(o PodObserved, c *corev1.ContainerStatus) (Workload, bool) {
 		return afterEnd(o, c, t), true
 	}
 	if c.State.Running == nil {
-		return on(ReasonPodNotReady, "Container %s is being started.", c.Name), true
+		return on(v1alpha1.ReasonPodNotReady, "Container %s is being started.", c.Name), true
 	}
 	if c.Ready {
 		return Workload{}, false
@@ -344,13 +324,13 @@ func ofContainer(o PodObserved, c *corev1.ContainerStatus) (Workload, bool) {
 	spec := containerOf(o.Pod, c.Name)
 	switch {
 	case spec != nil && spec.StartupProbe != nil && (c.Started == nil || !*c.Started):
-		return on(ReasonPodNotReady, "Container %s runs, and its startup probe (%s) has not succeeded yet.", c.Name, probeText(spec.StartupProbe)), true
+		return on(v1alpha1.ReasonPodNotReady, "Container %s runs, and its startup probe (%s) has not succeeded yet.", c.Name, probeText(spec.StartupProbe)), true
 	case spec != nil && spec.ReadinessProbe != nil:
-		w := on(ReasonPodNotReady, "Container %s runs, and its readiness probe (%s) does not succeed.", c.Name, probeText(spec.ReadinessProbe))
+		w := on(v1alpha1.ReasonPodNotReady, "Container %s runs, and its readiness probe (%s) does not succeed.", c.Name, probeText(spec.ReadinessProbe))
 		w.Trouble = o.Now.Sub(c.State.Running.StartedAt.Time) >= startsWithin
 		return w, true
 	default:
-		return on(ReasonPodNotReady, "Container %s runs and is not ready yet.", c.Name), true
+		return on(v1alpha1.ReasonPodNotReady, "Container %s runs and is not ready yet.", c.Name), true
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // podNow is the time of the table.
@@ -121,89 +121,89 @@ func TestUnready(t *testing.T) {
 		says   string
 		calm   bool // on its way, and no trouble
 	}{
-		"is being stopped":               {o: PodObserved{Set: stopping}, reason: ReasonStopping, calm: true},
-		"was not made yet":               {o: PodObserved{}, reason: ReasonPodMissing, says: "events of StatefulSet b-bot", calm: true},
-		"quota, by the numbers":          {o: PodObserved{Quota: full}, reason: ReasonQuotaExceeded, says: "limits.cpu is used up"},
-		"quota, in its own words":        {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: exceeded quota: lethe, requested: limits.memory=512Mi, used: limits.memory=1Gi, limited: limits.memory=1Gi`)}, reason: ReasonQuotaExceeded, says: "exceeded quota: lethe, requested: limits.memory=512Mi, used: limits.memory=1Gi, limited: limits.memory=1Gi. Give up"},
-		"quota of another hand":          {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3`)}, reason: ReasonQuotaExceeded, says: "ResourceQuota team, which is not Lethe's, leaves no room for the pod"},
-		"a LimitRange refuses it":        {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: maximum memory usage per Container is 128Mi, but limit is 256Mi`)}, reason: ReasonPodRefused, says: "is 128Mi, but limit is 256Mi. A LimitRange says so: see kubectl -n ns get limitrange -o yaml"},
-		"it names no class":              {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: no PriorityClass with name x was found`)}, reason: ReasonPodRefused, says: "Have it made, or spec.placement of the Tenant changed."},
-		"quota that was made up for":     {o: PodObserved{Events: append(refused("exceeded quota"), podEvent("SuccessfulCreate", "create Pod", 0))}, reason: ReasonPodMissing, calm: true},
-		"quota that nobody has counted":  {o: PodObserved{Events: refused("status unknown for quota: lethe")}, reason: ReasonPodMissing, says: "still counting", calm: true},
-		"a webhook refuses it":           {o: PodObserved{Events: refused("admission webhook \"validate.kyverno.svc\" denied the request: no registry")}, reason: ReasonPodRefused, says: "denied the request: no registry. Do as it says, or have whoever runs that webhook or policy exempt the namespace"},
-		"Pod Security refuses it":        {o: PodObserved{Events: refused("pods \"b-bot-0\" is forbidden: violates PodSecurity \"restricted:latest\"")}, reason: ReasonPodRefused, says: "Have what changes pods in the namespace found"},
-		"with a line break in it":        {o: PodObserved{Events: refused("a\nb\x1b[31mc")}, reason: ReasonPodRefused, says: "kubectl -n ns describe statefulset b-bot"},
-		"the one before ends":            {o: PodObserved{Pod: tablePod(deleted(0))}, reason: ReasonOldPodEnding, calm: true},
-		"the one before is there":        {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Labels = nil })}, reason: ReasonOldPodEnding, calm: true},
-		"the one before, its node lost":  {o: PodObserved{Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: ReasonNodeLost, says: "Node n does not answer"},
-		"the one before, its node there": {o: PodObserved{Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionTrue)}, reason: ReasonOldPodEnding, calm: true},
-		"stopped, its node lost":         {o: PodObserved{Set: stopping, Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionFalse)}, reason: ReasonNodeLost, says: "Never delete the pod by force"},
-		"node lost a moment ago":         {o: PodObserved{Pod: tablePod(), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: ReasonNodeLost, says: "out-of-service"},
-		"node lost, and it crashed":      {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: ReasonNodeLost, says: "Node n does not answer"},
-		"node lost, and nothing started": {o: PodObserved{Pod: tablePod(neverBegan), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: ReasonNodeLost, says: "Node n does not answer"},
-		"node lost, and not ready":       {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { bot(p).Ready = false }), HasNode: true, Node: node(corev1.ConditionFalse)}, reason: ReasonNodeLost, says: "Node n does not answer"},
-		"node removed":                   {o: PodObserved{Pod: tablePod(), HasNode: true}, reason: ReasonNodeLost, says: "does not exist any more"},
+		"is being stopped":               {o: PodObserved{Set: stopping}, reason: v1alpha1.ReasonStopping, calm: true},
+		"was not made yet":               {o: PodObserved{}, reason: v1alpha1.ReasonPodMissing, says: "events of StatefulSet b-bot", calm: true},
+		"quota, by the numbers":          {o: PodObserved{Quota: full}, reason: v1alpha1.ReasonQuotaExceeded, says: "limits.cpu is used up"},
+		"quota, in its own words":        {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: exceeded quota: lethe, requested: limits.memory=512Mi, used: limits.memory=1Gi, limited: limits.memory=1Gi`)}, reason: v1alpha1.ReasonQuotaExceeded, says: "exceeded quota: lethe, requested: limits.memory=512Mi, used: limits.memory=1Gi, limited: limits.memory=1Gi. Give up"},
+		"quota of another hand":          {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3`)}, reason: v1alpha1.ReasonQuotaExceeded, says: "ResourceQuota team, which is not Lethe's, leaves no room for the pod"},
+		"a LimitRange refuses it":        {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: maximum memory usage per Container is 128Mi, but limit is 256Mi`)}, reason: v1alpha1.ReasonPodRefused, says: "is 128Mi, but limit is 256Mi. A LimitRange says so: see kubectl -n ns get limitrange -o yaml"},
+		"it names no class":              {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: no PriorityClass with name x was found`)}, reason: v1alpha1.ReasonPodRefused, says: "Have it made, or spec.placement of the Tenant changed."},
+		"quota that was made up for":     {o: PodObserved{Events: append(refused("exceeded quota"), podEvent("SuccessfulCreate", "create Pod", 0))}, reason: v1alpha1.ReasonPodMissing, calm: true},
+		"quota that nobody has counted":  {o: PodObserved{Events: refused("status unknown for quota: lethe")}, reason: v1alpha1.ReasonPodMissing, says: "still counting", calm: true},
+		"a webhook refuses it":           {o: PodObserved{Events: refused("admission webhook \"validate.kyverno.svc\" denied the request: no registry")}, reason: v1alpha1.ReasonPodRefused, says: "denied the request: no registry. Do as it says, or have whoever runs that webhook or policy exempt the namespace"},
+		"Pod Security refuses it":        {o: PodObserved{Events: refused("pods \"b-bot-0\" is forbidden: violates PodSecurity \"restricted:latest\"")}, reason: v1alpha1.ReasonPodRefused, says: "Have what changes pods in the namespace found"},
+		"with a line break in it":        {o: PodObserved{Events: refused("a\nb\x1b[31mc")}, reason: v1alpha1.ReasonPodRefused, says: "kubectl -n ns describe statefulset b-bot"},
+		"the one before ends":            {o: PodObserved{Pod: tablePod(deleted(0))}, reason: v1alpha1.ReasonOldPodEnding, calm: true},
+		"the one before is there":        {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Labels = nil })}, reason: v1alpha1.ReasonOldPodEnding, calm: true},
+		"the one before, its node lost":  {o: PodObserved{Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: v1alpha1.ReasonNodeLost, says: "Node n does not answer"},
+		"the one before, its node there": {o: PodObserved{Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionTrue)}, reason: v1alpha1.ReasonOldPodEnding, calm: true},
+		"stopped, its node lost":         {o: PodObserved{Set: stopping, Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionFalse)}, reason: v1alpha1.ReasonNodeLost, says: "Never delete the pod by force"},
+		"node lost a moment ago":         {o: PodObserved{Pod: tablePod(), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: v1alpha1.ReasonNodeLost, says: "out-of-service"},
+		"node lost, and it crashed":      {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: v1alpha1.ReasonNodeLost, says: "Node n does not answer"},
+		"node lost, and nothing started": {o: PodObserved{Pod: tablePod(neverBegan), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: v1alpha1.ReasonNodeLost, says: "Node n does not answer"},
+		"node lost, and not ready":       {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { bot(p).Ready = false }), HasNode: true, Node: node(corev1.ConditionFalse)}, reason: v1alpha1.ReasonNodeLost, says: "Node n does not answer"},
+		"node removed":                   {o: PodObserved{Pod: tablePod(), HasNode: true}, reason: v1alpha1.ReasonNodeLost, says: "does not exist any more"},
 		"evicted for its scratch": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", `Usage of EmptyDir volume "tmp" exceeds the limit "64Mi". `
-		})}, reason: ReasonEvicted, says: `"tmp" exceeds the limit "64Mi"`},
+		})}, reason: v1alpha1.ReasonEvicted, says: `"tmp" exceeds the limit "64Mi"`},
 		"evicted for others": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "The node was low on resource: memory."
-		})}, reason: ReasonEvicted, says: "low on resource: memory. "},
-		"ended as a whole":         {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "NodeShutdown" })}, reason: ReasonNodeShutdown, says: "shuts down"},
-		"no node has room":         {o: PodObserved{Pod: tablePod(unscheduled("0/3 nodes are available: 3 Insufficient memory. preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."))}, reason: ReasonUnschedulable, says: "3 Insufficient memory. Add a node or free one, or lower requests of spec.resources."},
-		"no node is meant":         {o: PodObserved{Pod: tablePod(unscheduled("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."))}, reason: ReasonUnschedulable, says: "node affinity/selector. Have spec.placement of the Tenant say nodes that there are."},
-		"no node is left":          {o: PodObserved{Pod: tablePod(unscheduled("0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules."))}, reason: ReasonUnschedulable, says: "anti-affinity rules. Add a node, or have spec.placement.affinity of the Tenant prefer what it requires."},
-		"its volume is not bound":  {o: PodObserved{Pod: tablePod(unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."))}, reason: ReasonUnschedulable, says: "kubectl describe pvc"},
-		"nothing started yet":      {o: PodObserved{Pod: tablePod(neverBegan)}, reason: ReasonPodNotReady, says: "Container unseal is being started", calm: true},
-		"image is on its way":      {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("Pulling", "Pulling image", 0)}}, reason: ReasonPodNotReady, calm: true},
-		"volume does not mount":    {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", `MountVolume.SetUp failed for volume "pv" : hostPath type check failed: /srv/x is not a directory`, 0)}}, reason: ReasonVolumeNotMounted, says: "is not a directory"},
-		"volume is full":           {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", `MountVolume.SetUp failed for volume "pv" : mkdir: no space left on device`, 0)}}, reason: ReasonVolumeNotMounted, says: "It is full"},
-		"volume is held":           {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedAttachVolume", `Multi-Attach error for volume "pv" Volume is already used by 1 pod(s) in different namespaces`, 0)}}, reason: ReasonVolumeNotMounted, says: "Another node still holds it"},
-		"a ConfigMap is not there": {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", `MountVolume.SetUp failed for volume "files" : configmap "x" not found`, 0)}}, reason: ReasonVolumeNotMounted, says: `configmap "x" not found`},
-		"volume mounted after all": {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", "x", time.Minute), podEvent("Pulled", "y", 0)}}, reason: ReasonPodNotReady, calm: true},
-		"no network":               {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedCreatePodSandBox", "plugin type=\"bridge\" failed (add)", 0)}}, reason: ReasonPodSandboxFailed, says: "whoever looks after node n sees why in the log of its network plugin"},
-		"credentials are fetched":  {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) { init0(p).State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}} })}, reason: ReasonCredentialsNotFetched, calm: true},
+		})}, reason: v1alpha1.ReasonEvicted, says: "low on resource: memory. "},
+		"ended as a whole":         {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "NodeShutdown" })}, reason: v1alpha1.ReasonNodeShutdown, says: "shuts down"},
+		"no node has room":         {o: PodObserved{Pod: tablePod(unscheduled("0/3 nodes are available: 3 Insufficient memory. preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."))}, reason: v1alpha1.ReasonUnschedulable, says: "3 Insufficient memory. Add a node or free one, or lower requests of spec.resources."},
+		"no node is meant":         {o: PodObserved{Pod: tablePod(unscheduled("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."))}, reason: v1alpha1.ReasonUnschedulable, says: "node affinity/selector. Have spec.placement of the Tenant say nodes that there are."},
+		"no node is left":          {o: PodObserved{Pod: tablePod(unscheduled("0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules."))}, reason: v1alpha1.ReasonUnschedulable, says: "anti-affinity rules. Add a node, or have spec.placement.affinity of the Tenant prefer what it requires."},
+		"its volume is not bound":  {o: PodObserved{Pod: tablePod(unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."))}, reason: v1alpha1.ReasonUnschedulable, says: "kubectl describe pvc"},
+		"nothing started yet":      {o: PodObserved{Pod: tablePod(neverBegan)}, reason: v1alpha1.ReasonPodNotReady, says: "Container unseal is being started", calm: true},
+		"image is on its way":      {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("Pulling", "Pulling image", 0)}}, reason: v1alpha1.ReasonPodNotReady, calm: true},
+		"volume does not mount":    {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", `MountVolume.SetUp failed for volume "pv" : hostPath type check failed: /srv/x is not a directory`, 0)}}, reason: v1alpha1.ReasonVolumeNotMounted, says: "is not a directory"},
+		"volume is full":           {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", `MountVolume.SetUp failed for volume "pv" : mkdir: no space left on device`, 0)}}, reason: v1alpha1.ReasonVolumeNotMounted, says: "It is full"},
+		"volume is held":           {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedAttachVolume", `Multi-Attach error for volume "pv" Volume is already used by 1 pod(s) in different namespaces`, 0)}}, reason: v1alpha1.ReasonVolumeNotMounted, says: "Another node still holds it"},
+		"a ConfigMap is not there": {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", `MountVolume.SetUp failed for volume "files" : configmap "x" not found`, 0)}}, reason: v1alpha1.ReasonVolumeNotMounted, says: `configmap "x" not found`},
+		"volume mounted after all": {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedMount", "x", time.Minute), podEvent("Pulled", "y", 0)}}, reason: v1alpha1.ReasonPodNotReady, calm: true},
+		"no network":               {o: PodObserved{Pod: tablePod(neverBegan), Events: []corev1.Event{podEvent("FailedCreatePodSandBox", "plugin type=\"bridge\" failed (add)", 0)}}, reason: v1alpha1.ReasonPodSandboxFailed, says: "whoever looks after node n sees why in the log of its network plugin"},
+		"credentials are fetched":  {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) { init0(p).State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}} })}, reason: v1alpha1.ReasonCredentialsNotFetched, calm: true},
 		"credentials were not given, and nothing is said": {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) {
 			init0(p).State = corev1.ContainerState{Terminated: end("Error", 1, time.Second, "")}
-		})}, reason: ReasonCredentialsNotFetched, says: "log of its container unseal"},
+		})}, reason: v1alpha1.ReasonCredentialsNotFetched, says: "log of its container unseal"},
 		"credentials were not given": {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) {
 			init0(p).State = corev1.ContainerState{Terminated: end("Error", 3, time.Second, "credential token holds a \x1b[31mquote:\nuse delivery File")}
-		})}, reason: ReasonCredentialsNotFetched, says: "The pod has not got its credentials: credential token holds a [31mquote: use delivery File."},
+		})}, reason: v1alpha1.ReasonCredentialsNotFetched, says: "The pod has not got its credentials: credential token holds a [31mquote: use delivery File."},
 		"and unseal waits for its next try": {o: PodObserved{Pod: tablePod(waitsFor(init0, "CrashLoopBackOff", "back-off 5m0s"), func(p *corev1.Pod) {
 			init0(p).RestartCount, init0(p).LastTerminationState.Terminated = 3, end("Error", 1, time.Second, "the keyserver refused (Altered): x")
-		})}, reason: ReasonCredentialsNotFetched, says: "The pod has not got its credentials: the keyserver refused (Altered): x."},
+		})}, reason: v1alpha1.ReasonCredentialsNotFetched, says: "The pod has not got its credentials: the keyserver refused (Altered): x."},
 		"and unseal tries again": {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) {
 			init0(p).State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
 			init0(p).RestartCount, init0(p).LastTerminationState.Terminated = 3, end("Error", 1, time.Second, "the keyserver refused (Altered): x")
-		})}, reason: ReasonCredentialsNotFetched, says: "The pod has not got its credentials: the keyserver refused (Altered): x."},
+		})}, reason: v1alpha1.ReasonCredentialsNotFetched, says: "The pod has not got its credentials: the keyserver refused (Altered): x."},
 		"unseal says what has the shape of a token": {o: PodObserved{Pod: tablePod(neverBegan, func(p *corev1.Pod) {
 			init0(p).State = corev1.ContainerState{Terminated: end("Error", 1, time.Second, "open 123456789:AAF0secret0secret0secret0secret0secr: no")}
-		})}, reason: ReasonCredentialsNotFetched, says: "The pod has not got its credentials"},
-		"and it is tried again":           {o: PodObserved{Pod: tablePod(waitsFor(init0, "CrashLoopBackOff", "back-off 5m0s"), func(p *corev1.Pod) { init0(p).RestartCount = 3 })}, reason: ReasonCredentialsNotFetched, says: "log of its container unseal"},
-		"unseal's image cannot be pulled": {o: PodObserved{Pod: tablePod(waitsFor(init0, "ImagePullBackOff", "Back-off pulling image: rpc error: code = NotFound desc = not found"))}, reason: ReasonImageNotFound, says: "Container unseal: there is no image lethe:1"},
+		})}, reason: v1alpha1.ReasonCredentialsNotFetched, says: "The pod has not got its credentials"},
+		"and it is tried again":           {o: PodObserved{Pod: tablePod(waitsFor(init0, "CrashLoopBackOff", "back-off 5m0s"), func(p *corev1.Pod) { init0(p).RestartCount = 3 })}, reason: v1alpha1.ReasonCredentialsNotFetched, says: "log of its container unseal"},
+		"unseal's image cannot be pulled": {o: PodObserved{Pod: tablePod(waitsFor(init0, "ImagePullBackOff", "Back-off pulling image: rpc error: code = NotFound desc = not found"))}, reason: v1alpha1.ReasonImageNotFound, says: "Container unseal: there is no image lethe:1"},
 
 		"its config is not there": {o: PodObserved{Pod: tablePod(waitsFor(bot, "CreateContainerConfigError", "container has runAsNonRoot and image will run as root"))}, reason: "CreateContainerConfigError", says: "image will run as root. Build the image for a numeric user other than 0."},
 		"its key is not there":    {o: PodObserved{Pod: tablePod(waitsFor(bot, "CreateContainerConfigError", `couldn't find key k in ConfigMap ns/c`))}, reason: "CreateContainerConfigError", says: "Make what it names, or correct the entry of spec.env"},
 		"its hook fails":          {o: PodObserved{Pod: tablePod(waitsFor(bot, "PreStartHookError", "hook x: exit status 1"))}, reason: "PreStartHookError", says: "See kubectl describe pod -n ns b-bot-0: a hook of the node's runtime failed"},
 		"it cannot be run":        {o: PodObserved{Pod: tablePod(waitsFor(bot, "RunContainerError", "x"))}, reason: "RunContainerError", says: "Check the image, command and args."},
-		"no such program":         {o: PodObserved{Pod: tablePod(endsIn(end("StartError", 128, 0, `exec: "bot": executable file not found in $PATH`), "waits"))}, reason: ReasonContainerCannotStart, says: "executable file not found"},
+		"no such program":         {o: PodObserved{Pod: tablePod(endsIn(end("StartError", 128, 0, `exec: "bot": executable file not found in $PATH`), "waits"))}, reason: v1alpha1.ReasonContainerCannotStart, says: "executable file not found"},
 
-		"killed by SIGKILL": {o: PodObserved{Pod: tablePod(endsIn(end("Error", 137, time.Second, ""), "waits"))}, reason: ReasonCrashLoopBackOff, says: "SIGKILL"},
-		"told to end":       {o: PodObserved{Pod: tablePod(endsIn(end("Error", 143, time.Second, ""), "waits"))}, reason: ReasonCrashLoopBackOff, says: "SIGTERM"},
-		"killed in a run before, not in this one": {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), Events: []corev1.Event{podEvent("Killing", "Container bot failed liveness probe, will be restarted", time.Hour)}}, reason: ReasonCrashLoopBackOff, says: "exit code 1"},
-		"another container was killed":            {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), Events: []corev1.Event{{Reason: "Killing", Message: "Container helper failed liveness probe", LastTimestamp: ago(0), InvolvedObject: corev1.ObjectReference{FieldPath: "spec.containers{helper}"}}}}, reason: ReasonCrashLoopBackOff, says: "exit code 1"},
+		"killed by SIGKILL": {o: PodObserved{Pod: tablePod(endsIn(end("Error", 137, time.Second, ""), "waits"))}, reason: v1alpha1.ReasonCrashLoopBackOff, says: "SIGKILL"},
+		"told to end":       {o: PodObserved{Pod: tablePod(endsIn(end("Error", 143, time.Second, ""), "waits"))}, reason: v1alpha1.ReasonCrashLoopBackOff, says: "SIGTERM"},
+		"killed in a run before, not in this one": {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), Events: []corev1.Event{podEvent("Killing", "Container bot failed liveness probe, will be restarted", time.Hour)}}, reason: v1alpha1.ReasonCrashLoopBackOff, says: "exit code 1"},
+		"another container was killed":            {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), Events: []corev1.Event{{Reason: "Killing", Message: "Container helper failed liveness probe", LastTimestamp: ago(0), InvolvedObject: corev1.ObjectReference{FieldPath: "spec.containers{helper}"}}}}, reason: v1alpha1.ReasonCrashLoopBackOff, says: "exit code 1"},
 
-		"readiness fails":              {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { bot(p).Ready = false })}, reason: ReasonPodNotReady, says: "its readiness probe (HTTP /ready at port health) does not succeed"},
-		"it is on its way to be ready": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { bot(p).Ready, bot(p).State.Running.StartedAt = false, ago(2*time.Second) })}, reason: ReasonPodNotReady, says: "readiness probe", calm: true},
+		"readiness fails":              {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { bot(p).Ready = false })}, reason: v1alpha1.ReasonPodNotReady, says: "its readiness probe (HTTP /ready at port health) does not succeed"},
+		"it is on its way to be ready": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { bot(p).Ready, bot(p).State.Running.StartedAt = false, ago(2*time.Second) })}, reason: v1alpha1.ReasonPodNotReady, says: "readiness probe", calm: true},
 		"startup is not over": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) {
 			bot(p).Ready, bot(p).Started = false, nil
 			p.Spec.Containers[0].StartupProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"secret"}}}}
-		})}, reason: ReasonPodNotReady, says: "startup probe (a command) has not succeeded yet", calm: true},
-		"it has not lasted": {o: PodObserved{Pod: tablePod()}, reason: ReasonPodNotReady, says: "has lasted for 5 seconds", calm: true},
+		})}, reason: v1alpha1.ReasonPodNotReady, says: "startup probe (a command) has not succeeded yet", calm: true},
+		"it has not lasted": {o: PodObserved{Pod: tablePod()}, reason: v1alpha1.ReasonPodNotReady, says: "has lasted for 5 seconds", calm: true},
 		"a helper is worse": {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) {
 			bot(p).Ready = false
 			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: "helper", State: corev1.ContainerState{Terminated: end("Error", 4, time.Second, "")}})
-		})}, reason: ReasonCrashLoopBackOff, says: "Container helper ended with exit code 4"},
+		})}, reason: v1alpha1.ReasonCrashLoopBackOff, says: "Container helper ended with exit code 4"},
 	} {
 		t.Run(name, func(t *testing.T) { checkUnready(t, tc.o, tc.reason, tc.says, !tc.calm) })
 	}
@@ -216,13 +216,13 @@ func TestUnready(t *testing.T) {
 		reason string
 		says   string
 	}{
-		"exit 0":                   {t: end("Completed", 0, time.Second, ""), reason: ReasonCompleted, says: "exit code 0"},
-		"exit 1 after 3 s":         {t: end("Error", 1, 3*time.Second, ""), reason: ReasonCrashLoopBackOff, says: "exit code 1, and is started again. See kubectl logs -n ns b-bot-0 -c bot --previous."},
-		"exit 1 after 4 minutes":   {t: end("Error", 1, 4*time.Minute, ""), reason: ReasonCrashLoopBackOff, says: "exit code 1"},
-		"out of memory":            {t: end("OOMKilled", 137, time.Minute, ""), reason: ReasonOOMKilled, says: "more memory than its limit (64Mi)"},
-		"killed by liveness":       {t: end("Error", 137, time.Minute, ""), events: killed, reason: ReasonLivenessProbeFailed, says: "liveness probe (HTTP /live at port health)"},
-		"killed, and it caught it": {t: end("Completed", 0, time.Minute, ""), events: killed, reason: ReasonLivenessProbeFailed, says: "liveness probe"},
-		"killed by startup":        {t: end("Error", 143, time.Minute, ""), events: started, reason: ReasonStartupProbeFailed, says: "startup probe"},
+		"exit 0":                   {t: end("Completed", 0, time.Second, ""), reason: v1alpha1.ReasonCompleted, says: "exit code 0"},
+		"exit 1 after 3 s":         {t: end("Error", 1, 3*time.Second, ""), reason: v1alpha1.ReasonCrashLoopBackOff, says: "exit code 1, and is started again. See kubectl logs -n ns b-bot-0 -c bot --previous."},
+		"exit 1 after 4 minutes":   {t: end("Error", 1, 4*time.Minute, ""), reason: v1alpha1.ReasonCrashLoopBackOff, says: "exit code 1"},
+		"out of memory":            {t: end("OOMKilled", 137, time.Minute, ""), reason: v1alpha1.ReasonOOMKilled, says: "more memory than its limit (64Mi)"},
+		"killed by liveness":       {t: end("Error", 137, time.Minute, ""), events: killed, reason: v1alpha1.ReasonLivenessProbeFailed, says: "liveness probe (HTTP /live at port health)"},
+		"killed, and it caught it": {t: end("Completed", 0, time.Minute, ""), events: killed, reason: v1alpha1.ReasonLivenessProbeFailed, says: "liveness probe"},
+		"killed by startup":        {t: end("Error", 143, time.Minute, ""), events: started, reason: v1alpha1.ReasonStartupProbeFailed, says: "startup probe"},
 	} {
 		message := ""
 		for _, face := range []string{"ended", "waits", "runs"} {
@@ -235,7 +235,7 @@ func TestUnready(t *testing.T) {
 				if w.Message != message {
 					t.Errorf("%q, and before that %q", w.Message, message)
 				}
-				if o.Set = tableSet(); (Looks(o).EventsOf == "pod") == (tc.reason == ReasonOOMKilled) {
+				if o.Set = tableSet(); (Looks(o).EventsOf == "pod") == (tc.reason == v1alpha1.ReasonOOMKilled) {
 					t.Errorf("%+v: the wrong events are looked at", Looks(o))
 				}
 			})
@@ -258,7 +258,7 @@ func checkUnready(t *testing.T, o PodObserved, reason, says string, isTrouble bo
 	}
 	o.Now = podNow
 	got := Unready(o)
-	if isTrouble && got.Reason != ReasonCredentialsNotFetched && !nextStep.MatchString(got.Message) {
+	if isTrouble && got.Reason != v1alpha1.ReasonCredentialsNotFetched && !nextStep.MatchString(got.Message) {
 		t.Errorf("%q says what is wrong, and not what to do", got.Message)
 	}
 	if got.Reason != reason || got.Message == "" || !strings.Contains(got.Message, says) || got.Trouble != isTrouble {
@@ -280,21 +280,21 @@ func TestPulls(t *testing.T) {
 		reason, says string
 		secrets      bool
 	}{
-		"registry.example/bot:1: not found": {reason: ReasonImageNotFound, says: "there is no image registry.example/bot:1. Check its name and tag"},
-		"unexpected status from GET request to https://registry.example/v2/bot/manifests/1: 404 Not Found: MANIFEST_UNKNOWN: manifest unknown":                             {reason: ReasonImageNotFound, says: "Check its name and tag"},
-		"no match for platform in manifest sha256:401401: not found":                                                                                                       {reason: ReasonImageNotFound, says: "none for this node's platform"},
-		"unexpected status from HEAD request to https://registry.example/v2/bot/manifests/1: 401 Unauthorized":                                                             {reason: ReasonImagePullUnauthorized, says: "pull secret", secrets: true},
-		"unexpected status from HEAD request to https://registry.example/v2/bot/manifests/1: 403 Forbidden":                                                                {reason: ReasonImagePullUnauthorized, says: "pull secret", secrets: true},
-		"pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed":                             {reason: ReasonImagePullUnauthorized, says: "pull secret", secrets: true},
-		`failed to do request: Head "https://registry.example/v2/": dial tcp: lookup registry.example on 10.0.0.10:53: no such host`:                                       {reason: ReasonRegistryUnavailable, says: "The node knows no address of its registry"},
-		`failed to do request: Head "https://registry.example/v2/": dial tcp 192.0.2.1:443: connect: connection refused`:                                                   {reason: ReasonRegistryUnavailable, says: "does not reach its registry"},
-		`failed to do request: Head "https://registry.example/v2/": dial tcp 192.0.2.1:443: i/o timeout`:                                                                   {reason: ReasonRegistryUnavailable, says: "does not reach its registry"},
-		`failed to do request: Head "https://registry.example/v2/": tls: failed to verify certificate: x509: certificate signed by unknown authority`:                      {reason: ReasonRegistryUnavailable, says: "does not trust its registry's certificate"},
-		`failed to do request: Head "https://registry.example/v2/": http: server gave HTTP response to HTTPS client`:                                                       {reason: ReasonRegistryUnavailable, says: "does not speak TLS"},
-		"unexpected status from HEAD request to https://registry.example/v2/bot/manifests/1: 503 Service Unavailable":                                                      {reason: ReasonRegistryUnavailable, says: "Its registry has trouble of its own"},
-		"unexpected status from GET request to https://registry.example/v2/bot/manifests/1: 429 Too Many Requests: toomanyrequests: You have reached your pull rate limit": {reason: ReasonImagePullBackOff, says: "pulled too often", secrets: true},
-		`write /var/lib/containerd/io.containerd.content.v1.content/ingest/x/data: no space left on device`:                                                                {reason: ReasonImagePullBackOff, says: "disk of the node is full"},
-		`failed to extract layer sha256:404401: mismatched image rootfs and manifest layers`:                                                                               {reason: ReasonImagePullBackOff, says: "mismatched image rootfs"},
+		"registry.example/bot:1: not found": {reason: v1alpha1.ReasonImageNotFound, says: "there is no image registry.example/bot:1. Check its name and tag"},
+		"unexpected status from GET request to https://registry.example/v2/bot/manifests/1: 404 Not Found: MANIFEST_UNKNOWN: manifest unknown":                             {reason: v1alpha1.ReasonImageNotFound, says: "Check its name and tag"},
+		"no match for platform in manifest sha256:401401: not found":                                                                                                       {reason: v1alpha1.ReasonImageNotFound, says: "none for this node's platform"},
+		"unexpected status from HEAD request to https://registry.example/v2/bot/manifests/1: 401 Unauthorized":                                                             {reason: v1alpha1.ReasonImagePullUnauthorized, says: "pull secret", secrets: true},
+		"unexpected status from HEAD request to https://registry.example/v2/bot/manifests/1: 403 Forbidden":                                                                {reason: v1alpha1.ReasonImagePullUnauthorized, says: "pull secret", secrets: true},
+		"pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed":                             {reason: v1alpha1.ReasonImagePullUnauthorized, says: "pull secret", secrets: true},
+		`failed to do request: Head "https://registry.example/v2/": dial tcp: lookup registry.example on 10.0.0.10:53: no such host`:                                       {reason: v1alpha1.ReasonRegistryUnavailable, says: "The node knows no address of its registry"},
+		`failed to do request: Head "https://registry.example/v2/": dial tcp 192.0.2.1:443: connect: connection refused`:                                                   {reason: v1alpha1.ReasonRegistryUnavailable, says: "does not reach its registry"},
+		`failed to do request: Head "https://registry.example/v2/": dial tcp 192.0.2.1:443: i/o timeout`:                                                                   {reason: v1alpha1.ReasonRegistryUnavailable, says: "does not reach its registry"},
+		`failed to do request: Head "https://registry.example/v2/": tls: failed to verify certificate: x509: certificate signed by unknown authority`:                      {reason: v1alpha1.ReasonRegistryUnavailable, says: "does not trust its registry's certificate"},
+		`failed to do request: Head "https://registry.example/v2/": http: server gave HTTP response to HTTPS client`:                                                       {reason: v1alpha1.ReasonRegistryUnavailable, says: "does not speak TLS"},
+		"unexpected status from HEAD request to https://registry.example/v2/bot/manifests/1: 503 Service Unavailable":                                                      {reason: v1alpha1.ReasonRegistryUnavailable, says: "Its registry has trouble of its own"},
+		"unexpected status from GET request to https://registry.example/v2/bot/manifests/1: 429 Too Many Requests: toomanyrequests: You have reached your pull rate limit": {reason: v1alpha1.ReasonImagePullBackOff, says: "pulled too often", secrets: true},
+		`write /var/lib/containerd/io.containerd.content.v1.content/ingest/x/data: no space left on device`:                                                                {reason: v1alpha1.ReasonImagePullBackOff, says: "disk of the node is full"},
+		`failed to extract layer sha256:404401: mismatched image rootfs and manifest layers`:                                                                               {reason: v1alpha1.ReasonImagePullBackOff, says: "mismatched image rootfs"},
 	} {
 		for face, message := range map[string]string{
 			"ErrImagePull":     "rpc error: code = Unknown desc = " + rpc + why,
@@ -309,14 +309,14 @@ func TestPulls(t *testing.T) {
 		}
 	}
 	for name, tc := range map[string]struct{ reason, message, want, says string }{
-		"nothing is said":         {"ImagePullBackOff", "Back-off pulling image", ReasonImagePullBackOff, "See kubectl describe pod -n ns b-bot-0."},
-		"the registry is down":    {"RegistryUnavailable", "", ReasonRegistryUnavailable, "does not reach its registry"},
-		"signature":               {"SignatureValidationFailed", "image signature is wrong", ReasonSignatureInvalid, "sign it"},
-		"it cannot be looked at":  {"ImageInspectError", "x", ReasonImagePullBackOff, "The node cannot read it"},
-		"it is no name":           {"InvalidImageName", "couldn't parse image name", ReasonInvalidImageName, "Write registry/repository:tag"},
-		"the runtime says so":     {"ErrImagePull", "rpc error: code = Unknown desc = invalid reference format", ReasonInvalidImageName, "Write registry/repository:tag"},
-		"it is never pulled":      {"ErrImageNeverPull", "Container image is not present with pull policy of Never", ReasonImageNeverPull, "Load it there, or let it be pulled"},
-		"a secret that is a word": {"ImagePullBackOff", "ErrImagePull: rpc error: password=hunter2hunter2 \x1b[31m", ReasonImagePullBackOff, "cannot be pulled"},
+		"nothing is said":         {"ImagePullBackOff", "Back-off pulling image", v1alpha1.ReasonImagePullBackOff, "See kubectl describe pod -n ns b-bot-0."},
+		"the registry is down":    {"RegistryUnavailable", "", v1alpha1.ReasonRegistryUnavailable, "does not reach its registry"},
+		"signature":               {"SignatureValidationFailed", "image signature is wrong", v1alpha1.ReasonSignatureInvalid, "sign it"},
+		"it cannot be looked at":  {"ImageInspectError", "x", v1alpha1.ReasonImagePullBackOff, "The node cannot read it"},
+		"it is no name":           {"InvalidImageName", "couldn't parse image name", v1alpha1.ReasonInvalidImageName, "Write registry/repository:tag"},
+		"the runtime says so":     {"ErrImagePull", "rpc error: code = Unknown desc = invalid reference format", v1alpha1.ReasonInvalidImageName, "Write registry/repository:tag"},
+		"it is never pulled":      {"ErrImageNeverPull", "Container image is not present with pull policy of Never", v1alpha1.ReasonImageNeverPull, "Load it there, or let it be pulled"},
+		"a secret that is a word": {"ImagePullBackOff", "ErrImagePull: rpc error: password=hunter2hunter2 \x1b[31m", v1alpha1.ReasonImagePullBackOff, "cannot be pulled"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := checkUnready(t, PodObserved{Pod: tablePod(waitsFor(bot, tc.reason, tc.message))}, tc.want, tc.says, true)
@@ -443,7 +443,7 @@ func TestReasonsAreOneThing(t *testing.T) {
 			}
 		}
 	}
-	fails = append(fails, ReasonLivenessProbeFailed, ReasonStartupProbeFailed, ReasonPodRefused, protocol.ReasonPodMismatch)
+	fails = append(fails, v1alpha1.ReasonLivenessProbeFailed, v1alpha1.ReasonStartupProbeFailed, v1alpha1.ReasonPodRefused, v1alpha1.ReasonPodMismatch)
 	for _, reason := range fails {
 		if !IsFailing(reason) {
 			t.Errorf("%s does not fail", reason)

@@ -6,18 +6,18 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // steps are how far a bot has come when a reason of its workload is told. One that is not here is of something before its pod, or of what no step of
 // its own gets over: another thing has to end.
 var steps = map[string]int{
-	ReasonQuotaExceeded: 1, ReasonPodRefused: 1,
-	ReasonPodMissing:       2,
-	ReasonUnschedulable:    3,
-	ReasonVolumeNotMounted: 4, ReasonPodSandboxFailed: 4,
-	ReasonCredentialsNotFetched: 5, protocol.ReasonPodMismatch: 5,
-	ReasonPodNotReady: 6, ReasonEvicted: 6, ReasonNodeShutdown: 6,
+	v1alpha1.ReasonQuotaExceeded: 1, v1alpha1.ReasonPodRefused: 1,
+	v1alpha1.ReasonPodMissing:       2,
+	v1alpha1.ReasonUnschedulable:    3,
+	v1alpha1.ReasonVolumeNotMounted: 4, v1alpha1.ReasonPodSandboxFailed: 4,
+	v1alpha1.ReasonCredentialsNotFetched: 5, v1alpha1.ReasonPodMismatch: 5,
+	v1alpha1.ReasonPodNotReady: 6, v1alpha1.ReasonEvicted: 6, v1alpha1.ReasonNodeShutdown: 6,
 }
 
 const imageStep, endedStep = 5, 6

@@ -6,19 +6,19 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // TestLiesBehind: a bot comes further from one obstacle to the next, and never by a program that ends again and again.
 func TestLiesBehind(t *testing.T) {
 	way := [][]string{
-		{"FileMissing", ReasonSuspended, ReasonWaiting, ReasonNodeLost, ReasonOldPodEnding, "NameTaken", "VolumeMissing"},
-		{ReasonQuotaExceeded, ReasonPodRefused},
-		{ReasonPodMissing},
-		{ReasonUnschedulable},
-		{ReasonVolumeNotMounted, ReasonPodSandboxFailed},
-		{ReasonCredentialsNotFetched, protocol.ReasonPodMismatch, ReasonImageNotFound, ReasonRegistryUnavailable, ReasonInvalidImageName, "CreateContainerConfigError"},
-		{ReasonPodNotReady, ReasonCrashLoopBackOff, ReasonOOMKilled, ReasonContainerCannotStart, ReasonLivenessProbeFailed, ReasonEvicted},
+		{"FileMissing", v1alpha1.ReasonSuspended, v1alpha1.ReasonWaiting, v1alpha1.ReasonNodeLost, v1alpha1.ReasonOldPodEnding, "NameTaken", "VolumeMissing"},
+		{v1alpha1.ReasonQuotaExceeded, v1alpha1.ReasonPodRefused},
+		{v1alpha1.ReasonPodMissing},
+		{v1alpha1.ReasonUnschedulable},
+		{v1alpha1.ReasonVolumeNotMounted, v1alpha1.ReasonPodSandboxFailed},
+		{v1alpha1.ReasonCredentialsNotFetched, v1alpha1.ReasonPodMismatch, v1alpha1.ReasonImageNotFound, v1alpha1.ReasonRegistryUnavailable, v1alpha1.ReasonInvalidImageName, "CreateContainerConfigError"},
+		{v1alpha1.ReasonPodNotReady, v1alpha1.ReasonCrashLoopBackOff, v1alpha1.ReasonOOMKilled, v1alpha1.ReasonContainerCannotStart, v1alpha1.ReasonLivenessProbeFailed, v1alpha1.ReasonEvicted},
 	}
 	for i, earlier := range way {
 		for j, later := range way {

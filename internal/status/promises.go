@@ -64,22 +64,22 @@ func unmeasured(o StoreObserved) *Verdict {
 	var v Verdict
 	switch {
 	case allUngoverned(o.Result.Plan):
-		v = unknown(ReasonUngoverned, "no rule governs this store, so nothing is promised about it: let a DataRetentionPolicy select it")
+		v = unknown(v1alpha1.ReasonUngoverned, "no rule governs this store, so nothing is promised about it: let a DataRetentionPolicy select it")
 	case s.LastSweep == nil || s.MeasuredAt == nil && s.LastSweep.Attempt == 0:
-		v = unknown(ReasonNotMeasured, "no sweep has ended yet")
+		v = unknown(v1alpha1.ReasonNotMeasured, "no sweep has ended yet")
 	case s.LastSweep.Content != o.Content:
-		v = unknown(ReasonPlanChanged, messagePlanChanged)
+		v = unknown(v1alpha1.ReasonPlanChanged, messagePlanChanged)
 	case s.LastSweep.Outcome == v1alpha1.SweepLost:
-		v = unknown(ReasonReportLost, "%s", s.LastSweep.Message)
+		v = unknown(v1alpha1.ReasonReportLost, "%s", s.LastSweep.Message)
 	case s.LastSweep.Attempt > 0:
-		v = unknown(orElse(s.LastSweep.Reason, ReasonSweepFailed), "the last sweep measured nothing: %s", s.LastSweep.Message)
-	case s.LastSweep.Reason == report.ReasonIdentityChanged:
+		v = unknown(orElse(s.LastSweep.Reason, v1alpha1.ReasonSweepFailed), "the last sweep measured nothing: %s", s.LastSweep.Message)
+	case s.LastSweep.Reason == v1alpha1.ReasonIdentityChanged:
 		// What was measured is not what the promise was approved for: an empty copy would look compliant.
-		v = unknown(report.ReasonIdentityChanged, "another database than the approved one was measured: %s", s.LastSweep.Message)
+		v = unknown(v1alpha1.ReasonIdentityChanged, "another database than the approved one was measured: %s", s.LastSweep.Message)
 	case s.MeasuredContent != o.Content:
-		v = unknown(ReasonPlanChanged, messagePlanChanged)
+		v = unknown(v1alpha1.ReasonPlanChanged, messagePlanChanged)
 	case !o.Now.Before(s.MeasuredAt.Add(o.StaleAfter)):
-		v = unknown(ReasonStale, "the last measurement is older than two sweep intervals; look at the store's Jobs")
+		v = unknown(v1alpha1.ReasonStale, "the last measurement is older than two sweep intervals; look at the store's Jobs")
 	default:
 		return nil
 	}
@@ -119,25 +119,25 @@ func judge(o StoreObserved, policy string) Verdict {
 		if len(cut) > 0 {
 			beside = "; beside that " + overLimit(len(cut), all)
 		}
-		return no(ReasonOverdue, "past window and slack, and still there: %s%s%s", list(late), auditHint(o.Result), beside)
+		return no(v1alpha1.ReasonOverdue, "past window and slack, and still there: %s%s%s", list(late), auditHint(o.Result), beside)
 	case len(cut) > 0:
-		return unknown(ReasonLimitReached, "%s: %s", overLimit(len(cut), all), list(cut))
+		return unknown(v1alpha1.ReasonLimitReached, "%s: %s", overLimit(len(cut), all), list(cut))
 	case len(missing) > 0:
-		return unknown(ReasonNotMeasured, "not measured, not to be deleted from, or not to be kept as promised: %s", list(missing))
+		return unknown(v1alpha1.ReasonNotMeasured, "not measured, not to be deleted from, or not to be kept as promised: %s", list(missing))
 	case len(unaged) > 0:
-		return unknown(ReasonUnknownAge, "rows without an age that can be believed are never deleted; correct them in the store: %s", list(unaged))
+		return unknown(v1alpha1.ReasonUnknownAge, "rows without an age that can be believed are never deleted; correct them in the store: %s", list(unaged))
 	case len(untold) > 0:
-		return unknown(ReasonUnknownTenant, "rows that name no known tenant are older than the shortest window that a tenant has, and may be that tenant's; correct the rows, or spec.externalIDs of the Tenant that is meant: %s", list(untold))
+		return unknown(v1alpha1.ReasonUnknownTenant, "rows that name no known tenant are older than the shortest window that a tenant has, and may be that tenant's; correct the rows, or spec.externalIDs of the Tenant that is meant: %s", list(untold))
 	case len(o.Result.Unidentified) > 0 && unknownTenants(s.Rules, policy) > 0:
-		return unknown(ReasonUnknownTenant, "rows of tenants that are not known may be rows of %s, which have shorter windows and no externalIDs of the store's type", list(o.Result.Unidentified))
+		return unknown(v1alpha1.ReasonUnknownTenant, "rows of tenants that are not known may be rows of %s, which have shorter windows and no externalIDs of the store's type", list(o.Result.Unidentified))
 	default:
-		return yes(ReasonCompliant, "measured, and nothing is overdue")
+		return yes(v1alpha1.ReasonCompliant, "measured, and nothing is overdue")
 	}
 }
 
 // isCut says whether a report or the status had no room for a measurement.
 func isCut(s v1alpha1.DataStoreStatus, m *v1alpha1.RuleMeasurement) bool {
-	if m != nil && m.Reason != ReasonLeftOut {
+	if m != nil && m.Reason != v1alpha1.ReasonLeftOut {
 		return false
 	}
 	return s.LastSweep.LeftOut > 0 || m == nil && len(s.Rules) == maxRules
@@ -175,10 +175,10 @@ func limitReached(o StoreObserved) bool {
 
 // limit is the step's verdict: Compliant says it, or says it beside what is late.
 func limit(compliant Verdict) Verdict {
-	if compliant.Reason == ReasonLimitReached {
+	if compliant.Reason == v1alpha1.ReasonLimitReached {
 		return compliant
 	}
-	return no(ReasonLimitReached, "%s", see(v1alpha1.ConditionCompliant))
+	return no(v1alpha1.ReasonLimitReached, "%s", see(v1alpha1.ConditionCompliant))
 }
 
 func ruleName(d plan.Dataset, r plan.Rule) string {

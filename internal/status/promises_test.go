@@ -10,7 +10,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/kstatus"
 )
 
@@ -43,7 +42,7 @@ func TestPromises(t *testing.T) {
 		}, "Overdue", "Unproven"},
 		"late by the other, and of this one only the worst is known": {func(o *StoreObserved) {
 			o.Measured.Rules[other].Overdue, o.Measured.LastSweep.LeftOut = 1, 1
-			o.Measured.Rules[contacts].Reason = ReasonLeftOut
+			o.Measured.Rules[contacts].Reason = v1alpha1.ReasonLeftOut
 		}, "Overdue", "Unproven"},
 		"late by the other, and rows that may be of a tenant with a shorter window": {func(o *StoreObserved) {
 			o.Measured.Rules[other].Overdue, o.Measured.Rules[contacts].UnknownTenant, o.Result.Unidentified = 1, 4, []string{"acme"}
@@ -56,7 +55,7 @@ func TestPromises(t *testing.T) {
 		}, "Overdue", "Unproven"},
 		"measured under another window": {func(o *StoreObserved) { o.Measured.Rules[contacts].Window = "P30D" }, "Kept", "Unproven"},
 		"a trigger of the other's dataset": {func(o *StoreObserved) {
-			o.Measured.Rules[contacts].Reason = report.LineGuarded
+			o.Measured.Rules[contacts].Reason = v1alpha1.ReasonGuarded
 		}, "Kept", "Unproven"},
 		"the plan has changed": {func(o *StoreObserved) { o.Content = "another" }, "Unproven", "Unproven"},
 		"late, and the plan has changed": {func(o *StoreObserved) {
@@ -65,7 +64,7 @@ func TestPromises(t *testing.T) {
 		"the measurement is old":           {func(o *StoreObserved) { o.Now = o.Measured.MeasuredAt.Add(o.StaleAfter) }, "Unproven", "Unproven"},
 		"the report is lost":               {func(o *StoreObserved) { o.Measured.LastSweep.Outcome = v1alpha1.SweepLost }, "Unproven", "Unproven"},
 		"never measured":                   {func(o *StoreObserved) { o.Measured = v1alpha1.DataStoreStatus{} }, "Unproven", "Unproven"},
-		"another database":                 {func(o *StoreObserved) { o.Measured.LastSweep.Reason = report.ReasonIdentityChanged }, "Unproven", "Unproven"},
+		"another database":                 {func(o *StoreObserved) { o.Measured.LastSweep.Reason = v1alpha1.ReasonIdentityChanged }, "Unproven", "Unproven"},
 		"a dataset that no rule governs":   {func(o *StoreObserved) { o.Result.Ungoverned = []string{"files"} }, "Kept", "Kept"},
 		"a table that is not on the map":   {func(o *StoreObserved) { o.Measured.Uncovered = []string{"public.drafts"} }, "Kept", "Kept"},
 		"a password that opens no longer":  {func(o *StoreObserved) { o.Credentials = no("DoesNotOpen", "seal it again") }, "Kept", "Kept"},

@@ -5,30 +5,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
-// Reasons of an image that a node does not get.
-const (
-	// ReasonImagePullBackOff: for another reason than those below, or for one that nobody tells.
-	ReasonImagePullBackOff = "ImagePullBackOff"
-	// ReasonImageNotFound: the registry has none of that name, or none for the node's platform.
-	ReasonImageNotFound = "ImageNotFound"
-	// ReasonImagePullUnauthorized: the registry does not give it to whoever asks.
-	ReasonImagePullUnauthorized = "ImagePullUnauthorized"
-	// ReasonRegistryUnavailable: the node does not get as far as the registry, or that one has trouble.
-	ReasonRegistryUnavailable = "RegistryUnavailable"
-	// ReasonSignatureInvalid: the node's own rules do not take it.
-	ReasonSignatureInvalid = "SignatureValidationFailed"
-	// ReasonInvalidImageName: what is asked for is not the name of an image.
-	ReasonInvalidImageName = "InvalidImageName"
-	// ReasonImageNeverPull: it is not on the node, and is not to be pulled.
-	ReasonImageNeverPull = "ErrImageNeverPull"
-)
-
 var pulls = map[string]bool{
-	ReasonImagePullBackOff: true, ReasonImageNotFound: true, ReasonImagePullUnauthorized: true, ReasonRegistryUnavailable: true, ReasonSignatureInvalid: true,
-	ReasonInvalidImageName: true, ReasonImageNeverPull: true,
+	v1alpha1.ReasonImagePullBackOff: true, v1alpha1.ReasonImageNotFound: true, v1alpha1.ReasonImagePullUnauthorized: true, v1alpha1.ReasonRegistryUnavailable: true, v1alpha1.ReasonSignatureInvalid: true,
+	v1alpha1.ReasonInvalidImageName: true, v1alpha1.ReasonImageNeverPull: true,
 }
 
 // IsPull says whether a reason is that the node does not get an image, whatever the registry said.
@@ -54,27 +37,27 @@ var sorts = []struct {
 	what    string
 	asksWho bool
 }{
-	{reason: ReasonInvalidImageName, words: []string{"invalid reference format", "could not parse reference", "couldn't parse image"},
+	{reason: v1alpha1.ReasonInvalidImageName, words: []string{"invalid reference format", "could not parse reference", "couldn't parse image"},
 		what: "is not the name of an image. Write registry/repository:tag."},
-	{reason: ReasonImagePullBackOff, words: []string{"toomanyrequests", "too many requests", ": 429"}, asksWho: true,
+	{reason: v1alpha1.ReasonImagePullBackOff, words: []string{"toomanyrequests", "too many requests", ": 429"}, asksWho: true,
 		what: "is pulled too often, says its registry; it is tried again and again. Wait, or pull it as somebody who may pull more often, or from a mirror."},
-	{reason: ReasonImagePullBackOff, words: []string{"no space left on device"},
+	{reason: v1alpha1.ReasonImagePullBackOff, words: []string{"no space left on device"},
 		what: "cannot be pulled, since the disk of the node is full: make room there, or wait until Kubernetes has."},
-	{reason: ReasonRegistryUnavailable, words: []string{"no such host", "server misbehaving", "temporary failure in name resolution"},
+	{reason: v1alpha1.ReasonRegistryUnavailable, words: []string{"no such host", "server misbehaving", "temporary failure in name resolution"},
 		what: "cannot be pulled. The node knows no address of its registry: check the registry's name in image, and what the node itself asks for names."},
-	{reason: ReasonRegistryUnavailable, words: []string{"x509:", "failed to verify certificate", "certificate signed by"},
+	{reason: v1alpha1.ReasonRegistryUnavailable, words: []string{"x509:", "failed to verify certificate", "certificate signed by"},
 		what: "cannot be pulled. The node does not trust its registry's certificate: give the certificate's authority to the container runtime of the nodes."},
-	{reason: ReasonRegistryUnavailable, words: []string{"server gave http response to https client", "first record does not look like a tls handshake"},
+	{reason: v1alpha1.ReasonRegistryUnavailable, words: []string{"server gave http response to https client", "first record does not look like a tls handshake"},
 		what: "cannot be pulled. Its registry does not speak TLS: give it a certificate, or tell the container runtime of the nodes that it has none."},
-	{reason: ReasonRegistryUnavailable, words: []string{"connection refused", "i/o timeout", "no route to host", "network is unreachable", "deadline exceeded", "connection reset", "tls handshake timeout", "proxyconnect"},
+	{reason: v1alpha1.ReasonRegistryUnavailable, words: []string{"connection refused", "i/o timeout", "no route to host", "network is unreachable", "deadline exceeded", "connection reset", "tls handshake timeout", "proxyconnect"},
 		what: "cannot be pulled. The node does not reach its registry: check the registry's name and port in image, and the node's way there (proxy, firewall)."},
-	{reason: ReasonImagePullUnauthorized, asksWho: true,
+	{reason: v1alpha1.ReasonImagePullUnauthorized, asksWho: true,
 		words: []string{"unauthorized", "authorization failed", "authentication required", "access denied", "insufficient_scope", "no basic auth", "forbidden", "denied:"},
 		what:  "is not given out to this cluster by its registry. It is private, or does not exist there: check its name, and the pull secret."},
-	{reason: ReasonImageNotFound, words: []string{"no match for platform", "no matching manifest"},
+	{reason: v1alpha1.ReasonImageNotFound, words: []string{"no match for platform", "no matching manifest"},
 		what: "exists, and there is none for this node's platform. Build it for that one too, or name the one that fits."},
-	{reason: ReasonImageNotFound, words: []string{"not found", "manifest unknown", "manifest_unknown", "name unknown", "name_unknown", "no such manifest"}},
-	{reason: ReasonRegistryUnavailable, words: []string{"500 internal server error", "502 bad gateway", "503 service unavailable", "504 gateway timeout"},
+	{reason: v1alpha1.ReasonImageNotFound, words: []string{"not found", "manifest unknown", "manifest_unknown", "name unknown", "name_unknown", "no such manifest"}},
+	{reason: v1alpha1.ReasonRegistryUnavailable, words: []string{"500 internal server error", "502 bad gateway", "503 service unavailable", "504 gateway timeout"},
 		what: "cannot be pulled. Its registry has trouble of its own; it is tried again and again. See whoever runs the registry."},
 }
 
@@ -84,16 +67,16 @@ func ofImage(pod *corev1.Pod, container, image, reason, message string) Workload
 		return trouble(reason, "Container %s: the image %s %s", container, image, what)
 	}
 	switch reason {
-	case ReasonInvalidImageName:
+	case v1alpha1.ReasonInvalidImageName:
 		return say(reason, "is not the name of an image. Write registry/repository:tag.")
-	case ReasonImageNeverPull:
+	case v1alpha1.ReasonImageNeverPull:
 		return say(reason, "is not on the node, and imagePullPolicy is Never. Load it there, or let it be pulled.")
-	case ReasonSignatureInvalid:
+	case v1alpha1.ReasonSignatureInvalid:
 		return say(reason, "has no signature that the nodes' rules take: sign it, or name one that is signed.")
-	case ReasonRegistryUnavailable:
+	case v1alpha1.ReasonRegistryUnavailable:
 		return say(reason, "cannot be pulled. The node does not reach its registry: check the registry's name and port in image, and the node's way there (proxy, firewall).")
 	case "ImageInspectError":
-		return say(ReasonImagePullBackOff, "is on the node, and is broken there. The node cannot read it: remove it from the node, so that it is pulled again.")
+		return say(v1alpha1.ReasonImagePullBackOff, "is on the node, and is broken there. The node cannot read it: remove it from the node, so that it is pulled again.")
 	}
 	lower := strings.ToLower(message)
 	for _, sort := range sorts {
@@ -110,7 +93,7 @@ func ofImage(pod *corev1.Pod, container, image, reason, message string) Workload
 		}
 	}
 	if _, cause, found := strings.Cut(message, "rpc error: "); found {
-		return say(ReasonImagePullBackOff, "cannot be pulled; it is tried again and again: "+orNothing(foreign.Line(strings.Trim(cause, `"`), messageLimit/2))+" See kubectl describe pod -n "+pod.Namespace+" "+pod.Name+".")
+		return say(v1alpha1.ReasonImagePullBackOff, "cannot be pulled; it is tried again and again: "+orNothing(foreign.Line(strings.Trim(cause, `"`), messageLimit/2))+" See kubectl describe pod -n "+pod.Namespace+" "+pod.Name+".")
 	}
-	return say(ReasonImagePullBackOff, "cannot be pulled; it is tried again and again. See kubectl describe pod -n "+pod.Namespace+" "+pod.Name+".")
+	return say(v1alpha1.ReasonImagePullBackOff, "cannot be pulled; it is tried again and again. See kubectl describe pod -n "+pod.Namespace+" "+pod.Name+".")
 }

@@ -13,14 +13,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
-// Reasons that every kind uses. A problem brings its own.
-const (
-	ReasonReady       = "Ready"
-	ReasonProgressing = "Progressing"
-	ReasonWaiting     = "Waiting"
-	ReasonDeleting    = "Deleting"
-)
-
 // messageLimit bounds what an API server's error may put into a condition.
 const messageLimit = 1024
 
@@ -51,8 +43,8 @@ func Summary(problem *Problem, progressing bool, reason, message string) []metav
 		return []metav1.Condition{condition(v1alpha1.ConditionReady, metav1.ConditionTrue, reason, message)}
 	case problem == nil:
 		return []metav1.Condition{
-			condition(v1alpha1.ConditionReady, metav1.ConditionFalse, ReasonProgressing, message),
-			condition(v1alpha1.ConditionReconciling, metav1.ConditionTrue, ReasonProgressing, message),
+			condition(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing, message),
+			condition(v1alpha1.ConditionReconciling, metav1.ConditionTrue, v1alpha1.ReasonProgressing, message),
 		}
 	case problem.Stalled:
 		return []metav1.Condition{
@@ -108,16 +100,16 @@ func once(conditions []metav1.Condition) []metav1.Condition {
 	said := map[string]string{}
 	for _, i := range order {
 		c := &conditions[i]
-		if by, ok := said[c.Message]; ok && c.Message != "" && c.Reason != ReasonWaiting && !strings.HasPrefix(c.Message, seePrefix) {
+		if by, ok := said[c.Message]; ok && c.Message != "" && c.Reason != v1alpha1.ReasonWaiting && !strings.HasPrefix(c.Message, seePrefix) {
 			c.Message = see(by)
 			continue
 		}
 		said[c.Message] = c.Type
 	}
 	// A step that waits for an earlier one names what that waits for.
-	if told := See(conditions, v1alpha1.ConditionReady); told != nil && told.Reason != ReasonWaiting {
+	if told := See(conditions, v1alpha1.ConditionReady); told != nil && told.Reason != v1alpha1.ReasonWaiting {
 		for i := range conditions {
-			if conditions[i].Reason == ReasonWaiting {
+			if conditions[i].Reason == v1alpha1.ReasonWaiting {
 				conditions[i].Message = see(told.Type)
 			}
 		}
@@ -134,7 +126,7 @@ func Step(kind string, problem *Problem, done bool, reason, message string) meta
 	case done:
 		return condition(kind, metav1.ConditionTrue, reason, message)
 	default:
-		return condition(kind, metav1.ConditionUnknown, ReasonWaiting, "An earlier step comes first.")
+		return condition(kind, metav1.ConditionUnknown, v1alpha1.ReasonWaiting, "An earlier step comes first.")
 	}
 }
 

@@ -25,7 +25,7 @@ func short(conditions []metav1.Condition) string {
 }
 
 func TestBot(t *testing.T) {
-	stored, _ := Credentials(protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "a", Reason: protocol.ReasonStored}}})
+	stored, _ := Credentials(protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "a", Reason: v1alpha1.ReasonStored}}})
 	for name, tc := range map[string]struct {
 		observed BotObserved
 		want     string
@@ -47,7 +47,7 @@ func TestBot(t *testing.T) {
 		"its tenant is suspended": {BotObserved{Isolated: true, Credentials: stored, Workload: &Workload{Done: true}, Suspended: SuspendedByTenant},
 			"Ready=True/TenantSuspended IsolationReady=True/Isolated CredentialsReady=True/Stored WorkloadReady=False/Suspended"},
 		"a new value was refused and the old one runs": {BotObserved{Isolated: true, Credentials: stored, Workload: &Workload{Done: true},
-			Problem: &Problem{Condition: v1alpha1.ConditionCredentialsReady, Reason: protocol.ReasonWrongPlace, Message: "m", Stalled: true}},
+			Problem: &Problem{Condition: v1alpha1.ConditionCredentialsReady, Reason: v1alpha1.ReasonWrongPlace, Message: "m", Stalled: true}},
 			"Ready=False/WrongPlace Stalled=True/WrongPlace IsolationReady=True/Isolated CredentialsReady=True/Stored WorkloadReady=True/Running"},
 		"it is going away": {BotObserved{Deleting: "Destroying the bot's keys."},
 			"Ready=False/Deleting Reconciling=True/Deleting"},
@@ -111,12 +111,12 @@ func TestCredentials(t *testing.T) {
 		answer        protocol.CredentialsResponse
 		want, problem string
 	}{
-		"all stored":                  {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonStored)}}, "True/Stored", ""},
-		"one older":                   {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonRolledBack)}}, "True/RolledBack", ""},
-		"one older, and no newer one": {protocol.CredentialsResponse{Items: []protocol.CredentialResult{item("a", protocol.ReasonRolledBack)}}, "False/RolledBack", "RolledBack"},
-		"one from a Secret":           {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "a", Reason: protocol.ReasonStored, Plaintext: true}}}, "True/PlaintextInSecret", ""},
-		"one refused":                 {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", protocol.ReasonStored), item("b", protocol.ReasonWrongPlace)}}, "False/WrongPlace", "WrongPlace"},
-		"never stored":                {protocol.CredentialsResponse{Items: []protocol.CredentialResult{item("a", protocol.ReasonUnknownKey)}}, "False/UnknownKey", "UnknownKey"},
+		"all stored":                  {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", v1alpha1.ReasonStored)}}, "True/Stored", ""},
+		"one older":                   {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", v1alpha1.ReasonRolledBack)}}, "True/RolledBack", ""},
+		"one older, and no newer one": {protocol.CredentialsResponse{Items: []protocol.CredentialResult{item("a", v1alpha1.ReasonRolledBack)}}, "False/RolledBack", "RolledBack"},
+		"one from a Secret":           {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "a", Reason: v1alpha1.ReasonStored, Plaintext: true}}}, "True/PlaintextInSecret", ""},
+		"one refused":                 {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", v1alpha1.ReasonStored), item("b", v1alpha1.ReasonWrongPlace)}}, "False/WrongPlace", "WrongPlace"},
+		"never stored":                {protocol.CredentialsResponse{Items: []protocol.CredentialResult{item("a", v1alpha1.ReasonUnknownKey)}}, "False/UnknownKey", "UnknownKey"},
 		"none, and no words":          {protocol.CredentialsResponse{}, "False/NotReady", "NotReady"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestPlaintextInSpec(t *testing.T) {
 		}
 		return metav1.Condition{}
 	}
-	for reason, want := range map[string]string{ReasonStored: ReasonPlaintextInSpec, ReasonNoCredentials: ReasonPlaintextInSpec, ReasonPlaintext: ReasonPlaintext, protocol.ReasonRolledBack: protocol.ReasonRolledBack} {
+	for reason, want := range map[string]string{v1alpha1.ReasonStored: v1alpha1.ReasonPlaintextInSpec, v1alpha1.ReasonNoCredentials: v1alpha1.ReasonPlaintextInSpec, v1alpha1.ReasonPlaintext: v1alpha1.ReasonPlaintext, v1alpha1.ReasonRolledBack: v1alpha1.ReasonRolledBack} {
 		c := condition(v1alpha1.ConditionCredentialsReady, metav1.ConditionTrue, reason, "What was there before.")
 		once := of(&c)
 		if once.Reason != want || once.Status != metav1.ConditionTrue || !strings.Contains(once.Message, "spec.env[A].value, spec.args[0], spec.args[1] and 1 more") || !strings.HasSuffix(once.Message, c.Message) {
@@ -162,7 +162,7 @@ func TestPlaintextInSpec(t *testing.T) {
 			t.Errorf("%s: a second pass makes %+v out of %+v", reason, twice, once)
 		}
 	}
-	refused := condition(v1alpha1.ConditionCredentialsReady, metav1.ConditionFalse, protocol.ReasonWrongPlace, "x")
+	refused := condition(v1alpha1.ConditionCredentialsReady, metav1.ConditionFalse, v1alpha1.ReasonWrongPlace, "x")
 	if got := of(&refused); got != refused {
 		t.Errorf("a refusal was changed to %+v", got)
 	}
@@ -208,7 +208,7 @@ func TestApply(t *testing.T) {
 
 // TestNotesOnStoredCredentials: what is stored may still have something said about it.
 func TestNotesOnStoredCredentials(t *testing.T) {
-	c, problem := Credentials(protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "telegram", Reason: protocol.ReasonStored, Message: "no token's shape"}}})
+	c, problem := Credentials(protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "telegram", Reason: v1alpha1.ReasonStored, Message: "no token's shape"}}})
 	if problem != nil || c.Status != metav1.ConditionTrue || !strings.Contains(c.Message, "telegram: no token's shape.") {
 		t.Errorf("%+v, %+v", c, problem)
 	}

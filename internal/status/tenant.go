@@ -9,21 +9,6 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// Reasons of a Tenant's conditions.
-const (
-	ReasonWalledIn = "WalledIn"
-	// ReasonPodSecurityOverruled: another hand sets other Pod Security labels on a namespace; Lethe's stand.
-	ReasonPodSecurityOverruled = "PodSecurityOverruled"
-	ReasonKeysOpen             = "KeysOpen"
-	ReasonHoldsBots            = "HoldsBotsOrStores"
-	ReasonEmpty                = "Empty"
-	ReasonWithinBudget         = "WithinBudget"
-	// ReasonBudgetExceeded: more was written than the Tenant may.
-	ReasonBudgetExceeded = "BudgetExceeded"
-	// ReasonHoldsVolumes: volumes of bots that are gone are left.
-	ReasonHoldsVolumes = "HoldsVolumes"
-)
-
 // TenantObserved is what one pass over a Tenant found.
 type TenantObserved struct {
 	// Problems in the order they were met. The first that stalls, or else the first, speaks for the Tenant.
@@ -65,21 +50,21 @@ func Tenant(o TenantObserved) []metav1.Condition {
 	if o.Contested != "" {
 		message += " " + o.Contested
 	}
-	conditions := Summary(worst, progressing, ReasonReady, message)
+	conditions := Summary(worst, progressing, v1alpha1.ReasonReady, message)
 	conditions = append(conditions,
 		Step(v1alpha1.ConditionNamespacesReady, first(o.Problems, v1alpha1.ConditionNamespacesReady), o.WalledIn, walledReason(o), walledMessage(o)),
-		Step(v1alpha1.ConditionIsolationReady, first(o.Problems, v1alpha1.ConditionIsolationReady), o.Unopened, ReasonWalledIn,
+		Step(v1alpha1.ConditionIsolationReady, first(o.Problems, v1alpha1.ConditionIsolationReady), o.Unopened, v1alpha1.ReasonWalledIn,
 			"Nothing of other hands that may undo the walls is in the namespaces but what the Tenant names."),
-		Step(v1alpha1.ConditionKeysReady, first(o.Problems, v1alpha1.ConditionKeysReady), o.KeysOpen, ReasonKeysOpen, keysMessage(o.KEKGrade)),
+		Step(v1alpha1.ConditionKeysReady, first(o.Problems, v1alpha1.ConditionKeysReady), o.KeysOpen, v1alpha1.ReasonKeysOpen, keysMessage(o.KEKGrade)),
 		paused(o.Paused), inUse(o.InUse, o.Retained))
 	return conditions
 }
 
 func walledReason(o TenantObserved) string {
 	if len(o.Overruled) > 0 {
-		return ReasonPodSecurityOverruled
+		return v1alpha1.ReasonPodSecurityOverruled
 	}
-	return ReasonWalledIn
+	return v1alpha1.ReasonWalledIn
 }
 
 func walledMessage(o TenantObserved) string {
@@ -99,9 +84,9 @@ func keysMessage(grade string) string {
 
 func paused(now bool) metav1.Condition {
 	if !now {
-		return condition(v1alpha1.ConditionChangesPaused, metav1.ConditionFalse, ReasonWithinBudget, "Bots and stores can be changed.")
+		return condition(v1alpha1.ConditionChangesPaused, metav1.ConditionFalse, v1alpha1.ReasonWithinBudget, "Bots and stores can be changed.")
 	}
-	return condition(v1alpha1.ConditionChangesPaused, metav1.ConditionTrue, ReasonBudgetExceeded, "More was written to the bots and stores than one Tenant may have "+
+	return condition(v1alpha1.ConditionChangesPaused, metav1.ConditionTrue, v1alpha1.ReasonBudgetExceeded, "More was written to the bots and stores than one Tenant may have "+
 		"written within five minutes: changes are refused until the time in the annotation "+v1alpha1.AnnotationChangesPaused+" of its namespaces. What runs goes on. "+
 		"Find who writes so much; raise the manager's --changes-budget if it is meant; take the annotation away to end it at once.")
 }
@@ -109,14 +94,14 @@ func paused(now bool) metav1.Condition {
 func inUse(used bool, retained []string) metav1.Condition {
 	switch {
 	case used:
-		return condition(v1alpha1.ConditionInUse, metav1.ConditionTrue, ReasonHoldsBots,
+		return condition(v1alpha1.ConditionInUse, metav1.ConditionTrue, v1alpha1.ReasonHoldsBots,
 			"There are BotDeployments or DataStores in the namespaces; delete them before the Tenant.")
 	case len(retained) > 0:
-		return condition(v1alpha1.ConditionInUse, metav1.ConditionTrue, ReasonHoldsVolumes, fmt.Sprintf(
+		return condition(v1alpha1.ConditionInUse, metav1.ConditionTrue, v1alpha1.ReasonHoldsVolumes, fmt.Sprintf(
 			"Volumes of deleted bots are left: %s. Delete each PersistentVolumeClaim that nobody needs before the Tenant, or say "+
 				"spec.retainedVolumes: Release: then those in namespaces that Lethe made are deleted with the Tenant, and the others stay.", strings.Join(retained, ", ")))
 	default:
-		return condition(v1alpha1.ConditionInUse, metav1.ConditionFalse, ReasonEmpty, "No BotDeployment, no DataStore and no retained volume is in the namespaces, but what is being deleted.")
+		return condition(v1alpha1.ConditionInUse, metav1.ConditionFalse, v1alpha1.ReasonEmpty, "No BotDeployment, no DataStore and no retained volume is in the namespaces, but what is being deleted.")
 	}
 }
 
@@ -126,8 +111,8 @@ func deleting(problems []Problem, message string) []metav1.Condition {
 		message = fmt.Sprintf("%s %s", message, worst.Message)
 	}
 	return []metav1.Condition{
-		condition(v1alpha1.ConditionReady, metav1.ConditionFalse, ReasonDeleting, message),
-		condition(v1alpha1.ConditionReconciling, metav1.ConditionTrue, ReasonDeleting, message),
+		condition(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonDeleting, message),
+		condition(v1alpha1.ConditionReconciling, metav1.ConditionTrue, v1alpha1.ReasonDeleting, message),
 	}
 }
 

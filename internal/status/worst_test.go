@@ -51,7 +51,7 @@ func TestTheWorstOutlivesAReportThatWasCut(t *testing.T) {
 	}
 	messages, contacts := line("messages", "conversations", 0), line("contacts", "contacts", 0)
 	left := v1alpha1.RuleMeasurement{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Window: "P90D", WorstOverdueSeconds: 600, WorstOverdueAt: at(storeNow),
-		Reason: ReasonLeftOut, Message: "the last report says nothing of this rule"}
+		Reason: v1alpha1.ReasonLeftOut, Message: "the last report says nothing of this rule"}
 	known := func() *v1alpha1.RuleMeasurement {
 		for i := range o.Measured.Rules {
 			if o.Measured.Rules[i].Dataset == "contacts" {

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/protocol"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
 
@@ -83,7 +83,7 @@ func (s *run) commit(ctx context.Context, i int, rows int64) error {
 // again, after the same debit: asked for twice it is one.
 func (s *run) unanswered(err error) error {
 	switch {
-	case keyclient.ReasonOf(err) == protocol.ReasonBacklogSpent:
+	case keyclient.ReasonOf(err) == v1alpha1.ReasonBacklogSpent:
 		return err
 	case keyclient.IsRetryable(err) && s.Clock().Before(s.keeper.expires()):
 		return fmt.Errorf("%w: %w", stores.ErrRepeat, err)
@@ -97,7 +97,7 @@ const debitWithin = time.Second
 
 // spent is the problem of a dataset whose backlog ended while it was deleted from.
 func (s *run) spent(i int) *stores.Problem {
-	return &stores.Problem{Reason: report.LineBrakeTripped, Message: fmt.Sprintf(
+	return &stores.Problem{Reason: v1alpha1.ReasonBrakeTripped, Message: fmt.Sprintf(
 		"the approved backlog ended while it was used%s: look, then 'kubectl lethe approve %s/%s --brake %s'", s.why(i), s.Plan.Store.Namespace, s.Plan.Store.Name, s.Plan.Datasets[i].Name)}
 }
 
@@ -149,7 +149,7 @@ func (s *run) brake(ctx context.Context, i int) error {
 		if planned <= most || planned > left && rows < measuredRows {
 			return nil
 		}
-		s.refused[i] = &stores.Problem{Reason: report.LineBrakeTripped, Message: fmt.Sprintf(
+		s.refused[i] = &stores.Problem{Reason: v1alpha1.ReasonBrakeTripped, Message: fmt.Sprintf(
 			"%d of %d rows would go, the brake allows %d%%%s: if that is right, let them go by 'kubectl lethe approve %s/%s --brake %s', or raise spec.brake.maxPercentOfTable",
 			planned, rows, percent, s.why(i), s.Plan.Store.Namespace, s.Plan.Store.Name, d.Name)}
 	}

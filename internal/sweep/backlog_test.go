@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -29,7 +30,7 @@ func TestABacklogIsUsedOnce(t *testing.T) {
 	w.admin.Run(`UPDATE log SET at = now() - interval '90 days' - id * interval '1 millisecond' WHERE id <= 10000`)
 	k.Ledger.Cleared = nil // it is the brake's turn
 	again := w.run(Options{Leaser: client(t, k)})
-	if again.Lines[0].Deleted != 0 || again.Lines[0].Reason != report.LineBrakeTripped || !strings.Contains(again.Lines[0].Message, "of a backlog of 5000 rows that was approved 0 are left") ||
+	if again.Lines[0].Deleted != 0 || again.Lines[0].Reason != v1alpha1.ReasonBrakeTripped || !strings.Contains(again.Lines[0].Message, "of a backlog of 5000 rows that was approved 0 are left") ||
 		!strings.Contains(again.Lines[0].Message, "approve acme/chat --brake log") {
 		t.Errorf("a second time: %+v", again)
 	}
@@ -124,7 +125,7 @@ func TestKilledSweepsRenewNoBacklog(t *testing.T) {
 	// The rest, with as many rows again: more than is left and the brake allows, so nothing goes. Where the machine was so slow that a sweep
 	// came to its end before it was killed, they are rows that have returned.
 	why := func(reason string) bool {
-		return reason == report.LineBrakeTripped || gone == 20000 && reason == report.LineReturned
+		return reason == v1alpha1.ReasonBrakeTripped || gone == 20000 && reason == v1alpha1.ReasonReturned
 	}
 	w.admin.Run(`INSERT INTO log SELECT n, now() - interval '100 days' - n * interval '1 second' FROM generate_series(100001, 120000) n`)
 	rows := w.admin.Count(`SELECT count(*) FROM log`)
@@ -147,7 +148,7 @@ func TestALostAnswerDebitsOnce(t *testing.T) {
 	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
 		if len(req.Spend) > 0 && lost < 3 {
 			lost++
-			return &protocol.Error{Reason: protocol.ReasonInternal, Message: "the answer is lost", RetryAfter: 1}
+			return &protocol.Error{Reason: v1alpha1.ReasonInternal, Message: "the answer is lost", RetryAfter: 1}
 		}
 		return nil
 	}
@@ -167,14 +168,14 @@ func TestABacklogThatEndsMeanwhile(t *testing.T) {
 	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
 		if len(req.Spend) > 0 {
 			if spends++; spends > 1 {
-				return &protocol.Error{Reason: protocol.ReasonBacklogSpent, Message: "spent"}
+				return &protocol.Error{Reason: v1alpha1.ReasonBacklogSpent, Message: "spent"}
 			}
 		}
 		return nil
 	}
 	r := w.run(Options{Leaser: client(t, k)})
 	gone := 10000 - w.admin.Count(`SELECT count(*) FROM log`)
-	if r.Lines[0].Reason != report.LineBrakeTripped || gone == 0 || gone >= 5000 || r.Lines[0].Deleted != gone {
+	if r.Lines[0].Reason != v1alpha1.ReasonBrakeTripped || gone == 0 || gone >= 5000 || r.Lines[0].Deleted != gone {
 		t.Errorf("%d rows gone: %+v", gone, r)
 	}
 }
@@ -189,7 +190,7 @@ func TestALostAnswerBeforeCommitRepeatsTheBatch(t *testing.T) {
 			return nil
 		}
 		if asked = append(asked, req.Spend[0].Used); len(asked) == 2 {
-			return &protocol.Error{Reason: protocol.ReasonInternal, Message: "the answer is lost", RetryAfter: 1}
+			return &protocol.Error{Reason: v1alpha1.ReasonInternal, Message: "the answer is lost", RetryAfter: 1}
 		}
 		return nil
 	}
@@ -209,13 +210,13 @@ func TestALeaseThatIsRefusedBeforeCommit(t *testing.T) {
 	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
 		if len(req.Spend) > 0 {
 			if spends++; spends > 1 {
-				return refusal(protocol.ReasonPlanChanged)
+				return refusal(v1alpha1.ReasonPlanChanged)
 			}
 		}
 		return nil
 	}
 	r := w.run(Options{Leaser: client(t, k)})
-	if r.Outcome != report.Stopped || r.Reason != report.ReasonLeaseLost || w.admin.Count(`SELECT count(*) FROM log`) != 10000 {
+	if r.Outcome != report.Stopped || r.Reason != v1alpha1.ReasonLeaseLost || w.admin.Count(`SELECT count(*) FROM log`) != 10000 {
 		t.Errorf("%+v", r)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -26,14 +27,14 @@ const (
 // measured, until a person approves it as it is.
 func (s *run) place(ctx context.Context) error {
 	if s.history == nil {
-		s.placed = s.r.Reason != report.ReasonIdentityChanged
+		s.placed = s.r.Reason != v1alpha1.ReasonIdentityChanged
 		return nil
 	}
 	now, err := s.reach(ctx, s.begun)
 	if err != nil {
 		return err
 	}
-	if s.r.Reason == report.ReasonIdentityChanged {
+	if s.r.Reason == v1alpha1.ReasonIdentityChanged {
 		return nil // another database is nothing to compare with, and not to be remembered
 	}
 	restored, last := s.keeper.account.Restored, s.keeper.account.Point
@@ -52,7 +53,7 @@ func (s *run) place(ctx context.Context) error {
 		return nil
 	}
 	s.deleting = false
-	s.end(report.Refused, report.ReasonRestoredFrom, "the database was put back to an earlier state: %s; rows that had been deleted may be there again, so it was only measured: look, then let sweeps go on by 'kubectl lethe approve %s/%s --database'",
+	s.end(report.Refused, v1alpha1.ReasonRestoredFrom, "the database was put back to an earlier state: %s; rows that had been deleted may be there again, so it was only measured: look, then let sweeps go on by 'kubectl lethe approve %s/%s --database'",
 		restored, s.Plan.Store.Namespace, s.Plan.Store.Name)
 	return nil
 }
@@ -126,7 +127,7 @@ func (s *run) comeBack(ctx context.Context, i int) error {
 		return nil
 	}
 	s.returned[i] = more
-	s.refused[i] = &stores.Problem{Reason: report.LineReturned, Message: fmt.Sprintf(
+	s.refused[i] = &stores.Problem{Reason: v1alpha1.ReasonReturned, Message: fmt.Sprintf(
 		"%d rows %s %s that the last complete sweep had not left: a backup was restored into the table, or old records were brought in; nothing of it is deleted: look, then let them go by 'kubectl lethe approve %s/%s --brake %s'",
 		s.returned[i], are, time.UnixMicro(since).UTC().Format(time.DateOnly), s.Plan.Store.Namespace, s.Plan.Store.Name, d.Name)}
 	return nil

@@ -45,7 +45,7 @@ func (p *past) braked(says string) {
 	p.t.Helper()
 	before := p.server.Admin(p.t, p.database).Count(`SELECT count(*) FROM log`)
 	r := p.sweep()
-	if r.Outcome != report.Refused || r.Reason != report.ReasonRestoredFrom || !strings.Contains(r.Message, says) || !strings.Contains(r.Message, "kubectl lethe approve acme/chat --database") {
+	if r.Outcome != report.Refused || r.Reason != v1alpha1.ReasonRestoredFrom || !strings.Contains(r.Message, says) || !strings.Contains(r.Message, "kubectl lethe approve acme/chat --database") {
 		p.t.Errorf("%s, %s: %s\nwant RestoredFrom with %q", r.Outcome, r.Reason, r.Message, says)
 	}
 	if len(r.Lines) != 1 || r.Lines[0].Rows == 0 || r.Lines[0].Deleted != 0 {
@@ -224,7 +224,7 @@ func TestAnUpgradedServerIsAnotherIdentity(t *testing.T) {
 func (p *past) identityChanged(says string) {
 	p.t.Helper()
 	r := p.sweep()
-	if r.Outcome != report.Refused || r.Reason != report.ReasonIdentityChanged || !strings.Contains(r.Message, says) || len(r.Lines) != 1 || r.Lines[0].Deleted != 0 {
+	if r.Outcome != report.Refused || r.Reason != v1alpha1.ReasonIdentityChanged || !strings.Contains(r.Message, says) || len(r.Lines) != 1 || r.Lines[0].Deleted != 0 {
 		p.t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
 	}
 }
@@ -262,7 +262,7 @@ func TestReturnedRowsAreBraked(t *testing.T) {
 	w.admin.Run(`UPDATE other SET at = now() - interval '90 days' + interval '1 second' WHERE id = 100; SELECT pg_sleep(1.1)`)
 	r := sweep()
 	line := lineOf(r, "log")
-	if r.Reason != report.ReasonDatasetsRefused || line.Reason != report.LineReturned || line.Returned != 300 || line.Deleted != 0 || line.Overdue != 300 ||
+	if r.Reason != v1alpha1.ReasonDatasetsRefused || line.Reason != v1alpha1.ReasonReturned || line.Returned != 300 || line.Deleted != 0 || line.Overdue != 300 ||
 		!strings.Contains(line.Message, "300 rows are older than") || !strings.Contains(line.Message, "approve acme/chat --brake log") {
 		t.Errorf("returned: %+v", r)
 	}
@@ -271,7 +271,7 @@ func TestReturnedRowsAreBraked(t *testing.T) {
 	}
 	// A backlog that was approved before they returned is not meant for them.
 	w.plan.Datasets[0].Delete.Backlog = permit(1000, time.Now().Add(-time.Hour), 24*time.Hour)
-	if r := sweep(); lineOf(r, "log").Reason != report.LineReturned || lineOf(r, "log").Deleted != 0 {
+	if r := sweep(); lineOf(r, "log").Reason != v1alpha1.ReasonReturned || lineOf(r, "log").Deleted != 0 {
 		t.Errorf("by an earlier backlog: %+v", r)
 	}
 	w.plan.Datasets[0].Delete.Backlog = permit(300, time.Now().Add(2*time.Second), 24*time.Hour)
@@ -345,7 +345,7 @@ func TestReturnedRowsOfATenant(t *testing.T) {
 			}
 			w.admin.Run(`INSERT INTO log SELECT * FROM kept`)
 			r := w.run(Options{Leaser: client(t, k)})
-			if l := lineOf(r, "log"); r.Deleted != 0 || l.Reason != report.LineReturned || l.Returned != 400 || !strings.Contains(l.Message, "tenants with a shorter window") {
+			if l := lineOf(r, "log"); r.Deleted != 0 || l.Reason != v1alpha1.ReasonReturned || l.Returned != 400 || !strings.Contains(l.Message, "tenants with a shorter window") {
 				t.Errorf("loaded again: %+v", r)
 			}
 			// By other windows than those of the last sweep nobody knows what it would have left.
@@ -367,7 +367,7 @@ func TestReturnedRowsThatAreKept(t *testing.T) {
 	k.By(&w.plan)
 	w.run(Options{Leaser: client(t, k)})
 	w.admin.Run(`INSERT INTO parent VALUES (100, now() - interval '100 days'); INSERT INTO child VALUES (100, now(), 100)`)
-	if l := lineOf(w.run(Options{Leaser: client(t, k)}), "parent"); l.Reason != report.LineReturned || l.Returned != 1 || l.Eligible != 0 {
+	if l := lineOf(w.run(Options{Leaser: client(t, k)}), "parent"); l.Reason != v1alpha1.ReasonReturned || l.Returned != 1 || l.Eligible != 0 {
 		t.Fatalf("%+v", l)
 	}
 	w.plan.Datasets[0].Delete.Backlog = permit(1, time.Now().Add(2*time.Second), 24*time.Hour)

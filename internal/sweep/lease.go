@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -187,7 +188,7 @@ func (k *keeper) insist(ctx context.Context, req protocol.LeaseRequest) (keyclie
 		switch {
 		case err == nil:
 			return lease, nil
-		case keyclient.ReasonOf(err) == protocol.ReasonBacklogSpent:
+		case keyclient.ReasonOf(err) == v1alpha1.ReasonBacklogSpent:
 			return lease, err
 		case !keyclient.IsRetryable(err), !k.clock().Before(k.expires()):
 			return lease, fmt.Errorf("%w: %w", errLeaseLost, err)

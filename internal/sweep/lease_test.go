@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 )
@@ -49,11 +50,11 @@ func TestALeaseThatIsRefusedStopsTheSweep(t *testing.T) {
 		case refused <- time.Now():
 		default:
 		}
-		return refusal(protocol.ReasonPlanChanged)
+		return refusal(v1alpha1.ReasonPlanChanged)
 	}
 	r := w.run(Options{Leaser: client(t, k)})
 	ended := time.Now()
-	if r.Outcome != report.Stopped || r.Reason != report.ReasonLeaseLost {
+	if r.Outcome != report.Stopped || r.Reason != v1alpha1.ReasonLeaseLost {
 		t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
 	}
 	at := <-refused
@@ -82,11 +83,11 @@ func TestAKeyserverThatFallsSilentStopsTheSweepWhenTheLeaseRunsOut(t *testing.T)
 		if first {
 			return nil
 		}
-		return &protocol.Error{Reason: protocol.ReasonInternal, RetryAfter: 1}
+		return &protocol.Error{Reason: v1alpha1.ReasonInternal, RetryAfter: 1}
 	}
 	began := time.Now()
 	r := w.run(Options{Leaser: client(t, k)})
-	if r.Outcome != report.Stopped || r.Reason != report.ReasonLeaseLost || time.Since(began) > 8*time.Second {
+	if r.Outcome != report.Stopped || r.Reason != v1alpha1.ReasonLeaseLost || time.Since(began) > 8*time.Second {
 		t.Errorf("%s, %s: %s, after %s", r.Outcome, r.Reason, r.Message, time.Since(began))
 	}
 	if left := w.admin.Count(`SELECT count(*) FROM log`); left <= 5000 {
@@ -99,7 +100,7 @@ func TestASignalStopsTheSweepAfterTheBatch(t *testing.T) {
 	stop := make(chan struct{})
 	gone := w.watch(func() { close(stop) })
 	r := w.run(Options{Stop: stop})
-	if r.Outcome != report.Stopped || r.Reason != report.ReasonTerminated {
+	if r.Outcome != report.Stopped || r.Reason != v1alpha1.ReasonTerminated {
 		t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
 	}
 	left := w.admin.Count(`SELECT count(*) FROM log`)
@@ -125,13 +126,13 @@ func TestAKilledSessionStopsTheSweep(t *testing.T) {
 		}
 	})
 	r := w.run(Options{})
-	if r.Outcome != report.Failed || r.Reason != report.ReasonStoreError {
+	if r.Outcome != report.Failed || r.Reason != v1alpha1.ReasonStoreError {
 		t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
 	}
 	if n := <-gone; n <= 0 {
 		t.Fatalf("%d rows were gone", n)
 	}
-	if len(r.Lines) != 1 || r.Lines[0].Reason != report.LineNotReached {
+	if len(r.Lines) != 1 || r.Lines[0].Reason != v1alpha1.ReasonNotReached {
 		t.Errorf("lines %+v", r.Lines)
 	}
 }
@@ -162,7 +163,7 @@ func TestTheProgramEndsOnSIGTERMWithAReport(t *testing.T) {
 		}
 	})
 	r := p.finish(t)
-	if p.failed != nil || r.Outcome != report.Stopped || r.Reason != report.ReasonTerminated {
+	if p.failed != nil || r.Outcome != report.Stopped || r.Reason != v1alpha1.ReasonTerminated {
 		t.Errorf("%v: %+v\n%s", p.failed, r, p.stderr)
 	}
 	left := w.admin.Count(`SELECT count(*) FROM log`)

@@ -1,12 +1,13 @@
 package sweep
 
 import (
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
 func notReached(d plan.Dataset) []report.Line {
-	line := report.Line{Dataset: d.Name, Reason: report.LineNotReached, Message: "the sweep ended before this was measured"}
+	line := report.Line{Dataset: d.Name, Reason: v1alpha1.ReasonNotReached, Message: "the sweep ended before this was measured"}
 	if len(d.Rules) == 0 {
 		return []report.Line{line}
 	}
@@ -46,7 +47,7 @@ func (s *run) complete(line *report.Line, i int) {
 		}
 	}
 	if problem != "" && line.Reason == "" {
-		line.Reason, line.Message = report.LinePlan, problem
+		line.Reason, line.Message = v1alpha1.ReasonPlan, problem
 	}
 	if i < len(s.before) {
 		for _, b := range s.before[i] {
@@ -64,7 +65,7 @@ func (s *run) judge() {
 	seen := map[string]bool{}
 	for _, l := range s.r.Lines {
 		switch l.Reason {
-		case "", report.LineUngoverned, report.LinePlan, report.LineNotReached, report.LineContradiction:
+		case "", v1alpha1.ReasonUngoverned, v1alpha1.ReasonPlan, v1alpha1.ReasonNotReached, v1alpha1.ReasonContradiction:
 			continue
 		}
 		if !seen[l.Dataset] {
@@ -73,7 +74,7 @@ func (s *run) judge() {
 		}
 	}
 	if len(names) > 0 {
-		s.end(report.Refused, report.ReasonDatasetsRefused, "%d of %d datasets were not wholly measured or deleted from, first %s: see their lines",
+		s.end(report.Refused, v1alpha1.ReasonDatasetsRefused, "%d of %d datasets were not wholly measured or deleted from, first %s: see their lines",
 			len(names), len(s.Plan.Datasets), names[0])
 	}
 }

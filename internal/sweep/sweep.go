@@ -91,7 +91,7 @@ func Run(ctx context.Context, o Options) (result report.Report) {
 	defer func() {
 		if p := recover(); p != nil {
 			o.Log.Error("Sweep panicked", "stack", string(debug.Stack()))
-			s.end(report.Failed, report.ReasonInternal, "a defect of the sweeper: its log has the place")
+			s.end(report.Failed, v1alpha1.ReasonInternal, "a defect of the sweeper: its log has the place")
 		}
 		// By the store's clock, as far as it is known.
 		s.r.Started, s.r.Finished = s.r.Started+s.r.SkewSeconds, o.Clock().Unix()+s.r.SkewSeconds
@@ -114,27 +114,27 @@ func (s *run) fail(err error) {
 	var known *stores.Error
 	switch {
 	case errors.Is(err, errTerminated):
-		s.end(report.Stopped, report.ReasonTerminated, "the pod was asked to end; the next sweep goes on")
+		s.end(report.Stopped, v1alpha1.ReasonTerminated, "the pod was asked to end; the next sweep goes on")
 	case errors.Is(err, errBudget):
-		s.end(report.Stopped, report.ReasonTimeBudget, "%s were not enough; the next sweep goes on", s.Budget)
+		s.end(report.Stopped, v1alpha1.ReasonTimeBudget, "%s were not enough; the next sweep goes on", s.Budget)
 	case errors.Is(err, errLeaseLost):
-		s.end(report.Stopped, report.ReasonLeaseLost, "%s", err)
-	case errors.As(err, &known) && (known.Reason == report.ReasonUnreachable || known.Reason == report.ReasonStoreError):
+		s.end(report.Stopped, v1alpha1.ReasonLeaseLost, "%s", err)
+	case errors.As(err, &known) && (known.Reason == v1alpha1.ReasonUnreachable || known.Reason == v1alpha1.ReasonStoreError):
 		s.end(report.Failed, known.Reason, "%s", known)
 	case errors.As(err, &known):
 		s.end(report.Refused, known.Reason, "%s", known)
 	default:
-		s.end(report.Failed, report.ReasonStoreError, "%s", s.engine.Describe(err))
+		s.end(report.Failed, v1alpha1.ReasonStoreError, "%s", s.engine.Describe(err))
 	}
 }
 
 func (s *run) sweep(ctx context.Context) {
 	if !s.started.Before(s.Plan.ValidUntil) {
-		s.end(report.Refused, report.ReasonPlanExpired, "the plan was valid until %s: is the manager running?", s.Plan.ValidUntil.UTC().Format(time.RFC3339))
+		s.end(report.Refused, v1alpha1.ReasonPlanExpired, "the plan was valid until %s: is the manager running?", s.Plan.ValidUntil.UTC().Format(time.RFC3339))
 		return
 	}
 	if s.engine = s.Engines.For(s.Plan.Connection.Type); s.engine == nil {
-		s.end(report.Refused, report.ReasonPlanMismatch, "this sweeper knows no store of type %q: is it of the same version as the manager?", s.Plan.Connection.Type)
+		s.end(report.Refused, v1alpha1.ReasonPlanMismatch, "this sweeper knows no store of type %q: is it of the same version as the manager?", s.Plan.Connection.Type)
 		return
 	}
 	// What is asked of the store ends with the lease: losing it cuts the connection, and with it whatever is not committed.
@@ -223,7 +223,7 @@ func (s *run) lease(ctx context.Context) ([]byte, error) {
 		if keyclient.ReasonOf(err) == "" {
 			outcome = report.Failed
 		}
-		s.end(outcome, report.ReasonLeaseRefused, "the keyserver gives no lease: %s", err)
+		s.end(outcome, v1alpha1.ReasonLeaseRefused, "the keyserver gives no lease: %s", err)
 		return nil, err
 	}
 	s.keeper = k
@@ -261,7 +261,7 @@ func (s *run) open(ctx context.Context) error {
 		return err
 	}
 	if lock == stores.LockBusy {
-		return &stores.Error{Reason: report.ReasonStoreBusy, Message: "another sweep of this database is under way, perhaps from another DataStore or cluster"}
+		return &stores.Error{Reason: v1alpha1.ReasonStoreBusy, Message: "another sweep of this database is under way, perhaps from another DataStore or cluster"}
 	}
 	if err := s.readClocks(ctx); err != nil {
 		return err
@@ -287,7 +287,7 @@ func (s *run) open(ctx context.Context) error {
 	approved, address := s.Plan.Database, s.Plan.Connection.Address()
 	s.deleting = s.Plan.Deletes() && id.SystemIdentifier == approved.SystemIdentifier && id.Database == approved.Name && address == approved.Address
 	if s.Plan.Deletes() && !s.deleting {
-		s.end(report.Refused, report.ReasonIdentityChanged, "deletion was approved for database %q of cluster %s at %s, this is %q of %s at %s: it was only measured; if it is the right one, approve it: kubectl lethe approve %s/%s --database",
+		s.end(report.Refused, v1alpha1.ReasonIdentityChanged, "deletion was approved for database %q of cluster %s at %s, this is %q of %s at %s: it was only measured; if it is the right one, approve it: kubectl lethe approve %s/%s --database",
 			approved.Name, approved.SystemIdentifier, approved.Address, id.Database, id.SystemIdentifier, address, s.Plan.Store.Namespace, s.Plan.Store.Name)
 	}
 	if s.history != nil {
@@ -307,7 +307,7 @@ func (s *run) readClocks(ctx context.Context) error {
 	}
 	s.r.SkewSeconds = int64(skew / time.Second)
 	if skew > maxSkew || skew < -maxSkew {
-		return &stores.Error{Reason: report.ReasonClockSkew, Message: fmt.Sprintf(
+		return &stores.Error{Reason: v1alpha1.ReasonClockSkew, Message: fmt.Sprintf(
 			"the store's clock and the pod's differ by %s, more than %s, so no age can be believed: set both by NTP", skew.Round(time.Second), maxSkew)}
 	}
 	s.clocks = stores.Clocks{Early: now, Late: now}
@@ -439,7 +439,7 @@ func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished
 		s.refused[i] = s.store.Problem(i)
 		return true, nil
 	}
-	if keyclient.ReasonOf(err) == protocol.ReasonBacklogSpent {
+	if keyclient.ReasonOf(err) == v1alpha1.ReasonBacklogSpent {
 		s.refused[i] = s.spent(i)
 		return true, nil
 	}
@@ -466,7 +466,7 @@ func (s *run) goOn() error {
 // measure fills the lines of the report. What there was no time for says so.
 func (s *run) measure(ctx context.Context) error {
 	most := s.Budget - s.Clock().Sub(s.started) + measureWithin
-	if s.r.Reason == report.ReasonTerminated {
+	if s.r.Reason == v1alpha1.ReasonTerminated {
 		most = measureTerminated
 	}
 	bounded, cancel := context.WithTimeout(ctx, most)
@@ -476,7 +476,7 @@ func (s *run) measure(ctx context.Context) error {
 	late.Late = late.Late.Add(s.Clock().Sub(s.started))
 	err := s.measureAll(bounded, late)
 	if ctx.Err() == nil && bounded.Err() != nil {
-		s.end(report.Stopped, report.ReasonTimeBudget, "the measurement did not end in time")
+		s.end(report.Stopped, v1alpha1.ReasonTimeBudget, "the measurement did not end in time")
 		err = nil
 	}
 	return err

@@ -71,59 +71,59 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 			func(w *world, _ *lease.Server, _ *Options) { w.plan.Datasets[0].Delete = nil }, report.Done, "", true, "",
 		},
 		"a plan that has expired": {
-			func(w *world, _ *lease.Server, _ *Options) { w.plan.ValidUntil = time.Now().Add(-time.Second) }, report.Refused, report.ReasonPlanExpired, false, "manager",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.ValidUntil = time.Now().Add(-time.Second) }, report.Refused, v1alpha1.ReasonPlanExpired, false, "manager",
 		},
 		"no lease: the plan changed": {
 			func(_ *world, k *lease.Server, _ *Options) {
-				k.Answer = func(bool) *protocol.Error { return refusal(protocol.ReasonPlanChanged) }
+				k.Answer = func(bool) *protocol.Error { return refusal(v1alpha1.ReasonPlanChanged) }
 			},
-			report.Refused, report.ReasonLeaseRefused, false, protocol.ReasonPlanChanged,
+			report.Refused, v1alpha1.ReasonLeaseRefused, false, v1alpha1.ReasonPlanChanged,
 		},
 		"another database than the one that was approved": {
-			func(w *world, _ *lease.Server, _ *Options) { w.plan.Database.SystemIdentifier = "7000000000000000000" }, report.Refused, report.ReasonIdentityChanged, true, "7000000000000000000",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Database.SystemIdentifier = "7000000000000000000" }, report.Refused, v1alpha1.ReasonIdentityChanged, true, "7000000000000000000",
 		},
 		"another name than the one that was approved": {
-			func(w *world, _ *lease.Server, _ *Options) { w.plan.Database.Name = "other" }, report.Refused, report.ReasonIdentityChanged, true, "approve",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Database.Name = "other" }, report.Refused, v1alpha1.ReasonIdentityChanged, true, "approve",
 		},
 		"a wrong password": {
-			func(_ *world, k *lease.Server, _ *Options) { k.Password = "wrong-secret" }, report.Refused, report.ReasonWrongPassword, false, "kubectl lethe seal",
+			func(_ *world, k *lease.Server, _ *Options) { k.Password = "wrong-secret" }, report.Refused, v1alpha1.ReasonWrongPassword, false, "kubectl lethe seal",
 		},
 		"a store that is not there": {
-			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.Port = 1 }, report.Failed, report.ReasonUnreachable, false, "spec.postgres.host",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.Port = 1 }, report.Failed, v1alpha1.ReasonUnreachable, false, "spec.postgres.host",
 		},
 		"an untrusted certificate": {
-			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.CABundle = "" }, report.Refused, report.ReasonUntrustedCertificate, false, "caBundle",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.CABundle = "" }, report.Refused, v1alpha1.ReasonUntrustedCertificate, false, "caBundle",
 		},
 		"a database that is not there": {
-			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.Database = "nowhere" }, report.Refused, report.ReasonNoSuchDatabase, false, "spec.postgres.database",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.Database = "nowhere" }, report.Refused, v1alpha1.ReasonNoSuchDatabase, false, "spec.postgres.database",
 		},
 		"a clock that is ahead": {
 			func(_ *world, _ *lease.Server, o *Options) {
 				o.Clock = func() time.Time { return time.Now().Add(61 * time.Second) }
-			}, report.Refused, report.ReasonClockSkew, false, "NTP",
+			}, report.Refused, v1alpha1.ReasonClockSkew, false, "NTP",
 		},
 		"a clock that is behind": {
 			func(_ *world, _ *lease.Server, o *Options) {
 				o.Clock = func() time.Time { return time.Now().Add(-61 * time.Second) }
-			}, report.Refused, report.ReasonClockSkew, false, "NTP",
+			}, report.Refused, v1alpha1.ReasonClockSkew, false, "NTP",
 		},
 		"the brake": {
-			func(w *world, _ *lease.Server, _ *Options) { w.plan.BrakePercent = 49 }, report.Refused, report.ReasonDatasetsRefused, true, "",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.BrakePercent = 49 }, report.Refused, v1alpha1.ReasonDatasetsRefused, true, "",
 		},
 		"the brake, and a backlog that is too small": {
 			func(w *world, _ *lease.Server, _ *Options) {
 				w.plan.BrakePercent = 1 // 100 rows of 10 000
 				w.plan.Datasets[0].Delete.Backlog = permit(4899, time.Now().Add(-time.Minute), time.Hour)
-			}, report.Refused, report.ReasonDatasetsRefused, true, "",
+			}, report.Refused, v1alpha1.ReasonDatasetsRefused, true, "",
 		},
 		"the brake, and a backlog whose time is over": {
 			func(w *world, _ *lease.Server, _ *Options) {
 				w.plan.BrakePercent = 49
 				w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(-time.Hour), time.Minute)
-			}, report.Refused, report.ReasonDatasetsRefused, true, "",
+			}, report.Refused, v1alpha1.ReasonDatasetsRefused, true, "",
 		},
 		"a budget that is over before the first batch": {
-			func(_ *world, _ *lease.Server, o *Options) { o.Budget = time.Nanosecond }, report.Stopped, report.ReasonTimeBudget, true, "",
+			func(_ *world, _ *lease.Server, o *Options) { o.Budget = time.Nanosecond }, report.Stopped, v1alpha1.ReasonTimeBudget, true, "",
 		},
 		"a signal before the first batch": {
 			func(_ *world, k *lease.Server, o *Options) {
@@ -131,9 +131,9 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 				var once sync.Once
 				o.Stop, k.Answer = stop, func(bool) *protocol.Error {
 					once.Do(func() { close(stop) })
-					return &protocol.Error{Reason: protocol.ReasonInUse, RetryAfter: 30}
+					return &protocol.Error{Reason: v1alpha1.ReasonInUse, RetryAfter: 30}
 				}
-			}, report.Stopped, report.ReasonTerminated, false, "",
+			}, report.Stopped, v1alpha1.ReasonTerminated, false, "",
 		},
 		"another sweep that holds the store": {
 			func(w *world, _ *lease.Server, _ *Options) {
@@ -141,10 +141,10 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 				if err := server.Admin(w.t, w.database).QueryRow(w.t.Context(), `SELECT pg_try_advisory_lock(x'6c657468655f3031'::bigint)`).Scan(&got); err != nil || !got {
 					w.t.Fatalf("take the lock: %v, %v", got, err)
 				}
-			}, report.Refused, report.ReasonStoreBusy, false, "another sweep",
+			}, report.Refused, v1alpha1.ReasonStoreBusy, false, "another sweep",
 		},
 		"a panic": {
-			func(_ *world, _ *lease.Server, o *Options) { o.Leaser = broken{} }, report.Failed, report.ReasonInternal, false, "log",
+			func(_ *world, _ *lease.Server, o *Options) { o.Leaser = broken{} }, report.Failed, v1alpha1.ReasonInternal, false, "log",
 		},
 	}
 	for name, tc := range tests {
@@ -195,7 +195,7 @@ func TestBrake(t *testing.T) {
 			if r.Lines[0].Deleted != tc.deleted {
 				t.Errorf("%d rows deleted, want %d: %+v", r.Lines[0].Deleted, tc.deleted, r)
 			}
-			if tripped := r.Lines[0].Reason == report.LineBrakeTripped; tripped != (tc.deleted == 0) || tripped && r.Lines[0].Overdue != 5000 {
+			if tripped := r.Lines[0].Reason == v1alpha1.ReasonBrakeTripped; tripped != (tc.deleted == 0) || tripped && r.Lines[0].Overdue != 5000 {
 				t.Errorf("line %+v", r.Lines[0])
 			}
 		})
@@ -229,7 +229,7 @@ func TestOneDatasetRefusedDoesNotKeepTheOthers(t *testing.T) {
 	w.plan.Datasets[1].Table.Name = "gone"
 	w.plan.Datasets[0].Rules[0].Problem = ""
 	r := w.run(Options{})
-	if r.Outcome != report.Refused || r.Reason != report.ReasonDatasetsRefused || r.Lines[0].Deleted != 5000 || r.Lines[1].Reason != report.LineMissingTable {
+	if r.Outcome != report.Refused || r.Reason != v1alpha1.ReasonDatasetsRefused || r.Lines[0].Deleted != 5000 || r.Lines[1].Reason != v1alpha1.ReasonMissingTable {
 		t.Errorf("%+v", r)
 	}
 }
@@ -238,7 +238,7 @@ func TestThePlansOwnProblemsAreInTheLines(t *testing.T) {
 	w := newWorld(t, logTable, dataset("log", 90))
 	w.plan.Datasets[0].Delete, w.plan.Datasets[0].Problem = nil, "the rules cannot be ordered"
 	r := w.run(Options{})
-	if r.Outcome != report.Done || r.Lines[0].Reason != report.LinePlan || r.Lines[0].Message != "the rules cannot be ordered" || r.Lines[0].Overdue != 5000 {
+	if r.Outcome != report.Done || r.Lines[0].Reason != v1alpha1.ReasonPlan || r.Lines[0].Message != "the rules cannot be ordered" || r.Lines[0].Overdue != 5000 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -278,7 +278,7 @@ func TestTwoSweepersAtOnce(t *testing.T) {
 	var deleted int64
 	for range 2 {
 		r := <-reports
-		if r.Reason == report.ReasonStoreBusy {
+		if r.Reason == v1alpha1.ReasonStoreBusy {
 			continue
 		}
 		if r.Outcome != report.Done {

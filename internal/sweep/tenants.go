@@ -25,7 +25,7 @@ type known struct {
 func (s *run) whoIsKnown(ctx context.Context) (known, error) {
 	ids, digest, err := s.keeper.known(ctx)
 	if errors.Is(err, errKnown) {
-		s.end(report.Refused, report.ReasonLeaseRefused, "%s: what depends on it is neither deleted nor measured", err)
+		s.end(report.Refused, v1alpha1.ReasonLeaseRefused, "%s: what depends on it is neither deleted nor measured", err)
 		return known{unread: err.Error(), digest: s.keeper.digest()}, nil
 	}
 	return known{ids: ids, digest: digest}, err

@@ -32,8 +32,8 @@ func TestWhoIsKnownRestrains(t *testing.T) {
 				return nil
 			}
 		}, all, "", report.Done},
-		"a tenant of that name":    {func(k *lease.Server, _ *plan.Plan) { k.Known = []string{"ACME"} }, none, report.LineUnclearTenant, report.Refused},
-		"two that claim that name": {func(_ *lease.Server, p *plan.Plan) { p.Disputed = []string{"ACME"} }, none, report.LineUnclearTenant, report.Refused},
+		"a tenant of that name":    {func(k *lease.Server, _ *plan.Plan) { k.Known = []string{"ACME"} }, none, v1alpha1.ReasonUnclearTenant, report.Refused},
+		"two that claim that name": {func(_ *lease.Server, p *plan.Plan) { p.Disputed = []string{"ACME"} }, none, v1alpha1.ReasonUnclearTenant, report.Refused},
 		"one that comes before anything goes": {func(k *lease.Server, _ *plan.Plan) {
 			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
 				if r.Seen != nil {
@@ -41,7 +41,7 @@ func TestWhoIsKnownRestrains(t *testing.T) {
 				}
 				return nil
 			}
-		}, none, report.LineUnclearTenant, report.Refused},
+		}, none, v1alpha1.ReasonUnclearTenant, report.Refused},
 		"one that comes while rows go": {func(k *lease.Server, _ *plan.Plan) {
 			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
 				if len(r.Spend) > 0 {
@@ -49,15 +49,15 @@ func TestWhoIsKnownRestrains(t *testing.T) {
 				}
 				return nil
 			}
-		}, some, report.LineUnclearTenant, report.Refused},
-		"the keyserver does not say":                {func(k *lease.Server, _ *plan.Plan) { k.Unnamed = true }, none, report.LineNotReached, report.Refused},
-		"what it says is not what the digest names": {func(k *lease.Server, _ *plan.Plan) { k.Digest = plan.DigestOf([]string{"x"}) }, none, report.LineNotReached, report.Refused},
+		}, some, v1alpha1.ReasonUnclearTenant, report.Refused},
+		"the keyserver does not say":                {func(k *lease.Server, _ *plan.Plan) { k.Unnamed = true }, none, v1alpha1.ReasonNotReached, report.Refused},
+		"what it says is not what the digest names": {func(k *lease.Server, _ *plan.Plan) { k.Digest = plan.DigestOf([]string{"x"}) }, none, v1alpha1.ReasonNotReached, report.Refused},
 		"it says no more, while rows go": {func(k *lease.Server, _ *plan.Plan) {
 			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
 				k.Unnamed = k.Unnamed || len(r.Spend) > 0
 				return nil
 			}
-		}, some, report.LineNotReached, report.Refused},
+		}, some, v1alpha1.ReasonNotReached, report.Refused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := dataset("log", 90)
@@ -93,7 +93,7 @@ func TestWithoutAListTheBaseWindowHolds(t *testing.T) {
 	k.Unnamed = true
 	k.By(&w.plan)
 	r := w.run(Options{Leaser: client(t, k)})
-	if l := lineOf(r, "log"); r.Deleted != 400 || l.Reason != report.LineNotReached || r.Reason != report.ReasonLeaseRefused {
+	if l := lineOf(r, "log"); r.Deleted != 400 || l.Reason != v1alpha1.ReasonNotReached || r.Reason != v1alpha1.ReasonLeaseRefused {
 		t.Errorf("%+v", r)
 	}
 }

@@ -30,7 +30,7 @@ func TestDatasetsTakeTurns(t *testing.T) {
 		ALTER TABLE a_slow ADD parent bigint REFERENCES z_parent; CREATE INDEX ON a_slow (parent); UPDATE a_slow SET parent = 1 + id / 100 WHERE id < 20000;`,
 		dataset("a_slow", 90), dataset("log", 90), dataset("z_parent", 90))
 	r := w.run(Options{Budget: 30 * time.Second})
-	if r.Outcome != report.Stopped || r.Reason != report.ReasonTimeBudget {
+	if r.Outcome != report.Stopped || r.Reason != v1alpha1.ReasonTimeBudget {
 		t.Fatalf("ended %s %s, the slow table has to outlast the budget", r.Outcome, r.Reason)
 	}
 	if n := w.admin.Count(`SELECT count(*) FROM log`); n != 0 {

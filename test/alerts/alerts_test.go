@@ -20,7 +20,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyserver"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
@@ -147,7 +146,7 @@ func (w *world) ofStores(acme *v1alpha1.Tenant) {
 	// Rows that were gone are there again.
 	w.insertOld(db, 3000)
 	w.sweep(store, time.Now())
-	w.braked(store, report.LineReturned)
+	w.braked(store, v1alpha1.ReasonReturned)
 	w.fires("LetheStoreBrakeTripped", of...)
 	db.Run("DELETE FROM messages WHERE text = 'old'")
 	w.sweep(store, time.Now())
@@ -163,7 +162,7 @@ func (w *world) ofStores(acme *v1alpha1.Tenant) {
 	})
 	db.Run("ANALYZE messages")
 	w.sweep(store, time.Now())
-	w.braked(store, report.LineBrakeTripped)
+	w.braked(store, v1alpha1.ReasonBrakeTripped)
 	w.fires("LetheStoreBrakeTripped", of...)
 	w.mend("LetheStoreBrakeTripped")
 	w.sweep(store, time.Now())

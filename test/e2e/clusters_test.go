@@ -36,7 +36,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/controllers"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/internal/status"
@@ -97,7 +96,7 @@ func otherClusters(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	w.says(t, bot, v1alpha1.ConditionIsolationReady, "which is answered on port 5353, and dns.ports opens 53")
-	if reason := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionIsolationReady).Reason; reason != controllers.ReasonDNSOutOfReach {
+	if reason := meta.FindStatusCondition(bot.Status.Conditions, v1alpha1.ConditionIsolationReady).Reason; reason != v1alpha1.ReasonDNSOutOfReach {
 		t.Errorf("the reason is %s", reason)
 	}
 	if err := w.Install(t.Context(), append(elsewhere, "dns.ports={5353}")...); err != nil {

@@ -38,10 +38,10 @@ func (Engine) CommitMargin() time.Duration { return time.Second }
 func (e Engine) Open(_ context.Context, where plan.Connection, password string, clock func() time.Time) (stores.Session, error) {
 	server := e.Servers[where.Address()]
 	if server == nil {
-		return nil, &stores.Error{Reason: report.ReasonUnreachable, Message: "nothing answers at " + where.Address()}
+		return nil, &stores.Error{Reason: v1alpha1.ReasonUnreachable, Message: "nothing answers at " + where.Address()}
 	}
 	if err := server.login(password); err != nil {
-		return nil, &stores.Error{Reason: report.ReasonWrongPassword, Message: "the store does not take this password", Cause: err}
+		return nil, &stores.Error{Reason: v1alpha1.ReasonWrongPassword, Message: "the store does not take this password", Cause: err}
 	}
 	return &session{server: server, clock: clock}, nil
 }
@@ -102,14 +102,14 @@ type bound struct {
 
 func (b *bound) check(d stores.Dataset, names []string) *stores.Problem {
 	if !slices.Contains(names, string(d.Table.Name)) {
-		return &stores.Problem{Reason: report.LineMissingTable, Message: fmt.Sprintf("there is no set of keys %s: correct table.name", d.Table.Name)}
+		return &stores.Problem{Reason: v1alpha1.ReasonMissingTable, Message: fmt.Sprintf("there is no set of keys %s: correct table.name", d.Table.Name)}
 	}
 	if may := b.server.rights(); may != "" {
-		return &stores.Problem{Reason: report.LineMissingPrivilege, Message: "the role sees a part of the keys only, so that keys would be kept unseen: let it see all"}
+		return &stores.Problem{Reason: v1alpha1.ReasonMissingPrivilege, Message: "the role sees a part of the keys only, so that keys would be kept unseen: let it see all"}
 	}
 	for _, r := range b.config.Relations {
 		if r.References == d.Name {
-			return &stores.Problem{Reason: report.LineUnsupportedTable, Message: "keys do not refer to keys: take the entry of spec.relations away"}
+			return &stores.Problem{Reason: v1alpha1.ReasonUnsupportedTable, Message: "keys do not refer to keys: take the entry of spec.relations away"}
 		}
 	}
 	return nil
@@ -120,7 +120,7 @@ func (b *bound) Know(_ context.Context, tenants []string, unread string) error {
 	b.config.Tenants, b.config.TenantsUnread = tenants, unread
 	for i, d := range b.config.Datasets {
 		if b.Unclear(i) && b.problems[i] == nil {
-			b.problems[i] = &stores.Problem{Reason: report.LineNotReached, Message: fmt.Sprintf("%s, so that tenants of %s with a window of their own cannot be told from others", unread, d.Name)}
+			b.problems[i] = &stores.Problem{Reason: v1alpha1.ReasonNotReached, Message: fmt.Sprintf("%s, so that tenants of %s with a window of their own cannot be told from others", unread, d.Name)}
 		}
 	}
 	return nil
@@ -215,11 +215,11 @@ func (b *bound) Measure(ctx context.Context, i int, at stores.Clocks) ([]report.
 		common.Reason, common.Message = p.Reason, p.Message
 	}
 	if common.Reason == "" && d.Table.TenantColumn != "" && b.config.TenantsUnread != "" {
-		common.Reason, common.Message = report.LineNotReached, b.config.TenantsUnread+", so that keys of unknown tenants are not told from others"
+		common.Reason, common.Message = v1alpha1.ReasonNotReached, b.config.TenantsUnread+", so that keys of unknown tenants are not told from others"
 	}
 	if len(d.Rules) == 0 {
 		if common.Reason == "" {
-			common.Reason, common.Message = report.LineUngoverned, "no rule governs this dataset: add one for its dataClass"
+			common.Reason, common.Message = v1alpha1.ReasonUngoverned, "no rule governs this dataset: add one for its dataClass"
 		}
 		return []report.Line{common}, nil
 	}
@@ -241,7 +241,7 @@ func (b *bound) measure(ctx context.Context, i int, r stores.Rule, at stores.Clo
 	d := b.config.Datasets[i]
 	slack, err := calendar.SlackDuration(r.DeleteWithin)
 	if err != nil {
-		line.Reason, line.Message = report.LinePlan, "deleteWithin: "+err.Error()
+		line.Reason, line.Message = v1alpha1.ReasonPlan, "deleteWithin: "+err.Error()
 		return nil //nolint:nilerr // it is the line's
 	}
 	late := at.Late.Add(-slack)

@@ -123,7 +123,7 @@ func TestSweep(t *testing.T) {
 	// It keeps no history, and what has returned is seen all the same.
 	s.Put("messages", "back", "b", time.Now().AddDate(0, 0, -50))
 	r = run(t, s, p, k)
-	if r.Outcome != report.Refused || len(r.Lines) != 1 || r.Lines[0].Reason != report.LineReturned || !slices.Contains(s.Keys("messages"), "back") {
+	if r.Outcome != report.Refused || len(r.Lines) != 1 || r.Lines[0].Reason != v1alpha1.ReasonReturned || !slices.Contains(s.Keys("messages"), "back") {
 		t.Errorf("a key has returned: %+v", r)
 	}
 }
@@ -133,12 +133,12 @@ func TestRefusals(t *testing.T) {
 		change func(*Server, *plan.Plan)
 		reason string
 	}{
-		"another store":         {func(s *Server, _ *plan.Plan) { s.ID = "9999" }, report.ReasonIdentityChanged},
-		"the brake":             {func(_ *Server, p *plan.Plan) { p.BrakePercent = 1 }, report.ReasonDatasetsRefused},
-		"a part is hidden":      {func(s *Server, _ *plan.Plan) { s.Restrict("1") }, report.ReasonDatasetsRefused},
-		"nobody is there":       {func(_ *Server, p *plan.Plan) { p.Connection.Port = 2 }, report.ReasonUnreachable},
-		"a kind without engine": {func(_ *Server, p *plan.Plan) { p.Connection.Type = "Punchcards" }, report.ReasonPlanMismatch},
-		"a set that is gone":    {func(_ *Server, p *plan.Plan) { p.Datasets[0].Table.Name = "gone" }, report.ReasonDatasetsRefused},
+		"another store":         {func(s *Server, _ *plan.Plan) { s.ID = "9999" }, v1alpha1.ReasonIdentityChanged},
+		"the brake":             {func(_ *Server, p *plan.Plan) { p.BrakePercent = 1 }, v1alpha1.ReasonDatasetsRefused},
+		"a part is hidden":      {func(s *Server, _ *plan.Plan) { s.Restrict("1") }, v1alpha1.ReasonDatasetsRefused},
+		"nobody is there":       {func(_ *Server, p *plan.Plan) { p.Connection.Port = 2 }, v1alpha1.ReasonUnreachable},
+		"a kind without engine": {func(_ *Server, p *plan.Plan) { p.Connection.Type = "Punchcards" }, v1alpha1.ReasonPlanMismatch},
+		"a set that is gone":    {func(_ *Server, p *plan.Plan) { p.Datasets[0].Table.Name = "gone" }, v1alpha1.ReasonDatasetsRefused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := NewServer(password, "messages")

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/plan"
@@ -109,7 +110,7 @@ func (s *Server) answer(r *http.Request) (int, any) {
 	}
 	var req protocol.LeaseRequest
 	if err := json.NewDecoder(r.Body).Decode(&req); err != nil || r.URL.Path != protocol.PathLease {
-		return http.StatusBadRequest, protocol.Error{Reason: protocol.ReasonBadRequest}
+		return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest}
 	}
 	s.asked++
 	if s.Answer != nil {
@@ -133,7 +134,7 @@ func (s *Server) answer(r *http.Request) (int, any) {
 		resp.Account = account
 		var err error
 		if resp.Sealed, err = s.seal(req.PublicKey); err != nil {
-			return http.StatusBadRequest, protocol.Error{Reason: protocol.ReasonBadRequest, Message: err.Error()}
+			return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest, Message: err.Error()}
 		}
 	}
 	return http.StatusOK, resp
@@ -160,7 +161,7 @@ func (s *Server) book(req *protocol.LeaseRequest) (*protocol.Account, *protocol.
 		}
 	}
 	if err := s.Ledger.Spend(*s.plan, req.Spend, now); err != nil {
-		return nil, &protocol.Error{Reason: protocol.ReasonBacklogSpent, Message: err.Error()}
+		return nil, &protocol.Error{Reason: v1alpha1.ReasonBacklogSpent, Message: err.Error()}
 	}
 	s.Ledger.Note(*s.plan, req, now)
 	account := s.Ledger.Account(*s.plan, now)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
@@ -353,10 +354,10 @@ func (s *suite) missing() {
 	c.Datasets = append(c.Datasets, lost)
 	s.put([]Record{{Key: "old", Tenant: "plain", At: s.now.AddDate(-1, 0, 0)}})
 	bound := s.bind(c)
-	if p := bound.Problem(1); p == nil || p.Reason != report.LineMissingTable {
+	if p := bound.Problem(1); p == nil || p.Reason != v1alpha1.ReasonMissingTable {
 		s.Errorf("%+v", p)
 	}
-	if l := s.line(bound, 1); l.Reason != report.LineMissingTable || l.Message == "" {
+	if l := s.line(bound, 1); l.Reason != v1alpha1.ReasonMissingTable || l.Message == "" {
 		s.Errorf("%+v", l)
 	}
 	if order := bound.Order(); len(order) != 2 {
@@ -452,7 +453,7 @@ func (s *suite) password() {
 	if err == nil {
 		_ = session.Close(s.Context()) // it should not be there
 	}
-	if !errors.As(err, &known) || known.Reason != report.ReasonWrongPassword || known.Message == "" {
+	if !errors.As(err, &known) || known.Reason != v1alpha1.ReasonWrongPassword || known.Message == "" {
 		s.Errorf("%v", err)
 	}
 	if said := s.stage.Engine().Describe(errCrash); said == "" {

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/test/ports"
 )
 
@@ -31,15 +31,15 @@ func TestConnectSaysWhatIsWrong(t *testing.T) {
 		reason   string
 		says     string
 	}{
-		"nobody listens":                  {func(g *Target) { g.Port = int32(nobodys[0]) }, rolePassword, report.ReasonUnreachable, "spec.postgres.host"},
-		"a wrong password":                {func(*Target) {}, "guessed-secret", report.ReasonWrongPassword, "kubectl lethe seal"},
-		"a role that does not exist":      {func(g *Target) { g.Username = "nobody" }, rolePassword, report.ReasonWrongPassword, "kubectl lethe grants"},
-		"another authority":               {func(g *Target) { g.CABundle = foreign }, rolePassword, report.ReasonUntrustedCertificate, "caBundle"},
-		"no authority: the system's own":  {func(g *Target) { g.CABundle = "" }, rolePassword, report.ReasonUntrustedCertificate, "caBundle"},
-		"an authority that is no PEM":     {func(g *Target) { g.CABundle = "hello" }, rolePassword, report.ReasonUntrustedCertificate, "no PEM certificate"},
-		"a name that is not the server's": {func(g *Target) { g.Host = "localhost" }, rolePassword, report.ReasonUntrustedCertificate, "another name"},
-		"a database that does not exist":  {func(g *Target) { g.Database = "nowhere" }, rolePassword, report.ReasonNoSuchDatabase, "spec.postgres.database"},
-		"a database that it may not use":  {func(g *Target) { g.Database = forbiddenDatabase(t) }, rolePassword, report.ReasonWrongPassword, "kubectl lethe grants"},
+		"nobody listens":                  {func(g *Target) { g.Port = int32(nobodys[0]) }, rolePassword, v1alpha1.ReasonUnreachable, "spec.postgres.host"},
+		"a wrong password":                {func(*Target) {}, "guessed-secret", v1alpha1.ReasonWrongPassword, "kubectl lethe seal"},
+		"a role that does not exist":      {func(g *Target) { g.Username = "nobody" }, rolePassword, v1alpha1.ReasonWrongPassword, "kubectl lethe grants"},
+		"another authority":               {func(g *Target) { g.CABundle = foreign }, rolePassword, v1alpha1.ReasonUntrustedCertificate, "caBundle"},
+		"no authority: the system's own":  {func(g *Target) { g.CABundle = "" }, rolePassword, v1alpha1.ReasonUntrustedCertificate, "caBundle"},
+		"an authority that is no PEM":     {func(g *Target) { g.CABundle = "hello" }, rolePassword, v1alpha1.ReasonUntrustedCertificate, "no PEM certificate"},
+		"a name that is not the server's": {func(g *Target) { g.Host = "localhost" }, rolePassword, v1alpha1.ReasonUntrustedCertificate, "another name"},
+		"a database that does not exist":  {func(g *Target) { g.Database = "nowhere" }, rolePassword, v1alpha1.ReasonNoSuchDatabase, "spec.postgres.database"},
+		"a database that it may not use":  {func(g *Target) { g.Database = forbiddenDatabase(t) }, rolePassword, v1alpha1.ReasonWrongPassword, "kubectl lethe grants"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -87,7 +87,7 @@ func TestConnectNeverSpeaksInClear(t *testing.T) {
 	}()
 	_, err = Connect(t.Context(), Target{Host: "127.0.0.1", Port: int32(l.Addr().(*net.TCPAddr).Port), Database: "d", Username: "u"}, "p", time.Now)
 	var known *Error
-	if !errors.As(err, &known) || known.Reason != report.ReasonUntrustedCertificate || !strings.Contains(known.Message, "no TLS") {
+	if !errors.As(err, &known) || known.Reason != v1alpha1.ReasonUntrustedCertificate || !strings.Contains(known.Message, "no TLS") {
 		t.Errorf("error %v", err)
 	}
 	if said := <-heard; len(said) != 0 {

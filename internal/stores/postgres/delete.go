@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // Bounds of one batch. A transaction is to stay under half a second also on a busy machine: it lasts at most StatementTimeout
@@ -350,6 +350,6 @@ func (w *walker) sideEffect(rows int64, before, after [3]int64) error {
 	default:
 		return nil
 	}
-	return &halt{Problem{Reason: report.LineSideEffect, Message: fmt.Sprintf(
+	return &halt{Problem{Reason: v1alpha1.ReasonSideEffect, Message: fmt.Sprintf(
 		"deleting expired rows of %s also %s, so it was rolled back: change the triggers (%s) or the foreign keys", w.d.table, what, strings.Join(w.d.triggerNames(), ", "))}}
 }

@@ -5,7 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // What two tenants are called may be told apart in Kubernetes, where names are text, and be the same in the tenant column.
@@ -17,17 +17,17 @@ func TestTenantsThatTheColumnCannotTellApart(t *testing.T) {
 		left     []string
 	}{
 		"numbers written in two ways": {
-			typ: "int", row: "7", problem: report.LineUnclearTenant, left: []string{"1"},
+			typ: "int", row: "7", problem: v1alpha1.ReasonUnclearTenant, left: []string{"1"},
 			config: Config{Tenants: []string{"7", "007"}, Datasets: []Dataset{
 				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"007"}, RetainFor: days(30)}))}},
 		},
 		"a uuid in capitals": {
-			typ: "uuid", row: "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", problem: report.LineUnclearTenant, left: []string{"1"},
+			typ: "uuid", row: "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", problem: v1alpha1.ReasonUnclearTenant, left: []string{"1"},
 			config: Config{Tenants: []string{"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"}, Datasets: []Dataset{
 				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"}, RetainFor: days(30)}))}},
 		},
 		"blanks at the end of char(n)": {
-			typ: "char(8)", row: "acme", problem: report.LineUnclearTenant, left: []string{"1"},
+			typ: "char(8)", row: "acme", problem: v1alpha1.ReasonUnclearTenant, left: []string{"1"},
 			config: Config{Tenants: []string{"acme", "acme "}, Datasets: []Dataset{
 				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"acme "}, RetainFor: days(30)}))}},
 		},
@@ -37,14 +37,14 @@ func TestTenantsThatTheColumnCannotTellApart(t *testing.T) {
 				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"7", "007"}, RetainFor: days(30)}))}},
 		},
 		"one tenant is called so in two ways, of which one is approved": {
-			typ: "int", row: "7", problem: report.LineUnclearTenant, left: []string{"1"},
+			typ: "int", row: "7", problem: v1alpha1.ReasonUnclearTenant, left: []string{"1"},
 			config: Config{Tenants: []string{"7", "007", "8"}, Datasets: []Dataset{
 				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"7", "007"}, RetainFor: days(30)}), func(d *Dataset) {
 					d.Delete = &Windows{RetainFor: d.Delete.RetainFor, Overrides: []Override{{IDs: []string{"7"}, RetainFor: days(30)}}}
 				})}},
 		},
 		"a number that two tenants claim, written in another way by a third": {
-			typ: "int", row: "7", problem: report.LineUnclearTenant, left: []string{"1"},
+			typ: "int", row: "7", problem: v1alpha1.ReasonUnclearTenant, left: []string{"1"},
 			config: Config{Tenants: []string{"007"}, Disputed: []string{"7", "no number"}, Datasets: []Dataset{
 				in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"007"}, RetainFor: days(30)}))}},
 		},
@@ -100,7 +100,7 @@ func TestATenantThatCannotBeToldIsNotGreen(t *testing.T) {
 	w := newWorld(t, Config{Tenants: []string{"acme", "8"}, Datasets: []Dataset{
 		in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"acme"}, RetainFor: days(30)}))}},
 		`CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant int); INSERT INTO log VALUES (1, now() - interval '40 days', 7), (2, now(), 8)`)
-	if line := w.measure()["log"]; line.Reason != report.LineUnclearTenant || line.UnknownTenant != 1 {
+	if line := w.measure()["log"]; line.Reason != v1alpha1.ReasonUnclearTenant || line.UnknownTenant != 1 {
 		t.Errorf("line %+v", line)
 	}
 	w.admin.Run(`DELETE FROM log WHERE tenant = 7`)
@@ -120,7 +120,7 @@ func TestTypesWhoseEqualityIsNotTheServersOwn(t *testing.T) {
 	if diff := cmp.Diff([]string{"acme ACME"}, w.admin.List(`SELECT p.name || ' ' || c.parent FROM parent p JOIN child c ON c.parent = p.name`)); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
-	if got := w.problems()["parent"].Reason; got != report.LineUnsupportedTable {
+	if got := w.problems()["parent"].Reason; got != v1alpha1.ReasonUnsupportedTable {
 		t.Errorf("problem %q", got)
 	}
 }
@@ -136,7 +136,7 @@ func TestADeferredTriggerIsSeen(t *testing.T) {
 	if n := w.admin.Count(`SELECT count(*) FROM other`); n != 1 {
 		t.Errorf("%d rows are left under the floor, want 1", n)
 	}
-	if d.Problem == nil || d.Problem.Reason != report.LineSideEffect {
+	if d.Problem == nil || d.Problem.Reason != v1alpha1.ReasonSideEffect {
 		t.Errorf("problem %+v", d.Problem)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/test/pg"
 )
 
@@ -99,7 +99,7 @@ func TestWhatIsNotOnTheDiskIsNotReached(t *testing.T) {
 	s.clock = func() time.Time { passes = passes.Add(onDiskWithin / 2); return passes }
 	p, err := s.Reach(t.Context(), m)
 	var known *Error
-	if !errors.As(err, &known) || known.Reason != report.ReasonStoreError || !strings.Contains(known.Message, "pg_logical_emit_message") {
+	if !errors.As(err, &known) || known.Reason != v1alpha1.ReasonStoreError || !strings.Contains(known.Message, "pg_logical_emit_message") {
 		t.Errorf("reached %+v: %v", p, err)
 	}
 	if s.Closed() {

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
-	"github.com/lethe-dev/lethe/internal/report"
 )
 
 // notAvailable is the SQLSTATE of a lock that was not to be had in time (lock_not_available).
@@ -36,13 +36,13 @@ func (w *walker) explain(err error) *Problem {
 		if who != "" {
 			p.Message += " (" + who + ")"
 		}
-	case reason != report.LineStoreError || who == "":
+	case reason != v1alpha1.ReasonStoreError || who == "":
 	case slices.Contains(unnamed, c):
-		p.Reason = report.LineGuarded
+		p.Reason = v1alpha1.ReasonGuarded
 		p.Message = fmt.Sprintf("%s does not find something that it names (SQLSTATE %s), since it runs under the search_path of the sweeper's role: ALTER FUNCTION %s SET search_path = %s, pg_temp",
 			who, c, culprits[0].function, ident(t.schema))
 	default:
-		p.Reason = report.LineGuarded
+		p.Reason = v1alpha1.ReasonGuarded
 		p.Message = fmt.Sprintf("%s does not let rows of %s go (SQLSTATE %s): change it so that rows past their window may go, or declare what it keeps as a floor", who, t, c)
 	}
 	return p
@@ -108,7 +108,7 @@ func (st *Store) tableLock(ctx context.Context, d *dataset) *Problem {
 	if err != nil || st.cat.tables[oid] == nil {
 		return nil // nobody, or not to be seen: single rows then
 	}
-	return &Problem{Reason: report.LineLocked, Message: fmt.Sprintf("another session (pid %d) has locked %s as a whole (%s), so nothing of this dataset can go now: see pg_stat_activity for what it does",
+	return &Problem{Reason: v1alpha1.ReasonLocked, Message: fmt.Sprintf("another session (pid %d) has locked %s as a whole (%s), so nothing of this dataset can go now: see pg_stat_activity for what it does",
 		pid, st.cat.tables[oid], foreign.Word(mode))}
 }
 
@@ -128,7 +128,7 @@ func (d *dataset) checkIdentity(tables map[uint32]*table) {
 	for _, oid := range append([]uint32{d.table.oid}, d.table.leaves...) {
 		t := tables[oid]
 		if t != nil && t.unidentified != "" {
-			d.refuse(report.LineReplicaIdentity, "publication %s passes deletions of %s on, which has no replica identity, so the server refuses to delete: ALTER TABLE %s REPLICA IDENTITY USING INDEX …, or ALTER PUBLICATION … SET (publish = 'insert, update')",
+			d.refuse(v1alpha1.ReasonReplicaIdentity, "publication %s passes deletions of %s on, which has no replica identity, so the server refuses to delete: ALTER TABLE %s REPLICA IDENTITY USING INDEX …, or ALTER PUBLICATION … SET (publish = 'insert, update')",
 				foreign.Name(t.unidentified), t, qualified(t))
 			return
 		}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // Point is a place in the life of a database: all of it only grows, or stays, as long as nobody goes back in time.
@@ -124,7 +124,7 @@ func (s *Session) awaitDisk(ctx context.Context, want int64) error {
 			return nil
 		}
 		if !s.clock().Before(end) {
-			return &Error{Reason: report.ReasonStoreError, Message: fmt.Sprintf(
+			return &Error{Reason: v1alpha1.ReasonStoreError, Message: fmt.Sprintf(
 				"what was committed is not on the server's disk after %s, so a crash would take it back: look after the server's disk and its WAL writer; where EXECUTE on pg_logical_emit_message was taken from PUBLIC, grant it to the role, which then waits for nobody",
 				onDiskWithin)}
 		}

@@ -24,7 +24,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
-	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // listener takes connections as PostgreSQL does, over TLS with a certificate that the returned target trusts, and hands each to serve after the startup
@@ -111,14 +111,14 @@ func TestOnlySCRAMIsAnswered(t *testing.T) {
 			if !errors.As(err, &known) || s != nil {
 				t.Fatalf("connected: %v", err)
 			}
-			want := report.ReasonNoSCRAM
+			want := v1alpha1.ReasonNoSCRAM
 			if strings.Contains(name, "not even") {
-				want = report.ReasonUnreachable
+				want = v1alpha1.ReasonUnreachable
 			}
 			if known.Reason != want {
 				t.Errorf("%s: %v", known.Reason, err)
 			}
-			if want == report.ReasonNoSCRAM && !strings.Contains(err.Error(), "password_encryption") {
+			if want == v1alpha1.ReasonNoSCRAM && !strings.Contains(err.Error(), "password_encryption") {
 				t.Errorf("the message does not say what to do: %v", err)
 			}
 			if said := <-heard; len(said) != 0 {
@@ -171,7 +171,7 @@ func TestAServerProvesThatItKnowsThePassword(t *testing.T) {
 			})
 			s, err := Connect(t.Context(), target, secret, time.Now)
 			var known *Error
-			if !errors.As(err, &known) || s != nil || known.Reason != report.ReasonNoSCRAM {
+			if !errors.As(err, &known) || s != nil || known.Reason != v1alpha1.ReasonNoSCRAM {
 				t.Fatalf("%v, session %v", err, s)
 			}
 			if strings.ContainsAny(err.Error(), "\x1b\n") || strings.Contains(err.Error(), secret) {
@@ -222,7 +222,7 @@ func TestFewIterationsAreNotAnswered(t *testing.T) {
 			if proof := len(<-heard) > 0; proof == refused {
 				t.Errorf("a proof was sent: %t: %v", proof, err)
 			}
-			if refused && strings.Count(challenge, "i=") == 1 && known.Reason != report.ReasonNoSCRAM {
+			if refused && strings.Count(challenge, "i=") == 1 && known.Reason != v1alpha1.ReasonNoSCRAM {
 				t.Errorf("reason %s: %v", known.Reason, err)
 			}
 			if challenge == "i=1" && !strings.Contains(err.Error(), "scram_iterations") {
@@ -278,10 +278,10 @@ func TestHowARealServerLogsIn(t *testing.T) {
 	for _, tc := range []struct{ name, method, verifier, reason string }{
 		{"scram", "scram-sha-256", "scram-sha-256", ""},
 		{"md5 in pg_hba.conf and a SCRAM verifier: the server asks for SCRAM", "md5", "scram-sha-256", ""},
-		{"md5", "md5", "md5", report.ReasonNoSCRAM},
-		{"scram in pg_hba.conf and an MD5 verifier", "scram-sha-256", "md5", report.ReasonWrongPassword},
-		{"password", "password", "scram-sha-256", report.ReasonNoSCRAM},
-		{"trust", "trust", "scram-sha-256", report.ReasonNoSCRAM},
+		{"md5", "md5", "md5", v1alpha1.ReasonNoSCRAM},
+		{"scram in pg_hba.conf and an MD5 verifier", "scram-sha-256", "md5", v1alpha1.ReasonWrongPassword},
+		{"password", "password", "scram-sha-256", v1alpha1.ReasonNoSCRAM},
+		{"trust", "trust", "scram-sha-256", v1alpha1.ReasonNoSCRAM},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w.admin.Run(fmt.Sprintf("SET password_encryption = '%s'; ALTER ROLE %s PASSWORD '%s'; RESET password_encryption", tc.verifier, w.role, rolePassword))
@@ -320,7 +320,7 @@ func TestTheLoginIsBoundToTheCertificate(t *testing.T) {
 				t.Fatal("a session through somebody else's hands")
 			}
 			var known *Error
-			if !errors.As(err, &known) || known.Reason != report.ReasonWrongPassword && known.Reason != report.ReasonNoSCRAM && known.Reason != report.ReasonUnreachable {
+			if !errors.As(err, &known) || known.Reason != v1alpha1.ReasonWrongPassword && known.Reason != v1alpha1.ReasonNoSCRAM && known.Reason != v1alpha1.ReasonUnreachable {
 				t.Errorf("error %v", err)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/report"
@@ -29,7 +30,7 @@ func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) ([]report.Li
 		common.Reason, common.Message = d.problem.Reason, d.problem.Message
 	}
 	if common.Reason == "" && d.nameless != "" {
-		common.Reason, common.Message = report.LineNotReached, d.nameless+", so that rows of unknown tenants are not told from others"
+		common.Reason, common.Message = v1alpha1.ReasonNotReached, d.nameless+", so that rows of unknown tenants are not told from others"
 	}
 	if !d.unread {
 		if err := st.setTimeout(ctx, MeasureTimeout); err != nil {
@@ -39,17 +40,17 @@ func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) ([]report.Li
 			return nil, err
 		}
 		if common.Reason == "" && common.UnknownTenant > 0 && d.untold() {
-			common.Reason, common.Message = report.LineUnclearTenant, fmt.Sprintf(
+			common.Reason, common.Message = v1alpha1.ReasonUnclearTenant, fmt.Sprintf(
 				"column %s of %s is %s, which can hold none of the externalIDs of a tenant with a shorter window, and there are rows of unknown tenants, which may be its: correct spec.externalIDs of the Tenant",
 				d.tenant.name, d.table, d.tenant.typ)
 		}
 	}
 	if d.against != "" && common.Reason == "" {
-		common.Reason, common.Message = report.LineContradiction, d.against
+		common.Reason, common.Message = v1alpha1.ReasonContradiction, d.against
 	}
 	if len(d.Rules) == 0 {
 		if common.Reason == "" {
-			common.Reason, common.Message = report.LineUngoverned, "no rule governs this dataset: add one for its dataClass to a DataRetentionPolicy that selects the store"
+			common.Reason, common.Message = v1alpha1.ReasonUngoverned, "no rule governs this dataset: add one for its dataClass to a DataRetentionPolicy that selects the store"
 		}
 		return []report.Line{common}, nil
 	}
@@ -95,7 +96,7 @@ func (st *Store) Overdue(ctx context.Context, i int, clocks Clocks) ([]report.Li
 func (d *dataset) overdueAt(r Rule, clocks Clocks) (paths [][]*link, at time.Time, err error) {
 	slack, err := calendar.SlackDuration(r.DeleteWithin)
 	if err != nil {
-		return nil, at, &halt{Problem{Reason: report.LinePlan, Message: "deleteWithin: " + err.Error()}}
+		return nil, at, &halt{Problem{Reason: v1alpha1.ReasonPlan, Message: "deleteWithin: " + err.Error()}}
 	}
 	paths, ok := d.paths()
 	if !ok {
@@ -140,14 +141,14 @@ func explain(err error) (reason, message string) {
 		}
 		return "", ""
 	case notAvailable:
-		return report.LineLocked, "rows or the table are locked by other sessions for long: look for transactions that stay open"
+		return v1alpha1.ReasonLocked, "rows or the table are locked by other sessions for long: look for transactions that stay open"
 	case timedOut:
-		return report.LineTimeout, "a statement did not end in its time: an index on the age column (and on the tenant column before it) makes it fast"
+		return v1alpha1.ReasonTimeout, "a statement did not end in its time: an index on the age column (and on the tenant column before it) makes it fast"
 	case "42501":
-		return report.LineMissingPrivilege, "the role lacks a privilege (SQLSTATE 42501): run the SQL that 'kubectl lethe grants' prints"
+		return v1alpha1.ReasonMissingPrivilege, "the role lacks a privilege (SQLSTATE 42501): run the SQL that 'kubectl lethe grants' prints"
 	default:
 		// The server's own text can repeat values of a row.
-		return report.LineStoreError, "the store answered with SQLSTATE " + c + ": see the server's log"
+		return v1alpha1.ReasonStoreError, "the store answered with SQLSTATE " + c + ": see the server's log"
 	}
 }
 
@@ -156,7 +157,7 @@ type halt struct{ Problem }
 
 func (h *halt) Error() string { return h.Message }
 
-var tooManyPaths = Problem{Reason: report.LineUnsupportedTable, Message: fmt.Sprintf("more than %d ways lead down the foreign keys from this table", maxPaths)}
+var tooManyPaths = Problem{Reason: v1alpha1.ReasonUnsupportedTable, Message: fmt.Sprintf("more than %d ways lead down the foreign keys from this table", maxPaths)}
 
 // measureTable reads what holds for the table as a whole.
 func (st *Store) measureTable(ctx context.Context, d *dataset, clocks Clocks, line *report.Line) error {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
@@ -96,7 +97,7 @@ func TestMeasure(t *testing.T) {
 		"a dataset that no rule governs": {
 			config: Config{Datasets: []Dataset{in(after(90, aTable("log")), func(d *Dataset) { d.Rules, d.Delete = nil, nil })}},
 			sql:    `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); INSERT INTO log VALUES (1, now() - interval '99 days')`,
-			want:   map[string]report.Line{"log": {Rows: 1, OldestAgeSeconds: 99 * 24 * h, Reason: report.LineUngoverned}},
+			want:   map[string]report.Line{"log": {Rows: 1, OldestAgeSeconds: 99 * 24 * h, Reason: v1alpha1.ReasonUngoverned}},
 		},
 	}
 	for name, tc := range tests {
@@ -156,7 +157,7 @@ func TestALockedTableIsUnknownAndNotZero(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines, err := st.Measure(t.Context(), 0, Clocks{Early: w.now, Late: w.now.Add(time.Second)})
-	if err != nil || lines[0].Reason != report.LineLocked {
+	if err != nil || lines[0].Reason != v1alpha1.ReasonLocked {
 		t.Errorf("%+v, %v", lines, err)
 	}
 }
@@ -176,7 +177,7 @@ func TestNotCountedGoesFirst(t *testing.T) {
 		}
 		return lines[0]
 	}
-	if l := reason(); l.Reason != report.LineUndeclaredRelation || l.Eligible != 50 {
+	if l := reason(); l.Reason != v1alpha1.ReasonUndeclaredRelation || l.Eligible != 50 {
 		t.Fatalf("%+v", l)
 	}
 	st = w.open() // rows of a table are counted once in a sweep
@@ -188,7 +189,7 @@ func TestNotCountedGoesFirst(t *testing.T) {
 	if _, err := locker.Exec(t.Context(), `LOCK TABLE conversations`); err != nil {
 		t.Fatal(err)
 	}
-	if l := reason(); l.Reason != report.LineLocked {
+	if l := reason(); l.Reason != v1alpha1.ReasonLocked {
 		t.Errorf("%+v", l)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/report"
 )
 
 // guarded is a table of 20 000 expired rows, and a trigger that refuses those for which a condition holds.
@@ -27,41 +26,41 @@ func TestPoison(t *testing.T) {
 		says   []string
 	}{
 		"a guard on every row": {
-			sql: guard("true"), left: 20000, most: 100, reason: report.LineGuarded, says: []string{"trigger keeps (function public.guard())", "P0001"},
+			sql: guard("true"), left: 20000, most: 100, reason: v1alpha1.ReasonGuarded, says: []string{"trigger keeps (function public.guard())", "P0001"},
 		},
 		"a guard on one row": {
-			sql: guard("OLD.id = 777"), left: 1, most: 40, reason: report.LineGuarded, says: []string{"trigger keeps"},
+			sql: guard("OLD.id = 777"), left: 1, most: 40, reason: v1alpha1.ReasonGuarded, says: []string{"trigger keeps"},
 		},
 		"a guard on some rows here and there": {
-			sql: guard("OLD.id % 5000 = 1"), left: 4, most: 100, reason: report.LineGuarded, says: []string{"trigger keeps"},
+			sql: guard("OLD.id % 5000 = 1"), left: 4, most: 100, reason: v1alpha1.ReasonGuarded, says: []string{"trigger keeps"},
 		},
 		"a trigger that finds its own tables by the role's search path": {
 			sql: guard("EXISTS (SELECT FROM stopped)") + `CREATE TABLE stopped (id int); GRANT SELECT ON stopped TO PUBLIC`, left: 0, most: 0,
 		},
 		"a trigger that finds its tables by nobody's": {
 			sql: guard("EXISTS (SELECT FROM elsewhere)") + `CREATE SCHEMA app; CREATE TABLE app.elsewhere (id int)`, left: 20000, most: 100,
-			reason: report.LineGuarded, says: []string{"42P01", "ALTER FUNCTION public.guard() SET search_path"},
+			reason: v1alpha1.ReasonGuarded, says: []string{"42P01", "ALTER FUNCTION public.guard() SET search_path"},
 		},
 		"a guard on many rows here and there": {
-			sql: guard("OLD.id % 200 = 1"), left: 100, most: 2500, reason: report.LineGuarded, says: []string{"trigger keeps"},
+			sql: guard("OLD.id % 200 = 1"), left: 100, most: 2500, reason: v1alpha1.ReasonGuarded, says: []string{"trigger keeps"},
 		},
 		"a publication of a table without replica identity": {
 			sql: `CREATE TABLE log (id bigint NOT NULL, at timestamptz); CREATE UNIQUE INDEX ON log (id); CREATE INDEX ON log (at);
 				INSERT INTO log SELECT n, now() - interval '100 days' FROM generate_series(1, 20000) n; CREATE PUBLICATION everything FOR TABLE log`,
-			left: 20000, reason: report.LineReplicaIdentity, says: []string{"everything", "REPLICA IDENTITY"},
+			left: 20000, reason: v1alpha1.ReasonReplicaIdentity, says: []string{"everything", "REPLICA IDENTITY"},
 		},
 		"a publication that passes no deletion on": {
 			sql: `CREATE TABLE log (id bigint NOT NULL, at timestamptz); CREATE UNIQUE INDEX ON log (id); CREATE INDEX ON log (at);
 				INSERT INTO log SELECT n, now() - interval '100 days' FROM generate_series(1, 2000) n; CREATE PUBLICATION added FOR TABLE log WITH (publish = 'insert')`,
 		},
 		"a table that is locked": {
-			sql: guard("false"), hold: `LOCK TABLE log IN SHARE MODE`, left: 20000, most: 100, reason: report.LineLocked, says: []string{"ShareLock"},
+			sql: guard("false"), hold: `LOCK TABLE log IN SHARE MODE`, left: 20000, most: 100, reason: v1alpha1.ReasonLocked, says: []string{"ShareLock"},
 		},
 		"a table that is locked for reading too": {
-			sql: guard("false"), hold: `LOCK TABLE log`, left: 20000, most: 100, reason: report.LineLocked, says: []string{"AccessExclusiveLock"},
+			sql: guard("false"), hold: `LOCK TABLE log`, left: 20000, most: 100, reason: v1alpha1.ReasonLocked, says: []string{"AccessExclusiveLock"},
 		},
 		"rows that are locked": {
-			sql: guard("false"), hold: `SELECT FROM log WHERE id % 7000 = 1 FOR UPDATE`, left: 3, most: 100, reason: report.LineLocked,
+			sql: guard("false"), hold: `SELECT FROM log WHERE id % 7000 = 1 FOR UPDATE`, left: 3, most: 100, reason: v1alpha1.ReasonLocked,
 		},
 		// A third of it goes in 355 ms where the disk is fast: within the bound of a statement, or just above.
 		"a row of 1200 MB": {
@@ -69,11 +68,11 @@ func TestPoison(t *testing.T) {
 				ALTER TABLE log ALTER a SET STORAGE EXTERNAL, ALTER b SET STORAGE EXTERNAL, ALTER c SET STORAGE EXTERNAL, ALTER d SET STORAGE EXTERNAL;
 				UPDATE log SET a = repeat('x', 300000000) WHERE id = 777; UPDATE log SET b = repeat('x', 300000000) WHERE id = 777;
 				UPDATE log SET c = repeat('x', 300000000) WHERE id = 777; UPDATE log SET d = repeat('x', 300000000) WHERE id = 777`,
-			left: 1, most: 80, reason: report.LineTimeout, says: []string{"very large", "by hand"},
+			left: 1, most: 80, reason: v1alpha1.ReasonTimeout, says: []string{"very large", "by hand"},
 		},
 		"a row for which a trigger takes long": {
 			sql:  strings.ReplaceAll(guard("OLD.id = 777"), "RAISE EXCEPTION ''a value of row %'', OLD.id", "PERFORM pg_sleep(1)"),
-			left: 1, most: 80, reason: report.LineTimeout, says: []string{"trigger keeps"},
+			left: 1, most: 80, reason: v1alpha1.ReasonTimeout, says: []string{"trigger keeps"},
 		},
 		// On a busy machine a statement may run out of its time; that is not the notice's doing.
 		"a notice is no problem": {
@@ -214,7 +213,7 @@ func TestDetachingTakesNoTenant(t *testing.T) {
 			switch {
 			case tc.remedy == "" && (p != nil || w.admin.Count(`SELECT count(*) FROM message`) != 0):
 				t.Errorf("%+v", p)
-			case tc.remedy != "" && (p == nil || p.Reason != report.LineCascade || !strings.HasSuffix(p.Message, tc.remedy) || !strings.Contains(p.Message, "column tenant")):
+			case tc.remedy != "" && (p == nil || p.Reason != v1alpha1.ReasonCascade || !strings.HasSuffix(p.Message, tc.remedy) || !strings.Contains(p.Message, "column tenant")):
 				t.Errorf("%+v", p)
 			}
 		})

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // A writer adds a child, or changes a row, in a transaction that is open while the sweep's DELETE runs, and commits in the
@@ -120,7 +120,7 @@ func TestLockedRowsAreSkippedAndTheRestGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := w.sweep()["log"]
-	if d.Rows != 299 || d.Skipped != 1 || d.Problem == nil || d.Problem.Reason != report.LineLocked {
+	if d.Rows != 299 || d.Skipped != 1 || d.Problem == nil || d.Problem.Reason != v1alpha1.ReasonLocked {
 		t.Errorf("%+v", d)
 	}
 	if err := locker.Rollback(t.Context()); err != nil {
@@ -139,11 +139,11 @@ func TestTriggers(t *testing.T) {
 	}{
 		"one that counts elsewhere is let be":               {`UPDATE counter SET n = n - 1; RETURN OLD`, "", []string{"log 3", "other 1"}},
 		"one that copies is let be: coverage asks for that": {`INSERT INTO copies SELECT OLD.id; RETURN OLD`, "", []string{"log 3", "other 1"}},
-		"one that deletes elsewhere":                        {`DELETE FROM other; RETURN OLD`, report.LineSideEffect, []string{"log 1", "log 2", "log 3", "other 1"}},
-		"one that deletes other rows here":                  {`DELETE FROM log WHERE id = 3; RETURN OLD`, report.LineSideEffect, []string{"log 1", "log 2", "log 3", "other 1"}},
-		"one that changes what a floor protects":            {`UPDATE other SET at = now(); RETURN OLD`, report.LineSideEffect, []string{"log 1", "log 2", "log 3", "other 1"}},
-		"one that always fails":                             {`RAISE EXCEPTION 'a value of row %', OLD.id`, report.LineGuarded, []string{"log 1", "log 2", "log 3", "other 1"}},
-		"one that fails for a single row":                   {`IF OLD.id = 1 THEN RAISE EXCEPTION 'no'; END IF; RETURN OLD`, report.LineGuarded, []string{"log 1", "log 3", "other 1"}},
+		"one that deletes elsewhere":                        {`DELETE FROM other; RETURN OLD`, v1alpha1.ReasonSideEffect, []string{"log 1", "log 2", "log 3", "other 1"}},
+		"one that deletes other rows here":                  {`DELETE FROM log WHERE id = 3; RETURN OLD`, v1alpha1.ReasonSideEffect, []string{"log 1", "log 2", "log 3", "other 1"}},
+		"one that changes what a floor protects":            {`UPDATE other SET at = now(); RETURN OLD`, v1alpha1.ReasonSideEffect, []string{"log 1", "log 2", "log 3", "other 1"}},
+		"one that always fails":                             {`RAISE EXCEPTION 'a value of row %', OLD.id`, v1alpha1.ReasonGuarded, []string{"log 1", "log 2", "log 3", "other 1"}},
+		"one that fails for a single row":                   {`IF OLD.id = 1 THEN RAISE EXCEPTION 'no'; END IF; RETURN OLD`, v1alpha1.ReasonGuarded, []string{"log 1", "log 3", "other 1"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -4,9 +4,9 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/guess"
-	"github.com/lethe-dev/lethe/internal/report"
 )
 
 // declare adds the declared relations to the foreign keys: what refers to a row keeps it, as ON DELETE NO ACTION does. The database
@@ -20,18 +20,18 @@ func (st *Store) declare(relations []Relation) {
 		d, at := st.datasets[i], r.String()
 		child := st.cat.byName[[2]string{r.Schema, r.Table}]
 		if child == nil {
-			d.refuse(report.LineMissingTable, "spec.relations[%s]: there is no table %s.%s: correct it, or take the entry away", at, r.Schema, r.Table)
+			d.refuse(v1alpha1.ReasonMissingTable, "spec.relations[%s]: there is no table %s.%s: correct it, or take the entry away", at, r.Schema, r.Table)
 			continue
 		}
 		child = st.cat.tables[child.root]
 		from, to := child.columns[r.Column], d.table.columns[r.To]
 		switch {
 		case from == nil:
-			d.refuse(report.LineMissingColumn, "spec.relations[%s]: %s has no column %s: correct it, or take the entry away", at, child, r.Column)
+			d.refuse(v1alpha1.ReasonMissingColumn, "spec.relations[%s]: %s has no column %s: correct it, or take the entry away", at, child, r.Column)
 		case to == nil:
-			d.refuse(report.LineMissingColumn, "spec.relations[%s].referencesColumn: %s has no column %s: correct it", at, d.table, r.To)
+			d.refuse(v1alpha1.ReasonMissingColumn, "spec.relations[%s].referencesColumn: %s has no column %s: correct it", at, d.table, r.To)
 		case !comparableTypes(from, to):
-			d.refuse(report.LineRelationType, "spec.relations[%s]: column %s of %s is %s and column %s of %s is %s, which an index does not compare: ALTER TABLE %s ALTER COLUMN %s TYPE %s USING %s::%s",
+			d.refuse(v1alpha1.ReasonRelationType, "spec.relations[%s]: column %s of %s is %s and column %s of %s is %s, which an index does not compare: ALTER TABLE %s ALTER COLUMN %s TYPE %s USING %s::%s",
 				at, r.Column, child, from.typ, r.To, d.table, to.typ, qualified(child), ident(from.name), to.typ, ident(from.name), to.typ)
 		default:
 			st.cat.edges = append(st.cat.edges, &edge{name: at, declared: true, child: child, parent: d.table, childColumns: []*column{from}, parentColumns: []*column{to}, onDelete: "a"})
@@ -93,7 +93,7 @@ func (st *Store) checkRelations(relations []Relation) {
 		parent := st.datasets[slices.IndexFunc(st.datasets, func(d *dataset) bool { return d.Name == r.References })]
 		for _, d := range []*dataset{parent, byTable[[2]string{r.Schema, r.Table}]} {
 			if d != nil {
-				d.refuse(report.LineUndeclaredRelation, "column %s of %s is named after dataset %s, and no foreign key says whether it refers to it, so nothing goes from either: "+
+				d.refuse(v1alpha1.ReasonUndeclaredRelation, "column %s of %s is named after dataset %s, and no foreign key says whether it refers to it, so nothing goes from either: "+
 					"say it in spec.relations: [{schema: %s, table: %s, column: %s, references: %s, state: Declared, reason: …}], or state: Denied; 'kubectl lethe explain' lists all of them",
 					foreign.Name(r.Column), foreign.Name(r.Schema+"."+r.Table), r.References, foreign.Name(r.Schema), foreign.Name(r.Table), foreign.Name(r.Column), r.References)
 			}

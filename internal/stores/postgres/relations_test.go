@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/report"
 )
 
 // chat is a product that declares no foreign key: of 2 000 conversations that are past their window 100 got a message yesterday. Beside them there are
@@ -70,7 +69,7 @@ func TestLiveDataIsNotDeletedOnAGuess(t *testing.T) {
 			t.Fatalf("the data has %d conversations to go, %d alive and %d orphans", n, alive, lost)
 		}
 		for name, p := range w.problems() {
-			if p.Reason != report.LineUndeclaredRelation || !strings.Contains(p.Message, "{schema: public, table: messages, column: conversation_id, references: conversations, state: Declared") {
+			if p.Reason != v1alpha1.ReasonUndeclaredRelation || !strings.Contains(p.Message, "{schema: public, table: messages, column: conversation_id, references: conversations, state: Declared") {
 				t.Errorf("%s: %+v", name, p)
 			}
 		}
@@ -83,7 +82,7 @@ func TestLiveDataIsNotDeletedOnAGuess(t *testing.T) {
 			}
 		}
 		lines := w.measure()
-		if l := lines["conversations"]; l.Reason != report.LineUndeclaredRelation || l.Eligible != 2000 || l.UnknownAge != 20 {
+		if l := lines["conversations"]; l.Reason != v1alpha1.ReasonUndeclaredRelation || l.Eligible != 2000 || l.UnknownAge != 20 {
 			t.Errorf("what can be measured is measured: %+v", l)
 		}
 		st := w.open()
@@ -127,16 +126,16 @@ func TestRelationsThatCannotBeKept(t *testing.T) {
 		reason, remedy string
 		also           string // a dataset beside conversations that is refused, too
 	}{
-		"no index": {[]v1alpha1.Relation{relation}, "", report.LineUnindexedForeignKey, `CREATE INDEX CONCURRENTLY ON "public"."messages" ("conversation_id")`, ""},
-		"types that an index does not compare": {[]v1alpha1.Relation{relation}, indexed + `ALTER TABLE messages ALTER COLUMN conversation_id TYPE text`, report.LineRelationType,
+		"no index": {[]v1alpha1.Relation{relation}, "", v1alpha1.ReasonUnindexedForeignKey, `CREATE INDEX CONCURRENTLY ON "public"."messages" ("conversation_id")`, ""},
+		"types that an index does not compare": {[]v1alpha1.Relation{relation}, indexed + `ALTER TABLE messages ALTER COLUMN conversation_id TYPE text`, v1alpha1.ReasonRelationType,
 			`ALTER TABLE "public"."messages" ALTER COLUMN "conversation_id" TYPE bigint USING "conversation_id"::bigint`, ""},
-		"a table that is not there":                 {[]v1alpha1.Relation{declared("mails", "conversation_id", "conversations")}, indexed, report.LineMissingTable, "spec.relations[public.mails.conversation_id]", "messages"},
-		"a column that is not there":                {[]v1alpha1.Relation{declared("messages", "talk_id", "conversations")}, indexed, report.LineMissingColumn, "has no column talk_id", "messages"},
-		"a column of the dataset that is not there": {[]v1alpha1.Relation{func() v1alpha1.Relation { r := relation; r.ReferencesColumn = "nr"; return r }()}, indexed, report.LineMissingColumn, "referencesColumn", ""},
+		"a table that is not there":                 {[]v1alpha1.Relation{declared("mails", "conversation_id", "conversations")}, indexed, v1alpha1.ReasonMissingTable, "spec.relations[public.mails.conversation_id]", "messages"},
+		"a column that is not there":                {[]v1alpha1.Relation{declared("messages", "talk_id", "conversations")}, indexed, v1alpha1.ReasonMissingColumn, "has no column talk_id", "messages"},
+		"a column of the dataset that is not there": {[]v1alpha1.Relation{func() v1alpha1.Relation { r := relation; r.ReferencesColumn = "nr"; return r }()}, indexed, v1alpha1.ReasonMissingColumn, "referencesColumn", ""},
 		"a table that is no dataset": {[]v1alpha1.Relation{relation, declared("ratings", "conversation_id", "conversations")}, indexed + `CREATE TABLE ratings (id int, conversation_id bigint)`,
-			report.LineUndeclaredForeignKey, "add a dataset for it to spec.datasets, or correct spec.relations", ""},
-		"a second column that nobody spoke of": {[]v1alpha1.Relation{relation}, indexed + `ALTER TABLE messages ADD COLUMN "forwardedConversation" bigint`, report.LineUndeclaredRelation, "forwardedConversation", "messages"},
-		"an exempt table that nobody spoke of": {[]v1alpha1.Relation{relation}, indexed + `CREATE TABLE ratings (id int, conversation bigint)`, report.LineUndeclaredRelation, "table: ratings, column: conversation", ""},
+			v1alpha1.ReasonUndeclaredForeignKey, "add a dataset for it to spec.datasets, or correct spec.relations", ""},
+		"a second column that nobody spoke of": {[]v1alpha1.Relation{relation}, indexed + `ALTER TABLE messages ADD COLUMN "forwardedConversation" bigint`, v1alpha1.ReasonUndeclaredRelation, "forwardedConversation", "messages"},
+		"an exempt table that nobody spoke of": {[]v1alpha1.Relation{relation}, indexed + `CREATE TABLE ratings (id int, conversation bigint)`, v1alpha1.ReasonUndeclaredRelation, "table: ratings, column: conversation", ""},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -151,7 +150,7 @@ func TestRelationsThatCannotBeKept(t *testing.T) {
 			}
 			want := map[string]string{"conversations": tc.reason}
 			if tc.also != "" {
-				want[tc.also] = report.LineUndeclaredRelation
+				want[tc.also] = v1alpha1.ReasonUndeclaredRelation
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("problems (-want +got):\n%s", diff)

@@ -11,7 +11,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/guess"
-	"github.com/lethe-dev/lethe/internal/report"
 )
 
 // Store is a database whose catalogue has been held against a Config. Its datasets are indexed as in the Config.
@@ -144,19 +143,19 @@ func (st *Store) find(in Dataset) *dataset {
 	}
 	t := st.cat.byName[[2]string{schema, string(in.Table.Name)}]
 	if t == nil {
-		d.cannotRead(report.LineMissingTable, "there is no table %s.%s: correct table.schema and table.name (upper and lower case count)", schema, in.Table.Name)
+		d.cannotRead(v1alpha1.ReasonMissingTable, "there is no table %s.%s: correct table.schema and table.name (upper and lower case count)", schema, in.Table.Name)
 		return d
 	}
 	d.table = t
 	switch {
 	case t.kind == "m", t.kind == "f":
-		d.cannotRead(report.LineUnsupportedTable, "%s is not an ordinary table: map the tables that it draws from, and exempt it with a reason", t)
+		d.cannotRead(v1alpha1.ReasonUnsupportedTable, "%s is not an ordinary table: map the tables that it draws from, and exempt it with a reason", t)
 	case t.root != t.oid:
-		d.cannotRead(report.LineUnsupportedTable, "%s is a partition: map %s as a whole", t, st.cat.tables[t.root])
+		d.cannotRead(v1alpha1.ReasonUnsupportedTable, "%s is a partition: map %s as a whole", t, st.cat.tables[t.root])
 	case !t.mayUse:
-		d.cannotRead(report.LineMissingPrivilege, "the role may not use schema %s: run the SQL that 'kubectl lethe grants' prints", t.schema)
+		d.cannotRead(v1alpha1.ReasonMissingPrivilege, "the role may not use schema %s: run the SQL that 'kubectl lethe grants' prints", t.schema)
 	case t.rowSecurity:
-		d.cannotRead(report.LineUnsupportedTable, "row security hides rows of %s from the role, so that rows would be kept unseen: ALTER ROLE … BYPASSRLS", t)
+		d.cannotRead(v1alpha1.ReasonUnsupportedTable, "row security hides rows of %s from the role, so that rows would be kept unseen: ALTER ROLE … BYPASSRLS", t)
 	default:
 		d.findColumns()
 	}
@@ -165,11 +164,11 @@ func (st *Store) find(in Dataset) *dataset {
 	}
 	switch {
 	case t.rules:
-		d.refuse(report.LineUnsupportedTable, "%s has rewrite rules, which can turn a DELETE into something else: drop them", t)
+		d.refuse(v1alpha1.ReasonUnsupportedTable, "%s has rewrite rules, which can turn a DELETE into something else: drop them", t)
 	case t.inherits:
-		d.refuse(report.LineUnsupportedTable, "%s takes part in table inheritance, which keys and foreign keys do not reach across: use declarative partitions", t)
+		d.refuse(v1alpha1.ReasonUnsupportedTable, "%s takes part in table inheritance, which keys and foreign keys do not reach across: use declarative partitions", t)
 	case !t.mayDelete:
-		d.refuse(report.LineMissingPrivilege, "the role may not delete from %s: run the SQL that 'kubectl lethe grants' prints", t)
+		d.refuse(v1alpha1.ReasonMissingPrivilege, "the role may not delete from %s: run the SQL that 'kubectl lethe grants' prints", t)
 	}
 	d.checkIdentity(st.cat.tables)
 	return d
@@ -189,9 +188,9 @@ func (d *dataset) findColumns() {
 		switch {
 		case d.problem != nil:
 		case k == nil:
-			d.cannotRead(report.LineMissingColumn, "%s has no column %s: correct table.%s (upper and lower case count)", t, name, field)
+			d.cannotRead(v1alpha1.ReasonMissingColumn, "%s has no column %s: correct table.%s (upper and lower case count)", t, name, field)
 		case !k.readable:
-			d.cannotRead(report.LineMissingPrivilege, "the role may not read column %s of %s: run the SQL that 'kubectl lethe grants' prints", name, t)
+			d.cannotRead(v1alpha1.ReasonMissingPrivilege, "the role may not read column %s of %s: run the SQL that 'kubectl lethe grants' prints", name, t)
 		}
 		return k
 	}
@@ -209,14 +208,14 @@ func (d *dataset) findColumns() {
 		v1alpha1.AgeTimestamptz: timestamptzOID, v1alpha1.AgeTimestamp: timestampOID, v1alpha1.AgeDate: dateOID,
 	}[d.Table.AgeColumn.Type]
 	if d.age.typOID != want {
-		d.cannotRead(report.LineWrongAgeType, "column %s of %s is %s, ageColumn.type says %s: declare what the database says (only timestamptz, timestamp and date tell an age)",
+		d.cannotRead(v1alpha1.ReasonWrongAgeType, "column %s of %s is %s, ageColumn.type says %s: declare what the database says (only timestamptz, timestamp and date tell an age)",
 			d.age.name, t, d.age.typ, d.Table.AgeColumn.Type)
 		return
 	}
 	if d.Table.AgeColumn.Type != v1alpha1.AgeTimestamptz {
 		loc, err := time.LoadLocation(d.Table.AgeColumn.TimeZone)
 		if d.Table.AgeColumn.TimeZone == "" || d.Table.AgeColumn.TimeZone == "Local" || err != nil {
-			d.cannotRead(report.LineUnknownTimeZone, "ageColumn.timeZone %q is no zone of the IANA database: use for example Etc/UTC or Europe/Berlin", d.Table.AgeColumn.TimeZone)
+			d.cannotRead(v1alpha1.ReasonUnknownTimeZone, "ageColumn.timeZone %q is no zone of the IANA database: use for example Etc/UTC or Europe/Berlin", d.Table.AgeColumn.TimeZone)
 			return
 		}
 		d.zone = loc
@@ -232,7 +231,7 @@ func (d *dataset) findColumns() {
 func (d *dataset) checkTypes(columns ...*column) {
 	for _, k := range columns {
 		if k.foreign {
-			d.refuse(report.LineUnsupportedTable, "column %s of %s is %s, which an extension compares in its own way: rows could be taken for others; make it a type of the server's own",
+			d.refuse(v1alpha1.ReasonUnsupportedTable, "column %s of %s is %s, which an extension compares in its own way: rows could be taken for others; make it a type of the server's own",
 				k.name, d.table, k.typ)
 		}
 	}
@@ -243,7 +242,7 @@ func (d *dataset) checkKey() {
 	key := map[int16]bool{}
 	for _, k := range d.key {
 		if !k.notNull {
-			d.cannotRead(report.LineKeyNotUnique, "key column %s of %s may be NULL: ALTER TABLE %s ALTER COLUMN %s SET NOT NULL, or name the primary key",
+			d.cannotRead(v1alpha1.ReasonKeyNotUnique, "key column %s of %s may be NULL: ALTER TABLE %s ALTER COLUMN %s SET NOT NULL, or name the primary key",
 				k.name, d.table, d.name(), ident(k.name))
 			return
 		}
@@ -258,7 +257,7 @@ func (d *dataset) checkKey() {
 			return
 		}
 	}
-	d.cannotRead(report.LineKeyNotUnique, "no unique index of %s lies within the key columns: name the primary key in table.key, or CREATE UNIQUE INDEX", d.table)
+	d.cannotRead(v1alpha1.ReasonKeyNotUnique, "no unique index of %s lies within the key columns: name the primary key in table.key, or CREATE UNIQUE INDEX", d.table)
 }
 
 // checkRepeated refuses a table that two datasets name: their windows would contradict each other.
@@ -270,7 +269,7 @@ func (st *Store) checkRepeated() {
 		}
 		if other := first[d.table]; other != nil {
 			for _, each := range []*dataset{other, d} {
-				each.refuse(report.LineUnsupportedTable, "datasets %s and %s name the same table %s: a table is one dataset", other.Name, d.Name, d.table)
+				each.refuse(v1alpha1.ReasonUnsupportedTable, "datasets %s and %s name the same table %s: a table is one dataset", other.Name, d.Name, d.table)
 			}
 			continue
 		}
@@ -295,15 +294,15 @@ func (st *Store) checkEdges() {
 			child := byTable[e.child]
 			switch {
 			case child == nil:
-				d.refuse(report.LineUndeclaredForeignKey, "%s refers to %s (%s) and is no dataset: add a dataset for it to spec.datasets, or %s", e.child, d.table, e.what(), e.undo())
+				d.refuse(v1alpha1.ReasonUndeclaredForeignKey, "%s refers to %s (%s) and is no dataset: add a dataset for it to spec.datasets, or %s", e.child, d.table, e.what(), e.undo())
 				continue
 			case !e.child.indexed(e.childColumns):
-				d.refuse(report.LineUnindexedForeignKey, "%s of %s has no index, each deletion would read all of it: CREATE INDEX CONCURRENTLY ON %s (%s)",
+				d.refuse(v1alpha1.ReasonUnindexedForeignKey, "%s of %s has no index, each deletion would read all of it: CREATE INDEX CONCURRENTLY ON %s (%s)",
 					e.what(), e.child, qualified(e.child), identList(e.childColumns))
 			}
 			for _, k := range slices.Concat(e.childColumns, e.parentColumns) {
 				if !k.readable {
-					d.cannotRead(report.LineMissingPrivilege, "the role may not read column %s, which %s uses: run the SQL that 'kubectl lethe grants' prints again", k.name, e.what())
+					d.cannotRead(v1alpha1.ReasonMissingPrivilege, "the role may not read column %s, which %s uses: run the SQL that 'kubectl lethe grants' prints again", k.name, e.what())
 				}
 			}
 			d.checkTypes(slices.Concat(e.childColumns, e.parentColumns)...)
@@ -332,7 +331,7 @@ func (d *dataset) checkDetaching(e *edge, child *dataset) {
 			if others := slices.DeleteFunc(slices.Clone(e.detached), child.tells); e.onDelete == "n" && len(others) > 0 {
 				rest = "SET NULL (" + identList(others) + ")"
 			}
-			d.refuse(report.LineCascade, "foreign key %s changes column %s of %s (ON DELETE %s) when rows of %s go, and by that column Lethe knows whose a row is, how old, or which: make the key ON DELETE %s",
+			d.refuse(v1alpha1.ReasonCascade, "foreign key %s changes column %s of %s (ON DELETE %s) when rows of %s go, and by that column Lethe knows whose a row is, how old, or which: make the key ON DELETE %s",
 				e.name, k.name, e.child, action, d.table, rest)
 			return
 		}
@@ -342,7 +341,7 @@ func (d *dataset) checkDetaching(e *edge, child *dataset) {
 	}
 	for _, k := range e.detached {
 		if k.notNull {
-			d.refuse(report.LineCascade, "foreign key %s sets column %s of %s to NULL when rows of %s go, and the column is NOT NULL, so that none can go: ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL, or make the key ON DELETE RESTRICT",
+			d.refuse(v1alpha1.ReasonCascade, "foreign key %s sets column %s of %s to NULL when rows of %s go, and the column is NOT NULL, so that none can go: ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL, or make the key ON DELETE RESTRICT",
 				e.name, k.name, e.child, d.table, qualified(e.child), ident(k.name))
 			return
 		}
@@ -359,10 +358,10 @@ func (st *Store) checkCascades(d *dataset, from *table, seen []*table, byTable m
 		action := map[string]string{"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}[e.onDelete]
 		switch {
 		case child == nil:
-			d.refuse(report.LineUndeclaredForeignKey, "deleting from %s reaches %s through foreign key %s (ON DELETE %s), which is no dataset: add a dataset for it to spec.datasets",
+			d.refuse(v1alpha1.ReasonUndeclaredForeignKey, "deleting from %s reaches %s through foreign key %s (ON DELETE %s), which is no dataset: add a dataset for it to spec.datasets",
 				d.table, e.child, e.name, action)
 		case child.Floor != nil:
-			d.refuse(report.LineCascade, "foreign key %s (ON DELETE %s) changes rows of %s, which have a floor, when rows of %s go: ALTER TABLE %s DROP CONSTRAINT %s, and add it again with ON DELETE RESTRICT",
+			d.refuse(v1alpha1.ReasonCascade, "foreign key %s (ON DELETE %s) changes rows of %s, which have a floor, when rows of %s go: ALTER TABLE %s DROP CONSTRAINT %s, and add it again with ON DELETE RESTRICT",
 				e.name, action, e.child, from, qualified(e.child), ident(e.name))
 		}
 		if e.onDelete == "c" {
@@ -445,7 +444,7 @@ func (st *Store) sortChildrenFirst() []int {
 				names = append(names, c.table.String())
 			}
 			for _, c := range circle {
-				c.refuse(report.LineForeignKeyCycle, "foreign keys run in a circle through %s, so that no row can go first: drop one of them", strings.Join(names, ", "))
+				c.refuse(v1alpha1.ReasonForeignKeyCycle, "foreign keys run in a circle through %s, so that no row can go first: drop one of them", strings.Join(names, ", "))
 			}
 			return
 		}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 // Know tells the store who is known, all or unread: why that is not known. What was refused for an earlier list stays so.
@@ -38,7 +38,7 @@ func (st *Store) Know(ctx context.Context, all []string, unread string) error {
 		}
 		if d.nameless = unread; unread != "" && len(d.overrides()) > 0 {
 			d.unclear = true
-			d.refuse(report.LineNotReached, "%s, so that tenants of %s with a window of their own cannot be told from others", unread, d.table)
+			d.refuse(v1alpha1.ReasonNotReached, "%s, so that tenants of %s with a window of their own cannot be told from others", unread, d.table)
 		}
 	}
 	// What was compared before need not be again: a tenant that comes costs a comparison of its own names.
@@ -94,7 +94,7 @@ func (st *Store) checkTenants(ctx context.Context, all, disputed []string) error
 			for _, o := range owners[id] {
 				if !slices.Contains(o.IDs, other) {
 					d.unclear = true
-					d.refuse(report.LineUnclearTenant, "column %s of %s, which is %s, takes two externalIDs for the same that do not have one window: correct spec.externalIDs of one Tenant, or, if both are one Tenant's, approve both",
+					d.refuse(v1alpha1.ReasonUnclearTenant, "column %s of %s, which is %s, takes two externalIDs for the same that do not have one window: correct spec.externalIDs of one Tenant, or, if both are one Tenant's, approve both",
 						d.tenant.name, d.table, d.tenant.typ)
 				}
 			}

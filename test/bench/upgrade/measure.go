@@ -15,7 +15,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
-	"github.com/lethe-dev/lethe/internal/status"
 	"github.com/lethe-dev/lethe/test/stage"
 )
 
@@ -166,7 +165,7 @@ func (b *bench) have(ctx context.Context, label string) (have, stopped int, err 
 	}
 	for i := range bots.Items {
 		c := meta.FindStatusCondition(bots.Items[i].Status.Conditions, v1alpha1.ConditionWorkloadReady)
-		if c != nil && c.Reason == status.ReasonUpdateStopped {
+		if c != nil && c.Reason == v1alpha1.ReasonUpdateStopped {
 			stopped++
 		}
 	}

@@ -86,7 +86,7 @@ A value that is sealed again must have a higher --version than the one before: t
 	f.StringVar(&o.fromFile, "from-file", "", "file that holds the value; left out, it is read from standard input")
 	f.BoolVar(&o.exact, "exact", false, "keep a line break at the end of the value")
 	f.StringVar(&o.host, "host", "", "destination of a store that has no manifest: host")
-	f.Int32Var(&o.port, "port", 5432, "destination: port")
+	f.Int32Var(&o.port, "port", v1alpha1.DefaultPostgresPort, "destination: port")
 	f.StringVar(&o.database, "database", "", "destination: database")
 	f.StringVar(&o.username, "username", "", "destination: role that sweeps log in as")
 	f.StringVar(&o.caFile, "ca-file", "", "destination: file with the PEM certificates of the store's spec.postgres.caBundle")

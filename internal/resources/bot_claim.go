@@ -66,7 +66,7 @@ func ReclaimPolicyOf(bot *v1alpha1.BotDeployment) string {
 	if bot.Spec.Storage.ReclaimPolicy == ReclaimDelete {
 		return ReclaimDelete
 	}
-	return ReclaimRetain
+	return v1alpha1.DefaultReclaimPolicy
 }
 
 // IsClaimOf says whether a volume is on record as the bot's.

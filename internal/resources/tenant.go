@@ -51,7 +51,7 @@ func TenantResourceQuotas(tenant *v1alpha1.Tenant, namespace string) []*corev1.R
 	if quota == nil {
 		quota = &v1alpha1.TenantQuota{}
 	}
-	pods := int64(50)
+	pods := int64(v1alpha1.DefaultQuotaPods)
 	if quota.Pods != nil {
 		pods = int64(*quota.Pods)
 	}
@@ -94,7 +94,7 @@ func TenantResourceQuotas(tenant *v1alpha1.Tenant, namespace string) []*corev1.R
 // Kubernetes makes them here.
 func objectCounts(quota *v1alpha1.TenantQuota) corev1.ResourceList {
 	const others = 100 // objects of a kind that people with other roles may have, beside as many as Lethe needs
-	bots, stores := int64(50), int64(10)
+	bots, stores := int64(v1alpha1.DefaultQuotaBots), int64(v1alpha1.DefaultQuotaStores)
 	if quota.Bots != nil {
 		bots = int64(*quota.Bots)
 	}

@@ -56,9 +56,6 @@ func (d Destination) Digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// defaultPostgresPort is what the API server fills in; a manifest that never met one has none.
-const defaultPostgresPort = 5432
-
 // DestinationOf reads the destination out of a store's spec. The CA's digest is the hex SHA-256 over the certificates in
 // DER, in order and each behind its length, so that comments and line ends do not count.
 func DestinationOf(spec *v1alpha1.DataStoreSpec) Destination {
@@ -69,7 +66,7 @@ func DestinationOf(spec *v1alpha1.DataStoreSpec) Destination {
 	}
 	d.Host, d.Port, d.Database, d.Username = p.Host, p.Port, p.Database, p.Username
 	if d.Port == 0 {
-		d.Port = defaultPostgresPort
+		d.Port = v1alpha1.DefaultPostgresPort // as the API server fills it in; a manifest that never met one has none
 	}
 	if p.CABundle != "" {
 		d.CASHA256 = caDigest(p.CABundle)

@@ -156,11 +156,11 @@ generate: ## Deep copies of the API's types
 	@"$(call tool,controller-gen)" object paths=./api/...
 
 .PHONY: manifests
-manifests: ## CRDs, roles, their copies in the chart, the API reference
+manifests: ## CRDs, roles, their copies in the chart, the references of the API and of its reasons
 	@"$(call tool,controller-gen)" crd:generateEmbeddedObjectMeta=false paths=./api/... output:crd:dir=config/crd/bases
 	@"$(call tool,controller-gen)" rbac:roleName=lethe-manager paths=./controllers/... output:rbac:dir=config/rbac
 	@go run ./hack/chart config charts/lethe
-	@go run ./hack/reference config/crd/bases docs/reference/api.md
+	@go run ./hack/reference config/crd/bases docs/reference/api.md api/v1alpha1/reasons.go docs/reference/reasons.md
 
 .PHONY: reference
 reference: ## docs/reference/cli.md, out of kubectl-lethe (the API's comes with manifests)

@@ -143,7 +143,7 @@ func (r *DataStoreReconciler) compile(ctx context.Context, s *storeScope) (time.
 	}
 	compiled, err := planner.Store(ctx, r.Writer.Client, s.seen(), s.now)
 	if refusal, ok := planner.IsRefusal(err); ok {
-		s.refuse(refusal.Reason, refusal.Message, refusal.Reason != v1alpha1.ReasonTenantNotReady && refusal.Reason != v1alpha1.ReasonDeleting)
+		s.refuse(refusal.Reason, refusal.Message, v1alpha1.FactsOf(refusal.Reason).NeedsPerson)
 		left := graceLeft(s.store, s.status.Conditions, s.now, r.Grace)
 		if s.refusal.Reason == v1alpha1.ReasonNoTenant && left > 0 {
 			s.refusal.Stalled = false

@@ -54,7 +54,7 @@ func (r *DataStoreReconciler) tellSweeps(s *storeScope, after *v1alpha1.DataStor
 	for _, swept := range s.swept {
 		countDeleted(after, swept.report)
 		if n := status.Deleted(swept.report); n > 0 {
-			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, "SweepFinished", "Sweep", "deleted %d row(s) that were past their window", n)
+			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, v1alpha1.ReasonSweepFinished, "Sweep", "deleted %d row(s) that were past their window", n)
 		}
 	}
 	if names := braked(after.Status.Rules, v1alpha1.ReasonBrakeTripped); names != "" && names != braked(s.store.Status.Rules, v1alpha1.ReasonBrakeTripped) {

@@ -45,8 +45,8 @@ func refTo(kind string, object client.Object) protocol.ObjectRef {
 func keyProblem(condition string, err error) error {
 	p := &problem{Problem: status.Problem{Condition: condition}, after: keyserverWait}
 	reason := reasonOf(err)
-	switch reason {
-	case "":
+	switch {
+	case reason == "":
 		p.Reason = v1alpha1.ReasonKeyserverUnavailable
 		p.Message = "The keyserver cannot be reached; it is asked again. What runs already goes on running."
 		var nameless *namelessError
@@ -54,7 +54,7 @@ func keyProblem(condition string, err error) error {
 			p.Reason = v1alpha1.ReasonDNSOutOfReach
 			p.Message = "The keyserver cannot be reached, and the manager can look up no names: " + nameless.wall + " What runs already goes on running."
 		}
-	case v1alpha1.ReasonKeyMissing, v1alpha1.ReasonKeysChoice, v1alpha1.ReasonKeysAltered, v1alpha1.ReasonKeysRolledBack, v1alpha1.ReasonRevoked, v1alpha1.ReasonForbidden, v1alpha1.ReasonBadRequest:
+	case v1alpha1.FactsOf(reason).IsFinal():
 		p.Reason, p.Message, p.Stalled, p.after = reason, err.Error(), true, strangerWait
 	default:
 		p.Reason, p.Message = reason, err.Error()

@@ -111,11 +111,6 @@ const (
 	AudienceKeyserver = "lethe.dev/keyserver"
 )
 
-// IsForeign says whether a reason of IsolationReady is that something of another hand is in a Tenant's namespaces.
-func IsForeign(reason string) bool {
-	return reason == ReasonForeignNetworkPolicy || reason == ReasonForeignObject
-}
-
 // The ConfigMap in each tenant namespace that holds the key to seal to, the file in it, and that file's format.
 const (
 	SealingKeyConfigMap = "lethe-sealing-key"

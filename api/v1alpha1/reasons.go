@@ -190,7 +190,7 @@ const (
 	ReasonStartupProbeFailed = "StartupProbeFailed"
 )
 
-// Of credentials, files and keys: words that the keyserver answers with. Those of a call it makes frozen in docs/design/formats.md.
+// Of credentials, files and keys. Most are words that the keyserver answers with, frozen with its protocol (docs/design/formats.md).
 const (
 	// ReasonKeyserverUnavailable: the keyserver could not be reached.
 	ReasonKeyserverUnavailable = "KeyserverUnavailable"
@@ -364,7 +364,7 @@ const (
 	ReasonInternal = "Internal"
 )
 
-// Of one dataset or rule (status.rules[].reason). Each keeps the dataset from being measured or deleted from, wholly or in part.
+// Of one dataset or rule. They stand in status.rules[].reason; each keeps the dataset from being measured or deleted from, wholly or in part.
 const (
 	// ReasonMissingTable: the table does not exist.
 	ReasonMissingTable = "MissingTable"

@@ -82,12 +82,12 @@ func (s *shell) report(o client.Object) *objectReport {
 	ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady)
 	switch {
 	case ready == nil || observed < 1:
-		r.State, r.Reason = stateProgressing, "Pending"
-		r.add(tenant, v1alpha1.ConditionReady, "Pending", "the manager has not looked at it yet")
+		r.State, r.Reason = stateProgressing, v1alpha1.ReasonPending
+		r.add(tenant, v1alpha1.ConditionReady, v1alpha1.ReasonPending, "the manager has not looked at it yet")
 		return r
 	case observed != o.GetGeneration():
-		r.State, r.Reason = stateProgressing, "SpecChanged"
-		r.add(tenant, v1alpha1.ConditionReady, "Pending", "what is known is about an earlier spec; the manager has not looked at this one yet")
+		r.State, r.Reason = stateProgressing, reasonSpecChanged
+		r.add(tenant, v1alpha1.ConditionReady, v1alpha1.ReasonPending, "what is known is about an earlier spec; the manager has not looked at this one yet")
 	case meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled):
 		r.State, r.Reason = stateNeedsAction, meta.FindStatusCondition(conditions, v1alpha1.ConditionStalled).Reason
 	case ready.Status != metav1.ConditionTrue:
@@ -121,8 +121,11 @@ func (r *objectReport) promise(conditions []metav1.Condition) {
 	}
 }
 
+// reasonSpecChanged is a word of this command's alone: no condition speaks of the present spec yet.
+const reasonSpecChanged = "SpecChanged"
+
 // worthALook are reasons of conditions that are True.
-var worthALook = []string{v1alpha1.ReasonPlaintextInSpec, v1alpha1.ReasonPlaintext, v1alpha1.ReasonPodSecurityOverruled, "EgressBeyondCeiling",
+var worthALook = []string{v1alpha1.ReasonPlaintextInSpec, v1alpha1.ReasonPlaintext, v1alpha1.ReasonPodSecurityOverruled, v1alpha1.ReasonEgressBeyondCeiling,
 	v1alpha1.ReasonUpdateStopped, v1alpha1.ReasonUpdateHeld, v1alpha1.ReasonUpdateWaits}
 
 // collect gathers what the conditions say, each thing once.

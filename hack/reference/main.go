@@ -1,7 +1,7 @@
 // Command reference writes docs/reference/api.md out of the CRDs, which are made out of the types in api/: what a field is, what it may hold, and by which
-// rules it is refused. `make manifests` runs it.
+// rules it is refused. Out of the source of the reasons, and out of their table, it writes docs/reference/reasons.md. `make manifests` runs it.
 //
-//	reference FOLDER-OF-CRDS FILE
+//	reference FOLDER-OF-CRDS FILE SOURCE-OF-REASONS FILE
 package main
 
 import (
@@ -25,8 +25,15 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: reference FOLDER-OF-CRDS FILE")
+	if len(args) != 4 {
+		return errors.New("usage: reference FOLDER-OF-CRDS FILE SOURCE-OF-REASONS FILE")
+	}
+	list, err := reasons(args[2])
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(args[3], []byte(list), 0o644); err != nil {
+		return fmt.Errorf("write the reasons: %w", err)
 	}
 	files, err := filepath.Glob(filepath.Join(args[0], "*.yaml"))
 	if err != nil || len(files) == 0 {
@@ -34,7 +41,7 @@ func run(args []string) error {
 	}
 	var out strings.Builder
 	out.WriteString("# API reference\n\nMade by `make manifests` out of the types in [api/v1alpha1](../../api/v1alpha1); do not edit it. " +
-		"What the fields are for, with examples and reasons, is on the page of each kind; what each message wants of you is in [messages](../messages.md).\n")
+		"What the fields are for, with examples and reasons, is on the page of each kind; what each message wants of you is in [messages](../messages.md), and what each reason means in [reasons](reasons.md).\n")
 	for _, file := range files {
 		content, err := os.ReadFile(file)
 		if err != nil {

@@ -26,7 +26,7 @@ type ObjectRef struct {
 
 // Error is the body of every answer other than 200. Message is for people and never holds a value.
 type Error struct {
-	Reason     string `json:"reason"`
+	Reason     string `json:"reason"` // one of api/v1alpha1's
 	Message    string `json:"message"`
 	RetryAfter int    `json:"retryAfterSeconds,omitempty"` // set when trying again may help
 }

@@ -48,7 +48,7 @@ type Report struct {
 	Started  int64   `json:"start"`
 	Finished int64   `json:"end"`
 	Outcome  Outcome `json:"out"`
-	Reason   string  `json:"why,omitempty"` // CamelCase, one of the Reason constants
+	Reason   string  `json:"why,omitempty"` // one of api/v1alpha1's reasons
 	Message  string  `json:"msg,omitempty"` // for people; never a value out of the store
 	Mode     string  `json:"mode"`          // Audit or Enforce: whether any rule could delete
 

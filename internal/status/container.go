@@ -13,22 +13,11 @@ import (
 	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
-// hasEnded are the reasons that tell of a program that has ended.
-var hasEnded = map[string]bool{
-	v1alpha1.ReasonCrashLoopBackOff: true, v1alpha1.ReasonCompleted: true, v1alpha1.ReasonOOMKilled: true, v1alpha1.ReasonLivenessProbeFailed: true, v1alpha1.ReasonStartupProbeFailed: true, v1alpha1.ReasonContainerCannotStart: true,
-}
-
 // HasEnded says whether a reason tells of a container whose program has ended.
-func HasEnded(reason string) bool { return hasEnded[reason] }
-
-// failing are those that a bot does not get over by waiting, whatever else happens in the cluster.
-var failing = map[string]bool{
-	"CreateContainerConfigError": true, "CreateContainerError": true, "RunContainerError": true, "PreCreateHookError": true, "PreStartHookError": true, "PostStartHookError": true,
-	v1alpha1.ReasonPodRefused: true, v1alpha1.ReasonPodMismatch: true,
-}
+func HasEnded(reason string) bool { return v1alpha1.FactsOf(reason).Pod.Ended }
 
 // IsFailing says whether a reason tells of a bot that fails, and is not only on its way.
-func IsFailing(reason string) bool { return failing[reason] || hasEnded[reason] || IsPull(reason) }
+func IsFailing(reason string) bool { return v1alpha1.FactsOf(reason).Pod.Fails }
 
 // Unix' numbers: 128 and the signal.
 const (
@@ -54,7 +43,8 @@ func ofWaiting(pod *corev1.Pod, c *corev1.ContainerStatus) (Workload, bool) {
 	switch reason := c.State.Waiting.Reason; reason {
 	case "ErrImagePull", v1alpha1.ReasonImagePullBackOff, "ImageInspectError", v1alpha1.ReasonRegistryUnavailable, v1alpha1.ReasonSignatureInvalid, v1alpha1.ReasonInvalidImageName, v1alpha1.ReasonImageNeverPull:
 		return ofImage(pod, c.Name, image, reason, c.State.Waiting.Message), true
-	case "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError", "PreStartHookError", "PostStartHookError":
+	case v1alpha1.ReasonCreateContainerConfigError, v1alpha1.ReasonCreateContainerError, v1alpha1.ReasonRunContainerError,
+		v1alpha1.ReasonPreCreateHookError, v1alpha1.ReasonPreStartHookError, v1alpha1.ReasonPostStartHookError:
 		return trouble(reason, "Container %s (%s) cannot be started: %s %s", c.Name, image, orNothing(foreign.Line(c.State.Waiting.Message, messageLimit/2)),
 			toStart(pod, reason, c.State.Waiting.Message)), true
 	default:

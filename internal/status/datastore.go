@@ -91,16 +91,13 @@ func conditions(v map[string]Verdict) []metav1.Condition {
 	return out
 }
 
-// reached says whether a sweep that ended with this reason talked to the store; known is false when the reason does not tell.
+// reached says whether a sweep that ended with this reason, or with none, talked to the store; known is false when the reason does not tell.
 func reached(reason string) (talked, known bool) {
-	switch reason {
-	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonUntrustedCertificate, v1alpha1.ReasonWrongPassword, v1alpha1.ReasonNoSCRAM, v1alpha1.ReasonNoSuchDatabase, v1alpha1.ReasonUnsupportedServer:
-		return false, true
-	case "", v1alpha1.ReasonIdentityChanged, v1alpha1.ReasonRestoredFrom, v1alpha1.ReasonClockSkew, v1alpha1.ReasonTimeBudget, v1alpha1.ReasonLeaseLost, v1alpha1.ReasonDatasetsRefused:
+	if reason == "" {
 		return true, true
-	default:
-		return false, false
 	}
+	told := v1alpha1.FactsOf(reason).Reached
+	return told == v1alpha1.TruthYes, told != v1alpha1.TruthNotTold
 }
 
 // summarise sets Ready, Reconciling and Stalled: whether the store is in force as it is written. What it measures, and what waits to
@@ -121,7 +118,7 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 	}
 	steps := []step{
 		{credentials.Status != metav1.ConditionTrue, credentials, credentials.Status == metav1.ConditionFalse && !o.Retried},
-		{reachable.Status == metav1.ConditionFalse, reachable, reachable.Reason != v1alpha1.ReasonUnreachable},
+		{reachable.Status == metav1.ConditionFalse, reachable, v1alpha1.FactsOf(reachable.Reason).IsFinal()},
 		{len(problems) > 0, no(v1alpha1.ReasonPlanProblem, "%s", joined(problems, len(problems), "; ")), true},
 		{isAnother(approved.Reason), approved, true},
 		{unseen && reachable.Status != metav1.ConditionTrue, reachable, false},

@@ -9,33 +9,11 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// steps are how far a bot has come when a reason of its workload is told. One that is not here is of something before its pod, or of what no step of
-// its own gets over: another thing has to end.
-var steps = map[string]int{
-	v1alpha1.ReasonQuotaExceeded: 1, v1alpha1.ReasonPodRefused: 1,
-	v1alpha1.ReasonPodMissing:       2,
-	v1alpha1.ReasonUnschedulable:    3,
-	v1alpha1.ReasonVolumeNotMounted: 4, v1alpha1.ReasonPodSandboxFailed: 4,
-	v1alpha1.ReasonCredentialsNotFetched: 5, v1alpha1.ReasonPodMismatch: 5,
-	v1alpha1.ReasonPodNotReady: 6, v1alpha1.ReasonEvicted: 6, v1alpha1.ReasonNodeShutdown: 6,
-}
-
-const imageStep, endedStep = 5, 6
-
-func stepOf(reason string) int {
-	switch {
-	case hasEnded[reason]:
-		return endedStep
-	case failing[reason] && steps[reason] == 0, IsPull(reason):
-		return imageStep
-	default:
-		return steps[reason]
-	}
-}
-
 // LiesBehind says whether what kept a bot, by the reason that was told last, is over, now that another reason is told: the bot has come further. What a
 // program does of itself is never behind before it lasts.
-func LiesBehind(was, now string) bool { return stepOf(was) < stepOf(now) }
+func LiesBehind(was, now string) bool {
+	return v1alpha1.FactsOf(was).Pod.Step < v1alpha1.FactsOf(now).Pod.Step
+}
 
 // LastStep is when the pod of the present revision came its last step further on the way to be ready; zero where there is no such pod.
 func LastStep(o PodObserved) time.Time {

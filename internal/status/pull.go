@@ -9,13 +9,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
-var pulls = map[string]bool{
-	v1alpha1.ReasonImagePullBackOff: true, v1alpha1.ReasonImageNotFound: true, v1alpha1.ReasonImagePullUnauthorized: true, v1alpha1.ReasonRegistryUnavailable: true, v1alpha1.ReasonSignatureInvalid: true,
-	v1alpha1.ReasonInvalidImageName: true, v1alpha1.ReasonImageNeverPull: true,
-}
-
 // IsPull says whether a reason is that the node does not get an image, whatever the registry said.
-func IsPull(reason string) bool { return pulls[reason] }
+func IsPull(reason string) bool { return v1alpha1.FactsOf(reason).Pod.Image }
 
 // Unpulled is what a pod says whose image the node does not get; not ok for any other pod.
 func Unpulled(pod *corev1.Pod) (Workload, bool) {

@@ -50,7 +50,7 @@ func (d *demo) write(file string, objects ...client.Object) (string, error) {
 }
 
 // apply writes objects to a manifest and applies it as a user does: again, where Kubernetes is not ready for a new bot yet
-// (docs/design/0031-finalizer-at-birth.md).
+// (docs/design/0033-finalizer-at-birth.md).
 func (d *demo) apply(ctx context.Context, file string, objects ...client.Object) error {
 	path, err := d.write(file, objects...)
 	if err != nil {

@@ -246,10 +246,8 @@ func (s *Server) covers(ctx context.Context, store *v1alpha1.DataStore, live pla
 		return false, nil
 	}
 	held, err := plan.Decode(b)
-	if err != nil {
-		return false, nil // of another version
-	}
-	return now.Before(held.ValidUntil) && plan.Covers(live, held), nil
+	// One that cannot be read is of another version.
+	return err == nil && now.Before(held.ValidUntil) && plan.Covers(live, held), nil
 }
 
 // holding is one call for a lease.

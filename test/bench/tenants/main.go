@@ -85,7 +85,7 @@ const classes = 10
 // world is a Shared store whose rules enforce and are approved, also for any tenant down to a week.
 func world(tenants, datasets int) plan.Input {
 	period := func(days int) *v1alpha1.Period {
-		n := int32(days) //nolint:gosec // a few hundred
+		n := int32(days)
 		return &v1alpha1.Period{Days: &n}
 	}
 	class := func(i int) v1alpha1.DataClass { return v1alpha1.DataClass(fmt.Sprintf("Class%02d", i%classes)) }

@@ -248,6 +248,7 @@ var reasonFacts = map[string]ReasonFacts{
 	ReasonPlanMismatch:         {Retry: true},
 	ReasonPlanExpired:          {Retry: true},
 	ReasonLeaseRefused:         {Retry: true},
+	ReasonTenantsUnknown:       {Reached: TruthYes, Retry: true},
 	ReasonLeaseLost:            {Reached: TruthYes, Retry: true},
 	ReasonStoreBusy:            {Retry: true},
 	ReasonIdentityChanged:      {Reached: TruthYes, NeedsPerson: true},

@@ -342,6 +342,8 @@ const (
 	ReasonPlanExpired = "PlanExpired"
 	// ReasonLeaseRefused: the keyserver gave no lease: nothing was touched.
 	ReasonLeaseRefused = "LeaseRefused"
+	// ReasonTenantsUnknown: the keyserver did not say, at some time in a sweep of a Shared store, who is known: what depends on it was neither deleted nor measured.
+	ReasonTenantsUnknown = "TenantsUnknown"
 	// ReasonLeaseLost: a lease was not renewed: stopped, nothing committed since.
 	ReasonLeaseLost = "LeaseLost"
 	// ReasonStoreBusy: another sweeper holds the store's lock.

@@ -138,6 +138,7 @@ var nextCommands = map[string]string{
 	"PlanMismatch":         "kubectl lethe logs --store OBJECT",
 	"PlanExpired":          "kubectl lethe logs --store OBJECT",
 	"LeaseRefused":         "kubectl -n lethe-system logs deployment/lethe-keyserver",
+	"TenantsUnknown":       "kubectl -n lethe-system logs deployment/lethe-keyserver",
 	"LeaseLost":            "kubectl -n lethe-system logs deployment/lethe-keyserver",
 	"MissingTable":         "kubectl lethe explain OBJECT",
 	"MissingColumn":        "kubectl lethe explain OBJECT",

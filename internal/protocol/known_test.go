@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,5 +36,17 @@ func TestPagesOfKnownTenants(t *testing.T) {
 		if page := KnownPage(known, from); page != nil {
 			t.Errorf("from %d there are %d", from, len(page))
 		}
+	}
+}
+
+// TestAPageFitsWhateverJSONMakesOfIt: some characters are six in JSON, and an answer of the keyserver is at most 512 KiB.
+func TestAPageFitsWhateverJSONMakesOfIt(t *testing.T) {
+	ids := make([]string, 5000)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("%04d", i) + strings.Repeat("<", 124)
+	}
+	b, err := json.Marshal(KnownPage(ids, 1))
+	if err != nil || len(b) > 480<<10 {
+		t.Errorf("%d bytes, %v", len(b), err)
 	}
 }

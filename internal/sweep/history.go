@@ -27,14 +27,14 @@ const (
 // measured, until a person approves it as it is.
 func (s *run) place(ctx context.Context) error {
 	if s.history == nil {
-		s.placed = s.r.Reason != v1alpha1.ReasonIdentityChanged
+		s.placed = !s.another
 		return nil
 	}
 	now, err := s.reach(ctx, s.begun)
 	if err != nil {
 		return err
 	}
-	if s.r.Reason == v1alpha1.ReasonIdentityChanged {
+	if s.another {
 		return nil // another database is nothing to compare with, and not to be remembered
 	}
 	restored, last := s.keeper.account.Restored, s.keeper.account.Point

@@ -61,6 +61,9 @@ func (s *run) complete(line *report.Line, i int) {
 
 // judge turns what single datasets ran into to the outcome of the whole.
 func (s *run) judge() {
+	if s.unread != "" {
+		s.end(report.Refused, v1alpha1.ReasonTenantsUnknown, "%s: what depends on it was neither deleted nor measured", s.unread)
+	}
 	var names []string
 	seen := map[string]bool{}
 	for _, l := range s.r.Lines {

@@ -70,9 +70,11 @@ type run struct {
 	clocks  stores.Clocks
 	keeper  *keeper
 
-	knownDigest string // names those that are known, as the store was told; empty: Dedicated
+	knownDigest string // names those that are known, as the store was told; empty: Dedicated, or it must be told anew
+	unread      string // why it was not known at some time who is known
 
 	deleting bool              // the database is the one that deletion was approved for
+	another  bool              // it is not
 	before   [][]report.Line   // by dataset: what was measured before anything was deleted
 	deleted  []stores.Deletion // by dataset
 	refused  []*stores.Problem // by dataset: the brake, or what came up while deleting
@@ -286,7 +288,7 @@ func (s *run) open(ctx context.Context) error {
 
 	approved, address := s.Plan.Database, s.Plan.Connection.Address()
 	s.deleting = s.Plan.Deletes() && id.SystemIdentifier == approved.SystemIdentifier && id.Database == approved.Name && address == approved.Address
-	if s.Plan.Deletes() && !s.deleting {
+	if s.another = s.Plan.Deletes() && !s.deleting; s.another {
 		s.end(report.Refused, v1alpha1.ReasonIdentityChanged, "deletion was approved for database %q of cluster %s at %s, this is %q of %s at %s: it was only measured; if it is the right one, approve it: kubectl lethe approve %s/%s --database",
 			approved.Name, approved.SystemIdentifier, approved.Address, id.Database, id.SystemIdentifier, address, s.Plan.Store.Namespace, s.Plan.Store.Name)
 	}
@@ -411,6 +413,10 @@ func (s *run) turn(datasets int) time.Duration {
 
 // deleteFrom takes one turn of a dataset; finished: nothing more can go from it now.
 func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished bool, err error) {
+	if s.store.Unclear(i) { // since its last turn: what it lost until then stays counted
+		s.refused[i] = s.store.Problem(i)
+		return true, nil
+	}
 	permit := stores.Permit{Pause: over, Begin: func(rows int64) error {
 		if err := s.goOn(); err != nil {
 			return err

@@ -5,7 +5,7 @@ import (
 	"errors"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/stores"
 )
 
 // errUnclear says that rows of a dataset cannot be told apart any more: its problem says why.
@@ -25,8 +25,8 @@ type known struct {
 func (s *run) whoIsKnown(ctx context.Context) (known, error) {
 	ids, digest, err := s.keeper.known(ctx)
 	if errors.Is(err, errKnown) {
-		s.end(report.Refused, v1alpha1.ReasonLeaseRefused, "%s: what depends on it is neither deleted nor measured", err)
-		return known{unread: err.Error(), digest: s.keeper.digest()}, nil
+		s.unread = err.Error() // judge says so: what else ends the sweep is worse
+		return known{unread: s.unread, digest: s.keeper.digest()}, nil
 	}
 	return known{ids: ids, digest: digest}, err
 }
@@ -42,9 +42,11 @@ func (s *run) tellApart(ctx context.Context, i int) error {
 		if err != nil {
 			return err
 		}
-		// Until the store has compared all names nothing else goes either.
+		// Until the store has compared all names nothing else goes either. What it was told before does not count any more.
+		s.knownDigest = ""
 		if err := s.store.Know(ctx, k.ids, k.unread); err != nil {
-			return err
+			// It is no failure of the batch that was about to begin: it must not be tried again with fewer rows.
+			return &stores.Error{Reason: v1alpha1.ReasonStoreError, Message: "compare the tenants' identifiers: " + s.engine.Describe(err)}
 		}
 		s.knownDigest = k.digest
 		s.Log.Info("Heard who is known", "identifiers", len(k.ids), "unread", k.unread)

@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,7 +94,67 @@ func TestWithoutAListTheBaseWindowHolds(t *testing.T) {
 	k.Unnamed = true
 	k.By(&w.plan)
 	r := w.run(Options{Leaser: client(t, k)})
-	if l := lineOf(r, "log"); r.Deleted != 400 || l.Reason != v1alpha1.ReasonNotReached || r.Reason != v1alpha1.ReasonLeaseRefused {
+	if l := lineOf(r, "log"); r.Deleted != 400 || l.Reason != v1alpha1.ReasonNotReached || r.Reason != v1alpha1.ReasonTenantsUnknown {
 		t.Errorf("%+v", r)
+	}
+}
+
+// What is not known of the tenants hides nothing that is worse: another database is no place to be remembered, and the reason is said.
+func TestWithoutAListAnotherDatabaseIsAnother(t *testing.T) {
+	d := dataset("log", 90)
+	d.Table.TenantColumn = "tenant"
+	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text); INSERT INTO log SELECT n, now() - interval '100 days', 'acme' FROM generate_series(1, 400) n`, d)
+	w.plan.Tenancy, w.plan.Database.SystemIdentifier = v1alpha1.TenancyShared, "7000000000000000001"
+	k := newKeyserver(t)
+	k.Unnamed = true
+	seen := 0
+	k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+		if r.Seen != nil {
+			seen++
+		}
+		return nil
+	}
+	k.By(&w.plan)
+	r := w.run(Options{Leaser: client(t, k)})
+	if r.Reason != v1alpha1.ReasonIdentityChanged || r.Deleted != 0 || seen != 0 || w.admin.Count(`SELECT count(*) FROM log`) != 400 {
+		t.Errorf("remembered %d times: %+v", seen, r)
+	}
+}
+
+// A dataset that cannot go on after its first turn keeps its count: what is gone is reported.
+func TestWhatWentBeforeANewcomerIsReported(t *testing.T) {
+	a, b := dataset("a", 90), dataset("b", 90)
+	for _, d := range []*plan.Dataset{&a, &b} {
+		d.Table.TenantColumn, d.Rules[0].Own, d.Delete.Own = "tenant", 1, 1
+	}
+	w := newWorld(t, `CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+		CREATE TABLE b (id bigint PRIMARY KEY, at timestamptz, tenant text COLLATE nocase);
+		CREATE TABLE a (id bigint PRIMARY KEY, at timestamptz, tenant text COLLATE nocase, b bigint REFERENCES b);
+		INSERT INTO b SELECT n, now() - interval '40 days' - n * interval '1 second', 'acme' FROM generate_series(1, 5000) n;
+		INSERT INTO a SELECT n, now() - interval '40 days' - n * interval '1 second', 'acme', n FROM generate_series(1, 5000) n;
+		CREATE INDEX ON a (at); CREATE INDEX ON b (at); CREATE INDEX ON a (b)`, a, b)
+	w.plan.Tenancy, w.plan.Periods, w.plan.BrakePercent = v1alpha1.TenancyShared, []v1alpha1.Period{days(30)}, 1
+	w.plan.Classes = []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"acme"}}}}
+	k := newKeyserver(t)
+	for i := range w.plan.Datasets {
+		w.plan.Datasets[i].Delete.Backlog = permit(5000, k.Clock().Add(-time.Minute), 24*time.Hour)
+	}
+	k.By(&w.plan)
+	// While the first batch of a is debited somebody comes who is called ACME, and the turn of a is over with that batch.
+	var ahead atomic.Int64
+	k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+		if len(r.Spend) > 0 && k.Known == nil {
+			k.Known = []string{"ACME"}
+			ahead.Store(int64(10 * time.Second))
+		}
+		return nil
+	}
+	r := w.run(Options{Leaser: client(t, k), Clock: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
+	gone := 5000 - w.admin.Count(`SELECT count(*) FROM a`)
+	if gone == 0 || gone == 5000 || w.admin.Count(`SELECT count(*) FROM b`) != 5000 {
+		t.Fatalf("%d rows of a are gone: the test shows nothing; %+v", gone, r)
+	}
+	if r.Deleted != gone || lineOf(r, "a").Deleted != gone || lineOf(r, "a").Reason != v1alpha1.ReasonUnclearTenant || lineOf(r, "b").Reason != v1alpha1.ReasonUnclearTenant {
+		t.Errorf("%d rows are gone, and %d reported: %+v", gone, r.Deleted, r)
 	}
 }

@@ -87,6 +87,9 @@ func (st *Store) countAgainst(ctx context.Context, d *dataset, q *query, where s
 func (st *Store) Delete(ctx context.Context, i int, at time.Time, permit Permit) (Deletion, error) {
 	d := st.datasets[i]
 	if d.Delete == nil || d.problem != nil {
+		if w := st.walkers[i]; w != nil {
+			return *w.out, nil // the problem came between two turns
+		}
 		return Deletion{}, nil
 	}
 	if err := st.setTimeout(ctx, walkTimeout); err != nil {

@@ -25,7 +25,8 @@ type Store struct {
 	order      []int // children before parents
 	walkers    map[int]*walker
 	disputed   []string
-	compared   map[string]bool // identifiers that were held against those of tenants with a window of their own
+	castables  map[string]map[string]bool // by type and identifier: whether it can hold it, as far as that was asked
+	compared   map[string]bool            // identifiers that were held against those of tenants with a window of their own
 }
 
 // dataset is a Dataset found in the catalogue.
@@ -60,7 +61,7 @@ func Open(ctx context.Context, s *Session, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &Store{session: s, cat: cat, walkers: map[int]*walker{}, compared: map[string]bool{}}
+	st := &Store{session: s, cat: cat, walkers: map[int]*walker{}, compared: map[string]bool{}, castables: map[string]map[string]bool{}}
 	for i := range c.Datasets {
 		st.datasets = append(st.datasets, st.find(c.Datasets[i]))
 	}
@@ -508,7 +509,36 @@ func (st *Store) readTenants(ctx context.Context, all []string) error {
 	return nil
 }
 
+// castable are those identifiers that a type can hold. Each is asked for once: where one cannot be held, they are asked for one by one.
 func (st *Store) castable(ctx context.Context, typ string, ids []string) (map[string]bool, error) {
+	asked := st.castables[typ]
+	if asked == nil {
+		asked = map[string]bool{}
+		st.castables[typ] = asked
+	}
+	fresh := slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		_, known := asked[id]
+		return known
+	})
+	if len(fresh) > 0 {
+		held, err := st.cast(ctx, typ, fresh)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range fresh {
+			asked[id] = held[id]
+		}
+	}
+	ok := map[string]bool{}
+	for _, id := range ids {
+		if asked[id] {
+			ok[id] = true
+		}
+	}
+	return ok, nil
+}
+
+func (st *Store) cast(ctx context.Context, typ string, ids []string) (map[string]bool, error) {
 	ok := map[string]bool{}
 	// typ comes from format_type, which quotes what needs it.
 	_, err := st.session.conn.Exec(ctx, "SELECT $1::text[]::"+typ+"[]", ids)
@@ -526,7 +556,7 @@ func (st *Store) castable(ctx context.Context, typ string, ids []string) (map[st
 		switch {
 		case err == nil:
 			ok[id] = true
-		case code(err) == "":
+		case !strings.HasPrefix(code(err), "22") && !strings.HasPrefix(code(err), "23"): // neither is it no value of the type, nor does a domain refuse it
 			return nil, fmt.Errorf("read the tenants' identifiers: %w", err)
 		}
 	}

@@ -79,29 +79,46 @@ func (st *Store) checkTenants(ctx context.Context, all, disputed []string) error
 			return err
 		}
 		others := slices.AppendSeq(d.known(all), maps.Keys(possible))
-		rows, err := st.session.conn.Query(ctx, fmt.Sprintf(`SELECT a.id, b.id FROM unnest($1::text[]) a (id) JOIN unnest($2::text[]) b (id)
-			ON a.id::%[1]s = coalesce((SELECT %[2]s FROM %[3]s LIMIT 0), b.id::%[1]s) WHERE a.id <> b.id`, d.tenant.typ, ident(d.tenant.name), d.name()),
-			slices.Collect(maps.Keys(owners)), others)
-		if err != nil {
+		if len(others) == 0 {
+			continue
+		}
+		if err := st.compare(ctx, d, owners, others); err != nil {
+			// A table that is locked, or a comparison that does not end, is that dataset's own.
+			problem, lost := split(err)
+			if problem == nil {
+				return lost
+			}
+			d.unclear = true
+			d.refuse(problem.Reason, "the tenants' identifiers could not be compared: %s", problem.Message)
+		}
+	}
+	return nil
+}
+
+// compare refuses a dataset whose tenant column takes one of the owners' identifiers, and one of the others' that has not the same window, for the same.
+func (st *Store) compare(ctx context.Context, d *dataset, owners map[string][]Override, others []string) error {
+	rows, err := st.session.conn.Query(ctx, fmt.Sprintf(`SELECT a.id, b.id FROM unnest($1::text[]) a (id) JOIN unnest($2::text[]) b (id)
+		ON a.id::%[1]s = coalesce((SELECT %[2]s FROM %[3]s LIMIT 0), b.id::%[1]s) WHERE a.id <> b.id`, d.tenant.typ, ident(d.tenant.name), d.name()),
+		slices.Collect(maps.Keys(owners)), others)
+	if err != nil {
+		return fmt.Errorf("compare the tenants' identifiers: %w", err)
+	}
+	for rows.Next() {
+		var id, other string
+		if err := rows.Scan(&id, &other); err != nil {
+			rows.Close()
 			return fmt.Errorf("compare the tenants' identifiers: %w", err)
 		}
-		for rows.Next() {
-			var id, other string
-			if err := rows.Scan(&id, &other); err != nil {
-				rows.Close()
-				return fmt.Errorf("compare the tenants' identifiers: %w", err)
-			}
-			for _, o := range owners[id] {
-				if !slices.Contains(o.IDs, other) {
-					d.unclear = true
-					d.refuse(v1alpha1.ReasonUnclearTenant, "column %s of %s, which is %s, takes two externalIDs for the same that do not have one window: correct spec.externalIDs of one Tenant, or, if both are one Tenant's, approve both",
-						d.tenant.name, d.table, d.tenant.typ)
-				}
+		for _, o := range owners[id] {
+			if !slices.Contains(o.IDs, other) {
+				d.unclear = true
+				d.refuse(v1alpha1.ReasonUnclearTenant, "column %s of %s, which is %s, takes two externalIDs for the same that do not have one window: correct spec.externalIDs of one Tenant, or, if both are one Tenant's, approve both",
+					d.tenant.name, d.table, d.tenant.typ)
 			}
 		}
-		if err := rows.Err(); err != nil {
-			return fmt.Errorf("compare the tenants' identifiers: %w", err)
-		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("compare the tenants' identifiers: %w", err)
 	}
 	return nil
 }

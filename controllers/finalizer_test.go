@@ -48,11 +48,12 @@ func TestFinalizerAtBirth(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, write := range writes {
-				if write.Object == bot.Namespace+"/"+bot.Name {
+				// How often it writes the status depends on how long the pod takes: TestWritesPerBot counts that.
+				if write.Object == bot.Namespace+"/"+bot.Name && write.Resource != "botdeployments/status" {
 					patches[write.Verb+" "+write.Resource]++
 				}
 			}
-			want := map[string]int{"patch botdeployments/status": 1}
+			want := map[string]int{}
 			if !byKubernetes {
 				want["patch botdeployments"] = 1
 			}

@@ -91,7 +91,7 @@ func TestTheFinalizerIsPutThereOnceOnly(t *testing.T) {
 	bot := sealedBot(tenantNS, "once")
 	mustCreate(t, bot)
 	for _, entry := range bot.ManagedFields {
-		if entry.FieldsV1 != nil && strings.Contains(string(entry.FieldsV1.Raw), "f:finalizers") {
+		if entry.FieldsV1 != nil && strings.Contains(entry.FieldsV1.GetRawString(), "f:finalizers") {
 			t.Errorf("%s owns the finalizers, and takes ours off when it applies without them", entry.Manager)
 		}
 	}

@@ -238,8 +238,8 @@ func TestRolloutIsPaced(t *testing.T) {
 				}
 				return nil
 			})
-			if most > 1 || !own || unproven > 3 {
-				t.Errorf("%d were not ready at a time because of it, want at most 1; %d not proven, want at most 3; an own change was seen: %v", most, unproven, own)
+			if most != 1 || !own || unproven > 3 {
+				t.Errorf("%d were not ready at a time because of it, want 1; %d not proven, want at most 3; an own change was seen: %v", most, unproven, own)
 			}
 			w.calm()
 		})

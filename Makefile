@@ -158,7 +158,7 @@ generate: ## Deep copies of the API's types
 .PHONY: manifests
 manifests: ## CRDs, roles, their copies in the chart, the references of the API and of its reasons
 	@"$(call tool,controller-gen)" crd:generateEmbeddedObjectMeta=false paths=./api/... output:crd:dir=config/crd/bases
-	@"$(call tool,controller-gen)" rbac:roleName=lethe-manager paths=./controllers/... output:rbac:dir=config/rbac
+	@"$(call tool,controller-gen)" rbac:roleName=lethe-manager paths=./controllers/... paths=./internal/reconcile/... output:rbac:dir=config/rbac
 	@go run ./hack/chart config charts/lethe
 	@go run ./hack/reference config/crd/bases docs/reference/api.md api/v1alpha1/reasons.go docs/reference/reasons.md
 

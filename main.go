@@ -31,6 +31,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/controllers"
+	"github.com/lethe-dev/lethe/internal/dnscheck"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -207,7 +208,7 @@ func newManager(ctx context.Context, o options) (ctrl.Manager, error) {
 		return nil, fmt.Errorf("watch the API server's addresses: %w", err)
 	}
 	err = controllers.Setup(ctx, mgr, controllers.Options{Settings: o.settings, Keys: keys, KeysNamespace: o.keysNamespace, PolicyKinds: kinds, Changes: changes, Rollout: o.rollout, Metrics: metrics.Registry,
-		DNS: controllers.NewDNSCheck(o.settings, mgr.GetAPIReader(), mgr.GetClient())})
+		DNS: dnscheck.New(o.settings, mgr.GetAPIReader(), mgr.GetClient())})
 	if err != nil {
 		return nil, err
 	}

@@ -1,26 +1,27 @@
-package controllers
+package controllers_test
 
 import (
 	"testing"
 
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/operator"
 )
 
 func TestFromManifestsToRunningBot(t *testing.T) {
-	w := newWorld(t)
-	tenant := makeTenant("acme", "acme-bots")
-	w.create(tenant)
-	w.becomes(tenant, "Ready=True")
-	bot := makeBot("acme-bots", "helper")
-	w.create(bot)
-	w.becomes(bot, "Ready=True")
-	w.becomes(tenant, "InUse=True")
+	w := operator.NewWorld(t)
+	tenant := operator.MakeTenant("acme", "acme-bots")
+	w.Create(tenant)
+	w.Becomes(tenant, "Ready=True")
+	bot := operator.MakeBot("acme-bots", "helper")
+	w.Create(bot)
+	w.Becomes(bot, "Ready=True")
+	w.Becomes(tenant, "InUse=True")
 	if bot.Status.Tenant != "acme" || bot.Status.CredentialsSecret == "" {
 		t.Errorf("status %+v", bot.Status)
 	}
-	if n := w.keys.callsTo(resources.KindBotDeployment); n != 1 {
+	if n := w.Keys.CallsTo(resources.KindBotDeployment); n != 1 {
 		t.Errorf("the keyserver was asked %d times about the bot", n)
 	}
-	t.Log(w.wire.written())
-	w.calm()
+	t.Log(w.Wire.Written())
+	w.Calm()
 }

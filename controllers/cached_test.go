@@ -1,4 +1,4 @@
-package controllers
+package controllers_test
 
 import (
 	"os"
@@ -13,12 +13,14 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/controllers"
+	"github.com/lethe-dev/lethe/test/operator"
 )
 
 // TestEveryCachedKindIsWalled: a kind that the manager caches by its label, and whose label anybody may give, is memory that anybody
 // may take. The admission policy names the same kinds.
 func TestEveryCachedKindIsWalled(t *testing.T) {
-	content, err := os.ReadFile(filepath.Join(testEnv.Root, "config/admission/managed-by.yaml"))
+	content, err := os.ReadFile(filepath.Join(operator.TestEnv.Root, "config/admission/managed-by.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,15 +37,15 @@ func TestEveryCachedKindIsWalled(t *testing.T) {
 			}
 		}
 	}
-	for object, by := range cachedObjects() {
+	for object, by := range controllers.CachedObjects() {
 		if by.Label == nil || !by.Label.Matches(labels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedByLethe}) {
 			continue // namespaces, by a label that lethe-namespace-label protects
 		}
-		gvk, err := apiutil.GVKForObject(object, testEnv.Scheme)
+		gvk, err := apiutil.GVKForObject(object, operator.TestEnv.Scheme)
 		if err != nil {
 			t.Fatal(err)
 		}
-		mapping, err := testEnv.Client.RESTMapper().RESTMapping(gvk.GroupKind(), gvk.Version)
+		mapping, err := operator.TestEnv.Client.RESTMapper().RESTMapping(gvk.GroupKind(), gvk.Version)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,6 +16,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/budget"
 	"github.com/lethe-dev/lethe/internal/bulk"
+	"github.com/lethe-dev/lethe/internal/reconcile"
 )
 
 const (
@@ -99,7 +99,7 @@ func (c *Changes) count(object client.Object) {
 	if !isNew || deleted || writes == 0 || !c.counting.Load() {
 		return
 	}
-	tenant := tenantOfNamespace(context.Background(), c.cache, object.GetNamespace())
+	tenant := reconcile.TenantOfNamespace(context.Background(), c.cache, object.GetNamespace())
 	if tenant == "" {
 		return
 	}
@@ -139,15 +139,6 @@ func (c *Changes) poke() {
 	case c.wake <- struct{}{}:
 	default:
 	}
-}
-
-// tenantOfNamespace is whose a namespace is, as far as the cache knows.
-func tenantOfNamespace(ctx context.Context, cache client.Reader, namespace string) string {
-	object := &corev1.Namespace{}
-	if err := cache.Get(ctx, client.ObjectKey{Name: namespace}, object, client.UnsafeDisableDeepCopy); err != nil {
-		return "" // the cache holds tenants' namespaces only
-	}
-	return object.Labels[v1alpha1.LabelTenant]
 }
 
 // Start is of controller-runtime, which calls it when the cache is filled.

@@ -1,4 +1,4 @@
-package controllers
+package controllers_test
 
 import (
 	"context"
@@ -15,7 +15,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	tenantcontroller "github.com/lethe-dev/lethe/controllers/tenant"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/operator"
 )
 
 // ownedFields is how many changes of children the API server allows, at the least: each is repaired by itself. Fewer, and the test has gone blind.
@@ -24,20 +26,20 @@ const ownedFields = 700
 // TestEveryOwnedFieldIsRepaired changes each field of each child by hand, and adds to each list and map, wherever the API
 // server allows it; the world must come back to what it was. Eight bots are alike, and each gets every eighth change of its children, all at a time.
 func TestEveryOwnedFieldIsRepaired(t *testing.T) {
-	w := newWorld(t)
-	tenant := richTenant("drift", "drift-a")
-	w.create(tenant)
-	w.becomes(tenant, "Ready=True")
+	w := operator.NewWorld(t)
+	tenant := operator.RichTenant("drift", "drift-a")
+	w.Create(tenant)
+	w.Becomes(tenant, "Ready=True")
 	var bots []*v1alpha1.BotDeployment
 	for i := range 8 {
-		bots = append(bots, richBot("drift-a", fmt.Sprintf("rich-%d", i)))
-		w.create(richConfig(bots[i]), bots[i])
+		bots = append(bots, operator.RichBot("drift-a", fmt.Sprintf("rich-%d", i)))
+		w.Create(operator.RichConfig(bots[i]), bots[i])
 	}
 	for _, bot := range bots {
-		w.becomes(bot, "Ready=True")
+		w.Becomes(bot, "Ready=True")
 	}
-	w.becomes(tenant, "InUse=True")
-	w.calm()
+	w.Becomes(tenant, "InUse=True")
+	w.Calm()
 
 	repaired := 0
 	alike := [][]client.Object{}
@@ -51,11 +53,11 @@ func TestEveryOwnedFieldIsRepaired(t *testing.T) {
 	}
 	for _, children := range alike {
 		t.Run(fmt.Sprintf("%T/%s", children[0], children[0].GetName()), func(t *testing.T) {
-			w := w.in(t)
+			w := w.In(t)
 			var was []*unstructured.Unstructured
 			var changes [][]hand
 			for i, child := range children {
-				was = append(was, w.raw(child))
+				was = append(was, raw(w, child))
 				changes = append(changes, hands(was[i].Object))
 				if len(changes[i]) != len(changes[0]) {
 					t.Fatalf("%s has %d fields, %s has %d", child.GetName(), len(changes[i]), children[0].GetName(), len(changes[0]))
@@ -69,8 +71,8 @@ func TestEveryOwnedFieldIsRepaired(t *testing.T) {
 						break
 					}
 					h := changes[i][first+i]
-					if w.tamper(was[i], h) {
-						repairs = append(repairs, func() { w.soon(h.what, func() error { return w.isAsBefore(was[i]) }) })
+					if tamper(w, was[i], h) {
+						repairs = append(repairs, func() { w.Soon(h.what, func() error { return isAsBefore(w, was[i]) }) })
 					}
 				}
 				for _, repair := range repairs {
@@ -87,8 +89,8 @@ func TestEveryOwnedFieldIsRepaired(t *testing.T) {
 			if _, isNamespace := children[0].(*corev1.Namespace); isNamespace {
 				return
 			}
-			w.delete(children[0])
-			w.soon("made again", func() error { return w.isAsBefore(was[0]) })
+			w.Delete(children[0])
+			w.Soon("made again", func() error { return isAsBefore(w, was[0]) })
 		})
 	}
 	if repaired < ownedFields {
@@ -100,10 +102,10 @@ func childrenOf(tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment) []client.O
 	namespace := bot.Namespace
 	children := []client.Object{
 		resources.Namespace(tenant, namespace, true), resources.TenantCABundle(tenant, namespace, "", ""),
-		resources.BotNetworkPolicy(testSettings(), bot, tenant), resources.BotServiceAccount(bot), resources.BotStatefulSet(testSettings(), bot, tenant, "x"),
+		resources.BotNetworkPolicy(operator.TestSettings(), bot, tenant), resources.BotServiceAccount(bot), resources.BotStatefulSet(operator.TestSettings(), bot, tenant, "x"),
 	}
-	children = append(children, isolation(testSettings(), tenant, namespace)...)
-	for _, binding := range resources.TenantRoleBindings(testSettings(), tenant, namespace) {
+	children = append(children, tenantcontroller.Isolation(operator.TestSettings(), tenant, namespace)...)
+	for _, binding := range resources.TenantRoleBindings(operator.TestSettings(), tenant, namespace) {
 		children = append(children, binding)
 	}
 	return children
@@ -253,56 +255,46 @@ func put(object map[string]any, path []any, value any) {
 
 // tamper changes the object as a hand that the admission policies let through. It says whether the API server allowed the change, and the
 // change was one.
-func (w *world) tamper(was *unstructured.Unstructured, h hand) bool {
-	w.t.Helper()
+func tamper(w *operator.World, was *unstructured.Unstructured, h hand) bool {
+	w.T.Helper()
 	now := &unstructured.Unstructured{}
 	now.SetGroupVersionKind(was.GroupVersionKind())
-	if err := w.cluster.Get(context.Background(), client.ObjectKeyFromObject(was), now); err != nil {
-		w.t.Fatal(err)
+	if err := w.Cluster.Get(context.Background(), client.ObjectKeyFromObject(was), now); err != nil {
+		w.T.Fatal(err)
 	}
 	version := now.GetResourceVersion()
 	h.do(now.Object)
-	err := w.cluster.Update(context.Background(), now)
+	err := w.Cluster.Update(context.Background(), now)
 	return err == nil && now.GetResourceVersion() != version
 }
 
-func (w *world) raw(object client.Object) *unstructured.Unstructured {
-	w.t.Helper()
-	gvk, err := apiutil.GVKForObject(object, testEnv.Scheme)
+func raw(w *operator.World, object client.Object) *unstructured.Unstructured {
+	w.T.Helper()
+	gvk, err := apiutil.GVKForObject(object, operator.TestEnv.Scheme)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	raw := &unstructured.Unstructured{}
 	raw.SetGroupVersionKind(gvk)
-	if err := w.cluster.Get(context.Background(), client.ObjectKeyFromObject(object), raw); err != nil {
-		w.t.Fatal(err)
+	if err := w.Cluster.Get(context.Background(), client.ObjectKeyFromObject(object), raw); err != nil {
+		w.T.Fatal(err)
 	}
 	return raw
 }
 
-func (w *world) isAsBefore(was *unstructured.Unstructured) error {
+func isAsBefore(w *operator.World, was *unstructured.Unstructured) error {
 	now := &unstructured.Unstructured{}
 	now.SetGroupVersionKind(was.GroupVersionKind())
-	if err := w.cluster.Get(context.Background(), client.ObjectKeyFromObject(was), now); err != nil {
+	if err := w.Cluster.Get(context.Background(), client.ObjectKeyFromObject(was), now); err != nil {
 		return err
 	}
-	a, b := content(was), content(now)
+	a, b := operator.Content(was), operator.Content(now)
 	if !reflect.DeepEqual(a, b) {
 		left, _ := json.Marshal(a)
 		right, _ := json.Marshal(b)
 		return fmt.Errorf("was %s\nis %s", left, right)
 	}
 	return nil
-}
-
-// content leaves out what changes with every write.
-func content(object *unstructured.Unstructured) map[string]any {
-	c := object.DeepCopy()
-	for _, field := range []string{"resourceVersion", "generation", "managedFields", "uid", "creationTimestamp"} {
-		unstructured.RemoveNestedField(c.Object, "metadata", field)
-	}
-	unstructured.RemoveNestedField(c.Object, "status")
-	return c.Object
 }
 
 func mapKeys[V any](m map[string]V) func(func(string) bool) {
@@ -313,11 +305,4 @@ func mapKeys[V any](m map[string]V) func(func(string) bool) {
 			}
 		}
 	}
-}
-
-// in is the same world in a subtest.
-func (w *world) in(t *testing.T) *world {
-	copied := *w
-	copied.t = t
-	return &copied
 }

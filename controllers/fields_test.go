@@ -1,4 +1,4 @@
-package controllers
+package controllers_test
 
 import (
 	"encoding/json"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/operator"
 )
 
 // leaves are the fields of a spec as users write them: "egress[].ports[].port".
@@ -207,8 +208,8 @@ func TestEveryTenantFieldDoesSomething(t *testing.T) {
 		"quota.cpu":                                 func(s *spec) { s.Quota.CPU = nil },
 		"quota.memory":                              func(s *spec) { s.Quota.Memory = nil },
 		"quota.storage":                             func(s *spec) { s.Quota.Storage = nil },
-		"quota.bots":                                func(s *spec) { s.Quota.Bots = ptrTo(int32(3)) },
-		"quota.stores":                              func(s *spec) { s.Quota.Stores = ptrTo(int32(3)) },
+		"quota.bots":                                func(s *spec) { s.Quota.Bots = operator.PtrTo(int32(3)) },
+		"quota.stores":                              func(s *spec) { s.Quota.Stores = operator.PtrTo(int32(3)) },
 		"placement.nodeSelector":                    func(s *spec) { s.Placement.NodeSelector = map[string]string{"a": "b"} },
 		"placement.tolerations[].key":               func(s *spec) { s.Placement.Tolerations[0].Key = "other" },
 		"placement.tolerations[].operator":          func(s *spec) { s.Placement.Tolerations[0].Operator = corev1.TolerationOpExists },
@@ -319,7 +320,7 @@ func TestEveryTenantFieldDoesSomething(t *testing.T) {
 // everyField changes one field after another, and looks whether the world that is rendered for it is another.
 func everyField[S any](t *testing.T, changes map[string]func(*S), elsewhere map[string]string, of func(*v1alpha1.Tenant, *v1alpha1.BotDeployment) *S) {
 	t.Helper()
-	base := rendered(t, richTenant("f", "f-a"), richBot("f-a", "b"))
+	base := rendered(t, operator.RichTenant("f", "f-a"), operator.RichBot("f-a", "b"))
 	for _, path := range leaves(reflect.TypeFor[S](), "") {
 		change, ok := changes[path]
 		if !ok {
@@ -328,7 +329,7 @@ func everyField[S any](t *testing.T, changes map[string]func(*S), elsewhere map[
 			}
 			continue
 		}
-		tenant, bot := richTenant("f", "f-a"), richBot("f-a", "b")
+		tenant, bot := operator.RichTenant("f", "f-a"), operator.RichBot("f-a", "b")
 		change(of(tenant, bot))
 		if rendered(t, tenant, bot) == base {
 			t.Errorf("spec.%s was changed, and nothing in the world", path)
@@ -346,5 +347,3 @@ func noStrangers(t *testing.T, known []string, tables ...[]string) {
 		}
 	}
 }
-
-func ptrTo[T any](value T) *T { return &value }

@@ -1,4 +1,4 @@
-package controllers
+package controllers_test
 
 import (
 	"context"
@@ -28,33 +28,35 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/reconcile"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 	flux "github.com/lethe-dev/lethe/test/kstatus"
+	"github.com/lethe-dev/lethe/test/operator"
 )
 
 // newFluxWorld has the manager's own grace.
-func newFluxWorld(t *testing.T) *world {
+func newFluxWorld(t *testing.T) *operator.World {
 	t.Helper()
-	w := newWorld(t)
-	w.stop()
-	w.grace = ApplyGrace
-	w.start(&wire{})
+	w := operator.NewWorld(t)
+	w.Stop()
+	w.Grace = reconcile.ApplyGrace
+	w.Start(&operator.Wire{})
 	return w
 }
 
-// kustomization is one directory as kustomize-controller applies it: Flux' own code, in its order, with its options.
+// newKustomization is one directory as kustomize-controller applies it: Flux' own code, in its order, with its options.
 type kustomization struct {
-	w       *world
+	w       *operator.World
 	manager *ssa.ResourceManager
 	options ssa.ApplyOptions
 	known   []*unstructured.Unstructured // its inventory
 	timeout time.Duration
 }
 
-func (w *world) kustomization() *kustomization {
-	w.t.Helper()
-	poller := polling.NewStatusPoller(w.admin, w.admin.RESTMapper(), polling.Options{})
+func newKustomization(w *operator.World) *kustomization {
+	w.T.Helper()
+	poller := polling.NewStatusPoller(w.Admin, w.Admin.RESTMapper(), polling.Options{})
 	options := ssa.DefaultApplyOptions()
 	options.WaitInterval = 50 * time.Millisecond
 	options.Cleanup = ssa.ApplyCleanupOptions{
@@ -67,18 +69,18 @@ func (w *world) kustomization() *kustomization {
 		},
 		Exclusions: map[string]string{"kustomize.toolkit.fluxcd.io/ssa": "Merge"},
 	}
-	return &kustomization{w: w, options: options, timeout: patience,
-		manager: ssa.NewResourceManager(w.admin, poller, ssa.Owner{Field: "kustomize-controller", Group: "kustomize.toolkit.fluxcd.io"})}
+	return &kustomization{w: w, options: options, timeout: operator.Patience,
+		manager: ssa.NewResourceManager(w.Admin, poller, ssa.Owner{Field: "kustomize-controller", Group: "kustomize.toolkit.fluxcd.io"})}
 }
 
 // apply is a pass up to the health checks: apply in stages, prune what is no longer there.
 func (k *kustomization) apply(set string) (changes string, err error) {
-	k.w.t.Helper()
+	k.w.T.Helper()
 	var objects []*unstructured.Unstructured
 	for text := range strings.SplitSeq("\n"+set, "\n---") {
 		o := &unstructured.Unstructured{}
 		if err := yaml.Unmarshal([]byte(text), &o.Object); err != nil {
-			k.w.t.Fatalf("%v in\n%s", err, text)
+			k.w.T.Fatalf("%v in\n%s", err, text)
 		}
 		if len(o.Object) > 0 {
 			objects = append(objects, o)
@@ -120,13 +122,13 @@ func (k *kustomization) healthy() error {
 
 // pass is a whole one, which must succeed.
 func (k *kustomization) pass(set string) (changes string) {
-	k.w.t.Helper()
+	k.w.T.Helper()
 	changes, err := k.apply(set)
 	if err == nil {
 		err = k.healthy()
 	}
 	if err != nil {
-		k.w.t.Fatalf("the pass failed: %v%s", err, k.states())
+		k.w.T.Fatalf("the pass failed: %v%s", err, k.states())
 	}
 	return changes
 }
@@ -140,7 +142,7 @@ func (k *kustomization) states() string {
 		}
 		live := &unstructured.Unstructured{}
 		live.SetGroupVersionKind(o.GroupVersionKind())
-		_ = k.w.admin.Get(context.Background(), client.ObjectKeyFromObject(o), live)
+		_ = k.w.Admin.Get(context.Background(), client.ObjectKeyFromObject(o), live)
 		state, _ := flux.Of(live)
 		conditions, _, _ := unstructured.NestedSlice(live.Object, "status", "conditions")
 		fmt.Fprintf(&all, "\n%s %s: %s %v", o.GetKind(), o.GetName(), state, conditions)
@@ -161,8 +163,8 @@ func (s *sweeper) says(edit func(*report.Report)) {
 }
 
 // play lets Kubernetes' controllers and the sweepers go on by themselves until the test ends.
-func (w *world) play(namespaces ...string) *sweeper {
-	w.t.Helper()
+func play(w *operator.World, namespaces ...string) *sweeper {
+	w.T.Helper()
 	s := &sweeper{}
 	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -175,13 +177,13 @@ func (w *world) play(namespaces ...string) *sweeper {
 				return
 			case <-tick.C:
 			}
-			_ = w.kcm.Once() // what fails is tried again
+			_ = w.KCM.Once() // what fails is tried again
 			for _, namespace := range namespaces {
 				s.sweep(w, namespace)
 			}
 		}
 	}()
-	w.t.Cleanup(func() { close(stop); <-ended })
+	w.T.Cleanup(func() { close(stop); <-ended })
 	return s
 }
 
@@ -191,12 +193,12 @@ func identifierOf(namespace string) string {
 }
 
 // sweep ends the Jobs of a namespace. What fails is tried again at the next tick.
-func (s *sweeper) sweep(w *world, namespace string) {
+func (s *sweeper) sweep(w *operator.World, namespace string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	ctx := context.Background()
 	jobs := &batchv1.JobList{}
-	if err := w.cluster.List(ctx, jobs, client.InNamespace(namespace)); err != nil {
+	if err := w.Cluster.List(ctx, jobs, client.InNamespace(namespace)); err != nil {
 		return
 	}
 	for i := range jobs.Items {
@@ -207,14 +209,14 @@ func (s *sweeper) sweep(w *world, namespace string) {
 		plans := &corev1.ConfigMap{}
 		for _, v := range job.Spec.Template.Spec.Volumes {
 			if v.ConfigMap != nil && v.Name == "plan" {
-				_ = w.cluster.Get(ctx, client.ObjectKey{Namespace: namespace, Name: v.ConfigMap.Name}, plans)
+				_ = w.Cluster.Get(ctx, client.ObjectKey{Namespace: namespace, Name: v.ConfigMap.Name}, plans)
 			}
 		}
 		p, err := plan.Decode([]byte(plans.Data[resources.PlanKey]))
 		if err != nil {
 			continue
 		}
-		r := report.Report{Plan: planHashOf(job), Outcome: report.Done, Mode: string(p.Mode()), SystemIdentifier: identifierOf(namespace), Database: "chat"}
+		r := report.Report{Plan: resources.PlanHashOf(job.Spec.Template.Spec), Outcome: report.Done, Mode: string(p.Mode()), SystemIdentifier: identifierOf(namespace), Database: "chat"}
 		for _, d := range p.Datasets {
 			line := report.Line{Dataset: d.Name, Rows: 100, Reason: v1alpha1.ReasonUngoverned}
 			if len(d.Rules) > 0 {
@@ -232,13 +234,13 @@ func (s *sweeper) sweep(w *world, namespace string) {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: job.Name + "-0", Labels: job.Spec.Template.Labels,
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job"))}}, Spec: *job.Spec.Template.Spec.DeepCopy()}
 		pod.Spec.PriorityClassName = "" // the class is the installation's
-		if err := w.cluster.Create(ctx, pod); err != nil {
+		if err := w.Cluster.Create(ctx, pod); err != nil {
 			continue
 		}
 		pod.Status.Phase = corev1.PodSucceeded
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: resources.ContainerSweeper, Image: "i", ImageID: "i",
 			State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: string(text)}}}}
-		if err := w.cluster.Status().Update(ctx, pod); err != nil {
+		if err := w.Cluster.Status().Update(ctx, pod); err != nil {
 			continue
 		}
 		now := metav1.NewTime(time.Now().Add(time.Second))
@@ -248,16 +250,16 @@ func (s *sweeper) sweep(w *world, namespace string) {
 		for _, c := range []batchv1.JobConditionType{batchv1.JobSuccessCriteriaMet, batchv1.JobComplete} {
 			job.Status.Conditions = append(job.Status.Conditions, batchv1.JobCondition{Type: c, Status: corev1.ConditionTrue, LastTransitionTime: now, LastProbeTime: now})
 		}
-		_ = w.cluster.Status().Update(ctx, job)
+		_ = w.Cluster.Status().Update(ctx, job)
 	}
 }
 
 // deletePolicy removes what lies in no namespace.
-func (w *world) deletePolicy(name string) {
-	w.t.Helper()
-	err := w.admin.Delete(context.Background(), &v1alpha1.DataRetentionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}})
+func deletePolicy(w *operator.World, name string) {
+	w.T.Helper()
+	err := w.Admin.Delete(context.Background(), &v1alpha1.DataRetentionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	if client.IgnoreNotFound(err) != nil {
-		w.t.Error(err)
+		w.T.Error(err)
 	}
 }
 
@@ -354,15 +356,15 @@ func without(set string, kinds ...string) string {
 func TestFluxAppliesOneSet(t *testing.T) {
 	w := newFluxWorld(t)
 	const name = "flux-one"
-	sweeps := w.play(name)
-	k := w.kustomization()
-	w.t.Cleanup(func() { w.deletePolicy(name) })
+	sweeps := play(w, name)
+	k := newKustomization(w)
+	w.T.Cleanup(func() { deletePolicy(w, name) })
 	store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "chat"}}
 	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "support"}}
 	ready := func(o client.Object, conditions func() []metav1.Condition, reason string) {
 		t.Helper()
-		w.soon("Ready for the reason "+reason, func() error {
-			if err := w.get(o); err != nil {
+		w.Soon("Ready for the reason "+reason, func() error {
+			if err := w.Get(o); err != nil {
 				return err
 			}
 			if c := meta.FindStatusCondition(conditions(), v1alpha1.ConditionReady); c == nil || c.Status != metav1.ConditionTrue || c.Reason != reason {
@@ -383,15 +385,15 @@ func TestFluxAppliesOneSet(t *testing.T) {
 	t.Run("an approval by kubectl lethe survives, one under a name of kubectl's does not", func(t *testing.T) {
 		for owner, survives := range map[string]bool{"lethe-approve": true, "kubectl-lethe": false} {
 			patch := `[{"op":"add","path":"/spec/approvedPlan","value":{"systemIdentifier":"` + identifierOf(name) + `","database":"chat","address":"db.example:5432","tenancy":"Dedicated","windows":[{"dataset":"messages","definition":"0123456789abcdef","retainFor":{"days":90}}]}}]`
-			if err := w.admin.Patch(t.Context(), store, client.RawPatch(types.JSONPatchType, []byte(patch)), client.FieldOwner(owner)); err != nil {
+			if err := w.Admin.Patch(t.Context(), store, client.RawPatch(types.JSONPatchType, []byte(patch)), client.FieldOwner(owner)); err != nil {
 				t.Fatal(err)
 			}
 			k.pass(fluxSet(name))
-			if err := w.get(store); err != nil || (store.Spec.ApprovedPlan != nil) != survives {
+			if err := w.Get(store); err != nil || (store.Spec.ApprovedPlan != nil) != survives {
 				t.Errorf("%s: the approval is %+v, %v", owner, store.Spec.ApprovedPlan, err)
 			}
 			if survives {
-				edit(w, store, func(s *v1alpha1.DataStore) { s.Spec.ApprovedPlan = nil })
+				operator.Edit(w, store, func(s *v1alpha1.DataStore) { s.Spec.ApprovedPlan = nil })
 			}
 		}
 	})
@@ -408,8 +410,8 @@ func TestFluxAppliesOneSet(t *testing.T) {
 		if _, err := k.apply(fluxSet(name, "days: 90", "days: 92")); err != nil {
 			t.Fatal(err)
 		}
-		w.soon("the sweep fails", func() error {
-			if err := w.get(store); err != nil || !meta.IsStatusConditionTrue(store.Status.Conditions, v1alpha1.ConditionStalled) {
+		w.Soon("the sweep fails", func() error {
+			if err := w.Get(store); err != nil || !meta.IsStatusConditionTrue(store.Status.Conditions, v1alpha1.ConditionStalled) {
 				return errors.Join(fmt.Errorf("%+v", store.Status.Conditions), err)
 			}
 			return nil
@@ -438,20 +440,20 @@ func TestFluxAppliesOneSet(t *testing.T) {
 			if try > 20 || !strings.Contains(err.Error(), "this Tenant still has BotDeployments") {
 				t.Fatalf("pruning: %v", err) // kustomize-controller repeats it
 			}
-			w.calm()
+			w.Calm()
 		}
-		w.soon("it is gone", func() error {
-			err := w.get(&v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}})
+		w.Soon("it is gone", func() error {
+			err := w.Get(&v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}})
 			if apierrors.IsNotFound(err) {
 				return nil
 			}
 			return errors.Join(errors.New("the Tenant is there"), err)
 		})
-		w.soon("its namespace is gone", func() error { return w.isGone(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}) })
+		w.Soon("its namespace is gone", func() error { return w.IsGone(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}) })
 		k.pass(fluxSet(name))
 	})
 	t.Run("with the manager at 0 nothing is healthy", func(t *testing.T) {
-		w.stop()
+		w.Stop()
 		k.timeout = 2 * time.Second
 		if _, err := k.apply(fluxSet(name, "image: registry.example/bot:v1", "image: registry.example/bot:v2", "days: 90", "days: 60")); err != nil {
 			t.Fatal(err)
@@ -462,8 +464,8 @@ func TestFluxAppliesOneSet(t *testing.T) {
 				t.Errorf("%s is not waited for: %v", kind, err)
 			}
 		}
-		w.start(&wire{})
-		k.timeout = patience
+		w.Start(&operator.Wire{})
+		k.timeout = operator.Patience
 		if err := k.healthy(); err != nil {
 			t.Error(err)
 		}
@@ -474,28 +476,28 @@ func TestFluxAppliesOneSet(t *testing.T) {
 // their namespace first: as the documentation says, with a stage for Tenants or with a set of their own.
 func TestFluxMakesTheNamespaceByTheTenant(t *testing.T) {
 	w := newFluxWorld(t)
-	w.play("flux-none", "flux-stage", "flux-two")
+	play(w, "flux-none", "flux-stage", "flux-two")
 	for _, name := range []string{"flux-none", "flux-stage", "flux-two"} {
-		w.t.Cleanup(func() { w.deletePolicy(name) })
+		w.T.Cleanup(func() { deletePolicy(w, name) })
 	}
-	alone := w.kustomization()
+	alone := newKustomization(w)
 	if _, err := alone.apply(without(fluxSet("flux-none"), "Namespace")); err == nil || !strings.Contains(err.Error(), "not found") {
 		t.Errorf("without a word to Flux: %v", err)
 	}
-	if err := w.isGone(&v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "flux-none"}}); err != nil {
+	if err := w.IsGone(&v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "flux-none"}}); err != nil {
 		t.Error("the documentation says that nothing is applied:", err)
 	}
 
-	staged := w.kustomization()
+	staged := newKustomization(w)
 	staged.options.CustomStageKinds = map[schema.GroupKind]struct{}{{Group: "lethe.dev", Kind: "Tenant"}: {}}
 	set := without(fluxSet("flux-stage"), "Namespace")
-	w.eventually("kustomize-controller's next tries", func() error {
+	w.Eventually("kustomize-controller's next tries", func() error {
 		_, err := staged.apply(set)
 		return err
 	})
 	staged.pass(set)
 
-	tenants, rest := w.kustomization(), w.kustomization()
+	tenants, rest := newKustomization(w), newKustomization(w)
 	set = without(fluxSet("flux-two"), "Namespace")
 	tenants.pass(without(set, "BotDeployment", "DataStore", "DataRetentionPolicy"))
 	rest.pass(without(set, "Tenant"))
@@ -505,15 +507,15 @@ func TestFluxMakesTheNamespaceByTheTenant(t *testing.T) {
 func TestBeforeItsTenant(t *testing.T) {
 	w := newFluxWorld(t)
 	const name = "flux-early"
-	w.play(name)
-	k := w.kustomization()
-	w.t.Cleanup(func() { w.deletePolicy(name) })
+	play(w, name)
+	k := newKustomization(w)
+	w.T.Cleanup(func() { deletePolicy(w, name) })
 	if _, err := k.apply(without(fluxSet(name), "Tenant", "DataRetentionPolicy")); err != nil {
 		t.Fatal(err)
 	}
 	store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "chat"}}
-	w.soon("the store says what it waits for", func() error {
-		if err := w.get(store); err != nil {
+	w.Soon("the store says what it waits for", func() error {
+		if err := w.Get(store); err != nil {
 			return err
 		}
 		if c := meta.FindStatusCondition(store.Status.Conditions, v1alpha1.ConditionReconciling); c == nil || c.Reason != v1alpha1.ReasonNoTenant {
@@ -529,33 +531,33 @@ func TestBeforeItsTenant(t *testing.T) {
 
 // TestDeletingASet: a Tenant is not refused for bots and stores that are on their way out, and its keys outlive theirs.
 func TestDeletingASet(t *testing.T) {
-	w := newWorld(t)
+	w := operator.NewWorld(t)
 	const name = "delete-set"
-	w.play(name)
-	tenant, bot := makeTenant(name, name), makeBot(name, "support")
-	w.create(tenant)
-	w.becomes(tenant, "Ready=True")
-	w.create(bot)
-	w.becomes(bot, "Ready=True")
-	w.becomes(tenant, "InUse=True")
-	if err := w.admin.Delete(t.Context(), tenant.DeepCopy()); !apierrors.IsForbidden(err) {
+	play(w, name)
+	tenant, bot := operator.MakeTenant(name, name), operator.MakeBot(name, "support")
+	w.Create(tenant)
+	w.Becomes(tenant, "Ready=True")
+	w.Create(bot)
+	w.Becomes(bot, "Ready=True")
+	w.Becomes(tenant, "InUse=True")
+	if err := w.Admin.Delete(t.Context(), tenant.DeepCopy()); !apierrors.IsForbidden(err) {
 		t.Fatalf("a Tenant in use: %v", err)
 	}
-	w.keys.set(func(k *keyserverDouble) { k.down = errors.New("away") })
-	w.delete(bot.DeepCopy())
-	w.becomes(tenant, "InUse=False")
-	if err := w.get(bot); err != nil || bot.DeletionTimestamp == nil {
+	w.Keys.Set(func(k *operator.KeyserverDouble) { k.Down = errors.New("away") })
+	w.Delete(bot.DeepCopy())
+	w.Becomes(tenant, "InUse=False")
+	if err := w.Get(bot); err != nil || bot.DeletionTimestamp == nil {
 		t.Fatalf("the bot is not on its way out: %v", err)
 	}
-	if err := w.admin.Delete(t.Context(), tenant.DeepCopy()); err != nil {
+	if err := w.Admin.Delete(t.Context(), tenant.DeepCopy()); err != nil {
 		t.Fatalf("the Tenant of a bot that is going: %v", err)
 	}
-	w.keys.set(func(k *keyserverDouble) { k.down = nil })
-	w.soon("both are gone", func() error {
-		if w.keys.isRevoked(tenant.UID) && !w.keys.isRevoked(bot.UID) {
+	w.Keys.Set(func(k *operator.KeyserverDouble) { k.Down = nil })
+	w.Soon("both are gone", func() error {
+		if w.Keys.IsRevoked(tenant.UID) && !w.Keys.IsRevoked(bot.UID) {
 			t.Error("the Tenant's keys went before the bot's")
 		}
-		return errors.Join(w.isGone(bot), w.isGone(tenant))
+		return errors.Join(w.IsGone(bot), w.IsGone(tenant))
 	})
 }
 
@@ -563,23 +565,23 @@ func TestDeletingASet(t *testing.T) {
 func TestPodSecurityInGit(t *testing.T) {
 	w := newFluxWorld(t)
 	const name = "flux-pss"
-	w.play(name)
-	k := w.kustomization()
+	play(w, name)
+	k := newKustomization(w)
 	set := without(fluxSet(name, "    lethe.dev/tenant: "+name, "    lethe.dev/tenant: "+name+"\n    pod-security.kubernetes.io/enforce: baseline"),
 		"BotDeployment", "DataStore", "DataRetentionPolicy")
 	k.pass(set)
 	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	w.becomes(tenant, "NamespacesReady=True/PodSecurityOverruled")
+	w.Becomes(tenant, "NamespacesReady=True/PodSecurityOverruled")
 	if c := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.ConditionNamespacesReady); !strings.Contains(c.Message, name+" had pod-security.kubernetes.io/enforce=baseline") {
 		t.Errorf("says %q", c.Message)
 	}
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if err := w.get(namespace); err != nil || namespace.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
+	if err := w.Get(namespace); err != nil || namespace.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
 		t.Errorf("the label is %v, %v", namespace.Labels, err)
 	}
 	k.pass(set) // it comes again, as with every interval
-	w.soon("it is set back again", func() error {
-		if err := w.get(namespace); err != nil || namespace.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
+	w.Soon("it is set back again", func() error {
+		if err := w.Get(namespace); err != nil || namespace.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
 			return errors.Join(fmt.Errorf("%v", namespace.Labels), err)
 		}
 		return nil

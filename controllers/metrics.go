@@ -4,6 +4,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lethe-dev/lethe/controllers/orphans"
+	"github.com/lethe-dev/lethe/internal/dnscheck"
 )
 
 // All metrics of the manager but those of its doors and of the libraries are made here and in metrics_*.go; docs/metrics.md lists
@@ -16,28 +19,13 @@ import (
 
 // Counters and gauges of what happens in a manager, beside what the cache holds.
 var (
-	deletedRows = &deletedCounter{of: map[storeKey]map[ruleKey]float64{}}
-
 	pausesTotal = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "lethe_changes_paused_total", Help: "How often changes to a Tenant's bots and stores were paused, since more was written than its budget.",
 	})
 	pausedNow = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "lethe_changes_paused_tenants", Help: "Tenants whose bots and stores cannot be changed at the moment, since more was written than their budget.",
 	})
-	orphansRemoved = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "lethe_orphans_removed_total", Help: "Objects of ours that had lost their owner and were removed, by kind.",
-	}, []string{"kind"})
-	orphansLeft = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "lethe_orphans_left", Help: "Namespaces in which something of ours without an owner could not be removed at the last look.",
-	})
 )
-
-func init() {
-	// A counter that appears with its first event has not increased: it begins at 0.
-	for _, kind := range []string{"StatefulSet", kindPod, "CronJob", "Job", "NetworkPolicy", "ServiceAccount", "ConfigMap", "ResourceQuota", "LimitRange", "RoleBinding"} {
-		orphansRemoved.WithLabelValues(kind)
-	}
-}
 
 var leaderDesc = prometheus.NewDesc("lethe_manager_leader",
 	"1 for the manager that leads, and shows the metrics about objects; 0 for one that waits to.", nil, nil)
@@ -53,7 +41,7 @@ func newFleet(mgr ctrl.Manager, others ...prometheus.Collector) fleet {
 }
 
 func fleetParts(cache client.Reader, others ...prometheus.Collector) []prometheus.Collector {
-	return append([]prometheus.Collector{objectCollector{cache}, pausesTotal, pausedNow, orphansRemoved, orphansLeft, dnsAnswers}, others...)
+	return append([]prometheus.Collector{ObjectCollector{cache}, pausesTotal, pausedNow, orphans.Removed, orphans.Left, dnscheck.Answers}, others...)
 }
 
 // Describe is for Prometheus.

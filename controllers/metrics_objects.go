@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/controllers/datastore"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -45,19 +46,19 @@ var (
 	policyKeptDesc   = prometheus.NewDesc("lethe_policy_compliant_stores", "Stores that a DataRetentionPolicy selects and that were measured to keep it.", []string{"policy"}, nil)
 )
 
-// objectCollector reads the cache when it is asked. Labels are names of Lethe's own objects, and words that are few and fixed: three
+// ObjectCollector reads the cache when it is asked. Labels are names of Lethe's own objects, and words that are few and fixed: three
 // series for each condition of each object, some for each store, and some for each rule that governs a store.
-type objectCollector struct{ cache client.Reader }
+type ObjectCollector struct{ Cache client.Reader }
 
 // Describe is for Prometheus.
-func (c objectCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range append([]*prometheus.Desc{objectsDesc, conditionDesc, policyStoresDesc, policyKeptDesc, deletedDesc}, storeDescs...) {
+func (c ObjectCollector) Describe(descs chan<- *prometheus.Desc) {
+	for _, desc := range append([]*prometheus.Desc{objectsDesc, conditionDesc, policyStoresDesc, policyKeptDesc, datastore.DeletedDesc}, datastore.StoreDescs...) {
 		descs <- desc
 	}
 }
 
 // Collect is for Prometheus.
-func (c objectCollector) Collect(metrics chan<- prometheus.Metric) {
+func (c ObjectCollector) Collect(metrics chan<- prometheus.Metric) {
 	var tenants v1alpha1.TenantList
 	var bots v1alpha1.BotDeploymentList
 	var stores v1alpha1.DataStoreList
@@ -65,7 +66,7 @@ func (c objectCollector) Collect(metrics chan<- prometheus.Metric) {
 	ctx := context.Background()
 	var errs []error
 	for _, list := range []client.ObjectList{&tenants, &bots, &stores, &policies} {
-		errs = append(errs, c.cache.List(ctx, list, client.UnsafeDisableDeepCopy))
+		errs = append(errs, c.Cache.List(ctx, list, client.UnsafeDisableDeepCopy))
 	}
 	if err := errors.Join(errs...); err != nil {
 		// A scrape that fails is a manager that is away: half an answer would look like objects that are gone.
@@ -95,7 +96,7 @@ func (c objectCollector) Collect(metrics chan<- prometheus.Metric) {
 	for i := range stores.Items {
 		s := &stores.Items[i]
 		show(resources.KindDataStore, s, s.Status.Conditions)
-		showStore(metrics, s)
+		datastore.ShowStore(metrics, s)
 	}
 	for kind, states := range counts {
 		for state, count := range states {

@@ -1,4 +1,4 @@
-package controllers
+package controllers_test
 
 import (
 	"context"
@@ -21,65 +21,11 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/controllers"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/env"
+	"github.com/lethe-dev/lethe/test/operator"
 )
-
-// series is one line of what a registry shows.
-type series struct {
-	name   string
-	labels map[string]string
-	value  float64
-}
-
-func (s series) String() string {
-	text := s.name
-	for _, key := range slices.Sorted(mapsKeys(s.labels)) {
-		text += " " + key + "=" + s.labels[key]
-	}
-	return fmt.Sprintf("%s %g", text, s.value)
-}
-
-func mapsKeys(m map[string]string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for key := range m {
-			if !yield(key) {
-				return
-			}
-		}
-	}
-}
-
-// gathered is what a scrape of collectors shows: a registry that checks what Prometheus would refuse.
-func gathered(t *testing.T, collectors ...prometheus.Collector) []series {
-	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	for _, c := range collectors {
-		if err := registry.Register(c); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return scraped(t, registry)
-}
-
-func scraped(t *testing.T, from prometheus.Gatherer) []series {
-	t.Helper()
-	families, err := from.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []series
-	for _, family := range families {
-		for _, m := range family.GetMetric() {
-			s := series{name: family.GetName(), labels: map[string]string{}, value: m.GetGauge().GetValue() + m.GetCounter().GetValue()}
-			for _, label := range m.GetLabel() {
-				s.labels[label.GetName()] = label.GetValue()
-			}
-			out = append(out, s)
-		}
-	}
-	return out
-}
 
 // collectorFunc describes nothing, and collects.
 type collectorFunc func(chan<- prometheus.Metric)
@@ -89,16 +35,16 @@ func (c collectorFunc) Collect(metrics chan<- prometheus.Metric) { c(metrics) }
 
 // TestConditionsAreShownFromTheFirstMoment: no controller has seen these objects.
 func TestConditionsAreShownFromTheFirstMoment(t *testing.T) {
-	b := newStoreBench(t, v1alpha1.TenantCustomer)
-	p := b.policy("privacy", audit, rule("Conversations", period(90)))
-	s := b.store("chat", nil)
-	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: "support"}, Spec: v1alpha1.BotDeploymentSpec{Image: "registry.example/bot:1"}}
-	b.must(b.env.Client.Create(t.Context(), bot))
-	t.Cleanup(func() { b.must(b.env.Client.Delete(context.Background(), bot)) })
-	all := gathered(t, objectCollector{b.env.Client})
-	for kind, name := range map[string]string{resources.KindTenant: b.tenant, resources.KindBotDeployment: "support", resources.KindDataStore: "chat",
+	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
+	p := b.Policy("privacy", operator.Audit, operator.Rule("Conversations", operator.Period(90)))
+	s := b.Store("chat", nil)
+	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: b.Namespace, Name: "support"}, Spec: v1alpha1.BotDeploymentSpec{Image: "registry.example/bot:1"}}
+	b.Must(b.Env.Client.Create(t.Context(), bot))
+	t.Cleanup(func() { b.Must(b.Env.Client.Delete(context.Background(), bot)) })
+	all := operator.Gathered(t, controllers.ObjectCollector{Cache: b.Env.Client})
+	for kind, name := range map[string]string{resources.KindTenant: b.Tenant, resources.KindBotDeployment: "support", resources.KindDataStore: "chat",
 		resources.KindDataRetentionPolicy: p.Name} {
-		for _, condition := range conditionTypes[kind] {
+		for _, condition := range controllers.ConditionTypes[kind] {
 			// What the API server itself puts into a new object's status is shown as it stands there.
 			if got := valuesOf(all, kind, name, condition); !strings.Contains(got, "unknown=") || strings.Count(got, "=1") != 1 || strings.Count(got, "=0") != 2 {
 				t.Errorf("%s %s of %s: %q", kind, condition, name, got)
@@ -108,12 +54,12 @@ func TestConditionsAreShownFromTheFirstMoment(t *testing.T) {
 	if got := valuesOf(all, resources.KindDataStore, "chat", v1alpha1.ConditionCompliant); got != "false=0 true=0 unknown=1" {
 		t.Errorf("Compliant of a store that nobody has looked at: %q", got)
 	}
-	if got, want := b.storeSeries(), []string{"lethe_store_approval_pending chat / 0", "lethe_store_braked_datasets chat / 0", "lethe_store_measured chat / 0",
+	if got, want := b.StoreSeries(), []string{"lethe_store_approval_pending chat / 0", "lethe_store_braked_datasets chat / 0", "lethe_store_measured chat / 0",
 		"lethe_store_measured_timestamp_seconds chat / 0"}; !slices.Equal(got, want) {
 		t.Errorf("of a store that was never measured: %q", got)
 	}
-	b.settle(s)
-	all = gathered(t, objectCollector{b.env.Client})
+	b.Settle(s)
+	all = operator.Gathered(t, controllers.ObjectCollector{Cache: b.Env.Client})
 	for condition, want := range map[string]string{v1alpha1.ConditionCredentialsReady: "false=0 true=1 unknown=0", v1alpha1.ConditionStalled: "false=1 true=0 unknown=0"} {
 		if got := valuesOf(all, resources.KindDataStore, "chat", condition); got != want {
 			t.Errorf("%s after a pass: %q", condition, got)
@@ -121,12 +67,12 @@ func TestConditionsAreShownFromTheFirstMoment(t *testing.T) {
 	}
 
 	t.Run("a rule that waits is pending where a policy enforces", func(t *testing.T) {
-		pending := func() string { return b.storeSeries()[0] }
+		pending := func() string { return b.StoreSeries()[0] }
 		if got := pending(); got != "lethe_store_approval_pending chat / 0" {
 			t.Errorf("in Audit: %s", got)
 		}
-		amend(b, p, func(p *v1alpha1.DataRetentionPolicy) { p.Spec.Mode = v1alpha1.PolicyEnforce })
-		b.settle(s)
+		operator.Amend(b, p, func(p *v1alpha1.DataRetentionPolicy) { p.Spec.Mode = v1alpha1.PolicyEnforce })
+		b.Settle(s)
 		if got := pending(); got != "lethe_store_approval_pending chat / 1" {
 			t.Errorf("in Enforce: %s", got)
 		}
@@ -134,11 +80,11 @@ func TestConditionsAreShownFromTheFirstMoment(t *testing.T) {
 }
 
 // valuesOf a condition, by status.
-func valuesOf(all []series, kind, name, condition string) string {
+func valuesOf(all []operator.Series, kind, name, condition string) string {
 	var values []string
 	for _, s := range all {
-		if s.name == "lethe_status_condition" && s.labels["kind"] == kind && s.labels["name"] == name && s.labels["condition"] == condition {
-			values = append(values, fmt.Sprintf("%s=%g", s.labels["status"], s.value))
+		if s.Name == "lethe_status_condition" && s.Labels["kind"] == kind && s.Labels["name"] == name && s.Labels["condition"] == condition {
+			values = append(values, fmt.Sprintf("%s=%g", s.Labels["status"], s.Value))
 		}
 	}
 	slices.Sort(values)
@@ -147,7 +93,7 @@ func valuesOf(all []series, kind, name, condition string) string {
 
 // TestConditionTypesAreThoseOfTheAPI: what a kind's schema says of its conditions is what is shown before there are any.
 func TestConditionTypesAreThoseOfTheAPI(t *testing.T) {
-	for kind, types := range conditionTypes {
+	for kind, types := range controllers.ConditionTypes {
 		file := map[string]string{resources.KindTenant: "tenants", resources.KindBotDeployment: "botdeployments", resources.KindDataStore: "datastores",
 			resources.KindDataRetentionPolicy: "dataretentionpolicies"}[kind]
 		content, err := os.ReadFile(filepath.Join("..", "config", "crd", "bases", "lethe.dev_"+file+".yaml"))
@@ -168,21 +114,21 @@ func TestConditionTypesAreThoseOfTheAPI(t *testing.T) {
 
 // TestOnlyTheLeaderShowsTheFleet: two managers of one installation, as the chart runs them. What is said of objects is said once.
 func TestOnlyTheLeaderShowsTheFleet(t *testing.T) {
-	b := newStoreBench(t, v1alpha1.TenantCustomer)
-	b.store("chat", nil)
+	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
+	b.Store("chat", nil)
 	start := func() (registry *prometheus.Registry, elected <-chan struct{}, stop func()) {
-		cfg := rest.CopyConfig(testEnv.ServiceAccountConfig(env.SystemNamespace, resources.ServiceAccountManager))
-		options, err := ManagerOptions(cfg, 2, nil)
-		b.must(err)
-		options.Scheme, options.Metrics = b.env.Scheme, metricsserver.Options{BindAddress: "0"}
+		cfg := rest.CopyConfig(operator.TestEnv.ServiceAccountConfig(env.SystemNamespace, resources.ServiceAccountManager))
+		options, err := controllers.ManagerOptions(cfg, 2, nil)
+		b.Must(err)
+		options.Scheme, options.Metrics = b.Env.Scheme, metricsserver.Options{BindAddress: "0"}
 		options.Controller.SkipNameValidation = new(true)
 		options.LeaderElection, options.LeaderElectionID, options.LeaderElectionNamespace = true, "lethe-metrics", env.SystemNamespace
 		options.LeaderElectionReleaseOnCancel = true
 		mgr, err := ctrl.NewManager(cfg, options)
-		b.must(err)
+		b.Must(err)
 		registry = prometheus.NewRegistry()
 		ctx, cancel := context.WithCancel(context.Background())
-		b.must(Setup(ctx, mgr, Options{Settings: testSettings(), Keys: b.keys, KeysNamespace: env.KeysNamespace, Metrics: registry}))
+		b.Must(controllers.Setup(ctx, mgr, controllers.Options{Settings: operator.TestSettings(), Keys: b.Keys, KeysNamespace: env.KeysNamespace, Metrics: registry}))
 		ended := make(chan error, 1)
 		go func() { ended <- mgr.Start(ctx) }()
 		stopped := false
@@ -202,18 +148,18 @@ func TestOnlyTheLeaderShowsTheFleet(t *testing.T) {
 		return registry, mgr.Elected(), stop
 	}
 	first, leads, stop := start()
-	b.until("the first leads", func() error { return closed(leads) })
+	b.Until("the first leads", func() error { return closed(leads) })
 	second, leadsToo, _ := start()
 	if closed(leadsToo) == nil {
 		t.Fatal("both lead")
 	}
-	if got := scraped(t, second); len(got) != 1 || got[0].String() != "lethe_manager_leader 0" {
+	if got := operator.Scraped(t, second); len(got) != 1 || got[0].String() != "lethe_manager_leader 0" {
 		t.Errorf("the one that waits shows %q", got)
 	}
 	shows := func(registry *prometheus.Registry) error {
-		all := scraped(t, registry)
+		all := operator.Scraped(t, registry)
 		text := fmt.Sprint(all)
-		for _, want := range []string{"lethe_manager_leader 1", "lethe_store_measured namespace=" + b.namespace + " store=chat 0", "lethe_objects kind=DataStore state=progressing",
+		for _, want := range []string{"lethe_manager_leader 1", "lethe_store_measured namespace=" + b.Namespace + " store=chat 0", "lethe_objects kind=DataStore state=progressing",
 			"lethe_queue_depth controller=tenant", "lethe_orphans_left", "lethe_changes_paused_tenants"} {
 			if !strings.Contains(text, want) {
 				return fmt.Errorf("no %s in %s", want, text)
@@ -221,10 +167,10 @@ func TestOnlyTheLeaderShowsTheFleet(t *testing.T) {
 		}
 		return nil
 	}
-	b.until("the first shows the fleet", func() error { return shows(first) })
+	b.Until("the first shows the fleet", func() error { return shows(first) })
 	stop()
-	b.until("the second leads", func() error { return closed(leadsToo) })
-	b.until("the second shows the fleet", func() error { return shows(second) })
+	b.Until("the second leads", func() error { return closed(leadsToo) })
+	b.Until("the second shows the fleet", func() error { return shows(second) })
 }
 
 func closed(c <-chan struct{}) error {
@@ -239,7 +185,7 @@ func closed(c <-chan struct{}) error {
 // TestAFailedReadIsAFailedScrape: half of an answer would look like objects that are gone.
 func TestAFailedReadIsAFailedScrape(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	if err := registry.Register(objectCollector{brokenReader{}}); err != nil {
+	if err := registry.Register(controllers.ObjectCollector{Cache: brokenReader{}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := registry.Gather(); err == nil || !strings.Contains(err.Error(), "cannot be read") {
@@ -262,7 +208,7 @@ func TestLabelsAreNames(t *testing.T) {
 	reader := fixedReader{bot: v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "acme", Name: "support", Labels: map[string]string{"a": canary}},
 		Spec:   v1alpha1.BotDeploymentSpec{Image: canary, Env: []v1alpha1.EnvVar{{Name: canary, Value: canary}}},
 		Status: v1alpha1.BotDeploymentStatus{Conditions: []metav1.Condition{{Type: "Ready", Status: "False", Reason: canary, Message: canary}}}}}
-	all := gathered(t, objectCollector{reader})
+	all := operator.Gathered(t, controllers.ObjectCollector{Cache: reader})
 	if text := fmt.Sprint(all); strings.Contains(text, canary) || valuesOf(all, resources.KindBotDeployment, "support", "Ready") != "false=1 true=0 unknown=0" {
 		t.Error(text)
 	}
@@ -284,7 +230,7 @@ func (r fixedReader) List(_ context.Context, list client.ObjectList, _ ...client
 func BenchmarkScrape(b *testing.B) {
 	reader := manyReader{}
 	registry := prometheus.NewRegistry()
-	if err := registry.Register(objectCollector{reader}); err != nil {
+	if err := registry.Register(controllers.ObjectCollector{Cache: reader}); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()

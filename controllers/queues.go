@@ -8,9 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/fair"
@@ -23,17 +23,17 @@ type queues struct {
 	pace    time.Duration
 
 	mutex sync.Mutex
-	known map[string]*fair.Queue[reconcile.Request]
+	known map[string]*fair.Queue[ctrl.Request]
 }
 
 func newQueues(cache client.Reader, workers int, pace time.Duration) *queues {
-	return &queues{cache: cache, workers: max(workers, 1), pace: pace, known: map[string]*fair.Queue[reconcile.Request]{}}
+	return &queues{cache: cache, workers: max(workers, 1), pace: pace, known: map[string]*fair.Queue[ctrl.Request]{}}
 }
 
 // options are those that every controller is made with.
 func (q *queues) options() controller.Options {
-	return controller.Options{NewQueue: func(name string, limiter workqueue.TypedRateLimiter[reconcile.Request]) workqueue.TypedRateLimitingInterface[reconcile.Request] {
-		made := fair.New(fair.Options[reconcile.Request]{FlowOf: q.flowOf, Workers: q.workers, Pace: q.pace, RateLimiter: limiter})
+	return controller.Options{NewQueue: func(name string, limiter workqueue.TypedRateLimiter[ctrl.Request]) workqueue.TypedRateLimitingInterface[ctrl.Request] {
+		made := fair.New(fair.Options[ctrl.Request]{FlowOf: q.flowOf, Workers: q.workers, Pace: q.pace, RateLimiter: limiter})
 		q.mutex.Lock()
 		defer q.mutex.Unlock()
 		q.known[name] = made
@@ -44,7 +44,7 @@ func (q *queues) options() controller.Options {
 // flowOf is whose turn an object is worked on in: that of the Tenant that its namespace's protected label names. Namespaces
 // of no Tenant share one, so that more of them are no more turns. What has no namespace only the platform's people write;
 // each such object has turns of its own.
-func (q *queues) flowOf(r reconcile.Request) string {
+func (q *queues) flowOf(r ctrl.Request) string {
 	if r.Namespace == "" {
 		return "object/" + r.Name
 	}

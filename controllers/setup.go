@@ -1,3 +1,5 @@
+// Package controllers wires the reconcilers of all kinds into a manager. Each kind has a package of its own below; what several of them
+// need is in internal/reconcile.
 package controllers
 
 import (
@@ -26,14 +28,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/controllers/bot"
+	"github.com/lethe-dev/lethe/controllers/datastore"
+	"github.com/lethe-dev/lethe/controllers/orphans"
+	"github.com/lethe-dev/lethe/controllers/retentionpolicy"
+	"github.com/lethe-dev/lethe/controllers/tenant"
 	"github.com/lethe-dev/lethe/internal/bulk"
+	"github.com/lethe-dev/lethe/internal/dnscheck"
 	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/reconcile"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/rollout"
 )
-
-// unlocked is for reads that need not wait until the cache has seen our own writes: none of those could change them.
-const unlocked = client.DisableReadYourWritesConsistency
 
 // passTimeout ends a pass that hangs, for example because a watch is broken.
 const passTimeout = time.Minute
@@ -48,7 +54,7 @@ type Options struct {
 	// Settings that pods are made with.
 	Settings resources.Settings
 	// Keys is the keyserver.
-	Keys Keys
+	Keys reconcile.Keys
 	// KeysNamespace holds the wrapped keys. Like the manager's own namespace it can be no Tenant's.
 	KeysNamespace string
 	// PolicyKinds are the kinds of network policies of other hands to look for. Defaults to Kubernetes' own.
@@ -58,7 +64,7 @@ type Options struct {
 	// Changes counts what tenants write, as ManagerOptions was given it. Left out, nobody's changes are paused.
 	Changes *Changes
 	// DNS finds out whether bots reach what answers DNS. Left out, nobody looks.
-	DNS *DNSCheck
+	DNS *dnscheck.Check
 	// Clock. Defaults to the real one.
 	Clock clock.PassiveClock
 	// OrphansEvery is between two looks for what has no owner any more, OrphansAfter how long garbage collection is given when an
@@ -83,7 +89,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		o.Settle = time.Minute
 	}
 	if o.Grace == 0 {
-		o.Grace = ApplyGrace
+		o.Grace = reconcile.ApplyGrace
 	}
 	if o.Pace == 0 {
 		o.Pace = time.Second
@@ -95,19 +101,19 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		o.Rollout.Lasts = rollout.DefaultLasts
 	}
 	if len(o.PolicyKinds) == 0 {
-		o.PolicyKinds = []schema.GroupResource{corePolicies}
+		o.PolicyKinds = []schema.GroupResource{tenant.CorePolicies}
 	}
-	if err := addIndexes(ctx, mgr); err != nil {
+	if err := reconcile.AddIndexes(ctx, mgr); err != nil {
 		return err
 	}
-	foreign, err := newForeignPolicies(ctx, mgr, o.PolicyKinds)
+	foreign, err := tenant.NewForeignPolicies(ctx, mgr, o.PolicyKinds)
 	if err != nil {
 		return err
 	}
-	writer := kube.Writer{Client: wholeOnly{mgr.GetClient()}, Live: mgr.GetAPIReader(), Strip: func(o client.Object) { bulk.Strip(o) }}
-	recorder := fitRecorder{mgr.GetEventRecorder("lethe")}
-	writer.Admission = admissionOf(o.Settings, o.Clock, recorder)
-	sweep, err := newOrphanSweep(mgr, writer, recorder, o)
+	writer := kube.Writer{Client: reconcile.WholeOnly{Client: mgr.GetClient()}, Live: mgr.GetAPIReader(), Strip: func(o client.Object) { bulk.Strip(o) }}
+	recorder := reconcile.FitRecorder{EventRecorder: mgr.GetEventRecorder("lethe")}
+	writer.Admission = reconcile.AdmissionOf(o.Settings, o.Clock, recorder)
+	sweep, err := orphans.New(mgr, writer, recorder, o.Settings, o.OrphansEvery, o.OrphansAfter)
 	if err != nil {
 		return err
 	}
@@ -125,25 +131,25 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	if o.DNS != nil {
 		o.DNS.Recorder = recorder
-		o.Keys = namedKeys{o.Keys, o.DNS}
+		o.Keys = reconcile.NamedKeys{Keys: o.Keys, DNS: o.DNS}
 		if err := mgr.Add(o.DNS); err != nil {
 			return fmt.Errorf("add the check of DNS: %w", err)
 		}
 	}
-	doubts := newKeyDoubts()
+	doubts := reconcile.NewKeyDoubts()
 	reconcilers := []interface {
 		SetupWithManager(ctrl.Manager, controller.Options) error
 	}{
-		&TenantReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Foreign: foreign, KeysNamespace: o.KeysNamespace,
+		&tenant.Reconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Foreign: foreign, KeysNamespace: o.KeysNamespace,
 			Orphans: sweep, Doubts: doubts},
-		&BotDeploymentReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle, Grace: o.Grace, Orphans: sweep,
-			Doubts: doubts, DNS: o.DNS, Pace: NewPacer(writer.Client, o.Rollout, o.Clock)},
-		&DataStoreReconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Grace: o.Grace, Orphans: sweep, Doubts: doubts},
-		&DataRetentionPolicyReconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
+		&bot.Reconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle, Grace: o.Grace, Orphans: sweep,
+			Doubts: doubts, DNS: o.DNS, Pace: bot.NewPacer(writer.Client, o.Rollout, o.Clock)},
+		&datastore.Reconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Grace: o.Grace, Orphans: sweep, Doubts: doubts},
+		&retentionpolicy.Reconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
 	}
 	queues := newQueues(mgr.GetCache(), mgr.GetControllerOptions().MaxConcurrentReconciles, o.Pace)
 	if o.Metrics != nil {
-		if err := o.Metrics.Register(newFleet(mgr, queues, rolloutCollector{mgr.GetCache(), o.Rollout, o.Clock})); err != nil {
+		if err := o.Metrics.Register(newFleet(mgr, queues, bot.RolloutCollector{Cache: mgr.GetCache(), Limits: o.Rollout, Clock: o.Clock})); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}
 	}
@@ -194,18 +200,6 @@ func cachedObjects() map[client.Object]cache.ByObject {
 		objects[child] = ours
 	}
 	return objects
-}
-
-// wholeOnly refuses to write an object back that came out of the cache, where most of it is missing. Patches are made of
-// differences, and lose nothing.
-type wholeOnly struct{ client.Client }
-
-// Update is that of the client.
-func (c wholeOnly) Update(ctx context.Context, object client.Object, options ...client.UpdateOption) error {
-	if bulk.IsStripped(object) {
-		return fmt.Errorf("%T %s comes out of the cache, which holds only a part of it: read it live before it is written", object, object.GetName())
-	}
-	return c.Client.Update(ctx, object, options...) //nolint:wrapcheck // it stands for the client
 }
 
 func tenantNamespaces() labels.Selector {

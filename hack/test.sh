@@ -16,7 +16,7 @@ gotest() { "$logs/gotest" -tally "$logs/tally" "$@"; }
 race=(./internal/doors/... ./internal/fair/... ./internal/keyserver/... ./internal/keyclient/... ./internal/sweep/...)
 stranger=./test/e2e/stranger
 mapfile -t node < <(go list ./test/e2e/... | grep -vxF -e "$(go list "$stranger")")
-mapfile -t others < <(go list ./... | grep -vxF -e "$(go list ./controllers/... "${race[@]}" ./test/e2e/...)")
+mapfile -t others < <(go list ./... | grep -vxF -e "$(go list ./controllers/... ./internal/reconcile "${race[@]}" ./test/e2e/...)")
 if [ "${#node[@]}" -lt 1 ]; then
   echo "no package is left that drives a node: go list says something unexpected" >&2
   exit 1
@@ -40,8 +40,9 @@ gotest -C hack/cluster ./... || failed=1
 gotest -C test/programs ./... || failed=1
 beside >"$logs/beside" 2>&1 &
 pid=$!
-# An API server and etcd that collect their garbage less often: memory is there, processors are what is short.
-GOGC=400 gotest -race -timeout 60m ./controllers/... || failed=1
+# An API server and etcd that collect their garbage less often: memory is there, processors are what is short. Each package has an API server of its own,
+# and waits for it much of the time: three go on at once.
+GOGC=400 gotest -race -p 3 -timeout 60m ./controllers/... ./internal/reconcile || failed=1
 wait "$pid" || failed=1
 cat "$logs/beside"
 gotest -timeout 40m -p 1 "${node[@]}" || failed=1

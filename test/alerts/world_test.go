@@ -35,6 +35,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/controllers"
+	"github.com/lethe-dev/lethe/internal/dnscheck"
 	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/keyserver"
@@ -264,7 +265,7 @@ func (w *world) startManager() {
 	w.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	registry := prom.NewRegistry()
-	dns := controllers.NewDNSCheck(settings(), manager.GetAPIReader(), manager.GetClient())
+	dns := dnscheck.New(settings(), manager.GetAPIReader(), manager.GetClient())
 	dns.Answered, dns.Every, dns.Again = func(context.Context) bool { return !w.nameless.Load() }, 100*time.Millisecond, 100*time.Millisecond
 	dns.ResolvConf = os.DevNull // nothing is known to stand in between, so it is only down
 	w.must(controllers.Setup(ctx, manager, controllers.Options{Settings: settings(), Keys: w, DNS: dns, KeysNamespace: env.KeysNamespace, Metrics: registry, Changes: changes,

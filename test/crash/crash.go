@@ -3,7 +3,7 @@ package crash
 
 import "flag"
 
-var every = flag.Bool("every", false, "let a process die before every write, and not only before the first of each kind: go test ./controllers -run Crash -args -every")
+var every = flag.Bool("every", false, "let a process die before every write, and not only before the first of each kind: go test ./controllers/lives -run Crash -args -every")
 
 // Every says that all writes are asked for.
 func Every() bool { return *every }

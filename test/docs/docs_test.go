@@ -114,10 +114,10 @@ func TestEachKindExplainsItsOwnReasons(t *testing.T) {
 	values := named(t, "api/v1alpha1", "Reason")
 	uses := regexp.MustCompile(`\bReason[A-Z]\w+`)
 	for page, patterns := range map[string][]string{
-		"tenant.md":              {"controllers/tenant*.go", "controllers/foreign_policies.go", "internal/status/tenant.go"},
-		"botdeployment.md":       {"controllers/botdeployment*.go", "internal/status/bot.go"},
-		"datastore.md":           {"controllers/datastore*.go", "internal/status/datastore.go", "internal/status/measure.go", "internal/stores/postgres/*.go", "internal/sweep/*.go", "internal/planner/*.go"},
-		"dataretentionpolicy.md": {"controllers/dataretentionpolicy*.go", "internal/status/dataretentionpolicy.go"},
+		"tenant.md":              {"controllers/tenant/*.go", "internal/status/tenant.go"},
+		"botdeployment.md":       {"controllers/bot/*.go", "internal/status/bot.go"},
+		"datastore.md":           {"controllers/datastore/*.go", "internal/status/datastore.go", "internal/status/measure.go", "internal/stores/postgres/*.go", "internal/sweep/*.go", "internal/planner/*.go"},
+		"dataretentionpolicy.md": {"controllers/retentionpolicy/*.go", "internal/status/dataretentionpolicy.go"},
 	} {
 		var rows strings.Builder
 		for line := range strings.Lines(read(t, "docs", page)) {

@@ -11,7 +11,10 @@ func house() []file {
 	return []file{
 		{path: "main.go", name: "main", doc: "Command manager is the operator.\n", imports: []string{"controllers"}},
 		{path: "api/v1alpha1/types.go", name: "v1alpha1", doc: "Package v1alpha1 holds the kinds.\n", imports: []string{"k8s.io/api/core/v1"}},
-		{path: "controllers/setup.go", name: "controllers", doc: "Package controllers holds one reconciler for each kind.\n", imports: []string{"internal/plan"}},
+		{path: "controllers/setup.go", name: "controllers", doc: "Package controllers wires one reconciler for each kind.\n", imports: []string{"controllers/bot", "controllers/tenant"}},
+		{path: "controllers/bot/controller.go", name: "bot", doc: "Package bot reconciles one kind.\n", imports: []string{"internal/plan"}},
+		{path: "controllers/tenant/controller.go", name: "tenant", doc: "Package tenant reconciles another kind.\n", imports: []string{"internal/plan"}},
+		{path: "controllers/tenant/controller_test.go", name: "tenant_test", imports: []string{"controllers", "controllers/bot"}},
 		{path: "controllers/setup_test.go", name: "controllers", imports: []string{"testing", "test/env"}},
 		{path: "cmd/sweeper/main.go", name: "main", doc: "Command sweeper deletes what its plan allows.\n", imports: []string{"internal/sweep", "internal/stores/postgres"}},
 		{path: "cmd/kubectl-lethe/main.go", name: "main", doc: "Command kubectl-lethe is what people use.\n", imports: []string{"internal/plan"}},
@@ -32,7 +35,9 @@ const wholePage = `# The house
 |---|---|---|
 | ¬main.go¬ | no | It is the operator. |
 | ¬api/v1alpha1¬ | yes | The kinds are here. |
-| ¬controllers¬ | no | One reconciler per kind. |
+| ¬controllers¬ | no | Wires one reconciler per kind. |
+| ¬controllers/bot¬ | no | One of them. |
+| ¬controllers/tenant¬ | no | Another of them. |
 | ¬cmd/sweeper¬ | no | It sweeps one store. |
 | ¬cmd/kubectl-lethe¬ | no | What people use. |
 | ¬internal/plan¬ | yes | It compiles the plan. |
@@ -51,7 +56,7 @@ const wholePage = `# The house
 |---|---|
 | An engine | ¬internal/stores/<engine>¬ |
 | A channel | ¬internal/resources/egress.go¬ |
-| A kind | ¬controllers/<kind>_controller.go¬ and ¬api/v1alpha1/<kind>_types.go¬ |
+| A kind | ¬controllers/<kind>/controller.go¬ and ¬api/v1alpha1/<kind>_types.go¬ |
 | A basis of a rule | ¬internal/plan/compile.go¬ |
 
 ## Flows
@@ -117,6 +122,10 @@ func TestWhatIsBrokenIsNamed(t *testing.T) {
 		"the keyserver imports an engine":         {files: with("internal/keyserver/server.go", "internal/stores/postgres"), says: "imports internal/stores/postgres"},
 		"the command line imports the keyserver":  {files: with("cmd/kubectl-lethe/main.go", "internal/keyserver"), says: "cmd/kubectl-lethe/main.go imports internal/keyserver"},
 		"a room imports the controllers":          {files: with("internal/sweep/sweep.go", "controllers"), says: "imports controllers"},
+		"a room imports a kind's controller":      {files: with("internal/sweep/sweep.go", "controllers/bot"), says: "imports controllers/bot"},
+		"the manager wires a kind itself":         {files: with("main.go", "controllers/bot"), says: "main.go imports controllers/bot"},
+		"a kind imports another":                  {files: with("controllers/bot/controller.go", "controllers/tenant"), says: "controllers/bot/controller.go imports controllers/tenant"},
+		"a kind imports what wires it":            {files: with("controllers/bot/controller.go", "controllers"), says: "controllers/bot/controller.go imports controllers:"},
 		"the sweeper can call the API server":     {files: with("cmd/sweeper/main.go", clientGo+"/kubernetes"), says: "cmd/sweeper/main.go imports k8s.io/client-go/kubernetes"},
 		"the sweeper can through another room": {files: with("internal/sweep/sweep.go", controllerRuntime+"/pkg/client"),
 			says: "cmd/sweeper/main.go imports sigs.k8s.io/controller-runtime/pkg/client"},

@@ -1,0 +1,289 @@
+// Package datastore reconciles DataStores: it plans their sweeps, makes them run, and says what they measured.
+package datastore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/planner"
+	"github.com/lethe-dev/lethe/internal/reconcile"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
+	"github.com/lethe-dev/lethe/internal/tenancy"
+)
+
+// +kubebuilder:rbac:groups=lethe.dev,resources=datastores,verbs=list;watch;patch
+// +kubebuilder:rbac:groups=lethe.dev,resources=datastores/status,verbs=patch
+// +kubebuilder:rbac:groups=lethe.dev,resources=dataretentionpolicies;tenants,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces;serviceaccounts;configmaps,verbs=list;watch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
+// +kubebuilder:rbac:groups=batch,resources=cronjobs;jobs,verbs=list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
+// +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=serviceaccounts,verbs=get;create;update
+// +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=configmaps,verbs=get;create;update;delete
+// +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=pods,verbs=list
+// +kubebuilder:rbac:groups=networking.k8s.io,roleName=lethe-manager-tenant,resources=networkpolicies,verbs=get;create;update
+// +kubebuilder:rbac:groups=batch,roleName=lethe-manager-tenant,resources=cronjobs,verbs=get;create;update
+// +kubebuilder:rbac:groups=batch,roleName=lethe-manager-tenant,resources=jobs,verbs=get;create
+
+// Reconciler plans a store's sweeps, makes them run, and says what they measured.
+type Reconciler struct {
+	Writer   kube.Writer
+	Keys     reconcile.Keys
+	Settings resources.Settings
+	Recorder events.EventRecorder
+	Clock    clock.PassiveClock
+	// Orphans is told where a store has gone.
+	Orphans reconcile.Orphans
+	// Doubts is told when the keyserver does not find a Tenant's keys as they were.
+	Doubts *reconcile.KeyDoubts
+	// Grace is how long what was applied together may take to come right by itself.
+	Grace time.Duration
+
+	stored reconcile.ResponseCache[struct{}]
+}
+
+// scope is what one pass knows.
+type scope struct {
+	store  *v1alpha1.DataStore      // as read
+	status v1alpha1.DataStoreStatus // as it will be written
+	now    time.Time
+
+	tenant  *v1alpha1.Tenant
+	refusal *status.Problem
+	result  *plan.Result
+	hash    string
+	content string
+	encoded []byte
+
+	credentials status.Verdict
+	retried     bool            // what is wrong with them comes right by itself
+	jobs        []batchv1.Job   // of this store, oldest first
+	swept       []sweptJob      // whose reports this pass has read
+	unstarted   *status.Problem // why a sweep's pod does not run
+}
+
+// Reconcile brings one DataStore to what its spec, the policies and the tenants ask.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	store := &v1alpha1.DataStore{}
+	if err := r.Writer.Client.Get(ctx, req.NamespacedName, store); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			deletedRows.forget(req.Namespace, req.Name)
+			r.stored.Forget(req.NamespacedName)
+			r.Orphans.Soon(req.Namespace)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !store.DeletionTimestamp.IsZero() {
+		return r.finalize(ctx, store)
+	}
+
+	s := &scope{store: store, status: *store.Status.DeepCopy(), now: r.Clock.Now(), credentials: storedBefore(store)}
+	wait, err := reconcile.RunPhases(ctx, s, []reconcile.Phase[*scope]{
+		r.compile, r.ensureFinalizer, r.ensureCredentials, r.ensureIsolation, r.ensurePlan, r.readReports, r.lookAtSweep, r.ensureCatchUp, r.cleanPlans,
+	})
+	wait = reconcile.MinNonZero(wait, s.nextLook())
+	writeErr := r.writeStatus(ctx, s, err)
+	result, err := reconcile.ToResult(wait, err)
+	return result, errors.Join(err, writeErr)
+}
+
+// finalize ends what only we can end. Sweeps are stopped first: garbage collection takes the children only when the store
+// itself is gone, and somebody's finalizer may keep that. With the keys destroyed no sweep gets another lease: one that
+// runs now stops within 30 seconds. It needs nothing in the namespace, which may be going away too.
+func (r *Reconciler) finalize(ctx context.Context, store *v1alpha1.DataStore) (ctrl.Result, error) {
+	if err := reconcile.WithoutRights(reconcile.StopSweeps(ctx, r.Writer, store)); err != nil {
+		return reconcile.ToResult(0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err))
+	}
+	if !controllerutil.ContainsFinalizer(store, v1alpha1.FinalizerKeys) {
+		return ctrl.Result{}, r.sayWhoHolds(ctx, store)
+	}
+	if err := reconcile.Revoke(ctx, r.Keys, reconcile.RefTo(resources.KindDataStore, store)); err != nil {
+		waiting := reconcile.ProblemIn(reconcile.KeyProblem(v1alpha1.ConditionReady, err))
+		waiting.Message = "Its deletion waits until its keys are destroyed: " + waiting.Message
+		after := store.DeepCopy()
+		status.Apply(&after.Status.Conditions, status.Summary(&waiting.Problem, false, "", ""), store.Generation, metav1.NewTime(r.Clock.Now()))
+		_, writeErr := reconcile.WriteStatus(ctx, r.Writer.Client, store, after, reconcile.SameStatus(store.Status, after.Status))
+		result, err := reconcile.ToResult(0, waiting)
+		return result, errors.Join(err, writeErr)
+	}
+	deletedRows.forget(store.Namespace, store.Name)
+	return ctrl.Result{}, errors.Join(reconcile.RemoveFinalizer(ctx, r.Writer.Client, store), r.sayWhoHolds(ctx, store))
+}
+
+// sayWhoHolds tells of a store that we have let go and that somebody else's finalizer keeps.
+func (r *Reconciler) sayWhoHolds(ctx context.Context, store *v1alpha1.DataStore) error {
+	others := reconcile.ForeignFinalizers(store)
+	if len(others) == 0 {
+		return nil
+	}
+	after := store.DeepCopy()
+	held := &status.Problem{Reason: v1alpha1.ReasonDeleting, Message: reconcile.HeldMessage(others)}
+	status.Apply(&after.Status.Conditions, status.Summary(held, false, "", ""), store.Generation, metav1.NewTime(r.Clock.Now()))
+	_, err := reconcile.WriteStatus(ctx, r.Writer.Client, store, after, reconcile.SameStatus(store.Status, after.Status))
+	return err
+}
+
+// compile makes the plan out of the live objects.
+func (r *Reconciler) compile(ctx context.Context, s *scope) (time.Duration, error) {
+	if err := r.findConflicts(ctx, s); err != nil {
+		return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
+	}
+	compiled, err := planner.Store(ctx, r.Writer.Client, s.seen(), s.now)
+	if refusal, ok := planner.IsRefusal(err); ok {
+		s.refuse(refusal.Reason, refusal.Message, v1alpha1.FactsOf(refusal.Reason).NeedsPerson)
+		left := reconcile.GraceLeft(s.store, s.status.Conditions, s.now, r.Grace)
+		if s.refusal.Reason == v1alpha1.ReasonNoTenant && left > 0 {
+			s.refusal.Stalled = false
+		}
+		if err := r.stopNobodys(ctx, s); err != nil {
+			return 0, err
+		}
+		return left, s.refused()
+	}
+	if err != nil {
+		return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
+	}
+	s.tenant, s.result = compiled.Tenant, &compiled.Result
+	s.status.Tenant = s.tenant.Name
+	if s.encoded, err = plan.Encode(s.result.Plan); err != nil {
+		s.refuse(v1alpha1.ReasonPlanTooLarge, err.Error()+"; split the datasets over several DataStores", true)
+		return 0, s.refused()
+	}
+	s.hash = plan.HashBytes(s.encoded)
+	if s.content, err = plan.Content(s.result.Plan); err != nil {
+		return 0, fmt.Errorf("hash the plan: %w", err)
+	}
+	s.status.Plan.Hash = s.hash
+	s.status.Plan.AwaitingApproval, s.status.Plan.Approval = boundedLines(s.result.AwaitingApproval), s.result.Approval()
+	return 0, nil
+}
+
+// findConflicts looks for other stores on the same tables. What it finds stands in the status before anything runs, where the keyserver
+// reads it, too.
+func (r *Reconciler) findConflicts(ctx context.Context, s *scope) error {
+	var all v1alpha1.DataStoreList
+	if err := r.Writer.Client.List(ctx, &all, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
+		return fmt.Errorf("list DataStores: %w", err)
+	}
+	owner := ""
+	whose, err := tenancy.Read(ctx, r.Writer.Client, s.store.Namespace)
+	if err != nil {
+		return err
+	}
+	if whose.Standing == tenancy.Held || whose.Standing == tenancy.TenantEnding {
+		owner = whose.Tenant.Name
+	}
+	s.status.Conflicts = plan.Conflicts(s.store, owner, all.Items)
+	return nil
+}
+
+// seen is the store with the conflicts that this pass has found.
+func (s *scope) seen() *v1alpha1.DataStore {
+	out := *s.store
+	out.Status.Conflicts = s.status.Conflicts
+	return &out
+}
+
+// stopNobodys ends the sweeps of a store whose namespace is no tenant's any more, or that of one that is being deleted. The
+// cache may be behind, so it is asked live first, where there is anything to stop.
+func (r *Reconciler) stopNobodys(ctx context.Context, s *scope) error {
+	cron := &batchv1.CronJob{}
+	key := client.ObjectKey{Namespace: s.store.Namespace, Name: resources.SweepName(s.store.Name)}
+	err := r.Writer.Client.Get(ctx, key, cron)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return reconcile.ProblemFromError(v1alpha1.ConditionReady, fmt.Errorf("read the CronJob: %w", err))
+	}
+	nobodys, err := reconcile.IsNobodys(ctx, r.Writer.Live, s.store.Namespace)
+	if err == nil && nobodys {
+		err = reconcile.WithoutRights(reconcile.StopSweeps(ctx, r.Writer, s.store))
+	}
+	return reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
+}
+
+func (s *scope) refuse(reason, message string, stalled bool) {
+	s.status.Plan.AwaitingApproval, s.status.Plan.Approval = nil, ""
+	s.refusal = &status.Problem{Condition: v1alpha1.ConditionReady, Reason: reason, Message: message, Stalled: stalled}
+}
+
+// refused ends the phases: nothing can be done without a plan, and a watch tells when that changes.
+func (s *scope) refused() error { return &reconcile.Problem{Problem: *s.refusal} }
+
+// ensureFinalizer comes before the keyserver holds anything for the store.
+func (r *Reconciler) ensureFinalizer(ctx context.Context, s *scope) (time.Duration, error) {
+	if controllerutil.ContainsFinalizer(s.store, v1alpha1.FinalizerKeys) {
+		return 0, nil
+	}
+	return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, reconcile.EnsureFinalizer(ctx, r.Writer.Client, s.store))
+}
+
+// ensureIsolation makes the sweeps' identity and walls, before anything runs.
+func (r *Reconciler) ensureIsolation(ctx context.Context, s *scope) (time.Duration, error) {
+	for _, child := range []client.Object{
+		resources.SweeperServiceAccount(s.store),
+		resources.SweeperNetworkPolicy(r.Settings, s.store, s.tenant),
+	} {
+		if _, _, err := kube.Ensure(ctx, r.Writer, child); err != nil {
+			return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
+		}
+	}
+	return 0, nil
+}
+
+// ensurePlan writes the plan and the CronJob that runs it, once there is a credential to run it with.
+func (r *Reconciler) ensurePlan(ctx context.Context, s *scope) (time.Duration, error) {
+	if s.status.CredentialsSecret == "" {
+		return 0, &reconcile.Problem{Problem: status.Problem{
+			Condition: v1alpha1.ConditionCredentialsReady, Reason: s.credentials.Reason, Message: s.credentials.Message, Stalled: true,
+		}}
+	}
+	for _, child := range []client.Object{
+		resources.PlanConfigMap(s.store, s.hash, s.encoded),
+		resources.SweepCronJob(r.Settings, s.store, s.tenant, s.hash),
+	} {
+		if _, _, err := kube.Ensure(ctx, r.Writer, child); err != nil {
+			return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
+		}
+	}
+	return 0, nil
+}
+
+// nextLook is when time alone changes something: the plan is renewed, or the measurement becomes stale.
+func (s *scope) nextLook() time.Duration {
+	var wait time.Duration
+	if s.result != nil {
+		wait = plan.ValidUntil(string(s.store.UID), s.now).Sub(s.now) - 7*24*time.Hour
+	}
+	if at := s.status.MeasuredAt; at != nil {
+		if left := at.Add(staleAfter).Sub(s.now); left > 0 {
+			wait = reconcile.MinNonZero(wait, left)
+		}
+	}
+	return wait
+}
+
+// boundedLines keeps what fits a status and counts the rest.
+func boundedLines(lines []string) []string {
+	if len(lines) <= plan.MaxAwaitingApproval {
+		return lines
+	}
+	kept := append([]string(nil), lines[:plan.MaxAwaitingApproval-1]...)
+	return append(kept, fmt.Sprintf("and %d more", len(lines)-len(kept)))
+}

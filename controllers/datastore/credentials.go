@@ -1,0 +1,90 @@
+package datastore
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/reconcile"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// storedBefore is what the status says about the credential.
+func storedBefore(store *v1alpha1.DataStore) status.Verdict {
+	c := meta.FindStatusCondition(store.Status.Conditions, v1alpha1.ConditionCredentialsReady)
+	if c == nil || c.Status == metav1.ConditionUnknown {
+		return status.Verdict{Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonWaiting, Message: "An earlier step comes first."}
+	}
+	return status.Verdict{Status: c.Status, Reason: c.Reason, Message: c.Message}
+}
+
+// ensureCredentials asks the keyserver to open the password and to encrypt it for this store. It is asked again when the
+// spec has changed, when it did not succeed, when a sweep was refused its lease (the Secret may be gone), and every hour.
+func (r *Reconciler) ensureCredentials(ctx context.Context, s *scope) (time.Duration, error) {
+	before, known := r.stored.Get(s.store)
+	if !known {
+		before = reconcile.Response[struct{}]{Generation: generationOf(s.status.Conditions), At: s.now.Add(reconcile.Jitter(s.store.UID, reconcile.VerifyEvery) - reconcile.VerifyEvery)}
+	}
+	last := s.status.LastSweep
+	turnedAway := last != nil && last.Reason == v1alpha1.ReasonLeaseRefused && last.FinishedAt != nil && before.At.Before(last.FinishedAt.Time)
+	due := before.At.Add(reconcile.VerifyEvery)
+	if s.status.CredentialsSecret != "" && s.credentials.Status == metav1.ConditionTrue && before.Generation == s.store.Generation && !turnedAway && s.now.Before(due) {
+		return due.Sub(s.now), nil
+	}
+	got, err := r.Keys.Credentials(ctx, reconcile.RefTo(resources.KindDataStore, s.store))
+	r.Doubts.Weigh(ctx, s.tenant, got, err)
+	if err != nil {
+		p := reconcile.ProblemIn(reconcile.KeyProblem(v1alpha1.ConditionCredentialsReady, err))
+		s.credentials = status.Verdict{Status: metav1.ConditionFalse, Reason: p.Reason, Message: p.Message}
+		s.retried = !p.Stalled
+		if s.status.CredentialsSecret != "" {
+			// Sweeps go on with the credential that is stored: nothing is gained by stopping them.
+			return p.After, nil
+		}
+		return p.After, p
+	}
+	r.stored.Put(s.store, s.now, struct{}{})
+	if got.Secret != "" {
+		if last := s.status.LastSweep; last != nil && s.status.CredentialsSecret != "" && s.status.CredentialsSecret != got.Secret {
+			// A sweep by the password before says nothing about the present one: the next is due now.
+			last.Content = ""
+		}
+		s.status.CredentialsSecret = got.Secret
+	}
+	s.status.CredentialsGeneration = max(s.status.CredentialsGeneration, got.Generation)
+	s.credentials = verdictOn(got)
+	return reconcile.VerifyEvery, nil
+}
+
+// generationOf the spec that the credential was last stored for, as the status remembers it over a restart.
+func generationOf(conditions []metav1.Condition) int64 {
+	if c := meta.FindStatusCondition(conditions, v1alpha1.ConditionCredentialsReady); c != nil && c.Status == metav1.ConditionTrue {
+		return c.ObservedGeneration
+	}
+	return 0
+}
+
+// verdictOn the store's one credential.
+func verdictOn(answer protocol.CredentialsResponse) status.Verdict {
+	for _, item := range answer.Items {
+		switch item.Reason {
+		case v1alpha1.ReasonStored:
+		case v1alpha1.ReasonRolledBack:
+			if answer.Secret == "" {
+				return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: "spec.postgres.password: " + item.Message}
+			}
+			return status.Verdict{Status: metav1.ConditionTrue, Reason: item.Reason, Message: item.Message}
+		default:
+			return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: "spec.postgres.password: " + item.Message}
+		}
+	}
+	if answer.Secret == "" {
+		return status.Verdict{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNotReady, Message: "The keyserver has stored no credential yet."}
+	}
+	return status.Verdict{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonStored, Message: "The password was opened and is encrypted at rest."}
+}

@@ -1,0 +1,233 @@
+package datastore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/reconcile"
+	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/status"
+)
+
+// oldPlanGrace is how long a plan stays after another has come into force: the CronJob's controller may just be making a
+// Job of the one before, whose pod would wait for its ConfigMap until the Job's deadline.
+const oldPlanGrace = 2 * time.Minute
+
+// sweptJob is a Job that has ended, and what its pod said.
+type sweptJob struct {
+	job    batchv1.Job
+	report report.Report // zero when there is none that can be read
+}
+
+// readReports reads the termination message of every Job that has ended since the last look, each once.
+func (r *Reconciler) readReports(ctx context.Context, s *scope) (time.Duration, error) {
+	var err error
+	if s.jobs, err = r.jobsOf(ctx, s.store); err != nil {
+		return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
+	}
+	for _, job := range unread(s.jobs, s.status.LastSweep) {
+		message, err := r.terminationMessage(ctx, &job)
+		if err != nil {
+			return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
+		}
+		hash := planHashOf(&job)
+		current, err := plan.Accepts(s.result.Plan, hash, s.now)
+		if err != nil {
+			return 0, fmt.Errorf("compare a Job's plan: %w", err)
+		}
+		ended, _ := reconcile.FinishedAt(&job)
+		swept := sweptJob{job: job}
+		var unreadable error
+		swept.report, unreadable = report.Read(message, hash)
+		s.status = status.Measure(s.status, status.Sweep{
+			JobUID: string(job.UID), FinishedAt: ended, Report: swept.report, Err: unreadable, Current: current,
+			Overlapped: overlapped(s.jobs, &job),
+		}, s.result.Plan, s.content)
+		s.swept = append(s.swept, swept)
+	}
+	return 0, nil
+}
+
+// jobsOf returns the Jobs of a store, those of its CronJob and those out of turn, oldest first. A Job with its labels and
+// another owner is not among them.
+func (r *Reconciler) jobsOf(ctx context.Context, store *v1alpha1.DataStore) ([]batchv1.Job, error) {
+	owners := map[string]bool{string(store.UID): true}
+	var cron batchv1.CronJob
+	err := r.Writer.Client.Get(ctx, client.ObjectKey{Namespace: store.Namespace, Name: resources.SweepName(store.Name)}, &cron)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("get the CronJob: %w", err)
+	}
+	if err == nil && metav1.IsControlledBy(&cron, store) {
+		owners[string(cron.UID)] = true
+	}
+	var list batchv1.JobList
+	if err := r.Writer.Client.List(ctx, &list, client.InNamespace(store.Namespace),
+		client.MatchingLabels(resources.StoreLabels(store.Name, resources.ComponentSweeper))); err != nil {
+		return nil, fmt.Errorf("list Jobs: %w", err)
+	}
+	var jobs []batchv1.Job
+	for _, job := range list.Items {
+		if owner := metav1.GetControllerOf(&job); owner != nil && owners[string(owner.UID)] {
+			jobs = append(jobs, job)
+		}
+	}
+	slices.SortFunc(jobs, func(a, b batchv1.Job) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
+	return jobs, nil
+}
+
+// unread returns the Jobs that have ended since the last one that was read, in the order in which they ended. Times are whole
+// seconds: of two that ended in the same one, the one that began first counts as read with the other, or they would take
+// turns in being the last.
+func unread(jobs []batchv1.Job, last *v1alpha1.SweepStatus) []batchv1.Job {
+	var read *batchv1.Job
+	for i := range jobs {
+		if last != nil && string(jobs[i].UID) == last.JobUID {
+			read = &jobs[i]
+			break
+		}
+	}
+	var out []batchv1.Job
+	for _, job := range jobs {
+		ended, ok := reconcile.FinishedAt(&job)
+		if !ok || read != nil && job.UID == read.UID || last != nil && last.FinishedAt != nil && ended.Before(last.FinishedAt.Time) {
+			continue
+		}
+		if read != nil && last.FinishedAt != nil && ended.Equal(last.FinishedAt.Time) && job.CreationTimestamp.Before(&read.CreationTimestamp) {
+			continue
+		}
+		out = append(out, job)
+	}
+	slices.SortStableFunc(out, func(a, b batchv1.Job) int {
+		x, _ := reconcile.FinishedAt(&a)
+		y, _ := reconcile.FinishedAt(&b)
+		return x.Compare(y)
+	})
+	return out
+}
+
+// overlapped says whether another Job of the store ran while this one did.
+func overlapped(jobs []batchv1.Job, job *batchv1.Job) bool {
+	ended, _ := reconcile.FinishedAt(job)
+	for i := range jobs {
+		other := &jobs[i]
+		if other.UID == job.UID || other.CreationTimestamp.After(ended) {
+			continue
+		}
+		otherEnded, ok := reconcile.FinishedAt(other)
+		if !ok && isActive(other) || ok && !otherEnded.Before(job.CreationTimestamp.Time) {
+			return true
+		}
+	}
+	return false
+}
+
+// terminationMessage reads a Job's pod past the cache; pods are not watched. No pod, or no message: an empty one. A failure
+// to look is an error, never an empty message.
+func (r *Reconciler) terminationMessage(ctx context.Context, job *batchv1.Job) (string, error) {
+	var pods corev1.PodList
+	if err := r.Writer.Live.List(ctx, &pods, client.InNamespace(job.Namespace), client.MatchingLabels{batchv1.ControllerUidLabel: string(job.UID)}); err != nil {
+		return "", fmt.Errorf("list the pods of a Job: %w", err)
+	}
+	return lastWord(pods.Items, job), nil
+}
+
+// lastWord of a Job's pods: of a pod and the one that replaced it, the later one has it, also when it said nothing.
+func lastWord(pods []corev1.Pod, job *batchv1.Job) string {
+	message, latest := "", time.Time{}
+	for _, pod := range pods {
+		if !metav1.IsControlledBy(&pod, job) {
+			continue
+		}
+		for _, c := range pod.Status.ContainerStatuses {
+			if end := c.State.Terminated; c.Name == resources.ContainerSweeper && end != nil && !end.FinishedAt.Time.Before(latest) {
+				message, latest = end.Message, end.FinishedAt.Time
+			}
+		}
+	}
+	return message
+}
+
+// ensureCatchUp makes a sweep out of turn when one is due. One Job of a store at a time: while another is active it waits
+// for that to end.
+func (r *Reconciler) ensureCatchUp(ctx context.Context, s *scope) (time.Duration, error) {
+	for i := range s.jobs {
+		if isActive(&s.jobs[i]) {
+			return 0, nil
+		}
+	}
+	wait, due := decideCatchUp(s.now, s.status, s.content, s.result.Plan.Deletes())
+	if !due {
+		return wait, nil
+	}
+	name := catchUpName(s.store, s.content, s.status.LastSweep)
+	job := resources.CatchUpJob(r.Settings, s.store, s.tenant, s.hash, name)
+	err := r.Writer.Client.Create(ctx, job, kube.FieldOwner)
+	if apierrors.IsAlreadyExists(err) {
+		// The cache does not show it yet, or it is a stranger's.
+		var live batchv1.Job
+		if err := r.Writer.Live.Get(ctx, client.ObjectKeyFromObject(job), &live); err != nil {
+			return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, fmt.Errorf("get Job %s: %w", name, err))
+		}
+		if !metav1.IsControlledBy(&live, s.store) {
+			return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, &kube.ForeignError{Kind: "Job", Key: client.ObjectKeyFromObject(job)})
+		}
+		return 0, nil
+	}
+	if err != nil {
+		return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, fmt.Errorf("create Job %s: %w", name, err))
+	}
+	log.FromContext(ctx).Info("Created Job", "object", client.ObjectKeyFromObject(job))
+	return 0, nil
+}
+
+// cleanPlans removes the plans that are no longer in force and that no Job runs.
+func (r *Reconciler) cleanPlans(ctx context.Context, s *scope) (time.Duration, error) {
+	var list corev1.ConfigMapList
+	if err := r.Writer.Client.List(ctx, &list, client.InNamespace(s.store.Namespace),
+		client.MatchingLabels(resources.StoreLabels(s.store.Name, resources.ComponentPlan))); err != nil {
+		return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, fmt.Errorf("list plans: %w", err))
+	}
+	used := map[string]bool{resources.PlanName(s.store.Name, s.hash): true}
+	for i := range s.jobs {
+		if _, ended := reconcile.FinishedAt(&s.jobs[i]); !ended {
+			used[resources.PlanName(s.store.Name, planHashOf(&s.jobs[i]))] = true
+		}
+	}
+	inForceSince := s.now
+	for _, c := range list.Items {
+		if c.Name == resources.PlanName(s.store.Name, s.hash) {
+			inForceSince = c.CreationTimestamp.Time
+		}
+	}
+	var wait time.Duration
+	for i := range list.Items {
+		old := &list.Items[i]
+		if used[old.Name] || !metav1.IsControlledBy(old, s.store) || !old.DeletionTimestamp.IsZero() {
+			continue
+		}
+		if left := inForceSince.Add(oldPlanGrace).Sub(s.now); left > 0 {
+			wait = reconcile.MinNonZero(wait, left)
+			continue
+		}
+		if err := r.Writer.Delete(ctx, old); err != nil {
+			return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
+		}
+	}
+	return wait, nil
+}

@@ -13,7 +13,7 @@ gotest() { "$logs/gotest" -tally "$logs/tally" "$@"; }
 
 # With the race detector: where many goroutines share what must not be mixed up. TestMemoryUnderAttack measures memory, of which the detector takes
 # several times as much.
-race=(./internal/doors/... ./internal/fair/... ./internal/keyserver/... ./internal/keyclient/... ./internal/sweep/...)
+race=(./internal/doors/... ./internal/fair/... ./internal/keyserver/... ./internal/keystore/... ./internal/authority/... ./internal/memo/... ./internal/keyclient/... ./internal/sweep/...)
 stranger=./test/e2e/stranger
 mapfile -t node < <(go list ./test/e2e/... | grep -vxF -e "$(go list "$stranger")")
 mapfile -t others < <(go list ./... | grep -vxF -e "$(go list ./controllers/... ./internal/reconcile "${race[@]}" ./test/e2e/...)")

@@ -37,6 +37,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/internal/version"
@@ -111,11 +112,11 @@ func logTo(w io.Writer, level slog.Level) *slog.Logger {
 
 // loadKEKs reads the key-encryption keys: the one of --kek-file, and those of before.
 func loadKEKs(o options) (kek sealing.Key, previous []sealing.Key, err error) {
-	if kek, err = keyserver.LoadKEK(o.kekFile); err != nil {
+	if kek, err = keystore.LoadKEK(o.kekFile); err != nil {
 		return kek, nil, err
 	}
 	for _, file := range o.kekPrevious {
-		key, err := keyserver.LoadKEK(file)
+		key, err := keystore.LoadKEK(file)
 		if err != nil {
 			return kek, nil, fmt.Errorf("--kek-file-previous: %w", err)
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -76,7 +77,7 @@ func TestServe(t *testing.T) {
 	if err := os.WriteFile(kekFile, []byte("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	kek, err := keyserver.LoadKEK(kekFile)
+	kek, err := keystore.LoadKEK(kekFile)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -404,7 +404,7 @@ func (d *disaster) diesAt(writes int, adopt bool) bool {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	plan, err := backup.Restore(d.namespace, live, keyserver.RestoreOptions{KEK: kek, Adopt: adopt, AllTenants: !adopt, Now: time.Now()}, random(3))
+	plan, err := backup.Restore(d.namespace, live, keystore.RestoreOptions{KEK: kek, Adopt: adopt, AllTenants: !adopt, Now: time.Now()}, random(3))
 	if err != nil || len(plan.Problems) > 0 {
 		d.t.Fatal(err, plan.Problems)
 	}

@@ -19,7 +19,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/test/hostile"
 )
@@ -50,7 +50,7 @@ func hostileCluster(t *testing.T) *caller {
 	tenant.Spec.Namespaces = []v1alpha1.TenantNamespace{{Name: "acme-a"}}
 	tenant.Status = v1alpha1.TenantStatus{Namespaces: []v1alpha1.TenantNamespaceStatus{{Name: "acme-a", UID: "u"}}, SealingKeys: []v1alpha1.SealingKey{{KID: words, State: "Active"}},
 		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionKeysReady, Status: metav1.ConditionFalse, Reason: "KeyMissing", Message: words}}}
-	status, err := json.Marshal(keyserver.RotationStatus{Problems: []string{words}, Refused: map[string]string{words: words}, Left: map[keyserver.Layer]int{}})
+	status, err := json.Marshal(keystore.RotationStatus{Problems: []string{words}, Refused: map[string]string{words: words}, Left: map[keystore.Layer]int{}})
 	if err != nil {
 		t.Fatal(err)
 	}

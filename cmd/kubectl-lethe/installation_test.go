@@ -38,6 +38,7 @@ import (
 	"github.com/lethe-dev/lethe/controllers"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/env"
@@ -170,7 +171,7 @@ func (i *installation) startKeyserver() {
 	i.t.Helper()
 	realm := &corev1.ConfigMap{}
 	i.must(testEnv.Client.Get(i.t.Context(), clientKey(env.SystemNamespace, "lethe-realm"), realm))
-	kek, err := keyserver.LoadKEK(filepath.Join(i.folder, "kek"))
+	kek, err := keystore.LoadKEK(filepath.Join(i.folder, "kek"))
 	i.must(err)
 	metrics, err := keyserver.NewMetrics(prometheus.NewRegistry())
 	i.must(err)

@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -71,7 +71,7 @@ func (s *shell) backupKeys(ctx context.Context, namespace, path string) error {
 	if err := c.List(ctx, &list, client.InNamespace(namespace)); err != nil {
 		return fmt.Errorf("list the keys in %s: %w", namespace, err)
 	}
-	backup, err := keyserver.NewBackup(list.Items, s.now())
+	backup, err := keystore.NewBackup(list.Items, s.now())
 	if err != nil {
 		return fmt.Errorf("namespace %s: %w", namespace, err)
 	}
@@ -92,7 +92,7 @@ func (s *shell) backupKeys(ctx context.Context, namespace, path string) error {
 }
 
 // countKinds says of how many of each kind there are keys.
-func countKinds(items []keyserver.BackupItem) string {
+func countKinds(items []keystore.BackupItem) string {
 	counts := map[string]int{}
 	for _, i := range items {
 		counts[i.Kind]++
@@ -151,7 +151,7 @@ destroyed only after that ("keys destroy kek").`,
 	return cmd
 }
 
-func describeItem(i keyserver.BackupItem) string {
+func describeItem(i keystore.BackupItem) string {
 	line := i.Kind
 	if i.Name != "" {
 		line += " " + i.Name
@@ -163,7 +163,7 @@ func describeItem(i keyserver.BackupItem) string {
 }
 
 // recordBackup tells the cluster that a backup opens with the one key that it names, and needs no other.
-func (s *shell) recordBackup(ctx context.Context, namespace string, backup keyserver.Backup, kek sealing.Ring) error {
+func (s *shell) recordBackup(ctx context.Context, namespace string, backup keystore.Backup, kek sealing.Ring) error {
 	only, err := kek.Find(backup.KEK)
 	if err != nil {
 		return fmt.Errorf("the backup needs key-encryption key %s: %w", backup.KEK, err)
@@ -175,8 +175,8 @@ func (s *shell) recordBackup(ctx context.Context, namespace string, backup keyse
 	if err != nil {
 		return err
 	}
-	record := keyserver.VerifiedBackup{Created: backup.Created, Digest: backup.Digest, KEK: backup.KEK, At: s.now().UTC().Truncate(time.Second)}
-	if err := changeRotation(ctx, c, namespace, func(cm *corev1.ConfigMap) error { return keyserver.RecordBackup(cm, record) }); err != nil {
+	record := keystore.VerifiedBackup{Created: backup.Created, Digest: backup.Digest, KEK: backup.KEK, At: s.now().UTC().Truncate(time.Second)}
+	if err := changeRotation(ctx, c, namespace, func(cm *corev1.ConfigMap) error { return keystore.RecordBackup(cm, record) }); err != nil {
 		return err
 	}
 	s.note("Recorded: a backup of %s under key-encryption key %s opens.", backup.Created.Format("2006-01-02 15:04 MST"), backup.KEK)
@@ -184,12 +184,12 @@ func (s *shell) recordBackup(ctx context.Context, namespace string, backup keyse
 }
 
 // openBackup reads a backup and, when key-encryption keys are given, opens all of it.
-func openBackup(path string, kekFiles []string) (keyserver.Backup, sealing.Ring, error) {
+func openBackup(path string, kekFiles []string) (keystore.Backup, sealing.Ring, error) {
 	b, err := readFile("the backup", path)
 	if err != nil {
-		return keyserver.Backup{}, nil, err
+		return keystore.Backup{}, nil, err
 	}
-	backup, err := keyserver.ReadBackup(b)
+	backup, err := keystore.ReadBackup(b)
 	if err != nil || len(kekFiles) == 0 {
 		return backup, nil, err
 	}
@@ -289,7 +289,7 @@ func (s *shell) restoreKeys(ctx context.Context, o restoreOptions) error {
 	if err != nil {
 		return err
 	}
-	plan, err := backup.Restore(o.namespace, live, keyserver.RestoreOptions{KEK: kek, Adopt: o.adopt,
+	plan, err := backup.Restore(o.namespace, live, keystore.RestoreOptions{KEK: kek, Adopt: o.adopt,
 		Tenants: o.tenants, AllTenants: o.allTenants, Now: s.now()}, s.random)
 	if err != nil {
 		return err
@@ -317,8 +317,8 @@ func (s *shell) restoreKeys(ctx context.Context, o restoreOptions) error {
 }
 
 // readLive reads what keys could belong to, and how often they were written as far as is known.
-func readLive(ctx context.Context, c client.Client, namespace string) (keyserver.Live, error) {
-	live := keyserver.Live{Tenants: map[string]keyserver.LiveTenant{}}
+func readLive(ctx context.Context, c client.Client, namespace string) (keystore.Live, error) {
+	live := keystore.Live{Tenants: map[string]keystore.LiveTenant{}}
 	var secrets corev1.SecretList
 	if err := c.List(ctx, &secrets, client.InNamespace(namespace)); err != nil {
 		return live, fmt.Errorf("list the keys in %s: %w", namespace, err)
@@ -330,7 +330,7 @@ func readLive(ctx context.Context, c client.Client, namespace string) (keyserver
 	}
 	for i := range tenants.Items {
 		t := &tenants.Items[i]
-		live.Tenants[t.Name] = keyserver.LiveTenant{UID: string(t.UID), Generation: t.Status.KeysGeneration, SealingKeys: kidsOf(t)}
+		live.Tenants[t.Name] = keystore.LiveTenant{UID: string(t.UID), Generation: t.Status.KeysGeneration, SealingKeys: kidsOf(t)}
 	}
 	var bots v1alpha1.BotDeploymentList
 	if err := c.List(ctx, &bots); err != nil {
@@ -338,7 +338,7 @@ func readLive(ctx context.Context, c client.Client, namespace string) (keyserver
 	}
 	for i := range bots.Items {
 		b := &bots.Items[i]
-		o := keyserver.LiveObject{ObjectRef: refOf(sealing.KindBotDeployment, b), Generation: b.Status.CredentialsGeneration}
+		o := keystore.LiveObject{ObjectRef: refOf(sealing.KindBotDeployment, b), Generation: b.Status.CredentialsGeneration}
 		for _, c := range b.Spec.Credentials {
 			o.SealedTo = append(o.SealedTo, sealedTo(c.Sealed)...)
 		}
@@ -350,7 +350,7 @@ func readLive(ctx context.Context, c client.Client, namespace string) (keyserver
 	}
 	for i := range stores.Items {
 		st := &stores.Items[i]
-		o := keyserver.LiveObject{ObjectRef: refOf(sealing.KindDataStore, st), Generation: st.Status.CredentialsGeneration}
+		o := keystore.LiveObject{ObjectRef: refOf(sealing.KindDataStore, st), Generation: st.Status.CredentialsGeneration}
 		if st.Spec.Postgres != nil {
 			o.SealedTo = sealedTo(st.Spec.Postgres.Password)
 		}
@@ -380,7 +380,7 @@ func refOf(kind string, o client.Object) protocol.ObjectRef {
 	return protocol.ObjectRef{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: string(o.GetUID())}
 }
 
-func (s *shell) describeRestoration(plan keyserver.Restoration) {
+func (s *shell) describeRestoration(plan keystore.Restoration) {
 	list := func(what string, secrets []*corev1.Secret) {
 		for _, secret := range secrets {
 			s.note("%s %s/%s", what, secret.Namespace, secret.Name)
@@ -411,7 +411,7 @@ func (s *shell) describeRestoration(plan keyserver.Restoration) {
 
 // writeKeys only makes what does not exist, and replaces only what is still as it was read; what the keyserver goes by, a
 // Tenant's status, comes last. Broken off, it is run again.
-func writeKeys(ctx context.Context, c client.Client, plan keyserver.Restoration) error {
+func writeKeys(ctx context.Context, c client.Client, plan keystore.Restoration) error {
 	for _, secret := range plan.Create {
 		if err := c.Create(ctx, secret); err != nil {
 			if apierrors.IsAlreadyExists(err) {
@@ -434,7 +434,7 @@ func writeKeys(ctx context.Context, c client.Client, plan keyserver.Restoration)
 }
 
 // setKeys writes into a Tenant's status which keys it has by now, as the keyserver does when nothing contradicts it.
-func setKeys(ctx context.Context, c client.Client, st keyserver.TenantStatus) error {
+func setKeys(ctx context.Context, c client.Client, st keystore.TenantStatus) error {
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		var tenant v1alpha1.Tenant
 		if err := c.Get(ctx, client.ObjectKey{Name: st.Name}, &tenant); err != nil {

@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -44,19 +44,19 @@ It reads the Secrets of the keys' namespace, and shows no key.`,
 }
 
 // pendingKeys reads what waits, and says so of what should wait and cannot be read.
-func (s *shell) pendingKeys(ctx context.Context, c client.Client, namespace string) ([]keyserver.PendingKeys, error) {
+func (s *shell) pendingKeys(ctx context.Context, c client.Client, namespace string) ([]keystore.PendingKeys, error) {
 	var secrets corev1.SecretList
 	if err := c.List(ctx, &secrets, client.InNamespace(namespace)); err != nil {
 		return nil, fmt.Errorf("list the keys: %w", err)
 	}
-	list, unreadable := keyserver.ListPending(secrets.Items)
+	list, unreadable := keystore.ListPending(secrets.Items)
 	for _, name := range unreadable {
 		s.note("warning: Secret %s/%s cannot be read: restore it from a backup of the keys, or delete it", namespace, name)
 	}
 	return list, nil
 }
 
-func (s *shell) printPending(list []keyserver.PendingKeys, output *outputFlag) error {
+func (s *shell) printPending(list []keystore.PendingKeys, output *outputFlag) error {
 	if output.format != "" {
 		views := make([]shown, 0, len(list))
 		for _, p := range list {
@@ -115,7 +115,7 @@ func (s *shell) forgetKeys(ctx context.Context, namespace, tenant, uid string, y
 	if err != nil {
 		return err
 	}
-	list := slices.DeleteFunc(all, func(p keyserver.PendingKeys) bool { return p.Tenant != tenant || (uid != "" && p.UID != uid) })
+	list := slices.DeleteFunc(all, func(p keystore.PendingKeys) bool { return p.Tenant != tenant || (uid != "" && p.UID != uid) })
 	switch {
 	case len(list) == 0 && uid != "":
 		return fmt.Errorf("no keys of a Tenant %s with that UID wait for their destruction; `kubectl lethe keys pending` lists them", tenant)
@@ -151,11 +151,11 @@ func (s *shell) forgetKeys(ctx context.Context, namespace, tenant, uid string, y
 }
 
 // deletePending deletes exactly the Secret that was shown.
-func (s *shell) deletePending(ctx context.Context, c client.Client, namespace string, p keyserver.PendingKeys) error {
+func (s *shell) deletePending(ctx context.Context, c client.Client, namespace string, p keystore.PendingKeys) error {
 	var secret corev1.Secret
 	err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: p.Secret}, &secret)
 	if err == nil {
-		if again, _ := keyserver.ListPending([]corev1.Secret{secret}); len(again) != 1 || !again[0].Deleted.Equal(p.Deleted) || again[0].Tenant != p.Tenant {
+		if again, _ := keystore.ListPending([]corev1.Secret{secret}); len(again) != 1 || !again[0].Deleted.Equal(p.Deleted) || again[0].Tenant != p.Tenant {
 			return fmt.Errorf("nothing was destroyed: Secret %s/%s is another by now; look again with `kubectl lethe keys pending`", namespace, p.Secret)
 		}
 		err = c.Delete(ctx, &secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})

@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
@@ -51,7 +51,7 @@ func TestKeysPendingAndForget(t *testing.T) {
 	if o := pending(); !strings.Contains(o.errOut, "No keys wait") || o.out != "" {
 		t.Errorf("nothing waits: %+v", o)
 	}
-	var list struct{ Items []keyserver.PendingKeys }
+	var list struct{ Items []keystore.PendingKeys }
 	if o := pending("-o", "json"); json.Unmarshal([]byte(o.out), &list) != nil || list.Items == nil || len(list.Items) != 0 {
 		t.Errorf("nothing waits, for programs: %q", o.out)
 	}

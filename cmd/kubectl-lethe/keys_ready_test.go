@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/test/env"
 )
 
@@ -82,7 +82,7 @@ func TestKeysReadyIsFalseWhileKeysDiffer(t *testing.T) {
 		earlier := secret.DeepCopy()
 		i.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(acme.tenant), acme.tenant))
 		generation := acme.tenant.Status.KeysGeneration
-		i.c.ok("", "keys", "rotate", string(keyserver.LayerSealing), "--tenant", "acme")
+		i.c.ok("", "keys", "rotate", string(keystore.LayerSealing), "--tenant", "acme")
 		i.rotated(acme.tenant, generation)
 		read()
 		present := secret.DeepCopy()

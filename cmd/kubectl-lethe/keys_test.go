@@ -20,6 +20,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -77,13 +78,13 @@ func (d *drill) setKeys(keys []v1alpha1.SealingKey) {
 // restart begins a keyserver that remembers nothing.
 func (d *drill) restart() {
 	d.t.Helper()
-	kek, err := keyserver.LoadKEK(d.kekFile)
+	kek, err := keystore.LoadKEK(d.kekFile)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	var previous []sealing.Key
 	for _, file := range d.previous {
-		key, err := keyserver.LoadKEK(file)
+		key, err := keystore.LoadKEK(file)
 		if err != nil {
 			d.t.Fatal(err)
 		}

@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 )
 
 // keyserverDeployment is the Deployment whose replicas must all hold a new key-encryption key before it wraps.
@@ -24,13 +24,13 @@ const keyserverDeployment = "lethe-keyserver"
 
 func newKeysRotate(s *shell) *cobra.Command {
 	return group("rotate", "Have the keyserver put new keys in the place of old ones",
-		newRotateLayer(s, keyserver.LayerSealing, "Make new keys to seal to; the old ones go on opening",
+		newRotateLayer(s, keystore.LayerSealing, "Make new keys to seal to; the old ones go on opening",
 			`Each Tenant gets a new key to seal to. What was sealed to the old one goes on opening: seal it again in Git, then destroy the
 old key with "keys destroy sealing-key". No bot restarts.`),
-		newRotateLayer(s, keyserver.LayerData, "Encrypt the stored credentials of bots and stores under new data keys",
+		newRotateLayer(s, keystore.LayerData, "Encrypt the stored credentials of bots and stores under new data keys",
 			`Each bot and store gets a new data key, and what is stored of its credentials is encrypted under it. The old key is destroyed
 when nothing is under it any more. Nothing in Git changes, and no bot restarts.`),
-		newRotateLayer(s, keyserver.LayerTenant, "Wrap the tenants' keys under new keys of the tenants",
+		newRotateLayer(s, keystore.LayerTenant, "Wrap the tenants' keys under new keys of the tenants",
 			`Each Tenant gets a new key, and its sealing keys and data keys are wrapped under it. The old one is destroyed when nothing is
 under it any more. Nothing in Git changes, and no bot restarts.`),
 		newRotateKEK(s))
@@ -51,7 +51,7 @@ func (s *shell) onKeys(do func(cmd *cobra.Command, c client.Client, namespace st
 	}
 }
 
-func newRotateLayer(s *shell, layer keyserver.Layer, short, long string) *cobra.Command {
+func newRotateLayer(s *shell, layer keystore.Layer, short, long string) *cobra.Command {
 	var tenant string
 	var all bool
 	cmd := &cobra.Command{
@@ -78,7 +78,7 @@ func newRotateLayer(s *shell, layer keyserver.Layer, short, long string) *cobra.
 	return cmd
 }
 
-func (s *shell) askRotation(ctx context.Context, namespace string, layer keyserver.Layer, tenant string) error {
+func (s *shell) askRotation(ctx context.Context, namespace string, layer keystore.Layer, tenant string) error {
 	c, err := s.client()
 	if err != nil {
 		return err
@@ -91,11 +91,11 @@ func (s *shell) askRotation(ctx context.Context, namespace string, layer keyserv
 		whose = "Tenant " + tenant
 	}
 	at := s.now()
-	if err := changeRotation(ctx, c, namespace, func(cm *corev1.ConfigMap) error { return keyserver.AskRotation(cm, layer, tenant, at) }); err != nil {
+	if err := changeRotation(ctx, c, namespace, func(cm *corev1.ConfigMap) error { return keystore.AskRotation(cm, layer, tenant, at) }); err != nil {
 		return err
 	}
 	s.note("Asked: no %s key of %s older than %s. See how far it is: kubectl lethe keys status", layer, whose, at.UTC().Format(time.RFC3339))
-	if layer == keyserver.LayerSealing {
+	if layer == keystore.LayerSealing {
 		s.note("Values in Git stay sealed to the old keys, which go on opening, until they are sealed again.")
 	}
 	return nil
@@ -116,7 +116,7 @@ asked for while one does not. docs/keys.md has the steps before and after.`,
 				return err
 			}
 			at := s.now()
-			if err := changeRotation(cmd.Context(), c, ns, func(cm *corev1.ConfigMap) error { return keyserver.AskRotation(cm, keyserver.LayerKEK, "", at) }); err != nil {
+			if err := changeRotation(cmd.Context(), c, ns, func(cm *corev1.ConfigMap) error { return keystore.AskRotation(cm, keystore.LayerKEK, "", at) }); err != nil {
 				return err
 			}
 			s.note("Asked. See how far it is: kubectl lethe keys status")
@@ -160,13 +160,13 @@ func changeRotation(ctx context.Context, c client.Client, namespace string, chan
 	var err error
 	for range tries {
 		cm := &corev1.ConfigMap{}
-		err = c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: keyserver.RotationName}, cm)
+		err = c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: keystore.RotationName}, cm)
 		missing := apierrors.IsNotFound(err)
 		if err != nil && !missing {
 			break
 		}
 		if missing {
-			cm = keyserver.NewRotation(namespace)
+			cm = keystore.NewRotation(namespace)
 		}
 		if err := change(cm); err != nil {
 			return err
@@ -181,30 +181,30 @@ func changeRotation(ctx context.Context, c client.Client, namespace string, chan
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("ask through ConfigMap %s/%s: %w", namespace, keyserver.RotationName, err)
+		return fmt.Errorf("ask through ConfigMap %s/%s: %w", namespace, keystore.RotationName, err)
 	}
 	return nil
 }
 
 // rotationStatus is what the keyserver says, and whether it has read what was asked for last.
-func rotationStatus(ctx context.Context, c client.Client, namespace string) (status keyserver.RotationStatus, upToDate bool, err error) {
+func rotationStatus(ctx context.Context, c client.Client, namespace string) (status keystore.RotationStatus, upToDate bool, err error) {
 	var said corev1.ConfigMap
-	if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: keyserver.RotationStatusName}, &said); err != nil {
+	if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: keystore.RotationStatusName}, &said); err != nil {
 		if apierrors.IsNotFound(err) {
-			return status, false, fmt.Errorf("the keyserver has said nothing yet: there is no ConfigMap %s/%s; look whether it runs", namespace, keyserver.RotationStatusName)
+			return status, false, fmt.Errorf("the keyserver has said nothing yet: there is no ConfigMap %s/%s; look whether it runs", namespace, keystore.RotationStatusName)
 		}
-		return status, false, fmt.Errorf("read ConfigMap %s/%s: %w", namespace, keyserver.RotationStatusName, err)
+		return status, false, fmt.Errorf("read ConfigMap %s/%s: %w", namespace, keystore.RotationStatusName, err)
 	}
-	if status, err = keyserver.ReadRotationStatus(&said); err != nil {
+	if status, err = keystore.ReadRotationStatus(&said); err != nil {
 		return status, false, err
 	}
 	var asked corev1.ConfigMap
-	err = c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: keyserver.RotationName}, &asked)
+	err = c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: keystore.RotationName}, &asked)
 	if apierrors.IsNotFound(err) {
 		return status, true, nil
 	}
 	if err != nil {
-		return status, false, fmt.Errorf("read ConfigMap %s/%s: %w", namespace, keyserver.RotationName, err)
+		return status, false, fmt.Errorf("read ConfigMap %s/%s: %w", namespace, keystore.RotationName, err)
 	}
 	return status, status.Seen == asked.ResourceVersion, nil
 }
@@ -243,9 +243,9 @@ counted. It reads two ConfigMaps of the keys' namespace, Tenants, bots and store
 	return cmd
 }
 
-func (s *shell) printRotation(status keyserver.RotationStatus, upToDate bool) error {
+func (s *shell) printRotation(status keystore.RotationStatus, upToDate bool) error {
 	w := newTable(s.output(), "LAYER", "ON OLD KEYS")
-	for _, layer := range keyserver.Layers() {
+	for _, layer := range keystore.Layers() {
 		w.row(layer, status.Left[layer])
 	}
 	w.and("KEY-ENCRYPTION KEY", "STATE", "SINCE", "NOTHING UNDER IT SINCE", "DESTROYED")
@@ -299,14 +299,14 @@ type sealingKeyUse struct {
 // keysStatus is what the keyserver says of its keys, for programs.
 type keysStatus struct {
 	// UpToDate says whether the keyserver has acted on what was asked for last.
-	UpToDate bool                     `json:"upToDate"`
-	Status   keyserver.RotationStatus `json:"status"`
-	Tenant   string                   `json:"tenant,omitempty"`
+	UpToDate bool                    `json:"upToDate"`
+	Status   keystore.RotationStatus `json:"status"`
+	Tenant   string                  `json:"tenant,omitempty"`
 	// SealingKeys of that Tenant.
 	SealingKeys []sealingKeyUse `json:"sealingKeys,omitempty"`
 }
 
-func (s *shell) keysForPrograms(ctx context.Context, c client.Client, output *outputFlag, status keyserver.RotationStatus, upToDate bool, tenant string) error {
+func (s *shell) keysForPrograms(ctx context.Context, c client.Client, output *outputFlag, status keystore.RotationStatus, upToDate bool, tenant string) error {
 	v := keysStatus{UpToDate: upToDate, Status: status, Tenant: tenant}
 	if tenant != "" {
 		var err error
@@ -324,7 +324,7 @@ func sealingKeysOf(ctx context.Context, c client.Client, name string) ([]sealing
 	}
 	counts := map[string]int{}
 	for _, ns := range tenant.Status.Namespaces {
-		if err := keyserver.CountSealed(ctx, c, ns.Name, counts); err != nil {
+		if err := keystore.CountSealed(ctx, c, ns.Name, counts); err != nil {
 			return nil, err
 		}
 	}
@@ -408,7 +408,7 @@ func (s *shell) destroySealing(ctx context.Context, namespace, kid, name string,
 	}
 	counts := map[string]int{}
 	for _, ns := range tenant.Status.Namespaces {
-		if err := keyserver.CountSealed(ctx, c, ns.Name, counts); err != nil {
+		if err := keystore.CountSealed(ctx, c, ns.Name, counts); err != nil {
 			return err
 		}
 	}
@@ -426,8 +426,8 @@ func (s *shell) destroySealing(ctx context.Context, namespace, kid, name string,
 			return err
 		}
 	}
-	d := keyserver.DestroyRequest{Tenant: name, At: s.now(), Force: force}
-	if err := changeRotation(ctx, c, namespace, func(cm *corev1.ConfigMap) error { return keyserver.AskDestruction(cm, kid, d) }); err != nil {
+	d := keystore.DestroyRequest{Tenant: name, At: s.now(), Force: force}
+	if err := changeRotation(ctx, c, namespace, func(cm *corev1.ConfigMap) error { return keystore.AskDestruction(cm, kid, d) }); err != nil {
 		return err
 	}
 	return s.waitForRotation(ctx, c, namespace, kid, func() (bool, error) {
@@ -497,7 +497,7 @@ func (s *shell) destroyKEK(ctx context.Context, namespace, kid string, yes bool)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(status.KEKs, func(k keyserver.KEKStatus) bool { return k.KID == kid })
+	i := slices.IndexFunc(status.KEKs, func(k keystore.KEKStatus) bool { return k.KID == kid })
 	if i < 1 {
 		return errors.New("that is no earlier key-encryption key; `kubectl lethe keys status` lists them")
 	}
@@ -511,7 +511,7 @@ func (s *shell) destroyKEK(ctx context.Context, namespace, kid string, yes bool)
 		}
 	}
 	at := s.now()
-	if err := changeRotation(ctx, c, namespace, func(cm *corev1.ConfigMap) error { return keyserver.RecordKEKDestroyed(cm, kid, at) }); err != nil {
+	if err := changeRotation(ctx, c, namespace, func(cm *corev1.ConfigMap) error { return keystore.RecordKEKDestroyed(cm, kid, at) }); err != nil {
 		return err
 	}
 	return s.waitForRotation(ctx, c, namespace, kid, func() (bool, error) {
@@ -519,6 +519,6 @@ func (s *shell) destroyKEK(ctx context.Context, namespace, kid string, yes bool)
 		if err != nil {
 			return false, err
 		}
-		return slices.ContainsFunc(status.KEKs, func(k keyserver.KEKStatus) bool { return k.KID == kid && !k.Destroyed.IsZero() }), nil
+		return slices.ContainsFunc(status.KEKs, func(k keystore.KEKStatus) bool { return k.KID == kid && !k.Destroyed.IsZero() }), nil
 	}, "Written down. Copies of the keys' namespace from before open for nobody.")
 }

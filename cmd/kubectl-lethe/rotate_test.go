@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 )
 
 // aheadBy is a clock that is some seconds ahead, so that what was made in this second is older than what is asked for.
@@ -168,7 +168,7 @@ func TestRotateTheKeyEncryptionKey(t *testing.T) {
 	if o := c.ok("", with("keys", "status")...); !strings.Contains(o.errOut, "Last verified backup") {
 		t.Errorf("the status says\n%s", o.errOut)
 	}
-	key, err := keyserver.LoadKEK(old)
+	key, err := keystore.LoadKEK(old)
 	if err != nil {
 		t.Fatal(err)
 	}

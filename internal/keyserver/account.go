@@ -4,6 +4,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -15,7 +16,7 @@ const annotationAccount = "lethe.dev/account"
 // leaseLabels keep an account out of backups: an earlier copy would give back what has been used.
 func leaseLabels() map[string]string {
 	labels := resources.Labels(componentLease)
-	labels[labelVelero] = "true"
+	labels[keystore.LabelVelero] = "true"
 	return labels
 }
 
@@ -78,3 +79,7 @@ func (s *Server) account(lease *coordinationv1.Lease, h *holding) (l *ledger.Led
 	}
 	return l, lost
 }
+
+const (
+	componentLease = "lease"
+)

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -172,8 +173,8 @@ func TestABacklogIsDebitedWithTheLease(t *testing.T) {
 		t.Error("a pod without the lease has debited")
 	}
 	// Backups leave the account out: an earlier copy would give back what was used.
-	if got := w.lastLease().Labels[labelVelero]; got != "true" {
-		t.Errorf("label %s is %q", labelVelero, got)
+	if got := w.lastLease().Labels[keystore.LabelVelero]; got != "true" {
+		t.Errorf("label %s is %q", keystore.LabelVelero, got)
 	}
 }
 

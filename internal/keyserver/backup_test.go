@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -26,7 +27,7 @@ func newDrill(t *testing.T) *drill {
 	t.Helper()
 	kek := newKEK()
 	w := newWorldAs(t, testEnv.As(t, "admin", "system:masters"), testEnv.Namespace(t, "drill", nil).Name, kek)
-	w.must(w.server.checkKEK(t.Context()))
+	w.must(w.server.keys.CheckKEK(t.Context()))
 	w.tenantKeys()
 	bot, secret := w.newBot("support")
 	w.storeAndRecord(bot)
@@ -40,31 +41,31 @@ func (d *drill) list() []corev1.Secret {
 	return list.Items
 }
 
-func (d *drill) backup() Backup {
+func (d *drill) backup() keystore.Backup {
 	d.Helper()
-	made, err := NewBackup(d.list(), d.clock.Now())
+	made, err := keystore.NewBackup(d.list(), d.clock.Now())
 	d.must(err)
 	file, err := made.Encode()
 	d.must(err)
 	if found := d.canaries.found(string(file)); len(found) > 0 {
 		d.Errorf("the backup holds %v", found)
 	}
-	read, err := ReadBackup(file)
+	read, err := keystore.ReadBackup(file)
 	d.must(err)
 	d.must(read.Verify(sealing.Ring{d.kek}))
 	return read
 }
 
-func (d *drill) live() Live {
+func (d *drill) live() keystore.Live {
 	var tenant v1alpha1.Tenant
 	d.must(testEnv.Client.Get(d.Context(), client.ObjectKeyFromObject(d.tenant), &tenant))
 	var bot v1alpha1.BotDeployment
 	d.must(testEnv.Client.Get(d.Context(), client.ObjectKeyFromObject(d.bot), &bot))
-	return Live{Secrets: d.list(), Tenants: map[string]LiveTenant{tenant.Name: {UID: string(tenant.UID), Generation: tenant.Status.KeysGeneration}},
-		Objects: []LiveObject{{ObjectRef: refTo(sealing.KindBotDeployment, &bot), Generation: bot.Status.CredentialsGeneration}}}
+	return keystore.Live{Secrets: d.list(), Tenants: map[string]keystore.LiveTenant{tenant.Name: {UID: string(tenant.UID), Generation: tenant.Status.KeysGeneration}},
+		Objects: []keystore.LiveObject{{ObjectRef: refTo(sealing.KindBotDeployment, &bot), Generation: bot.Status.CredentialsGeneration}}}
 }
 
-func (d *drill) write(r Restoration) {
+func (d *drill) write(r keystore.Restoration) {
 	d.Helper()
 	if len(r.Problems) > 0 {
 		d.Fatalf("problems: %v", r.Problems)
@@ -106,12 +107,12 @@ func TestBackupAndRestore(t *testing.T) {
 		d.must(testEnv.Client.Delete(t.Context(), &s))
 	}
 	d.restart()
-	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{}, nil)
+	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), keystore.RestoreOptions{}, nil)
 	d.must(err)
 	d.write(plan)
 	d.opens()
 	// Once more changes nothing.
-	again, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{}, nil)
+	again, err := b.Restore(d.opts.KeysNamespace, d.live(), keystore.RestoreOptions{}, nil)
 	d.must(err)
 	if len(again.Create)+len(again.Replace)+len(again.Problems) > 0 || len(again.Kept) != 4 {
 		t.Errorf("a second time: %+v", again)
@@ -123,7 +124,7 @@ func TestRestoreAdoptsTenantsMadeAgain(t *testing.T) {
 	b := d.backup()
 	// Another cluster: Tenant and bot come out of Git under their names, with new UIDs and no status.
 	for _, s := range d.list() {
-		if s.Name != canaryName {
+		if s.Name != keystore.CanaryName {
 			d.must(testEnv.Client.Delete(t.Context(), &s))
 		}
 	}
@@ -137,12 +138,12 @@ func TestRestoreAdoptsTenantsMadeAgain(t *testing.T) {
 	d.bot = &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: d.ns, Name: d.bot.Name}, Spec: d.bot.Spec}
 	d.must(testEnv.Client.Create(t.Context(), d.bot))
 
-	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{}, nil)
+	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), keystore.RestoreOptions{}, nil)
 	d.must(err)
 	if len(plan.Problems) != 1 || !strings.Contains(plan.Problems[0], "--adopt") {
 		t.Fatalf("without adopting: %+v", plan)
 	}
-	plan, err = b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{KEK: sealing.Ring{d.kek}, Adopt: true}, rand.Reader)
+	plan, err = b.Restore(d.opts.KeysNamespace, d.live(), keystore.RestoreOptions{KEK: sealing.Ring{d.kek}, Adopt: true}, rand.Reader)
 	d.must(err)
 	d.write(plan)
 	d.tenantKeys()
@@ -152,7 +153,7 @@ func TestRestoreAdoptsTenantsMadeAgain(t *testing.T) {
 		b.Spec.Credentials[0].Sealed = d.seal0(2)
 	})
 	d.storeAndRecord(d.bot)
-	again, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{KEK: sealing.Ring{d.kek}, Adopt: true}, rand.Reader)
+	again, err := b.Restore(d.opts.KeysNamespace, d.live(), keystore.RestoreOptions{KEK: sealing.Ring{d.kek}, Adopt: true}, rand.Reader)
 	d.must(err)
 	if len(again.Create)+len(again.Replace)+len(again.Problems) > 0 {
 		t.Errorf("a second time: %+v", again)
@@ -177,7 +178,7 @@ func TestRestoreReplacesTheKeysOfAnEarlierTenant(t *testing.T) {
 	d.must(testEnv.Client.Status().Update(t.Context(), d.tenant))
 	d.restart()
 	d.wantRefusal(d.askTenant(nil), v1alpha1.ReasonKeyMissing)
-	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{KEK: sealing.Ring{d.kek}, Adopt: true}, rand.Reader)
+	plan, err := b.Restore(d.opts.KeysNamespace, d.live(), keystore.RestoreOptions{KEK: sealing.Ring{d.kek}, Adopt: true}, rand.Reader)
 	d.must(err)
 	if len(plan.Replace) != 2 || len(plan.Create) != 0 {
 		t.Fatalf("would write %+v", plan)
@@ -192,24 +193,24 @@ func TestRestoreRefuses(t *testing.T) {
 	b := d.backup()
 	other := newDrill(t)
 	// Into keys of another installation.
-	plan, err := b.Restore(other.opts.KeysNamespace, Live{Secrets: other.list()}, RestoreOptions{}, nil)
+	plan, err := b.Restore(other.opts.KeysNamespace, keystore.Live{Secrets: other.list()}, keystore.RestoreOptions{}, nil)
 	d.must(err)
 	if len(plan.Problems) == 0 || !strings.Contains(plan.Problems[0], other.kek.KID()) {
 		t.Errorf("into another installation: %+v", plan)
 	}
 	// Over keys that were made anew.
-	d.must(testEnv.Client.Delete(t.Context(), d.getSecret(d.opts.KeysNamespace, objectSecretName(string(d.bot.UID)))))
-	d.must(testEnv.Client.Delete(t.Context(), d.getSecret(d.opts.KeysNamespace, tenantSecretName(d.tenant.Name))))
+	d.must(testEnv.Client.Delete(t.Context(), d.getSecret(d.opts.KeysNamespace, keystore.ObjectSecretName(string(d.bot.UID)))))
+	d.must(testEnv.Client.Delete(t.Context(), d.getSecret(d.opts.KeysNamespace, keystore.TenantSecretName(d.tenant.Name))))
 	d.tenant.Status.SealingKeys, d.tenant.Status.KeysGeneration = nil, 0
 	d.must(testEnv.Client.Status().Update(t.Context(), d.tenant))
 	d.restart()
 	d.granted(d.askTenant(nil))
-	plan, err = b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{}, nil)
+	plan, err = b.Restore(d.opts.KeysNamespace, d.live(), keystore.RestoreOptions{}, nil)
 	d.must(err)
 	if len(plan.Problems) != 1 || !strings.Contains(plan.Problems[0], "has other keys by now") {
 		t.Errorf("over new keys: %+v", plan)
 	}
-	if _, err := b.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{KEK: sealing.Ring{other.kek}, Adopt: true}, rand.Reader); err == nil {
+	if _, err := b.Restore(d.opts.KeysNamespace, d.live(), keystore.RestoreOptions{KEK: sealing.Ring{other.kek}, Adopt: true}, rand.Reader); err == nil {
 		t.Error("adopts with another KEK")
 	}
 	if err := b.Verify(sealing.Ring{other.kek}); err == nil {
@@ -225,16 +226,16 @@ func TestReadBackupRefuses(t *testing.T) {
 		"nothing": nil, "cut": file[:len(file)/2], "altered": bytes.Replace(file, []byte(d.tenant.Name), []byte("t0"), 1),
 		"another format": bytes.Replace(file, []byte("keys-backup/v2"), []byte("keys-backup/v9"), 1), "no backup": []byte(`{"format":"x"}`),
 	} {
-		if _, err := ReadBackup(text); err == nil {
+		if _, err := keystore.ReadBackup(text); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, err := NewBackup(nil, d.clock.Now()); err == nil {
+	if _, err := keystore.NewBackup(nil, d.clock.Now()); err == nil {
 		t.Error("a backup of nothing")
 	}
 	broken := d.list()
-	broken[0].Data[documentKey] = []byte("{")
-	if _, err := NewBackup(broken, d.clock.Now()); err == nil {
+	broken[0].Data[keystore.DocumentKey] = []byte("{")
+	if _, err := keystore.NewBackup(broken, d.clock.Now()); err == nil {
 		t.Error("a backup with a hole")
 	}
 }

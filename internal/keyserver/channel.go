@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -22,33 +23,6 @@ import (
 // a channel has one holder in the whole installation: a document of the keys' namespace that is created once, named by a
 // keyed digest of the identity. It goes with the bot's keys, and is not taken back when its bot is suspended: whoever comes
 // next looks, live, whether the holder still needs it.
-
-const (
-	formatChannelKey    = "lethe.dev/channel-key/v2"
-	formatChannelHolder = "lethe.dev/channel-holder/v2"
-
-	channelKeyName   = "channel-key"
-	componentChannel = "channel"
-)
-
-// channelKeyDoc holds the key that digests are made with, under the KEK. It stays the same when the KEK is rotated.
-type channelKeyDoc struct {
-	Realm string `json:"realm"`
-	KID   string `json:"kid"`
-	Key   string `json:"key"`
-}
-
-// channelHolderDoc says which bot holds an identity. It is authenticated under the channel key.
-type channelHolderDoc struct {
-	Realm     string `json:"realm"`
-	Digest    string `json:"digest"`
-	Tenant    string `json:"tenant"`
-	Namespace string `json:"namespace"`
-	Name      string `json:"name"`
-	UID       string `json:"uid"`
-}
-
-func channelSecretName(digest string) string { return "channel-" + digest[:min(len(digest), 20)] }
 
 // telegramToken is a token as Telegram issues it: the bot's number, which is its identity and public, and a secret part,
 // which @BotFather can change.
@@ -74,72 +48,17 @@ func (s *Server) identity(ctx context.Context, token []byte) (string, error) {
 	if found == nil {
 		return "", nil
 	}
-	key, err := s.channelKey(ctx)
+	key, err := s.keys.ChannelKey(ctx)
 	if err != nil {
 		return "", err
 	}
 	return key.KID() + "." + key.MAC("channel", string(v1alpha1.ChannelTelegram), string(found[1])), nil
 }
 
-// channelKey reads the key that digests are made with, and makes it where there never was one.
-func (s *Server) channelKey(ctx context.Context) (sealing.Key, error) {
-	s.channelMu.Lock()
-	defer s.channelMu.Unlock()
-	if s.channel.KID() != "" {
-		return s.channel, nil
-	}
-	if err := s.kekUsable(ctx); err != nil {
-		return sealing.Key{}, err
-	}
-	var secret corev1.Secret
-	name := client.ObjectKey{Namespace: s.KeysNamespace, Name: channelKeyName}
-	err := s.Client.Get(ctx, name, &secret)
-	if apierrors.IsNotFound(err) {
-		if err = s.makeChannelKey(ctx); err == nil || apierrors.IsAlreadyExists(err) {
-			err = s.Client.Get(ctx, name, &secret)
-		}
-	}
-	if err != nil {
-		return sealing.Key{}, err
-	}
-	key, err := openChannelKey(&secret, s.kek())
-	if err != nil {
-		return sealing.Key{}, refuse(v1alpha1.ReasonKeyMissing, "%s: restore the backup", err)
-	}
-	s.channel = key
-	return key, nil
-}
-
-func (s *Server) makeChannelKey(ctx context.Context) error {
-	key, entry, err := s.newKeyUnder(s.kek(), sealing.PurposeChannel, s.Realm)
-	if err != nil {
-		return err
-	}
-	doc := channelKeyDoc{Realm: s.Realm, KID: key.KID(), Key: entry.Key}
-	secret, err := newDocument(s.KeysNamespace, channelKeyName, "", formatChannelKey, 1, s.kek(), doc)
-	if err != nil {
-		return err
-	}
-	return s.Client.Create(ctx, secret)
-}
-
-// openChannelKey reads, opens and authenticates the document of the channel key.
-func openChannelKey(secret *corev1.Secret, kek sealing.Ring) (sealing.Key, error) {
-	var doc channelKeyDoc
-	if _, err := openKEKDocument(secret, formatChannelKey, kek, &doc); err != nil {
-		return sealing.Key{}, err
-	}
-	key, err := kek.Unwrap(doc.Key, sealing.PurposeChannel, doc.Realm)
-	if err != nil || key.KID() != doc.KID {
-		return sealing.Key{}, altered(secret, "the channel key does not open")
-	}
-	return key, nil
-}
-
 // holdChannel makes a bot the holder of the identity behind one of its credentials, and refuses the credential when
 // another bot is. A refused one goes on with the value before it, where that is of another channel that the bot still holds.
-func (s *Server) holdChannel(ctx context.Context, sub *subject, keys *objectKeys, r *resolved) error {
-	before := keys.doc.Credentials[r.wanted.name]
+func (s *Server) holdChannel(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, r *resolved) error {
+	before := keys.Doc.Credentials[r.wanted.name]
 	if r.source == before.Source && s.knows(before.Identity) {
 		r.identity = before.Identity
 	} else {
@@ -174,9 +93,7 @@ func (s *Server) holdChannel(ctx context.Context, sub *subject, keys *objectKeys
 // knows says whether an identity was made with the present channel key.
 func (s *Server) knows(identity string) bool {
 	kid, _, ok := strings.Cut(identity, ".")
-	s.channelMu.Lock()
-	defer s.channelMu.Unlock()
-	return ok && (s.channel.KID() == "" || s.channel.KID() == kid)
+	return ok && s.keys.IsChannelKey(kid)
 }
 
 // asTaken returns the refusal when an error says that another bot holds a channel.
@@ -192,15 +109,15 @@ func asTaken(err error) *refusal {
 
 // claim makes a bot the holder of an identity. Creating the document is what decides between two that come at once.
 func (s *Server) claim(ctx context.Context, sub *subject, identity string) error {
-	key, err := s.channelKey(ctx)
+	key, err := s.keys.ChannelKey(ctx)
 	if err != nil {
 		return err
 	}
 	_, digest, _ := strings.Cut(identity, ".")
 	ring := sealing.Ring{key}
-	wanted := channelHolderDoc{Realm: s.Realm, Digest: digest, Tenant: sub.tenant, Namespace: sub.namespace(), Name: sub.name(), UID: sub.uid()}
+	wanted := keystore.ChannelHolderDoc{Realm: s.Realm, Digest: digest, Tenant: sub.tenant, Namespace: sub.namespace(), Name: sub.name(), UID: sub.uid()}
 	var secret corev1.Secret
-	err = s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: channelSecretName(digest)}, &secret)
+	err = s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: keystore.ChannelSecretName(digest)}, &secret)
 	if apierrors.IsNotFound(err) {
 		fresh, err := s.newHolder(ring, 1, wanted)
 		if err != nil {
@@ -216,10 +133,10 @@ func (s *Server) claim(ctx context.Context, sub *subject, identity string) error
 	if err != nil {
 		return err
 	}
-	var held channelHolderDoc
-	e, err := readDocument(&secret, formatChannelHolder, &held)
+	var held keystore.ChannelHolderDoc
+	e, err := keystore.ReadDocument(&secret, keystore.FormatChannelHolder, &held)
 	if err == nil {
-		err = e.check(&secret, ring)
+		err = e.Check(&secret, ring)
 	}
 	if err != nil || held.Digest != digest {
 		// Nothing is lost with a document that says who holds a channel: it is made anew, for who needs it.
@@ -241,7 +158,7 @@ func (s *Server) claim(ctx context.Context, sub *subject, identity string) error
 }
 
 // taken names the holder only to its own tenant.
-func taken(sub *subject, held channelHolderDoc) error {
+func taken(sub *subject, held keystore.ChannelHolderDoc) error {
 	who := "a bot of this installation"
 	if held.Tenant == sub.tenant {
 		who = fmt.Sprintf("BotDeployment %s/%s", held.Namespace, held.Name)
@@ -251,7 +168,7 @@ func taken(sub *subject, held channelHolderDoc) error {
 }
 
 // takeOver writes a new holder over exactly the document that was read.
-func (s *Server) takeOver(ctx context.Context, was *corev1.Secret, ring sealing.Ring, doc channelHolderDoc, generation int64) error {
+func (s *Server) takeOver(ctx context.Context, was *corev1.Secret, ring sealing.Ring, doc keystore.ChannelHolderDoc, generation int64) error {
 	fresh, err := s.newHolder(ring, generation, doc)
 	if err != nil {
 		return err
@@ -262,7 +179,7 @@ func (s *Server) takeOver(ctx context.Context, was *corev1.Secret, ring sealing.
 
 // stillHolds looks, live, whether the holder of a channel needs it: it exists, runs or has a pod that has not ended, and its
 // token is of that channel.
-func (s *Server) stillHolds(ctx context.Context, held channelHolderDoc) (bool, error) {
+func (s *Server) stillHolds(ctx context.Context, held keystore.ChannelHolderDoc) (bool, error) {
 	var bot v1alpha1.BotDeployment
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: held.Namespace, Name: held.Name}, &bot)
 	if kube.UnlessMissing(err, held.Name) != nil {
@@ -295,7 +212,7 @@ func asRefusalOnly(err error) *refusal {
 }
 
 // hasPod says whether a pod of the holder may still use the token.
-func (s *Server) hasPod(ctx context.Context, held channelHolderDoc) (bool, error) {
+func (s *Server) hasPod(ctx context.Context, held keystore.ChannelHolderDoc) (bool, error) {
 	var pods corev1.PodList
 	err := s.Client.List(ctx, &pods, client.InNamespace(held.Namespace), client.MatchingFields{"spec.serviceAccountName": resources.BotName(held.Name)})
 	if apierrors.IsForbidden(err) {
@@ -313,9 +230,9 @@ func (s *Server) hasPod(ctx context.Context, held channelHolderDoc) (bool, error
 }
 
 // hasIdentity says whether one of the holder's credentials in use is still of the channel.
-func (s *Server) hasIdentity(ctx context.Context, held channelHolderDoc) (bool, error) {
+func (s *Server) hasIdentity(ctx context.Context, held keystore.ChannelHolderDoc) (bool, error) {
 	var secret corev1.Secret
-	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: objectSecretName(held.UID)}, &secret)
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: keystore.ObjectSecretName(held.UID)}, &secret)
 	if apierrors.IsNotFound(err) {
 		// It claimed the channel and has not stored anything yet, or its keys are lost: it lives, so it keeps it.
 		return true, nil
@@ -323,8 +240,8 @@ func (s *Server) hasIdentity(ctx context.Context, held channelHolderDoc) (bool, 
 	if err != nil {
 		return true, err
 	}
-	var doc objectDoc
-	if _, err := readDocument(&secret, formatObject, &doc); err != nil {
+	var doc keystore.ObjectDoc
+	if _, err := keystore.ReadDocument(&secret, keystore.FormatObject, &doc); err != nil {
 		return true, nil //nolint:nilerr // what cannot be read proves nothing
 	}
 	if len(doc.Sets) == 0 {
@@ -339,8 +256,8 @@ func (s *Server) hasIdentity(ctx context.Context, held channelHolderDoc) (bool, 
 }
 
 // holdsChannel refuses a pod whose bot is not, and cannot become, the holder of its channel.
-func (s *Server) holdsChannel(ctx context.Context, sub *subject, keys *objectKeys) error {
-	identity := keys.doc.Credentials[channelCredential(sub.bot)].Identity
+func (s *Server) holdsChannel(ctx context.Context, sub *subject, keys *keystore.ObjectKeys) error {
+	identity := keys.Doc.Credentials[channelCredential(sub.bot)].Identity
 	if identity == "" {
 		return nil
 	}
@@ -349,25 +266,25 @@ func (s *Server) holdsChannel(ctx context.Context, sub *subject, keys *objectKey
 
 // releaseChannels gives up what an object held whose keys are being destroyed. What a crash leaves behind is taken over by who
 // needs it, or forgotten by maintainChannels.
-func (s *Server) releaseChannels(ctx context.Context, doc objectDoc) error {
+func (s *Server) releaseChannels(ctx context.Context, doc keystore.ObjectDoc) error {
 	for _, c := range doc.Credentials {
 		_, digest, ok := strings.Cut(c.Identity, ".")
 		if !ok {
 			continue
 		}
 		var secret corev1.Secret
-		err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: channelSecretName(digest)}, &secret)
+		err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: keystore.ChannelSecretName(digest)}, &secret)
 		if apierrors.IsNotFound(err) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		var held channelHolderDoc
-		if _, err := readDocument(&secret, formatChannelHolder, &held); err != nil || held.UID != doc.UID {
+		var held keystore.ChannelHolderDoc
+		if _, err := keystore.ReadDocument(&secret, keystore.FormatChannelHolder, &held); err != nil || held.UID != doc.UID {
 			continue
 		}
-		if err := s.deleteExactly(ctx, &secret); err != nil {
+		if err := s.keys.DeleteExactly(ctx, &secret); err != nil {
 			return err
 		}
 	}
@@ -391,12 +308,12 @@ func (s *Server) maintainChannels(ctx context.Context) error {
 	}
 	type holding struct {
 		secret *corev1.Secret // its name alone
-		held   channelHolderDoc
+		held   keystore.ChannelHolderDoc
 	}
 	var holders []holding
-	err := s.eachKeySecret(ctx, client.MatchingLabels{v1alpha1.LabelComponent: componentChannel}, func(secret *corev1.Secret) error {
+	err := s.keys.EachKeySecret(ctx, client.MatchingLabels{v1alpha1.LabelComponent: keystore.ComponentChannel}, func(secret *corev1.Secret) error {
 		h := holding{secret: &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID, ResourceVersion: secret.ResourceVersion}}}
-		if _, err := readDocument(secret, formatChannelHolder, &h.held); err == nil { // others are taken over by who needs the channel
+		if _, err := keystore.ReadDocument(secret, keystore.FormatChannelHolder, &h.held); err == nil { // others are taken over by who needs the channel
 			holders = append(holders, h)
 		}
 		return nil
@@ -421,7 +338,7 @@ func (s *Server) maintainChannels(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) isHolderGone(ctx context.Context, held channelHolderDoc) (bool, error) {
+func (s *Server) isHolderGone(ctx context.Context, held keystore.ChannelHolderDoc) (bool, error) {
 	var bot v1alpha1.BotDeployment
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: held.Namespace, Name: held.Name}, &bot)
 	if kube.UnlessMissing(err, held.Name) != nil {
@@ -435,10 +352,10 @@ func (s *Server) isHolderGone(ctx context.Context, held channelHolderDoc) (bool,
 }
 
 // newHolder makes the document of a holder.
-func (s *Server) newHolder(ring sealing.Ring, generation int64, doc channelHolderDoc) (*corev1.Secret, error) {
-	secret, err := newDocument(s.KeysNamespace, channelSecretName(doc.Digest), doc.Tenant, formatChannelHolder, generation, ring, doc)
+func (s *Server) newHolder(ring sealing.Ring, generation int64, doc keystore.ChannelHolderDoc) (*corev1.Secret, error) {
+	secret, err := keystore.NewDocument(s.KeysNamespace, keystore.ChannelSecretName(doc.Digest), doc.Tenant, keystore.FormatChannelHolder, generation, ring, doc)
 	if err == nil {
-		secret.Labels[v1alpha1.LabelComponent] = componentChannel
+		secret.Labels[v1alpha1.LabelComponent] = keystore.ComponentChannel
 	}
 	return secret, err
 }

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -298,21 +299,21 @@ func TestAHolderThatIsNotBelieved(t *testing.T) {
 	bot := w.polling("first", w.telegramToken(newID()))
 	w.takes(bot, v1alpha1.ReasonStored)
 	var list corev1.SecretList
-	w.must(testEnv.Client.List(t.Context(), &list, client.InNamespace("lethe-keys"), client.MatchingLabels{v1alpha1.LabelComponent: componentChannel, v1alpha1.LabelTenant: w.tenant.Name}))
+	w.must(testEnv.Client.List(t.Context(), &list, client.InNamespace("lethe-keys"), client.MatchingLabels{v1alpha1.LabelComponent: keystore.ComponentChannel, v1alpha1.LabelTenant: w.tenant.Name}))
 	if len(list.Items) != 1 {
 		t.Fatalf("%d documents of holders", len(list.Items))
 	}
 	secret := &list.Items[0]
-	if text := string(secret.Data[documentKey]); strings.Contains(text, "telegram") || len(w.canaries.found(text)) > 0 {
+	if text := string(secret.Data[keystore.DocumentKey]); strings.Contains(text, "telegram") || len(w.canaries.found(text)) > 0 {
 		t.Error("the document tells of the token")
 	}
 	for _, change := range []struct{ old, now string }{{`"name":"first"`, `"name":"other"`}, {string(bot.UID), "5d1f6d2e-0000-4000-8000-000000000001"}, {"{", "["}} {
 		w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(secret), secret))
-		text := string(secret.Data[documentKey])
+		text := string(secret.Data[keystore.DocumentKey])
 		if !strings.Contains(text, change.old) {
 			t.Fatalf("%q does not stand in the document", change.old)
 		}
-		secret.Data[documentKey] = []byte(strings.Replace(text, change.old, change.now, 1))
+		secret.Data[keystore.DocumentKey] = []byte(strings.Replace(text, change.old, change.now, 1))
 		w.must(testEnv.Client.Update(t.Context(), secret))
 		w.takes(bot, v1alpha1.ReasonStored)
 	}
@@ -333,7 +334,7 @@ func TestHoldersThatAreGoneAreForgotten(t *testing.T) {
 		w.clock.SetTime(w.clock.Now().Add(channelsEvery))
 		w.must(w.server.maintainChannels(t.Context()))
 		var list corev1.SecretList
-		w.must(testEnv.Client.List(t.Context(), &list, client.InNamespace("lethe-keys"), client.MatchingLabels{v1alpha1.LabelComponent: componentChannel, v1alpha1.LabelTenant: w.tenant.Name}))
+		w.must(testEnv.Client.List(t.Context(), &list, client.InNamespace("lethe-keys"), client.MatchingLabels{v1alpha1.LabelComponent: keystore.ComponentChannel, v1alpha1.LabelTenant: w.tenant.Name}))
 		return len(list.Items)
 	}
 	if n := holders(); n != 2 {
@@ -358,7 +359,7 @@ func TestAChannelGoesWithItsBotsKeys(t *testing.T) {
 	w.must(testEnv.Client.Delete(t.Context(), goes))
 	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, goes)}, nil))
 	var list corev1.SecretList
-	w.must(testEnv.Client.List(t.Context(), &list, client.InNamespace("lethe-keys"), client.MatchingLabels{v1alpha1.LabelComponent: componentChannel, v1alpha1.LabelTenant: w.tenant.Name}))
+	w.must(testEnv.Client.List(t.Context(), &list, client.InNamespace("lethe-keys"), client.MatchingLabels{v1alpha1.LabelComponent: keystore.ComponentChannel, v1alpha1.LabelTenant: w.tenant.Name}))
 	if len(list.Items) != 1 {
 		t.Errorf("%d holders are left", len(list.Items))
 	}

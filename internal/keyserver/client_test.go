@@ -11,15 +11,21 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyclient"
+	"github.com/lethe-dev/lethe/internal/resources"
 )
 
 // TestThroughTheClient goes the whole way: TLS by the bundle, a real token, and an answer that only this pod can open.
 func TestThroughTheClient(t *testing.T) {
 	w := newPKI(t)
+	if err := w.server.Ready(t.Context()); err == nil {
+		t.Error("is ready without a certificate")
+	}
 	w.must(w.server.Maintain(t.Context()))
+	w.must(w.server.Ready(t.Context()))
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	w.must(err)
 	https := &http.Server{Handler: w.server.Handler(), ReadHeaderTimeout: time.Second}
@@ -55,4 +61,21 @@ func TestThroughTheClient(t *testing.T) {
 	if _, err := client(w.manager).Unseal(t.Context()); keyclient.ReasonOf(err) != v1alpha1.ReasonForbidden {
 		t.Errorf("the manager unseals: %v", err)
 	}
+}
+
+// newPKI is a keyserver with keys and a bundle of its own, so that its clock can run on.
+func newPKI(t *testing.T) *world {
+	t.Helper()
+	keys := testEnv.Namespace(t, "pki", nil).Name
+	w := newWorldAs(t, testEnv.As(t, "admin", "system:masters"), keys, newKEK())
+	w.opts.Settings.Namespace = keys
+	w.restart()
+	return w
+}
+
+func (w *world) bundle() (*corev1.ConfigMap, string) {
+	w.Helper()
+	cm := &corev1.ConfigMap{}
+	w.must(testEnv.Client.Get(w.Context(), client.ObjectKey{Namespace: w.opts.Settings.Namespace, Name: resources.CABundleName}, cm))
+	return cm, cm.Data[resources.CABundleKey]
 }

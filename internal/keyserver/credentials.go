@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
@@ -43,8 +44,8 @@ func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.Creden
 	sub.tenant = tenant.Name
 	sub.suspended = sub.bot != nil && resources.IsSuspended(sub.bot, tenant)
 	// Read live, not from memory: nothing is put under keys that are gone, and who asks learns that they are.
-	s.keys.forget(string(tenant.UID))
-	keys, err := s.keysOf(ctx, tenant)
+	s.keys.ForgetTenant(string(tenant.UID))
+	keys, err := s.keys.KeysOf(ctx, tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -60,27 +61,27 @@ func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.Creden
 
 // storeCredentials does the work of one attempt. assumeNew skips looking for the object's key: creating it then fails
 // with AlreadyExists when there is one.
-func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *tenantKeys, wanted []wantedCredential, assumeNew bool) (*protocol.CredentialsResponse, error) {
-	var keys *objectKeys
+func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *keystore.TenantKeys, wanted []wantedCredential, assumeNew bool) (*protocol.CredentialsResponse, error) {
+	var keys *keystore.ObjectKeys
 	var err error
 	if !assumeNew {
-		if keys, err = s.loadObjectKeys(ctx, sub, tenant); err != nil {
+		if keys, err = s.keys.LoadObjectKeys(ctx, sub.ref(), sub.seen, tenant); err != nil {
 			return nil, err
 		}
 	}
 	if keys == nil {
 		again := false
 		if sub.hadKeys() {
-			if again, err = s.destroyed(ctx, sub, tenant); err != nil {
+			if again, err = s.keys.WasDestroyed(ctx, sub.uid(), tenant); err != nil {
 				return nil, err
 			}
 		}
 		if sub.hadKeys() && !again {
 			return nil, refuse(v1alpha1.ReasonKeyMissing,
 				"the data key of %s %s/%s is gone (Secret %s/%s), although credentials were stored with it: restore the backup with `kubectl lethe keys restore`, or delete the object and make it again",
-				sub.kind, sub.namespace(), sub.name(), s.KeysNamespace, objectSecretName(sub.uid()))
+				sub.kind, sub.namespace(), sub.name(), s.KeysNamespace, keystore.ObjectSecretName(sub.uid()))
 		}
-		if keys, err = s.newObjectKeys(sub, tenant); err != nil {
+		if keys, err = s.keys.NewObjectKeys(sub.ref(), tenant); err != nil {
 			return nil, err
 		}
 	}
@@ -100,7 +101,7 @@ func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *ten
 		complete = complete && r.source != ""
 	}
 	set := newSet(sub, keys, resolved)
-	if complete && !slices.Contains(keys.doc.Sets, set.name) {
+	if complete && !slices.Contains(keys.Doc.Sets, set.name) {
 		complete = !undeliverable(ctx, resolved)
 	}
 	for _, r := range resolved {
@@ -116,7 +117,7 @@ func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *ten
 		// Old sets are ciphertext that nobody uses; the next call tries again.
 		s.Log.Info("Old credentials stay for now", "object", refString(sub.ref()), "cause", err)
 	}
-	resp.Generation = keys.generation
+	resp.Generation = keys.Generation
 	return resp, nil
 }
 
@@ -129,7 +130,7 @@ type set struct {
 
 // newSet names a set by what goes into it: the object, the key that names its sets, and each credential's name, source, version and
 // variable. None of them gives a value away.
-func newSet(sub *subject, keys *objectKeys, items []resolved) set {
+func newSet(sub *subject, keys *keystore.ObjectKeys, items []resolved) set {
 	sorted := slices.Clone(items)
 	slices.SortFunc(sorted, func(a, b resolved) int { return strings.Compare(a.wanted.name, b.wanted.name) })
 	h := sha256.New()
@@ -139,7 +140,7 @@ func newSet(sub *subject, keys *objectKeys, items []resolved) set {
 			fmt.Fprintf(h, "%d:%s,", len(p), p)
 		}
 	}
-	write("lethe/set/v1", sub.uid(), keys.digest.KID())
+	write("lethe/set/v1", sub.uid(), keys.Digest.KID())
 	for _, r := range sorted {
 		write(r.wanted.name, r.source, strconv.FormatUint(uint64(r.version), 10), r.wanted.envName)
 	}
@@ -149,35 +150,35 @@ func newSet(sub *subject, keys *objectKeys, items []resolved) set {
 
 // record is the document with a set in it: its name before its Secret exists, and the versions that went in. What it no longer
 // has room for has to be remembered elsewhere before it is written.
-func record(doc objectDoc, st set, now time.Time) (objectDoc, []versionEntry) {
+func record(doc keystore.ObjectDoc, st set, now time.Time) (keystore.ObjectDoc, []keystore.VersionEntry) {
 	out := doc
 	out.Sets = slices.Clone(doc.Sets)
 	if !slices.Contains(out.Sets, st.name) {
 		out.Sets = append(out.Sets, st.name)
 	}
 	out.Current = st.name
-	out.Credentials = map[string]credentialDoc{}
+	out.Credentials = map[string]keystore.CredentialDoc{}
 	for name, c := range doc.Credentials {
 		// No longer in the spec: only how far it got stays known.
 		if c.Unused.IsZero() {
 			c.Unused = now
 		}
-		out.Credentials[name] = credentialDoc{Highest: c.Highest, Digest: c.Digest, Unused: c.Unused}
+		out.Credentials[name] = keystore.CredentialDoc{Highest: c.Highest, Digest: c.Digest, Unused: c.Unused}
 	}
 	for _, r := range st.items {
-		c := credentialDoc{Highest: doc.Credentials[r.wanted.name].Highest, Digest: doc.Credentials[r.wanted.name].Digest,
+		c := keystore.CredentialDoc{Highest: doc.Credentials[r.wanted.name].Highest, Digest: doc.Credentials[r.wanted.name].Digest,
 			Version: r.version, Source: r.source, Destination: r.wanted.destination.Digest(), Identity: r.identity}
 		if r.version > c.Highest {
 			c.Highest, c.Digest = r.version, r.source
 		}
 		out.Credentials[r.wanted.name] = c
 	}
-	dropped := dropUnused(&out, func(name string) bool { return out.Credentials[name].Unused.IsZero() })
+	dropped := keystore.DropUnused(&out, func(name string) bool { return out.Credentials[name].Unused.IsZero() })
 	return out, dropped
 }
 
 // sameRecord says whether writing a document would change anything.
-func sameRecord(a, b objectDoc) bool {
+func sameRecord(a, b keystore.ObjectDoc) bool {
 	return a.Current == b.Current && slices.Equal(a.Sets, b.Sets) && maps.Equal(a.Credentials, b.Credentials) &&
 		(a.Helper == b.Helper || a.Helper != nil && b.Helper != nil && *a.Helper == *b.Helper)
 }

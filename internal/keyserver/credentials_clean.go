@@ -14,14 +14,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
 // cleanSets deletes the encrypted Secrets of an object that no pod template, present or about to go, refers to any more.
 // It looks only when there is more than the present one. A lookup that fails keeps everything.
-func (s *Server) cleanSets(ctx context.Context, sub *subject, keys *objectKeys, present string) error {
-	if keys.secret == nil || len(keys.doc.Sets) < 2 || present == "" {
+func (s *Server) cleanSets(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, present string) error {
+	if keys.Secret == nil || len(keys.Doc.Sets) < 2 || present == "" {
 		return nil
 	}
 	used, err := s.setsInUse(ctx, sub)
@@ -32,14 +33,14 @@ func (s *Server) cleanSets(ctx context.Context, sub *subject, keys *objectKeys, 
 		return nil
 	}
 	used = append(used, present)
-	doc := keys.doc
+	doc := keys.Doc
 	doc.Sets, doc.Secrets = nil, maps.Clone(doc.Secrets)
-	for _, name := range keys.doc.Sets {
+	for _, name := range keys.Doc.Sets {
 		if slices.Contains(used, name) {
 			doc.Sets = append(doc.Sets, name)
 			continue
 		}
-		if err := s.deleteSet(ctx, sub, keys.doc.secretOf(name)); err != nil {
+		if err := s.deleteSet(ctx, sub, keys.Doc.SecretOf(name)); err != nil {
 			return err
 		}
 		delete(doc.Secrets, name)

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -35,7 +36,7 @@ type resolved struct {
 }
 
 // resolveAll looks at every credential; a refused one keeps the value that is in use.
-func (s *Server) resolveAll(ctx context.Context, sub *subject, tenant *tenantKeys, keys *objectKeys, wanted []wantedCredential) ([]resolved, error) {
+func (s *Server) resolveAll(ctx context.Context, sub *subject, tenant *keystore.TenantKeys, keys *keystore.ObjectKeys, wanted []wantedCredential) ([]resolved, error) {
 	var out []resolved
 	for _, w := range wanted {
 		var r resolved
@@ -56,7 +57,7 @@ func (s *Server) resolveAll(ctx context.Context, sub *subject, tenant *tenantKey
 				return nil, err
 			}
 		} else {
-			r.identity = keys.doc.Credentials[w.name].Identity
+			r.identity = keys.Doc.Credentials[w.name].Identity
 		}
 		out = append(out, r)
 	}
@@ -65,11 +66,11 @@ func (s *Server) resolveAll(ctx context.Context, sub *subject, tenant *tenantKey
 
 // knowing returns the tenant's keys with every key that the credentials are sealed to, as far as there is one: another replica
 // may have made a new one since these were remembered.
-func (s *Server) knowing(ctx context.Context, tenant *tenantKeys, wanted []wantedCredential) (*tenantKeys, error) {
+func (s *Server) knowing(ctx context.Context, tenant *keystore.TenantKeys, wanted []wantedCredential) (*keystore.TenantKeys, error) {
 	for _, w := range wanted {
 		if e, err := sealing.Parse(w.sealed); err == nil {
-			if _, ok := tenant.seal[e.KID]; !ok {
-				return s.keysAnew(ctx, tenant)
+			if _, ok := tenant.Seal[e.KID]; !ok {
+				return s.keys.KeysAnew(ctx, tenant)
 			}
 		}
 	}
@@ -87,19 +88,19 @@ func stored(w wantedCredential, source string, version uint32, value []byte) res
 }
 
 // resolveSealed opens a sealed value. A value that is in use already is not opened again.
-func (s *Server) resolveSealed(sub *subject, tenant *tenantKeys, keys *objectKeys, w wantedCredential) resolved {
+func (s *Server) resolveSealed(sub *subject, tenant *keystore.TenantKeys, keys *keystore.ObjectKeys, w wantedCredential) resolved {
 	envelope, err := sealing.Parse(w.sealed)
 	if err != nil {
 		return refused(w, v1alpha1.ReasonMalformed, "not a sealed value: run `kubectl lethe seal` and paste its whole output, which begins with seal.v1 (the value is not repeated here)")
 	}
-	place := sealing.Place{Realm: tenant.doc.Realm, Tenant: tenant.doc.Tenant, Namespace: sub.namespace(), Kind: sub.kind,
+	place := sealing.Place{Realm: tenant.Doc.Realm, Tenant: tenant.Doc.Tenant, Namespace: sub.namespace(), Kind: sub.kind,
 		Name: sub.name(), Key: w.name, Destination: w.destination}
 	if err := envelope.Check(place); err != nil {
 		return refused(w, v1alpha1.ReasonWrongPlace, "%s", err)
 	}
 	sum := sha256.Sum256([]byte(w.sealed))
 	source, version := hex.EncodeToString(sum[:]), envelope.Hint.Version
-	before := keys.doc.Credentials[w.name]
+	before := keys.Doc.Credentials[w.name]
 	if before.Source == source && before.Version == version && version >= before.Highest && before.Digest == source {
 		r := stored(w, source, version, nil)
 		r.value = func(ctx context.Context) ([]byte, error) {
@@ -110,17 +111,17 @@ func (s *Server) resolveSealed(sub *subject, tenant *tenantKeys, keys *objectKey
 		}
 		return r
 	}
-	if i := slices.IndexFunc(tenant.doc.Destroyed, func(d destroyedDoc) bool { return d.KID == envelope.KID }); i >= 0 {
+	if i := slices.IndexFunc(tenant.Doc.Destroyed, func(d keystore.DestroyedDoc) bool { return d.KID == envelope.KID }); i >= 0 {
 		return refused(w, v1alpha1.ReasonUnknownKey, "sealed to key %s, which was destroyed on %s: seal it again with the Tenant's present key",
-			envelope.KID, tenant.doc.Destroyed[i].At.Format(time.DateOnly))
+			envelope.KID, tenant.Doc.Destroyed[i].At.Format(time.DateOnly))
 	}
-	if _, ok := tenant.seal[envelope.KID]; !ok {
+	if _, ok := tenant.Seal[envelope.KID]; !ok {
 		return refused(w, v1alpha1.ReasonUnknownKey, "sealed to key %s, which Tenant %s does not have (it has %s): seal it again with the Tenant's present key",
-			envelope.KID, tenant.doc.Tenant, strings.Join(kids(tenant), ", "))
+			envelope.KID, tenant.Doc.Tenant, strings.Join(kids(tenant), ", "))
 	}
 	value, err := openSealed(envelope, tenant, place)
 	if err != nil {
-		return refused(w, v1alpha1.ReasonDoesNotOpen, "its place is right, yet it does not open: it was altered, or sealed for another realm than %s; seal it again", tenant.doc.Realm)
+		return refused(w, v1alpha1.ReasonDoesNotOpen, "its place is right, yet it does not open: it was altered, or sealed for another realm than %s; seal it again", tenant.Doc.Realm)
 	}
 	if version < before.Highest {
 		return refused(w, v1alpha1.ReasonRolledBack, "version %d is older than version %d, which was stored before", version, before.Highest)
@@ -142,17 +143,17 @@ func sealAgain(sub *subject, credential string, highest uint32) string {
 	return fmt.Sprintf("run `kubectl lethe seal --bot %s/%s --credential %s --version %d` and put its output into spec.credentials", sub.namespace(), sub.name(), credential, highest+1)
 }
 
-func openSealed(e sealing.Envelope, tenant *tenantKeys, place sealing.Place) ([]byte, error) {
-	priv, ok := tenant.seal[e.KID]
+func openSealed(e sealing.Envelope, tenant *keystore.TenantKeys, place sealing.Place) ([]byte, error) {
+	priv, ok := tenant.Seal[e.KID]
 	if !ok {
 		return nil, sealing.ErrUnknownKey
 	}
 	return e.Open(priv, place)
 }
 
-func kids(tenant *tenantKeys) []string {
+func kids(tenant *keystore.TenantKeys) []string {
 	var out []string
-	for kid := range tenant.seal {
+	for kid := range tenant.Seal {
 		out = append(out, kid)
 	}
 	sort.Strings(out)
@@ -161,7 +162,7 @@ func kids(tenant *tenantKeys) []string {
 
 // resolveRef reads a value out of a Secret of the object's namespace. Its source is keyed with a key of the object: the
 // same value under another label or resourceVersion is the same set, and nobody can try values against it.
-func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys, w wantedCredential) (resolved, error) {
+func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, w wantedCredential) (resolved, error) {
 	var secret corev1.Secret
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: w.ref.Name}, &secret)
 	if apierrors.IsNotFound(err) {
@@ -186,7 +187,7 @@ func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *objectKeys,
 	if w.envName != "" && !protocol.CanBeVariable(value) {
 		return refused(w, v1alpha1.ReasonNoVariable, "%s", noVariable), nil
 	}
-	return stored(w, keys.digest.MAC("secretKeyRef", w.name, string(value)), 0, value), nil
+	return stored(w, keys.Digest.MAC("secretKeyRef", w.name, string(value)), 0, value), nil
 }
 
 // mayRefer says whether a bot may name a Secret of this type. Who may write bots, and is given no right on Secrets or
@@ -201,8 +202,8 @@ func mayRefer(t corev1.SecretType) bool {
 
 // keepInUse lets a refused credential go on with the value that was stored before: a mistake, or a `git revert`, must not
 // stop a bot that runs. A store's password goes on only to the server that it was sealed for.
-func (s *Server) keepInUse(sub *subject, keys *objectKeys, r *resolved) {
-	before := keys.doc.Credentials[r.wanted.name]
+func (s *Server) keepInUse(sub *subject, keys *keystore.ObjectKeys, r *resolved) {
+	before := keys.Doc.Credentials[r.wanted.name]
 	if before.Source == "" {
 		if r.result.Reason == v1alpha1.ReasonRolledBack {
 			r.result.Message += "; " + sealAgain(sub, r.wanted.name, before.Highest)
@@ -228,10 +229,10 @@ var errNotInUse = errors.New("the encrypted Secret that held the value is gone")
 
 // valueInUse reads a stored value back: from the newest set that holds it. The newest of all may have been recorded and
 // never written, after a crash; the one before it is deleted only when the newest is there.
-func (s *Server) valueInUse(ctx context.Context, sub *subject, keys *objectKeys, name string) ([]byte, error) {
-	for _, set := range slices.Backward(keys.doc.Sets) {
+func (s *Server) valueInUse(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, name string) ([]byte, error) {
+	for _, set := range slices.Backward(keys.Doc.Sets) {
 		var secret corev1.Secret
-		err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: keys.doc.secretOf(set)}, &secret)
+		err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: keys.Doc.SecretOf(set)}, &secret)
 		if apierrors.IsNotFound(err) {
 			continue
 		}
@@ -239,7 +240,7 @@ func (s *Server) valueInUse(ctx context.Context, sub *subject, keys *objectKeys,
 			return nil, err
 		}
 		item, _, err := decryptItem(keys, name, secret.Data[name])
-		if err == nil && item.Source == keys.doc.Credentials[name].Source {
+		if err == nil && item.Source == keys.Doc.Credentials[name].Source {
 			return item.Value, nil
 		}
 	}
@@ -253,24 +254,24 @@ type storedItem struct {
 }
 
 // encryptItem makes one value of an encrypted Secret.
-func (s *Server) encryptItem(keys *objectKeys, item storedItem, version uint32) ([]byte, error) {
+func (s *Server) encryptItem(keys *keystore.ObjectKeys, item storedItem, version uint32) ([]byte, error) {
 	b, err := json.Marshal(item)
 	if err != nil {
 		return nil, errors.New("encode a credential")
 	}
 	defer clear(b)
-	text, err := keys.keys.First().EncryptValue(s.Random, keys.owner(), item.Name, version, b)
+	text, err := keys.Keys.First().EncryptValue(s.Random, keys.Owner(), item.Name, version, b)
 	return []byte(text), err
 }
 
 // decryptItem opens one value and returns its version too, which is authenticated with it.
-func decryptItem(keys *objectKeys, name string, text []byte) (storedItem, uint32, error) {
+func decryptItem(keys *keystore.ObjectKeys, name string, text []byte) (storedItem, uint32, error) {
 	var item storedItem
-	key, err := keys.keys.Encrypted(string(text))
+	key, err := keys.Keys.Encrypted(string(text))
 	if err != nil {
 		return item, 0, err
 	}
-	b, version, err := key.DecryptVersioned(keys.owner(), name, string(text))
+	b, version, err := key.DecryptVersioned(keys.Owner(), name, string(text))
 	if err != nil {
 		return item, 0, err
 	}

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -21,15 +22,15 @@ const annotationInputs = "lethe.dev/inputs"
 
 // writeSet stores a set: first the object's document (key, versions, the set's name), then the Secret. A crash between
 // the two leaves a name without a Secret, which the next call fills; never a Secret that nothing knows of.
-func (s *Server) writeSet(ctx context.Context, sub *subject, keys *objectKeys, st set) error {
-	doc, dropped := record(keys.doc, st, s.now())
+func (s *Server) writeSet(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, st set) error {
+	doc, dropped := record(keys.Doc, st, s.keys.Now())
 	if doc.Helper == nil {
 		doc.Helper = s.presentHelper()
 	}
-	if err := s.rememberVersions(ctx, keys.doc.Tenant, keys.doc.TenantUID, dropped); err != nil {
+	if err := s.keys.RememberVersions(ctx, keys.Doc.Tenant, keys.Doc.TenantUID, dropped); err != nil {
 		return err
 	}
-	if slices.Contains(keys.doc.Sets, st.name) {
+	if slices.Contains(keys.Doc.Sets, st.name) {
 		done, err := s.haveSet(ctx, sub, keys, st)
 		if err != nil {
 			return err
@@ -59,9 +60,9 @@ func (s *Server) writeSet(ctx context.Context, sub *subject, keys *objectKeys, s
 
 // haveSet says whether the Secret of a set is there. One of that name that is not ours is refused: it is not adopted,
 // overwritten or deleted.
-func (s *Server) haveSet(ctx context.Context, sub *subject, keys *objectKeys, st set) (bool, error) {
+func (s *Server) haveSet(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, st set) (bool, error) {
 	var secret corev1.Secret
-	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: keys.doc.secretOf(st.name)}, &secret)
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: keys.Doc.SecretOf(st.name)}, &secret)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
@@ -81,7 +82,7 @@ func isOurs(secret *corev1.Secret, sub *subject) bool {
 	return secret.Type == v1alpha1.SecretTypeEncrypted && owner != nil && owner.UID == sub.object.GetUID()
 }
 
-func (s *Server) buildSet(ctx context.Context, sub *subject, keys *objectKeys, st set) (*corev1.Secret, error) {
+func (s *Server) buildSet(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, st set) (*corev1.Secret, error) {
 	labels := resources.StoreLabels(sub.name(), resources.ComponentCredentials)
 	if sub.bot != nil {
 		labels = resources.BotLabels(sub.name())
@@ -89,7 +90,7 @@ func (s *Server) buildSet(ctx context.Context, sub *subject, keys *objectKeys, s
 	}
 	immutable := true
 	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: sub.namespace(), Name: keys.doc.secretOf(st.name), Labels: labels,
+		ObjectMeta: metav1.ObjectMeta{Namespace: sub.namespace(), Name: keys.Doc.SecretOf(st.name), Labels: labels,
 			Annotations: map[string]string{annotationInputs: st.hash}, OwnerReferences: resources.OwnerReference(sub.object, sub.kind)},
 		Type: v1alpha1.SecretTypeEncrypted, Immutable: &immutable, Data: map[string][]byte{},
 	}
@@ -98,7 +99,7 @@ func (s *Server) buildSet(ctx context.Context, sub *subject, keys *objectKeys, s
 		if errors.Is(err, errNotInUse) || errors.Is(err, sealing.ErrUnknownKey) || errors.Is(err, sealing.ErrDoesNotOpen) {
 			none := refuse(v1alpha1.ReasonKeyMissing,
 				"credential %s: %s, and the spec holds no newer one that opens: seal it again with a higher version", r.wanted.name, errNotInUse)
-			none.cause = errNotInUse
+			none.Cause = errNotInUse
 			return nil, none
 		}
 		if err != nil {
@@ -116,25 +117,25 @@ func (s *Server) buildSet(ctx context.Context, sub *subject, keys *objectKeys, s
 
 // writeDocument creates or updates an object's document, unless it says the same already. Creating is create-only and
 // updating holds to the version that was read, so that two replicas never overwrite each other's versions.
-func (s *Server) writeDocument(ctx context.Context, sub *subject, keys *objectKeys, doc objectDoc) error {
-	if keys.secret == nil {
-		secret, err := newDocument(s.KeysNamespace, objectSecretName(sub.uid()), keys.doc.Tenant, formatObject, sub.seen+1, keys.keys, doc)
+func (s *Server) writeDocument(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, doc keystore.ObjectDoc) error {
+	if keys.Secret == nil {
+		secret, err := keystore.NewDocument(s.KeysNamespace, keystore.ObjectSecretName(sub.uid()), keys.Doc.Tenant, keystore.FormatObject, sub.seen+1, keys.Keys, doc)
 		if err != nil {
 			return err
 		}
 		if err := s.Client.Create(ctx, secret); err != nil {
 			return err
 		}
-		keys.secret, keys.generation, keys.doc = secret, sub.seen+1, doc
+		keys.Secret, keys.Generation, keys.Doc = secret, sub.seen+1, doc
 		return nil
 	}
-	if sameRecord(keys.doc, doc) {
+	if sameRecord(keys.Doc, doc) {
 		return nil
 	}
-	secret, generation, err := s.updateDocument(ctx, keys.secret, formatObject, keys.keys, doc)
+	secret, generation, err := s.keys.UpdateDocument(ctx, keys.Secret, keystore.FormatObject, keys.Keys, doc)
 	if err != nil {
 		return err
 	}
-	keys.secret, keys.generation, keys.doc = secret, generation, doc
+	keys.Secret, keys.Generation, keys.Doc = secret, generation, doc
 	return nil
 }

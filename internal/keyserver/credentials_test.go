@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -62,11 +63,11 @@ func TestCredentialsAreStoredOnce(t *testing.T) {
 	if n, seen := w.writes.writes(); n != 0 {
 		t.Errorf("a repeat made %d writes: %v", n, seen)
 	}
-	key := w.getSecret("lethe-keys", objectSecretName(string(bot.UID)))
-	if key.Type != v1alpha1.SecretTypeWrappedKey || key.Labels[labelVelero] != "true" || key.Labels[v1alpha1.LabelTenant] != w.tenant.Name {
+	key := w.getSecret("lethe-keys", keystore.ObjectSecretName(string(bot.UID)))
+	if key.Type != v1alpha1.SecretTypeWrappedKey || key.Labels[keystore.LabelVelero] != "true" || key.Labels[v1alpha1.LabelTenant] != w.tenant.Name {
 		t.Errorf("the key's Secret is of type %s with labels %v", key.Type, key.Labels)
 	}
-	for _, s := range []*corev1.Secret{secret, key, w.getSecret("lethe-keys", tenantSecretName(w.tenant.Name))} {
+	for _, s := range []*corev1.Secret{secret, key, w.getSecret("lethe-keys", keystore.TenantSecretName(w.tenant.Name))} {
 		if found := w.canaries.found(dump(t, s)); len(found) > 0 {
 			t.Errorf("Secret %s holds %v", s.Name, found)
 		}
@@ -129,7 +130,7 @@ func TestCredentialsInTheWrongPlace(t *testing.T) {
 			if resp.Secret != "" || resp.Items[0].Reason != tc.want || !strings.Contains(resp.Items[0].Message, tc.says) {
 				t.Errorf("answered %+v", resp)
 			}
-			if !w.secretGone("lethe-keys", objectSecretName(string(bot.UID))) {
+			if !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) {
 				t.Error("a key was made for nothing")
 			}
 		})
@@ -532,9 +533,9 @@ func TestLostDataKeyIsNotMadeAgain(t *testing.T) {
 	w.tenantKeys()
 	bot, _ := w.newBot("support")
 	w.storeAndRecord(bot)
-	w.must(testEnv.Client.Delete(w.Context(), w.getSecret("lethe-keys", objectSecretName(string(bot.UID)))))
+	w.must(testEnv.Client.Delete(w.Context(), w.getSecret("lethe-keys", keystore.ObjectSecretName(string(bot.UID)))))
 	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeyMissing)
-	if !w.secretGone("lethe-keys", objectSecretName(string(bot.UID))) {
+	if !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) {
 		t.Error("a key was made in its place")
 	}
 }

@@ -30,7 +30,7 @@ type heldKeys struct {
 // tellDiffering compares the live Tenants with the documents of their keys, by UID.
 func (s *Server) tellDiffering(ctx context.Context, held map[string]heldKeys) error {
 	var differing []string
-	err := s.eachTenant(ctx, func(tenant *v1alpha1.Tenant) {
+	err := s.keys.EachTenant(ctx, func(tenant *v1alpha1.Tenant) {
 		if tenant.DeletionTimestamp.IsZero() && differs(tenant, held[string(tenant.UID)]) {
 			differing = append(differing, string(tenant.UID))
 		}

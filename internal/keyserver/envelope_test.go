@@ -1,13 +1,11 @@
 package keyserver
 
 import (
-	"crypto/rand"
-	"encoding/base64"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"maps"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,11 +13,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -138,11 +135,11 @@ func invented(typ reflect.Type) any {
 }
 
 func TestMutationsReachEveryField(t *testing.T) {
-	b, err := json.Marshal(objectDoc{Realm: "r", Keys: []keyDoc{{KID: "a", Key: "b"}}, Credentials: map[string]credentialDoc{"telegram": {Highest: 2}}})
+	b, err := json.Marshal(keystore.ObjectDoc{Realm: "r", Keys: []keystore.KeyDoc{{KID: "a", Key: "b"}}, Credentials: map[string]keystore.CredentialDoc{"telegram": {Highest: 2}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := mutations(t, reflect.TypeFor[objectDoc](), b)
+	got := mutations(t, reflect.TypeFor[keystore.ObjectDoc](), b)
 	for _, want := range []string{".realm", ".realm (left out)", ".keys[0].kid", ".keys[0].key", ".keys[0] (taken away)", ".keys[0].state (put in)",
 		".credentials.telegram.highest", ".credentials.telegram.highest (less)", ".credentials.telegram.source (put in)", ".sets (put in)", ".current (put in)"} {
 		if _, ok := got[want]; !ok {
@@ -152,20 +149,18 @@ func TestMutationsReachEveryField(t *testing.T) {
 }
 
 // forge puts a document into an envelope as somebody would who may write the keys' namespace and has no key.
-func (w *world) forge(secret *corev1.Secret, change func(*envelope)) {
+func (w *world) forge(secret *corev1.Secret, change func(*keystore.Envelope)) {
 	w.Helper()
-	var e envelope
-	w.must(json.Unmarshal(secret.Data[documentKey], &e))
+	var e keystore.Envelope
+	w.must(json.Unmarshal(secret.Data[keystore.DocumentKey], &e))
 	change(&e)
 	b, err := json.Marshal(e)
 	w.must(err)
 	now := w.getSecret(secret.Namespace, secret.Name)
-	now.Data[documentKey] = b
+	now.Data[keystore.DocumentKey] = b
 	w.must(testEnv.Client.Update(w.Context(), now))
-	w.server.keys.flush()
-	w.server.kekMu.Lock()
-	w.server.kekChecked = time.Time{}
-	w.server.kekMu.Unlock()
+	w.server.keys.ForgetAll()
+	_ = w.server.keys.CheckKEK(w.Context()) // who asks is told what it found
 }
 
 // TestEveryFieldOfADocumentIsAuthenticated: whoever may write lethe-keys, and has no key, changes nothing of any document
@@ -184,31 +179,30 @@ func TestEveryFieldOfADocumentIsAuthenticated(t *testing.T) {
 		ask          func() *protocol.Error
 		another      string // a Secret of the same format, or of another
 	}{
-		{"tenant", tenantSecretName(d.tenant.Name), reflect.TypeFor[tenantDoc](), func() *protocol.Error { return d.askTenant(nil) }, canaryName},
-		{"object", objectSecretName(string(d.bot.UID)), reflect.TypeFor[objectDoc](), credentials, objectSecretName(string(other.UID))},
-		{"canary", canaryName, reflect.TypeFor[canaryDoc](), func() *protocol.Error { return d.askTenant(nil) }, caName},
-		{"authority", caName, reflect.TypeFor[caDoc](), func() *protocol.Error {
+		{"tenant", keystore.TenantSecretName(d.tenant.Name), reflect.TypeFor[keystore.TenantDoc](), func() *protocol.Error { return d.askTenant(nil) }, keystore.CanaryName},
+		{"object", keystore.ObjectSecretName(string(d.bot.UID)), reflect.TypeFor[keystore.ObjectDoc](), credentials, keystore.ObjectSecretName(string(other.UID))},
+		{"canary", keystore.CanaryName, reflect.TypeFor[keystore.CanaryDoc](), func() *protocol.Error { return d.askTenant(nil) }, keystore.CAName},
+		{"authority", keystore.CAName, reflect.TypeFor[keystore.CADoc](), func() *protocol.Error {
 			if err := d.server.authority.Maintain(t.Context()); err != nil {
 				return &protocol.Error{Reason: v1alpha1.ReasonKeysAltered, Message: err.Error()}
 			}
 			return nil
-		}, canaryName},
-		{"user ids", uidsName, reflect.TypeFor[uidsDoc](), func() *protocol.Error {
-			d.server.uidsFloor = firstUID
-			_, err := d.server.allocateUIDs(t.Context())
+		}, keystore.CanaryName},
+		{"user ids", keystore.UIDsName, reflect.TypeFor[keystore.UIDsDoc](), func() *protocol.Error {
+			_, err := d.server.keys.AllocateUIDs(t.Context())
 			if err != nil {
 				return &protocol.Error{Reason: v1alpha1.ReasonKeysAltered, Message: err.Error()}
 			}
 			return nil
-		}, canaryName},
+		}, keystore.CanaryName},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := d.in(t)
 			genuine := w.getSecret(d.opts.KeysNamespace, tc.secret)
-			var e envelope
-			w.must(json.Unmarshal(genuine.Data[documentKey], &e))
+			var e keystore.Envelope
+			w.must(json.Unmarshal(genuine.Data[keystore.DocumentKey], &e))
 			w.granted(tc.ask())
-			refused := func(what string, change func(*envelope)) {
+			refused := func(what string, change func(*keystore.Envelope)) {
 				w.forge(genuine, change)
 				if got := tc.ask(); got == nil {
 					t.Errorf("%s: was accepted", what)
@@ -216,27 +210,27 @@ func TestEveryFieldOfADocumentIsAuthenticated(t *testing.T) {
 			}
 			all := mutations(t, tc.typ, e.Document)
 			for what, document := range all {
-				refused("document"+what, func(e *envelope) { e.Document = document })
+				refused("document"+what, func(e *keystore.Envelope) { e.Document = document })
 			}
 			if len(all) < 4 {
 				t.Errorf("only %d ways to change it", len(all))
 			}
-			refused("spaces in it", func(e *envelope) {
+			refused("spaces in it", func(e *keystore.Envelope) {
 				// Marshal would take plain spaces out again.
 				e.Document = []byte(strings.Replace(string(e.Document), `"realm"`, "\"\\u0072ealm\"", 1))
 			})
-			for what, change := range map[string]func(*envelope){
-				"generation + 1": func(e *envelope) { e.Generation++ }, "generation - 1": func(e *envelope) { e.Generation-- },
-				"no generation": func(e *envelope) { e.Generation = 0 }, "format": func(e *envelope) { e.Format = strings.Replace(e.Format, "/v2", "/v1", 1) },
-				"no MAC": func(e *envelope) { e.MAC = "" }, "a shorter MAC": func(e *envelope) { e.MAC = e.MAC[:len(e.MAC)-4] },
-				"another key's name": func(e *envelope) { e.MAC = macOf("0123456789abcdef", e.MAC) },
-				"no document":        func(e *envelope) { e.Document = []byte("null") },
+			for what, change := range map[string]func(*keystore.Envelope){
+				"generation + 1": func(e *keystore.Envelope) { e.Generation++ }, "generation - 1": func(e *keystore.Envelope) { e.Generation-- },
+				"no generation": func(e *keystore.Envelope) { e.Generation = 0 }, "format": func(e *keystore.Envelope) { e.Format = strings.Replace(e.Format, "/v2", "/v1", 1) },
+				"no MAC": func(e *keystore.Envelope) { e.MAC = "" }, "a shorter MAC": func(e *keystore.Envelope) { e.MAC = e.MAC[:len(e.MAC)-4] },
+				"another key's name": func(e *keystore.Envelope) { e.MAC = macOf("0123456789abcdef", e.MAC) },
+				"no document":        func(e *keystore.Envelope) { e.Document = []byte("null") },
 			} {
 				refused(what, change)
 			}
 			another := w.getSecret(d.opts.KeysNamespace, tc.another)
-			refused("another document", func(e *envelope) { w.must(json.Unmarshal(another.Data[documentKey], e)) })
-			w.forge(genuine, func(*envelope) {})
+			refused("another document", func(e *keystore.Envelope) { w.must(json.Unmarshal(another.Data[keystore.DocumentKey], e)) })
+			w.forge(genuine, func(*keystore.Envelope) {})
 			w.granted(tc.ask())
 		})
 	}
@@ -260,7 +254,7 @@ func TestAnEarlierCopyOfADocumentIsRefused(t *testing.T) {
 	w.tenantKeys()
 	bot, _ := w.newBot("support")
 	w.storeAndRecord(bot)
-	name := objectSecretName(string(bot.UID))
+	name := keystore.ObjectSecretName(string(bot.UID))
 	early := w.getSecret("lethe-keys", name)
 	w.update(bot, func(b *v1alpha1.BotDeployment) {
 		b.Spec.Credentials[0].Sealed = w.seal(w.place(sealing.KindBotDeployment, "support", "telegram", 5), w.secret())
@@ -289,7 +283,7 @@ func TestAnEarlierCopyOfADocumentIsRefused(t *testing.T) {
 	w.must(testEnv.Client.Status().Update(w.Context(), bot))
 	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeyMissing)
 
-	w.must(testEnv.Client.Create(w.Context(), keySecret("lethe-keys", name, w.tenant.Name, newest.Data[documentKey])))
+	w.must(testEnv.Client.Create(w.Context(), keystore.KeySecret("lethe-keys", name, w.tenant.Name, newest.Data[keystore.DocumentKey])))
 	w.store(bot)
 }
 
@@ -297,12 +291,12 @@ func TestAnEarlierCopyOfADocumentIsRefused(t *testing.T) {
 func TestAnEarlierCopyOfTheTenantsKeysIsRefused(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
-	name := tenantSecretName(w.tenant.Name)
+	name := keystore.TenantSecretName(w.tenant.Name)
 	early := w.getSecret("lethe-keys", name)
-	keys, err := openTenantDocument(early, w.server.kek())
+	keys, err := keystore.OpenTenantDocument(early, w.server.keys.KEKs())
 	w.must(err)
 	// Another replica writes it once more.
-	_, generation, err := w.server.updateDocument(t.Context(), early, formatTenant, keys.keys, keys.doc)
+	_, generation, err := w.server.keys.UpdateDocument(t.Context(), early, keystore.FormatTenant, keys.Keys, keys.Doc)
 	w.must(err)
 	if resp := w.tenantKeys(); resp.Generation != generation || generation != 2 {
 		t.Errorf("answered generation %d, written %d", resp.Generation, generation)
@@ -320,7 +314,7 @@ func TestAnEarlierCopyOfTheTenantsKeysIsRefused(t *testing.T) {
 // TestTheFormatBeforeIsRefusedAloud: nothing of it is misread, and the message says what to do.
 func TestTheFormatBeforeIsRefusedAloud(t *testing.T) {
 	w := newWorld(t)
-	old := keySecret("lethe-keys", tenantSecretName(w.tenant.Name), w.tenant.Name,
+	old := keystore.KeySecret("lethe-keys", keystore.TenantSecretName(w.tenant.Name), w.tenant.Name,
 		[]byte(`{"format":"lethe.dev/tenant-keys/v1","realm":"test","tenant":"`+w.tenant.Name+`","uid":"`+string(w.tenant.UID)+`","key":"wrap.v1.0.0.A","seal":[]}`))
 	w.must(testEnv.Client.Create(t.Context(), old))
 	refusal := w.askTenant(nil)
@@ -328,12 +322,23 @@ func TestTheFormatBeforeIsRefusedAloud(t *testing.T) {
 	if !strings.Contains(refusal.Message, "tenant-keys/v1") || !strings.Contains(refusal.Message, "seal every credential again") {
 		t.Errorf("says %q", refusal.Message)
 	}
-	if _, err := NewBackup([]corev1.Secret{*old}, w.clock.Now()); err == nil || !strings.Contains(err.Error(), "seal every credential again") {
+	if _, err := keystore.NewBackup([]corev1.Secret{*old}, w.clock.Now()); err == nil || !strings.Contains(err.Error(), "seal every credential again") {
 		t.Errorf("a backup of it: %v", err)
 	}
-	if _, err := ReadBackup([]byte(`{"format":"lethe.dev/keys-backup/v1","secrets":[]}`)); err == nil || !strings.Contains(err.Error(), "seal every credential again") {
+	if _, err := keystore.ReadBackup([]byte(`{"format":"lethe.dev/keys-backup/v1","secrets":[]}`)); err == nil || !strings.Contains(err.Error(), "seal every credential again") {
 		t.Errorf("an earlier backup: %v", err)
 	}
+}
+
+// digestOf is the digest that a forger would put into the file.
+func digestOf(b keystore.Backup) string {
+	h := sha256.New()
+	for _, s := range b.Secrets {
+		for _, part := range []string{s.Name, string(s.Document)} {
+			fmt.Fprintf(h, "%d:%s,", len(part), part)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // TestBackupIsVerifiedToTheLastField: a file whose digest was made to fit is found out by the key.
@@ -341,10 +346,13 @@ func TestBackupIsVerifiedToTheLastField(t *testing.T) {
 	d := newDrill(t)
 	d.must(d.server.authority.Maintain(t.Context()))
 	genuine := d.backup()
-	types := map[string]reflect.Type{formatTenant: reflect.TypeFor[tenantDoc](), formatObject: reflect.TypeFor[objectDoc](),
-		formatCA: reflect.TypeFor[caDoc](), formatCanary: reflect.TypeFor[canaryDoc](), formatUIDs: reflect.TypeFor[uidsDoc]()}
+	if digestOf(genuine) != genuine.Digest {
+		t.Fatal("the digest of an unchanged file is not what the file says")
+	}
+	types := map[string]reflect.Type{keystore.FormatTenant: reflect.TypeFor[keystore.TenantDoc](), keystore.FormatObject: reflect.TypeFor[keystore.ObjectDoc](),
+		keystore.FormatCA: reflect.TypeFor[keystore.CADoc](), keystore.FormatCanary: reflect.TypeFor[keystore.CanaryDoc](), keystore.FormatUIDs: reflect.TypeFor[keystore.UIDsDoc]()}
 	for i, s := range genuine.Secrets {
-		var e envelope
+		var e keystore.Envelope
 		d.must(json.Unmarshal(s.Document, &e))
 		for what, document := range mutations(t, types[e.Format], e.Document) {
 			forged := genuine
@@ -354,7 +362,7 @@ func TestBackupIsVerifiedToTheLastField(t *testing.T) {
 			b, err := json.Marshal(changed)
 			d.must(err)
 			forged.Secrets[i].Document = b
-			forged.Digest = forged.digest()
+			forged.Digest = digestOf(forged)
 			if err := forged.Verify(sealing.Ring{d.kek}); err == nil {
 				t.Errorf("%s%s: verified", s.Name, what)
 			}
@@ -376,13 +384,13 @@ func TestRestoringAnOlderCopy(t *testing.T) {
 		b.Spec.Credentials[0].Sealed = d.seal(d.place(sealing.KindBotDeployment, d.bot.Name, "telegram", 2), d.world.secret())
 	})
 	d.storeAndRecord(d.bot)
-	d.must(testEnv.Client.Delete(t.Context(), d.getSecret(d.opts.KeysNamespace, objectSecretName(string(d.bot.UID)))))
-	plan, err := old.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{}, nil)
+	d.must(testEnv.Client.Delete(t.Context(), d.getSecret(d.opts.KeysNamespace, keystore.ObjectSecretName(string(d.bot.UID)))))
+	plan, err := old.Restore(d.opts.KeysNamespace, d.live(), keystore.RestoreOptions{}, nil)
 	d.must(err)
 	if len(plan.Problems) != 1 || !strings.Contains(plan.Problems[0], "--kek-file") {
 		t.Fatalf("without the key: %+v", plan.Problems)
 	}
-	plan, err = old.Restore(d.opts.KeysNamespace, d.live(), RestoreOptions{KEK: sealing.Ring{d.kek}}, nil)
+	plan, err = old.Restore(d.opts.KeysNamespace, d.live(), keystore.RestoreOptions{KEK: sealing.Ring{d.kek}}, nil)
 	d.must(err)
 	if len(plan.Older) != 1 {
 		t.Errorf("does not say that it is older: %+v", plan)
@@ -391,97 +399,4 @@ func TestRestoringAnOlderCopy(t *testing.T) {
 	if got := d.storeAndRecord(d.bot); got.Items[0].Reason != v1alpha1.ReasonStored {
 		t.Errorf("answered %+v", got)
 	}
-}
-
-// TestDocumentVectors: documents that were written once open for ever.
-func TestDocumentVectors(t *testing.T) {
-	if *writeVectors {
-		generateVectors(t)
-	}
-	raw, err := os.ReadFile("testdata/documents.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var v struct {
-		KEK     string
-		Secrets map[string]json.RawMessage
-	}
-	if err := json.Unmarshal(raw, &v); err != nil {
-		t.Fatal(err)
-	}
-	key, err := sealing.ParseKEK([]byte(v.KEK))
-	if err != nil {
-		t.Fatal(err)
-	}
-	kek := sealing.Ring{key}
-	secret := func(name string) *corev1.Secret {
-		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "lethe-keys", Name: name}, Type: v1alpha1.SecretTypeWrappedKey,
-			Data: map[string][]byte{documentKey: compact(t, v.Secrets[name])}}
-	}
-	tenant, err := openTenantDocument(secret("tenant-acme"), kek)
-	if err != nil || len(tenant.seal) != 1 || tenant.generation != 1 {
-		t.Fatalf("tenant: %v", err)
-	}
-	object, err := openObjectDocument(secret("object-5d1f6d2e-0000-4000-8000-000000000003"), tenant)
-	if err != nil || object.doc.Credentials["telegram"].Highest != 3 || object.generation != 2 {
-		t.Errorf("object: %v", err)
-	}
-	var canary canaryDoc
-	if _, err := openKEKDocument(secret(canaryName), formatCanary, kek, &canary); err != nil || canary.Realm != "prod" {
-		t.Errorf("canary: %v", err)
-	}
-}
-
-func compact(t *testing.T, raw []byte) []byte {
-	t.Helper()
-	b, err := json.Marshal(json.RawMessage(raw))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-var writeVectors = flag.Bool("write-vectors", false, "write testdata/documents.json, which must not exist yet")
-
-// generateVectors writes documents of an installation that never was. Never do it again to make a test pass.
-func generateVectors(t *testing.T) {
-	t.Helper()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	text := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("K", 32)))
-	key, err := sealing.ParseKEK([]byte(text))
-	must(err)
-	s := &Server{Options: Options{KEK: key, Realm: "prod", KeysNamespace: "lethe-keys", Random: rand.Reader,
-		Clock: clocktesting.NewFakePassiveClock(time.Date(2026, 3, 2, 4, 5, 6, 0, time.UTC))}}
-	made, err := s.makeTenantKeys(&v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "5d1f6d2e-0000-4000-8000-000000000002"}}, uidRangeDoc{First: firstUID, Size: uidsPerRange})
-	must(err)
-	tenant, err := openTenantDocument(made, s.kek())
-	must(err)
-	sub := &subject{kind: sealing.KindBotDeployment, object: &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "acme-bots", Name: "support",
-		UID: "5d1f6d2e-0000-4000-8000-000000000003"}}}
-	object, err := s.newObjectKeys(sub, tenant)
-	must(err)
-	object.doc.Credentials = map[string]credentialDoc{"telegram": {Highest: 3, Version: 3, Source: strings.Repeat("ab", 32)}}
-	object.doc.Sets, object.doc.Current = []string{"support-cred-0123456789"}, "support-cred-0123456789"
-	stored, err := newDocument("lethe-keys", objectSecretName(sub.uid()), "acme", formatObject, 2, object.keys, object.doc)
-	must(err)
-	present, err := s.newKEKDoc(key, s.now())
-	must(err)
-	canary, err := newDocument("lethe-keys", canaryName, "", formatCanary, 1, s.kek(), canaryDoc{Realm: s.Realm, KEKs: []kekDoc{present}})
-	must(err)
-	secrets := map[string]json.RawMessage{}
-	for _, secret := range []*corev1.Secret{made, stored, canary} {
-		secrets[secret.Name] = secret.Data[documentKey]
-	}
-	b, err := json.MarshalIndent(map[string]any{"KEK": text, "Secrets": secrets}, "", "  ")
-	must(err)
-	f, err := os.OpenFile("testdata/documents.json", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	must(err)
-	_, err = f.Write(append(b, '\n'))
-	must(err)
-	must(f.Close())
 }

@@ -2,7 +2,6 @@ package keyserver
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -16,7 +15,6 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
-	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/test/fuzz"
 )
 
@@ -75,41 +73,3 @@ func tryBody[Request any](t *testing.T, s *Server, log *lockedBuffer, body []byt
 type errText string
 
 func (e errText) Error() string { return string(e) }
-
-// known formats may be named in an error.
-const known = `"` + formatTenant + `" "lethe.dev/tenant-keys/v1"`
-
-// FuzzDocument: what lies in the keys' namespace is refused without being repeated, or it is the one document that was written.
-func FuzzDocument(f *testing.F) {
-	key, err := sealing.NewKey(rand.Reader)
-	if err != nil {
-		f.Fatal(err)
-	}
-	good, err := newDocument("lethe-keys", tenantSecretName("acme"), "acme", formatTenant, 1, sealing.Ring{key},
-		tenantDoc{Realm: "test", Tenant: "acme", UID: "u", Keys: []keyDoc{{KID: "k", Key: "w", State: stateActive}}})
-	if err != nil {
-		f.Fatal(err)
-	}
-	written := good.Data[documentKey]
-	f.Add(written)
-	f.Add([]byte(strings.Replace(string(written), "/v2", "/v1", 1)))
-	f.Add([]byte(strings.Replace(string(written), `"generation":1`, `"generation":2`, 1)))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		secret := good.DeepCopy()
-		secret.Data[documentKey] = b
-		var doc tenantDoc
-		e, err := readDocument(secret, formatTenant, &doc)
-		if err == nil {
-			err = e.check(secret, sealing.Ring{key})
-		}
-		if piece := fuzz.Repeated(err, string(b)); piece != "" && !strings.Contains(known, piece) {
-			t.Fatalf("the error repeats %q", piece)
-		}
-		if err != nil {
-			return
-		}
-		if doc.UID != "u" || doc.Tenant != "acme" || e.Generation != 1 || len(doc.Keys) != 1 || doc.Keys[0] != (keyDoc{KID: "k", Key: "w", State: stateActive}) {
-			t.Fatalf("another document was believed: %+v", doc)
-		}
-	})
-}

@@ -19,29 +19,15 @@ import (
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
-// refusal is an answer other than 200. Its message is for people and never holds a value.
-type refusal struct {
-	answer
-	cause error // for the log; may be nil
-}
+// refusal is what a call ends with other than an answer: also the keys' documents and the authority refuse by one.
+type refusal = protocol.Refusal
 
-// answer is embedded under another name, since an error has a method Error.
-type answer = protocol.Error
-
-func (r *refusal) Error() string { return r.Reason + ": " + r.Message }
-
-func (r *refusal) Unwrap() error { return r.cause }
-
-// refuse makes a final refusal: asking again changes nothing until somebody acts.
 func refuse(reason, format string, args ...any) *refusal {
-	return &refusal{answer: answer{Reason: reason, Message: fmt.Sprintf(format, args...)}}
+	return protocol.Refuse(reason, format, args...)
 }
 
-// later makes a refusal that may be another answer in some seconds.
 func later(reason string, seconds int, format string, args ...any) *refusal {
-	r := refuse(reason, format, args...)
-	r.RetryAfter = seconds
-	return r
+	return protocol.Later(reason, seconds, format, args...)
 }
 
 // statuses of HTTP by reason; 409 for what is not listed: the world is not as the request assumes.
@@ -67,7 +53,7 @@ func asRefusal(err error) *refusal {
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
 		r = later(v1alpha1.ReasonInternal, 1, "another replica wrote at the same time")
 	}
-	r.cause = err
+	r.Cause = err
 	return r
 }
 
@@ -97,7 +83,7 @@ func handle[Request, Response any](s *Server, path string, queue *doors.Queue, a
 		if err != nil {
 			ref := asRefusal(err)
 			s.Metrics.observe(path, ref.Reason, took)
-			s.Log.Info("Refused", "path", path, "reason", ref.Reason, "message", ref.Message, "caller", who, "object", describe(&req), "took", took, "cause", ref.cause)
+			s.Log.Info("Refused", "path", path, "reason", ref.Reason, "message", ref.Message, "caller", who, "object", describe(&req), "took", took, "cause", ref.Cause)
 			writeRefusal(w, r, ref)
 			return
 		}
@@ -205,7 +191,7 @@ func writeRefusal(w http.ResponseWriter, req *http.Request, r *refusal) {
 		w.Header().Set("Connection", "close")
 	}
 	// The last door of an answer: what it was made of may be the words of an object, or of an API server.
-	answer := r.answer
+	answer := r.Answer
 	answer.Message = foreign.Text(answer.Message)
 	body, err := json.Marshal(&answer)
 	if err != nil {

@@ -71,7 +71,7 @@ func (s *Server) forManager(ctx context.Context, header string) (caller, error) 
 	manager := caller{Namespace: s.Settings.Namespace, ServiceAccount: resources.ServiceAccountManager}
 	sum := sha256.Sum256([]byte(token))
 	key := hex.EncodeToString(sum[:])
-	if _, ok := s.managers.get(key); ok {
+	if _, ok := s.managers.Get(key); ok {
 		return manager, nil
 	}
 	who, err := s.review(ctx, token)
@@ -81,7 +81,7 @@ func (s *Server) forManager(ctx context.Context, header string) (caller, error) 
 	if who.Namespace != manager.Namespace || who.ServiceAccount != manager.ServiceAccount {
 		return who, refuse(v1alpha1.ReasonForbidden, "only the manager may ask this")
 	}
-	s.managers.put(key, struct{}{})
+	s.managers.Put(key, struct{}{})
 	return manager, nil
 }
 

@@ -2,8 +2,6 @@ package keyserver
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -64,7 +63,7 @@ func TestTenantKeysAreNeverMadeAgain(t *testing.T) {
 	w.tenantKeys()
 	bot, _ := w.newBot("support")
 	w.store(bot)
-	name := tenantSecretName(w.tenant.Name)
+	name := keystore.TenantSecretName(w.tenant.Name)
 	backup := w.getSecret("lethe-keys", name)
 	w.must(testEnv.Client.Delete(w.Context(), backup))
 	w.restart()
@@ -92,7 +91,7 @@ func TestTenantKeysAreNeverMadeAgain(t *testing.T) {
 func TestTenantKeysThatOnlyTheStatusKnowsOf(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
-	name := tenantSecretName(w.tenant.Name)
+	name := keystore.TenantSecretName(w.tenant.Name)
 	w.must(testEnv.Client.Delete(t.Context(), w.getSecret("lethe-keys", name)))
 	w.restart()
 	w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonKeyMissing)
@@ -123,7 +122,7 @@ func TestTenantsThatAreNot(t *testing.T) {
 func TestKeysOfAnEarlierTenantAreRefused(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
-	before := w.getSecret("lethe-keys", tenantSecretName(w.tenant.Name)).UID
+	before := w.getSecret("lethe-keys", keystore.TenantSecretName(w.tenant.Name)).UID
 	w.must(testEnv.Client.Delete(w.Context(), w.tenant))
 	again := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: w.tenant.Name}, Spec: w.tenant.Spec}
 	w.must(testEnv.Client.Create(w.Context(), again))
@@ -133,7 +132,7 @@ func TestKeysOfAnEarlierTenantAreRefused(t *testing.T) {
 	if !strings.Contains(refusal.Message, "earlier Tenant") || !strings.Contains(refusal.Message, "--adopt") {
 		t.Errorf("says %q", refusal.Message)
 	}
-	if w.getSecret("lethe-keys", tenantSecretName(again.Name)).UID != before {
+	if w.getSecret("lethe-keys", keystore.TenantSecretName(again.Name)).UID != before {
 		t.Error("the earlier keys were replaced")
 	}
 }
@@ -168,10 +167,10 @@ func TestRevokingATenant(t *testing.T) {
 	for range 2 {
 		w.granted(w.call(protocol.PathRevoke, w.manager, req, nil))
 	}
-	if !w.secretGone("lethe-keys", tenantSecretName(w.tenant.Name)) || !w.secretGone("lethe-keys", objectSecretName(string(bot.UID))) {
+	if !w.secretGone("lethe-keys", keystore.TenantSecretName(w.tenant.Name)) || !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) {
 		t.Error("keys are left over")
 	}
-	if other.secretGone("lethe-keys", tenantSecretName(other.tenant.Name)) {
+	if other.secretGone("lethe-keys", keystore.TenantSecretName(other.tenant.Name)) {
 		t.Error("another tenant's keys are gone")
 	}
 	// Nothing is remembered of them.
@@ -200,7 +199,7 @@ func TestRevokeSurvivesACrash(t *testing.T) {
 			t.Error("there was no write to die at")
 		}
 		w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest(req), nil))
-		if !w.secretGone("lethe-keys", objectSecretName(string(store.UID))) {
+		if !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(store.UID))) {
 			t.Error("the key is still there")
 		}
 	}
@@ -236,7 +235,7 @@ func TestWrongKEKMakesNothing(t *testing.T) {
 	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKEKUnavailable)
 
 	// Not even when the canary is lost: the other keys tell.
-	w.must(admin.Delete(t.Context(), w.getSecret(keys, canaryName)))
+	w.must(admin.Delete(t.Context(), w.getSecret(keys, keystore.CanaryName)))
 	w.restart()
 	w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonKEKUnavailable)
 	if got := w.keyNames(keys); len(got) != len(before)-1 {
@@ -264,30 +263,6 @@ func (w *world) keyNames(ns string) []string {
 		out = append(out, s.Name)
 	}
 	return out
-}
-
-func TestLoadKEK(t *testing.T) {
-	dir := t.TempDir()
-	file := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	good := file("good", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n")
-	if k, err := LoadKEK(good); err != nil || k.KID() == "" {
-		t.Errorf("a good one: %v", err)
-	}
-	for name, path := range map[string]string{"missing": filepath.Join(dir, "none"), "empty": file("empty", ""), "short": file("short", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg==")} {
-		_, err := LoadKEK(path)
-		if err == nil || !strings.Contains(err.Error(), "keys generate-kek") {
-			t.Errorf("%s: %v", name, err)
-		}
-		if err != nil && strings.Contains(err.Error(), "AAECAwQF") {
-			t.Errorf("%s: the error repeats the file", name)
-		}
-	}
 }
 
 func TestNewRefuses(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/planner"
@@ -67,11 +68,11 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 		if missing != nil {
 			return nil, missing
 		}
-		if isPresent, err = s.matchSweep(job, pod, store, tenant, req.PlanHash, of.doc.Helper); err != nil {
+		if isPresent, err = s.matchSweep(job, pod, store, tenant, req.PlanHash, of.Doc.Helper); err != nil {
 			return nil, err
 		}
 	}
-	var keys *objectKeys
+	var keys *keystore.ObjectKeys
 	if req.PublicKey != "" {
 		if err := isolated(tenant); err != nil {
 			return nil, err
@@ -80,7 +81,7 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 			return nil, err
 		}
 		// Whoever may edit where a store is must not be able to send its password there.
-		if keys.doc.Credentials[sealing.PasswordKey].Destination != sealing.DestinationOf(&store.Spec).Digest() {
+		if keys.Doc.Credentials[sealing.PasswordKey].Destination != sealing.DestinationOf(&store.Spec).Digest() {
 			return nil, refuse(v1alpha1.ReasonWrongPlace, "the stored password was sealed for another host, port, database, username or caBundle than spec.postgres has: seal it again")
 		}
 	}
@@ -98,7 +99,7 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 		resp.Account = nil
 		return resp, nil
 	}
-	bundle, err := s.openSet(ctx, sub, keys, keys.doc.Current)
+	bundle, err := s.openSet(ctx, sub, keys, keys.Doc.Current)
 	if err != nil {
 		return nil, err
 	}

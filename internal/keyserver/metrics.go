@@ -67,3 +67,17 @@ func (m *Metrics) observe(path, reason string, took time.Duration) {
 	m.requests.WithLabelValues(path, reason).Inc()
 	m.duration.WithLabelValues(path).Observe(took.Seconds())
 }
+
+// kekChecked notes whether the key-encryption key opens its canary.
+func (m *Metrics) kekChecked(usable bool) {
+	value := 0.0
+	if usable {
+		value = 1
+	}
+	m.kekUsable.Set(value)
+}
+
+// certificateEnds notes when a certificate ends: that of the server (leaf), or that of its authority (ca).
+func (m *Metrics) certificateEnds(certificate string, at time.Time) {
+	m.certificate.WithLabelValues(certificate).Set(float64(at.Unix()))
+}

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/tenancy"
@@ -74,16 +75,16 @@ func TestAKindThatIsNotServedIsNotGone(t *testing.T) {
 					t.Error("nobody is told that owners cannot be asked for")
 				}
 			}
-			if n, err := s.server.sealedWith(t.Context(), tenantDoc{Tenant: s.tenant.Name, UID: string(s.tenant.UID)}, "x"); err == nil {
+			if n, err := s.server.sealedWith(t.Context(), keystore.TenantDoc{Tenant: s.tenant.Name, UID: string(s.tenant.UID)}, "x"); err == nil {
 				t.Errorf("%d live values are counted, of objects that cannot be read", n)
 			}
-			if needs, err := s.server.stillHolds(t.Context(), channelHolderDoc{Namespace: s.ns, Name: s.bot.Name, UID: string(s.bot.UID)}); !needs {
+			if needs, err := s.server.stillHolds(t.Context(), keystore.ChannelHolderDoc{Namespace: s.ns, Name: s.bot.Name, UID: string(s.bot.UID)}); !needs {
 				t.Errorf("the bot's channel is given away: %v", err)
 			}
 			if whose, err := tenancy.Read(t.Context(), testEnv.Client, s.ns); err == nil {
 				t.Errorf("it is said whose the namespace is: %+v", whose)
 			}
-			for _, name := range append([]string{tenantSecretName(s.tenant.Name), objectSecretName(string(s.bot.UID)), objectSecretName(string(s.chat.UID)), s.holder}, s.others...) {
+			for _, name := range append([]string{keystore.TenantSecretName(s.tenant.Name), keystore.ObjectSecretName(string(s.bot.UID)), keystore.ObjectSecretName(string(s.chat.UID)), s.holder}, s.others...) {
 				if s.keyGone(name) {
 					t.Errorf("%s is gone", name)
 				}
@@ -176,11 +177,11 @@ func TestEveryListIsReadInPages(t *testing.T) {
 		}
 	}
 	for _, bot := range bots {
-		if w.keyGone(objectSecretName(string(bot.UID))) {
+		if w.keyGone(keystore.ObjectSecretName(string(bot.UID))) {
 			t.Errorf("the keys of %s are gone after a list that was never whole", bot.Name)
 		}
 	}
-	if err := w.server.mayMakeKeys(t.Context(), &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: w.tenant.Name, UID: "new"}}); err == nil {
+	if err := w.server.keys.MayMakeKeys(t.Context(), &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: w.tenant.Name, UID: "new"}}); err == nil {
 		t.Error("keys may be made, although it is not known whether there were some")
 	}
 	expired := 0
@@ -200,18 +201,18 @@ func TestEveryListIsReadInPages(t *testing.T) {
 		w.must(round())
 	}
 	for i, bot := range bots {
-		if gone := w.keyGone(objectSecretName(string(bot.UID))); gone != (i < 2) {
+		if gone := w.keyGone(keystore.ObjectSecretName(string(bot.UID))); gone != (i < 2) {
 			t.Errorf("the keys of %s: gone is %t", bot.Name, gone)
 		}
 	}
 	var holders corev1.SecretList
-	w.must(testEnv.Client.List(t.Context(), &holders, client.InNamespace(w.opts.KeysNamespace), client.MatchingLabels{v1alpha1.LabelComponent: componentChannel}))
+	w.must(testEnv.Client.List(t.Context(), &holders, client.InNamespace(w.opts.KeysNamespace), client.MatchingLabels{v1alpha1.LabelComponent: keystore.ComponentChannel}))
 	if n := len(holders.Items); n != 2 {
 		t.Errorf("%d channels are held, want 2", n)
 	}
 	hook.fail = func() error { return apierrors.NewResourceExpired("always") }
 	before := hook.pages
-	if _, _, err := w.server.keyOwners(t.Context()); err == nil || hook.pages-before > 2*listTries {
+	if _, _, err := w.server.keyOwners(t.Context()); err == nil || hook.pages-before > 6 {
 		t.Errorf("a list that expires every time: %v after %d pages", err, hook.pages-before)
 	}
 	if hook.whole {
@@ -238,7 +239,7 @@ func TestDifferingTenantsAreTold(t *testing.T) {
 		}
 	}
 	said(false)
-	secret := w.getSecret(w.opts.KeysNamespace, tenantSecretName(w.tenant.Name))
+	secret := w.getSecret(w.opts.KeysNamespace, keystore.TenantSecretName(w.tenant.Name))
 	earlier := secret.DeepCopy()
 	w.must(testEnv.Client.Delete(t.Context(), secret))
 	said(true)
@@ -270,14 +271,14 @@ func TestRotationDoesNotHideAnEarlierCopy(t *testing.T) {
 	bot, _ := w.newBot("support")
 	w.storeAndRecord(bot)
 	earlier := map[string]*corev1.Secret{}
-	for _, name := range []string{tenantSecretName(w.tenant.Name), objectSecretName(string(bot.UID))} {
+	for _, name := range []string{keystore.TenantSecretName(w.tenant.Name), keystore.ObjectSecretName(string(bot.UID))} {
 		earlier[name] = w.getSecret(w.opts.KeysNamespace, name)
 	}
 	rotate := func() {
 		t.Helper()
 		w.later(time.Minute)
-		for _, layer := range []Layer{LayerSealing, LayerTenant, LayerData} {
-			w.ask(func(cm *corev1.ConfigMap) error { return AskRotation(cm, layer, w.tenant.Name, w.clock.Now()) })
+		for _, layer := range []keystore.Layer{keystore.LayerSealing, keystore.LayerTenant, keystore.LayerData} {
+			w.ask(func(cm *corev1.ConfigMap) error { return keystore.AskRotation(cm, layer, w.tenant.Name, w.clock.Now()) })
 		}
 	}
 	rotate()
@@ -295,7 +296,7 @@ func TestRotationDoesNotHideAnEarlierCopy(t *testing.T) {
 		w.must(w.server.Rotate(t.Context()))
 	}
 	for name, was := range earlier {
-		if string(w.getSecret(w.opts.KeysNamespace, name).Data[documentKey]) != string(was.Data[documentKey]) {
+		if string(w.getSecret(w.opts.KeysNamespace, name).Data[keystore.DocumentKey]) != string(was.Data[keystore.DocumentKey]) {
 			t.Errorf("%s, an earlier copy, was written on", name)
 		}
 	}

@@ -8,10 +8,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -53,8 +53,8 @@ func TestADeletedTenantsKeysWaitForTheSameTenantOnly(t *testing.T) {
 		after   time.Duration
 		revived bool
 	}{
-		"the same":          {func(*v1alpha1.Tenant) {}, Grace - time.Minute, true},
-		"after the grace":   {func(*v1alpha1.Tenant) {}, Grace, false},
+		"the same":          {func(*v1alpha1.Tenant) {}, keystore.Grace - time.Minute, true},
+		"after the grace":   {func(*v1alpha1.Tenant) {}, keystore.Grace, false},
 		"asks for new keys": {func(n *v1alpha1.Tenant) { n.Annotations = map[string]string{v1alpha1.AnnotationKeys: v1alpha1.KeysNew} }, 0, false},
 		"another external identifier": {func(n *v1alpha1.Tenant) {
 			n.Spec.ExternalIDs = []v1alpha1.ExternalID{{Type: "AccountID", Value: "other"}}
@@ -75,16 +75,16 @@ func TestADeletedTenantsKeysWaitForTheSameTenantOnly(t *testing.T) {
 			older := w.seal(w.place(sealing.KindBotDeployment, "support", "telegram", 1), w.secret())
 			set := w.storeAndRecord(bot).Secret
 			w.deleteTenant()
-			if !w.secretGone("lethe-keys", tenantSecretName(w.tenant.Name)) || !w.secretGone("lethe-keys", objectSecretName(string(bot.UID))) || !w.secretGone(w.ns, set) {
+			if !w.secretGone("lethe-keys", keystore.TenantSecretName(w.tenant.Name)) || !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) || !w.secretGone(w.ns, set) {
 				t.Error("a tenant's key, a data key or an encrypted Secret is left")
 			}
-			earlier := pendingSecretName(string(w.tenant.UID))
+			earlier := keystore.PendingSecretName(string(w.tenant.UID))
 			if w.secretGone("lethe-keys", earlier) {
 				t.Fatal("the sealing keys do not wait")
 			}
 			w.clock.SetTime(w.clock.Now().Add(tc.after))
 			w.must(w.server.endGrace(t.Context()))
-			if over := tc.after >= Grace; w.secretGone("lethe-keys", earlier) != over {
+			if over := tc.after >= keystore.Grace; w.secretGone("lethe-keys", earlier) != over {
 				t.Errorf("after %s: gone is %t", tc.after, !over)
 			}
 			w.tenantAgain(tc.change)
@@ -155,7 +155,7 @@ func TestANameIsNoIdentity(t *testing.T) {
 				if !strings.Contains(refusal.Message, v1alpha1.AnnotationKeys) || !strings.Contains(refusal.Message, v1alpha1.KeysNew) {
 					t.Errorf("the refusal does not say what to do: %s", refusal.Message)
 				}
-				if !w.secretGone("lethe-keys", tenantSecretName(w.tenant.Name)) {
+				if !w.secretGone("lethe-keys", keystore.TenantSecretName(w.tenant.Name)) {
 					t.Error("keys were made all the same")
 				}
 				// Its maker chooses, and it goes on.
@@ -180,13 +180,13 @@ func TestAForgottenDocumentThatIsWrittenBack(t *testing.T) {
 	for name, tc := range map[string]struct {
 		after time.Duration
 		back  bool
-	}{"within the grace": {Grace - time.Minute, true}, "after it": {Grace, false}} {
+	}{"within the grace": {keystore.Grace - time.Minute, true}, "after it": {keystore.Grace, false}} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.identify()
 			first := w.tenantKeys()
 			w.deleteTenant()
-			kept := w.getSecret("lethe-keys", pendingSecretName(string(w.tenant.UID)))
+			kept := w.getSecret("lethe-keys", keystore.PendingSecretName(string(w.tenant.UID)))
 			w.must(testEnv.Client.Delete(t.Context(), kept.DeepCopy())) // as keys forget --now does
 			w.clock.SetTime(w.clock.Now().Add(tc.after))
 			w.must(testEnv.Client.Create(t.Context(), &corev1.Secret{Type: kept.Type, Data: kept.Data,
@@ -215,7 +215,7 @@ func TestDeletingATenantSurvivesACrash(t *testing.T) {
 			w.writes.reset(0, false)
 			w.restart()
 			w.granted(w.call(protocol.PathRevoke, w.manager, req, nil))
-			if !w.secretGone("lethe-keys", tenantSecretName(w.tenant.Name)) || !w.secretGone("lethe-keys", objectSecretName(string(bot.UID))) || !w.secretGone(w.ns, set) {
+			if !w.secretGone("lethe-keys", keystore.TenantSecretName(w.tenant.Name)) || !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) || !w.secretGone(w.ns, set) {
 				t.Errorf("dead at write %d (landed: %t): something is left", at, after)
 			}
 			w.tenantAgain()
@@ -227,7 +227,7 @@ func TestDeletingATenantSurvivesACrash(t *testing.T) {
 				t.Errorf("dead at write %d (landed: %t): the keys did not come back", at, after)
 			}
 			w.must(w.server.endGrace(t.Context()))
-			if !w.secretGone("lethe-keys", pendingSecretName(req.Object.UID)) {
+			if !w.secretGone("lethe-keys", keystore.PendingSecretName(req.Object.UID)) {
 				t.Error("keys wait although they are a Tenant's again")
 			}
 			if !crashed {

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/podspec"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
@@ -116,8 +117,8 @@ func (s *Server) presentHelper() *resources.Helper {
 }
 
 // recordHelper notes down that an object's pods are made with what this keyserver has itself: what it had before is good no more.
-func (s *Server) recordHelper(ctx context.Context, sub *subject, keys *objectKeys) error {
-	doc := keys.doc
+func (s *Server) recordHelper(ctx context.Context, sub *subject, keys *keystore.ObjectKeys) error {
+	doc := keys.Doc
 	doc.Helper = s.presentHelper()
 	return s.writeDocument(ctx, sub, keys, doc)
 }

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -234,10 +235,10 @@ func TestANewImageRollsNoBot(t *testing.T) {
 	if *after.Helper != third.Helper() {
 		t.Errorf("the record is %+v", *after.Helper)
 	}
-	version := w.getSecret(w.opts.KeysNamespace, objectSecretName(string(bot.UID))).ResourceVersion
+	version := w.getSecret(w.opts.KeysNamespace, keystore.ObjectSecretName(string(bot.UID))).ResourceVersion
 	_, refusal = w.unseal(token, string(pod.UID))
 	w.granted(refusal)
-	if again := w.getSecret(w.opts.KeysNamespace, objectSecretName(string(bot.UID))).ResourceVersion; again != version {
+	if again := w.getSecret(w.opts.KeysNamespace, keystore.ObjectSecretName(string(bot.UID))).ResourceVersion; again != version {
 		t.Error("the same helper is recorded again")
 	}
 	template(first)
@@ -304,7 +305,7 @@ func TestASweepOutlivesAnUpgrade(t *testing.T) {
 	present := w.sweep("new-1")
 	w.granted(begin(present))
 	document := func() string {
-		return w.getSecret(w.opts.KeysNamespace, objectSecretName(string(w.store.UID))).ResourceVersion
+		return w.getSecret(w.opts.KeysNamespace, keystore.ObjectSecretName(string(w.store.UID))).ResourceVersion
 	}
 	version := document()
 	w.granted(goesOn(present))

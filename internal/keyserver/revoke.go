@@ -2,7 +2,6 @@ package keyserver
 
 import (
 	"context"
-	"errors"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -37,8 +37,8 @@ func (s *Server) revoke(ctx context.Context, _ caller, req *protocol.RevokeReque
 	if err != nil {
 		return nil, err
 	}
-	s.keys.flush()
-	s.tenants.flush()
+	s.keys.ForgetAll()
+	s.tenants.Flush()
 	return &empty{}, nil
 }
 
@@ -57,13 +57,13 @@ func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error
 		return stillLives(ref)
 	}
 	var secret corev1.Secret
-	err = s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: objectSecretName(ref.UID)}, &secret)
-	if kube.UnlessMissing(err, objectSecretName(ref.UID)) != nil {
+	err = s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: keystore.ObjectSecretName(ref.UID)}, &secret)
+	if kube.UnlessMissing(err, keystore.ObjectSecretName(ref.UID)) != nil {
 		return err
 	}
 	if err == nil {
-		var doc objectDoc
-		if _, err := readDocument(&secret, formatObject, &doc); err != nil {
+		var doc keystore.ObjectDoc
+		if _, err := keystore.ReadDocument(&secret, keystore.FormatObject, &doc); err != nil {
 			return refuse(v1alpha1.ReasonForeignSecret, "%s", err)
 		}
 		// The name that was looked for must be the one that the key belongs to: a live object's UID under the name of
@@ -87,50 +87,42 @@ func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error
 
 // rememberObject keeps how far the versions of an object got, for one made again under its name. A document that cannot be
 // authenticated is not believed, and does not hold up its own destruction.
-func (s *Server) rememberObject(ctx context.Context, secret *corev1.Secret, doc objectDoc) error {
+func (s *Server) rememberObject(ctx context.Context, secret *corev1.Secret, doc keystore.ObjectDoc) error {
 	var holder corev1.Secret
-	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: tenantSecretName(doc.Tenant)}, &holder)
-	if kube.IsMissing(err, tenantSecretName(doc.Tenant)) {
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: keystore.TenantSecretName(doc.Tenant)}, &holder)
+	if kube.IsMissing(err, keystore.TenantSecretName(doc.Tenant)) {
 		return nil // the Tenant went first, and what is remembered with it
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.kekUsable(ctx); err != nil {
+	if err := s.keys.KEKUsable(ctx); err != nil {
 		return err
 	}
-	keys, err := s.openForLast(secret, &holder)
+	keys, err := s.keys.OpenObject(secret, &holder)
 	if err != nil {
 		s.Log.Warn("The versions of an object's credentials are forgotten, since its keys do not open", "secret", secret.Name, "cause", err)
 		return nil
 	}
-	return s.rememberVersions(ctx, keys.doc.Tenant, keys.doc.TenantUID, entriesOf(keys.doc))
-}
-
-func (s *Server) openForLast(secret, holder *corev1.Secret) (*objectKeys, error) {
-	tenant, err := openTenantDocument(holder, s.kek())
-	if err != nil {
-		return nil, err
-	}
-	return openObjectDocument(secret, tenant)
+	return s.keys.RememberVersions(ctx, keys.Doc.Tenant, keys.Doc.TenantUID, keystore.EntriesOf(keys.Doc))
 }
 
 // destroyObject deletes an object's encrypted Secrets and its key, and gives up the channels that it held.
-func (s *Server) destroyObject(ctx context.Context, secret *corev1.Secret, doc objectDoc) error {
+func (s *Server) destroyObject(ctx context.Context, secret *corev1.Secret, doc keystore.ObjectDoc) error {
 	if err := s.releaseChannels(ctx, doc); err != nil {
 		return err
 	}
-	for _, name := range doc.secretNames() {
+	for _, name := range doc.SecretNames() {
 		if err := s.deleteOldSet(ctx, doc, name); err != nil {
 			return err
 		}
 	}
-	return s.deleteExactly(ctx, secret)
+	return s.keys.DeleteExactly(ctx, secret)
 }
 
 // deleteOldSet deletes an encrypted Secret of an object that is gone. Where the keyserver has no right any more, the Tenant has
 // left that namespace: what lies there is ciphertext without a key, and its owner is gone.
-func (s *Server) deleteOldSet(ctx context.Context, doc objectDoc, name string) error {
+func (s *Server) deleteOldSet(ctx context.Context, doc keystore.ObjectDoc, name string) error {
 	var set corev1.Secret
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: doc.Namespace, Name: name}, &set)
 	if kube.IsMissing(err, name) || apierrors.IsForbidden(err) {
@@ -166,70 +158,36 @@ func (s *Server) revokeTenant(ctx context.Context, ref protocol.ObjectRef) error
 	if err == nil && string(tenant.UID) == ref.UID {
 		live = &tenant
 	}
-	objects, err := s.objectsOf(ctx, ref)
+	objects, err := s.keys.ObjectsOf(ctx, ref)
 	if err != nil {
 		return err
 	}
 	var secret corev1.Secret
-	err = s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: tenantSecretName(ref.Name)}, &secret)
-	if kube.UnlessMissing(err, tenantSecretName(ref.Name)) != nil {
+	err = s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: keystore.TenantSecretName(ref.Name)}, &secret)
+	if kube.UnlessMissing(err, keystore.TenantSecretName(ref.Name)) != nil {
 		return err
 	}
 	if err == nil {
-		var doc tenantDoc
-		if _, err := readDocument(&secret, formatTenant, &doc); err != nil {
+		var doc keystore.TenantDoc
+		if _, err := keystore.ReadDocument(&secret, keystore.FormatTenant, &doc); err != nil {
 			return refuse(v1alpha1.ReasonForeignSecret, "%s", err)
 		}
 		// Keys of another Tenant of that name are not this one's to destroy.
 		if doc.UID == ref.UID {
-			if err := s.setAside(ctx, &secret, live, objects); err != nil {
+			if err := s.keys.SetAside(ctx, &secret, live, objects); err != nil {
 				return err
 			}
-			if err := s.deleteExactly(ctx, &secret); err != nil {
+			if err := s.keys.DeleteExactly(ctx, &secret); err != nil {
 				return err
 			}
 		}
 	}
 	// What was wrapped under the tenant's key opens no more; nothing of it is left lying about.
 	for i := range objects {
-		if err := s.destroyObject(ctx, &objects[i].secret, objects[i].doc); err != nil {
+		if err := s.destroyObject(ctx, &objects[i].Secret, objects[i].Doc); err != nil {
 			return err
 		}
 	}
-	versions := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.KeysNamespace, Name: versionsSecretName(ref.UID)}}
+	versions := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.KeysNamespace, Name: keystore.VersionsSecretName(ref.UID)}}
 	return client.IgnoreNotFound(s.Client.Delete(ctx, versions))
-}
-
-// storedObject is an object's document, not authenticated.
-type storedObject struct {
-	secret corev1.Secret
-	doc    objectDoc
-}
-
-// objectsOf lists the documents of a tenant's objects.
-func (s *Server) objectsOf(ctx context.Context, tenant protocol.ObjectRef) ([]storedObject, error) {
-	var out []storedObject
-	err := s.eachKeySecret(ctx, client.MatchingLabels{v1alpha1.LabelTenant: tenant.Name}, func(secret *corev1.Secret) error {
-		var doc objectDoc
-		if _, err := readDocument(secret, formatObject, &doc); err == nil && doc.TenantUID == tenant.UID {
-			out = append(out, storedObject{*secret, doc})
-		}
-		return nil
-	})
-	return out, err
-}
-
-// deleteExactly deletes the Secret that was read, and none that was made under its name since.
-func (s *Server) deleteExactly(ctx context.Context, secret *corev1.Secret) error {
-	err := s.Client.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
-	if apierrors.IsConflict(err) {
-		return later(v1alpha1.ReasonInternal, 1, "Secret %s was made again meanwhile", secret.Name)
-	}
-	return client.IgnoreNotFound(err)
-}
-
-// isRefusal says whether an error is an answer of ours.
-func isRefusal(err error) bool {
-	var r *refusal
-	return errors.As(err, &r)
 }

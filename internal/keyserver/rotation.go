@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -24,7 +25,7 @@ const (
 	// lateWrites is how long after a key was taken out of use a write under it may still land: another replica remembers the
 	// tenant's keys and which KEK wraps, and a request that had begun with them may last. Nothing that an earlier key wraps is
 	// looked for before that time is over, and the key goes only when nothing was found.
-	lateWrites = keyMemory + kekMemory + 2*requestTimeout
+	lateWrites = keystore.KeyMemory + keystore.KEKMemory + 2*requestTimeout
 	// recount is how often everything is counted when nobody has asked for anything.
 	recount = time.Hour
 	// slowestRetry bounds the wait between two passes of which the first could not finish.
@@ -50,27 +51,27 @@ type rotation struct {
 func (s *Server) Rotate(ctx context.Context) error {
 	s.rotation.mu.Lock()
 	defer s.rotation.mu.Unlock()
-	if err := s.kekUsable(ctx); err != nil {
+	if err := s.keys.KEKUsable(ctx); err != nil {
 		return err
 	}
 	request, version, err := s.readRotation(ctx)
 	if err != nil {
-		return fmt.Errorf("read ConfigMap %s/%s: %w", s.KeysNamespace, RotationName, err)
+		return fmt.Errorf("read ConfigMap %s/%s: %w", s.KeysNamespace, keystore.RotationName, err)
 	}
-	if err := s.turnKEK(ctx, request); err != nil {
+	if err := s.keys.TurnKEK(ctx, request.Of(keystore.LayerKEK, "")); err != nil {
 		return fmt.Errorf("turn to another key-encryption key: %w", err)
 	}
 	if !s.passDue(version) {
 		return nil
 	}
-	p := &pass{Server: s, request: request, began: s.now(), tenants: map[string]*passTenant{}, opened: map[string]*tenantKeys{},
-		report: RotationStatus{Seen: version, Left: map[Layer]int{}, Refused: map[string]string{}}}
+	p := &pass{Server: s, request: request, began: s.keys.Now(), tenants: map[string]*passTenant{}, opened: map[string]*keystore.TenantKeys{},
+		report: keystore.RotationStatus{Seen: version, Left: map[keystore.Layer]int{}, Refused: map[string]string{}}}
 	if err := p.run(ctx); err != nil {
 		s.rotation.version = "" // the next one begins anew
 		return err
 	}
 	r := &s.rotation
-	waits := p.report.Left[LayerKEK]+p.report.Left[LayerTenant]+p.report.Left[LayerData] > 0 || p.failed > 0 || p.soon
+	waits := p.report.Left[keystore.LayerKEK]+p.report.Left[keystore.LayerTenant]+p.report.Left[keystore.LayerData] > 0 || p.failed > 0 || p.soon
 	switch {
 	case !waits:
 		r.again = 0
@@ -79,7 +80,7 @@ func (s *Server) Rotate(ctx context.Context) error {
 	default:
 		r.again = min(max(2*r.again, 15*time.Second), slowestRetry)
 	}
-	r.version, r.kek, r.ended, r.waits = version, s.kek().First().KID(), s.Clock.Now(), waits
+	r.version, r.kek, r.ended, r.waits = version, s.keys.KEKs().First().KID(), s.Clock.Now(), waits
 	return nil
 }
 
@@ -87,19 +88,19 @@ func (s *Server) Rotate(ctx context.Context) error {
 func (s *Server) passDue(version string) bool {
 	r := &s.rotation
 	since := s.Clock.Since(r.ended)
-	return r.ended.IsZero() || r.version != version || r.kek != s.kek().First().KID() || since >= recount || (r.waits && since >= r.again)
+	return r.ended.IsZero() || r.version != version || r.kek != s.keys.KEKs().First().KID() || since >= recount || (r.waits && since >= r.again)
 }
 
-func (s *Server) readRotation(ctx context.Context) (RotationRequest, string, error) {
+func (s *Server) readRotation(ctx context.Context) (keystore.RotationRequest, string, error) {
 	var cm corev1.ConfigMap
-	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: RotationName}, &cm)
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: keystore.RotationName}, &cm)
 	if client.IgnoreNotFound(err) != nil {
-		return RotationRequest{}, "", err
+		return keystore.RotationRequest{}, "", err
 	}
 	if apierrors.IsNotFound(err) {
-		return ReadRotation(&corev1.ConfigMap{}, s.now()), "none", nil
+		return keystore.ReadRotation(&corev1.ConfigMap{}, s.keys.Now()), "none", nil
 	}
-	return ReadRotation(&cm, s.now()), cm.ResourceVersion, nil
+	return keystore.ReadRotation(&cm, s.keys.Now()), cm.ResourceVersion, nil
 }
 
 // passTenant is what a pass knows of a tenant when it comes to its objects.
@@ -114,16 +115,16 @@ type passTenant struct {
 // pass goes over all documents once: first those that hold no object's keys, then the objects'.
 type pass struct {
 	*Server
-	request RotationRequest
+	request keystore.RotationRequest
 	began   time.Time
 	tenants map[string]*passTenant // by UID
 
 	mu      sync.Mutex
-	opened  map[string]*tenantKeys // some tenants' keys, by UID
-	changed int                    // documents that were written
-	failed  int                    // that could not be dealt with
-	soon    bool                   // something waits for nothing but time
-	report  RotationStatus
+	opened  map[string]*keystore.TenantKeys // some tenants' keys, by UID
+	changed int                             // documents that were written
+	failed  int                             // that could not be dealt with
+	soon    bool                            // something waits for nothing but time
+	report  keystore.RotationStatus
 }
 
 func (p *pass) run(ctx context.Context) error {
@@ -160,7 +161,7 @@ func (p *pass) pages(ctx context.Context, objects bool) error {
 		slots := make(chan struct{}, rotationWorkers)
 		for i := range list.Items {
 			secret := &list.Items[i]
-			if secret.Type != v1alpha1.SecretTypeWrappedKey || (formatOf(secret) == formatObject) != objects {
+			if secret.Type != v1alpha1.SecretTypeWrappedKey || (keystore.FormatOf(secret) == keystore.FormatObject) != objects {
 				continue
 			}
 			slots <- struct{}{}
@@ -182,10 +183,10 @@ func (p *pass) pages(ctx context.Context, objects bool) error {
 // document deals with one document. A document that cannot be dealt with is named, counted, and looked at again.
 func (p *pass) document(ctx context.Context, secret *corev1.Secret) {
 	var err error
-	switch formatOf(secret) {
-	case formatObject:
+	switch keystore.FormatOf(secret) {
+	case keystore.FormatObject:
 		err = p.object(ctx, secret)
-	case formatTenant:
+	case keystore.FormatTenant:
 		err = p.tenantDocument(ctx, secret)
 	default:
 		err = p.kekDocument(ctx, secret)
@@ -216,7 +217,7 @@ func (p *pass) problem(secret *corev1.Secret, err error) {
 // causeOf is what a person may read: our own words, or the kind of the API server's trouble.
 func causeOf(err error) string {
 	switch {
-	case errors.Is(err, errAltered), errors.Is(err, errUnreadable):
+	case errors.Is(err, keystore.ErrAltered), errors.Is(err, keystore.ErrUnreadable):
 		return err.Error()
 	case errors.Is(err, sealing.ErrUnknownKey):
 		return "is under a key that this keyserver does not hold"
@@ -240,7 +241,7 @@ func (p *pass) wrote() {
 	p.changed++
 }
 
-func (p *pass) leave(layer Layer, n int) {
+func (p *pass) leave(layer keystore.Layer, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.report.Left[layer] += n
@@ -248,7 +249,7 @@ func (p *pass) leave(layer Layer, n int) {
 
 // keysOfTenant opens a tenant's keys, as they are now, for its objects. A few are kept for as long as the pass lasts: an object
 // that is under none of them has them read anew.
-func (p *pass) keysOfTenant(ctx context.Context, tenant, uid string, anew bool) (*tenantKeys, error) {
+func (p *pass) keysOfTenant(ctx context.Context, tenant, uid string, anew bool) (*keystore.TenantKeys, error) {
 	const remembered = 256
 	p.mu.Lock()
 	keys, ok := p.opened[uid]
@@ -257,28 +258,28 @@ func (p *pass) keysOfTenant(ctx context.Context, tenant, uid string, anew bool) 
 		return keys, nil
 	}
 	var secret corev1.Secret
-	err := p.Client.Get(ctx, client.ObjectKey{Namespace: p.KeysNamespace, Name: tenantSecretName(tenant)}, &secret)
+	err := p.Client.Get(ctx, client.ObjectKey{Namespace: p.KeysNamespace, Name: keystore.TenantSecretName(tenant)}, &secret)
 	if apierrors.IsNotFound(err) {
 		return nil, errOtherTenant
 	}
 	if err != nil {
 		return nil, err
 	}
-	if keys, err = openTenantDocument(&secret, p.kek()); err != nil {
+	if keys, err = keystore.OpenTenantDocument(&secret, p.keys.KEKs()); err != nil {
 		return nil, err
 	}
-	if keys.doc.UID != uid || keys.doc.Realm != p.Realm {
+	if keys.Doc.UID != uid || keys.Doc.Realm != p.Realm {
 		return nil, errOtherTenant
 	}
 	p.remember(keys, remembered)
 	return keys, nil
 }
 
-func (p *pass) remember(keys *tenantKeys, atMost int) {
+func (p *pass) remember(keys *keystore.TenantKeys, atMost int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.opened) >= atMost {
 		clear(p.opened)
 	}
-	p.opened[keys.doc.UID] = keys
+	p.opened[keys.Doc.UID] = keys
 }

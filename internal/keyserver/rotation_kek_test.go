@@ -1,13 +1,7 @@
 package keyserver
 
 import (
-	"encoding/json"
 	"errors"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -15,57 +9,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
-
-// formatText is a format of documents.
-var formatText = regexp.MustCompile(`^"lethe\.dev/[a-z-]+/v[0-9]+"$`)
-
-// TestEveryKindOfDocumentIsRewrapped holds the list of kinds against the formats that the code knows: a new kind cannot be
-// forgotten when the key-encryption key is changed.
-func TestEveryKindOfDocumentIsRewrapped(t *testing.T) {
-	elsewhere := map[string]string{
-		formatTenant: "its key is rewrapped with the tenant's document", formatObject: "nothing in it is under the KEK", formatBackup: "a file, not a Secret",
-	}
-	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := map[string]bool{}
-	for _, name := range files {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ast.Inspect(file, func(n ast.Node) bool {
-			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING && formatText.MatchString(lit.Value) {
-				found[strings.Trim(lit.Value, `"`)] = true
-			}
-			return true
-		})
-	}
-	if len(found) < 4 {
-		t.Fatalf("found %v", found)
-	}
-	for format := range found {
-		if _, ok := kekKinds[format]; !ok && elsewhere[format] == "" && !notUnderKEK[format] {
-			t.Errorf("format %s is in no list: say in kekKinds how it is brought under another key-encryption key", format)
-		}
-	}
-	for format, kind := range kekKinds {
-		if !found[format] {
-			t.Errorf("format %s is in the list and nowhere else", format)
-		}
-		document, wrapped := kind.fresh()
-		if b, err := json.Marshal(document); err != nil || len(b) < 3 || wrapped == nil {
-			t.Errorf("format %s: %v", format, err)
-		}
-	}
-}
 
 // TestADeletedObjectLeavesNoSecretOfARotation: what a rotation moved, and what it had only begun, goes with its object.
 func TestADeletedObjectLeavesNoSecretOfARotation(t *testing.T) {
@@ -73,7 +20,7 @@ func TestADeletedObjectLeavesNoSecretOfARotation(t *testing.T) {
 		w := newRotationWorld(t)
 		bot, _ := w.newBot("support")
 		w.storeAndRecord(bot)
-		w.askFor(LayerData, "")
+		w.askFor(keystore.LayerData, "")
 		w.writes.reset(failAt, true)
 		_ = w.server.Rotate(t.Context())
 		w.writes.reset(0, false)
@@ -95,16 +42,16 @@ func TestKeysThatWaitFollowTheKEK(t *testing.T) {
 	old, fresh := w.opts.KEK, newKEK()
 	w.opts.KEK, w.opts.KEKPrevious = fresh, []sealing.Key{old}
 	w.restart()
-	w.askFor(LayerKEK, "")
+	w.askFor(keystore.LayerKEK, "")
 	w.settle()
-	backup, err := NewBackup(w.keySecrets(), w.clock.Now())
+	backup, err := keystore.NewBackup(w.keySecrets(), w.clock.Now())
 	w.must(err)
 	w.must(backup.Verify(sealing.Ring{fresh})) // nothing needs the earlier one
 	pending := 0
 	for _, s := range w.keySecrets() {
-		if formatOf(&s) == formatPending {
+		if keystore.FormatOf(&s) == keystore.FormatPending {
 			pending++
-			if !underKEK(&s, fresh.KID()) {
+			if !keystore.UnderKEK(&s, fresh.KID()) {
 				t.Error("keys that wait are under the earlier key")
 			}
 		}
@@ -119,24 +66,24 @@ func TestOldCopiesOpenForNobodyOnceTheKEKIsGone(t *testing.T) {
 	w := newRotationWorld(t)
 	w.newRunner("support")
 	old, fresh := w.opts.KEK, newKEK()
-	copied, err := NewBackup(w.keySecrets(), w.clock.Now())
+	copied, err := keystore.NewBackup(w.keySecrets(), w.clock.Now())
 	w.must(err)
 	w.opts.KEK, w.opts.KEKPrevious = fresh, []sealing.Key{old}
 	w.restart()
 	// Nothing happens by itself: until it is asked for the earlier key wraps, on all replicas.
 	w.settle()
-	if kid := w.server.kek().First().KID(); kid != old.KID() {
+	if kid := w.server.keys.KEKs().First().KID(); kid != old.KID() {
 		t.Fatalf("%s wraps before anybody asked", kid)
 	}
-	w.askFor(LayerKEK, "")
+	w.askFor(keystore.LayerKEK, "")
 	st := w.settle()
 	if st.KEKs[0].KID != fresh.KID() || st.KEKs[1].KID != old.KID() || st.KEKs[1].Rewrapped.IsZero() {
 		t.Fatalf("the status says %+v", st.KEKs)
 	}
-	say := func() RotationStatus {
+	say := func() keystore.RotationStatus {
 		w.Helper()
 		w.later(2 * time.Second)
-		w.ask(func(cm *corev1.ConfigMap) error { return RecordKEKDestroyed(cm, old.KID(), w.clock.Now()) })
+		w.ask(func(cm *corev1.ConfigMap) error { return keystore.RecordKEKDestroyed(cm, old.KID(), w.clock.Now()) })
 		w.must(w.server.Rotate(t.Context()))
 		return w.rotation()
 	}
@@ -144,17 +91,17 @@ func TestOldCopiesOpenForNobodyOnceTheKEKIsGone(t *testing.T) {
 		t.Errorf("without a verified backup: %+v", st)
 	}
 	// A backup from before the end is none that would do.
-	record := func(b Backup) {
+	record := func(b keystore.Backup) {
 		w.Helper()
 		w.ask(func(cm *corev1.ConfigMap) error {
-			return RecordBackup(cm, VerifiedBackup{Created: b.Created, Digest: b.Digest, KEK: b.KEK, At: w.clock.Now()})
+			return keystore.RecordBackup(cm, keystore.VerifiedBackup{Created: b.Created, Digest: b.Digest, KEK: b.KEK, At: w.clock.Now()})
 		})
 	}
 	record(copied)
 	if st := say(); !strings.Contains(st.Refused[old.KID()], "no backup") {
 		t.Errorf("with an earlier backup: %+v", st)
 	}
-	now, err := NewBackup(w.keySecrets(), w.clock.Now())
+	now, err := keystore.NewBackup(w.keySecrets(), w.clock.Now())
 	w.must(err)
 	w.must(now.Verify(sealing.Ring{fresh}))
 	record(now)
@@ -166,7 +113,7 @@ func TestOldCopiesOpenForNobodyOnceTheKEKIsGone(t *testing.T) {
 	w.must(w.server.Maintain(t.Context()))
 	w.must(w.server.Ready(t.Context()))
 	st = say()
-	if st.KEKs[1].State != stateDestroyed || st.KEKs[1].Destroyed.IsZero() || len(st.Refused) > 0 {
+	if st.KEKs[1].State != keystore.StateDestroyed || st.KEKs[1].Destroyed.IsZero() || len(st.Refused) > 0 {
 		t.Errorf("the status says %+v, refused %v", st.KEKs, st.Refused)
 	}
 	// The control: with the earlier key the copy opens, and with all that is left it does not.
@@ -177,7 +124,7 @@ func TestOldCopiesOpenForNobodyOnceTheKEKIsGone(t *testing.T) {
 	// Going back to it is refused.
 	w.opts.KEK, w.opts.KEKPrevious = old, []sealing.Key{fresh}
 	w.restart()
-	w.askFor(LayerKEK, "")
+	w.askFor(keystore.LayerKEK, "")
 	if err := w.server.Rotate(t.Context()); err == nil || !strings.Contains(err.Error(), "was destroyed") {
 		t.Errorf("a key that was called destroyed: %v", err)
 	}
@@ -192,9 +139,9 @@ func TestAReplicaWithoutAKEKThatIsNeededIsNotReady(t *testing.T) {
 	w.opts.KEK, w.opts.KEKPrevious = fresh, []sealing.Key{old}
 	w.restart()
 	w.must(w.server.Maintain(t.Context()))
-	w.askFor(LayerKEK, "")
+	w.askFor(keystore.LayerKEK, "")
 	w.must(w.server.Rotate(t.Context()))
-	w.later(kekMemory)
+	w.later(keystore.KEKMemory)
 	var r *refusal
 	if err := behind.Ready(t.Context()); !errors.As(err, &r) || r.Reason != v1alpha1.ReasonKEKUnavailable || !strings.Contains(r.Message, fresh.KID()) {
 		t.Errorf("a replica without the new key: %v", err)
@@ -205,7 +152,7 @@ func TestAReplicaWithoutAKEKThatIsNeededIsNotReady(t *testing.T) {
 		t.Errorf("a replica without the old key, too early: %v", err)
 	}
 	w.settle()
-	w.later(kekMemory)
+	w.later(keystore.KEKMemory)
 	w.must(early.Ready(t.Context()))
 }
 

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -30,8 +31,8 @@ var errWaits = errors.New("a write under the earlier key may still be under way"
 // object brings one object's document up to date, step by step. Each step is found out from what is stored, so that a crash
 // after any of them is healed by the next pass of any replica.
 func (p *pass) object(ctx context.Context, secret *corev1.Secret) error {
-	var doc objectDoc
-	e, err := readDocument(secret, formatObject, &doc)
+	var doc keystore.ObjectDoc
+	e, err := keystore.ReadDocument(secret, keystore.FormatObject, &doc)
 	if err != nil {
 		return err
 	}
@@ -39,7 +40,7 @@ func (p *pass) object(ctx context.Context, secret *corev1.Secret) error {
 		// A step on an earlier copy would make it look like the newest.
 		sub, err := p.find(ctx, protocol.ObjectRef{Kind: doc.Kind, Namespace: doc.Namespace, Name: doc.Name, UID: doc.UID})
 		if err == nil && e.Generation < sub.seen {
-			err = p.unlessWritten(ctx, secret, rolledBack(secret, e.Generation, sub.seen))
+			err = p.unlessWritten(ctx, secret, keystore.RolledBack(secret, e.Generation, sub.seen))
 		} else if err != nil && asRefusal(err).Reason == v1alpha1.ReasonNotFound {
 			err = nil // nothing is known of it
 		}
@@ -64,8 +65,8 @@ func (p *pass) object(ctx context.Context, secret *corev1.Secret) error {
 			}
 		}
 		if err == nil {
-			secret, doc = next, objectDoc{}
-			_, err = readDocument(secret, formatObject, &doc)
+			secret, doc = next, keystore.ObjectDoc{}
+			_, err = keystore.ReadDocument(secret, keystore.FormatObject, &doc)
 		}
 		if err != nil {
 			p.leaveObject(doc)
@@ -83,12 +84,12 @@ func (p *pass) object(ctx context.Context, secret *corev1.Secret) error {
 }
 
 // leaveObject counts an object whose keys are not what they should be.
-func (p *pass) leaveObject(doc objectDoc) {
+func (p *pass) leaveObject(doc keystore.ObjectDoc) {
 	if p.dataDue(doc) {
-		p.leave(LayerData, 1)
+		p.leave(keystore.LayerData, 1)
 	}
 	if !p.underFirst(doc) {
-		p.leave(LayerTenant, 1)
+		p.leave(keystore.LayerTenant, 1)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if t := p.tenants[doc.TenantUID]; t != nil {
@@ -98,10 +99,10 @@ func (p *pass) leaveObject(doc objectDoc) {
 }
 
 // objectWants says whether anything is to be done, without opening a key.
-func (p *pass) objectWants(doc objectDoc) bool { return !p.underFirst(doc) || p.dataDue(doc) }
+func (p *pass) objectWants(doc keystore.ObjectDoc) bool { return !p.underFirst(doc) || p.dataDue(doc) }
 
 // underFirst says whether an object's keys are under the key that its tenant wraps with.
-func (p *pass) underFirst(doc objectDoc) bool {
+func (p *pass) underFirst(doc keystore.ObjectDoc) bool {
 	p.mu.Lock()
 	t := p.tenants[doc.TenantUID]
 	first := ""
@@ -121,8 +122,8 @@ func (p *pass) underFirst(doc objectDoc) bool {
 }
 
 // dataDue says whether an object's data key is older than asked for, or a rotation of it has not ended.
-func (p *pass) dataDue(doc objectDoc) bool {
-	return len(doc.Keys) != 1 || len(doc.Moving) > 0 || p.due(LayerData, doc.Tenant, doc.Keys[0].Since)
+func (p *pass) dataDue(doc keystore.ObjectDoc) bool {
+	return len(doc.Keys) != 1 || len(doc.Moving) > 0 || p.due(keystore.LayerData, doc.Tenant, doc.Keys[0].Since)
 }
 
 // objectStep makes the next step and returns the Secret as it is then.
@@ -132,42 +133,42 @@ func (p *pass) objectStep(ctx context.Context, secret *corev1.Secret) (*corev1.S
 		return nil, err
 	}
 	switch {
-	case !p.underFirst(keys.doc):
+	case !p.underFirst(keys.Doc):
 		return p.rewrapObject(ctx, keys)
-	case len(keys.doc.Keys) > 1:
+	case len(keys.Doc.Keys) > 1:
 		return p.moveSets(ctx, keys)
-	case len(keys.doc.Moving) > 0:
+	case len(keys.Doc.Moving) > 0:
 		return p.clearMoved(ctx, keys)
 	}
 	return p.newDataKey(ctx, keys)
 }
 
 // openObject opens an object's keys with its tenant's; another replica may have given the tenant a new one meanwhile.
-func (p *pass) openObject(ctx context.Context, secret *corev1.Secret) (*objectKeys, error) {
-	var doc objectDoc
-	if _, err := readDocument(secret, formatObject, &doc); err != nil {
+func (p *pass) openObject(ctx context.Context, secret *corev1.Secret) (*keystore.ObjectKeys, error) {
+	var doc keystore.ObjectDoc
+	if _, err := keystore.ReadDocument(secret, keystore.FormatObject, &doc); err != nil {
 		return nil, err
 	}
 	tenant, err := p.keysOfTenant(ctx, doc.Tenant, doc.TenantUID, false)
 	if err != nil {
 		return nil, err
 	}
-	if !tenant.wraps(doc) {
+	if !tenant.Wraps(doc) {
 		if tenant, err = p.keysOfTenant(ctx, doc.Tenant, doc.TenantUID, true); err != nil {
 			return nil, err
 		}
 	}
-	keys, err := openObjectDocument(secret, tenant)
+	keys, err := keystore.OpenObjectDocument(secret, tenant)
 	if err != nil {
 		return nil, err
 	}
-	keys.tenant = tenant
+	keys.Tenant = tenant
 	return keys, nil
 }
 
 // store writes an object's document.
-func (p *pass) store(ctx context.Context, keys *objectKeys, ring sealing.Ring, doc objectDoc) (*corev1.Secret, error) {
-	secret, _, err := p.updateDocument(ctx, keys.secret, formatObject, ring, doc)
+func (p *pass) store(ctx context.Context, keys *keystore.ObjectKeys, ring sealing.Ring, doc keystore.ObjectDoc) (*corev1.Secret, error) {
+	secret, _, err := p.keys.UpdateDocument(ctx, keys.Secret, keystore.FormatObject, ring, doc)
 	if err != nil {
 		return nil, err
 	}
@@ -176,61 +177,54 @@ func (p *pass) store(ctx context.Context, keys *objectKeys, ring sealing.Ring, d
 }
 
 // rewrapObject puts an object's keys under the key that its tenant wraps with. The keys themselves stay.
-func (p *pass) rewrapObject(ctx context.Context, keys *objectKeys) (*corev1.Secret, error) {
-	doc, ring := keys.doc, keys.tenant.keys
+func (p *pass) rewrapObject(ctx context.Context, keys *keystore.ObjectKeys) (*corev1.Secret, error) {
+	doc, ring := keys.Doc, keys.Tenant.Keys
 	doc.Keys = slices.Clone(doc.Keys)
 	var err error
 	for i := range doc.Keys {
-		if doc.Keys[i].Key, err = ring.Rewrap(p.Random, doc.Keys[i].Key, sealing.PurposeData, keys.tenant.ids(doc.UID)...); err != nil {
+		if doc.Keys[i].Key, err = ring.Rewrap(p.Random, doc.Keys[i].Key, sealing.PurposeData, keys.Tenant.IDs(doc.UID)...); err != nil {
 			return nil, err
 		}
 	}
-	if doc.Digest.Key, err = ring.Rewrap(p.Random, doc.Digest.Key, sealing.PurposeDigest, keys.tenant.ids(doc.UID)...); err != nil {
+	if doc.Digest.Key, err = ring.Rewrap(p.Random, doc.Digest.Key, sealing.PurposeDigest, keys.Tenant.IDs(doc.UID)...); err != nil {
 		return nil, err
 	}
-	p.noteFirst(keys.tenant)
-	return p.store(ctx, keys, keys.keys, doc)
+	p.noteFirst(keys.Tenant)
+	return p.store(ctx, keys, keys.Keys, doc)
 }
 
 // noteFirst follows another replica that has given the tenant a new key since the pass began.
-func (p *pass) noteFirst(tenant *tenantKeys) {
+func (p *pass) noteFirst(tenant *keystore.TenantKeys) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t := p.tenants[tenant.doc.UID]
-	if t == nil || t.first == tenant.doc.Keys[0].KID {
+	t := p.tenants[tenant.Doc.UID]
+	if t == nil || t.first == tenant.Doc.Keys[0].KID {
 		return
 	}
 	// What was counted so far was held against another key: this pass drops nothing of this tenant.
-	t.first = tenant.doc.Keys[0].KID
+	t.first = tenant.Doc.Keys[0].KID
 	t.under++
 }
 
 // newDataKey puts a new data key in front of the present one, and the names of the Secrets that will hold what is encrypted
 // under it. From then on whatever is stored is under the new one; the earlier one only opens.
-func (p *pass) newDataKey(ctx context.Context, keys *objectKeys) (*corev1.Secret, error) {
-	key, entry, err := p.newKeyUnder(keys.tenant.keys, sealing.PurposeData, keys.tenant.ids(keys.doc.UID)...)
+func (p *pass) newDataKey(ctx context.Context, keys *keystore.ObjectKeys) (*corev1.Secret, error) {
+	key, entry, err := p.keys.NewKeyUnder(keys.Tenant.Keys, sealing.PurposeData, keys.Tenant.IDs(keys.Doc.UID)...)
 	if err != nil {
 		return nil, err
 	}
-	entry.Since = p.sinceFor(LayerData, keys.doc.Tenant)
-	doc := keys.doc
-	doc.Keys = append([]keyDoc{entry}, doc.Keys...)
+	entry.Since = p.sinceFor(keystore.LayerData, keys.Doc.Tenant)
+	doc := keys.Doc
+	doc.Keys = append([]keystore.KeyDoc{entry}, doc.Keys...)
 	for _, set := range doc.Sets {
-		doc.Moving = appendNew(doc.Moving, movedName(doc, set, entry.KID))
+		doc.Moving = keystore.AppendNew(doc.Moving, movedName(doc, set, entry.KID))
 	}
-	return p.store(ctx, keys, append(sealing.Ring{key}, keys.keys...), doc)
-}
-
-func appendNew(list []string, name string) []string {
-	if slices.Contains(list, name) {
-		return list
-	}
-	return append(slices.Clone(list), name)
+	return p.store(ctx, keys, append(sealing.Ring{key}, keys.Keys...), doc)
 }
 
 // movedName is the name of the Secret that holds a set under a data key that is not the one it was first stored under. The set
 // keeps its own name, which stands in pod templates: so nothing restarts.
-func movedName(doc objectDoc, set, kid string) string {
+func movedName(doc keystore.ObjectDoc, set, kid string) string {
 	h := sha256.New()
 	for _, part := range []string{"lethe/moved-set/v1", doc.UID, set, kid} {
 		fmt.Fprintf(h, "%d:%s,", len(part), part)
@@ -241,54 +235,54 @@ func movedName(doc objectDoc, set, kid string) string {
 // moveSets encrypts every set of an object under its first data key, each into a Secret of its own, and then says in one write
 // where the sets lie now and forgets the earlier data keys. Until that write every pod gets what it gets from the Secrets of
 // before; from then on from the new ones.
-func (p *pass) moveSets(ctx context.Context, keys *objectKeys) (*corev1.Secret, error) {
-	doc := keys.doc
+func (p *pass) moveSets(ctx context.Context, keys *keystore.ObjectKeys) (*corev1.Secret, error) {
+	doc := keys.Doc
 	doc.Secrets, doc.Moving = maps.Clone(doc.Secrets), slices.Clone(doc.Moving)
 	if doc.Secrets == nil {
 		doc.Secrets = map[string]string{}
 	}
-	first := keys.keys.First().KID()
+	first := keys.Keys.First().KID()
 	for _, set := range doc.Sets {
-		from := doc.secretOf(set)
+		from := doc.SecretOf(set)
 		old, err := p.readSet(ctx, keys, from)
 		if err != nil {
 			return nil, err
 		}
 		if old == nil {
-			if set == doc.Current && p.now().Before(doc.Keys[0].Since.Add(lateWrites)) {
+			if set == doc.Current && p.keys.Now().Before(doc.Keys[0].Since.Add(lateWrites)) {
 				return nil, errWaits // whoever recorded it may be about to write it, under the key of then
 			}
 			continue
 		}
-		items, moved := keys.itemsOf(old)
+		items, moved := itemsOf(keys, old)
 		if moved || items == nil {
 			continue // under the new key already, or altered: it opens for nobody
 		}
 		to := movedName(doc, set, first)
-		if !slices.Contains(keys.doc.Moving, to) {
-			doc.Moving = appendNew(doc.Moving, to)
-			return p.store(ctx, keys, keys.keys, withMoving(keys.doc, doc.Moving))
+		if !slices.Contains(keys.Doc.Moving, to) {
+			doc.Moving = keystore.AppendNew(doc.Moving, to)
+			return p.store(ctx, keys, keys.Keys, withMoving(keys.Doc, doc.Moving))
 		}
 		if err := p.writeMoved(ctx, keys, old, to, items); err != nil {
 			return nil, err
 		}
 		doc.Secrets[set] = to
-		doc.Moving = appendNew(doc.Moving, from)
+		doc.Moving = keystore.AppendNew(doc.Moving, from)
 	}
 	doc.Keys = doc.Keys[:1]
-	return p.store(ctx, keys, keys.keys[:1], doc)
+	return p.store(ctx, keys, keys.Keys[:1], doc)
 }
 
-func withMoving(doc objectDoc, moving []string) objectDoc {
+func withMoving(doc keystore.ObjectDoc, moving []string) keystore.ObjectDoc {
 	doc.Moving = moving
 	return doc
 }
 
 // readSet reads an encrypted Secret of the object; nil when there is none, or it is somebody else's.
-func (p *pass) readSet(ctx context.Context, keys *objectKeys, name string) (*corev1.Secret, error) {
+func (p *pass) readSet(ctx context.Context, keys *keystore.ObjectKeys, name string) (*corev1.Secret, error) {
 	secret := &corev1.Secret{}
-	err := p.Client.Get(ctx, client.ObjectKey{Namespace: keys.doc.Namespace, Name: name}, secret)
-	if kube.IsMissing(err, name) || (err == nil && !isOf(secret, keys.doc.UID)) {
+	err := p.Client.Get(ctx, client.ObjectKey{Namespace: keys.Doc.Namespace, Name: name}, secret)
+	if kube.IsMissing(err, name) || (err == nil && !isOf(secret, keys.Doc.UID)) {
 		return nil, nil
 	}
 	return secret, err
@@ -307,14 +301,14 @@ type storedVersion struct {
 }
 
 // itemsOf opens all values of a set; nil when one does not open. moved says that all are under the first data key.
-func (k *objectKeys) itemsOf(secret *corev1.Secret) (items []storedVersion, moved bool) {
+func itemsOf(k *keystore.ObjectKeys, secret *corev1.Secret) (items []storedVersion, moved bool) {
 	moved = true
 	for _, name := range slices.Sorted(maps.Keys(secret.Data)) {
 		item, version, err := decryptItem(k, name, secret.Data[name])
 		if err != nil {
 			return nil, false
 		}
-		if key, err := k.keys.Encrypted(string(secret.Data[name])); err != nil || key.KID() != k.keys.First().KID() {
+		if key, err := k.Keys.Encrypted(string(secret.Data[name])); err != nil || key.KID() != k.Keys.First().KID() {
 			moved = false
 		}
 		items = append(items, storedVersion{item, version})
@@ -324,7 +318,7 @@ func (k *objectKeys) itemsOf(secret *corev1.Secret) (items []storedVersion, move
 
 // writeMoved makes the Secret of a set under the first data key. One that is there already was made before a crash, or by
 // another replica, and must hold the same.
-func (p *pass) writeMoved(ctx context.Context, keys *objectKeys, old *corev1.Secret, name string, items []storedVersion) error {
+func (p *pass) writeMoved(ctx context.Context, keys *keystore.ObjectKeys, old *corev1.Secret, name string, items []storedVersion) error {
 	immutable := true
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: old.Namespace, Name: name, Labels: old.Labels,
 		Annotations: map[string]string{annotationInputs: old.Annotations[annotationInputs]}, OwnerReferences: old.OwnerReferences},
@@ -350,19 +344,19 @@ func (p *pass) writeMoved(ctx context.Context, keys *objectKeys, old *corev1.Sec
 		return err
 	}
 	if there == nil || !slices.Equal(slices.Sorted(maps.Keys(there.Data)), slices.Sorted(maps.Keys(old.Data))) {
-		return fmt.Errorf("secret %s/%s is in the way: delete it: %w", old.Namespace, name, errAltered)
+		return fmt.Errorf("secret %s/%s is in the way: delete it: %w", old.Namespace, name, keystore.ErrAltered)
 	}
-	if items, moved := keys.itemsOf(there); items == nil || !moved {
-		return fmt.Errorf("secret %s/%s holds something else: delete it: %w", old.Namespace, name, errAltered)
+	if items, moved := itemsOf(keys, there); items == nil || !moved {
+		return fmt.Errorf("secret %s/%s holds something else: delete it: %w", old.Namespace, name, keystore.ErrAltered)
 	}
 	return nil
 }
 
 // clearMoved deletes the Secrets that no set lies in any more. What is in them opens for nobody: their key is gone.
-func (p *pass) clearMoved(ctx context.Context, keys *objectKeys) (*corev1.Secret, error) {
-	doc := keys.doc
+func (p *pass) clearMoved(ctx context.Context, keys *keystore.ObjectKeys) (*corev1.Secret, error) {
+	doc := keys.Doc
 	for _, name := range doc.Moving {
-		if slices.ContainsFunc(doc.Sets, func(set string) bool { return doc.secretOf(set) == name }) {
+		if slices.ContainsFunc(doc.Sets, func(set string) bool { return doc.SecretOf(set) == name }) {
 			continue
 		}
 		old, err := p.readSet(ctx, keys, name)
@@ -377,22 +371,5 @@ func (p *pass) clearMoved(ctx context.Context, keys *objectKeys) (*corev1.Secret
 		}
 	}
 	doc.Moving = nil
-	return p.store(ctx, keys, keys.keys, doc)
-}
-
-// secretOf is the name of the Secret that a set lies in: its own, unless it was encrypted anew since.
-func (d objectDoc) secretOf(set string) string {
-	if name, ok := d.Secrets[set]; ok {
-		return name
-	}
-	return set
-}
-
-// secretNames are all Secrets that may hold anything of the object: where its sets lie, and what a rotation has begun or left.
-func (d objectDoc) secretNames() []string {
-	out := slices.Clone(d.Moving)
-	for _, set := range d.Sets {
-		out = appendNew(out, d.secretOf(set))
-	}
-	return out
+	return p.store(ctx, keys, keys.Keys, doc)
 }

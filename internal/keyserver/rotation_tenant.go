@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -25,14 +26,14 @@ const (
 // older than asked for, what is under its own key under the first, retired sealing keys ended that somebody wants ended. All of
 // it is one write.
 func (p *pass) tenantDocument(ctx context.Context, secret *corev1.Secret) error {
-	var doc tenantDoc
-	e, err := readDocument(secret, formatTenant, &doc)
+	var doc keystore.TenantDoc
+	e, err := keystore.ReadDocument(secret, keystore.FormatTenant, &doc)
 	if err != nil {
 		return err
 	}
-	keys := &tenantKeys{secret: secret, generation: e.Generation, doc: doc}
+	keys := &keystore.TenantKeys{Secret: secret, Generation: e.Generation, Doc: doc}
 	if p.tenantWants(doc) {
-		if keys, err = openTenantDocument(secret, p.kek()); err != nil {
+		if keys, err = keystore.OpenTenantDocument(secret, p.keys.KEKs()); err != nil {
 			p.noteTenant(doc)
 			return err
 		}
@@ -45,24 +46,24 @@ func (p *pass) tenantDocument(ctx context.Context, secret *corev1.Secret) error 
 			return err
 		}
 	}
-	p.noteTenant(keys.doc)
+	p.noteTenant(keys.Doc)
 	return p.publishRotated(ctx, keys)
 }
 
 // isPresent refuses to go on from a document that is not what the live Tenant says was there: a write on an earlier copy would make it
 // look like the newest.
-func (p *pass) isPresent(ctx context.Context, keys *tenantKeys) error {
+func (p *pass) isPresent(ctx context.Context, keys *keystore.TenantKeys) error {
 	var tenant v1alpha1.Tenant
-	err := p.Client.Get(ctx, client.ObjectKey{Name: keys.doc.Tenant}, &tenant)
+	err := p.Client.Get(ctx, client.ObjectKey{Name: keys.Doc.Tenant}, &tenant)
 	switch {
-	case kube.IsMissing(err, keys.doc.Tenant), err == nil && string(tenant.UID) != keys.doc.UID:
+	case kube.IsMissing(err, keys.Doc.Tenant), err == nil && string(tenant.UID) != keys.Doc.UID:
 		return nil // nothing is known of it
 	case err != nil:
-		return fmt.Errorf("ask for Tenant %s: %w", keys.doc.Tenant, err)
-	case keys.generation < tenant.Status.KeysGeneration:
-		return p.unlessWritten(ctx, keys.secret, rolledBack(keys.secret, keys.generation, tenant.Status.KeysGeneration))
-	case differs(&tenant, keys.doc.held(keys.generation)):
-		return p.unlessWritten(ctx, keys.secret, p.keyMissing(&tenant))
+		return fmt.Errorf("ask for Tenant %s: %w", keys.Doc.Tenant, err)
+	case keys.Generation < tenant.Status.KeysGeneration:
+		return p.unlessWritten(ctx, keys.Secret, keystore.RolledBack(keys.Secret, keys.Generation, tenant.Status.KeysGeneration))
+	case differs(&tenant, heldBy(keys.Doc, keys.Generation)):
+		return p.unlessWritten(ctx, keys.Secret, p.keys.KeyMissing(&tenant))
 	}
 	return nil
 }
@@ -81,8 +82,8 @@ func (p *pass) unlessWritten(ctx context.Context, listed *corev1.Secret, found e
 }
 
 // tenantWants says whether anything is to be done, without opening a key.
-func (p *pass) tenantWants(doc tenantDoc) bool {
-	kek := p.kek().First().KID()
+func (p *pass) tenantWants(doc keystore.TenantDoc) bool {
+	kek := p.keys.KEKs().First().KID()
 	for _, k := range doc.Keys {
 		if parent, err := sealing.WrappingKID(k.Key); err != nil || parent != kek {
 			return true
@@ -96,61 +97,61 @@ func (p *pass) tenantWants(doc tenantDoc) bool {
 			return true
 		}
 	}
-	return p.due(LayerTenant, doc.Tenant, doc.Keys[0].Since) || len(doc.Seal) == 0 || p.due(LayerSealing, doc.Tenant, doc.Seal[0].Since)
+	return p.due(keystore.LayerTenant, doc.Tenant, doc.Keys[0].Since) || len(doc.Seal) == 0 || p.due(keystore.LayerSealing, doc.Tenant, doc.Seal[0].Since)
 }
 
 // due says whether a key is older than asked for.
-func (p *pass) due(layer Layer, tenant string, since time.Time) bool {
+func (p *pass) due(layer keystore.Layer, tenant string, since time.Time) bool {
 	return since.Before(p.request.Of(layer, tenant))
 }
 
 // sinceFor is the time of a new key: never before what was asked for, so that one request makes one key.
-func (p *pass) sinceFor(layer Layer, tenant string) time.Time {
-	now := p.now()
+func (p *pass) sinceFor(layer keystore.Layer, tenant string) time.Time {
+	now := p.keys.Now()
 	if asked := p.request.Of(layer, tenant); asked.After(now) {
 		return asked.UTC().Truncate(time.Second).Add(time.Second)
 	}
 	return now
 }
 
-func (p *pass) rewriteTenant(ctx context.Context, keys *tenantKeys) (*tenantKeys, error) {
-	doc, ring := keys.doc, keys.keys
+func (p *pass) rewriteTenant(ctx context.Context, keys *keystore.TenantKeys) (*keystore.TenantKeys, error) {
+	doc, ring := keys.Doc, keys.Keys
 	doc.Keys, doc.Seal, doc.Destroyed = slices.Clone(doc.Keys), slices.Clone(doc.Seal), slices.Clone(doc.Destroyed)
 	var err error
-	if p.due(LayerTenant, doc.Tenant, doc.Keys[0].Since) && len(doc.Keys) < maxTenantKeys {
-		key, entry, err := p.newKeyUnder(p.kek(), sealing.PurposeTenant, keys.ids()...)
+	if p.due(keystore.LayerTenant, doc.Tenant, doc.Keys[0].Since) && len(doc.Keys) < maxTenantKeys {
+		key, entry, err := p.keys.NewKeyUnder(p.keys.KEKs(), sealing.PurposeTenant, keys.IDs()...)
 		if err != nil {
 			return nil, err
 		}
-		entry.State, entry.Since = stateActive, p.sinceFor(LayerTenant, doc.Tenant)
-		doc.Keys[0].State, doc.Keys[0].Since = stateRetired, p.now()
-		doc.Keys = append([]keyDoc{entry}, doc.Keys...)
+		entry.State, entry.Since = keystore.StateActive, p.sinceFor(keystore.LayerTenant, doc.Tenant)
+		doc.Keys[0].State, doc.Keys[0].Since = keystore.StateRetired, p.keys.Now()
+		doc.Keys = append([]keystore.KeyDoc{entry}, doc.Keys...)
 		ring = append(sealing.Ring{key}, ring...)
 	}
-	if len(doc.Seal) == 0 || p.due(LayerSealing, doc.Tenant, doc.Seal[0].Since) {
+	if len(doc.Seal) == 0 || p.due(keystore.LayerSealing, doc.Tenant, doc.Seal[0].Since) {
 		if len(doc.Seal) >= maxSealKeys {
-			return nil, fmt.Errorf("%w: it has %d sealing keys; destroy retired ones with `kubectl lethe keys destroy sealing-key`", errUnreadable, len(doc.Seal))
+			return nil, fmt.Errorf("%w: it has %d sealing keys; destroy retired ones with `kubectl lethe keys destroy sealing-key`", keystore.ErrUnreadable, len(doc.Seal))
 		}
-		entry, err := p.newSealKey(ring, keys.ids()...)
+		entry, err := p.keys.NewSealKey(ring, keys.IDs()...)
 		if err != nil {
 			return nil, err
 		}
-		entry.Since = p.sinceFor(LayerSealing, doc.Tenant)
+		entry.Since = p.sinceFor(keystore.LayerSealing, doc.Tenant)
 		if len(doc.Seal) > 0 {
-			doc.Seal[0].State, doc.Seal[0].Since = stateRetired, p.now()
+			doc.Seal[0].State, doc.Seal[0].Since = keystore.StateRetired, p.keys.Now()
 		}
-		doc.Seal = append([]sealDoc{entry}, doc.Seal...)
+		doc.Seal = append([]keystore.SealDoc{entry}, doc.Seal...)
 	}
 	if doc, err = p.endSealKeys(ctx, doc); err != nil {
 		return nil, err
 	}
 	for i := range doc.Keys {
-		if doc.Keys[i].Key, err = p.kek().Rewrap(p.Random, doc.Keys[i].Key, sealing.PurposeTenant, keys.ids()...); err != nil {
+		if doc.Keys[i].Key, err = p.keys.KEKs().Rewrap(p.Random, doc.Keys[i].Key, sealing.PurposeTenant, keys.IDs()...); err != nil {
 			return nil, err
 		}
 	}
 	for i := range doc.Seal {
-		if doc.Seal[i].Key, err = ring.Rewrap(p.Random, doc.Seal[i].Key, sealing.PurposeSeal, keys.ids()...); err != nil {
+		if doc.Seal[i].Key, err = ring.Rewrap(p.Random, doc.Seal[i].Key, sealing.PurposeSeal, keys.IDs()...); err != nil {
 			return nil, err
 		}
 	}
@@ -158,17 +159,17 @@ func (p *pass) rewriteTenant(ctx context.Context, keys *tenantKeys) (*tenantKeys
 }
 
 // writeTenant writes a tenant's document, unless it says the same, and forgets what was remembered of it.
-func (p *pass) writeTenant(ctx context.Context, keys *tenantKeys, ring sealing.Ring, doc tenantDoc) (*tenantKeys, error) {
-	if slices.Equal(doc.Keys, keys.doc.Keys) && slices.Equal(doc.Seal, keys.doc.Seal) {
+func (p *pass) writeTenant(ctx context.Context, keys *keystore.TenantKeys, ring sealing.Ring, doc keystore.TenantDoc) (*keystore.TenantKeys, error) {
+	if slices.Equal(doc.Keys, keys.Doc.Keys) && slices.Equal(doc.Seal, keys.Doc.Seal) {
 		return keys, nil
 	}
-	secret, _, err := p.updateDocument(ctx, keys.secret, formatTenant, ring, doc)
+	secret, _, err := p.keys.UpdateDocument(ctx, keys.Secret, keystore.FormatTenant, ring, doc)
 	if err != nil {
 		return nil, err
 	}
 	p.wrote()
-	p.keys.forget(doc.UID)
-	fresh, err := openTenantDocument(secret, p.kek())
+	p.keys.ForgetTenant(doc.UID)
+	fresh, err := keystore.OpenTenantDocument(secret, p.keys.KEKs())
 	if err != nil {
 		return nil, err
 	}
@@ -179,13 +180,13 @@ func (p *pass) writeTenant(ctx context.Context, keys *tenantKeys, ring sealing.R
 
 // endSealKeys takes retired sealing keys out of a document that somebody wants destroyed. One that live objects still need
 // stays, unless that was said to be meant.
-func (p *pass) endSealKeys(ctx context.Context, doc tenantDoc) (tenantDoc, error) {
+func (p *pass) endSealKeys(ctx context.Context, doc keystore.TenantDoc) (keystore.TenantDoc, error) {
 	for kid, d := range p.request.Destroy {
-		i := slices.IndexFunc(doc.Seal, func(k sealDoc) bool { return k.KID == kid })
+		i := slices.IndexFunc(doc.Seal, func(k keystore.SealDoc) bool { return k.KID == kid })
 		if i < 0 || d.Tenant != doc.Tenant {
 			continue
 		}
-		if doc.Seal[i].State != stateRetired || !doc.Seal[i].Since.Before(d.At.Add(time.Second)) {
+		if doc.Seal[i].State != keystore.StateRetired || !doc.Seal[i].Since.Before(d.At.Add(time.Second)) {
 			p.refuse(kid, "it is the key to seal to: rotate first, with `kubectl lethe keys rotate sealing --tenant "+doc.Tenant+"`")
 			continue
 		}
@@ -199,7 +200,7 @@ func (p *pass) endSealKeys(ctx context.Context, doc tenantDoc) (tenantDoc, error
 				continue
 			}
 		}
-		doc.Destroyed = append(doc.Destroyed, destroyedDoc{KID: kid, At: p.now()})
+		doc.Destroyed = append(doc.Destroyed, keystore.DestroyedDoc{KID: kid, At: p.keys.Now()})
 		if extra := len(doc.Destroyed) - maxDestroyed; extra > 0 {
 			doc.Destroyed = doc.Destroyed[extra:]
 		}
@@ -218,13 +219,13 @@ func (p *pass) refuse(kid, why string) {
 
 // sealedWith counts the values of live objects of a tenant that are sealed to a key. Not being able to count is an error: then
 // nothing is destroyed.
-func (s *Server) sealedWith(ctx context.Context, doc tenantDoc, kid string) (int, error) {
+func (s *Server) sealedWith(ctx context.Context, doc keystore.TenantDoc, kid string) (int, error) {
 	counts, err := s.sealedTo(ctx, doc)
 	return counts[kid], err
 }
 
 // sealedTo counts the values of live objects of a tenant by the key that they are sealed to.
-func (s *Server) sealedTo(ctx context.Context, doc tenantDoc) (map[string]int, error) {
+func (s *Server) sealedTo(ctx context.Context, doc keystore.TenantDoc) (map[string]int, error) {
 	var tenant v1alpha1.Tenant
 	err := s.Client.Get(ctx, client.ObjectKey{Name: doc.Tenant}, &tenant)
 	if kube.IsMissing(err, doc.Tenant) || (err == nil && string(tenant.UID) != doc.UID) {
@@ -235,53 +236,15 @@ func (s *Server) sealedTo(ctx context.Context, doc tenantDoc) (map[string]int, e
 	}
 	counts := map[string]int{}
 	for _, ns := range tenant.Status.Namespaces {
-		if err := CountSealed(ctx, s.Client, ns.Name, counts); err != nil {
+		if err := keystore.CountSealed(ctx, s.Client, ns.Name, counts); err != nil {
 			return nil, err
 		}
 	}
 	return counts, nil
 }
 
-// CountSealed counts the sealed values in the specs of a namespace's bots and stores, by the key that they are sealed to.
-func CountSealed(ctx context.Context, c client.Client, namespace string, into map[string]int) error {
-	count := func(text v1alpha1.SealedValue) {
-		if e, err := sealing.Parse(string(text)); err == nil {
-			into[e.KID]++
-		}
-	}
-	next := ""
-	for {
-		var bots v1alpha1.BotDeploymentList
-		if err := c.List(ctx, &bots, client.InNamespace(namespace), client.Limit(rotationPage), client.Continue(next)); err != nil {
-			return fmt.Errorf("list the bots of namespace %s: %w", namespace, err)
-		}
-		for i := range bots.Items {
-			for _, credential := range bots.Items[i].Spec.Credentials {
-				count(credential.Sealed)
-			}
-		}
-		if next = bots.Continue; next == "" {
-			break
-		}
-	}
-	for {
-		var stores v1alpha1.DataStoreList
-		if err := c.List(ctx, &stores, client.InNamespace(namespace), client.Limit(rotationPage), client.Continue(next)); err != nil {
-			return fmt.Errorf("list the stores of namespace %s: %w", namespace, err)
-		}
-		for i := range stores.Items {
-			if pg := stores.Items[i].Spec.Postgres; pg != nil {
-				count(pg.Password)
-			}
-		}
-		if next = stores.Continue; next == "" {
-			return nil
-		}
-	}
-}
-
 // noteTenant keeps what the tenant's objects are held against, and counts what of the document itself is on an old key.
-func (p *pass) noteTenant(doc tenantDoc) {
+func (p *pass) noteTenant(doc keystore.TenantDoc) {
 	t := &passTenant{name: doc.Tenant, retired: map[string]time.Time{}}
 	for i, k := range doc.Keys {
 		if i == 0 {
@@ -301,15 +264,15 @@ func (p *pass) noteTenant(doc tenantDoc) {
 	}
 	onOldKEK := 0
 	for _, k := range doc.Keys {
-		if parent, err := sealing.WrappingKID(k.Key); err != nil || parent != p.kek().First().KID() {
+		if parent, err := sealing.WrappingKID(k.Key); err != nil || parent != p.keys.KEKs().First().KID() {
 			onOldKEK = 1
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tenants[doc.UID] = t
-	p.report.Left[LayerTenant] += left
-	p.report.Left[LayerKEK] += onOldKEK
+	p.report.Left[keystore.LayerTenant] += left
+	p.report.Left[keystore.LayerKEK] += onOldKEK
 }
 
 // dropTenantKeys lets go of tenants' keys that nothing is under any more, and that nothing can come under any more.
@@ -318,7 +281,7 @@ func (p *pass) dropTenantKeys(ctx context.Context) {
 		if len(t.retired) == 0 {
 			continue
 		}
-		p.leave(LayerTenant, len(t.retired))
+		p.leave(keystore.LayerTenant, len(t.retired))
 		late := false
 		for _, since := range t.retired {
 			late = late || p.began.Before(since.Add(lateWrites))
@@ -334,56 +297,56 @@ func (p *pass) dropTenantKeys(ctx context.Context) {
 			err = p.dropRetired(ctx, keys, t)
 		}
 		if err != nil {
-			p.problem(&corev1.Secret{ObjectMeta: objectMeta(tenantSecretName(t.name))}, err)
+			p.problem(&corev1.Secret{ObjectMeta: objectMeta(keystore.TenantSecretName(t.name))}, err)
 		}
 	}
 }
 
 // dropRetired takes exactly those keys out of a document that nothing was found under.
-func (p *pass) dropRetired(ctx context.Context, keys *tenantKeys, t *passTenant) error {
-	if keys.doc.Keys[0].KID != t.first {
+func (p *pass) dropRetired(ctx context.Context, keys *keystore.TenantKeys, t *passTenant) error {
+	if keys.Doc.Keys[0].KID != t.first {
 		return errMeanwhile
 	}
-	doc := keys.doc
-	doc.Keys = slices.DeleteFunc(slices.Clone(doc.Keys), func(k keyDoc) bool { _, retired := t.retired[k.KID]; return retired })
+	doc := keys.Doc
+	doc.Keys = slices.DeleteFunc(slices.Clone(doc.Keys), func(k keystore.KeyDoc) bool { _, retired := t.retired[k.KID]; return retired })
 	if len(doc.Keys) == 0 {
 		return errMeanwhile
 	}
-	if _, err := p.writeTenant(ctx, keys, keys.keys, doc); err != nil {
+	if _, err := p.writeTenant(ctx, keys, keys.Keys, doc); err != nil {
 		return err
 	}
-	p.leave(LayerTenant, -len(t.retired))
+	p.leave(keystore.LayerTenant, -len(t.retired))
 	return nil
 }
 
 // countSealed counts the values of live objects that are sealed to retired keys: their number is for people, who seal them
 // again in Git. Tenants that never rotated cost nothing.
 func (p *pass) countSealed(ctx context.Context) {
-	p.leave(LayerSealing, 0)
+	p.leave(keystore.LayerSealing, 0)
 	for uid, t := range p.tenants {
 		if len(t.seal) == 0 {
 			continue
 		}
-		counts, err := p.sealedTo(ctx, tenantDoc{Tenant: t.name, UID: uid})
+		counts, err := p.sealedTo(ctx, keystore.TenantDoc{Tenant: t.name, UID: uid})
 		if err != nil {
-			p.problem(&corev1.Secret{ObjectMeta: objectMeta(tenantSecretName(t.name))}, err)
+			p.problem(&corev1.Secret{ObjectMeta: objectMeta(keystore.TenantSecretName(t.name))}, err)
 			continue
 		}
 		for _, kid := range t.seal {
-			p.leave(LayerSealing, counts[kid])
+			p.leave(keystore.LayerSealing, counts[kid])
 		}
 	}
 }
 
 // publishRotated shows a tenant's sealing keys in its status, where they differ. The keyserver's answer to the manager does
 // the same; here it comes at once.
-func (p *pass) publishRotated(ctx context.Context, keys *tenantKeys) error {
-	if len(keys.doc.Seal) < 2 && len(keys.doc.Destroyed) == 0 {
+func (p *pass) publishRotated(ctx context.Context, keys *keystore.TenantKeys) error {
+	if len(keys.Doc.Seal) < 2 && len(keys.Doc.Destroyed) == 0 {
 		return nil
 	}
 	var tenant v1alpha1.Tenant
-	err := p.Client.Get(ctx, client.ObjectKey{Name: keys.doc.Tenant}, &tenant)
-	if kube.IsMissing(err, keys.doc.Tenant) || (err == nil && (string(tenant.UID) != keys.doc.UID || !tenant.DeletionTimestamp.IsZero())) {
+	err := p.Client.Get(ctx, client.ObjectKey{Name: keys.Doc.Tenant}, &tenant)
+	if kube.IsMissing(err, keys.Doc.Tenant) || (err == nil && (string(tenant.UID) != keys.Doc.UID || !tenant.DeletionTimestamp.IsZero())) {
 		return nil
 	}
 	if err != nil {

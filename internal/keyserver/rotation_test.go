@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -30,13 +31,13 @@ func newRotationWorld(t *testing.T) *world {
 func (w *world) ask(change func(*corev1.ConfigMap) error) {
 	w.Helper()
 	cm := &corev1.ConfigMap{}
-	err := testEnv.Client.Get(w.Context(), client.ObjectKey{Namespace: w.opts.KeysNamespace, Name: RotationName}, cm)
+	err := testEnv.Client.Get(w.Context(), client.ObjectKey{Namespace: w.opts.KeysNamespace, Name: keystore.RotationName}, cm)
 	if client.IgnoreNotFound(err) != nil {
 		w.Fatal(err)
 	}
 	missing := err != nil
 	if missing {
-		cm = NewRotation(w.opts.KeysNamespace)
+		cm = keystore.NewRotation(w.opts.KeysNamespace)
 	}
 	w.must(change(cm))
 	if missing {
@@ -47,16 +48,16 @@ func (w *world) ask(change func(*corev1.ConfigMap) error) {
 }
 
 // askFor asks for a layer, some seconds after everything that is there was made.
-func (w *world) askFor(layer Layer, tenant string) {
+func (w *world) askFor(layer keystore.Layer, tenant string) {
 	w.Helper()
 	w.later(2 * time.Second)
-	w.ask(func(cm *corev1.ConfigMap) error { return AskRotation(cm, layer, tenant, w.clock.Now()) })
+	w.ask(func(cm *corev1.ConfigMap) error { return keystore.AskRotation(cm, layer, tenant, w.clock.Now()) })
 }
 
 func (w *world) later(d time.Duration) { w.clock.SetTime(w.clock.Now().Add(d)) }
 
 // settle has passes run until nothing is left but what people have to do.
-func (w *world) settle(servers ...*Server) RotationStatus {
+func (w *world) settle(servers ...*Server) keystore.RotationStatus {
 	w.Helper()
 	if len(servers) == 0 {
 		servers = []*Server{w.server}
@@ -66,20 +67,20 @@ func (w *world) settle(servers ...*Server) RotationStatus {
 			w.must(s.Rotate(w.Context()))
 		}
 		st := w.rotation()
-		if st.Left[LayerKEK]+st.Left[LayerTenant]+st.Left[LayerData]+len(st.Problems) == 0 && !servers[0].rotation.waits {
+		if st.Left[keystore.LayerKEK]+st.Left[keystore.LayerTenant]+st.Left[keystore.LayerData]+len(st.Problems) == 0 && !servers[0].rotation.waits {
 			return st
 		}
 		w.later(lateWrites)
 	}
 	w.Fatalf("not over: %+v\n%s", w.rotation(), w.log.String())
-	return RotationStatus{}
+	return keystore.RotationStatus{}
 }
 
-func (w *world) rotation() RotationStatus {
+func (w *world) rotation() keystore.RotationStatus {
 	w.Helper()
 	cm := &corev1.ConfigMap{}
-	w.must(testEnv.Client.Get(w.Context(), client.ObjectKey{Namespace: w.opts.KeysNamespace, Name: RotationStatusName}, cm))
-	st, err := ReadRotationStatus(cm)
+	w.must(testEnv.Client.Get(w.Context(), client.ObjectKey{Namespace: w.opts.KeysNamespace, Name: keystore.RotationStatusName}, cm))
+	st, err := keystore.ReadRotationStatus(cm)
 	w.must(err)
 	return st
 }
@@ -88,7 +89,7 @@ func (w *world) rotation() RotationStatus {
 func (w *world) replica(kek sealing.Key, previous ...sealing.Key) *Server {
 	w.Helper()
 	o := w.opts
-	o.KEK, o.KEKPrevious, o.ring = kek, previous, nil
+	o.KEK, o.KEKPrevious = kek, previous
 	metrics, err := NewMetrics(prometheus.NewRegistry())
 	w.must(err)
 	o.Metrics = metrics
@@ -97,18 +98,18 @@ func (w *world) replica(kek sealing.Key, previous ...sealing.Key) *Server {
 	return s
 }
 
-func (w *world) tenantDocument() tenantDoc {
+func (w *world) tenantDocument() keystore.TenantDoc {
 	w.Helper()
-	var doc tenantDoc
-	_, err := readDocument(w.getSecret(w.opts.KeysNamespace, tenantSecretName(w.tenant.Name)), formatTenant, &doc)
+	var doc keystore.TenantDoc
+	_, err := keystore.ReadDocument(w.getSecret(w.opts.KeysNamespace, keystore.TenantSecretName(w.tenant.Name)), keystore.FormatTenant, &doc)
 	w.must(err)
 	return doc
 }
 
-func (w *world) objectDocument(bot *v1alpha1.BotDeployment) objectDoc {
+func (w *world) objectDocument(bot *v1alpha1.BotDeployment) keystore.ObjectDoc {
 	w.Helper()
-	var doc objectDoc
-	_, err := readDocument(w.getSecret(w.opts.KeysNamespace, objectSecretName(string(bot.UID))), formatObject, &doc)
+	var doc keystore.ObjectDoc
+	_, err := keystore.ReadDocument(w.getSecret(w.opts.KeysNamespace, keystore.ObjectSecretName(string(bot.UID))), keystore.FormatObject, &doc)
 	w.must(err)
 	return doc
 }
@@ -163,7 +164,7 @@ func TestDataKeysRotateWithoutARestart(t *testing.T) {
 	w := newRotationWorld(t)
 	r := w.newRunner("support")
 	before := w.objectDocument(r.bot)
-	w.askFor(LayerData, w.tenant.Name)
+	w.askFor(keystore.LayerData, w.tenant.Name)
 	w.settle()
 	after := w.objectDocument(r.bot)
 	if len(after.Keys) != 1 || after.Keys[0].KID == before.Keys[0].KID || len(after.Moving) > 0 {
@@ -174,7 +175,7 @@ func TestDataKeysRotateWithoutARestart(t *testing.T) {
 	}
 	w.goesOn(r, "afterwards")
 	// Once more, and then a new value: names go on, and nothing is left over.
-	w.askFor(LayerData, "")
+	w.askFor(keystore.LayerData, "")
 	w.settle()
 	w.goesOn(r, "after the second time")
 	if left := w.encrypted(); len(left) != 1 {
@@ -206,8 +207,8 @@ func TestAPlainValueKeepsItsSet(t *testing.T) {
 		bot.Spec.Credentials[0].SecretKeyRef = &v1alpha1.SecretKeyRef{Name: "plain", Key: "token"}
 	})
 	set := w.storeAndRecord(bot).Secret
-	w.askFor(LayerData, "")
-	w.askFor(LayerTenant, "")
+	w.askFor(keystore.LayerData, "")
+	w.askFor(keystore.LayerTenant, "")
 	w.settle()
 	if resp := w.store(bot); set == "" || resp.Secret != set {
 		t.Errorf("the set is %q by now, and was %q: %+v", resp.Secret, set, resp.Items)
@@ -215,14 +216,14 @@ func TestAPlainValueKeepsItsSet(t *testing.T) {
 }
 
 // layers asks for one layer each and says what a process needs for it.
-func layersOf(w *world) map[Layer]func() *Server {
+func layersOf(w *world) map[keystore.Layer]func() *Server {
 	fresh := newKEK()
-	simple := func(layer Layer) func() *Server {
+	simple := func(layer keystore.Layer) func() *Server {
 		return func() *Server { w.restart(); return w.server }
 	}
-	return map[Layer]func() *Server{
-		LayerSealing: simple(LayerSealing), LayerData: simple(LayerData), LayerTenant: simple(LayerTenant),
-		LayerKEK: func() *Server {
+	return map[keystore.Layer]func() *Server{
+		keystore.LayerSealing: simple(keystore.LayerSealing), keystore.LayerData: simple(keystore.LayerData), keystore.LayerTenant: simple(keystore.LayerTenant),
+		keystore.LayerKEK: func() *Server {
 			w.opts.KEK, w.opts.KEKPrevious = fresh, []sealing.Key{w.opts.KEK}
 			if w.opts.KEKPrevious[0].KID() == fresh.KID() {
 				w.opts.KEKPrevious = w.before
@@ -237,7 +238,7 @@ func layersOf(w *world) map[Layer]func() *Server {
 // TestRotationSurvivesACrashAtEveryWrite: for each layer the process dies before and after each write. In every state that this
 // leaves a pod gets its credential, and the next process ends what was begun, with nothing left over.
 func TestRotationSurvivesACrashAtEveryWrite(t *testing.T) {
-	for _, layer := range Layers() {
+	for _, layer := range keystore.Layers() {
 		for failAt := 1; ; failAt++ {
 			crashes := 0
 			for _, after := range []bool{false, true} {
@@ -258,12 +259,12 @@ func TestRotationSurvivesACrashAtEveryWrite(t *testing.T) {
 }
 
 // crashedRotation says whether there was such a write.
-func crashedRotation(t *testing.T, layer Layer, failAt int, after bool) bool {
+func crashedRotation(t *testing.T, layer keystore.Layer, failAt int, after bool) bool {
 	w := newRotationWorld(t)
 	r := w.newRunner("support")
 	process := layersOf(w)[layer]
 	process()
-	w.askFor(layer, map[bool]string{true: "", false: w.tenant.Name}[layer == LayerKEK])
+	w.askFor(layer, map[bool]string{true: "", false: w.tenant.Name}[layer == keystore.LayerKEK])
 	w.writes.reset(failAt, after)
 	for range 4 {
 		_ = w.server.Rotate(t.Context()) // it dies in there, or is over
@@ -277,7 +278,7 @@ func crashedRotation(t *testing.T, layer Layer, failAt int, after bool) bool {
 	process()
 	w.goesOn(r, fmt.Sprintf("after the crash at %v", seen))
 	st := w.settle()
-	if st.Left[layer] > 0 && layer != LayerSealing {
+	if st.Left[layer] > 0 && layer != keystore.LayerSealing {
 		t.Errorf("left: %+v", st.Left)
 	}
 	w.goesOn(r, "afterwards")
@@ -296,31 +297,31 @@ func crashedRotation(t *testing.T, layer Layer, failAt int, after bool) bool {
 }
 
 // rotated says that there is one new key of a layer, and none too many.
-func (w *world) rotated(r *runner, layer Layer) {
+func (w *world) rotated(r *runner, layer keystore.Layer) {
 	w.Helper()
 	tenant, object := w.tenantDocument(), w.objectDocument(r.bot)
 	asked := w.clock.Now().Add(-time.Hour) // all of the test is younger
 	switch layer {
-	case LayerSealing:
-		if len(tenant.Seal) != 2 || tenant.Seal[0].State != stateActive || tenant.Seal[1].State != stateRetired {
+	case keystore.LayerSealing:
+		if len(tenant.Seal) != 2 || tenant.Seal[0].State != keystore.StateActive || tenant.Seal[1].State != keystore.StateRetired {
 			w.Errorf("sealing keys: %+v", tenant.Seal)
 		}
 		w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
 		if keys := w.tenant.Status.SealingKeys; len(keys) != 2 || keys[0].KID != tenant.Seal[0].KID || keys[1].State != v1alpha1.SealingKeyRetired {
 			w.Errorf("the status shows %+v", keys)
 		}
-	case LayerTenant:
+	case keystore.LayerTenant:
 		parent, err := sealing.WrappingKID(object.Keys[0].Key)
 		if len(tenant.Keys) != 1 || err != nil || parent != tenant.Keys[0].KID || tenant.Keys[0].Since.Before(asked) {
 			w.Errorf("the tenant's keys: %+v, the object's under %s", tenant.Keys, parent)
 		}
-	case LayerData:
+	case keystore.LayerData:
 		if len(object.Keys) != 1 || len(object.Secrets) != 1 || len(object.Moving) != 0 {
 			w.Errorf("the object's document: %+v", object)
 		}
-	case LayerKEK:
+	case keystore.LayerKEK:
 		for _, s := range w.keySecrets() {
-			if formatOf(&s) != formatObject && formatOf(&s) != formatTenant && formatOf(&s) != formatCanary && !underKEK(&s, w.opts.KEK.KID()) {
+			if keystore.FormatOf(&s) != keystore.FormatObject && keystore.FormatOf(&s) != keystore.FormatTenant && keystore.FormatOf(&s) != keystore.FormatCanary && !keystore.UnderKEK(&s, w.opts.KEK.KID()) {
 				w.Errorf("%s is not under the new key", s.Name)
 			}
 		}
@@ -347,7 +348,7 @@ func TestTwoReplicasRotateAtOnce(t *testing.T) {
 	w.restart()
 	other := w.replica(fresh, old)
 	w.must(other.Maintain(t.Context()))
-	for _, layer := range []Layer{LayerKEK, LayerTenant, LayerSealing, LayerData} {
+	for _, layer := range []keystore.Layer{keystore.LayerKEK, keystore.LayerTenant, keystore.LayerSealing, keystore.LayerData} {
 		w.askFor(layer, "")
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -377,7 +378,7 @@ func TestTwoReplicasRotateAtOnce(t *testing.T) {
 			w.goesOn(r, "afterwards")
 		}
 	}
-	if len(w.encrypted()) != len(runners) || st.Left[LayerData] > 0 {
+	if len(w.encrypted()) != len(runners) || st.Left[keystore.LayerData] > 0 {
 		t.Errorf("%d encrypted Secrets of %d bots; left %v", len(w.encrypted()), len(runners), st.Left)
 	}
 	if doc := w.tenantDocument(); len(doc.Keys) != 1 || len(doc.Seal) != 2 {
@@ -391,8 +392,8 @@ func TestARememberedKeyIsReadAnew(t *testing.T) {
 	r := w.newRunner("support")
 	w.goesOn(r, "before") // the server remembers the tenant's keys from here on
 	other := w.replica(w.opts.KEK)
-	w.askFor(LayerTenant, "")
-	w.askFor(LayerSealing, "")
+	w.askFor(keystore.LayerTenant, "")
+	w.askFor(keystore.LayerSealing, "")
 	w.must(other.Rotate(t.Context()))
 	w.goesOn(r, "with the tenant's key of another replica")
 	w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
@@ -407,11 +408,11 @@ func TestRetiredSealingKeysAreDestroyedByPeople(t *testing.T) {
 	w := newRotationWorld(t)
 	r := w.newRunner("support")
 	old := w.tenant.Status.SealingKeys[0].KID
-	destroy := func(force bool) RotationStatus {
+	destroy := func(force bool) keystore.RotationStatus {
 		w.Helper()
 		w.later(2 * time.Second)
 		w.ask(func(cm *corev1.ConfigMap) error {
-			return AskDestruction(cm, old, DestroyRequest{Tenant: w.tenant.Name, At: w.clock.Now(), Force: force})
+			return keystore.AskDestruction(cm, old, keystore.DestroyRequest{Tenant: w.tenant.Name, At: w.clock.Now(), Force: force})
 		})
 		w.must(w.server.Rotate(t.Context()))
 		return w.rotation()
@@ -419,9 +420,9 @@ func TestRetiredSealingKeysAreDestroyedByPeople(t *testing.T) {
 	if st := destroy(true); !strings.Contains(st.Refused[old], "key to seal to") || len(w.tenantDocument().Seal) != 1 {
 		t.Errorf("the present key: %+v", st)
 	}
-	w.askFor(LayerSealing, w.tenant.Name)
-	if st := w.settle(); st.Left[LayerSealing] != 1 {
-		t.Errorf("%d values on retired keys, want 1", st.Left[LayerSealing])
+	w.askFor(keystore.LayerSealing, w.tenant.Name)
+	if st := w.settle(); st.Left[keystore.LayerSealing] != 1 {
+		t.Errorf("%d values on retired keys, want 1", st.Left[keystore.LayerSealing])
 	}
 	if st := destroy(false); !strings.Contains(st.Refused[old], "1 values of live objects") || len(w.tenantDocument().Seal) != 2 {
 		t.Errorf("a key that is needed: %+v", st)
@@ -434,7 +435,7 @@ func TestRetiredSealingKeysAreDestroyedByPeople(t *testing.T) {
 		bot.Spec.Credentials[0].Sealed = w.seal(w.place(sealing.KindBotDeployment, bot.Name, "telegram", 2), r.secret)
 	})
 	w.storeAndRecord(r.bot)
-	w.later(recount + destroyWithin)
+	w.later(recount + keystore.DestroyWithin)
 	w.must(w.server.Rotate(t.Context()))
 	if len(w.tenantDocument().Seal) != 2 {
 		t.Error("a request that was refused came true on another day")
@@ -448,7 +449,7 @@ func TestRetiredSealingKeysAreDestroyedByPeople(t *testing.T) {
 		t.Errorf("the status shows %+v", keys)
 	}
 	// What was sealed to it opens no more, on any replica, and says why.
-	w.later(2 * keyMemory)
+	w.later(2 * keystore.KeyMemory)
 	w.update(r.bot, func(bot *v1alpha1.BotDeployment) { bot.Spec.Credentials[0].Sealed = earlier })
 	if resp := w.store(r.bot); resp.Items[0].Reason != v1alpha1.ReasonUnknownKey || !strings.Contains(resp.Items[0].Message, "was destroyed on") {
 		t.Errorf("a value that is sealed to it: %+v", resp.Items)
@@ -460,11 +461,11 @@ func TestForceDestroysASealingKeyThatIsNeeded(t *testing.T) {
 	w := newRotationWorld(t)
 	w.newRunner("support")
 	old := w.tenant.Status.SealingKeys[0].KID
-	w.askFor(LayerSealing, "")
+	w.askFor(keystore.LayerSealing, "")
 	w.settle()
 	w.later(2 * time.Second)
 	w.ask(func(cm *corev1.ConfigMap) error {
-		return AskDestruction(cm, old, DestroyRequest{Tenant: w.tenant.Name, At: w.clock.Now(), Force: true})
+		return keystore.AskDestruction(cm, old, keystore.DestroyRequest{Tenant: w.tenant.Name, At: w.clock.Now(), Force: true})
 	})
 	w.must(w.server.Rotate(t.Context()))
 	if doc := w.tenantDocument(); len(doc.Seal) != 1 || len(doc.Destroyed) != 1 || doc.Destroyed[0].KID != old {
@@ -477,9 +478,9 @@ func TestRotationWithTheRightsOfTheChart(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
 	r := w.newRunner("support")
-	w.askFor(LayerData, w.tenant.Name)
-	w.askFor(LayerSealing, w.tenant.Name)
-	w.askFor(LayerTenant, w.tenant.Name)
+	w.askFor(keystore.LayerData, w.tenant.Name)
+	w.askFor(keystore.LayerSealing, w.tenant.Name)
+	w.askFor(keystore.LayerTenant, w.tenant.Name)
 	for range 3 {
 		w.must(w.server.Rotate(t.Context()))
 		w.later(lateWrites)

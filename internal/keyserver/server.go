@@ -15,6 +15,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/authority"
+	"github.com/lethe-dev/lethe/internal/keystore"
+	"github.com/lethe-dev/lethe/internal/memo"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -24,6 +27,12 @@ import (
 const (
 	maxBody        = 8 << 10
 	requestTimeout = 15 * time.Second
+)
+
+// Grades of a key-encryption key.
+const (
+	GradeProduction = "Production" // a file on a volume of its own
+	GradeEvaluation = "Evaluation" // a Secret of the same etcd: a snapshot of etcd opens everything
 )
 
 // Options of a Server. All are needed but those that say otherwise.
@@ -50,30 +59,20 @@ type Options struct {
 	Random         io.Reader
 	Log            *slog.Logger
 	Metrics        *Metrics
-
-	ring *kekRing // New makes it; shared by all parts of a server
 }
 
 // Server answers the calls of package protocol.
 type Server struct {
 	Options
-	authority *Authority
-	tenants   *memo[*v1alpha1.Tenant] // by namespace
-	keys      *memo[*tenantKeys]      // by UID of the tenant
-	managers  *memo[struct{}]         // by SHA-256 of the token
+	keys      *keystore.Store
+	authority *authority.Authority
+	tenants   *memo.Memo[*v1alpha1.Tenant] // by namespace
+	managers  *memo.Memo[struct{}]         // by SHA-256 of the token
 	inFlight  *inFlight
 
-	uidsMu    sync.Mutex
-	uidsFloor int64 // behind every user id that is known to have been given; 0 while that was not looked for
 	channelMu sync.Mutex
 	// channelsSwept is when holders were last looked for that are gone.
 	channelsSwept time.Time
-	channel       sealing.Key // digests channels' identities; the zero Key before it was read
-
-	kekMu      sync.Mutex
-	kekChecked time.Time
-	kekErr     error
-	kekMissing string // an earlier key that is still needed and not here
 
 	rotation rotation
 	orphans  orphans
@@ -101,15 +100,15 @@ func New(o Options) (*Server, error) {
 			return nil, fmt.Errorf("--previous-image %q is not of the form REPOSITORY@sha256:<64 hex digits>: a tag may come to mean another image", image)
 		}
 	}
-	var err error
-	if o.ring, err = newKEKRing(o); err != nil {
+	keys, err := keystore.New(keystore.Options{Client: o.Client, KEK: o.KEK, KEKPrevious: o.KEKPrevious, Realm: o.Realm, KeysNamespace: o.KeysNamespace,
+		Clock: o.Clock, Random: o.Random, Log: o.Log, KEKChecked: o.Metrics.kekChecked})
+	if err != nil {
 		return nil, err
 	}
-	s := &Server{Options: o, inFlight: newInFlight()}
-	s.tenants = newMemo[*v1alpha1.Tenant](o.Clock, tenantMemory)
-	s.keys = newMemo[*tenantKeys](o.Clock, keyMemory)
-	s.managers = newMemo[struct{}](o.Clock, managerMemory)
-	s.authority = newAuthority(o)
+	s := &Server{Options: o, keys: keys, inFlight: newInFlight()}
+	s.tenants = memo.New[*v1alpha1.Tenant](o.Clock, tenantMemory)
+	s.managers = memo.New[struct{}](o.Clock, managerMemory)
+	s.authority = authority.New(authority.Options{Keys: keys, Hosts: o.Hosts, Namespace: o.Settings.Namespace, Ends: o.Metrics.certificateEnds})
 	return s, nil
 }
 
@@ -121,30 +120,39 @@ func isPinned(image string) bool {
 }
 
 // Authority makes the server's certificates.
-func (s *Server) Authority() *Authority { return s.authority }
+func (s *Server) Authority() *authority.Authority { return s.authority }
 
 // Maintain checks the key-encryption key and keeps the certificates and their bundle up to date. It is called at the
 // start and every minute; when nothing is due it only reads.
 func (s *Server) Maintain(ctx context.Context) error {
-	if err := s.checkKEK(ctx); err != nil {
+	if err := s.keys.CheckKEK(ctx); err != nil {
 		return err
 	}
-	s.keys.sweep()
-	s.tenants.sweep()
-	s.managers.sweep()
-	s.Metrics.tenantKeys.Set(float64(s.keys.len()))
+	s.tenants.Sweep()
+	s.managers.Sweep()
+	s.Metrics.tenantKeys.Set(float64(s.keys.SweepMemory()))
 	return errors.Join(s.authority.Maintain(ctx), s.maintainChannels(ctx), s.endGrace(ctx), s.sweepOrphans(ctx))
+}
+
+// endGrace destroys the keys whose grace is over, and those that are a live Tenant's again, and counts the others.
+func (s *Server) endGrace(ctx context.Context) error {
+	count, ended, err := s.keys.GraceOf(ctx)
+	if err != nil {
+		return err
+	}
+	s.Metrics.pending.Set(float64(count))
+	return s.keys.EndGrace(ctx, ended)
 }
 
 // Ready says whether calls can be answered now: the key-encryption key opens its canary and there is a certificate.
 func (s *Server) Ready(ctx context.Context) error {
-	if err := s.kekUsable(ctx); err != nil {
+	if err := s.keys.KEKUsable(ctx); err != nil {
 		return err
 	}
-	if err := s.holdsEveryKEK(); err != nil {
+	if err := s.keys.HoldsEveryKEK(); err != nil {
 		return err
 	}
-	return s.authority.ready()
+	return s.authority.Ready()
 }
 
 // Handler serves the calls.

@@ -3,8 +3,6 @@ package keyserver
 import (
 	"context"
 
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -103,71 +101,4 @@ func (o *subject) credentials() []wantedCredential {
 		out = append(out, w)
 	}
 	return out
-}
-
-// objectKeys are an object's data keys, opened, and the document they came from.
-type objectKeys struct {
-	secret     *corev1.Secret // nil while it was never stored
-	generation int64          // of the document
-	doc        objectDoc
-	keys       sealing.Ring // the first encrypts
-	digest     sealing.Key  // names sets and tells values apart
-	tenant     *tenantKeys  // whose keys these are under; only while they are rotated
-}
-
-func (k *objectKeys) owner() sealing.Owner {
-	return sealing.Owner{Realm: k.doc.Realm, Tenant: k.doc.Tenant, Namespace: k.doc.Namespace, Kind: k.doc.Kind, UID: k.doc.UID}
-}
-
-// loadObjectKeys reads and opens an object's data key; nil when there is none.
-func (s *Server) loadObjectKeys(ctx context.Context, sub *subject, tenant *tenantKeys) (*objectKeys, error) {
-	secret := &corev1.Secret{}
-	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: objectSecretName(sub.uid())}, secret)
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var d objectDoc
-	if _, err := readDocument(secret, formatObject, &d); err != nil {
-		return nil, s.refuseDocument(err, "")
-	}
-	if d.UID != sub.uid() || d.Kind != sub.kind || d.Namespace != sub.namespace() || d.Name != sub.name() ||
-		d.Tenant != tenant.doc.Tenant || d.TenantUID != tenant.doc.UID || d.Realm != tenant.doc.Realm {
-		return nil, refuse(v1alpha1.ReasonKeyMissing,
-			"Secret %s/%s holds the key of %s %s/%s of Tenant %s, not of this object: the namespace has changed hands; delete the object and make it again",
-			secret.Namespace, secret.Name, d.Kind, d.Namespace, d.Name, d.Tenant)
-	}
-	if !tenant.wraps(d) {
-		// Another replica has rotated the tenant's key since this one read it.
-		fresh, err := s.keysAnew(ctx, tenant)
-		if err != nil {
-			return nil, err
-		}
-		tenant = fresh
-	}
-	keys, err := openObjectDocument(secret, tenant)
-	if err != nil {
-		return nil, s.refuseDocument(err, "")
-	}
-	if keys.generation < sub.seen {
-		return nil, rolledBack(secret, keys.generation, sub.seen)
-	}
-	return keys, nil
-}
-
-// newObjectKeys makes a data key, in memory only.
-func (s *Server) newObjectKeys(sub *subject, tenant *tenantKeys) (*objectKeys, error) {
-	key, entry, err := s.newKeyUnder(tenant.keys, sealing.PurposeData, tenant.ids(sub.uid())...)
-	if err != nil {
-		return nil, err
-	}
-	digest, naming, err := s.newKeyUnder(tenant.keys, sealing.PurposeDigest, tenant.ids(sub.uid())...)
-	if err != nil {
-		return nil, err
-	}
-	entry.Since = s.now()
-	return &objectKeys{keys: sealing.Ring{key}, digest: digest, doc: objectDoc{Realm: tenant.doc.Realm, Tenant: tenant.doc.Tenant, TenantUID: tenant.doc.UID,
-		Kind: sub.kind, Namespace: sub.namespace(), Name: sub.name(), UID: sub.uid(), Keys: []keyDoc{entry}, Digest: naming}}, nil
 }

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -188,6 +189,11 @@ func (w *world) newTenant(class v1alpha1.TenantClass) (*v1alpha1.Tenant, string)
 	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1alpha1.TenantSpec{Class: class, State: v1alpha1.TenantActive, Namespaces: []v1alpha1.TenantNamespace{{Name: ns.Name}}}}
 	w.must(testEnv.Client.Create(w.Context(), tenant))
+	w.writes.mu.Lock()
+	if w.writes.tenants != nil {
+		w.writes.tenants[name] = true
+	}
+	w.writes.mu.Unlock()
 	tenant.Status.Namespaces = []v1alpha1.TenantNamespaceStatus{{Name: ns.Name, UID: string(ns.UID), Origin: "Adopted"}}
 	w.must(testEnv.Client.Status().Update(w.Context(), tenant))
 	for _, b := range resources.TenantRoleBindings(w.opts.Settings, tenant, ns.Name) {
@@ -434,6 +440,8 @@ type writeHook struct {
 	// reviewed, when set, changes what the API server says of a token.
 	reviewed func(*authenticationv1.TokenReview)
 	seen     []string
+	// tenants are those that a list shows; nil is all. An installation of its own would not know of the other tests' tenants.
+	tenants map[string]bool
 }
 
 func (h *writeHook) reset(failAt int, after bool) {
@@ -475,6 +483,18 @@ func (h *writeHook) do(what string, obj client.Object, write func() error) error
 		}
 	}
 	return errCrash
+}
+
+func (h *writeHook) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	err := h.Client.List(ctx, list, opts...)
+	if all, ok := list.(*v1alpha1.TenantList); ok && err == nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.tenants != nil {
+			all.Items = slices.DeleteFunc(all.Items, func(t v1alpha1.Tenant) bool { return !h.tenants[t.Name] })
+		}
+	}
+	return err
 }
 
 func (h *writeHook) Create(ctx context.Context, obj client.Object, opts ...client.CreateOption) error {

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -58,10 +59,10 @@ func (s *Server) sweepOrphans(ctx context.Context) error {
 	if !w.looked.IsZero() && now.Before(w.looked.Add(orphansEvery)) {
 		return nil
 	}
-	if err := s.kekUsable(ctx); err != nil {
+	if err := s.keys.KEKUsable(ctx); err != nil {
 		return fmt.Errorf("keys without an owner are not looked for: %w", err)
 	}
-	if s.holdsEveryKEK() != nil {
+	if s.keys.HoldsEveryKEK() != nil {
 		return nil // the process says that it is not ready, and why
 	}
 	owners, held, err := s.keyOwners(ctx)
@@ -84,8 +85,8 @@ func (s *Server) sweepOrphans(ctx context.Context) error {
 	}
 	w.gone = p.gone
 	if p.removed > 0 {
-		s.keys.flush()
-		s.tenants.flush()
+		s.keys.ForgetAll()
+		s.tenants.Flush()
 	}
 	if p.failed > 0 {
 		return fmt.Errorf("the owners of %d documents of keys could not be dealt with; see the log", p.failed)
@@ -98,32 +99,32 @@ func (s *Server) sweepOrphans(ctx context.Context) error {
 func (s *Server) keyOwners(ctx context.Context) ([]keyOwner, map[string]heldKeys, error) {
 	var out []keyOwner
 	held := map[string]heldKeys{}
-	err := s.eachKeySecret(ctx, nil, func(secret *corev1.Secret) error {
+	err := s.keys.EachKeySecret(ctx, nil, func(secret *corev1.Secret) error {
 		o := keyOwner{secret: secret.Name, secretUID: string(secret.UID), tenant: protocol.ObjectRef{Kind: "Tenant"}}
 		realm, name := "", ""
-		switch formatOf(secret) {
-		case formatTenant:
-			var d tenantDoc
-			e, err := readDocument(secret, formatTenant, &d)
+		switch keystore.FormatOf(secret) {
+		case keystore.FormatTenant:
+			var d keystore.TenantDoc
+			e, err := keystore.ReadDocument(secret, keystore.FormatTenant, &d)
 			if err != nil {
 				return nil //nolint:nilerr // what cannot be read is nobody's to remove
 			}
-			if secret.Name == tenantSecretName(d.Tenant) && d.Realm == s.Realm {
-				held[d.UID] = d.held(e.Generation)
+			if secret.Name == keystore.TenantSecretName(d.Tenant) && d.Realm == s.Realm {
+				held[d.UID] = heldBy(d, e.Generation)
 			}
-			realm, name, o.tenant.Name, o.tenant.UID = d.Realm, tenantSecretName(d.Tenant), d.Tenant, d.UID
-		case formatVersions:
-			var d versionsDoc
-			if _, err := readDocument(secret, formatVersions, &d); err != nil {
+			realm, name, o.tenant.Name, o.tenant.UID = d.Realm, keystore.TenantSecretName(d.Tenant), d.Tenant, d.UID
+		case keystore.FormatVersions:
+			var d keystore.VersionsDoc
+			if _, err := keystore.ReadDocument(secret, keystore.FormatVersions, &d); err != nil {
 				return nil //nolint:nilerr // as above
 			}
-			realm, name, o.tenant.Name, o.tenant.UID = d.Realm, versionsSecretName(d.TenantUID), d.Tenant, d.TenantUID
-		case formatObject:
-			var d objectDoc
-			if _, err := readDocument(secret, formatObject, &d); err != nil {
+			realm, name, o.tenant.Name, o.tenant.UID = d.Realm, keystore.VersionsSecretName(d.TenantUID), d.Tenant, d.TenantUID
+		case keystore.FormatObject:
+			var d keystore.ObjectDoc
+			if _, err := keystore.ReadDocument(secret, keystore.FormatObject, &d); err != nil {
 				return nil //nolint:nilerr // as above
 			}
-			realm, name, o.tenant.Name, o.tenant.UID = d.Realm, objectSecretName(d.UID), d.Tenant, d.TenantUID
+			realm, name, o.tenant.Name, o.tenant.UID = d.Realm, keystore.ObjectSecretName(d.UID), d.Tenant, d.TenantUID
 			o.object = &protocol.ObjectRef{Kind: d.Kind, Namespace: d.Namespace, Name: d.Name, UID: d.UID}
 		}
 		if realm == s.Realm && name == secret.Name && o.tenant.Name != "" && o.tenant.UID != "" {
@@ -134,8 +135,8 @@ func (s *Server) keyOwners(ctx context.Context) ([]keyOwner, map[string]heldKeys
 	return out, held, err
 }
 
-// held are the sealing keys that a document has, or had until a person had them destroyed.
-func (d *tenantDoc) held(generation int64) heldKeys {
+// heldBy are the sealing keys that a document has, or had until a person had them destroyed.
+func heldBy(d keystore.TenantDoc, generation int64) heldKeys {
 	held := heldKeys{generation: generation}
 	for _, key := range d.Seal {
 		held.kids = append(held.kids, key.KID)
@@ -246,17 +247,17 @@ func (p *orphanPass) owner(ctx context.Context, ref protocol.ObjectRef) error {
 // orphanTenant does what the deletion of a Tenant would have done. A document that does not open stays: its keys could not wait.
 func (p *orphanPass) orphanTenant(ctx context.Context, o keyOwner) error {
 	var secret corev1.Secret
-	err := p.Client.Get(ctx, client.ObjectKey{Namespace: p.KeysNamespace, Name: tenantSecretName(o.tenant.Name)}, &secret)
-	if kube.UnlessMissing(err, tenantSecretName(o.tenant.Name)) != nil {
+	err := p.Client.Get(ctx, client.ObjectKey{Namespace: p.KeysNamespace, Name: keystore.TenantSecretName(o.tenant.Name)}, &secret)
+	if kube.UnlessMissing(err, keystore.TenantSecretName(o.tenant.Name)) != nil {
 		return err
 	}
 	if err == nil {
-		var doc tenantDoc
-		if _, err := readDocument(&secret, formatTenant, &doc); err != nil {
+		var doc keystore.TenantDoc
+		if _, err := keystore.ReadDocument(&secret, keystore.FormatTenant, &doc); err != nil {
 			return err
 		}
 		if doc.UID == o.tenant.UID {
-			if _, err := openTenantDocument(&secret, p.kek()); err != nil {
+			if _, err := keystore.OpenTenantDocument(&secret, p.keys.KEKs()); err != nil {
 				return err
 			}
 		}
@@ -271,10 +272,10 @@ func (p *orphanPass) orphanObject(ctx context.Context, o keyOwner) error {
 	if err := p.Client.Get(ctx, client.ObjectKey{Namespace: p.KeysNamespace, Name: o.secret}, &secret); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if err := p.Client.Get(ctx, client.ObjectKey{Namespace: p.KeysNamespace, Name: tenantSecretName(o.tenant.Name)}, &holder); err != nil {
+	if err := p.Client.Get(ctx, client.ObjectKey{Namespace: p.KeysNamespace, Name: keystore.TenantSecretName(o.tenant.Name)}, &holder); err != nil {
 		return fmt.Errorf("read the keys of its Tenant: %w", err)
 	}
-	if _, err := p.openForLast(&secret, &holder); err != nil {
+	if _, err := p.keys.OpenObject(&secret, &holder); err != nil {
 		return err
 	}
 	return p.revokeObject(ctx, *o.object)

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -56,9 +57,9 @@ func newOrphanScene(t *testing.T) *orphanScene {
 	s.granted(s.call(protocol.PathCredentials, s.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, s.chat)}, &resp))
 	s.storeSet = resp.Secret
 	var holders corev1.SecretList
-	s.must(testEnv.Client.List(t.Context(), &holders, client.InNamespace(s.opts.KeysNamespace), client.MatchingLabels{v1alpha1.LabelComponent: componentChannel}))
+	s.must(testEnv.Client.List(t.Context(), &holders, client.InNamespace(s.opts.KeysNamespace), client.MatchingLabels{v1alpha1.LabelComponent: keystore.ComponentChannel}))
 	for _, h := range holders.Items {
-		if formatOf(&h) == formatChannelHolder {
+		if keystore.FormatOf(&h) == keystore.FormatChannelHolder {
 			s.holder = h.Name
 		}
 	}
@@ -75,7 +76,7 @@ func newOrphanScene(t *testing.T) *orphanScene {
 	s.storeAndRecord(lives)
 	s.storeAndRecord(going)
 	s.must(testEnv.Client.Delete(t.Context(), going))
-	s.others = []string{tenantSecretName(s.tenant.Name), objectSecretName(string(lives.UID)), objectSecretName(string(going.UID)), canaryName, uidsName}
+	s.others = []string{keystore.TenantSecretName(s.tenant.Name), keystore.ObjectSecretName(string(lives.UID)), keystore.ObjectSecretName(string(going.UID)), keystore.CanaryName, keystore.UIDsName}
 	s.tenant, s.ns = mine, ns
 	return s
 }
@@ -107,7 +108,7 @@ func TestKeysWithoutAnOwnerGo(t *testing.T) {
 		then                func(*orphanScene)
 	}{
 		"a bot": {kind: sealing.KindBotDeployment, bot: true, holder: true, lose: func(s *orphanScene) { remove(s, s.bot) }, then: func(s *orphanScene) {
-			_, doc, err := s.server.versions(s.Context(), string(s.tenant.UID))
+			_, doc, err := s.server.keys.Versions(s.Context(), string(s.tenant.UID))
 			if err != nil || len(doc.Entries) != 1 || doc.Entries[0].UID != string(s.bot.UID) || doc.Entries[0].Highest != 1 {
 				s.Errorf("its versions are not remembered: %+v, %v", doc.Entries, err)
 			}
@@ -117,11 +118,11 @@ func TestKeysWithoutAnOwnerGo(t *testing.T) {
 			again := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: s.ns, Name: s.bot.Name}, Spec: s.bot.Spec}
 			s.must(testEnv.Client.Create(s.Context(), again))
 			s.storeAndRecord(again)
-			s.others = append(s.others, objectSecretName(string(again.UID)))
+			s.others = append(s.others, keystore.ObjectSecretName(string(again.UID)))
 		}, holder: false},
 		"a store": {kind: sealing.KindDataStore, store: true, lose: func(s *orphanScene) { remove(s, s.chat) }},
 		"a Tenant": {kind: "Tenant", tenant: true, bot: true, store: true, holder: true, lose: func(s *orphanScene) { remove(s, s.tenant) }, then: func(s *orphanScene) {
-			if s.keyGone(pendingSecretName(string(s.tenant.UID))) {
+			if s.keyGone(keystore.PendingSecretName(string(s.tenant.UID))) {
 				s.Error("its sealing keys do not wait")
 			}
 			before := s.tenant.Status.SealingKeys[0].KID
@@ -160,17 +161,17 @@ func TestKeysWithoutAnOwnerGo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newOrphanScene(t)
-			tenantDocument := tenantSecretName(s.tenant.Name)
+			tenantDocument := keystore.TenantSecretName(s.tenant.Name)
 			s.pass(0)
 			tc.lose(s)
 			check := func(when string, over bool) {
 				t.Helper()
 				for what, is := range map[string][2]bool{
 					"the tenant's keys":       {s.keyGone(tenantDocument), tc.tenant},
-					"the bot's keys":          {s.keyGone(objectSecretName(string(s.bot.UID))), tc.bot},
+					"the bot's keys":          {s.keyGone(keystore.ObjectSecretName(string(s.bot.UID))), tc.bot},
 					"the bot's credentials":   {s.secretGone(s.ns, s.botSet), tc.bot},
 					"the bot's channel":       {s.keyGone(s.holder), tc.holder},
-					"the store's keys":        {s.keyGone(objectSecretName(string(s.chat.UID))), tc.store},
+					"the store's keys":        {s.keyGone(keystore.ObjectSecretName(string(s.chat.UID))), tc.store},
 					"the store's credentials": {s.secretGone(s.ns, s.storeSet), tc.store},
 				} {
 					if want := over && is[1]; is[0] != want {
@@ -229,18 +230,18 @@ func TestSweepingKeysSurvivesACrash(t *testing.T) {
 					s.pass(orphansEvery)
 					left := map[string]bool{}
 					if gone == s.tenant {
-						left["its key"] = s.keyGone(tenantSecretName(s.tenant.Name))
-						left["what is remembered"] = s.keyGone(versionsSecretName(string(s.tenant.UID)))
-						if s.keyGone(pendingSecretName(string(s.tenant.UID))) {
+						left["its key"] = s.keyGone(keystore.TenantSecretName(s.tenant.Name))
+						left["what is remembered"] = s.keyGone(keystore.VersionsSecretName(string(s.tenant.UID)))
+						if s.keyGone(keystore.PendingSecretName(string(s.tenant.UID))) {
 							t.Errorf("dead at write %d (landed: %t): no sealing key waits", at, after)
 						}
 					}
 					if gone != client.Object(s.chat) {
-						left["the bot's key"], left["the bot's credentials"] = s.keyGone(objectSecretName(string(s.bot.UID))), s.secretGone(s.ns, s.botSet)
+						left["the bot's key"], left["the bot's credentials"] = s.keyGone(keystore.ObjectSecretName(string(s.bot.UID))), s.secretGone(s.ns, s.botSet)
 						left["the channel"] = s.keyGone(s.holder)
 					}
 					if gone != client.Object(s.bot) {
-						left["the store's key"], left["the store's credentials"] = s.keyGone(objectSecretName(string(s.chat.UID))), s.secretGone(s.ns, s.storeSet)
+						left["the store's key"], left["the store's credentials"] = s.keyGone(keystore.ObjectSecretName(string(s.chat.UID))), s.secretGone(s.ns, s.storeSet)
 					}
 					for what, away := range left {
 						if !away {
@@ -304,18 +305,18 @@ func TestKeysStayWhileNobodyCanSay(t *testing.T) {
 			s.restart()
 		}},
 		"the Tenant's keys are missing": {before: func(s *orphanScene) {
-			s.must(testEnv.Client.Delete(s.Context(), s.getSecret(s.opts.KeysNamespace, tenantSecretName(s.tenant.Name))))
+			s.must(testEnv.Client.Delete(s.Context(), s.getSecret(s.opts.KeysNamespace, keystore.TenantSecretName(s.tenant.Name))))
 			s.must(testEnv.Client.Delete(s.Context(), s.bot))
-		}, keep: func(s *orphanScene) []string { return []string{objectSecretName(string(s.bot.UID))} }},
+		}, keep: func(s *orphanScene) []string { return []string{keystore.ObjectSecretName(string(s.bot.UID))} }},
 		"the bot's keys do not open": {before: func(s *orphanScene) {
 			s.must(testEnv.Client.Delete(s.Context(), s.bot))
-			s.alter(objectSecretName(string(s.bot.UID)))
-		}, keep: func(s *orphanScene) []string { return []string{objectSecretName(string(s.bot.UID))} }},
+			s.alter(keystore.ObjectSecretName(string(s.bot.UID)))
+		}, keep: func(s *orphanScene) []string { return []string{keystore.ObjectSecretName(string(s.bot.UID))} }},
 		"the Tenant's keys do not open": {before: func(s *orphanScene) {
 			s.must(testEnv.Client.Delete(s.Context(), s.tenant))
-			s.alter(tenantSecretName(s.tenant.Name))
+			s.alter(keystore.TenantSecretName(s.tenant.Name))
 		}, keep: func(s *orphanScene) []string {
-			return []string{tenantSecretName(s.tenant.Name), objectSecretName(string(s.bot.UID)), objectSecretName(string(s.chat.UID))}
+			return []string{keystore.TenantSecretName(s.tenant.Name), keystore.ObjectSecretName(string(s.bot.UID)), keystore.ObjectSecretName(string(s.chat.UID))}
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -326,7 +327,7 @@ func TestKeysStayWhileNobodyCanSay(t *testing.T) {
 				s.must(testEnv.Client.Delete(t.Context(), s.bot))
 				s.must(testEnv.Client.Delete(t.Context(), s.chat))
 				s.must(testEnv.Client.Delete(t.Context(), s.tenant))
-				keep = append(keep, tenantSecretName(s.tenant.Name), objectSecretName(string(s.bot.UID)), objectSecretName(string(s.chat.UID)))
+				keep = append(keep, keystore.TenantSecretName(s.tenant.Name), keystore.ObjectSecretName(string(s.bot.UID)), keystore.ObjectSecretName(string(s.chat.UID)))
 			}
 			tc.before(s)
 			if tc.keep != nil {
@@ -353,9 +354,9 @@ func TestKeysStayWhileNobodyCanSay(t *testing.T) {
 func (w *world) alter(name string) {
 	w.Helper()
 	secret := w.getSecret(w.opts.KeysNamespace, name)
-	text := string(secret.Data[documentKey])
+	text := string(secret.Data[keystore.DocumentKey])
 	at := strings.Index(text, `"generation":`) + len(`"generation":`)
-	secret.Data[documentKey] = []byte(text[:at] + "9" + text[at:])
+	secret.Data[keystore.DocumentKey] = []byte(text[:at] + "9" + text[at:])
 	w.must(testEnv.Client.Update(w.Context(), secret))
 }
 
@@ -382,10 +383,10 @@ func TestTwoKeyserversSweep(t *testing.T) {
 		}
 		both.Wait()
 	}
-	if !w.keyGone(tenantSecretName(first.Name)) || !w.keyGone(objectSecretName(string(bot.UID))) || !w.secretGone(w.ns, set) {
+	if !w.keyGone(keystore.TenantSecretName(first.Name)) || !w.keyGone(keystore.ObjectSecretName(string(bot.UID))) || !w.secretGone(w.ns, set) {
 		t.Errorf("something is left\n%s", w.log.String())
 	}
-	if w.keyGone(pendingSecretName(string(first.UID))) {
+	if w.keyGone(keystore.PendingSecretName(string(first.UID))) {
 		t.Error("no sealing key waits")
 	}
 	kid := first.Status.SealingKeys[0].KID
@@ -400,13 +401,13 @@ func TestSweepingKeysIsBounded(t *testing.T) {
 	w := newRotationWorld(t)
 	for i := range maxOrphans + 1 {
 		tenant, uid := fmt.Sprintf("gone-%d", i), fmt.Sprintf("uid-%d", i)
-		doc, err := newDocument(w.opts.KeysNamespace, versionsSecretName(uid), tenant, formatVersions, 1, w.server.kek(), versionsDoc{Realm: testRealm, Tenant: tenant, TenantUID: uid})
+		doc, err := keystore.NewDocument(w.opts.KeysNamespace, keystore.VersionsSecretName(uid), tenant, keystore.FormatVersions, 1, w.server.keys.KEKs(), keystore.VersionsDoc{Realm: testRealm, Tenant: tenant, TenantUID: uid})
 		w.must(err)
 		w.must(testEnv.Client.Create(t.Context(), doc))
 	}
 	left := func() (n int) {
 		for i := range maxOrphans + 1 {
-			if !w.keyGone(versionsSecretName(fmt.Sprintf("uid-%d", i))) {
+			if !w.keyGone(keystore.VersionsSecretName(fmt.Sprintf("uid-%d", i))) {
 				n++
 			}
 		}
@@ -433,7 +434,7 @@ func TestMaintainSweepsKeys(t *testing.T) {
 		w.clock.SetTime(w.clock.Now().Add(orphansEvery))
 		w.must(w.server.Maintain(t.Context()))
 	}
-	if !w.keyGone(objectSecretName(string(bot.UID))) {
+	if !w.keyGone(keystore.ObjectSecretName(string(bot.UID))) {
 		t.Error("the keys of a bot that is gone are left")
 	}
 }

@@ -21,7 +21,7 @@ func (s *Server) tenantOf(ctx context.Context, namespace string) (*v1alpha1.Tena
 	}
 	switch whose.Standing {
 	case tenancy.Held:
-		s.tenants.put(namespace, whose.Tenant)
+		s.tenants.Put(namespace, whose.Tenant)
 		return whose.Tenant, nil
 	case tenancy.NamespaceEnding, tenancy.TenantEnding:
 		return nil, refuse(v1alpha1.ReasonRevoked, "%s", whose.Why)
@@ -32,7 +32,7 @@ func (s *Server) tenantOf(ctx context.Context, namespace string) (*v1alpha1.Tena
 
 // tenantOfRecently is the same, some seconds old at most. A refusal is never remembered.
 func (s *Server) tenantOfRecently(ctx context.Context, namespace string) (*v1alpha1.Tenant, error) {
-	if t, ok := s.tenants.get(namespace); ok {
+	if t, ok := s.tenants.Get(namespace); ok {
 		return t, nil
 	}
 	return s.tenantOf(ctx, namespace)

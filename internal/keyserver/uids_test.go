@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -20,8 +21,7 @@ import (
 func newInstallation(t *testing.T) *world {
 	t.Helper()
 	w := newWorldAs(t, testEnv.As(t, "admin", "system:masters"), testEnv.Namespace(t, "keys", nil).Name, newKEK())
-	// A status of another test's tenant would count, too: here only what this installation recorded is looked at.
-	w.server.uidsFloor = firstUID
+	w.writes.tenants = map[string]bool{w.tenant.Name: true}
 	return w
 }
 
@@ -51,7 +51,6 @@ func TestTenantsNeverShareUserIDs(t *testing.T) {
 	for range 2 {
 		s, err := New(w.opts)
 		w.must(err)
-		s.uidsFloor = firstUID
 		replicas = append(replicas, s)
 	}
 	var mu sync.Mutex
@@ -103,7 +102,6 @@ func TestUserIDsSurviveACrash(t *testing.T) {
 			crashed := w.askTenant(nil) != nil
 			w.writes.reset(0, false)
 			w.restart()
-			w.server.uidsFloor = firstUID
 			first, again := w.askRange(), w.askRange()
 			if first != again || given[first.First] {
 				t.Errorf("dead at write %d (landed: %t): ids from %d on, then %d, given before: %t", at, after, first.First, again.First, given[first.First])
@@ -120,17 +118,17 @@ func TestUserIDsSurviveACrash(t *testing.T) {
 func TestLostCounterOfUserIDs(t *testing.T) {
 	w := newInstallation(t)
 	first := w.askRange()
-	early := w.getSecret(w.opts.KeysNamespace, uidsName)
+	early := w.getSecret(w.opts.KeysNamespace, keystore.UIDsName)
 	w.tenant, w.ns = w.newTenant(v1alpha1.TenantCustomer)
 	second := w.askRange()
-	w.must(testEnv.Client.Delete(t.Context(), w.getSecret(w.opts.KeysNamespace, uidsName)))
+	w.must(testEnv.Client.Delete(t.Context(), w.getSecret(w.opts.KeysNamespace, keystore.UIDsName)))
 	w.restart()
 	w.tenant, w.ns = w.newTenant(v1alpha1.TenantCustomer)
 	third := w.askRange()
 	if second.First != first.First+first.Size || third.First < second.First+second.Size {
 		t.Errorf("ids from %d, %d and, without the counter, %d on", first.First, second.First, third.First)
 	}
-	now := w.getSecret(w.opts.KeysNamespace, uidsName)
+	now := w.getSecret(w.opts.KeysNamespace, keystore.UIDsName)
 	now.Data = early.Data
 	w.must(testEnv.Client.Update(t.Context(), now))
 	w.tenant, w.ns = w.newTenant(v1alpha1.TenantCustomer)
@@ -142,10 +140,13 @@ func TestLostCounterOfUserIDs(t *testing.T) {
 
 func TestUserIDsRunOut(t *testing.T) {
 	w := newInstallation(t)
-	w.server.uidsFloor = 2_147_483_000
+	w.must(w.server.keys.CheckKEK(t.Context()))
+	last, err := keystore.NewDocument(w.opts.KeysNamespace, keystore.UIDsName, "", keystore.FormatUIDs, 1, w.server.keys.KEKs(), keystore.UIDsDoc{Realm: testRealm, Next: 2_147_483_000})
+	w.must(err)
+	w.must(testEnv.Client.Create(t.Context(), last))
 	refusal := w.askTenant(nil)
 	w.wantRefusal(refusal, v1alpha1.ReasonNoUIDRange)
-	if !w.secretGone(w.opts.KeysNamespace, tenantSecretName(w.tenant.Name)) {
+	if !w.secretGone(w.opts.KeysNamespace, keystore.TenantSecretName(w.tenant.Name)) {
 		t.Error("keys were made without user ids")
 	}
 }
@@ -153,15 +154,15 @@ func TestUserIDsRunOut(t *testing.T) {
 // TestRestoreKeepsUserIDs, and brings back none that another tenant has by now.
 func TestRestoreKeepsUserIDs(t *testing.T) {
 	w := newInstallation(t)
-	w.must(w.server.checkKEK(t.Context()))
+	w.must(w.server.keys.CheckKEK(t.Context()))
 	before := w.askRange()
 	kek := sealing.Ring{w.opts.KEK}
 	d := &drill{world: w, kek: w.opts.KEK}
 	b := d.backup()
-	live := func() Live {
+	live := func() keystore.Live {
 		var list corev1.SecretList
 		w.must(testEnv.Client.List(t.Context(), &list, client.InNamespace(w.opts.KeysNamespace)))
-		return Live{Secrets: list.Items, Tenants: map[string]LiveTenant{w.tenant.Name: {UID: string(w.tenant.UID)}}}
+		return keystore.Live{Secrets: list.Items, Tenants: map[string]keystore.LiveTenant{w.tenant.Name: {UID: string(w.tenant.UID)}}}
 	}
 	for _, s := range d.list() {
 		w.must(testEnv.Client.Delete(t.Context(), &s))
@@ -170,7 +171,6 @@ func TestRestoreKeepsUserIDs(t *testing.T) {
 	lost := w.tenant
 	w.must(testEnv.Client.Delete(t.Context(), lost))
 	w.restart()
-	w.server.uidsFloor = firstUID
 	w.tenant, w.ns = w.newTenant(v1alpha1.TenantCustomer)
 	newcomer := w.tenant
 	if taken := w.askRange(); taken != before {
@@ -178,18 +178,17 @@ func TestRestoreKeepsUserIDs(t *testing.T) {
 	}
 	w.tenant = &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: lost.Name}, Spec: lost.Spec}
 	w.must(testEnv.Client.Create(t.Context(), w.tenant))
-	plan, err := b.Restore(w.opts.KeysNamespace, live(), RestoreOptions{KEK: kek, Adopt: true}, rand.Reader)
+	plan, err := b.Restore(w.opts.KeysNamespace, live(), keystore.RestoreOptions{KEK: kek, Adopt: true}, rand.Reader)
 	w.must(err)
 	if len(plan.Problems) == 0 || !strings.Contains(plan.Problems[0], newcomer.Name) {
 		t.Fatalf("brings back ids that %s has: %+v", newcomer.Name, plan)
 	}
 	// As the message says.
-	w.must(testEnv.Client.Delete(t.Context(), w.getSecret(w.opts.KeysNamespace, tenantSecretName(newcomer.Name))))
-	w.must(testEnv.Client.Delete(t.Context(), w.getSecret(w.opts.KeysNamespace, uidsName)))
-	plan, err = b.Restore(w.opts.KeysNamespace, live(), RestoreOptions{KEK: kek, Adopt: true}, rand.Reader)
+	w.must(testEnv.Client.Delete(t.Context(), w.getSecret(w.opts.KeysNamespace, keystore.TenantSecretName(newcomer.Name))))
+	w.must(testEnv.Client.Delete(t.Context(), w.getSecret(w.opts.KeysNamespace, keystore.UIDsName)))
+	plan, err = b.Restore(w.opts.KeysNamespace, live(), keystore.RestoreOptions{KEK: kek, Adopt: true}, rand.Reader)
 	w.must(err)
 	d.write(plan)
-	w.server.uidsFloor = firstUID
 	if got := w.askRange(); got != before {
 		t.Errorf("ids from %d on, before the restore from %d", got.First, before.First)
 	}
@@ -204,12 +203,12 @@ func TestRestoreKeepsUserIDs(t *testing.T) {
 func TestALostCounterKnowsWhatWaits(t *testing.T) {
 	w := newInstallation(t)
 	w.askRange()
-	early := w.getSecret(w.opts.KeysNamespace, uidsName)
+	early := w.getSecret(w.opts.KeysNamespace, keystore.UIDsName)
 	w.tenant, w.ns = w.newTenant(v1alpha1.TenantCustomer)
 	w.identify()
 	waiting, former := w.askRange(), w.tenant
 	w.deleteTenant()
-	now := w.getSecret(w.opts.KeysNamespace, uidsName)
+	now := w.getSecret(w.opts.KeysNamespace, keystore.UIDsName)
 	now.Data = early.Data
 	w.must(testEnv.Client.Update(t.Context(), now))
 	w.tenant, w.ns = w.newTenant(v1alpha1.TenantCustomer)

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/podspec"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -57,7 +58,7 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	}
 	// The annotation only chooses among the sets that this keyserver itself wrote for this object.
 	credentials := pod.Annotations[v1alpha1.AnnotationCredentials]
-	if !slices.Contains(keys.doc.Sets, credentials) {
+	if !slices.Contains(keys.Doc.Sets, credentials) {
 		return nil, refuse(v1alpha1.ReasonPodMismatch, "the pod's annotation %s names no credentials of this bot", v1alpha1.AnnotationCredentials)
 	}
 	if err := isolated(tenant); err != nil {
@@ -67,7 +68,7 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	if err != nil {
 		return nil, err
 	}
-	isPresent, err := s.matchBot(set, pod, whole, tenant, keys.doc.Helper)
+	isPresent, err := s.matchBot(set, pod, whole, tenant, keys.Doc.Helper)
 	if err != nil {
 		return nil, err
 	}
@@ -183,12 +184,12 @@ func (s *Server) ownerOf(ctx context.Context, obj metav1.Object, apiVersion, kin
 }
 
 // storedKeys returns the data key of an object whose credentials were stored.
-func (s *Server) storedKeys(ctx context.Context, sub *subject, tenant *v1alpha1.Tenant) (*objectKeys, error) {
-	tkeys, err := s.keysOf(ctx, tenant)
+func (s *Server) storedKeys(ctx context.Context, sub *subject, tenant *v1alpha1.Tenant) (*keystore.ObjectKeys, error) {
+	tkeys, err := s.keys.KeysOf(ctx, tenant)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := s.loadObjectKeys(ctx, sub, tkeys)
+	keys, err := s.keys.LoadObjectKeys(ctx, sub.ref(), sub.seen, tkeys)
 	switch {
 	case err != nil:
 		return nil, err
@@ -227,9 +228,9 @@ func (s *Server) onlyPod(ctx context.Context, pod *corev1.Pod) error {
 }
 
 // openSet reads and opens an encrypted Secret of an object.
-func (s *Server) openSet(ctx context.Context, sub *subject, keys *objectKeys, set string) (*protocol.SecretBundle, error) {
+func (s *Server) openSet(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, set string) (*protocol.SecretBundle, error) {
 	var secret corev1.Secret
-	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: keys.doc.secretOf(set)}, &secret)
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: keys.Doc.SecretOf(set)}, &secret)
 	if apierrors.IsNotFound(err) {
 		return nil, later(v1alpha1.ReasonNotReady, 2, "Secret %s/%s is gone; the manager makes it again", sub.namespace(), set)
 	}

@@ -18,11 +18,11 @@ func (s *Server) uidsOnRecord(ctx context.Context, tenant *v1alpha1.Tenant) erro
 	if resources.BotUID(tenant) == 0 {
 		return later(v1alpha1.ReasonNotReady, 5, "Tenant %s has no range of user ids yet", tenant.Name)
 	}
-	keys, err := s.keysOf(ctx, tenant)
+	keys, err := s.keys.KeysOf(ctx, tenant)
 	if err != nil {
 		return err
 	}
-	if v1alpha1.UIDRange(keys.doc.UIDRange) != *tenant.Status.UIDRange {
+	if v1alpha1.UIDRange(keys.Doc.UIDRange) != *tenant.Status.UIDRange {
 		return later(v1alpha1.ReasonPodMismatch, 15, "the status of Tenant %s names other user ids than the keyserver has on record: it is put right with the next call for the Tenant", tenant.Name)
 	}
 	return nil

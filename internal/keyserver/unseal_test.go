@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -409,7 +410,7 @@ func TestUnsealWhileSuspendedOrRevoked(t *testing.T) {
 	for range 2 {
 		w.granted(w.call(protocol.PathRevoke, w.manager, revoke, nil))
 	}
-	if !w.secretGone("lethe-keys", objectSecretName(string(bot.UID))) {
+	if !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) {
 		t.Error("the key is still there")
 	}
 	w.wantRefusal(ask(), v1alpha1.ReasonRevoked)
@@ -442,7 +443,7 @@ func TestUnsealBeforeAndAfterItsSecret(t *testing.T) {
 	w.wantRefusal(refusal, v1alpha1.ReasonForeignSecret)
 	w.must(w.cluster.Delete(w.Context(), forged))
 	// The keys destroyed behind the bot's back.
-	w.must(testEnv.Client.Delete(w.Context(), w.getSecret("lethe-keys", objectSecretName(string(bot.UID)))))
+	w.must(testEnv.Client.Delete(w.Context(), w.getSecret("lethe-keys", keystore.ObjectSecretName(string(bot.UID)))))
 	_, refusal = w.unseal(w.podToken(pod), string(pod.UID))
 	w.wantRefusal(refusal, v1alpha1.ReasonRevoked)
 }

@@ -2,7 +2,6 @@ package keyserver
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -116,8 +116,8 @@ func TestNamesOfCredentialsDoNotRunOut(t *testing.T) {
 			t.Fatalf("nothing is stored in turn %d: %+v", turn, w.store(bot).Items)
 		}
 	}
-	var doc objectDoc
-	if _, err := readDocument(w.getSecret("lethe-keys", objectSecretName(string(bot.UID))), formatObject, &doc); err != nil || len(doc.Credentials) > maxUnusedCredentials+perTurn+1 {
+	var doc keystore.ObjectDoc
+	if _, err := keystore.ReadDocument(w.getSecret("lethe-keys", keystore.ObjectSecretName(string(bot.UID))), keystore.FormatObject, &doc); err != nil || len(doc.Credentials) > keystore.MaxUnusedCredentials+perTurn+1 {
 		t.Errorf("the document has %d names, %v", len(doc.Credentials), err)
 	}
 	w.update(bot, func(b *v1alpha1.BotDeployment) {
@@ -146,7 +146,7 @@ func TestVersionsAreRememberedThroughACrash(t *testing.T) {
 			w.writes.reset(0, false)
 			w.restart()
 			w.granted(w.call(protocol.PathRevoke, w.manager, req, nil))
-			if !w.secretGone("lethe-keys", objectSecretName(string(bot.UID))) {
+			if !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) {
 				t.Error("the key is still there")
 			}
 			again := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: name}, Spec: bot.Spec}
@@ -165,24 +165,6 @@ func TestVersionsAreRememberedThroughACrash(t *testing.T) {
 	}
 }
 
-func TestMergedVersions(t *testing.T) {
-	entry := func(name string, highest uint32, digest string) versionEntry {
-		return versionEntry{Kind: "BotDeployment", Namespace: "a", Name: name, Credential: "c", Highest: highest, Digest: digest}
-	}
-	got := mergeVersions([]versionEntry{entry("x", 5, "five"), entry("y", 1, "one")}, []versionEntry{entry("x", 3, "three"), entry("z", 2, "two")})
-	want := []versionEntry{entry("y", 1, "one"), entry("x", 5, "five"), entry("z", 2, "two")}
-	if len(got) != 3 || got[0] != want[0] || got[1] != want[1] || got[2] != want[2] {
-		t.Errorf("got %+v", got)
-	}
-	var many []versionEntry
-	for i := range maxVersions + 5 {
-		many = append(many, entry(fmt.Sprint(i), 1, ""))
-	}
-	if got := mergeVersions(many, []versionEntry{entry("last", 1, "")}); len(got) != maxVersions || got[maxVersions-1].Name != "last" || got[0].Name != "6" {
-		t.Errorf("%d entries, from %s to %s", len(got), got[0].Name, got[len(got)-1].Name)
-	}
-}
-
 // TestManyCredentialsPushOutNoOtherBots: sixteen bots with all the credentials that they can have, thrown away, leave what is
 // remembered of others.
 func TestManyCredentialsPushOutNoOtherBots(t *testing.T) {
@@ -193,53 +175,18 @@ func TestManyCredentialsPushOutNoOtherBots(t *testing.T) {
 	w.storeAndRecord(bot)
 	w.setSealed(bot, w.seal(w.place(sealing.KindBotDeployment, "support", "telegram", 2), w.secret()))
 	w.deleteBot(bot)
-	var thrown []versionEntry
+	var thrown []keystore.VersionEntry
 	for b := range 16 {
 		for c := range 64 {
-			thrown = append(thrown, versionEntry{Kind: sealing.KindBotDeployment, Namespace: w.ns, Name: fmt.Sprintf("x%d", b), UID: "u", Credential: fmt.Sprintf("c%d", c), Highest: 1})
+			thrown = append(thrown, keystore.VersionEntry{Kind: sealing.KindBotDeployment, Namespace: w.ns, Name: fmt.Sprintf("x%d", b), UID: "u", Credential: fmt.Sprintf("c%d", c), Highest: 1})
 		}
 	}
-	w.must(w.server.rememberVersions(t.Context(), w.tenant.Name, string(w.tenant.UID), thrown))
+	w.must(w.server.keys.RememberVersions(t.Context(), w.tenant.Name, string(w.tenant.UID), thrown))
 	again := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "support"}, Spec: bot.Spec}
 	again.Spec.Credentials[0].Sealed = older
 	w.must(testEnv.Client.Create(t.Context(), again))
 	if got := w.store(again).Items[0]; got.Reason != v1alpha1.ReasonRolledBack {
 		t.Errorf("an older value of a bot that is made again: %+v", got)
-	}
-}
-
-func TestVersionsAreBoundedByObject(t *testing.T) {
-	entry := func(name, credential string) versionEntry {
-		return versionEntry{Kind: "BotDeployment", Namespace: "a", Name: name, Credential: credential, Highest: 1}
-	}
-	count := func(entries []versionEntry) map[string]int {
-		counts := map[string]int{}
-		for _, e := range entries {
-			counts[e.Name]++
-		}
-		return counts
-	}
-	var many []versionEntry
-	for i := range maxVersionsOfObject + 3 {
-		many = append(many, entry("one", fmt.Sprint(i)))
-	}
-	if got := boundVersions(slices.Clone(many)); len(got) != maxVersionsOfObject || got[0].Credential != "3" {
-		t.Errorf("%d of one object, the first %s", len(got), got[0].Credential)
-	}
-	// Five hundred names with two each, one with four and the oldest with one: the four give first, nobody loses all.
-	many = []versionEntry{entry("oldest", "c")}
-	for i := range 500 {
-		many = append(many, entry(fmt.Sprint(i), "a"), entry(fmt.Sprint(i), "b"))
-	}
-	for i := range 4 {
-		many = append(many, entry("four", fmt.Sprint(i)))
-	}
-	got := boundVersions(slices.Clone(many))
-	if counts := count(got); len(got) != maxVersions || counts["oldest"] != 1 || counts["four"] != 2 || len(counts) != 502 {
-		t.Errorf("%d entries of %d objects, oldest %d, four %d", len(got), len(counts), counts["oldest"], counts["four"])
-	}
-	if got := boundVersions(slices.Clone(got)); len(got) != maxVersions {
-		t.Errorf("%d entries the second time", len(got))
 	}
 }
 
@@ -260,7 +207,7 @@ func TestAnEarlierListOfVersions(t *testing.T) {
 	}
 	first, second := gone("first"), gone("second")
 	w.deleteBot(first)
-	early := w.getSecret("lethe-keys", versionsSecretName(string(w.tenant.UID)))
+	early := w.getSecret("lethe-keys", keystore.VersionsSecretName(string(w.tenant.UID)))
 	w.deleteBot(second)
 	now := w.getSecret("lethe-keys", early.Name)
 	now.Data = early.Data

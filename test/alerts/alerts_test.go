@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
@@ -322,8 +322,8 @@ func (w *world) ofKeys(acme *v1alpha1.Tenant, kek sealing.Key) {
 	fresh := newKEK(w.t)
 	w.startKeyserver(fresh, kek)
 	keeper := w.forbid(admissionv1.Update, "secrets", env.KeysNamespace, "object.metadata.name.startsWith('tenant-')")
-	request := keyserver.NewRotation(env.KeysNamespace)
-	w.must(keyserver.AskRotation(request, keyserver.LayerKEK, "", w.clock.Now()))
+	request := keystore.NewRotation(env.KeysNamespace)
+	w.must(keystore.AskRotation(request, keystore.LayerKEK, "", w.clock.Now()))
 	w.must(w.admin.Create(w.t.Context(), request))
 	w.fires("LetheRotationStuck", "layer=kek")
 	w.must(w.admin.Delete(w.t.Context(), keeper))

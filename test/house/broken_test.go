@@ -17,11 +17,13 @@ func house() []file {
 		{path: "controllers/tenant/controller_test.go", name: "tenant_test", imports: []string{"controllers", "controllers/bot"}},
 		{path: "controllers/setup_test.go", name: "controllers", imports: []string{"testing", "test/env"}},
 		{path: "cmd/sweeper/main.go", name: "main", doc: "Command sweeper deletes what its plan allows.\n", imports: []string{"internal/sweep", "internal/stores/postgres"}},
-		{path: "cmd/kubectl-lethe/main.go", name: "main", doc: "Command kubectl-lethe is what people use.\n", imports: []string{"internal/plan"}},
+		{path: "cmd/kubectl-lethe/main.go", name: "main", doc: "Command kubectl-lethe is what people use.\n", imports: []string{"internal/plan", "internal/keystore"}},
 		{path: "internal/plan/plan.go", name: "plan", doc: "Package plan compiles what a sweep may delete.\n", imports: []string{"api/v1alpha1"}},
 		{path: "internal/sweep/sweep.go", name: "sweep", doc: "Package sweep runs one sweep: all of it.\n", imports: []string{"internal/plan"}},
 		{path: "internal/stores/postgres/store.go", name: "postgres", doc: "Package postgres deletes rows in PostgreSQL.\n", imports: []string{pgx + "/v5"}},
-		{path: "internal/keyserver/server.go", name: "keyserver", doc: "Package keyserver owns the keys.\n"},
+		{path: "internal/keyserver/server.go", name: "keyserver", doc: "Package keyserver owns the keys.\n", imports: []string{"internal/keystore", "internal/authority"}},
+		{path: "internal/authority/authority.go", name: "authority", doc: "Package authority signs what the keyserver shows.\n", imports: []string{"internal/keystore"}},
+		{path: "internal/keystore/store.go", name: "keystore", doc: "Package keystore holds the documents.\n"},
 		{path: "test/env/env.go", name: "env", doc: "Package env starts an API server for tests.\n", imports: []string{"testing"}},
 		{path: "test/docs/docs_test.go", name: "docs_test", doc: "Package docs holds the pages against the code.\n", imports: []string{"testing"}},
 		{path: "hack/demo/main.go", name: "main", doc: "Command demo plays the whole of Lethe.\n", imports: []string{"test/env"}},
@@ -44,6 +46,8 @@ const wholePage = `# The house
 | ¬internal/sweep¬ | no | One run over a store. |
 | ¬internal/stores/postgres¬ | no | PostgreSQL's rows and statements. |
 | ¬internal/keyserver¬ | no | It owns the keys. |
+| ¬internal/authority¬ | no | It signs certificates. |
+| ¬internal/keystore¬ | no | The documents of keys. |
 
 | test package | what |
 |---|---|
@@ -121,6 +125,12 @@ func TestWhatIsBrokenIsNamed(t *testing.T) {
 		"the manager imports a driver":            {files: with("main.go", pgx+"/v5"), says: "main.go imports github.com/jackc/pgx/v5"},
 		"the keyserver imports an engine":         {files: with("internal/keyserver/server.go", "internal/stores/postgres"), says: "imports internal/stores/postgres"},
 		"the command line imports the keyserver":  {files: with("cmd/kubectl-lethe/main.go", "internal/keyserver"), says: "cmd/kubectl-lethe/main.go imports internal/keyserver"},
+		"the command line imports the authority":  {files: with("cmd/kubectl-lethe/main.go", "internal/authority"), says: "cmd/kubectl-lethe/main.go imports internal/authority"},
+		"the manager imports the keystore":        {files: with("main.go", "internal/keystore"), says: "main.go imports internal/keystore"},
+		"the keystore imports the keyserver":      {files: with("internal/keystore/store.go", "internal/keyserver"), says: "internal/keystore/store.go imports internal/keyserver"},
+		"the keystore imports the authority":      {files: with("internal/keystore/store.go", "internal/authority"), says: "internal/keystore/store.go imports internal/authority"},
+		"the keystore imports the controllers":    {files: with("internal/keystore/store.go", "controllers"), says: "internal/keystore/store.go imports controllers"},
+		"the authority imports the keyserver":     {files: with("internal/authority/authority.go", "internal/keyserver"), says: "internal/authority/authority.go imports internal/keyserver"},
 		"a room imports the controllers":          {files: with("internal/sweep/sweep.go", "controllers"), says: "imports controllers"},
 		"a room imports a kind's controller":      {files: with("internal/sweep/sweep.go", "controllers/bot"), says: "imports controllers/bot"},
 		"the manager wires a kind itself":         {files: with("main.go", "controllers/bot"), says: "main.go imports controllers/bot"},

@@ -44,6 +44,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyserver"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -291,13 +292,13 @@ func parallel(ctx context.Context, n int, do func(context.Context, int) error) e
 // request changes what people ask for.
 func (b *bench) request(ctx context.Context, change func(*corev1.ConfigMap) error) error {
 	cm := &corev1.ConfigMap{}
-	err := b.admin.Get(ctx, client.ObjectKey{Namespace: env.KeysNamespace, Name: keyserver.RotationName}, cm)
+	err := b.admin.Get(ctx, client.ObjectKey{Namespace: env.KeysNamespace, Name: keystore.RotationName}, cm)
 	if client.IgnoreNotFound(err) != nil {
 		return err
 	}
 	missing := err != nil
 	if missing {
-		cm = keyserver.NewRotation(env.KeysNamespace)
+		cm = keystore.NewRotation(env.KeysNamespace)
 	}
 	if err := change(cm); err != nil {
 		return err
@@ -308,18 +309,18 @@ func (b *bench) request(ctx context.Context, change func(*corev1.ConfigMap) erro
 	return b.admin.Update(ctx, cm)
 }
 
-func (b *bench) status(ctx context.Context) (keyserver.RotationStatus, error) {
+func (b *bench) status(ctx context.Context) (keystore.RotationStatus, error) {
 	var cm corev1.ConfigMap
-	if err := b.admin.Get(ctx, client.ObjectKey{Namespace: env.KeysNamespace, Name: keyserver.RotationStatusName}, &cm); err != nil {
-		return keyserver.RotationStatus{}, err
+	if err := b.admin.Get(ctx, client.ObjectKey{Namespace: env.KeysNamespace, Name: keystore.RotationStatusName}, &cm); err != nil {
+		return keystore.RotationStatus{}, err
 	}
-	return keyserver.ReadRotationStatus(&cm)
+	return keystore.ReadRotationStatus(&cm)
 }
 
 // rotate asks for one layer and has both keyservers look until nothing of it is left. It returns how long they were busy.
-func (b *bench) rotate(ctx context.Context, layer keyserver.Layer) (time.Duration, error) {
+func (b *bench) rotate(ctx context.Context, layer keystore.Layer) (time.Duration, error) {
 	b.clock.put(2 * time.Second)
-	if err := b.request(ctx, func(cm *corev1.ConfigMap) error { return keyserver.AskRotation(cm, layer, "", b.clock.Now()) }); err != nil {
+	if err := b.request(ctx, func(cm *corev1.ConfigMap) error { return keystore.AskRotation(cm, layer, "", b.clock.Now()) }); err != nil {
 		return 0, err
 	}
 	var busy time.Duration
@@ -339,7 +340,7 @@ func (b *bench) rotate(ctx context.Context, layer keyserver.Layer) (time.Duratio
 		if err != nil {
 			return 0, err
 		}
-		if round > 0 && st.Left[keyserver.LayerKEK]+st.Left[keyserver.LayerTenant]+st.Left[keyserver.LayerData] == 0 && len(st.Problems) == 0 {
+		if round > 0 && st.Left[keystore.LayerKEK]+st.Left[keystore.LayerTenant]+st.Left[keystore.LayerData] == 0 && len(st.Problems) == 0 {
 			return busy, nil
 		}
 		b.clock.put(lateWrites)
@@ -348,20 +349,20 @@ func (b *bench) rotate(ctx context.Context, layer keyserver.Layer) (time.Duratio
 	return busy, errors.Join(err, fmt.Errorf("not over after 20 rounds: %+v", st))
 }
 
-func (b *bench) copies(ctx context.Context) (keyserver.Backup, error) {
+func (b *bench) copies(ctx context.Context) (keystore.Backup, error) {
 	var list corev1.SecretList
 	if err := b.admin.List(ctx, &list, client.InNamespace(env.KeysNamespace)); err != nil {
-		return keyserver.Backup{}, err
+		return keystore.Backup{}, err
 	}
-	return keyserver.NewBackup(list.Items, b.clock.Now())
+	return keystore.NewBackup(list.Items, b.clock.Now())
 }
 
 // opens counts the tenants whose keys open out of a copy with a key-encryption key.
-func opens(copied keyserver.Backup, kek sealing.Key) int {
+func opens(copied keystore.Backup, kek sealing.Key) int {
 	n := 0
 	for _, s := range copied.Secrets {
 		if strings.HasPrefix(s.Name, "tenant-") {
-			one := keyserver.Backup{KEK: kek.KID(), Secrets: []keyserver.BackupSecret{s}}
+			one := keystore.Backup{KEK: kek.KID(), Secrets: []keystore.BackupSecret{s}}
 			if one.Verify(sealing.Ring{kek}) == nil {
 				n++
 			}
@@ -395,8 +396,8 @@ func (b *bench) measure(ctx context.Context, old, fresh sealing.Key) error {
 			}
 		}
 	})
-	took := map[keyserver.Layer]time.Duration{}
-	for _, layer := range []keyserver.Layer{keyserver.LayerKEK, keyserver.LayerTenant, keyserver.LayerData, keyserver.LayerSealing} {
+	took := map[keystore.Layer]time.Duration{}
+	for _, layer := range []keystore.Layer{keystore.LayerKEK, keystore.LayerTenant, keystore.LayerData, keystore.LayerSealing} {
 		if took[layer], err = b.rotate(ctx, layer); err != nil {
 			return fmt.Errorf("rotate %s: %w", layer, err)
 		}
@@ -421,8 +422,8 @@ func (b *bench) measure(ctx context.Context, old, fresh sealing.Key) error {
 	if err != nil {
 		return err
 	}
-	left := st.Left[keyserver.LayerKEK] + st.Left[keyserver.LayerTenant] + st.Left[keyserver.LayerData]
-	fmt.Printf("rewrap_s=%.1f\ntenant_s=%.1f\ndata_s=%.1f\n", took[keyserver.LayerKEK].Seconds(), took[keyserver.LayerTenant].Seconds(), took[keyserver.LayerData].Seconds())
+	left := st.Left[keystore.LayerKEK] + st.Left[keystore.LayerTenant] + st.Left[keystore.LayerData]
+	fmt.Printf("rewrap_s=%.1f\ntenant_s=%.1f\ndata_s=%.1f\n", took[keystore.LayerKEK].Seconds(), took[keystore.LayerTenant].Seconds(), took[keystore.LayerData].Seconds())
 	fmt.Printf("restarted_bots=%d\nleft_on_old=%d\nasked=%d\nrefused=%d\n", restarted.Load(), left, asked.Load(), refused.Load())
 	fmt.Printf("opened_after_destroy=%d\ncontrol_opened=%d\n", opens(before, fresh), opens(before, old))
 	switch {
@@ -444,14 +445,14 @@ func (b *bench) destroy(ctx context.Context, old, fresh sealing.Key) error {
 		return fmt.Errorf("the backup of afterwards: %w", err)
 	}
 	if err := b.request(ctx, func(cm *corev1.ConfigMap) error {
-		return keyserver.RecordBackup(cm, keyserver.VerifiedBackup{Created: copied.Created, Digest: copied.Digest, KEK: copied.KEK, At: b.clock.Now()})
+		return keystore.RecordBackup(cm, keystore.VerifiedBackup{Created: copied.Created, Digest: copied.Digest, KEK: copied.KEK, At: b.clock.Now()})
 	}); err != nil {
 		return err
 	}
 	if err := b.start(fresh); err != nil {
 		return err
 	}
-	if err := b.request(ctx, func(cm *corev1.ConfigMap) error { return keyserver.RecordKEKDestroyed(cm, old.KID(), b.clock.Now()) }); err != nil {
+	if err := b.request(ctx, func(cm *corev1.ConfigMap) error { return keystore.RecordKEKDestroyed(cm, old.KID(), b.clock.Now()) }); err != nil {
 		return err
 	}
 	if err := b.servers[0].Rotate(ctx); err != nil {

@@ -1,4 +1,4 @@
-package keyserver
+package keystore
 
 import (
 	"time"
@@ -10,20 +10,20 @@ import (
 // What lies in the keys' namespace: Secrets of type lethe.dev/wrapped-key with one JSON document each, under documentKey,
 // in an envelope that authenticates it (envelope.go). Frozen in docs/design/formats.md.
 const (
-	documentKey = "keys.json"
+	DocumentKey = "keys.json"
 
-	formatTenant = "lethe.dev/tenant-keys/v2"
-	formatObject = "lethe.dev/object-keys/v2"
-	formatCA     = "lethe.dev/ca-keys/v2"
-	formatCanary = "lethe.dev/kek-canary/v2"
-	formatUIDs   = "lethe.dev/uid-ranges/v2"
+	FormatTenant = "lethe.dev/tenant-keys/v2"
+	FormatObject = "lethe.dev/object-keys/v2"
+	FormatCA     = "lethe.dev/ca-keys/v2"
+	FormatCanary = "lethe.dev/kek-canary/v2"
+	FormatUIDs   = "lethe.dev/uid-ranges/v2"
 
-	formatVersions = "lethe.dev/versions/v2"
-	formatPending  = "lethe.dev/pending-keys/v2"
+	FormatVersions = "lethe.dev/versions/v2"
+	FormatPending  = "lethe.dev/pending-keys/v2"
 
-	canaryName = "kek-canary"
-	caName     = "keyserver-ca"
-	uidsName   = "uid-ranges"
+	CanaryName = "kek-canary"
+	CAName     = "keyserver-ca"
+	UIDsName   = "uid-ranges"
 
 	tenantPrefix = "tenant-"
 	objectPrefix = "object-"
@@ -31,34 +31,29 @@ const (
 	versionsPrefix = "versions-"
 	pendingPrefix  = "pending-"
 
-	labelVelero   = "velero.io/exclude-from-backup"
+	LabelVelero   = "velero.io/exclude-from-backup"
 	componentKeys = "keys"
 
 	componentPending = "pending-keys"
-	componentLease   = "lease"
 )
 
-// Grades of a key-encryption key.
-const (
-	GradeProduction = "Production" // a file on a volume of its own
-	GradeEvaluation = "Evaluation" // a Secret of the same etcd: a snapshot of etcd opens everything
-)
+// TenantSecretName is the name of the Secret of a tenant's keys.
+func TenantSecretName(tenant string) string { return tenantPrefix + tenant }
 
-func tenantSecretName(tenant string) string { return tenantPrefix + tenant }
-
-func objectSecretName(uid string) string { return objectPrefix + uid }
+// ObjectSecretName is the name of the Secret of an object's data keys.
+func ObjectSecretName(uid string) string { return objectPrefix + uid }
 
 // States of a tenant's key and of a sealing key. An Active one is used for what is new; a Retired one only opens what is
 // still under it.
 const (
-	stateActive  = v1alpha1.SealingKeyActive
-	stateRetired = v1alpha1.SealingKeyRetired
-	// stateDestroyed is a key-encryption key's, every copy of which a person says to have destroyed.
-	stateDestroyed = "Destroyed"
+	StateActive  = v1alpha1.SealingKeyActive
+	StateRetired = v1alpha1.SealingKeyRetired
+	// StateDestroyed is a key-encryption key's, every copy of which a person says to have destroyed.
+	StateDestroyed = "Destroyed"
 )
 
-// keyDoc is a symmetric key under the key above it.
-type keyDoc struct {
+// KeyDoc is a symmetric key under the key above it.
+type KeyDoc struct {
 	KID   string `json:"kid"`
 	Key   string `json:"key"`
 	State string `json:"state,omitempty"` // of a tenant's key
@@ -66,29 +61,31 @@ type keyDoc struct {
 	Since time.Time `json:"since,omitzero"`
 }
 
-// tenantDoc holds a tenant's keys.
-type tenantDoc struct {
+// TenantDoc holds a tenant's keys.
+type TenantDoc struct {
 	Realm  string `json:"realm"`
 	Tenant string `json:"tenant"`
 	UID    string `json:"uid"`
 	// Keys are the tenant's keys under the KEK; the first one wraps and authenticates, the others only open.
-	Keys []keyDoc `json:"keys"`
+	Keys []KeyDoc `json:"keys"`
 	// Seal are the keys that values are sealed to, under one of Keys; the first is the one to use.
-	Seal []sealDoc `json:"seal"`
+	Seal []SealDoc `json:"seal"`
 	// UIDRange are the user ids that the tenant's bots run as; nobody else has any of them, ever.
-	UIDRange uidRangeDoc `json:"uidRange"`
+	UIDRange UIDRangeDoc `json:"uidRange"`
 	// Binding names what the Tenant was when it was last looked at: see bindingOf.
 	Binding string `json:"binding,omitempty"`
 	// Destroyed are the last sealing keys that a person had destroyed, to say so to whoever still uses one.
-	Destroyed []destroyedDoc `json:"destroyed,omitempty"`
+	Destroyed []DestroyedDoc `json:"destroyed,omitempty"`
 }
 
-type destroyedDoc struct {
+// DestroyedDoc is a sealing key that a person had destroyed.
+type DestroyedDoc struct {
 	KID string    `json:"kid"`
 	At  time.Time `json:"at"`
 }
 
-type sealDoc struct {
+// SealDoc is a key pair that values are sealed to; its private half is under the tenant's key.
+type SealDoc struct {
 	KID    string    `json:"kid"`
 	Suite  string    `json:"suite"`
 	Public string    `json:"public"`
@@ -97,8 +94,8 @@ type sealDoc struct {
 	Since  time.Time `json:"since"` // when it came into its state
 }
 
-// objectDoc holds the data keys of a BotDeployment or a DataStore, and what they have been used for.
-type objectDoc struct {
+// ObjectDoc holds the data keys of a BotDeployment or a DataStore, and what they have been used for.
+type ObjectDoc struct {
 	Realm     string `json:"realm"`
 	Tenant    string `json:"tenant"`
 	TenantUID string `json:"tenantUID"`
@@ -108,9 +105,9 @@ type objectDoc struct {
 	UID       string `json:"uid"`
 	// Keys are the data keys under the tenant's key; the first one encrypts and authenticates, the others only open sets
 	// that are still in use.
-	Keys []keyDoc `json:"keys"`
+	Keys []KeyDoc `json:"keys"`
 	// Credentials by name, also of those that the spec no longer has: their highest versions stay known.
-	Credentials map[string]credentialDoc `json:"credentials,omitempty"`
+	Credentials map[string]CredentialDoc `json:"credentials,omitempty"`
 	// Sets are the encrypted Secrets that were written and not yet deleted, the newest last. A name is put here before
 	// its Secret is made, so that none is ever left over.
 	Sets []string `json:"sets,omitempty"`
@@ -118,7 +115,7 @@ type objectDoc struct {
 	Current string `json:"current,omitempty"`
 	// Digest is a key under the tenant's that names sets and tells values apart. It encrypts nothing and outlives data keys, so
 	// that a new data key changes no name.
-	Digest keyDoc `json:"digest"`
+	Digest KeyDoc `json:"digest"`
 	// Secrets says in which Secret a set lies that is not in the one of its own name: it was encrypted anew since.
 	Secrets map[string]string `json:"secrets,omitempty"`
 	// Moving are Secrets that may exist and in which no set lies (yet, or any more).
@@ -128,7 +125,8 @@ type objectDoc struct {
 	Helper *resources.Helper `json:"helper,omitempty"`
 }
 
-type credentialDoc struct {
+// CredentialDoc is what is known of one credential of an object.
+type CredentialDoc struct {
 	Highest uint32 `json:"highest,omitempty"` // version ever stored; nothing lower is stored again
 	Digest  string `json:"digest,omitempty"`  // of the sealed value that had it; another of that version is not stored
 	Version uint32 `json:"version,omitempty"` // of the value in use; 0 out of a secretKeyRef
@@ -141,30 +139,31 @@ type credentialDoc struct {
 	Unused time.Time `json:"unused,omitzero"`
 }
 
-// caDoc holds the keyserver's certificate authorities.
-type caDoc struct {
+// CADoc holds the keyserver's certificate authorities.
+type CADoc struct {
 	Realm    string   `json:"realm"`
-	Present  caEntry  `json:"present"`            // signs
-	Next     *caEntry `json:"next,omitempty"`     // will sign, once it has been in the bundle long enough
-	Previous *caEntry `json:"previous,omitempty"` // signed certificates that may still be in use; its key is gone
+	Present  CAEntry  `json:"present"`            // signs
+	Next     *CAEntry `json:"next,omitempty"`     // will sign, once it has been in the bundle long enough
+	Previous *CAEntry `json:"previous,omitempty"` // signed certificates that may still be in use; its key is gone
 }
 
-type caEntry struct {
+// CAEntry is one certificate authority.
+type CAEntry struct {
 	Certificate string `json:"certificate"` // PEM
 	Key         string `json:"key,omitempty"`
 	// Until is when the last leaf signed by a previous authority ends.
 	Until *time.Time `json:"until,omitempty"`
 }
 
-// canaryDoc tells a wrong KEK before it does harm.
-type canaryDoc struct {
+// CanaryDoc tells a wrong KEK before it does harm.
+type CanaryDoc struct {
 	Realm string `json:"realm"`
 	// KEKs are the key-encryption keys of this installation: the one that wraps, then those of before.
-	KEKs []kekDoc `json:"keks"`
+	KEKs []KEKDoc `json:"keks"`
 }
 
-// kekDoc is what is known of one key-encryption key.
-type kekDoc struct {
+// KEKDoc is what is known of one key-encryption key.
+type KEKDoc struct {
 	KID    string    `json:"kid"`
 	Canary string    `json:"canary"` // a known text under it
 	State  string    `json:"state"`
@@ -176,9 +175,9 @@ type kekDoc struct {
 }
 
 // present is the one that wraps; the zero value in a document that holds none.
-func (d canaryDoc) present() kekDoc {
+func (d CanaryDoc) present() KEKDoc {
 	if len(d.KEKs) == 0 {
-		return kekDoc{}
+		return KEKDoc{}
 	}
 	return d.KEKs[0]
 }

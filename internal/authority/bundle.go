@@ -1,4 +1,4 @@
-package keyserver
+package authority
 
 import (
 	"context"
@@ -14,6 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -22,11 +24,11 @@ import (
 // written together with the bundle, so the authority cannot begin to sign before the bundle was there.
 const annotationNext = "lethe.dev/next-authority"
 
-// bundle is what clients are to trust, in PEM.
-func (d *caDoc) bundle() string {
+// bundleOf is what clients are to trust, in PEM.
+func bundleOf(d *keystore.CADoc) string {
 	var b strings.Builder
 	b.WriteString(d.Present.Certificate)
-	for _, e := range []*caEntry{d.Next, d.Previous} {
+	for _, e := range []*keystore.CAEntry{d.Next, d.Previous} {
 		if e != nil {
 			b.WriteString(e.Certificate)
 		}
@@ -35,7 +37,7 @@ func (d *caDoc) bundle() string {
 }
 
 // publish makes the ConfigMap say what the document says, and returns since when the next authority is in it.
-func (a *Authority) publish(ctx context.Context, doc *caDoc, now time.Time) (time.Time, error) {
+func (a *Authority) publish(ctx context.Context, doc *keystore.CADoc, now time.Time) (time.Time, error) {
 	fingerprint := ""
 	if doc.Next != nil {
 		cert, err := parseCert(doc.Next.Certificate)
@@ -45,7 +47,7 @@ func (a *Authority) publish(ctx context.Context, doc *caDoc, now time.Time) (tim
 		fingerprint = sealing.KID(cert.Raw)
 	}
 	cm := &corev1.ConfigMap{}
-	err := a.Client.Get(ctx, client.ObjectKey{Namespace: a.Settings.Namespace, Name: resources.CABundleName}, cm)
+	err := a.Keys.Client.Get(ctx, client.ObjectKey{Namespace: a.Namespace, Name: resources.CABundleName}, cm)
 	if client.IgnoreNotFound(err) != nil {
 		return time.Time{}, err
 	}
@@ -54,7 +56,7 @@ func (a *Authority) publish(ctx context.Context, doc *caDoc, now time.Time) (tim
 	if err != nil {
 		return time.Time{}, err
 	}
-	data := map[string]string{resources.CABundleKey: doc.bundle(), resources.AddressesKey: addresses}
+	data := map[string]string{resources.CABundleKey: bundleOf(doc), resources.AddressesKey: addresses}
 	if differing := cm.Data[resources.DifferingKey]; differing != "" {
 		data[resources.DifferingKey] = differing // tellDiffering's
 	}
@@ -75,14 +77,14 @@ func (a *Authority) publish(ctx context.Context, doc *caDoc, now time.Time) (tim
 		cm.Annotations[annotationNext] = fmt.Sprintf("%s %s", fingerprint, since.Format(time.RFC3339))
 	}
 	if missing {
-		cm.ObjectMeta = metav1.ObjectMeta{Namespace: a.Settings.Namespace, Name: resources.CABundleName,
+		cm.ObjectMeta = metav1.ObjectMeta{Namespace: a.Namespace, Name: resources.CABundleName,
 			Labels: resources.Labels(resources.ComponentKeyserver), Annotations: cm.Annotations}
-		err = a.Client.Create(ctx, cm)
+		err = a.Keys.Client.Create(ctx, cm)
 	} else {
-		err = a.Client.Update(ctx, cm)
+		err = a.Keys.Client.Update(ctx, cm)
 	}
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-		return time.Time{}, later(v1alpha1.ReasonInternal, 1, "another replica published at the same time")
+		return time.Time{}, protocol.Later(v1alpha1.ReasonInternal, 1, "another replica published at the same time")
 	}
 	if err != nil {
 		return time.Time{}, err
@@ -94,7 +96,7 @@ func (a *Authority) publish(ctx context.Context, doc *caDoc, now time.Time) (tim
 // there, or has none, gives none.
 func (a *Authority) addresses(ctx context.Context) (string, error) {
 	service := &corev1.Service{}
-	err := a.Client.Get(ctx, client.ObjectKey{Namespace: a.Settings.Namespace, Name: resources.ServiceKeyserver}, service)
+	err := a.Keys.Client.Get(ctx, client.ObjectKey{Namespace: a.Namespace, Name: resources.ServiceKeyserver}, service)
 	if client.IgnoreNotFound(err) != nil {
 		return "", err
 	}

@@ -1,4 +1,4 @@
-package keyserver
+package keystore
 
 import (
 	"slices"
@@ -31,7 +31,7 @@ func ListPending(secrets []corev1.Secret) (list []PendingKeys, unreadable []stri
 			continue
 		}
 		var doc pendingDoc
-		if _, err := readDocument(s, formatPending, &doc); err != nil || s.Name != pendingSecretName(doc.UID) {
+		if _, err := ReadDocument(s, FormatPending, &doc); err != nil || s.Name != PendingSecretName(doc.UID) {
 			unreadable = append(unreadable, s.Name)
 			continue
 		}

@@ -1,4 +1,4 @@
-package keyserver
+package keystore
 
 import (
 	"errors"
@@ -29,7 +29,7 @@ func (b Backup) names(tenants []string) error {
 
 // missingTenant lets the sealing keys of a Tenant that does not exist wait for one that is made like it, if it was named. It
 // may have been deleted on purpose: its key and its objects' data keys stay gone, and what they opened is gone too.
-func (r *restoring) missingTenant(name string, doc tenantDoc) error {
+func (r *restoring) missingTenant(name string, doc TenantDoc) error {
 	if _, exists := r.existing[name]; exists {
 		r.out.Kept = append(r.out.Kept, name)
 		return nil
@@ -39,7 +39,7 @@ func (r *restoring) missingTenant(name string, doc tenantDoc) error {
 			"Tenant %s does not exist: name it with --tenant %s, or use --all-tenants where the whole cluster was lost", doc.Tenant, doc.Tenant))
 		return nil
 	}
-	if r.waits(pendingSecretName(doc.UID)) {
+	if r.waits(PendingSecretName(doc.UID)) {
 		return nil
 	}
 	keys, ok := r.tenants[doc.UID]
@@ -49,7 +49,7 @@ func (r *restoring) missingTenant(name string, doc tenantDoc) error {
 	now := r.Now.UTC().Truncate(time.Second)
 	waiting := pendingDoc{Realm: doc.Realm, Tenant: doc.Tenant, UID: doc.UID, Binding: doc.Binding, Deleted: now, Until: now.Add(Grace), UIDRange: doc.UIDRange}
 	for _, d := range doc.Seal {
-		kid, seed, err := keys.keys.UnwrapBytes(d.Key, sealing.PurposeSeal, keys.ids()...)
+		kid, seed, err := keys.Keys.UnwrapBytes(d.Key, sealing.PurposeSeal, keys.IDs()...)
 		if err != nil {
 			return err
 		}
@@ -81,34 +81,34 @@ func (r *restoring) wait(doc pendingDoc, generation int64) error {
 	r.blocks[doc.Tenant] = doc.UIDRange
 	r.out.Waiting = append(r.out.Waiting, fmt.Sprintf("the keys of Tenant %s are its again when it is made before %s with the same namespaces and external identifiers, by who may adopt it",
 		doc.Tenant, doc.Until.Format("2006-01-02 15:04 MST")))
-	return r.put(pendingSecretName(doc.UID), doc.Tenant, formatPending, generation, r.KEK, doc)
+	return r.put(PendingSecretName(doc.UID), doc.Tenant, FormatPending, generation, r.KEK, doc)
 }
 
 // versionsOf is how far the versions of a tenant in the backup got, of objects that lived then and of those that were gone.
-func (r *restoring) versionsOf(tenant *tenantKeys) ([]versionEntry, error) {
-	var out []versionEntry
+func (r *restoring) versionsOf(tenant *TenantKeys) ([]VersionEntry, error) {
+	var out []VersionEntry
 	for _, s := range r.backup.Secrets {
-		if s.format() != formatVersions {
+		if s.format() != FormatVersions {
 			continue
 		}
-		var doc versionsDoc
-		if _, err := s.as(formatVersions, &doc); err != nil {
+		var doc VersionsDoc
+		if _, err := s.as(FormatVersions, &doc); err != nil {
 			return nil, err
 		}
-		if doc.TenantUID == tenant.doc.UID {
+		if doc.TenantUID == tenant.Doc.UID {
 			out = mergeVersions(out, doc.Entries)
 		}
 	}
 	for _, s := range r.backup.Secrets {
-		if s.format() != formatObject {
+		if s.format() != FormatObject {
 			continue
 		}
-		var doc objectDoc
-		if _, err := s.as(formatObject, &doc); err != nil {
+		var doc ObjectDoc
+		if _, err := s.as(FormatObject, &doc); err != nil {
 			return nil, err
 		}
-		if doc.TenantUID == tenant.doc.UID {
-			out = mergeVersions(out, entriesOf(doc))
+		if doc.TenantUID == tenant.Doc.UID {
+			out = mergeVersions(out, EntriesOf(doc))
 		}
 	}
 	return out, nil
@@ -118,7 +118,7 @@ func (r *restoring) versionsOf(tenant *tenantKeys) ([]versionEntry, error) {
 // so that --all-tenants does not mean it.
 func (r *restoring) pending(s BackupSecret) error {
 	var doc pendingDoc
-	e, err := s.as(formatPending, &doc)
+	e, err := s.as(FormatPending, &doc)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (r *restoring) pending(s BackupSecret) error {
 	switch {
 	case r.waits(s.Name):
 		return nil
-	case lives || slices.ContainsFunc(r.backup.Secrets, func(o BackupSecret) bool { return o.Name == tenantSecretName(doc.Tenant) }):
+	case lives || slices.ContainsFunc(r.backup.Secrets, func(o BackupSecret) bool { return o.Name == TenantSecretName(doc.Tenant) }):
 		r.out.Skipped = append(r.out.Skipped, fmt.Sprintf("%s: keys of an earlier Tenant %s, which was deleted", s.Name, doc.Tenant))
 		return nil
 	case !slices.Contains(r.Tenants, doc.Tenant):
@@ -140,8 +140,8 @@ func (r *restoring) pending(s BackupSecret) error {
 
 // usesOf lists what new keys of a Tenant, which the backup's would replace, are in use for: values that were sealed to them,
 // and data keys under them that the backup has nothing for.
-func (r *restoring) usesOf(there *corev1.Secret, now, backup tenantDoc) ([]string, error) {
-	keys, err := openTenantDocument(there, r.KEK)
+func (r *restoring) usesOf(there *corev1.Secret, now, backup TenantDoc) ([]string, error) {
+	keys, err := OpenTenantDocument(there, r.KEK)
 	if err != nil {
 		return nil, err
 	}
@@ -152,11 +152,11 @@ func (r *restoring) usesOf(there *corev1.Secret, now, backup tenantDoc) ([]strin
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.existing)) {
-		object, err := openObjectDocument(r.existing[name], keys)
+		object, err := OpenObjectDocument(r.existing[name], keys)
 		if err != nil {
 			continue // not under these keys
 		}
-		doc := object.doc
+		doc := object.Doc
 		stored := false
 		for _, c := range doc.Credentials {
 			stored = stored || c.Version > 0
@@ -171,18 +171,18 @@ func (r *restoring) usesOf(there *corev1.Secret, now, backup tenantDoc) ([]strin
 	return used, nil
 }
 
-func hasSealKey(doc tenantDoc, kid string) bool {
-	return slices.ContainsFunc(doc.Seal, func(d sealDoc) bool { return d.KID == kid })
+func hasSealKey(doc TenantDoc, kid string) bool {
+	return slices.ContainsFunc(doc.Seal, func(d SealDoc) bool { return d.KID == kid })
 }
 
 // replaces says whether the backup has a data key for the object of a document, which lives.
-func (r *restoring) replaces(now objectDoc, tenant tenantDoc) bool {
+func (r *restoring) replaces(now ObjectDoc, tenant TenantDoc) bool {
 	if live, ok := r.objectNow(now); !ok || live.UID != now.UID {
 		return false
 	}
 	return slices.ContainsFunc(r.backup.Secrets, func(s BackupSecret) bool {
-		var doc objectDoc
-		_, err := s.as(formatObject, &doc)
+		var doc ObjectDoc
+		_, err := s.as(FormatObject, &doc)
 		return err == nil && doc.TenantUID == tenant.UID && doc.Kind == now.Kind && doc.Namespace == now.Namespace && doc.Name == now.Name
 	})
 }
@@ -198,8 +198,8 @@ func (r *restoring) inUse(tenant string, used []string, err error) error {
 
 // versions takes what a tenant that lives remembers of objects that are gone.
 func (r *restoring) versions(s BackupSecret) error {
-	var doc versionsDoc
-	if _, err := s.as(formatVersions, &doc); err != nil {
+	var doc VersionsDoc
+	if _, err := s.as(FormatVersions, &doc); err != nil {
 		return err
 	}
 	live, lives := r.live.Tenants[doc.Tenant]
@@ -218,7 +218,7 @@ func (r *restoring) versions(s BackupSecret) error {
 }
 
 // rememberObject keeps how far the versions of an object got that is gone, or was made again.
-func (r *restoring) rememberObject(s BackupSecret, doc objectDoc) error {
+func (r *restoring) rememberObject(s BackupSecret, doc ObjectDoc) error {
 	if len(r.KEK) == 0 || (r.live.Tenants[doc.Tenant].UID != doc.TenantUID && !r.Adopt) {
 		return nil
 	}
@@ -226,7 +226,7 @@ func (r *restoring) rememberObject(s BackupSecret, doc objectDoc) error {
 	if err != nil {
 		return err
 	}
-	r.remembered[doc.Tenant] = mergeVersions(r.remembered[doc.Tenant], entriesOf(keys.doc))
+	r.remembered[doc.Tenant] = mergeVersions(r.remembered[doc.Tenant], EntriesOf(keys.Doc))
 	return nil
 }
 
@@ -234,11 +234,11 @@ func (r *restoring) rememberObject(s BackupSecret, doc objectDoc) error {
 func (r *restoring) remember() error {
 	for _, tenant := range slices.Sorted(maps.Keys(r.remembered)) {
 		uid, generation := r.live.Tenants[tenant].UID, int64(1)
-		doc := versionsDoc{Realm: r.backup.Realm, Tenant: tenant, TenantUID: uid, Entries: r.remembered[tenant]}
-		name := versionsSecretName(uid)
+		doc := VersionsDoc{Realm: r.backup.Realm, Tenant: tenant, TenantUID: uid, Entries: r.remembered[tenant]}
+		name := VersionsSecretName(uid)
 		if there, ok := r.existing[name]; ok {
-			var now versionsDoc
-			written, err := openKEKDocument(there, formatVersions, r.KEK, &now)
+			var now VersionsDoc
+			written, err := OpenKEKDocument(there, FormatVersions, r.KEK, &now)
 			if err != nil {
 				return r.problem("%s", err)
 			}
@@ -252,7 +252,7 @@ func (r *restoring) remember() error {
 		if len(doc.Entries) == 0 {
 			continue
 		}
-		if err := r.put(name, tenant, formatVersions, generation, r.KEK, doc); err != nil {
+		if err := r.put(name, tenant, FormatVersions, generation, r.KEK, doc); err != nil {
 			return err
 		}
 	}
@@ -262,11 +262,11 @@ func (r *restoring) remember() error {
 // sharedUIDs refuses to bring back a tenant whose user ids are by now another's, one that keeps them.
 func (r *restoring) sharedUIDs() {
 	for _, name := range slices.Sorted(maps.Keys(r.existing)) {
-		var other tenantDoc
+		var other TenantDoc
 		if !strings.HasPrefix(name, tenantPrefix) {
 			continue
 		}
-		if _, err := readDocument(r.existing[name], formatTenant, &other); err != nil {
+		if _, err := ReadDocument(r.existing[name], FormatTenant, &other); err != nil {
 			continue
 		}
 		if _, moves := r.blocks[other.Tenant]; moves {

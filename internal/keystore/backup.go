@@ -1,4 +1,4 @@
-package keyserver
+package keystore
 
 import (
 	"crypto/sha256"
@@ -56,16 +56,16 @@ func NewBackup(secrets []corev1.Secret, now time.Time) (Backup, error) {
 		if s.Type != v1alpha1.SecretTypeWrappedKey {
 			continue
 		}
-		entry := BackupSecret{Name: s.Name, Document: slices.Clone(s.Data[documentKey])}
-		if entry.format() == formatChannelHolder {
+		entry := BackupSecret{Name: s.Name, Document: slices.Clone(s.Data[DocumentKey])}
+		if entry.format() == FormatChannelHolder {
 			continue // who holds a channel is found out anew, and names objects by UIDs that a restore changes
 		}
 		if _, err := entry.item(); err != nil {
 			return Backup{}, err
 		}
-		if s.Name == canaryName {
-			var doc canaryDoc
-			if _, err := entry.as(formatCanary, &doc); err != nil {
+		if s.Name == CanaryName {
+			var doc CanaryDoc
+			if _, err := entry.as(FormatCanary, &doc); err != nil {
 				return Backup{}, errors.New("the canary is not readable")
 			}
 			kid, err := sealing.WrappingKID(doc.present().Canary)
@@ -77,7 +77,7 @@ func NewBackup(secrets []corev1.Secret, now time.Time) (Backup, error) {
 		b.Secrets = append(b.Secrets, entry)
 	}
 	if b.KEK == "" {
-		return Backup{}, fmt.Errorf("there is no Secret %s: the keyserver has never run here, or it was deleted; start the keyserver, which makes it again when its key-encryption key opens the other keys", canaryName)
+		return Backup{}, fmt.Errorf("there is no Secret %s: the keyserver has never run here, or it was deleted; start the keyserver, which makes it again when its key-encryption key opens the other keys", CanaryName)
 	}
 	slices.SortFunc(b.Secrets, func(x, y BackupSecret) int { return strings.Compare(x.Name, y.Name) })
 	b.Digest = b.digest()
@@ -134,17 +134,17 @@ func (b Backup) List() ([]BackupItem, error) {
 // stored is the Secret that the entry was made from, as far as its document goes.
 func (s BackupSecret) stored() *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "(backup)", Name: s.Name}, Type: v1alpha1.SecretTypeWrappedKey,
-		Data: map[string][]byte{documentKey: s.Document}}
+		Data: map[string][]byte{DocumentKey: s.Document}}
 }
 
 // as reads the document as one of a format, without authenticating it.
-func (s BackupSecret) as(format string, into any) (envelope, error) {
-	return readDocument(s.stored(), format, into)
+func (s BackupSecret) as(format string, into any) (Envelope, error) {
+	return ReadDocument(s.stored(), format, into)
 }
 
 // format of the document, whatever it is.
 func (s BackupSecret) format() string {
-	var head envelope
+	var head Envelope
 	if err := json.Unmarshal(s.Document, &head); err != nil {
 		return ""
 	}
@@ -153,8 +153,8 @@ func (s BackupSecret) format() string {
 
 func (s BackupSecret) item() (BackupItem, error) {
 	switch format := s.format(); format {
-	case formatTenant:
-		var doc tenantDoc
+	case FormatTenant:
+		var doc TenantDoc
 		if _, err := s.as(format, &doc); err != nil {
 			return BackupItem{}, err
 		}
@@ -163,21 +163,21 @@ func (s BackupSecret) item() (BackupItem, error) {
 			item.Keys = append(item.Keys, k.KID)
 		}
 		return item, nil
-	case formatObject:
-		var doc objectDoc
+	case FormatObject:
+		var doc ObjectDoc
 		if _, err := s.as(format, &doc); err != nil {
 			return BackupItem{}, err
 		}
 		return BackupItem{Secret: s.Name, Kind: doc.Kind, Name: doc.Namespace + "/" + doc.Name, Tenant: doc.Tenant, UID: doc.UID}, nil
-	case formatCA:
+	case FormatCA:
 		return BackupItem{Secret: s.Name, Kind: "CertificateAuthority"}, nil
-	case formatCanary:
+	case FormatCanary:
 		return BackupItem{Secret: s.Name, Kind: "Canary"}, nil
-	case formatUIDs:
+	case FormatUIDs:
 		return BackupItem{Secret: s.Name, Kind: "UserIDs"}, nil
 	case formatChannelKey:
 		return BackupItem{Secret: s.Name, Kind: "ChannelKey"}, nil
-	case formatPending:
+	case FormatPending:
 		var doc pendingDoc
 		if _, err := s.as(format, &doc); err != nil {
 			return BackupItem{}, err
@@ -187,8 +187,8 @@ func (s BackupSecret) item() (BackupItem, error) {
 			item.Keys = append(item.Keys, k.KID)
 		}
 		return item, nil
-	case formatVersions:
-		var doc versionsDoc
+	case FormatVersions:
+		var doc VersionsDoc
 		if _, err := s.as(format, &doc); err != nil {
 			return BackupItem{}, err
 		}
@@ -213,57 +213,57 @@ func (b Backup) Verify(kek sealing.Ring) error {
 }
 
 // openTenants opens the tenants' documents, by UID of the tenant.
-func (b Backup) openTenants(kek sealing.Ring) (map[string]*tenantKeys, error) {
-	out := map[string]*tenantKeys{}
+func (b Backup) openTenants(kek sealing.Ring) (map[string]*TenantKeys, error) {
+	out := map[string]*TenantKeys{}
 	var problems []error
 	for _, s := range b.Secrets {
-		if s.format() != formatTenant {
+		if s.format() != FormatTenant {
 			continue
 		}
-		keys, err := openTenantDocument(s.stored(), kek)
+		keys, err := OpenTenantDocument(s.stored(), kek)
 		if err != nil {
 			problems = append(problems, err)
 			continue
 		}
-		out[keys.doc.UID] = keys
+		out[keys.Doc.UID] = keys
 	}
 	return out, errors.Join(problems...)
 }
 
-func (s BackupSecret) verify(kek sealing.Ring, tenants map[string]*tenantKeys) error {
+func (s BackupSecret) verify(kek sealing.Ring, tenants map[string]*TenantKeys) error {
 	switch s.format() {
-	case formatTenant:
+	case FormatTenant:
 		return nil // openTenants has said it
-	case formatObject:
-		var object objectDoc
-		if _, err := s.as(formatObject, &object); err != nil {
+	case FormatObject:
+		var object ObjectDoc
+		if _, err := s.as(FormatObject, &object); err != nil {
 			return err
 		}
 		tenant, ok := tenants[object.TenantUID]
 		if !ok {
 			return fmt.Errorf("key of %s %s/%s: the key of its Tenant %s is not in the backup", object.Kind, object.Namespace, object.Name, object.Tenant)
 		}
-		_, err := openObjectDocument(s.stored(), tenant)
+		_, err := OpenObjectDocument(s.stored(), tenant)
 		return err
-	case formatCA:
-		var ca caDoc
-		if _, err := openKEKDocument(s.stored(), formatCA, kek, &ca); err != nil {
+	case FormatCA:
+		var ca CADoc
+		if _, err := OpenKEKDocument(s.stored(), FormatCA, kek, &ca); err != nil {
 			return err
 		}
 		if _, _, err := kek.UnwrapBytes(ca.Present.Key, sealing.PurposeCA, ca.Realm); err != nil {
 			return fmt.Errorf("key of the certificate authority: %w", err)
 		}
 		return nil
-	case formatUIDs:
-		var uids uidsDoc
-		_, err := openKEKDocument(s.stored(), formatUIDs, kek, &uids)
+	case FormatUIDs:
+		var uids UIDsDoc
+		_, err := OpenKEKDocument(s.stored(), FormatUIDs, kek, &uids)
 		return err
 	case formatChannelKey:
 		_, err := openChannelKey(s.stored(), kek)
 		return err
-	case formatPending:
+	case FormatPending:
 		var pending pendingDoc
-		if _, err := openKEKDocument(s.stored(), formatPending, kek, &pending); err != nil {
+		if _, err := OpenKEKDocument(s.stored(), FormatPending, kek, &pending); err != nil {
 			return err
 		}
 		for _, k := range pending.Seal {
@@ -272,13 +272,13 @@ func (s BackupSecret) verify(kek sealing.Ring, tenants map[string]*tenantKeys) e
 			}
 		}
 		return nil
-	case formatVersions:
-		var versions versionsDoc
-		_, err := openKEKDocument(s.stored(), formatVersions, kek, &versions)
+	case FormatVersions:
+		var versions VersionsDoc
+		_, err := OpenKEKDocument(s.stored(), FormatVersions, kek, &versions)
 		return err
 	}
-	var canary canaryDoc
-	if _, err := openKEKDocument(s.stored(), formatCanary, kek, &canary); err != nil {
+	var canary CanaryDoc
+	if _, err := OpenKEKDocument(s.stored(), FormatCanary, kek, &canary); err != nil {
 		return err
 	}
 	if _, _, err := kek.UnwrapBytes(canary.present().Canary, sealing.PurposeCanary, canary.Realm); err != nil {
@@ -293,5 +293,5 @@ func (s BackupSecret) secret(namespace string) (*corev1.Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	return keySecret(namespace, s.Name, item.Tenant, s.Document), nil
+	return KeySecret(namespace, s.Name, item.Tenant, s.Document), nil
 }

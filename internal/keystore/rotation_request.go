@@ -1,4 +1,4 @@
-package keyserver
+package keystore
 
 import (
 	"encoding/json"
@@ -39,9 +39,9 @@ func Layers() []Layer { return []Layer{LayerKEK, LayerTenant, LayerSealing, Laye
 // maxAhead is how far the clock of whoever asks may be ahead of the keyserver's.
 const maxAhead = 5 * time.Minute
 
-// destroyWithin is how long a request to destroy a key counts. One that was refused, or was not read, does not come true at
+// DestroyWithin is how long a request to destroy a key counts. One that was refused, or was not read, does not come true at
 // another time, when nobody is looking.
-const destroyWithin = 10 * time.Minute
+const DestroyWithin = 10 * time.Minute
 
 // maxRequests bounds the entries of the ConfigMap, which holds a mebibyte.
 const maxRequests = 4000
@@ -127,7 +127,7 @@ func (r *RotationRequest) entry(name, value string, now time.Time) string {
 		if d.At.After(now.Add(maxAhead)) {
 			return "lies in the future: look at the clock of whoever asked"
 		}
-		if now.Before(d.At.Add(destroyWithin)) {
+		if now.Before(d.At.Add(DestroyWithin)) {
 			r.Destroy[kid] = d
 		}
 		return ""
@@ -138,7 +138,7 @@ func (r *RotationRequest) entry(name, value string, now time.Time) string {
 			problem = "names no key"
 		}
 		// What was said and refused does not come true later: by then it may be another statement.
-		if problem == "" && now.Before(at.Add(destroyWithin)) {
+		if problem == "" && now.Before(at.Add(DestroyWithin)) {
 			r.KEKDestroyed[kid] = at
 		}
 		return problem

@@ -1,4 +1,4 @@
-package keyserver
+package keystore
 
 import (
 	"context"
@@ -11,12 +11,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
 const (
-	// maxUnusedCredentials bounds the names in an object's document that the spec no longer has; the ones unused longest go
+	// MaxUnusedCredentials bounds the names in an object's document that the spec no longer has; the ones unused longest go
 	// to the tenant's versions.
-	maxUnusedCredentials = 64
+	MaxUnusedCredentials = 64
 	// maxVersions bounds what a tenant remembers of objects and names that are gone, and maxVersionsOfObject what it remembers of one
 	// name. Of the object with the most the oldest are forgotten first.
 	maxVersions         = 1000
@@ -25,20 +26,21 @@ const (
 	rememberTries = 8
 )
 
-func versionsSecretName(tenantUID string) string { return versionsPrefix + tenantUID }
+// VersionsSecretName is the name of the Secret of what a tenant remembers of versions.
+func VersionsSecretName(tenantUID string) string { return versionsPrefix + tenantUID }
 
-// versionsDoc remembers how far the versions of credentials got whose objects are gone, so that an object made again under
+// VersionsDoc remembers how far the versions of credentials got whose objects are gone, so that an object made again under
 // its name does not begin anew.
-type versionsDoc struct {
+type VersionsDoc struct {
 	Realm     string `json:"realm"`
 	Tenant    string `json:"tenant"`
 	TenantUID string `json:"tenantUID"`
 	// Entries, the newest last.
-	Entries []versionEntry `json:"entries"`
+	Entries []VersionEntry `json:"entries"`
 }
 
-// versionEntry is one credential of an object that is gone, or that no longer has it.
-type versionEntry struct {
+// VersionEntry is one credential of an object that is gone, or that no longer has it.
+type VersionEntry struct {
 	Kind       string `json:"kind"`
 	Namespace  string `json:"namespace"`
 	Name       string `json:"name"`
@@ -49,40 +51,40 @@ type versionEntry struct {
 }
 
 // object is what its name was: whoever makes many credentials under one name pushes out that name's own.
-func (e versionEntry) object() string {
+func (e VersionEntry) object() string {
 	return strings.Join([]string{e.Kind, e.Namespace, e.Name}, "/")
 }
 
-func (e versionEntry) key() string {
+func (e VersionEntry) key() string {
 	return strings.Join([]string{e.Kind, e.Namespace, e.Name, e.Credential}, "/")
 }
 
-// entriesOf is what has to be remembered of an object; of all its credentials, or of some.
-func entriesOf(doc objectDoc, names ...string) []versionEntry {
-	var out []versionEntry
+// EntriesOf is what has to be remembered of an object; of all its credentials, or of some.
+func EntriesOf(doc ObjectDoc, names ...string) []VersionEntry {
+	var out []VersionEntry
 	for _, name := range slices.Sorted(maps.Keys(doc.Credentials)) {
 		if len(names) > 0 && !slices.Contains(names, name) {
 			continue
 		}
 		c := doc.Credentials[name]
-		out = append(out, versionEntry{Kind: doc.Kind, Namespace: doc.Namespace, Name: doc.Name, UID: doc.UID, Credential: name, Highest: c.Highest, Digest: c.Digest})
+		out = append(out, VersionEntry{Kind: doc.Kind, Namespace: doc.Namespace, Name: doc.Name, UID: doc.UID, Credential: name, Highest: c.Highest, Digest: c.Digest})
 	}
 	return out
 }
 
 // mergeVersions puts entries behind those that are there. A version never goes back. What is too much is dropped.
-func mergeVersions(have, more []versionEntry) []versionEntry {
-	highest := map[string]versionEntry{}
+func mergeVersions(have, more []VersionEntry) []VersionEntry {
+	highest := map[string]VersionEntry{}
 	for _, e := range append(slices.Clone(have), more...) {
 		if was, ok := highest[e.key()]; !ok || was.Highest <= e.Highest {
 			highest[e.key()] = e
 		}
 	}
-	newest := map[string]versionEntry{}
+	newest := map[string]VersionEntry{}
 	for _, e := range more {
 		newest[e.key()] = e
 	}
-	var out []versionEntry
+	var out []VersionEntry
 	for _, e := range have {
 		if _, again := newest[e.key()]; !again {
 			out = append(out, e)
@@ -102,7 +104,7 @@ func mergeVersions(have, more []versionEntry) []versionEntry {
 
 // boundVersions forgets entries, the oldest first: those of an object beyond its bound, then from the objects with the most, so
 // that many credentials under one name push out none of another name.
-func boundVersions(entries []versionEntry) []versionEntry {
+func boundVersions(entries []VersionEntry) []VersionEntry {
 	count := map[string]int{}
 	for _, e := range entries {
 		count[e.object()]++
@@ -130,24 +132,24 @@ func boundVersions(entries []versionEntry) []versionEntry {
 			over--
 		}
 	}
-	return slices.DeleteFunc(entries, func(e versionEntry) bool {
+	return slices.DeleteFunc(entries, func(e VersionEntry) bool {
 		drop[e.object()]--
 		return drop[e.object()] >= 0
 	})
 }
 
-// versions reads what a tenant remembers; none when there is nothing.
-func (s *Server) versions(ctx context.Context, tenantUID string) (*corev1.Secret, versionsDoc, error) {
+// Versions reads what a tenant remembers; none when there is nothing.
+func (s *Store) Versions(ctx context.Context, tenantUID string) (*corev1.Secret, VersionsDoc, error) {
 	var secret corev1.Secret
-	var doc versionsDoc
-	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: versionsSecretName(tenantUID)}, &secret)
+	var doc VersionsDoc
+	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: VersionsSecretName(tenantUID)}, &secret)
 	if apierrors.IsNotFound(err) {
 		return nil, doc, nil
 	}
 	if err != nil {
 		return nil, doc, err
 	}
-	if _, err := openKEKDocument(&secret, formatVersions, s.kek(), &doc); err != nil {
+	if _, err := OpenKEKDocument(&secret, FormatVersions, s.KEKs(), &doc); err != nil {
 		return nil, doc, s.refuseDocument(err, "")
 	}
 	if doc.TenantUID != tenantUID || doc.Realm != s.Realm {
@@ -156,13 +158,13 @@ func (s *Server) versions(ctx context.Context, tenantUID string) (*corev1.Secret
 	return &secret, doc, nil
 }
 
-// rememberVersions adds to what a tenant remembers. Nothing is written when it is known already.
-func (s *Server) rememberVersions(ctx context.Context, tenant, tenantUID string, entries []versionEntry) error {
+// RememberVersions adds to what a tenant remembers. Nothing is written when it is known already.
+func (s *Store) RememberVersions(ctx context.Context, tenant, tenantUID string, entries []VersionEntry) error {
 	if len(entries) == 0 {
 		return nil
 	}
 	for range rememberTries {
-		secret, doc, err := s.versions(ctx, tenantUID)
+		secret, doc, err := s.Versions(ctx, tenantUID)
 		if err != nil {
 			return err
 		}
@@ -170,12 +172,12 @@ func (s *Server) rememberVersions(ctx context.Context, tenant, tenantUID string,
 		if secret != nil && len(merged) == len(doc.Entries) && sameVersions(merged, doc.Entries) {
 			return nil
 		}
-		doc = versionsDoc{Realm: s.Realm, Tenant: tenant, TenantUID: tenantUID, Entries: merged}
+		doc = VersionsDoc{Realm: s.Realm, Tenant: tenant, TenantUID: tenantUID, Entries: merged}
 		if secret != nil {
-			_, _, err = s.updateDocument(ctx, secret, formatVersions, s.kek(), doc)
+			_, _, err = s.UpdateDocument(ctx, secret, FormatVersions, s.KEKs(), doc)
 		} else {
 			var fresh *corev1.Secret
-			if fresh, err = newDocument(s.KeysNamespace, versionsSecretName(tenantUID), tenant, formatVersions, 1, s.kek(), doc); err == nil {
+			if fresh, err = NewDocument(s.KeysNamespace, VersionsSecretName(tenantUID), tenant, FormatVersions, 1, s.KEKs(), doc); err == nil {
 				err = s.Client.Create(ctx, fresh)
 			}
 		}
@@ -183,58 +185,28 @@ func (s *Server) rememberVersions(ctx context.Context, tenant, tenantUID string,
 			return err
 		}
 	}
-	return later(v1alpha1.ReasonInternal, 1, "other replicas wrote the tenant's versions at the same time")
+	return protocol.Later(v1alpha1.ReasonInternal, 1, "other replicas wrote the tenant's versions at the same time")
 }
 
 // sameVersions says whether two lists say the same, in whatever order.
-func sameVersions(a, b []versionEntry) bool {
-	known := map[versionEntry]bool{}
+func sameVersions(a, b []VersionEntry) bool {
+	known := map[VersionEntry]bool{}
 	for _, e := range b {
 		known[e] = true
 	}
-	return !slices.ContainsFunc(a, func(e versionEntry) bool { return !known[e] })
+	return !slices.ContainsFunc(a, func(e VersionEntry) bool { return !known[e] })
 }
 
-// recallVersions puts into an object's document, in memory, how far its credentials got under an earlier object of its name,
-// or before their names were dropped. It asks only when there is a name that the document does not know.
-func (s *Server) recallVersions(ctx context.Context, sub *subject, keys *objectKeys, wanted []wantedCredential) error {
-	unknown := func(w wantedCredential) bool {
-		_, known := keys.doc.Credentials[w.name]
-		return !known && w.ref == nil
-	}
-	if !slices.ContainsFunc(wanted, unknown) {
-		return nil
-	}
-	_, doc, err := s.versions(ctx, keys.doc.TenantUID)
-	if err != nil || len(doc.Entries) == 0 {
-		return err
-	}
-	credentials := maps.Clone(keys.doc.Credentials)
-	if credentials == nil {
-		credentials = map[string]credentialDoc{}
-	}
-	for _, e := range doc.Entries {
-		if e.Kind != sub.kind || e.Namespace != sub.namespace() || e.Name != sub.name() {
-			continue
-		}
-		if _, known := credentials[e.Credential]; !known && slices.ContainsFunc(wanted, func(w wantedCredential) bool { return w.name == e.Credential }) {
-			credentials[e.Credential] = credentialDoc{Highest: e.Highest, Digest: e.Digest}
-		}
-	}
-	keys.doc.Credentials = credentials
-	return nil
-}
-
-// dropUnused takes the names out of an object's document that its spec has not had for longest, where there are too many, and
+// DropUnused takes the names out of an object's document that its spec has not had for longest, where there are too many, and
 // returns what has to be remembered of them.
-func dropUnused(doc *objectDoc, used func(string) bool) []versionEntry {
+func DropUnused(doc *ObjectDoc, used func(string) bool) []VersionEntry {
 	var unused []string
 	for name := range doc.Credentials {
 		if !used(name) {
 			unused = append(unused, name)
 		}
 	}
-	if len(unused) <= maxUnusedCredentials {
+	if len(unused) <= MaxUnusedCredentials {
 		return nil
 	}
 	slices.SortFunc(unused, func(a, b string) int {
@@ -243,8 +215,8 @@ func dropUnused(doc *objectDoc, used func(string) bool) []versionEntry {
 		}
 		return strings.Compare(a, b)
 	})
-	unused = unused[:len(unused)-maxUnusedCredentials]
-	dropped := entriesOf(*doc, unused...)
+	unused = unused[:len(unused)-MaxUnusedCredentials]
+	dropped := EntriesOf(*doc, unused...)
 	for _, name := range unused {
 		delete(doc.Credentials, name)
 	}

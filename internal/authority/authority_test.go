@@ -1,10 +1,6 @@
-package keyserver
+package authority
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -13,74 +9,36 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
-
-// newPKI is a keyserver with keys and a bundle of its own, so that its clock can run on.
-func newPKI(t *testing.T) *world {
-	t.Helper()
-	keys := testEnv.Namespace(t, "pki", nil).Name
-	w := newWorldAs(t, testEnv.As(t, "admin", "system:masters"), keys, newKEK())
-	w.opts.Settings.Namespace = keys
-	w.restart()
-	return w
-}
-
-func (w *world) bundle() (*corev1.ConfigMap, string) {
-	w.Helper()
-	cm := &corev1.ConfigMap{}
-	w.must(testEnv.Client.Get(w.Context(), client.ObjectKey{Namespace: w.opts.Settings.Namespace, Name: resources.CABundleName}, cm))
-	return cm, cm.Data[resources.CABundleKey]
-}
-
-// handshake is a client that trusts a bundle, by the test's clock.
-func (w *world) handshake(bundle, host string) (*x509.Certificate, error) {
-	w.Helper()
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM([]byte(bundle)) {
-		w.Fatal("the bundle holds no certificate")
-	}
-	server, other := net.Pipe()
-	defer server.Close()
-	defer other.Close()
-	serverConfig := w.server.Authority().TLSConfig()
-	serverConfig.Time = w.clock.Now
-	go func() { _ = tls.Server(server, serverConfig).HandshakeContext(w.Context()) }()
-	conn := tls.Client(other, &tls.Config{RootCAs: pool, ServerName: host, Time: w.clock.Now})
-	ctx, cancel := context.WithTimeout(w.Context(), 5*time.Second)
-	defer cancel()
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, err
-	}
-	if conn.ConnectionState().Version != tls.VersionTLS13 {
-		w.Errorf("speaks TLS %x", conn.ConnectionState().Version)
-	}
-	return conn.ConnectionState().PeerCertificates[0], nil
-}
 
 const serviceHost = "lethe-keyserver.lethe-system.svc"
 
 func TestCertificate(t *testing.T) {
 	w := newPKI(t)
-	if err := w.server.Ready(t.Context()); err == nil {
+	if err := w.authority.Ready(); err == nil {
 		t.Error("is ready without a certificate")
 	}
-	w.must(w.server.Maintain(t.Context()))
-	w.must(w.server.Ready(t.Context()))
+	w.must(w.maintain())
+	w.must(w.authority.Ready())
 	_, bundle := w.bundle()
 	leaf, err := w.handshake(bundle, serviceHost)
 	w.must(err)
 	if leaf.NotAfter.Sub(w.clock.Now()) > leafLifetime || leaf.IsCA {
 		t.Errorf("the leaf lives until %s", leaf.NotAfter)
 	}
+	if !w.ends["leaf"].Equal(leaf.NotAfter) || !w.ends["ca"].After(leaf.NotAfter) {
+		t.Errorf("tells the ends %v", w.ends)
+	}
 	if _, err := w.handshake(bundle, "evil.example"); err == nil {
 		t.Error("the certificate is for any name")
 	}
 	// Idle is idle, and a second replica takes the same authority with a leaf of its own.
 	w.writes.reset(0, false)
-	w.must(w.server.Maintain(t.Context()))
+	w.must(w.maintain())
 	w.restart()
-	w.must(w.server.Maintain(t.Context()))
+	w.must(w.maintain())
 	if n, seen := w.writes.writes(); n != 0 {
 		t.Errorf("%d writes: %v", n, seen)
 	}
@@ -90,12 +48,14 @@ func TestCertificate(t *testing.T) {
 		t.Error("two processes have the same leaf")
 	}
 	// The key is stored wrapped only.
-	if doc := string(w.getSecret(w.opts.KeysNamespace, caName).Data[documentKey]); strings.Contains(doc, "PRIVATE KEY") || !strings.Contains(doc, "wrap.v1.") {
+	var stored corev1.Secret
+	w.must(testEnv.Client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: keystore.CAName}, &stored))
+	if doc := string(stored.Data[keystore.DocumentKey]); strings.Contains(doc, "PRIVATE KEY") || !strings.Contains(doc, "wrap.v1.") {
 		t.Error("the authority's key is not wrapped")
 	}
 	// Half a leaf's life later there is a new one; the bundle stays.
-	w.clock.SetTime(w.clock.Now().Add(leafRenewal + time.Minute))
-	w.must(w.server.Maintain(t.Context()))
+	w.pass(leafRenewal + time.Minute)
+	w.must(w.maintain())
 	third, err := w.handshake(bundle, serviceHost)
 	w.must(err)
 	if third.Equal(second) {
@@ -105,16 +65,16 @@ func TestCertificate(t *testing.T) {
 
 func TestBundleIsRepaired(t *testing.T) {
 	w := newPKI(t)
-	w.must(w.server.Maintain(t.Context()))
+	w.must(w.maintain())
 	cm, want := w.bundle()
 	cm.Data = map[string]string{resources.CABundleKey: want + "rubbish", "more": "x"}
 	w.must(testEnv.Client.Update(t.Context(), cm))
-	w.must(w.server.Maintain(t.Context()))
+	w.must(w.maintain())
 	if cm, got := w.bundle(); got != want || len(cm.Data) != 2 {
 		t.Error("a changed bundle stays")
 	}
 	w.must(testEnv.Client.Delete(t.Context(), cm))
-	w.must(w.server.Maintain(t.Context()))
+	w.must(w.maintain())
 	if _, got := w.bundle(); got != want {
 		t.Error("a deleted bundle stays away")
 	}
@@ -125,14 +85,14 @@ func TestBundleHoldsTheServicesAddresses(t *testing.T) {
 	w := newPKI(t)
 	says := func(want string) {
 		t.Helper()
-		w.must(w.server.Maintain(t.Context()))
+		w.must(w.maintain())
 		cm, _ := w.bundle()
 		if got, there := cm.Data[resources.AddressesKey]; !there || got != want {
 			t.Errorf("holds %q, want %q", got, want)
 		}
 	}
 	says("")
-	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: w.opts.Settings.Namespace, Name: resources.ServiceKeyserver},
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: resources.ServiceKeyserver},
 		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 8443}}}}
 	for range 2 {
 		again := service.DeepCopy()
@@ -155,15 +115,15 @@ func TestBundleHoldsTheServicesAddresses(t *testing.T) {
 // still trusts the server: pods and the manager get the new one with some delay.
 func TestRotation(t *testing.T) {
 	w := newPKI(t)
-	w.must(w.server.Maintain(t.Context()))
+	w.must(w.maintain())
 	_, first := w.bundle()
 	known := first
 	leaves := map[string]bool{}
 	rotated := time.Time{}
 	start := w.clock.Now()
 	for day := 0; day < 365 && (rotated.IsZero() || w.clock.Now().Sub(rotated) < 4*24*time.Hour); day++ {
-		w.clock.SetTime(w.clock.Now().Add(24 * time.Hour))
-		w.must(w.server.Maintain(t.Context()))
+		w.pass(24 * time.Hour)
+		w.must(w.maintain())
 		leaf, err := w.handshake(known, serviceHost)
 		if err != nil {
 			t.Fatalf("day %d: a client with yesterday's bundle: %v", day, err)
@@ -194,11 +154,11 @@ func TestRotation(t *testing.T) {
 // TestRotationIsPublishedFirst holds the bundle back: the next authority must not sign before it was seen for a week.
 func TestRotationIsPublishedFirst(t *testing.T) {
 	w := newPKI(t)
-	w.must(w.server.Maintain(t.Context()))
-	w.clock.SetTime(w.clock.Now().Add(caLifetime - caRenewal + time.Hour))
+	w.must(w.maintain())
+	w.pass(caLifetime - caRenewal + time.Hour)
 	// The next authority is stored, and the process dies before it is in the bundle.
 	w.writes.reset(1, true)
-	if err := w.server.Maintain(t.Context()); err == nil {
+	if err := w.maintain(); err == nil {
 		t.Fatal("there was no write to die at")
 	}
 	_, bundle := w.bundle()
@@ -207,9 +167,9 @@ func TestRotationIsPublishedFirst(t *testing.T) {
 	}
 	// It comes back a month later.
 	w.writes.reset(0, false)
-	w.clock.SetTime(w.clock.Now().Add(30 * 24 * time.Hour))
+	w.pass(30 * 24 * time.Hour)
 	w.restart()
-	w.must(w.server.Maintain(t.Context()))
+	w.must(w.maintain())
 	if _, err := w.handshake(bundle, serviceHost); err != nil {
 		t.Errorf("signed with an authority that was in no bundle: %v", err)
 	}
@@ -217,13 +177,13 @@ func TestRotationIsPublishedFirst(t *testing.T) {
 	if strings.Count(both, "BEGIN CERTIFICATE") != 2 {
 		t.Error("the next authority is not in the bundle")
 	}
-	w.clock.SetTime(w.clock.Now().Add(caPublished - time.Hour))
-	w.must(w.server.Maintain(t.Context()))
+	w.pass(caPublished - time.Hour)
+	w.must(w.maintain())
 	if _, err := w.handshake(bundle, serviceHost); err != nil {
 		t.Errorf("signed with it too early: %v", err)
 	}
-	w.clock.SetTime(w.clock.Now().Add(2 * time.Hour))
-	w.must(w.server.Maintain(t.Context()))
+	w.pass(2 * time.Hour)
+	w.must(w.maintain())
 	if _, err := w.handshake(both, serviceHost); err != nil {
 		t.Errorf("a client with both: %v", err)
 	}
@@ -235,11 +195,11 @@ func TestRotationIsPublishedFirst(t *testing.T) {
 // TestExpiredAuthority is a keyserver that was off for years: it must find its own way back.
 func TestExpiredAuthority(t *testing.T) {
 	w := newPKI(t)
-	w.must(w.server.Maintain(t.Context()))
-	w.clock.SetTime(w.clock.Now().Add(3 * caLifetime))
+	w.must(w.maintain())
+	w.pass(3 * caLifetime)
 	w.restart()
 	for range 3 {
-		w.must(w.server.Maintain(t.Context()))
+		w.must(w.maintain())
 	}
 	_, bundle := w.bundle()
 	if _, err := w.handshake(bundle, serviceHost); err != nil {
@@ -252,17 +212,17 @@ func TestAuthoritySurvivesACrash(t *testing.T) {
 		for at := 1; at <= 3; at++ {
 			w := newPKI(t)
 			w.writes.reset(at, after)
-			if err := w.server.Maintain(t.Context()); err == nil {
+			if err := w.maintain(); err == nil {
 				t.Fatal("there was no write to die at")
 			}
 			w.writes.reset(0, false)
 			w.restart()
-			w.must(w.server.Maintain(t.Context()))
+			w.must(w.maintain())
 			_, bundle := w.bundle()
 			if _, err := w.handshake(bundle, serviceHost); err != nil {
 				t.Errorf("write %d, after %v: %v", at, after, err)
 			}
-			if names := w.keyNames(w.opts.KeysNamespace); len(names) != 2 {
+			if names := w.secrets(); len(names) != 2 {
 				t.Errorf("write %d, after %v: there are %v", at, after, names)
 			}
 		}

@@ -1,4 +1,6 @@
-package keyserver
+// Package authority is the keyserver's certificate authority: its key and its life, the leaf that a server shows, and the bundle
+// of authorities that clients trust.
+package authority
 
 import (
 	"context"
@@ -21,6 +23,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -35,6 +39,18 @@ const (
 	clockSkew    = 5 * time.Minute
 )
 
+// Options of an Authority. All are needed.
+type Options struct {
+	// Keys is where the authority's own key lies.
+	Keys *keystore.Store
+	// Hosts are the names that the server's certificate is for.
+	Hosts []string
+	// Namespace of the bundle and of the keyserver's Service.
+	Namespace string
+	// Ends is told when the certificates in use end: "ca" or "leaf".
+	Ends func(certificate string, at time.Time)
+}
+
 // Authority makes the server's certificates. Every replica has a leaf of its own whose key never leaves its memory; the
 // authority's key lies wrapped in the keys' namespace. What clients trust is the bundle in a ConfigMap: the authority
 // that signs, the one that will, and for a leaf's lifetime the one that did. So a new authority is known everywhere before
@@ -47,7 +63,8 @@ type Authority struct {
 	signer string // fingerprint of the authority that signed it
 }
 
-func newAuthority(o Options) *Authority { return &Authority{Options: o} }
+// New makes one; it asks nothing of the cluster yet.
+func New(o Options) *Authority { return &Authority{Options: o} }
 
 // TLSConfig serves the present leaf, TLS 1.3 only.
 func (a *Authority) TLSConfig() *tls.Config {
@@ -61,10 +78,11 @@ func (a *Authority) TLSConfig() *tls.Config {
 	}}
 }
 
-func (a *Authority) ready() error {
+// Ready says whether there is a certificate that can be served.
+func (a *Authority) Ready() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.leaf == nil || !a.Clock.Now().Before(a.leaf.Leaf.NotAfter) {
+	if a.leaf == nil || !a.Keys.Clock.Now().Before(a.leaf.Leaf.NotAfter) {
 		return errors.New("there is no valid certificate")
 	}
 	return nil
@@ -73,7 +91,7 @@ func (a *Authority) ready() error {
 // Maintain brings authority, bundle and leaf up to date. Each step is found out from what is stored, so a crash between
 // two of them is healed by the next call; with nothing due it reads twice and writes nothing.
 func (a *Authority) Maintain(ctx context.Context) error {
-	now := a.Clock.Now()
+	now := a.Keys.Clock.Now()
 	secret, doc, err := a.load(ctx, now)
 	if err != nil {
 		return fmt.Errorf("certificate authority: %w", err)
@@ -99,46 +117,46 @@ func (a *Authority) Maintain(ctx context.Context) error {
 
 // load reads the authority, and makes it where there never was one: create-only, so that a second replica takes the
 // first one's.
-func (a *Authority) load(ctx context.Context, now time.Time) (*corev1.Secret, *caDoc, error) {
+func (a *Authority) load(ctx context.Context, now time.Time) (*corev1.Secret, *keystore.CADoc, error) {
 	secret := &corev1.Secret{}
-	key := client.ObjectKey{Namespace: a.KeysNamespace, Name: caName}
-	err := a.Client.Get(ctx, key, secret)
+	key := client.ObjectKey{Namespace: a.Keys.KeysNamespace, Name: keystore.CAName}
+	err := a.Keys.Client.Get(ctx, key, secret)
 	if apierrors.IsNotFound(err) {
 		present, err := a.newCA(now)
 		if err != nil {
 			return nil, nil, err
 		}
-		fresh, err := newDocument(a.KeysNamespace, caName, "", formatCA, 1, a.kek(), caDoc{Realm: a.Realm, Present: *present})
+		fresh, err := keystore.NewDocument(a.Keys.KeysNamespace, keystore.CAName, "", keystore.FormatCA, 1, a.Keys.KEKs(), keystore.CADoc{Realm: a.Keys.Realm, Present: *present})
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := a.Client.Create(ctx, fresh); err != nil && !apierrors.IsAlreadyExists(err) {
+		if err := a.Keys.Client.Create(ctx, fresh); err != nil && !apierrors.IsAlreadyExists(err) {
 			return nil, nil, err
 		}
-		if err := a.Client.Get(ctx, key, secret); err != nil {
+		if err := a.Keys.Client.Get(ctx, key, secret); err != nil {
 			return nil, nil, err
 		}
 	} else if err != nil {
 		return nil, nil, err
 	}
-	doc := &caDoc{}
-	if _, err := openKEKDocument(secret, formatCA, a.kek(), doc); err != nil {
+	doc := &keystore.CADoc{}
+	if _, err := keystore.OpenKEKDocument(secret, keystore.FormatCA, a.Keys.KEKs(), doc); err != nil {
 		return nil, nil, err
 	}
 	return secret, doc, nil
 }
 
-func (a *Authority) store(ctx context.Context, secret *corev1.Secret, doc *caDoc) error {
-	_, _, err := a.updateDocument(ctx, secret, formatCA, a.kek(), doc)
+func (a *Authority) store(ctx context.Context, secret *corev1.Secret, doc *keystore.CADoc) error {
+	_, _, err := a.Keys.UpdateDocument(ctx, secret, keystore.FormatCA, a.Keys.KEKs(), doc)
 	if apierrors.IsConflict(err) {
-		return later(v1alpha1.ReasonInternal, 1, "another replica rotated at the same time")
+		return protocol.Later(v1alpha1.ReasonInternal, 1, "another replica rotated at the same time")
 	}
 	return err
 }
 
 // turn moves the rotation on by what is due: drop the previous authority, make the next one, let it sign. since is when
 // the next one was first seen in the bundle.
-func (a *Authority) turn(doc *caDoc, since, now time.Time) (bool, error) {
+func (a *Authority) turn(doc *keystore.CADoc, since, now time.Time) (bool, error) {
 	present, err := parseCert(doc.Present.Certificate)
 	if err != nil {
 		return false, err
@@ -159,28 +177,28 @@ func (a *Authority) turn(doc *caDoc, since, now time.Time) (bool, error) {
 		doc.Next, changed = next, true
 	case doc.Next != nil && (expired || (!since.IsZero() && now.Sub(since) >= caPublished)):
 		until := now.Add(leafLifetime).UTC()
-		doc.Previous = &caEntry{Certificate: doc.Present.Certificate, Until: &until}
+		doc.Previous = &keystore.CAEntry{Certificate: doc.Present.Certificate, Until: &until}
 		doc.Present, doc.Next, changed = *doc.Next, nil, true
 	}
 	return changed, nil
 }
 
 // sign makes a new leaf when the present one is half over, or was signed by another authority.
-func (a *Authority) sign(doc *caDoc, now time.Time) error {
+func (a *Authority) sign(doc *keystore.CADoc, now time.Time) error {
 	present, err := parseCert(doc.Present.Certificate)
 	if err != nil {
 		return fmt.Errorf("certificate authority: %w", err)
 	}
-	a.Metrics.certificate.WithLabelValues("ca").Set(float64(present.NotAfter.Unix()))
+	a.Ends("ca", present.NotAfter)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	fingerprint := sealing.KID(present.Raw)
 	if a.leaf != nil && a.signer == fingerprint && now.Before(a.leaf.Leaf.NotAfter.Add(-leafRenewal)) {
 		return nil
 	}
-	_, der, err := a.kek().UnwrapBytes(doc.Present.Key, sealing.PurposeCA, doc.Realm)
+	_, der, err := a.Keys.KEKs().UnwrapBytes(doc.Present.Key, sealing.PurposeCA, doc.Realm)
 	if err != nil {
-		return later(v1alpha1.ReasonKEKUnavailable, 30, "the key of the certificate authority does not open with this key-encryption key")
+		return protocol.Later(v1alpha1.ReasonKEKUnavailable, 30, "the key of the certificate authority does not open with this key-encryption key")
 	}
 	defer clear(der)
 	caKey, err := x509.ParseECPrivateKey(der)
@@ -192,8 +210,8 @@ func (a *Authority) sign(doc *caDoc, now time.Time) error {
 		return fmt.Errorf("sign the server's certificate: %w", err)
 	}
 	a.leaf, a.signer = leaf, fingerprint
-	a.Metrics.certificate.WithLabelValues("leaf").Set(float64(leaf.Leaf.NotAfter.Unix()))
-	a.Log.Info("Signed a certificate", "authority", fingerprint, "notAfter", leaf.Leaf.NotAfter)
+	a.Ends("leaf", leaf.Leaf.NotAfter)
+	a.Keys.Log.Info("Signed a certificate", "authority", fingerprint, "notAfter", leaf.Leaf.NotAfter)
 	return nil
 }
 
@@ -231,7 +249,7 @@ func (a *Authority) newLeaf(ca *x509.Certificate, caKey *ecdsa.PrivateKey, now t
 }
 
 // newCA makes an authority; its key leaves this function wrapped only.
-func (a *Authority) newCA(now time.Time) (*caEntry, error) {
+func (a *Authority) newCA(now time.Time) (*keystore.CAEntry, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -252,11 +270,11 @@ func (a *Authority) newCA(now time.Time) (*caEntry, error) {
 		return nil, err
 	}
 	defer clear(private)
-	wrapped, err := a.kek().WrapBytes(a.Random, sealing.KID(der), private, sealing.PurposeCA, a.Realm)
+	wrapped, err := a.Keys.KEKs().WrapBytes(a.Keys.Random, sealing.KID(der), private, sealing.PurposeCA, a.Keys.Realm)
 	if err != nil {
 		return nil, err
 	}
-	return &caEntry{Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), Key: wrapped}, nil
+	return &keystore.CAEntry{Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), Key: wrapped}, nil
 }
 
 func newSerial() (*big.Int, error) {

@@ -1,4 +1,4 @@
-package keyserver
+package keystore
 
 import (
 	"errors"
@@ -87,7 +87,7 @@ type TenantStatus struct {
 // writes nothing itself.
 func (b Backup) Restore(namespace string, live Live, o RestoreOptions, random io.Reader) (Restoration, error) {
 	r := &restoring{backup: b, namespace: namespace, live: live, RestoreOptions: o, random: random, existing: map[string]*corev1.Secret{},
-		present: map[string]*tenantKeys{}, blocks: map[string]uidRangeDoc{}, remembered: map[string][]versionEntry{}}
+		present: map[string]*TenantKeys{}, blocks: map[string]UIDRangeDoc{}, remembered: map[string][]VersionEntry{}}
 	for i := range live.Secrets {
 		r.existing[live.Secrets[i].Name] = &live.Secrets[i]
 	}
@@ -112,7 +112,7 @@ func (b Backup) Restore(namespace string, live Live, o RestoreOptions, random io
 	// Tenants first, whose keys the others are under: also in the order of writing, for who has to run it again.
 	for _, tenants := range []bool{true, false} {
 		for _, s := range b.Secrets {
-			if (s.format() == formatTenant) != tenants {
+			if (s.format() == FormatTenant) != tenants {
 				continue
 			}
 			if err := r.one(s); err != nil {
@@ -134,10 +134,10 @@ type restoring struct {
 	live       Live
 	random     io.Reader
 	existing   map[string]*corev1.Secret
-	tenants    map[string]*tenantKeys    // opened, by the UID in the backup; only with a key-encryption key
-	present    map[string]*tenantKeys    // that Tenants will have after the restore, by name; only with a key-encryption key
-	blocks     map[string]uidRangeDoc    // of user ids that Tenants get, by name
-	remembered map[string][]versionEntry // of Tenants that live, by name; only with a key-encryption key
+	tenants    map[string]*TenantKeys    // opened, by the UID in the backup; only with a key-encryption key
+	present    map[string]*TenantKeys    // that Tenants will have after the restore, by name; only with a key-encryption key
+	blocks     map[string]UIDRangeDoc    // of user ids that Tenants get, by name
+	remembered map[string][]VersionEntry // of Tenants that live, by name; only with a key-encryption key
 	out        Restoration
 }
 
@@ -149,12 +149,12 @@ func (r *restoring) problem(format string, args ...any) error {
 
 // sameKEK refuses to mix keys under two key-encryption keys, or of two realms.
 func (r *restoring) sameKEK() error {
-	secret, ok := r.existing[canaryName]
+	secret, ok := r.existing[CanaryName]
 	if !ok {
 		return nil
 	}
-	var doc canaryDoc
-	if _, err := readDocument(secret, formatCanary, &doc); err != nil {
+	var doc CanaryDoc
+	if _, err := ReadDocument(secret, FormatCanary, &doc); err != nil {
 		return r.problem("%s", err)
 	}
 	kid, err := sealing.WrappingKID(doc.present().Canary)
@@ -167,15 +167,15 @@ func (r *restoring) sameKEK() error {
 
 func (r *restoring) one(s BackupSecret) error {
 	switch s.format() {
-	case formatTenant:
+	case FormatTenant:
 		return r.tenant(s)
-	case formatObject:
+	case FormatObject:
 		return r.object(s)
-	case formatUIDs:
+	case FormatUIDs:
 		return r.uids(s)
-	case formatVersions:
+	case FormatVersions:
 		return r.versions(s)
-	case formatPending:
+	case FormatPending:
 		return r.pending(s)
 	}
 	// The canary, whose key was compared, and the certificate authority: one that is there is in use.
@@ -197,7 +197,7 @@ func (r *restoring) create(s BackupSecret) error {
 
 // put writes a document that had to be made anew: in the place of one that is there, or where there is none.
 func (r *restoring) put(name, tenant, format string, generation int64, keys sealing.Ring, document any) error {
-	secret, err := newDocument(r.namespace, name, tenant, format, generation, keys, document)
+	secret, err := NewDocument(r.namespace, name, tenant, format, generation, keys, document)
 	if err != nil {
 		return err
 	}
@@ -225,8 +225,8 @@ func (r *restoring) newest(what string, backup, known int64) (generation int64, 
 }
 
 func (r *restoring) tenant(s BackupSecret) error {
-	var doc tenantDoc
-	e, err := s.as(formatTenant, &doc)
+	var doc TenantDoc
+	e, err := s.as(FormatTenant, &doc)
 	if err != nil {
 		return err
 	}
@@ -236,8 +236,8 @@ func (r *restoring) tenant(s BackupSecret) error {
 	}
 	written, replaces := int64(0), false
 	if there, exists := r.existing[s.Name]; exists {
-		var now tenantDoc
-		was, err := readDocument(there, formatTenant, &now)
+		var now TenantDoc
+		was, err := ReadDocument(there, FormatTenant, &now)
 		if err != nil {
 			return r.problem("%s", err)
 		}
@@ -282,28 +282,28 @@ func (r *restoring) tenant(s BackupSecret) error {
 		}
 		r.present[doc.Tenant] = keys
 	}
-	r.status(live, keys.doc, generation)
-	return r.put(s.Name, doc.Tenant, formatTenant, generation, keys.keys, keys.doc)
+	r.status(live, keys.Doc, generation)
+	return r.put(s.Name, doc.Tenant, FormatTenant, generation, keys.Keys, keys.Doc)
 }
 
 // asItIs goes by a tenant's keys that are there and stay. A restore that was broken off may not have come to the status.
-func (r *restoring) asItIs(there *corev1.Secret, live LiveTenant, now tenantDoc) error {
+func (r *restoring) asItIs(there *corev1.Secret, live LiveTenant, now TenantDoc) error {
 	if len(r.KEK) == 0 {
 		return nil
 	}
-	keys, err := openTenantDocument(there, r.KEK)
+	keys, err := OpenTenantDocument(there, r.KEK)
 	if err != nil {
 		return r.problem("%s", err)
 	}
 	r.present[now.Tenant] = keys
-	r.status(live, keys.doc, keys.generation)
+	r.status(live, keys.Doc, keys.Generation)
 	return nil
 }
 
 // status notes a Tenant whose status names a key that it will not have: the keyserver refuses such a Tenant.
-func (r *restoring) status(live LiveTenant, doc tenantDoc, generation int64) {
+func (r *restoring) status(live LiveTenant, doc TenantDoc, generation int64) {
 	gone := slices.ContainsFunc(live.SealingKeys, func(kid string) bool {
-		return !slices.ContainsFunc(doc.Seal, func(d sealDoc) bool { return d.KID == kid })
+		return !slices.ContainsFunc(doc.Seal, func(d SealDoc) bool { return d.KID == kid })
 	})
 	if !r.Adopt || !gone {
 		return
@@ -316,31 +316,31 @@ func (r *restoring) status(live LiveTenant, doc tenantDoc, generation int64) {
 }
 
 // hasSealKeys says whether a has, or had until a person destroyed it, every sealing key of b: then a is no older than b.
-func hasSealKeys(a, b tenantDoc) bool {
-	return !slices.ContainsFunc(b.Seal, func(want sealDoc) bool {
-		return !hasSealKey(a, want.KID) && !slices.ContainsFunc(a.Destroyed, func(d destroyedDoc) bool { return d.KID == want.KID })
+func hasSealKeys(a, b TenantDoc) bool {
+	return !slices.ContainsFunc(b.Seal, func(want SealDoc) bool {
+		return !hasSealKey(a, want.KID) && !slices.ContainsFunc(a.Destroyed, func(d DestroyedDoc) bool { return d.KID == want.KID })
 	})
 }
 
 // rebindTenant wraps a tenant's keys for its new UID. The keys themselves stay: what was sealed to them opens again.
-func (r *restoring) rebindTenant(was *tenantKeys, uid string) (*tenantKeys, error) {
+func (r *restoring) rebindTenant(was *TenantKeys, uid string) (*TenantKeys, error) {
 	if was == nil {
 		return nil, errors.New("the tenant's key is not open")
 	}
-	now := &tenantKeys{doc: was.doc, keys: was.keys}
-	now.doc.UID, now.doc.Keys, now.doc.Seal = uid, slices.Clone(was.doc.Keys), slices.Clone(was.doc.Seal)
-	for i, key := range was.keys {
+	now := &TenantKeys{Doc: was.Doc, Keys: was.Keys}
+	now.Doc.UID, now.Doc.Keys, now.Doc.Seal = uid, slices.Clone(was.Doc.Keys), slices.Clone(was.Doc.Seal)
+	for i, key := range was.Keys {
 		var err error
-		if now.doc.Keys[i].Key, err = r.KEK.Wrap(r.random, key, sealing.PurposeTenant, now.ids()...); err != nil {
+		if now.Doc.Keys[i].Key, err = r.KEK.Wrap(r.random, key, sealing.PurposeTenant, now.IDs()...); err != nil {
 			return nil, err
 		}
 	}
-	for i, k := range was.doc.Seal {
-		kid, seed, err := was.keys.UnwrapBytes(k.Key, sealing.PurposeSeal, was.ids()...)
+	for i, k := range was.Doc.Seal {
+		kid, seed, err := was.Keys.UnwrapBytes(k.Key, sealing.PurposeSeal, was.IDs()...)
 		if err != nil {
 			return nil, err
 		}
-		now.doc.Seal[i].Key, err = was.keys.WrapBytes(r.random, kid, seed, sealing.PurposeSeal, now.ids()...)
+		now.Doc.Seal[i].Key, err = was.Keys.WrapBytes(r.random, kid, seed, sealing.PurposeSeal, now.IDs()...)
 		clear(seed)
 		if err != nil {
 			return nil, err
@@ -350,8 +350,8 @@ func (r *restoring) rebindTenant(was *tenantKeys, uid string) (*tenantKeys, erro
 }
 
 func (r *restoring) object(s BackupSecret) error {
-	var doc objectDoc
-	e, err := s.as(formatObject, &doc)
+	var doc ObjectDoc
+	e, err := s.as(FormatObject, &doc)
 	if err != nil {
 		return err
 	}
@@ -376,7 +376,7 @@ func (r *restoring) object(s BackupSecret) error {
 
 // isUnderPresent says whether an object's document, that of the cluster or of the backup, opens with the keys that its
 // Tenant will have, as far as that can be tried.
-func (r *restoring) isUnderPresent(s BackupSecret, doc objectDoc) bool {
+func (r *restoring) isUnderPresent(s BackupSecret, doc ObjectDoc) bool {
 	present := r.present[doc.Tenant]
 	if present == nil || !r.Adopt {
 		return true
@@ -385,24 +385,24 @@ func (r *restoring) isUnderPresent(s BackupSecret, doc objectDoc) bool {
 	if there, ok := r.existing[s.Name]; ok {
 		secret = there
 	}
-	_, err := openObjectDocument(secret, present)
+	_, err := OpenObjectDocument(secret, present)
 	return err == nil
 }
 
 // adoptObject binds an object's keys to the object that has its name now.
-func (r *restoring) adoptObject(s BackupSecret, doc objectDoc, written int64, object LiveObject) error {
+func (r *restoring) adoptObject(s BackupSecret, doc ObjectDoc, written int64, object LiveObject) error {
 	present := r.present[doc.Tenant]
 	if present == nil {
 		return nil // a problem of its Tenant
 	}
-	name := objectSecretName(object.UID)
-	var now objectDoc
+	name := ObjectSecretName(object.UID)
+	var now ObjectDoc
 	if exists, ok := r.existing[name]; ok {
-		was, err := readDocument(exists, formatObject, &now)
+		was, err := ReadDocument(exists, FormatObject, &now)
 		if err != nil {
 			return r.problem("%s", err)
 		}
-		if _, err := openObjectDocument(exists, present); err == nil {
+		if _, err := OpenObjectDocument(exists, present); err == nil {
 			r.out.Kept = append(r.out.Kept, name)
 			return nil
 		}
@@ -412,40 +412,40 @@ func (r *restoring) adoptObject(s BackupSecret, doc objectDoc, written int64, ob
 	if err != nil {
 		return err
 	}
-	bound := keys.doc
-	bound.TenantUID, bound.UID, bound.Keys = present.doc.UID, object.UID, slices.Clone(doc.Keys)
-	for i, key := range keys.keys {
-		if bound.Keys[i].Key, err = present.keys.Wrap(r.random, key, sealing.PurposeData, present.ids(object.UID)...); err != nil {
+	bound := keys.Doc
+	bound.TenantUID, bound.UID, bound.Keys = present.Doc.UID, object.UID, slices.Clone(doc.Keys)
+	for i, key := range keys.Keys {
+		if bound.Keys[i].Key, err = present.Keys.Wrap(r.random, key, sealing.PurposeData, present.IDs(object.UID)...); err != nil {
 			return err
 		}
 	}
-	if bound.Digest.Key, err = present.keys.Wrap(r.random, keys.digest, sealing.PurposeDigest, present.ids(object.UID)...); err != nil {
+	if bound.Digest.Key, err = present.Keys.Wrap(r.random, keys.Digest, sealing.PurposeDigest, present.IDs(object.UID)...); err != nil {
 		return err
 	}
 	if object.UID != doc.UID {
 		// Encrypted Secrets of the earlier object are bound to its UID and open no more. What must not be lost is how far
 		// the versions got.
-		bound.Sets, bound.Current, bound.Credentials, bound.Secrets, bound.Moving = nil, "", map[string]credentialDoc{}, nil, nil
+		bound.Sets, bound.Current, bound.Credentials, bound.Secrets, bound.Moving = nil, "", map[string]CredentialDoc{}, nil, nil
 		for name, c := range doc.Credentials {
-			bound.Credentials[name] = credentialDoc{Highest: c.Highest, Digest: c.Digest, Unused: c.Unused}
+			bound.Credentials[name] = CredentialDoc{Highest: c.Highest, Digest: c.Digest, Unused: c.Unused}
 		}
 	}
-	for _, name := range now.secretNames() {
-		bound.Moving = appendNew(bound.Moving, name) // opens for nobody any more; the keyserver deletes what no set lies in
+	for _, name := range now.SecretNames() {
+		bound.Moving = AppendNew(bound.Moving, name) // opens for nobody any more; the keyserver deletes what no set lies in
 	}
-	return r.put(name, bound.Tenant, formatObject, max(written, object.Generation)+1, keys.keys, bound)
+	return r.put(name, bound.Tenant, FormatObject, max(written, object.Generation)+1, keys.Keys, bound)
 }
 
 // openObject opens an object's keys out of the backup.
-func (r *restoring) openObject(s BackupSecret, doc objectDoc) (*objectKeys, error) {
+func (r *restoring) openObject(s BackupSecret, doc ObjectDoc) (*ObjectKeys, error) {
 	tenant, ok := r.tenants[doc.TenantUID]
 	if !ok {
 		return nil, errors.New("the tenant's key is not open")
 	}
-	return openObjectDocument(s.stored(), tenant)
+	return OpenObjectDocument(s.stored(), tenant)
 }
 
-func (r *restoring) objectAsItIs(s BackupSecret, doc objectDoc, written, known int64) error {
+func (r *restoring) objectAsItIs(s BackupSecret, doc ObjectDoc, written, known int64) error {
 	if _, ok := r.existing[s.Name]; ok {
 		// It may know of newer versions than the backup.
 		r.out.Kept = append(r.out.Kept, s.Name)
@@ -462,11 +462,11 @@ func (r *restoring) objectAsItIs(s BackupSecret, doc objectDoc, written, known i
 	if err != nil {
 		return err
 	}
-	return r.put(s.Name, doc.Tenant, formatObject, generation, keys.keys, keys.doc)
+	return r.put(s.Name, doc.Tenant, FormatObject, generation, keys.Keys, keys.Doc)
 }
 
 // objectNow is the live object of a document's name.
-func (r *restoring) objectNow(doc objectDoc) (LiveObject, bool) {
+func (r *restoring) objectNow(doc ObjectDoc) (LiveObject, bool) {
 	for _, o := range r.live.Objects {
 		if o.Kind == doc.Kind && o.Namespace == doc.Namespace && o.Name == doc.Name {
 			return o, true

@@ -33,7 +33,7 @@ type brake struct {
 
 	mutex  sync.Mutex
 	paused map[string]time.Time // until when, by Tenant; as decided, which the cache may not show yet
-	lifted map[string]bool      // Tenants whose mark another hand has taken away
+	lifted map[string]bool      // Tenants whose mark somebody else has taken away
 }
 
 // newBrake makes the brake, and has it told when somebody takes a mark away.
@@ -58,7 +58,7 @@ func newBrake(ctx context.Context, mgr ctrl.Manager, changes *Changes) (*brake, 
 	return b, nil
 }
 
-// look notices when a mark was taken away before its time: by another hand, which begins a new count.
+// look notices when a mark was taken away before its time: by somebody else, which begins a new count.
 func (b *brake) look(before, after *corev1.Namespace) {
 	_, isMarked := after.Annotations[v1alpha1.AnnotationChangesPaused]
 	if isMarked || !b.markOf(before).After(b.changes.clock.Now()) {

@@ -57,7 +57,7 @@ type Options struct {
 	Keys reconcile.Keys
 	// KeysNamespace holds the wrapped keys. Like the manager's own namespace it can be no Tenant's.
 	KeysNamespace string
-	// PolicyKinds are the kinds of network policies of other hands to look for. Defaults to Kubernetes' own.
+	// PolicyKinds are the kinds of foreign network policies to look for. Defaults to Kubernetes' own.
 	PolicyKinds []schema.GroupResource
 	// Metrics registers what the manager shows while it leads. Left out, that is nothing.
 	Metrics prometheus.Registerer
@@ -70,8 +70,8 @@ type Options struct {
 	// OrphansEvery is between two looks for what has no owner any more, OrphansAfter how long garbage collection is given when an
 	// owner has gone. They default to a quarter of an hour and to 15 seconds.
 	OrphansEvery, OrphansAfter time.Duration
-	// Settle is how long a new generation of a bot may take before a status says that it is on its way. Defaults to a minute.
-	Settle time.Duration
+	// StatusGracePeriod is how long a new generation of a bot may take before a status says that it is on its way. Defaults to a minute.
+	StatusGracePeriod time.Duration
 	// Grace is how long what was applied together may take to come right by itself. Defaults to ApplyGrace.
 	Grace time.Duration
 	// Rollout limits how many bots are restarted at a time because of Lethe. Left out, the defaults.
@@ -85,8 +85,8 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}
-	if o.Settle == 0 {
-		o.Settle = time.Minute
+	if o.StatusGracePeriod == 0 {
+		o.StatusGracePeriod = time.Minute
 	}
 	if o.Grace == 0 {
 		o.Grace = reconcile.ApplyGrace
@@ -142,7 +142,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}{
 		&tenant.Reconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Foreign: foreign, KeysNamespace: o.KeysNamespace,
 			Orphans: sweep, Doubts: doubts},
-		&bot.Reconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Settle: o.Settle, Grace: o.Grace, Orphans: sweep,
+		&bot.Reconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, StatusGracePeriod: o.StatusGracePeriod, Grace: o.Grace, Orphans: sweep,
 			Doubts: doubts, DNS: o.DNS, Pace: bot.NewPacer(writer.Client, o.Rollout, o.Clock)},
 		&datastore.Reconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Grace: o.Grace, Orphans: sweep, Doubts: doubts},
 		&retentionpolicy.Reconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},

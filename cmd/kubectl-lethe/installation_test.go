@@ -247,7 +247,7 @@ func (i *installation) startManager() {
 	i.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	i.must(controllers.Setup(ctx, manager, controllers.Options{Settings: i.settings(), Keys: i, KeysNamespace: env.KeysNamespace,
-		Settle: 300 * time.Millisecond, Pace: time.Millisecond, OrphansAfter: 300 * time.Millisecond}))
+		StatusGracePeriod: 300 * time.Millisecond, Pace: time.Millisecond, OrphansAfter: 300 * time.Millisecond}))
 	var work sync.WaitGroup
 	work.Go(func() {
 		if err := manager.Start(ctx); err != nil {

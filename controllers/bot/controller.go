@@ -45,9 +45,9 @@ type Reconciler struct {
 	Clock    clock.PassiveClock
 	// Orphans is told where a bot has gone.
 	Orphans reconcile.Orphans
-	// Settle is how long a new generation may take before a status says that it is on its way. Until then the status
+	// StatusGracePeriod is how long a new generation may take before a status says that it is on its way. Until then the status
 	// that the object was made with, or the generation that it speaks of, says so: one write saved for each bot that comes up.
-	Settle time.Duration
+	StatusGracePeriod time.Duration
 	// Grace is how long what was applied together may take to come right by itself.
 	Grace time.Duration
 
@@ -126,7 +126,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Re
 		wait, err = r.observeStopped(ctx, s, wait, err)
 	}
 	if r.isSettling(s) {
-		wait = reconcile.MinNonZero(wait, r.Settle-s.now.Sub(s.generationSeenAt)) // to tell what still keeps it then
+		wait = reconcile.MinNonZero(wait, r.StatusGracePeriod-s.now.Sub(s.generationSeenAt)) // to tell what still keeps it then
 	}
 	return reconcile.ToResult(wait, err)
 }
@@ -330,7 +330,7 @@ func (r *Reconciler) report(ctx context.Context, s *scope) error {
 // isSettling says that a new generation is on its way and nothing is wrong with it so far.
 func (r *Reconciler) isSettling(s *scope) bool {
 	o := s.observed
-	return o.Deleting == "" && isNew(s.bot) && s.now.Sub(s.generationSeenAt) < r.Settle &&
+	return o.Deleting == "" && isNew(s.bot) && s.now.Sub(s.generationSeenAt) < r.StatusGracePeriod &&
 		(o.Problem == nil || !o.Problem.Stalled) && (o.Workload == nil || !o.Workload.Done && !o.Workload.Trouble)
 }
 

@@ -97,9 +97,9 @@ func (r *Reconciler) lookAfter(least time.Duration) time.Duration {
 // observeUnready says what a pod waits for. Within the time that a new generation has to settle, only what will not come right by
 // waiting is told.
 func (r *Reconciler) observeUnready(ctx context.Context, s *scope, set *appsv1.StatefulSet) (time.Duration, error) {
-	if age := s.now.Sub(s.generationSeenAt); isNew(s.bot) && age < min(r.Settle, reconcile.LookEvery) {
+	if age := s.now.Sub(s.generationSeenAt); isNew(s.bot) && age < min(r.StatusGracePeriod, reconcile.LookEvery) {
 		s.observed.Workload = &status.Workload{Reason: v1alpha1.ReasonProgressing, Message: "Waiting for the pod of the present revision."}
-		return min(r.Settle, reconcile.LookEvery) - age, nil
+		return min(r.StatusGracePeriod, reconcile.LookEvery) - age, nil
 	}
 	o, err := r.observePod(ctx, s, set)
 	if err != nil {

@@ -179,7 +179,7 @@ func (r *Reconciler) ensureCatchUp(ctx context.Context, s *scope) (time.Duration
 	job := resources.CatchUpJob(r.Settings, s.store, s.tenant, s.hash, name)
 	err := r.Writer.Client.Create(ctx, job, kube.FieldOwner)
 	if apierrors.IsAlreadyExists(err) {
-		// The cache does not show it yet, or it is a stranger's.
+		// The cache does not show it yet, or it is a foreign object.
 		var live batchv1.Job
 		if err := r.Writer.Live.Get(ctx, client.ObjectKeyFromObject(job), &live); err != nil {
 			return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, fmt.Errorf("get Job %s: %w", name, err))

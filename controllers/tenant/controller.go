@@ -41,7 +41,7 @@ type Reconciler struct {
 	Settings resources.Settings
 	Recorder events.EventRecorder
 	Clock    clock.PassiveClock
-	// Foreign knows the network policies of other hands.
+	// Foreign knows foreign network policies.
 	Foreign *ForeignPolicies
 	// KeysNamespace can be no Tenant's, and the manager's own neither.
 	KeysNamespace string
@@ -51,7 +51,7 @@ type Reconciler struct {
 	Doubts *reconcile.KeyDoubts
 
 	verified  reconcile.ResponseCache[v1alpha1.UIDRange] // and the range of user ids that was answered
-	overruled reconcile.ResponseCache[string]            // by namespace: a Pod Security label that another hand set
+	overruled reconcile.ResponseCache[string]            // by namespace: a Pod Security label that somebody else set
 }
 
 // scope is one pass over a Tenant.
@@ -63,7 +63,7 @@ type scope struct {
 	owned, dropped []*corev1.Namespace
 	// walled are the owned ones with everything in place.
 	walled map[string]bool
-	// foreign are objects of other hands from before the walls. suspect says that the Tenant was not isolated, or is not, and
+	// foreign are foreign objects from before the walls. suspect says that the Tenant was not isolated, or is not, and
 	// no look has shown otherwise yet; suspicion is what there was.
 	foreign   []string
 	suspect   bool

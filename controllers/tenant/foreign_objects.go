@@ -36,7 +36,7 @@ const (
 
 // foreignObjectKinds are what can be in a namespace from before and undo its walls from within: a Service answers a name that a bot looks
 // up, a pod mounts a bot's volume, and what makes pods makes more of them, since Kubernetes' own controllers go on. Children come
-// before what owns them, so that one that is made meanwhile is not taken for a stranger.
+// before what owns them, so that one that is made meanwhile is not taken for a foreign object.
 var foreignObjectKinds = []schema.GroupVersionKind{
 	{Version: "v1", Kind: reconcile.KindPod},
 	{Group: "batch", Version: "v1", Kind: reconcile.KindJob},
@@ -57,7 +57,7 @@ func isSuspect(s *scope, namespace client.Object) bool {
 		!meta.IsStatusConditionTrue(s.before.Status.Conditions, v1alpha1.ConditionIsolationReady)
 }
 
-// foreignObjectsIn lists what a namespace has of other hands and its Tenant does not name, each as "Kind namespace/name". It reads past
+// foreignObjectsIn lists the foreign objects in a namespace that its Tenant does not name, each as "Kind namespace/name". It reads past
 // the cache, which knows of nothing that is not ours.
 func (r *Reconciler) foreignObjectsIn(ctx context.Context, tenant *v1alpha1.Tenant, namespace string) ([]string, error) {
 	var all []metav1.PartialObjectMetadata

@@ -39,7 +39,7 @@ const (
 
 var CorePolicies = schema.GroupResource{Group: networkingv1.GroupName, Resource: "networkpolicies"}
 
-// ForeignPolicies knows the network policies of other hands, by name and namespace and no more. It holds those of the whole
+// ForeignPolicies knows foreign network policies, by name and namespace and no more. It holds those of the whole
 // cluster that do not carry our label: a namespace that a tenant takes over later must be seen as it is at that moment. Those
 // that carry it without being ours are found in the manager's own cache.
 type ForeignPolicies struct {
@@ -214,7 +214,7 @@ func isOurPolicy(policy client.Object) bool {
 	return false
 }
 
-// observeForeign looks for network policies of other hands. It only reads memory, and comes before anything that may fail: what
+// observeForeign looks for foreign network policies. It only reads memory, and comes before anything that may fail: what
 // it found must not be forgotten by a status that is written for something else.
 func (r *Reconciler) observeForeign(ctx context.Context, s *scope) (time.Duration, error) {
 	namespaces, err := r.namespacesOf(ctx, s.tenant)

@@ -83,11 +83,11 @@ func (r *Reconciler) ensureNamespace(ctx context.Context, s *scope, name string)
 	return namespace, reconcile.ProblemFromError(v1alpha1.ConditionNamespacesReady, err)
 }
 
-// overruledFor is how long a Tenant says that another hand set a Pod Security label otherwise: longer than GitOps tools wait before they
+// overruledFor is how long a Tenant says that somebody else set a Pod Security label otherwise: longer than GitOps tools wait before they
 // set it again.
 const overruledFor = time.Hour
 
-// notePodSecurity remembers a Pod Security label that another hand has set otherwise. Lethe's stands, and the Tenant says so: two that
+// notePodSecurity remembers a Pod Security label that somebody else has set otherwise. Lethe's stands, and the Tenant says so: two that
 // overwrite each other without a word would go on for ever.
 func (r *Reconciler) notePodSecurity(s *scope, live, desired *corev1.Namespace) {
 	if live.UID == "" {

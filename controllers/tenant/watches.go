@@ -42,7 +42,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		Owns(&corev1.LimitRange{}, builder.WithPredicates(reconcile.ChildChange())).
 		Owns(&corev1.ConfigMap{}, builder.WithPredicates(reconcile.ChildChange())).
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(m.ofBundle)).
-		// Created by another hand with our label on it: the Tenant says so. Those that are ours wake whom they belong to.
+		// A foreign object that carries our label: the Tenant says so. Those that are ours wake whom they belong to.
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(m.ofPolicy), builder.WithPredicates(foreignPolicyChange())).
 		WatchesRawSource(source.Channel(r.Foreign.events, handler.EnqueueRequestsFromMapFunc(m.ofPolicy))).
 		WatchesRawSource(source.Channel(r.Doubts.Events, &handler.EnqueueRequestForObject{})).

@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// ConflictWait lets the cache catch up with another hand's write.
+	// ConflictWait lets the cache catch up with a conflicting write.
 	ConflictWait = 200 * time.Millisecond
-	// ForeignObjectWait is how often we look whether a stranger's object is gone: it does not carry our label, so no watch tells.
+	// ForeignObjectWait is how often we look whether a foreign object is gone: it does not carry our label, so no watch tells.
 	ForeignObjectWait = time.Minute
 	// TerminatingWait is for objects that the cache may not hold.
 	TerminatingWait = 15 * time.Second
@@ -38,7 +38,7 @@ func ProblemFromError(kind string, err error) error {
 	case errors.As(err, &terminating), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		p.Reason, p.After = v1alpha1.ReasonTerminating, TerminatingWait
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
-		p.Reason, p.Message, p.After, p.Quiet = v1alpha1.ReasonRetrying, "Another hand wrote at the same time.", ConflictWait, true
+		p.Reason, p.Message, p.After, p.Quiet = v1alpha1.ReasonRetrying, "A conflicting write came first; it is tried again.", ConflictWait, true
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		p.Reason, p.Stalled = v1alpha1.ReasonRefused, true
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "status unknown for quota"):

@@ -269,8 +269,8 @@ func (w *world) startManager() {
 	dns.Answered, dns.Every, dns.Again = func(context.Context) bool { return !w.nameless.Load() }, 100*time.Millisecond, 100*time.Millisecond
 	dns.ResolvConf = os.DevNull // nothing is known to stand in between, so it is only down
 	w.must(controllers.Setup(ctx, manager, controllers.Options{Settings: settings(), Keys: w, DNS: dns, KeysNamespace: env.KeysNamespace, Metrics: registry, Changes: changes,
-		Rollout: rollout.Limits{Percent: rollout.DefaultPercent, StopAfter: rollout.DefaultStopAfter, Deadline: 2 * time.Second, Lasts: 300 * time.Millisecond},
-		Settle:  300 * time.Millisecond, Pace: time.Millisecond, OrphansEvery: time.Second, OrphansAfter: 300 * time.Millisecond}))
+		Rollout:           rollout.Limits{Percent: rollout.DefaultPercent, StopAfter: rollout.DefaultStopAfter, Deadline: 2 * time.Second, Lasts: 300 * time.Millisecond},
+		StatusGracePeriod: 300 * time.Millisecond, Pace: time.Millisecond, OrphansEvery: time.Second, OrphansAfter: 300 * time.Millisecond}))
 	var work sync.WaitGroup
 	work.Go(func() {
 		if err := manager.Start(ctx); err != nil {

@@ -195,7 +195,7 @@ func (w *World) Start(cut *Wire) {
 		w.Dns.Live, w.Dns.Bots = mgr.GetAPIReader(), mgr.GetClient()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := controllers.Setup(ctx, mgr, controllers.Options{Settings: settings, Keys: w.Keys, KeysNamespace: env.KeysNamespace, Settle: w.Settle, Grace: w.Grace, Clock: w.Clock, Pace: w.Pace,
+	if err := controllers.Setup(ctx, mgr, controllers.Options{Settings: settings, Keys: w.Keys, KeysNamespace: env.KeysNamespace, StatusGracePeriod: w.Settle, Grace: w.Grace, Clock: w.Clock, Pace: w.Pace,
 		Changes: changes, OrphansEvery: w.Every, OrphansAfter: orphansSoon, DNS: w.Dns, Rollout: w.Rollout}); err != nil {
 		w.T.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lethe-dev/lethe/controllers/datastore"
 	"github.com/lethe-dev/lethe/controllers/orphans"
 	"github.com/lethe-dev/lethe/internal/dnscheck"
 )
@@ -36,12 +37,12 @@ type fleet struct {
 	parts []prometheus.Collector
 }
 
-func newFleet(mgr ctrl.Manager, others ...prometheus.Collector) fleet {
-	return fleet{leads: mgr.Elected(), parts: fleetParts(mgr.GetCache(), others...)}
+func newFleet(mgr ctrl.Manager, deleted *datastore.DeletedRows, others ...prometheus.Collector) fleet {
+	return fleet{leads: mgr.Elected(), parts: fleetParts(mgr.GetCache(), deleted, others...)}
 }
 
-func fleetParts(cache client.Reader, others ...prometheus.Collector) []prometheus.Collector {
-	return append([]prometheus.Collector{ObjectCollector{cache}, pausesTotal, pausedNow, orphans.Removed, orphans.Left, dnscheck.Answers}, others...)
+func fleetParts(cache client.Reader, deleted *datastore.DeletedRows, others ...prometheus.Collector) []prometheus.Collector {
+	return append([]prometheus.Collector{ObjectCollector{cache, deleted}, pausesTotal, pausedNow, orphans.Removed, orphans.Left, dnscheck.Answers}, others...)
 }
 
 // Describe is for Prometheus.

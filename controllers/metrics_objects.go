@@ -48,7 +48,11 @@ var (
 
 // ObjectCollector reads the cache when it is asked. Labels are names of Lethe's own objects, and words that are few and fixed: three
 // series for each condition of each object, some for each store, and some for each rule that governs a store.
-type ObjectCollector struct{ Cache client.Reader }
+type ObjectCollector struct {
+	Cache client.Reader
+	// Deleted has what sweeps reported since this manager leads.
+	Deleted *datastore.DeletedRows
+}
 
 // Describe is for Prometheus.
 func (c ObjectCollector) Describe(descs chan<- *prometheus.Desc) {
@@ -96,7 +100,7 @@ func (c ObjectCollector) Collect(metrics chan<- prometheus.Metric) {
 	for i := range stores.Items {
 		s := &stores.Items[i]
 		show(resources.KindDataStore, s, s.Status.Conditions)
-		datastore.ShowStore(metrics, s)
+		datastore.ShowStore(metrics, s, c.Deleted)
 	}
 	for kind, states := range counts {
 		for state, count := range states {

@@ -41,7 +41,7 @@ func TestConditionsAreShownFromTheFirstMoment(t *testing.T) {
 	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: b.Namespace, Name: "support"}, Spec: v1alpha1.BotDeploymentSpec{Image: "registry.example/bot:1"}}
 	b.Must(b.Env.Client.Create(t.Context(), bot))
 	t.Cleanup(func() { b.Must(b.Env.Client.Delete(context.Background(), bot)) })
-	all := operator.Gathered(t, controllers.ObjectCollector{Cache: b.Env.Client})
+	all := operator.Gathered(t, controllers.ObjectCollector{Cache: b.Env.Client, Deleted: b.Deleted})
 	for kind, name := range map[string]string{resources.KindTenant: b.Tenant, resources.KindBotDeployment: "support", resources.KindDataStore: "chat",
 		resources.KindDataRetentionPolicy: p.Name} {
 		for _, condition := range controllers.ConditionTypes[kind] {
@@ -59,7 +59,7 @@ func TestConditionsAreShownFromTheFirstMoment(t *testing.T) {
 		t.Errorf("of a store that was never measured: %q", got)
 	}
 	b.Settle(s)
-	all = operator.Gathered(t, controllers.ObjectCollector{Cache: b.Env.Client})
+	all = operator.Gathered(t, controllers.ObjectCollector{Cache: b.Env.Client, Deleted: b.Deleted})
 	for condition, want := range map[string]string{v1alpha1.ConditionCredentialsReady: "false=0 true=1 unknown=0", v1alpha1.ConditionStalled: "false=1 true=0 unknown=0"} {
 		if got := valuesOf(all, resources.KindDataStore, "chat", condition); got != want {
 			t.Errorf("%s after a pass: %q", condition, got)

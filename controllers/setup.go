@@ -136,7 +136,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 			return fmt.Errorf("add the check of DNS: %w", err)
 		}
 	}
-	doubts := reconcile.NewKeyDoubts()
+	doubts, deleted := reconcile.NewKeyDoubts(), &datastore.DeletedRows{}
 	reconcilers := []interface {
 		SetupWithManager(ctrl.Manager, controller.Options) error
 	}{
@@ -144,12 +144,12 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 			Orphans: sweep, Doubts: doubts},
 		&bot.Reconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, StatusGracePeriod: o.StatusGracePeriod, Grace: o.Grace, Orphans: sweep,
 			Doubts: doubts, DNS: o.DNS, Pace: bot.NewPacer(writer.Client, o.Rollout, o.Clock)},
-		&datastore.Reconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Grace: o.Grace, Orphans: sweep, Doubts: doubts},
+		&datastore.Reconciler{Writer: writer, Keys: o.Keys, Settings: o.Settings, Recorder: recorder, Clock: o.Clock, Grace: o.Grace, Orphans: sweep, Doubts: doubts, Deleted: deleted},
 		&retentionpolicy.Reconciler{Writer: writer, Recorder: recorder, Clock: o.Clock},
 	}
 	queues := newQueues(mgr.GetCache(), mgr.GetControllerOptions().MaxConcurrentReconciles, o.Pace)
 	if o.Metrics != nil {
-		if err := o.Metrics.Register(newFleet(mgr, queues, bot.RolloutCollector{Cache: mgr.GetCache(), Limits: o.Rollout, Clock: o.Clock})); err != nil {
+		if err := o.Metrics.Register(newFleet(mgr, deleted, queues, bot.RolloutCollector{Cache: mgr.GetCache(), Limits: o.Rollout, Clock: o.Clock})); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}
 	}

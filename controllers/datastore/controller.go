@@ -9,12 +9,10 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/kube"
@@ -53,11 +51,13 @@ type Reconciler struct {
 	Doubts *reconcile.KeyDoubts
 	// Grace is how long what was applied together may take to come right by itself.
 	Grace time.Duration
+	// Deleted counts what sweeps report.
+	Deleted *DeletedRows
 
 	stored reconcile.ResponseCache[struct{}]
 }
 
-// scope is what one pass knows.
+// scope is one pass over a DataStore.
 type scope struct {
 	store  *v1alpha1.DataStore      // as read
 	status v1alpha1.DataStoreStatus // as it will be written
@@ -75,67 +75,76 @@ type scope struct {
 	jobs        []batchv1.Job   // of this store, oldest first
 	swept       []sweptJob      // whose reports this pass has read
 	unstarted   *status.Problem // why a sweep's pod does not run
+
+	// problem is what stopped the pass, and leaving what a deletion waits for.
+	problem, leaving *status.Problem
+	// quiet says that the pass was cut short by something that passes by itself.
+	quiet bool
 }
 
 // Reconcile brings one DataStore to what its spec, the policies and the tenants ask.
-func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Result, err error) {
 	store := &v1alpha1.DataStore{}
 	if err := r.Writer.Client.Get(ctx, req.NamespacedName, store); err != nil {
 		if client.IgnoreNotFound(err) == nil {
-			deletedRows.forget(req.Namespace, req.Name)
+			r.Deleted.forget(req.Namespace, req.Name)
 			r.stored.Forget(req.NamespacedName)
 			r.Orphans.Soon(req.Namespace)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if !store.DeletionTimestamp.IsZero() {
-		return r.finalize(ctx, store)
-	}
-
-	s := &scope{store: store, status: *store.Status.DeepCopy(), now: r.Clock.Now(), credentials: storedBefore(store)}
-	wait, err := reconcile.RunPhases(ctx, s, []reconcile.Phase[*scope]{
+	phases := []reconcile.Phase[*scope]{
 		r.compile, r.ensureFinalizer, r.ensureCredentials, r.ensureIsolation, r.ensurePlan, r.readReports, r.lookAtSweep, r.ensureCatchUp, r.cleanPlans,
-	})
-	wait = reconcile.MinNonZero(wait, s.nextLook())
-	writeErr := r.writeStatus(ctx, s, err)
-	result, err := reconcile.ToResult(wait, err)
-	return result, errors.Join(err, writeErr)
+	}
+	if !store.DeletionTimestamp.IsZero() {
+		phases = []reconcile.Phase[*scope]{r.stopSweeps, r.revokeKeys, r.removeFinalizer}
+	}
+	s := &scope{store: store, status: *store.Status.DeepCopy(), now: r.Clock.Now(), credentials: storedBefore(store)}
+	defer func() { err = errors.Join(err, r.report(ctx, s)) }()
+
+	wait, err := reconcile.RunPhases(ctx, s, phases)
+	s.addProblem(err)
+	return reconcile.ToResult(reconcile.MinNonZero(wait, s.nextLook()), err)
 }
 
-// finalize ends what only we can end. Sweeps are stopped first: garbage collection takes the children only when the store
-// itself is gone, and somebody's finalizer may keep that. With the keys destroyed no sweep gets another lease: one that
-// runs now stops within 30 seconds. It needs nothing in the namespace, which may be going away too.
-func (r *Reconciler) finalize(ctx context.Context, store *v1alpha1.DataStore) (ctrl.Result, error) {
-	if err := reconcile.WithoutRights(reconcile.StopSweeps(ctx, r.Writer, store)); err != nil {
-		return reconcile.ToResult(0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err))
+// addProblem keeps what stopped the pass for the status.
+func (s *scope) addProblem(err error) {
+	if p := reconcile.ProblemIn(err); p != nil {
+		s.problem, s.quiet = &p.Problem, p.Quiet
 	}
-	if !controllerutil.ContainsFinalizer(store, v1alpha1.FinalizerKeys) {
-		return ctrl.Result{}, r.sayWhoHolds(ctx, store)
+}
+
+// stopSweeps comes before anything else when a store goes: garbage collection takes the children only when the store itself is gone, and
+// somebody's finalizer may keep that. It needs nothing in the namespace, which may be going away too.
+func (r *Reconciler) stopSweeps(ctx context.Context, s *scope) (time.Duration, error) {
+	return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, reconcile.WithoutRights(reconcile.StopSweeps(ctx, r.Writer, s.store)))
+}
+
+// revokeKeys comes before the store is let go: with its keys destroyed no sweep gets another lease, and one that runs now stops within 30
+// seconds.
+func (r *Reconciler) revokeKeys(ctx context.Context, s *scope) (time.Duration, error) {
+	if !reconcile.HasFinalizer(s.store) {
+		return 0, nil
 	}
-	if err := reconcile.Revoke(ctx, r.Keys, reconcile.RefTo(resources.KindDataStore, store)); err != nil {
+	if err := reconcile.Revoke(ctx, r.Keys, reconcile.RefTo(resources.KindDataStore, s.store)); err != nil {
 		waiting := reconcile.ProblemIn(reconcile.KeyProblem(v1alpha1.ConditionReady, err))
 		waiting.Message = "Its deletion waits until its keys are destroyed: " + waiting.Message
-		after := store.DeepCopy()
-		status.Apply(&after.Status.Conditions, status.Summary(&waiting.Problem, false, "", ""), store.Generation, metav1.NewTime(r.Clock.Now()))
-		_, writeErr := reconcile.WriteStatus(ctx, r.Writer.Client, store, after, reconcile.SameStatus(store.Status, after.Status))
-		result, err := reconcile.ToResult(0, waiting)
-		return result, errors.Join(err, writeErr)
+		s.leaving = &waiting.Problem
+		return 0, waiting
 	}
-	deletedRows.forget(store.Namespace, store.Name)
-	return ctrl.Result{}, errors.Join(reconcile.RemoveFinalizer(ctx, r.Writer.Client, store), r.sayWhoHolds(ctx, store))
+	r.Deleted.forget(s.store.Namespace, s.store.Name)
+	return 0, nil
 }
 
-// sayWhoHolds tells of a store that we have let go and that somebody else's finalizer keeps.
-func (r *Reconciler) sayWhoHolds(ctx context.Context, store *v1alpha1.DataStore) error {
-	others := reconcile.ForeignFinalizers(store)
-	if len(others) == 0 {
-		return nil
+// removeFinalizer lets the store go. One that somebody else's finalizer keeps says so.
+func (r *Reconciler) removeFinalizer(ctx context.Context, s *scope) (time.Duration, error) {
+	if err := reconcile.RemoveFinalizer(ctx, r.Writer.Client, s.store); err != nil {
+		return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
 	}
-	after := store.DeepCopy()
-	held := &status.Problem{Reason: v1alpha1.ReasonDeleting, Message: reconcile.HeldMessage(others)}
-	status.Apply(&after.Status.Conditions, status.Summary(held, false, "", ""), store.Generation, metav1.NewTime(r.Clock.Now()))
-	_, err := reconcile.WriteStatus(ctx, r.Writer.Client, store, after, reconcile.SameStatus(store.Status, after.Status))
-	return err
+	if others := reconcile.ForeignFinalizers(s.store); len(others) > 0 {
+		s.leaving = &status.Problem{Reason: v1alpha1.ReasonDeleting, Message: reconcile.HeldMessage(others)}
+	}
+	return 0, nil
 }
 
 // compile makes the plan out of the live objects.
@@ -228,7 +237,7 @@ func (s *scope) refused() error { return &reconcile.Problem{Problem: *s.refusal}
 
 // ensureFinalizer comes before the keyserver holds anything for the store.
 func (r *Reconciler) ensureFinalizer(ctx context.Context, s *scope) (time.Duration, error) {
-	if controllerutil.ContainsFinalizer(s.store, v1alpha1.FinalizerKeys) {
+	if reconcile.HasFinalizer(s.store) {
 		return 0, nil
 	}
 	return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, reconcile.EnsureFinalizer(ctx, r.Writer.Client, s.store))
@@ -240,7 +249,7 @@ func (r *Reconciler) ensureIsolation(ctx context.Context, s *scope) (time.Durati
 		resources.SweeperServiceAccount(s.store),
 		resources.SweeperNetworkPolicy(r.Settings, s.store, s.tenant),
 	} {
-		if _, _, err := kube.Ensure(ctx, r.Writer, child); err != nil {
+		if err := reconcile.EnsureChild(ctx, r.Writer, child); err != nil {
 			return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
 		}
 	}
@@ -258,7 +267,7 @@ func (r *Reconciler) ensurePlan(ctx context.Context, s *scope) (time.Duration, e
 		resources.PlanConfigMap(s.store, s.hash, s.encoded),
 		resources.SweepCronJob(r.Settings, s.store, s.tenant, s.hash),
 	} {
-		if _, _, err := kube.Ensure(ctx, r.Writer, child); err != nil {
+		if err := reconcile.EnsureChild(ctx, r.Writer, child); err != nil {
 			return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
 		}
 	}
@@ -268,6 +277,9 @@ func (r *Reconciler) ensurePlan(ctx context.Context, s *scope) (time.Duration, e
 // nextLook is when time alone changes something: the plan is renewed, or the measurement becomes stale.
 func (s *scope) nextLook() time.Duration {
 	var wait time.Duration
+	if !s.store.DeletionTimestamp.IsZero() {
+		return wait
+	}
 	if s.result != nil {
 		wait = plan.ValidUntil(string(s.store.UID), s.now).Sub(s.now) - 7*24*time.Hour
 	}

@@ -43,9 +43,6 @@ var (
 		unknownAgeDesc, unknownTenantDesc}
 )
 
-// deletedRows counts for the whole process.
-var deletedRows = &deletedCounter{of: map[storeKey]map[ruleKey]float64{}}
-
 type (
 	storeKey struct{ namespace, name string }
 	ruleKey  struct{ policy, rule string }
@@ -53,7 +50,7 @@ type (
 
 // ShowStore shows what a store's status says. Datasets under one rule are added up; of times the worst counts. What was never
 // measured has no counts: 0 would say that it is fine.
-func ShowStore(metrics chan<- prometheus.Metric, store *v1alpha1.DataStore) {
+func ShowStore(metrics chan<- prometheus.Metric, store *v1alpha1.DataStore, deleted *DeletedRows) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, append([]string{store.Namespace, store.Name}, labels...)...)
 	}
@@ -102,7 +99,7 @@ func ShowStore(metrics chan<- prometheus.Metric, store *v1alpha1.DataStore) {
 		gauge(unknownAgeDesc, s.unknownAge, key.policy, key.rule)
 		gauge(unknownTenantDesc, s.unknownTenant, key.policy, key.rule)
 	}
-	for key, rows := range deletedRows.ofStore(store, rulesOf(store)) {
+	for key, rows := range deleted.ofStore(store, rulesOf(store)) {
 		metrics <- prometheus.MustNewConstMetric(DeletedDesc, prometheus.CounterValue, rows, store.Namespace, store.Name, key.policy, key.rule)
 	}
 }
@@ -115,16 +112,19 @@ func rulesOf(store *v1alpha1.DataStore) map[ruleKey]bool {
 	return rules
 }
 
-// deletedCounter counts rows by the rules of stores that exist. The rule without a name stands for rules that are gone.
-type deletedCounter struct {
+// DeletedRows counts rows by the rules of stores that exist. The rule without a name stands for rules that are gone.
+type DeletedRows struct {
 	mutex sync.Mutex
 	of    map[storeKey]map[ruleKey]float64
 }
 
-func (c *deletedCounter) add(store *v1alpha1.DataStore, key ruleKey, rows float64) {
+func (c *DeletedRows) add(store *v1alpha1.DataStore, key ruleKey, rows float64) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	of := storeKey{store.Namespace, store.Name}
+	if c.of == nil {
+		c.of = map[storeKey]map[ruleKey]float64{}
+	}
 	if c.of[of] == nil {
 		c.of[of] = map[ruleKey]float64{}
 	}
@@ -133,7 +133,7 @@ func (c *deletedCounter) add(store *v1alpha1.DataStore, key ruleKey, rows float6
 
 // ofStore returns the counts of the rules that govern a store, 0 where nothing was deleted yet, and adds those of others to the
 // one without a name.
-func (c *deletedCounter) ofStore(store *v1alpha1.DataStore, rules map[ruleKey]bool) map[ruleKey]float64 {
+func (c *DeletedRows) ofStore(store *v1alpha1.DataStore, rules map[ruleKey]bool) map[ruleKey]float64 {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	counts := c.of[storeKey{store.Namespace, store.Name}]
@@ -153,15 +153,15 @@ func (c *deletedCounter) ofStore(store *v1alpha1.DataStore, rules map[ruleKey]bo
 	return shown
 }
 
-func (c *deletedCounter) forget(namespace, name string) {
+func (c *DeletedRows) forget(namespace, name string) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	delete(c.of, storeKey{namespace, name})
 }
 
-// countDeleted adds what a sweep reported, under the names of the rules that the store's status has. What a report names beside those, of an earlier plan or
+// count adds what a sweep reported, under the names of the rules that the store's status has. What a report names beside those, of an earlier plan or
 // out of a pod that was broken into, counts without a name: it would be a series of the pod's choice.
-func countDeleted(store *v1alpha1.DataStore, r report.Report) {
+func (c *DeletedRows) count(store *v1alpha1.DataStore, r report.Report) {
 	named := int64(0)
 	for _, l := range r.Lines {
 		if l.Deleted <= 0 {
@@ -171,9 +171,9 @@ func countDeleted(store *v1alpha1.DataStore, r report.Report) {
 		if !slices.ContainsFunc(store.Status.Rules, func(m v1alpha1.RuleMeasurement) bool { return m.Policy == l.Policy && m.Rule == l.Rule }) {
 			l.Policy, l.Rule = "", ""
 		}
-		deletedRows.add(store, ruleKey{l.Policy, l.Rule}, float64(l.Deleted))
+		c.add(store, ruleKey{l.Policy, l.Rule}, float64(l.Deleted))
 	}
 	if rest := status.Deleted(r) - named; rest > 0 {
-		deletedRows.add(store, ruleKey{}, float64(rest)) // of lines that had no room in the report
+		c.add(store, ruleKey{}, float64(rest)) // of lines that had no room in the report
 	}
 }

@@ -15,12 +15,12 @@ func TestReportsNameNoSeries(t *testing.T) {
 	store := &v1alpha1.DataStore{}
 	store.Namespace, store.Name = "series-a", "chat"
 	store.Status.Rules = []v1alpha1.RuleMeasurement{{Dataset: "messages", Policy: "p", Rule: "r"}}
-	t.Cleanup(func() { deletedRows.forget(store.Namespace, store.Name) })
-	countDeleted(store, report.Report{Lines: []report.Line{{Policy: "p", Rule: "r", Deleted: 3}, {Policy: hostile.Words(), Rule: "\xff", Deleted: 4}, {Policy: "p", Rule: "other", Deleted: 5},
+	deleted := &DeletedRows{}
+	deleted.count(store, report.Report{Lines: []report.Line{{Policy: "p", Rule: "r", Deleted: 3}, {Policy: hostile.Words(), Rule: "\xff", Deleted: 4}, {Policy: "p", Rule: "other", Deleted: 5},
 		{Policy: "p", Rule: "r", Deleted: -7}}})
 	rows := map[string]float64{}
 	registry := prometheus.NewPedanticRegistry()
-	if err := registry.Register(collectorFunc(func(into chan<- prometheus.Metric) { ShowStore(into, store) })); err != nil {
+	if err := registry.Register(collectorFunc(func(into chan<- prometheus.Metric) { ShowStore(into, store, deleted) })); err != nil {
 		t.Fatal(err)
 	}
 	families, err := registry.Gather()

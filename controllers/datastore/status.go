@@ -14,22 +14,24 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// writeStatus computes the conditions out of what the pass saw, writes the status if it differs, and then, once, tells
-// about it.
-func (r *Reconciler) writeStatus(ctx context.Context, s *scope, stopped error) error {
+// report computes the conditions out of what the pass saw, writes the status if it differs, and then, once, tells about it.
+func (r *Reconciler) report(ctx context.Context, s *scope) error {
+	if !s.store.DeletionTimestamp.IsZero() {
+		return r.reportLeaving(ctx, s)
+	}
+	if s.quiet && s.refusal == nil {
+		return nil
+	}
+	if s.result == nil && s.refusal == nil {
+		return nil // the plan could not be made for want of an answer: what the status says still stands
+	}
 	observed := status.StoreObserved{
 		Now: s.now, Refusal: s.refusal, Credentials: s.credentials, Result: s.result, Content: s.content,
 		Measured: s.status, StaleAfter: staleAfter, Retried: s.retried,
 	}
 	observed.Problem = s.unstarted
-	if p := reconcile.ProblemIn(stopped); p != nil && s.refusal == nil {
-		if p.Quiet {
-			return nil
-		}
-		observed.Problem = &p.Problem
-	}
-	if s.result == nil && s.refusal == nil {
-		return nil // the plan could not be made for want of an answer: what the status says still stands
+	if s.problem != nil && s.refusal == nil {
+		observed.Problem = s.problem
 	}
 	after := s.store.DeepCopy()
 	after.Status = s.status
@@ -37,23 +39,30 @@ func (r *Reconciler) writeStatus(ctx context.Context, s *scope, stopped error) e
 	status.Apply(&after.Status.Conditions, status.Store(observed), s.store.Generation, metav1.NewTime(s.now))
 	after.Status.Promises = status.Promises(observed)
 	after.Status.OverdueRows = status.OverdueRows(after.Status.Overdue, after.Status.Conditions)
-	wrote, err := reconcile.WriteStatus(ctx, r.Writer.Client, s.store, after, reconcile.SameStatus(s.store.Status, after.Status))
-	if err != nil {
-		return err
+	written, err := reconcile.WriteStatus(ctx, r.Writer.Client, s.store, after, reconcile.SameStatus(s.store.Status, after.Status))
+	if written {
+		reconcile.EmitEvents(r.Recorder, after, s.store.Status.Conditions, after.Status.Conditions)
+		r.emitSweeps(s, after)
 	}
-	if !wrote {
-		return nil
-	}
-	reconcile.EmitEvents(r.Recorder, after, s.store.Status.Conditions, after.Status.Conditions)
-	r.tellSweeps(s, after)
-	return nil
+	return err
 }
 
-// tellSweeps sends what the conditions do not say: rows that were deleted, a brake that has tripped, and that a store which
+// reportLeaving says what a store on its way out waits for, and leaves the rest of its status as it is.
+func (r *Reconciler) reportLeaving(ctx context.Context, s *scope) error {
+	if s.leaving == nil {
+		return nil
+	}
+	after := s.store.DeepCopy()
+	status.Apply(&after.Status.Conditions, status.Summary(s.leaving, false, "", ""), s.store.Generation, metav1.NewTime(s.now))
+	_, err := reconcile.WriteStatus(ctx, r.Writer.Client, s.store, after, reconcile.SameStatus(s.store.Status, after.Status))
+	return err
+}
+
+// emitSweeps sends what the conditions do not say: rows that were deleted, a brake that has tripped, and that a store which
 // was compliant no longer shows that it is.
-func (r *Reconciler) tellSweeps(s *scope, after *v1alpha1.DataStore) {
+func (r *Reconciler) emitSweeps(s *scope, after *v1alpha1.DataStore) {
 	for _, swept := range s.swept {
-		countDeleted(after, swept.report)
+		r.Deleted.count(after, swept.report)
 		if n := status.Deleted(swept.report); n > 0 {
 			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, v1alpha1.ReasonSweepFinished, "Sweep", "deleted %d row(s) that were past their window", n)
 		}

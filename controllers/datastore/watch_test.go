@@ -38,7 +38,7 @@ func manage(b *operator.StoreBench) (stop func()) {
 	mgr, err := ctrl.NewManager(config, options)
 	b.Must(err)
 	writer := kube.Writer{Client: reconcile.WholeOnly{Client: mgr.GetClient()}, Live: mgr.GetAPIReader(), Strip: func(o client.Object) { bulk.Strip(o) }}
-	stores := &storecontroller.Reconciler{Writer: writer, Keys: b.Keys, Settings: operator.TestSettings(), Recorder: b.Events, Clock: b.Clock, Orphans: operator.Unheard{}}
+	stores := &storecontroller.Reconciler{Writer: writer, Keys: b.Keys, Settings: operator.TestSettings(), Recorder: b.Events, Clock: b.Clock, Orphans: operator.Unheard{}, Deleted: b.Deleted}
 	policies := &policycontroller.Reconciler{Writer: writer, Recorder: b.Events, Clock: b.Clock}
 	b.Must(stores.SetupWithManager(mgr, controller.Options{}))
 	b.Must(policies.SetupWithManager(mgr, controller.Options{}))

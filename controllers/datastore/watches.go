@@ -31,14 +31,15 @@ import (
 // SetupWithManager wakes a store for its own changes, for those of its children, of the policies that select or selected it,
 // and of the tenants that its plan is made of.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
-	own := builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}, reconcile.FinalizerTaken()))
+	own := builder.WithPredicates(predicate.Or(reconcile.OwnChange(), predicate.LabelChangedPredicate{})) // policies select by labels
+	child := builder.WithPredicates(reconcile.ChildChange())
 	err := ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.DataStore{}, own).
 		Watches(&v1alpha1.DataStore{}, r.wakeNeighbours(), builder.WithPredicates(reconcile.OnUpdate(placeMoved))).
-		Owns(&corev1.ServiceAccount{}).
-		Owns(&corev1.ConfigMap{}).
-		Owns(&networkingv1.NetworkPolicy{}).
-		Owns(&batchv1.CronJob{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}))).
+		Owns(&corev1.ServiceAccount{}, child).
+		Owns(&corev1.ConfigMap{}, child).
+		Owns(&networkingv1.NetworkPolicy{}, child).
+		Owns(&batchv1.CronJob{}, child).
 		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(r.storeOfJob), builder.WithPredicates(jobMoved())).
 		Watches(&v1alpha1.DataRetentionPolicy{}, r.wakeSelected(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.Tenant{}, handler.EnqueueRequestsFromMapFunc(r.storesOfTenant), builder.WithPredicates(tenantMoved())).

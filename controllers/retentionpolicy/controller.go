@@ -3,6 +3,7 @@ package retentionpolicy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,8 +44,17 @@ type Reconciler struct {
 	Clock    clock.PassiveClock
 }
 
+// scope is one pass over a DataRetentionPolicy.
+type scope struct {
+	policy, before *v1alpha1.DataRetentionPolicy
+	now            time.Time
+	// stores are those that the policy selects, and others those that it does not; nothing is said before they are known.
+	stores, others []*v1alpha1.DataStore
+	known          bool
+}
+
 // Reconcile sums up one policy.
-func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Result, err error) {
 	policy := &v1alpha1.DataRetentionPolicy{}
 	if err := r.Writer.Client.Get(ctx, req.NamespacedName, policy); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -52,21 +62,34 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if !policy.DeletionTimestamp.IsZero() {
 		return ctrl.Result{}, nil
 	}
-	stores, others, err := r.selected(ctx, policy)
-	if err != nil {
-		return ctrl.Result{}, err
+	s := &scope{policy: policy, before: policy.DeepCopy(), now: r.Clock.Now()}
+	defer func() { err = errors.Join(err, r.report(ctx, s)) }()
+	return reconcile.ToResult(reconcile.RunPhases(ctx, s, []reconcile.Phase[*scope]{r.observeStores}))
+}
+
+// observeStores finds the stores that the policy is about.
+func (r *Reconciler) observeStores(ctx context.Context, s *scope) (_ time.Duration, err error) {
+	s.stores, s.others, err = r.selected(ctx, s.policy)
+	s.known = err == nil
+	return 0, err
+}
+
+// report computes the conditions and writes the status, if it differs.
+func (r *Reconciler) report(ctx context.Context, s *scope) error {
+	if !s.known {
+		return nil
 	}
-	after := policy.DeepCopy()
-	sums, conditions := status.Policy(status.PolicyObserved{Policy: policy, Stores: stores, Others: others, Problems: plan.Check(policy, stores)})
-	sums.Conditions = after.Status.Conditions
-	sums.ObservedGeneration = policy.Generation
-	after.Status = sums
-	status.Apply(&after.Status.Conditions, conditions, policy.Generation, metav1.NewTime(r.Clock.Now()))
-	wrote, err := reconcile.WriteStatus(ctx, r.Writer.Client, policy, after, reconcile.SameStatus(policy.Status, after.Status))
-	if wrote {
-		reconcile.EmitEvents(r.Recorder, after, policy.Status.Conditions, after.Status.Conditions)
+	st := &s.policy.Status
+	sums, conditions := status.Policy(status.PolicyObserved{Policy: s.before, Stores: s.stores, Others: s.others, Problems: plan.Check(s.before, s.stores)})
+	sums.Conditions = st.Conditions
+	sums.ObservedGeneration = s.policy.Generation
+	*st = sums
+	status.Apply(&st.Conditions, conditions, s.policy.Generation, metav1.NewTime(s.now))
+	written, err := reconcile.WriteStatus(ctx, r.Writer.Client, s.before, s.policy, reconcile.SameStatus(s.before.Status, *st))
+	if written {
+		reconcile.EmitEvents(r.Recorder, s.policy, s.before.Status.Conditions, st.Conditions)
 	}
-	return ctrl.Result{}, err
+	return err
 }
 
 // selected returns the stores that a policy selects, and the others, as far as they are not going away. They are the cache's own: read only.
@@ -92,7 +115,7 @@ func (r *Reconciler) selected(ctx context.Context, policy *v1alpha1.DataRetentio
 // SetupWithManager wakes a policy for its own changes and for those of the stores that it selects or selected.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
 	err := ctrl.NewControllerManagedBy(mgr).
-		For(&v1alpha1.DataRetentionPolicy{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&v1alpha1.DataRetentionPolicy{}, builder.WithPredicates(reconcile.OwnChange())).
 		Watches(&v1alpha1.DataStore{}, r.wakePolicies(), builder.WithPredicates(storeMoved())).
 		WithOptions(options).
 		Complete(r)

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/util/workqueue"
@@ -61,11 +62,6 @@ func OwnChange() predicate.Predicate {
 	}}
 }
 
-// FinalizerTaken lets an object of ours through when a hand took our finalizer off it.
-func FinalizerTaken() predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool { return HasFinalizer(e.ObjectOld) && !HasFinalizer(e.ObjectNew) }}
-}
-
 // OnUpdate lets an update through when it is one that matters, and every other event.
 func OnUpdate[T client.Object](matters func(old, now T) bool) predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
@@ -94,12 +90,15 @@ func sameButStatus(a, b client.Object) bool {
 	if !SameMetadata(a, b) {
 		return false
 	}
-	quotaA, okA := a.(*corev1.ResourceQuota)
-	quotaB, okB := b.(*corev1.ResourceQuota)
-	if okA && okB {
-		return equality.Semantic.DeepEqual(quotaA.Spec, quotaB.Spec) // its status changes with every pod
+	switch a := a.(type) {
+	case *corev1.ResourceQuota: // its status changes with every pod
+		b, ok := b.(*corev1.ResourceQuota)
+		return ok && equality.Semantic.DeepEqual(a.Spec, b.Spec)
+	case *batchv1.CronJob: // its status changes with every Job
+		return a.GetGeneration() == b.GetGeneration()
+	default:
+		return false
 	}
-	return false
 }
 
 // SameMetadata compares what of metadata is ours to write.

@@ -101,6 +101,7 @@ type StoreBench struct {
 	Clock     *clocktesting.FakePassiveClock
 	Events    *events.FakeRecorder
 	Stores    *storecontroller.Reconciler
+	Deleted   *storecontroller.DeletedRows
 	policies  *policycontroller.Reconciler
 	label     map[string]string // that the bench's policies select by
 }
@@ -117,6 +118,7 @@ func NewStoreBench(t *testing.T, class v1alpha1.TenantClass) *StoreBench {
 	b.Tenant = "t-" + b.Namespace
 	b.label = map[string]string{"bench": b.Namespace}
 	b.TenantWith(b.Tenant, class, b.Namespace)
+	b.Deleted = &storecontroller.DeletedRows{}
 	b.Use(nil)
 	t.Cleanup(b.clean)
 	return b
@@ -131,7 +133,7 @@ func (b *StoreBench) Use(wrap func(client.Client) client.Client) {
 		c = wrap(c)
 	}
 	writer := kube.Writer{Client: c, Live: manager, Admission: reconcile.AdmissionOf(TestSettings(), b.Clock, b.Events)}
-	b.Stores = &storecontroller.Reconciler{Writer: writer, Keys: b.Keys, Settings: TestSettings(), Recorder: b.Events, Clock: b.Clock, Orphans: Unheard{}}
+	b.Stores = &storecontroller.Reconciler{Writer: writer, Keys: b.Keys, Settings: TestSettings(), Recorder: b.Events, Clock: b.Clock, Orphans: Unheard{}, Deleted: b.Deleted}
 	b.policies = &policycontroller.Reconciler{Writer: writer, Recorder: b.Events, Clock: b.Clock}
 }
 
@@ -537,7 +539,7 @@ func (b *StoreBench) Writes(since time.Time) []string {
 func (b *StoreBench) StoreSeries() []string {
 	b.Helper()
 	var out []string
-	for _, series := range Gathered(b.T, controllers.ObjectCollector{Cache: b.Env.Client}) {
+	for _, series := range Gathered(b.T, controllers.ObjectCollector{Cache: b.Env.Client, Deleted: b.Deleted}) {
 		if series.Labels["namespace"] == b.Namespace && series.Labels["store"] != "" {
 			out = append(out, fmt.Sprintf("%s %s %s/%s %g", series.Name, series.Labels["store"], series.Labels["policy"], series.Labels["rule"], series.Value))
 		}

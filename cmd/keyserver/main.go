@@ -139,7 +139,7 @@ func run(ctx context.Context, log *slog.Logger, o options, kek sealing.Key, prev
 	if err != nil {
 		return fmt.Errorf("make a client of the API server: %w", err)
 	}
-	server, err := keyserver.New(keyserver.Options{Client: kube, KEK: kek, KEKPrevious: previous, KEKGrade: o.kekGrade, Realm: o.realm, KeysNamespace: o.keysNamespace,
+	server, err := keyserver.New(keyserver.Options{Client: kube, Watch: kube, KEK: kek, KEKPrevious: previous, KEKGrade: o.kekGrade, Realm: o.realm, KeysNamespace: o.keysNamespace,
 		Hosts: hosts(o.settings), Settings: o.settings, PreviousImages: o.previous, Clock: clock.RealClock{}, Random: rand.Reader, Log: log, Metrics: metrics})
 	if err != nil {
 		return err
@@ -216,8 +216,8 @@ func parse(args []string) (options, error) {
 	return o, errors.Join(problems...)
 }
 
-// newClient reads live: it has no cache. The API server's own priority and fairness bounds it, not a limit of ours.
-func newClient(config *rest.Config) (client.Client, error) {
+// newClient reads live: it has no cache, and what it watches the keyserver holds against what it lists. The API server's own priority and fairness bounds it, not a limit of ours.
+func newClient(config *rest.Config) (client.WithWatch, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1
 	config.UserAgent = "lethe-keyserver/" + version.String()
@@ -225,7 +225,7 @@ func newClient(config *rest.Config) (client.Client, error) {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err
 	}
-	return client.New(config, client.Options{Scheme: scheme})
+	return client.NewWithWatch(config, client.Options{Scheme: scheme})
 }
 
 // hosts are the names that pods and the manager may call the server by.
@@ -292,6 +292,7 @@ func serve(ctx context.Context, log *slog.Logger, d entrances, server *keyserver
 	}
 	go maintain(ctx, log, server)
 	go rotate(ctx, log, server)
+	go server.WatchTenants(ctx)
 	running := len(starts)
 	var failed error
 	select {

@@ -40,9 +40,9 @@ const annotationPlan = "lethe.dev/plan-hash"
 
 func leaseName(storeUID string) string { return "sweep-" + storeUID }
 
-// lease lets a sweep go on for at most 30 seconds. It compiles the plan from the live objects itself each time, so that
-// an edited plan gets nothing, and a changed policy, a suspended sweep or an Audit stops a running one. A sweep begins only by the
-// live plan; one that runs goes on while the live plan covers its own.
+// lease lets a sweep go on for at most 30 seconds. It takes the plan from what is live, or was at most so long before the lease's end,
+// itself each time, so that an edited plan gets nothing, and a changed policy, a suspended sweep or an Audit stops a running one. A
+// sweep begins only by the live plan; one that runs goes on while the live plan covers its own.
 func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseRequest) (*protocol.LeaseResponse, error) {
 	var reply sealing.PublicKey
 	if req.PublicKey != "" {
@@ -55,11 +55,11 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	if err != nil {
 		return nil, err
 	}
-	compiled, exact, err := s.coveringPlan(ctx, store, req)
+	made, exact, err := s.coveringPlan(ctx, store, req)
 	if err != nil {
 		return nil, err
 	}
-	tenant := compiled.Tenant
+	tenant := made.tenant
 	sub := &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret, seen: store.Status.CredentialsGeneration}
 	isPresent, err := s.matchSweep(job, pod, store, tenant, req.PlanHash, nil)
 	if err != nil {
@@ -87,13 +87,15 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	}
 	// The clock is read before the lease is written: writing takes time that is not the sweeper's.
 	now := s.Clock.Now()
-	account, err := s.hold(ctx, &holding{store: store, pod: pod, plan: compiled.Plan, exact: exact, req: req, now: now})
+	account, err := s.hold(ctx, &holding{store: store, pod: pod, plan: made.at(now), exact: exact, req: req, now: now})
 	if err != nil {
 		return nil, err
 	}
-	resp := &protocol.LeaseResponse{Expires: now.Add(leaseSeconds * time.Second).UTC(), Seconds: leaseSeconds, Account: account}
+	// What the permission rests on may be older than now: it ends 30 seconds after the oldest of that.
+	resp := &protocol.LeaseResponse{Expires: made.as(now).Add(leaseSeconds * time.Second).UTC(), Account: account}
+	resp.Seconds = int(resp.Expires.Sub(now) / time.Second)
 	if store.Spec.Tenancy == v1alpha1.TenancyShared {
-		resp.KnownDigest, resp.Known = plan.DigestOf(compiled.Known), protocol.KnownPage(compiled.Known, req.KnownFrom)
+		resp.KnownDigest, resp.Known = made.knownDigest, protocol.KnownPage(made.known, req.KnownFrom)
 	}
 	if keys == nil {
 		resp.Account = nil
@@ -197,31 +199,31 @@ func (s *Server) storeOf(ctx context.Context, pod *corev1.Pod) (*batchv1.Job, *v
 
 // coveringPlan compiles the store's plan and compares it with the one that the sweep runs by: exact, or it covers that one, which is
 // enough for a sweep that has begun.
-func (s *Server) coveringPlan(ctx context.Context, store *v1alpha1.DataStore, req *protocol.LeaseRequest) (compiled planner.Compiled, exact bool, err error) {
-	none, now := planner.Compiled{}, s.Clock.Now()
-	compiled, err = planner.Store(ctx, s.Client, store, now)
+func (s *Server) coveringPlan(ctx context.Context, store *v1alpha1.DataStore, req *protocol.LeaseRequest) (made *madePlan, exact bool, err error) {
+	now := s.Clock.Now()
+	made, err = s.planOf(ctx, store, req.PublicKey == "", now)
 	if r, ok := planner.IsRefusal(err); ok {
 		if r.Reason == v1alpha1.ReasonDeleting {
-			return none, false, refuse(v1alpha1.ReasonRevoked, "%s", r.Message)
+			return nil, false, refuse(v1alpha1.ReasonRevoked, "%s", r.Message)
 		}
-		return none, false, refuse(v1alpha1.ReasonPlanChanged, "the store has no plan: %s", r.Message)
+		return nil, false, refuse(v1alpha1.ReasonPlanChanged, "the store has no plan: %s", r.Message)
 	}
 	if err != nil {
-		return none, false, err
+		return nil, false, err
 	}
 	// The plan of the week before is accepted too, or every sweep would be refused from a week's turn until the manager has
 	// written the new one.
-	if exact, err = plan.Accepts(compiled.Plan, req.PlanHash, now); err != nil {
-		return none, false, err
+	if exact, err = made.accepts(req.PlanHash, now); err != nil {
+		return nil, false, err
 	}
 	if !exact {
-		if covered, err := s.covers(ctx, store, compiled.Plan, req, now); err != nil {
-			return none, false, err
+		if covered, err := s.covers(ctx, store, made.at(now), req, now); err != nil {
+			return nil, false, err
 		} else if !covered {
-			return none, false, anotherPlan()
+			return nil, false, anotherPlan()
 		}
 	}
-	return compiled, exact, nil
+	return made, exact, nil
 }
 
 func anotherPlan() error {

@@ -39,6 +39,8 @@ const (
 type Options struct {
 	// Client reads live: one without a cache.
 	Client client.Client
+	// Watch is the same, and can watch: WatchTenants follows all Tenants by it. Without it every renewal of a lease reads all of them.
+	Watch client.WithWatch
 	// KEK is the key-encryption key, and KEKPrevious are those of before, while anything may be under them.
 	KEK         sealing.Key
 	KEKPrevious []sealing.Key
@@ -68,6 +70,8 @@ type Server struct {
 	authority *authority.Authority
 	tenants   *memo.Memo[*v1alpha1.Tenant] // by namespace
 	managers  *memo.Memo[struct{}]         // by SHA-256 of the token
+	plans     *memo.Memo[*madePlan]        // by UID of the store
+	everybody *everybody
 	inFlight  *inFlight
 
 	channelMu sync.Mutex
@@ -108,6 +112,8 @@ func New(o Options) (*Server, error) {
 	s := &Server{Options: o, keys: keys, inFlight: newInFlight()}
 	s.tenants = memo.New[*v1alpha1.Tenant](o.Clock, tenantMemory)
 	s.managers = memo.New[struct{}](o.Clock, managerMemory)
+	s.plans = memo.New[*madePlan](o.Clock, planMemory)
+	s.everybody = newEverybody(o.Watch, o.Clock)
 	s.authority = authority.New(authority.Options{Keys: keys, Hosts: o.Hosts, Namespace: o.Settings.Namespace, Ends: o.Metrics.certificateEnds})
 	return s, nil
 }
@@ -130,6 +136,7 @@ func (s *Server) Maintain(ctx context.Context) error {
 	}
 	s.tenants.Sweep()
 	s.managers.Sweep()
+	s.plans.Sweep()
 	s.Metrics.tenantKeys.Set(float64(s.keys.SweepMemory()))
 	return errors.Join(s.authority.Maintain(ctx), s.maintainChannels(ctx), s.endGrace(ctx), s.sweepOrphans(ctx))
 }

@@ -39,36 +39,46 @@ type Compiled struct {
 // Store compiles the plan of a store that the caller has read. It takes three reads for a Dedicated store (namespace, tenant,
 // policies) and a fourth for a Shared one (tenants). The error is a *Refusal when the store may have no plan.
 func Store(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now time.Time) (Compiled, error) {
+	in, err := Read(ctx, r, store, now)
+	if err != nil {
+		return Compiled{Tenant: in.StoreTenant}, err
+	}
+	return Compiled{Result: plan.Compile(in), Tenant: in.StoreTenant}, nil
+}
+
+// Read reads what Store compiles, and compiles nothing. Where the store may have no plan the error is a *Refusal, and of the input
+// only the tenant is there, if it is known.
+func Read(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now time.Time) (plan.Input, error) {
 	if !store.DeletionTimestamp.IsZero() {
-		return Compiled{}, &Refusal{Reason: v1alpha1.ReasonDeleting, Message: "the store is being deleted"}
+		return plan.Input{}, &Refusal{Reason: v1alpha1.ReasonDeleting, Message: "the store is being deleted"}
 	}
 	whose, err := tenancy.Read(ctx, r, store.Namespace)
 	if err != nil {
-		return Compiled{}, err
+		return plan.Input{}, err
 	}
 	if whose.Standing != tenancy.Held {
-		return Compiled{Tenant: whose.Tenant}, &Refusal{Reason: refusals[whose.Standing], Message: whose.Why}
+		return plan.Input{StoreTenant: whose.Tenant}, &Refusal{Reason: refusals[whose.Standing], Message: whose.Why}
 	}
 	tenant := whose.Tenant
 	in := plan.Input{Store: store, StoreTenant: tenant, Now: now}
 	if store.Spec.Tenancy == v1alpha1.TenancyShared {
 		if tenant.Spec.Class != v1alpha1.TenantPlatform {
-			return Compiled{Tenant: tenant}, &Refusal{Reason: v1alpha1.ReasonSharedRefused, Message: fmt.Sprintf(
+			return plan.Input{StoreTenant: tenant}, &Refusal{Reason: v1alpha1.ReasonSharedRefused, Message: fmt.Sprintf(
 				"spec.tenancy: Shared needs a namespace of a Tenant with class Platform, and %s belongs to %s, a %s; put the store there, or make it Dedicated",
 				store.Namespace, tenant.Name, tenant.Spec.Class)}
 		}
 		var tenants v1alpha1.TenantList
 		if err := r.List(ctx, &tenants, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
-			return Compiled{}, fmt.Errorf("list tenants: %w", err)
+			return plan.Input{}, fmt.Errorf("list tenants: %w", err)
 		}
 		in.Tenants = tenants.Items
 	}
 	var policies v1alpha1.DataRetentionPolicyList
 	if err := r.List(ctx, &policies, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
-		return Compiled{}, fmt.Errorf("list policies: %w", err)
+		return plan.Input{}, fmt.Errorf("list policies: %w", err)
 	}
 	in.Policies = policies.Items
-	return Compiled{Result: plan.Compile(in), Tenant: tenant}, nil
+	return in, nil
 }
 
 // refusals are the reasons for which a store gets no plan where its namespace is not held.

@@ -1,6 +1,7 @@
 // Package ledger is the account that the keyserver keeps of one store's sweeps: how much of what was permitted has been used,
 // where in its life the database was, and what complete sweeps have left. It lies beside the store's lease and is written
-// in the same breath, so that no report, pod or Job that is lost renews anything. The package is pure.
+// in the same breath, so that no report, pod or Job that is lost renews anything. What the keyserver says and signs of their reports is
+// here as well: statements, which make a chain. The package is pure.
 package ledger
 
 import (

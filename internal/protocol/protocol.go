@@ -14,6 +14,8 @@ const (
 	PathUnseal      = "/v1/unseal"      // a bot's pod: its credentials
 	PathLease       = "/v1/lease"       // a sweeper's pod: permission to go on, and its credential
 	PathRelease     = "/v1/release"     // a sweeper's pod: the sweep has ended
+	PathReport      = "/v1/report"      // a sweeper's pod: what the sweep measured and did
+	PathLastReport  = "/v1/report/last" // manager: the last report of a store, and what the keyserver signed about it
 )
 
 // ObjectRef names an object. It is all that the manager may say: the keyserver reads the object itself.

@@ -215,7 +215,7 @@ func pointerWords(p *v1alpha1.Period) string {
 	if p == nil {
 		return "-"
 	}
-	return calendar.ISO(*p)
+	return calendar.Or(p).String()
 }
 
 // printPatch writes the part of the manifest that changes.

@@ -10,7 +10,6 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 )
 
@@ -80,7 +79,7 @@ func (s *compiledStore) explainDataset(d plan.Dataset, say func(string, ...any))
 	}
 	if d.Floor != nil {
 		say("  The law asks to keep each record for at least %s (%s). Nothing deletes one earlier, nor a record that one of them refers to.",
-			calendar.ISO(*d.Floor), d.LegalBasis)
+			d.Floor, d.LegalBasis)
 	}
 	if d.Problem != "" {
 		say("  Nothing is deleted from this table: %s", d.Problem)
@@ -97,14 +96,14 @@ func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string
 		}
 	}
 	say("  %s may go %s after its %s, and must be gone %s later (policy %s, rule %s).",
-		who, calendar.ISO(r.RetainFor), d.Table.AgeColumn.Name, calendar.ISOSlack(r.DeleteWithin), r.Policy, r.Rule)
+		who, r.RetainFor, d.Table.AgeColumn.Name, r.DeleteWithin, r.Policy, r.Rule)
 	deletions := s.deletions(d)
 	for _, o := range s.compiled.Plan.Overrides(r.Own) {
 		kept := ""
 		if ids := keptLonger(d, r, o, deletions); len(ids) > 0 {
 			kept = "; those under " + strings.Join(ids, ", ") + " are kept longer, 'kubectl lethe plan' says why"
 		}
-		say("    Records of %s: %s%s.", o.Tenant, calendar.ISO(o.RetainFor), kept)
+		say("    Records of %s: %s%s.", o.Tenant, o.RetainFor, kept)
 	}
 	if r.Problem != "" {
 		say("    This cannot be kept: %s", r.Problem)

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
-	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
@@ -127,13 +126,13 @@ func planTable(out io.Writer, st *compiledStore) error {
 		}
 		deletions := st.deletions(d)
 		for _, r := range d.Rules {
-			w.row(d.Name, tableName(d.Table), r.Policy+"/"+r.Rule, string(r.Mode), calendar.ISO(r.RetainFor), "*", st.eligible(d.Name, r), st.fate(d, r))
+			w.row(d.Name, tableName(d.Table), r.Policy+"/"+r.Rule, string(r.Mode), r.RetainFor.String(), "*", st.eligible(d.Name, r), st.fate(d, r))
 			for _, o := range st.compiled.Plan.Overrides(r.Own) {
 				kept := ""
 				if ids := keptLonger(d, r, o, deletions); len(ids) > 0 {
 					kept = "kept longer: " + strings.Join(ids, ", ")
 				}
-				w.row("", "", "", "", calendar.ISO(o.RetainFor), o.Tenant, "", kept)
+				w.row("", "", "", "", o.RetainFor.String(), o.Tenant, "", kept)
 			}
 		}
 	}
@@ -144,7 +143,7 @@ func planTable(out io.Writer, st *compiledStore) error {
 func (s *compiledStore) eligible(dataset string, r plan.Rule) string {
 	m := s.measured(dataset, r.Policy, r.Rule)
 	switch {
-	case m == nil || m.Reason != "" || m.Window != calendar.ISO(r.RetainFor):
+	case m == nil || m.Reason != "" || m.Window != r.RetainFor.String():
 		return "unknown"
 	case m.Capped:
 		return strconv.FormatInt(m.Eligible, 10) + "+"

@@ -12,7 +12,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/planner"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -229,7 +228,7 @@ func keptLonger(d plan.Dataset, r plan.Rule, o plan.Override, deletions []plan.O
 			slices.Contains(deletions[i].ExternalIDs, id) {
 			window = deletions[i].RetainFor
 		}
-		if !calendar.AtMost(window, o.RetainFor) {
+		if !window.AtMost(o.RetainFor) {
 			kept = append(kept, id)
 		}
 	}

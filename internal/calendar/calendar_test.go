@@ -1,6 +1,7 @@
 package calendar
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -11,15 +12,22 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-func hours(n int32) v1alpha1.Period  { return v1alpha1.Period{Hours: &n} }
-func inDays(n int32) v1alpha1.Period { return v1alpha1.Period{Days: &n} }
-func weeks(n int32) v1alpha1.Period  { return v1alpha1.Period{Weeks: &n} }
-func months(n int32) v1alpha1.Period { return v1alpha1.Period{Months: &n} }
-func years(n int32) v1alpha1.Period  { return v1alpha1.Period{Years: &n} }
-func at(s string) time.Time          { t, _ := time.Parse(time.RFC3339Nano, s); return t }
-func period(g *rapid.T) v1alpha1.Period {
+func hours(n int32) Window  { return must(v1alpha1.Period{Hours: &n}) }
+func inDays(n int32) Window { return must(v1alpha1.Period{Days: &n}) }
+func weeks(n int32) Window  { return must(v1alpha1.Period{Weeks: &n}) }
+func months(n int32) Window { return must(v1alpha1.Period{Months: &n}) }
+func years(n int32) Window  { return must(v1alpha1.Period{Years: &n}) }
+func must(p v1alpha1.Period) Window {
+	w, err := Of(p)
+	if err != nil {
+		panic(err)
+	}
+	return w
+}
+func at(s string) time.Time { t, _ := time.Parse(time.RFC3339Nano, s); return t }
+func period(g *rapid.T) Window {
 	n := rapid.Int32Range(1, 130).Draw(g, "n")
-	return rapid.SampledFrom([]v1alpha1.Period{hours(n * 7), inDays(n), weeks(n), months(n), years(1 + n%20)}).Draw(g, "period")
+	return rapid.SampledFrom([]Window{hours(n * 7), inDays(n), weeks(n), months(n), years(1 + n%20)}).Draw(g, "period")
 }
 
 // The oracle knows nothing of package time: it counts days from the civil calendar by the rules for leap years.
@@ -64,7 +72,8 @@ func oracleAdd(c civil, ofDay int64, n int, clamp bool) int64 {
 	return oracleMicros(civil{year, month, day}, ofDay)
 }
 
-func oracle(t time.Time, p v1alpha1.Period, clamp bool) int64 {
+func oracle(t time.Time, w Window, clamp bool) int64 {
+	p := w.Period()
 	ofDay := int64(t.Hour())*3600e6 + int64(t.Minute())*60e6 + int64(t.Second())*1e6 + int64(t.Nanosecond()/1000)
 	c := civil{t.Year(), int(t.Month()), t.Day()}
 	switch {
@@ -89,7 +98,7 @@ func anInstant(g *rapid.T) time.Time {
 func TestAdd(t *testing.T) {
 	tests := map[string]struct {
 		from          string
-		p             v1alpha1.Period
+		p             Window
 		clamp, normal string
 	}{
 		"a month from the 31st of January":          {"2025-01-31T10:00:00Z", months(1), "2025-02-28T10:00:00Z", "2025-03-03T10:00:00Z"},
@@ -100,14 +109,14 @@ func TestAdd(t *testing.T) {
 		"ninety days are exact":                     {"2024-02-01T12:00:00Z", inDays(90), "2024-05-01T12:00:00Z", "2024-05-01T12:00:00Z"},
 		"hours pass a change of clocks undisturbed": {"2026-03-28T12:00:00+01:00", hours(24), "2026-03-29T11:00:00Z", "2026-03-29T11:00:00Z"},
 		"two weeks":                    {"2026-01-01T00:00:00Z", weeks(2), "2026-01-15T00:00:00Z", "2026-01-15T00:00:00Z"},
-		"an invalid period never ends": {"2026-01-01T00:00:00Z", v1alpha1.Period{}, "9999-12-31T00:00:00Z", "9999-12-31T00:00:00Z"},
+		"an invalid period never ends": {"2026-01-01T00:00:00Z", Window{}, "9999-12-31T00:00:00Z", "9999-12-31T00:00:00Z"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := AddClamp(at(tc.from), tc.p); !got.Equal(at(tc.clamp)) {
+			if got := tc.p.AddClamp(at(tc.from)); !got.Equal(at(tc.clamp)) {
 				t.Errorf("AddClamp is %s, want %s", got, tc.clamp)
 			}
-			if got := AddNormalise(at(tc.from), tc.p); !got.Equal(at(tc.normal)) {
+			if got := tc.p.AddNormalise(at(tc.from)); !got.Equal(at(tc.normal)) {
 				t.Errorf("AddNormalise is %s, want %s", got, tc.normal)
 			}
 		})
@@ -117,11 +126,11 @@ func TestAdd(t *testing.T) {
 func TestAddAgreesWithTheOracle(t *testing.T) {
 	rapid.Check(t, func(g *rapid.T) {
 		from, p := anInstant(g), period(g)
-		if got, want := AddClamp(from, p).UnixMicro(), oracle(from, p, true); got != want {
-			g.Errorf("AddClamp(%s, %s) = %d, want %d", from, ISO(p), got, want)
+		if got, want := p.AddClamp(from).UnixMicro(), oracle(from, p, true); got != want {
+			g.Errorf("AddClamp(%s, %s) = %d, want %d", from, p, got, want)
 		}
-		if got, want := AddNormalise(from, p).UnixMicro(), oracle(from, p, false); got != want {
-			g.Errorf("AddNormalise(%s, %s) = %d, want %d", from, ISO(p), got, want)
+		if got, want := p.AddNormalise(from).UnixMicro(), oracle(from, p, false); got != want {
+			g.Errorf("AddNormalise(%s, %s) = %d, want %d", from, p, got, want)
 		}
 	})
 }
@@ -129,7 +138,7 @@ func TestAddAgreesWithTheOracle(t *testing.T) {
 func TestCutoff(t *testing.T) {
 	tests := map[string]struct {
 		now           string
-		p             v1alpha1.Period
+		p             Window
 		cutoff, floor string
 	}{
 		"days": {"2026-06-10T08:00:00Z", inDays(90), "2026-03-12T08:00:00Z", "2026-03-12T08:00:00Z"},
@@ -144,14 +153,14 @@ func TestCutoff(t *testing.T) {
 		"on the 31st, a month of 30 days ago": {
 			"2026-07-31T12:00:00Z", months(1), "2026-06-30T23:59:59.999999Z", "2026-06-30T23:59:59.999999Z"},
 		"an invalid period makes nothing old enough": {
-			"2026-07-31T12:00:00Z", v1alpha1.Period{}, "0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"},
+			"2026-07-31T12:00:00Z", Window{}, "0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := Cutoff(at(tc.now), tc.p); !got.Equal(at(tc.cutoff)) {
+			if got := tc.p.Cutoff(at(tc.now)); !got.Equal(at(tc.cutoff)) {
 				t.Errorf("Cutoff is %s, want %s", got.Format(time.RFC3339Nano), tc.cutoff)
 			}
-			if got := FloorCutoff(at(tc.now), tc.p); !got.Equal(at(tc.floor)) {
+			if got := tc.p.FloorCutoff(at(tc.now)); !got.Equal(at(tc.floor)) {
 				t.Errorf("FloorCutoff is %s, want %s", got.Format(time.RFC3339Nano), tc.floor)
 			}
 		})
@@ -159,31 +168,31 @@ func TestCutoff(t *testing.T) {
 }
 
 // checkCutoff holds a cutoff against the oracle: everything up to it has expired, and the very next microsecond has not.
-func checkCutoff(t interface{ Errorf(string, ...any) }, now, c time.Time, p v1alpha1.Period, clamp bool) {
+func checkCutoff(t interface{ Errorf(string, ...any) }, now, c time.Time, p Window, clamp bool) {
 	if got := oracle(c.Add(time.Microsecond), p, clamp); got <= now.UnixMicro() {
-		t.Errorf("now %s, %s, clamp %v: cutoff %s is not the greatest", now, ISO(p), clamp, c)
+		t.Errorf("now %s, %s, clamp %v: cutoff %s is not the greatest", now, p, clamp, c)
 	}
 	day := time.Date(c.Year(), c.Month(), c.Day(), 0, 0, 0, 0, time.UTC)
 	for back := 0; back <= 5; back++ {
 		for _, older := range []time.Time{c.AddDate(0, 0, -back), day.AddDate(0, 0, -back).Add(-time.Microsecond)} {
 			if oracle(older, p, clamp) > now.UnixMicro() {
-				t.Errorf("now %s, %s, clamp %v: %s is before the cutoff %s and has not expired", now, ISO(p), clamp, older, c)
+				t.Errorf("now %s, %s, clamp %v: %s is before the cutoff %s and has not expired", now, p, clamp, older, c)
 			}
 		}
 	}
 }
 
 func TestCutoffAgreesWithTheOracleOnEveryDay(t *testing.T) {
-	periods := []v1alpha1.Period{hours(1), hours(49), inDays(1), inDays(30), inDays(90), inDays(365), weeks(1), weeks(53),
+	periods := []Window{hours(1), hours(49), inDays(1), inDays(30), inDays(90), inDays(365), weeks(1), weeks(53),
 		months(1), months(2), months(3), months(6), months(11), months(12), months(13), months(24), years(1), years(2), years(7), years(10)}
 	for day := at("2024-01-01T00:00:00Z"); day.Year() <= 2032; day = day.AddDate(0, 0, 1) {
 		for _, now := range []time.Time{day, day.Add(13*time.Hour + 37*time.Minute), day.Add(24*time.Hour - time.Microsecond)} {
 			for _, p := range periods {
-				c, f := Cutoff(now, p), FloorCutoff(now, p)
+				c, f := p.Cutoff(now), p.FloorCutoff(now)
 				checkCutoff(t, now, c, p, true)
 				checkCutoff(t, now, f, p, false)
 				if f.After(c) {
-					t.Errorf("now %s, %s: floor cutoff %s is after the cutoff %s", now, ISO(p), f, c)
+					t.Errorf("now %s, %s: floor cutoff %s is after the cutoff %s", now, p, f, c)
 				}
 			}
 		}
@@ -196,18 +205,18 @@ func TestCutoffAgreesWithTheOracleOnEveryDay(t *testing.T) {
 func TestCutoffProperties(t *testing.T) {
 	rapid.Check(t, func(g *rapid.T) {
 		now, p := anInstant(g), period(g)
-		checkCutoff(g, now, Cutoff(now, p), p, true)
-		checkCutoff(g, now, FloorCutoff(now, p), p, false)
+		checkCutoff(g, now, p.Cutoff(now), p, true)
+		checkCutoff(g, now, p.FloorCutoff(now), p, false)
 		later := now.Add(time.Duration(rapid.Int64Range(0, 1e15).Draw(g, "later")))
-		if Cutoff(later, p).Before(Cutoff(now, p)) || FloorCutoff(later, p).Before(FloorCutoff(now, p)) {
-			g.Errorf("%s: the cutoff goes back between %s and %s", ISO(p), now, later)
+		if p.Cutoff(later).Before(p.Cutoff(now)) || p.FloorCutoff(later).Before(p.FloorCutoff(now)) {
+			g.Errorf("%s: the cutoff goes back between %s and %s", p, now, later)
 		}
 	})
 }
 
 func TestAtMost(t *testing.T) {
 	tests := []struct {
-		a, b            v1alpha1.Period
+		a, b            Window
 		atMost, shorter bool
 	}{
 		{inDays(30), inDays(90), true, true},
@@ -233,15 +242,15 @@ func TestAtMost(t *testing.T) {
 		{hours(25), inDays(1), false, false},
 		{weeks(2), inDays(14), true, false},
 		{weeks(4), months(1), true, false},
-		{v1alpha1.Period{}, inDays(1), false, false},
-		{inDays(1), v1alpha1.Period{}, false, false},
+		{Window{}, inDays(1), false, false},
+		{inDays(1), Window{}, false, false},
 	}
 	for _, tc := range tests {
-		t.Run(ISO(tc.a)+" against "+ISO(tc.b), func(t *testing.T) {
-			if got := AtMost(tc.a, tc.b); got != tc.atMost {
+		t.Run(tc.a.String()+" against "+tc.b.String(), func(t *testing.T) {
+			if got := tc.a.AtMost(tc.b); got != tc.atMost {
 				t.Errorf("AtMost is %v", got)
 			}
-			if got := Shorter(tc.a, tc.b); got != tc.shorter {
+			if got := tc.a.Shorter(tc.b); got != tc.shorter {
 				t.Errorf("Shorter is %v", got)
 			}
 		})
@@ -252,61 +261,103 @@ func TestWhatIsProvedHoldsForEveryRecord(t *testing.T) {
 	rapid.Check(t, func(g *rapid.T) {
 		a, b, from := period(g), period(g), anInstant(g)
 		ends, other := oracle(from, a, true), oracle(from, b, true)
-		if AtMost(a, b) && ends > other {
-			g.Errorf("AtMost(%s, %s), yet from %s the first ends later", ISO(a), ISO(b), from)
+		if a.AtMost(b) && ends > other {
+			g.Errorf("AtMost(%s, %s), yet from %s the first ends later", a, b, from)
 		}
-		if Shorter(a, b) && ends >= other {
-			g.Errorf("Shorter(%s, %s), yet from %s the first does not end earlier", ISO(a), ISO(b), from)
+		if a.Shorter(b) && ends >= other {
+			g.Errorf("Shorter(%s, %s), yet from %s the first does not end earlier", a, b, from)
 		}
 	})
 }
 
 func TestIncomparableSaysWhy(t *testing.T) {
 	tests := map[string]struct {
-		a, b v1alpha1.Period
+		a, b Window
 		want string
 	}{
 		"longer":       {inDays(91), inDays(90), "P91D is longer than P90D"},
 		"much longer":  {inDays(400), years(1), "P400D is longer than P1Y"},
 		"not provable": {inDays(30), months(1), "P30D is not provably shorter than P1M: the first can last 30 days, the second can be over after 28 days; use the same unit for both"},
-		"invalid":      {v1alpha1.Period{}, months(1), "a period needs one of hours, days, weeks, months, years"},
+		"invalid":      {Window{}, months(1), "a window in exactly one unit is needed"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, Incomparable(tc.a, tc.b)); diff != "" {
+			if diff := cmp.Diff(tc.want, tc.a.Incomparable(tc.b)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-func TestValidateAndISO(t *testing.T) {
-	n := int32(3)
+func TestOfAndISO(t *testing.T) {
+	three := []int32{3, 0, -1, 101, 36500, 36501}
 	tests := map[string]struct {
 		p       v1alpha1.Period
 		iso     string
 		wantErr string
 	}{
-		"hours":          {hours(36), "PT36H", ""},
-		"days":           {inDays(90), "P90D", ""},
-		"weeks":          {weeks(2), "P2W", ""},
-		"months":         {months(24), "P24M", ""},
-		"years":          {years(7), "P7Y", ""},
+		"hours":          {v1alpha1.Period{Hours: &three[0]}, "PT3H", ""},
+		"days":           {v1alpha1.Period{Days: &three[0]}, "P3D", ""},
+		"weeks":          {v1alpha1.Period{Weeks: &three[0]}, "P3W", ""},
+		"months":         {v1alpha1.Period{Months: &three[0]}, "P3M", ""},
+		"years":          {v1alpha1.Period{Years: &three[0]}, "P3Y", ""},
+		"a century":      {v1alpha1.Period{Days: &three[4]}, "P36500D", ""},
 		"nothing":        {v1alpha1.Period{}, "invalid", "a period needs one of hours, days, weeks, months, years"},
-		"two units":      {v1alpha1.Period{Days: &n, Weeks: &n}, "invalid", "a period has exactly one unit, this one has days and weeks"},
-		"zero":           {inDays(0), "invalid", "days: 0 is not between 1 and 36500"},
-		"negative":       {months(-1), "invalid", "months: -1 is not between 1 and 1200"},
-		"over a century": {years(101), "invalid", "years: 101 is not between 1 and 100"},
+		"two units":      {v1alpha1.Period{Days: &three[0], Weeks: &three[0]}, "invalid", "a period has exactly one unit, this one has days and weeks"},
+		"zero":           {v1alpha1.Period{Days: &three[1]}, "invalid", "days: 0 is not between 1 and 36500"},
+		"negative":       {v1alpha1.Period{Months: &three[2]}, "invalid", "months: -1 is not between 1 and 1200"},
+		"over a century": {v1alpha1.Period{Years: &three[3]}, "invalid", "years: 101 is not between 1 and 100"},
+		"a day too much": {v1alpha1.Period{Days: &three[5]}, "invalid", "days: 36501 is not between 1 and 36500"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.iso, ISO(tc.p)); diff != "" {
-				t.Errorf("ISO (-want +got):\n%s", diff)
+			w, err := Of(tc.p)
+			if diff := cmp.Diff(tc.iso, w.String()); diff != "" {
+				t.Errorf("String (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(tc.wantErr, fmt.Sprint(Validate(tc.p))); diff != "" && (tc.wantErr != "" || Validate(tc.p) != nil) {
-				t.Errorf("Validate (-want +got):\n%s", diff)
+			if Or(&tc.p) != w || w.IsZero() != (tc.wantErr != "") {
+				t.Errorf("Or is %s, Of %s", Or(&tc.p), w)
+			}
+			if tc.wantErr == "" {
+				if diff := cmp.Diff(tc.p, w.Period()); err != nil || diff != "" {
+					t.Errorf("%v, and Period gives (-want +got):\n%s", err, diff)
+				}
+				return
+			}
+			if diff := cmp.Diff(tc.wantErr, fmt.Sprint(err)); diff != "" {
+				t.Errorf("Of (-want +got):\n%s", diff)
 			}
 		})
+	}
+	if w := Or(nil); !w.IsZero() {
+		t.Errorf("no period is %s", w)
+	}
+}
+
+// The text of a window is the only one: whatever else is read is refused, so that equal plans have equal bytes.
+func TestTextOfWindowsAndSlacks(t *testing.T) {
+	rapid.Check(t, func(g *rapid.T) {
+		w := period(g)
+		text, err := json.Marshal(w)
+		var back Window
+		if err != nil || json.Unmarshal(text, &back) != nil || back != w {
+			g.Errorf("%s is written as %s (%v), and read as %s", w, text, err, back)
+		}
+	})
+	for _, text := range []string{`""`, `"invalid"`, `"P"`, `"P90"`, `"P090D"`, `"+P90D"`, `"P+90D"`, `"P-1D"`, `"P0D"`, `"P1Y2M"`, `"P36501D"`, `"p90d"`, `" P90D"`, `"P90D "`, `90`, `{"days":90}`, `"PT30M"`} {
+		var w Window
+		if err := json.Unmarshal([]byte(text), &w); err == nil {
+			t.Errorf("%s is read as the window %s", text, w)
+		}
+	}
+	for _, text := range []string{`""`, `"PT0M"`, `"PT05M"`, `"P1W"`, `"P366D"`, `"P1M"`, `{"hours":24}`} {
+		var s Slack
+		if err := json.Unmarshal([]byte(text), &s); err == nil {
+			t.Errorf("%s is read as the slack %s", text, s)
+		}
+	}
+	if text, err := json.Marshal([]any{Window{}, Slack{}}); err != nil || string(text) != `["",""]` {
+		t.Errorf("what is none is written as %s (%v)", text, err)
 	}
 }
 
@@ -327,12 +378,20 @@ func TestSlack(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := SlackDuration(tc.s)
-			if got != tc.want || (err == nil) != tc.ok {
-				t.Errorf("SlackDuration is %s, %v", got, err)
+			got, err := SlackOf(tc.s)
+			if got.Duration() != tc.want || (err == nil) != tc.ok {
+				t.Errorf("SlackOf is %s, %v", got.Duration(), err)
 			}
-			if iso := ISOSlack(tc.s); iso != tc.iso {
-				t.Errorf("ISOSlack is %s, want %s", iso, tc.iso)
+			if got.String() != tc.iso || got.KeptBySweeping() != (tc.want >= time.Hour) {
+				t.Errorf("it is %s, want %s, and kept by sweeping: %v", got, tc.iso, got.KeptBySweeping())
+			}
+			if !tc.ok {
+				return
+			}
+			text, err := json.Marshal(got)
+			var back Slack
+			if err != nil || json.Unmarshal(text, &back) != nil || back != got {
+				t.Errorf("it is written as %s (%v), and read as %s", text, err, back)
 			}
 		})
 	}

@@ -3,57 +3,47 @@ package calendar
 import (
 	"fmt"
 	"time"
-
-	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// AtMost says whether a is provably no longer than b: whatever day a record is of, a ends when b does or earlier.
+// AtMost says whether w is provably no longer than v: whatever day a record is of, w ends when v does or earlier.
 // Between hours, days and weeks, and between months and years, that is comparing numbers. Between the two groups the
-// longest that a can be must fit into the shortest that b can be: 28 days are at most one month, 30 days are not.
-// An invalid period compares with nothing.
-func AtMost(a, b v1alpha1.Period) bool {
-	return compare(a, b, func(x, y int64) bool { return x <= y })
+// longest that w can be must fit into the shortest that v can be: 28 days are at most one month, 30 days are not.
+// The zero Window compares with nothing.
+func (w Window) AtMost(v Window) bool {
+	return w.compare(v, func(x, y int64) bool { return x <= y })
 }
 
-// Shorter says whether a is provably shorter than b, whatever day a record is of. See AtMost.
-func Shorter(a, b v1alpha1.Period) bool {
-	return compare(a, b, func(x, y int64) bool { return x < y })
+// Shorter says whether w is provably shorter than v, whatever day a record is of. See AtMost.
+func (w Window) Shorter(v Window) bool {
+	return w.compare(v, func(x, y int64) bool { return x < y })
 }
 
-func compare(a, b v1alpha1.Period, holds func(x, y int64) bool) bool {
-	la, err := parse(a)
-	if err != nil {
+func (w Window) compare(v Window, holds func(x, y int64) bool) bool {
+	if w.IsZero() || v.IsZero() {
 		return false
 	}
-	lb, err := parse(b)
-	if err != nil {
-		return false
+	a, b := w.length(), v.length()
+	if a.months > 0 && b.months > 0 {
+		return holds(int64(a.months), int64(b.months))
 	}
-	if la.months > 0 && lb.months > 0 {
-		return holds(int64(la.months), int64(lb.months))
-	}
-	_, longest := la.extent()
-	shortest, _ := lb.extent()
+	_, longest := a.extent()
+	shortest, _ := b.extent()
 	return holds(longest, shortest)
 }
 
-// Incomparable explains why AtMost(a, b) is false, for a person: longer, or not provably shorter.
-func Incomparable(a, b v1alpha1.Period) string {
-	la, err := parse(a)
-	if err != nil {
-		return err.Error()
+// Incomparable explains why w.AtMost(v) is false, for a person: longer, or not provably shorter.
+func (w Window) Incomparable(v Window) string {
+	if w.IsZero() || v.IsZero() {
+		return "a window in exactly one unit is needed"
 	}
-	lb, err := parse(b)
-	if err != nil {
-		return err.Error()
-	}
-	_, longest := la.extent()
-	shortest, _ := lb.extent()
-	if (la.months > 0) == (lb.months > 0) || AtMost(b, a) {
-		return fmt.Sprintf("%s is longer than %s", ISO(a), ISO(b))
+	a, b := w.length(), v.length()
+	_, longest := a.extent()
+	shortest, _ := b.extent()
+	if (a.months > 0) == (b.months > 0) || v.AtMost(w) {
+		return fmt.Sprintf("%s is longer than %s", w, v)
 	}
 	return fmt.Sprintf("%s is not provably shorter than %s: the first can last %s, the second can be over after %s; use the same unit for both",
-		ISO(a), ISO(b), days(longest), days(shortest))
+		w, v, days(longest), days(shortest))
 }
 
 func days(hours int64) string {

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -31,25 +30,25 @@ func (c *compiler) judge(d v1alpha1.Dataset, want *wanted) (missing []string, al
 	if approved.Tenancy != c.in.Store.Spec.Tenancy {
 		return lines(d.Name, want, fmt.Sprintf("approved: tenancy %s", approved.Tenancy)), nil
 	}
-	w := windowFor(approved, d.Name)
+	w := c.approved(d.Name)
 	switch {
-	case w == nil || w.RetainFor == nil:
+	case w == nil || w.base.IsZero():
 		return lines(d.Name, want, "approved: nothing"), nil
 	case w.Definition != Definition(d.Table, c.res.Plan.declared(d.Name)...):
 		return lines(d.Name, want, "approved: the same dataset with another table, other columns or other relations"), nil
 	}
 	v := c.verdict(w, want)
 	enough := !v.stillLacks
-	if w.Floor != nil && (d.Floor == nil || d.Floor.RetainFor == nil || !c.ord.atMost(*w.Floor, *d.Floor.RetainFor)) {
-		missing, enough = append(missing, line(d.Name, "", want.RetainFor, "approved: with a floor of "+calendar.ISO(*w.Floor))), false
+	if w.floor != nil && (d.Floor == nil || !c.ord.atMost(*w.floor, calendar.Or(d.Floor.RetainFor))) {
+		missing, enough = append(missing, line(d.Name, "", want.RetainFor, "approved: with a floor of "+w.floor.String())), false
 	}
 	for _, l := range v.lacks {
 		missing = append(missing, line(d.Name, l.tenant, l.window, l.approved))
 	}
 	// In a Dedicated store every row is one tenant's: an approval that names it has been asked already.
-	dedicated := c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared && names(w, c.in.StoreTenant.Name)
-	if !dedicated && !c.ord.atMost(*w.RetainFor, want.RetainFor) {
-		missing, enough = append(missing, line(d.Name, "", want.RetainFor, "approved: "+calendar.ISO(*w.RetainFor))), false
+	dedicated := c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared && w.tenants[c.in.StoreTenant.Name] != nil
+	if !dedicated && !c.ord.atMost(w.base, want.RetainFor) {
+		missing, enough = append(missing, line(d.Name, "", want.RetainFor, "approved: "+w.base.String())), false
 	}
 	if !enough {
 		return missing, nil
@@ -69,44 +68,36 @@ type verdict struct {
 // lacking is a window that was not approved, and what was.
 type lacking struct {
 	tenant   string
-	window   v1alpha1.Period
+	window   calendar.Window
 	approved string
 }
 
-func (c *compiler) verdict(w *v1alpha1.ApprovedWindow, want *wanted) *verdict {
+func (c *compiler) verdict(w *approval, want *wanted) *verdict {
 	var key strings.Builder
-	fmt.Fprintf(&key, "%p %s %s %s\n", want.own, calendar.ISO(want.RetainFor), calendar.ISO(*w.RetainFor), boundOf(w))
-	for _, t := range w.Tenants {
-		fmt.Fprintf(&key, "%s %s %q\n", t.Tenant, isoOr(t.RetainFor), t.ExternalIDs)
+	bound := "-"
+	if w.bound != nil {
+		bound = w.bound.String()
+	}
+	fmt.Fprintf(&key, "%p %s %s %s\n", want.own, want.RetainFor, w.base, bound)
+	for _, t := range w.named {
+		fmt.Fprintf(&key, "%s %s %q\n", t.Tenant, t.window, t.ExternalIDs)
 	}
 	v := c.verdicts[key.String()]
 	if v == nil {
-		ok := newApproval(c.ord, w)
-		v = &verdict{lacks: ok.missing(w, want), allowed: ok.part(w, want)}
+		v = &verdict{lacks: w.missing(want), allowed: w.part(want)}
 		part := *want
 		part.own = v.allowed
-		v.stillLacks = len(ok.missing(w, &part)) > 0
+		v.stillLacks = len(w.missing(&part)) > 0
 		c.verdicts[key.String()] = v
 	}
 	return v
 }
 
-func boundOf(w *v1alpha1.ApprovedWindow) string {
-	if w.AnyTenant == nil {
-		return "-"
-	}
-	return isoOr(w.AnyTenant.NotBelow)
-}
-
-func names(w *v1alpha1.ApprovedWindow, tenant string) bool {
-	return slices.ContainsFunc(w.Tenants, func(t v1alpha1.ApprovedTenantWindow) bool { return t.Tenant == tenant })
-}
-
 // missing are the windows of single tenants that were not approved. A tenant that is named in the approval needs a window at least
 // as long as that, also when it is now under the base.
-func (a *approval) missing(w *v1alpha1.ApprovedWindow, want *wanted) []lacking {
+func (a *approval) missing(want *wanted) []lacking {
 	var out []lacking
-	for _, t := range w.Tenants {
+	for _, t := range a.named {
 		o := want.own.find(t.Tenant)
 		if o == nil {
 			o = &Override{Tenant: t.Tenant, RetainFor: want.RetainFor}
@@ -128,23 +119,21 @@ func (a *approval) missing(w *v1alpha1.ApprovedWindow, want *wanted) []lacking {
 
 // part is the windows of single tenants, and the identifiers of theirs, that were approved: other rows stay as long as was approved
 // for them, and everybody else's go on as before. The rest is for judge.
-func (a *approval) part(w *v1alpha1.ApprovedWindow, want *wanted) *sheet {
+func (a *approval) part(want *wanted) *sheet {
 	out := make([]Override, 0, len(want.own.overrides))
 	for _, o := range want.own.overrides {
-		allowed, named := w.RetainFor, false
+		allowed, named := a.base, false
 		if t := a.tenants[o.Tenant]; t != nil {
-			allowed, named = t.RetainFor, true
+			allowed, named = t.window, true
 		} else if a.bound != nil {
-			allowed, named = a.bound, true
+			allowed, named = *a.bound, true
 		}
 		switch {
-		case allowed == nil:
-			continue
-		case a.ord.atMost(*allowed, o.RetainFor):
-		case !named || !a.ord.atMost(o.RetainFor, *allowed) || !a.ord.atMost(*allowed, want.RetainFor):
+		case a.ord.atMost(allowed, o.RetainFor):
+		case !named || !a.ord.atMost(o.RetainFor, allowed) || !a.ord.atMost(allowed, want.RetainFor):
 			continue // the base window is for it, if that was approved
 		default:
-			o.RetainFor = *allowed
+			o.RetainFor = allowed
 		}
 		// Rows under an identifier that is dropped here go by the base window, as rows of unknown tenants do. No override
 		// and no approval that judge lets pass is longer.
@@ -155,22 +144,40 @@ func (a *approval) part(w *v1alpha1.ApprovedWindow, want *wanted) *sheet {
 	return newSheet(out)
 }
 
-// approval of one dataset, by tenant and by what the tenants were called.
+// approval of one dataset with its windows, by tenant and by what the tenants were called.
 type approval struct {
+	*v1alpha1.ApprovedWindow
 	ord     *ordering
-	base    v1alpha1.Period
-	bound   *v1alpha1.Period // of any tenant that is not named
-	tenants map[string]*v1alpha1.ApprovedTenantWindow
-	listed  map[string][]*v1alpha1.ApprovedTenantWindow
+	base    calendar.Window
+	floor   *calendar.Window // nil: it was approved without one
+	bound   *calendar.Window // of any tenant that is not named; nil: the base
+	named   []*approvedTenant
+	tenants map[string]*approvedTenant
+	listed  map[string][]*approvedTenant
 }
 
-func newApproval(ord *ordering, w *v1alpha1.ApprovedWindow) *approval {
-	a := &approval{ord: ord, base: *w.RetainFor, tenants: map[string]*v1alpha1.ApprovedTenantWindow{}, listed: map[string][]*v1alpha1.ApprovedTenantWindow{}}
-	if w.AnyTenant != nil {
-		a.bound = w.AnyTenant.NotBelow
+// approvedTenant is the window of one tenant that an approval names; the zero window: none of its rows may go.
+type approvedTenant struct {
+	*v1alpha1.ApprovedTenantWindow
+	window calendar.Window
+}
+
+// approved is what spec.approvedPlan says of a dataset; nil: nothing.
+func (c *compiler) approved(dataset string) *approval {
+	w := windowFor(c.in.Store.Spec.ApprovedPlan, dataset)
+	if w == nil {
+		return nil
+	}
+	a := &approval{ApprovedWindow: w, ord: c.ord, base: calendar.Or(w.RetainFor), tenants: map[string]*approvedTenant{}, listed: map[string][]*approvedTenant{}}
+	if w.Floor != nil {
+		a.floor = new(calendar.Or(w.Floor))
+	}
+	if w.AnyTenant != nil && w.AnyTenant.NotBelow != nil {
+		a.bound = new(calendar.Or(w.AnyTenant.NotBelow))
 	}
 	for i := range w.Tenants {
-		t := &w.Tenants[i]
+		t := &approvedTenant{&w.Tenants[i], calendar.Or(w.Tenants[i].RetainFor)}
+		a.named = append(a.named, t)
 		a.tenants[t.Tenant] = t
 		for _, id := range t.ExternalIDs {
 			a.listed[id] = append(a.listed[id], t)
@@ -188,7 +195,7 @@ func (a *approval) covered(o Override) []string {
 		own, ok := false, a.ord.atMost(a.base, o.RetainFor) || a.bound != nil && a.tenants[o.Tenant] == nil && a.ord.atMost(*a.bound, o.RetainFor)
 		for _, t := range a.listed[id] {
 			own = own || t.Tenant == o.Tenant
-			ok = ok && t.RetainFor != nil && a.ord.atMost(*t.RetainFor, o.RetainFor)
+			ok = ok && a.ord.atMost(t.window, o.RetainFor)
 		}
 		if own || ok {
 			out = append(out, id)
@@ -199,13 +206,13 @@ func (a *approval) covered(o Override) []string {
 
 // lacks says what of an override was approved when that is not all of it. It counts identifiers and does not repeat them.
 func (a *approval) lacks(o Override) string {
-	allowed, t, bound := &a.base, a.tenants[o.Tenant], ""
+	allowed, t, bound := a.base, a.tenants[o.Tenant], ""
 	if t != nil {
-		allowed = t.RetainFor
+		allowed = t.window
 	} else if a.bound != nil {
-		allowed, bound = a.bound, "for any tenant not below "
+		allowed, bound = *a.bound, "for any tenant not below "
 	}
-	long := allowed != nil && a.ord.atMost(*allowed, o.RetainFor)
+	long := a.ord.atMost(allowed, o.RetainFor)
 	n := len(o.ExternalIDs) - len(a.covered(o))
 	switch {
 	case n > 0 && (long || t != nil):
@@ -221,7 +228,7 @@ func (a *approval) lacks(o Override) string {
 func (c *compiler) approve(dataset string, allowed *wanted) *Deletion {
 	out := &Deletion{Policy: allowed.Policy, Rule: allowed.Rule, RetainFor: allowed.RetainFor, Own: c.bound.column(allowed.own)}
 	w := windowFor(c.in.Store.Spec.ApprovedPlan, dataset)
-	if b := w.Backlog; b != nil && calendar.ISO(*w.RetainFor) == calendar.ISO(allowed.RetainFor) {
+	if b := w.Backlog; b != nil && calendar.Or(w.RetainFor) == allowed.RetainFor {
 		out.Backlog = &Backlog{Rows: b.Rows, ApprovedAt: b.ApprovedAt.UTC(), Until: b.Until.UTC()}
 	}
 	return out
@@ -254,21 +261,21 @@ func lines(dataset string, want *wanted, approved string) []string {
 	return out
 }
 
-func line(dataset, tenant string, window v1alpha1.Period, approved string) string {
+func line(dataset, tenant string, window calendar.Window, approved string) string {
 	rows := "rows"
 	if tenant != "" {
 		rows = "rows of " + tenant
 	}
-	s := dataset + ": " + rows + " older than " + calendar.ISO(window) + " (" + approved + ")"
+	s := dataset + ": " + rows + " older than " + window.String() + " (" + approved + ")"
 	if len(s) > MaxLine {
 		s = s[:MaxLine]
 	}
 	return s
 }
 
-func isoOr(p *v1alpha1.Period) string {
-	if p == nil {
+func isoOr(w calendar.Window) string {
+	if w.IsZero() {
 		return "nothing"
 	}
-	return calendar.ISO(*p)
+	return w.String()
 }

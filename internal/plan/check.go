@@ -20,35 +20,36 @@ func Check(p *v1alpha1.DataRetentionPolicy, selected []*v1alpha1.DataStore) []Pr
 		add := func(dataset, format string, args ...any) {
 			out = append(out, Problem{Policy: p.Name, Rule: r.Name, Dataset: dataset, Message: fmt.Sprintf(format, args...)})
 		}
-		if r.RetainFor == nil || calendar.Validate(*r.RetainFor) != nil {
+		base := calendar.Or(r.RetainFor)
+		if base.IsZero() {
 			add("", "%s.retainFor: a window in exactly one unit is needed, for example days: 90", at)
 			continue
 		}
-		if s := slack(r.DeleteWithin); !calendar.KeptBySweeping(s) {
-			add("", "%s.deleteWithin (%s): %s", at, calendar.ISOSlack(s), tooPunctual)
+		if s, err := slack(r.DeleteWithin); err != nil {
+			add("", "%s.deleteWithin: %v, so nothing is deleted by this rule", at, err)
+		} else if !s.KeptBySweeping() {
+			add("", "%s.deleteWithin (%s): %s", at, s, tooPunctual)
 		}
 		ord := newOrdering()
-		shortest := []v1alpha1.Period{*r.RetainFor}
+		shortest := []calendar.Window{base}
 		for _, o := range r.TenantOverrides {
-			if o.RetainFor == nil || !ord.atMost(*o.RetainFor, *r.RetainFor) {
-				why := "a window in exactly one unit is needed"
-				if o.RetainFor != nil {
-					why = calendar.Incomparable(*o.RetainFor, *r.RetainFor)
-				}
-				add("", "%s.tenantOverrides[%s].retainFor: %s, so the rule's own window stays; an override can only shorten", at, o.Tenant, why)
+			own := calendar.Or(o.RetainFor)
+			if !ord.atMost(own, base) {
+				add("", "%s.tenantOverrides[%s].retainFor: %s, so the rule's own window stays; an override can only shorten", at, o.Tenant, own.Incomparable(base))
 				continue
 			}
-			shortest = append(shortest, *o.RetainFor)
+			shortest = append(shortest, own)
 		}
 		for _, s := range selected {
 			for _, d := range s.Spec.Datasets {
 				if d.DataClass != r.DataClass || d.Floor == nil || d.Floor.RetainFor == nil {
 					continue
 				}
+				floor := calendar.Or(d.Floor.RetainFor)
 				for _, w := range shortest {
-					if !ord.atMost(*d.Floor.RetainFor, w) {
+					if !ord.atMost(floor, w) {
 						add(d.Name, "%s: %s is not provably as long as spec.datasets[%s].floor.retainFor (%s) of DataStore %s/%s, so nothing of that dataset is "+
-							"deleted; lengthen the window, in the floor's unit", at, calendar.ISO(w), d.Name, calendar.ISO(*d.Floor.RetainFor), s.Namespace, s.Name)
+							"deleted; lengthen the window, in the floor's unit", at, w, d.Name, floor, s.Namespace, s.Name)
 						break
 					}
 				}

@@ -69,7 +69,7 @@ type Result struct {
 // wanted is what a dataset would delete by its rules, with the windows of single tenants.
 type wanted struct {
 	Policy, Rule string
-	RetainFor    v1alpha1.Period
+	RetainFor    calendar.Window
 	own          *sheet
 }
 
@@ -239,7 +239,10 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 	d.Table.Schema = schemaOf(d.Table.Schema)
 	out := Dataset{Name: d.Name, DataClass: d.DataClass, Table: d.Table}
 	if d.Floor != nil {
-		out.Floor, out.LegalBasis = d.Floor.RetainFor, d.Floor.LegalBasis
+		out.LegalBasis = d.Floor.LegalBasis
+		if d.Floor.RetainFor != nil {
+			out.Floor = new(calendar.Or(d.Floor.RetainFor))
+		}
 	}
 	var enforce, audit []governing
 	blocked := ""
@@ -322,25 +325,31 @@ const tooPunctual = "a store is swept and measured once in an hour, so that no s
 // rule works out which windows one rule gives a dataset. Not usable: it has no window at all.
 func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v1alpha1.RetentionRule, key ruleKey) (governing, bool) {
 	at := fmt.Sprintf("DataRetentionPolicy %s: spec.rules[%s]", p.Name, r.Name)
-	out := governing{key: key, own: noOverrides, Rule: Rule{Policy: p.Name, Rule: r.Name, Mode: p.Spec.Mode, DeleteWithin: slack(r.DeleteWithin)}}
+	out := governing{key: key, own: noOverrides, Rule: Rule{Policy: p.Name, Rule: r.Name, Mode: p.Spec.Mode}}
 	if out.Mode != v1alpha1.PolicyEnforce {
 		out.Mode = v1alpha1.PolicyAudit
 	}
-	if r.RetainFor == nil || calendar.Validate(*r.RetainFor) != nil {
+	base := calendar.Or(r.RetainFor)
+	if base.IsZero() {
 		out.Problem = c.problem(d.Name, p.Name, r.Name, "%s.retainFor: a window in exactly one unit is needed, for example days: 90", at)
 		return out, false
 	}
-	if !calendar.KeptBySweeping(out.DeleteWithin) {
-		c.problem("", p.Name, r.Name, "%s.deleteWithin (%s): %s", at, calendar.ISOSlack(out.DeleteWithin), tooPunctual)
+	within, err := slack(r.DeleteWithin)
+	if err != nil {
+		out.Problem = c.problem(d.Name, p.Name, r.Name, "%s.deleteWithin: %v, so nothing of this dataset is deleted", at, err)
+		return out, false
 	}
-	out.RetainFor = *r.RetainFor
+	if !within.KeptBySweeping() {
+		c.problem("", p.Name, r.Name, "%s.deleteWithin (%s): %s", at, within, tooPunctual)
+	}
+	out.RetainFor, out.DeleteWithin = base, within
 	if c.in.Store.Spec.Tenancy != v1alpha1.TenancyShared {
-		w, said := c.window(p.Name, r, c.in.StoreTenant)
+		w, said := c.window(p.Name, r, base, c.in.StoreTenant)
 		c.say(d.Name, p.Name, r.Name, said)
 		out.RetainFor = w
 	} else {
 		if c.sheets[key] == nil {
-			c.sheets[key] = c.overrides(p.Name, r)
+			c.sheets[key] = c.overrides(p.Name, r, base)
 		}
 		out.own = c.sheets[key]
 		c.say(d.Name, p.Name, r.Name, out.own.said)
@@ -348,16 +357,16 @@ func (c *compiler) rule(d v1alpha1.Dataset, p *v1alpha1.DataRetentionPolicy, r v
 	if d.Floor == nil || d.Floor.RetainFor == nil {
 		return out, true
 	}
-	floor := *d.Floor.RetainFor
+	floor := calendar.Or(d.Floor.RetainFor)
 	if !c.ord.atMost(floor, out.RetainFor) {
 		out.Problem = c.problem(d.Name, p.Name, r.Name, "%s.retainFor (%s) is not provably as long as spec.datasets[%s].floor.retainFor (%s), so "+
-			"nothing of this dataset is deleted; lengthen the window, in the floor's unit", at, calendar.ISO(out.RetainFor), d.Name, calendar.ISO(floor))
+			"nothing of this dataset is deleted; lengthen the window, in the floor's unit", at, out.RetainFor, d.Name, floor)
 	}
 	for _, i := range out.own.firsts {
 		o := out.own.overrides[i]
 		if out.Problem == "" && !c.ord.atMost(floor, o.RetainFor) {
 			out.Problem = c.problem(d.Name, p.Name, r.Name, "%s: the window of tenant %s (%s) is not provably as long as spec.datasets[%s].floor.retainFor (%s), "+
-				"so nothing of this dataset is deleted; take the override away", at, o.Tenant, calendar.ISO(o.RetainFor), d.Name, calendar.ISO(floor))
+				"so nothing of this dataset is deleted; take the override away", at, o.Tenant, o.RetainFor, d.Name, floor)
 		}
 	}
 	return out, true
@@ -371,7 +380,7 @@ func (c *compiler) say(dataset, policy, rule string, said []string) {
 }
 
 // overrides returns the shorter windows of single tenants in a Shared store.
-func (c *compiler) overrides(policy string, r v1alpha1.RetentionRule) *sheet {
+func (c *compiler) overrides(policy string, r v1alpha1.RetentionRule, base calendar.Window) *sheet {
 	var out []Override
 	var said []string
 	byPolicy := map[string]bool{}
@@ -383,9 +392,9 @@ func (c *compiler) overrides(policy string, r v1alpha1.RetentionRule) *sheet {
 		if len(t.Spec.RetentionOverrides) == 0 && !byPolicy[t.Name] {
 			continue
 		}
-		w, problems := c.window(policy, r, t)
+		w, problems := c.window(policy, r, base, t)
 		said = append(said, problems...)
-		if c.ord.atMost(*r.RetainFor, w) {
+		if c.ord.atMost(base, w) {
 			continue
 		}
 		ids := c.ids[t.Name]
@@ -412,16 +421,15 @@ func (c *compiler) overrides(policy string, r v1alpha1.RetentionRule) *sheet {
 }
 
 // window is the one that a rule gives the rows of one tenant: its own or a provably shorter one of that tenant. said are problems.
-func (c *compiler) window(policy string, r v1alpha1.RetentionRule, t *v1alpha1.Tenant) (w v1alpha1.Period, said []string) {
-	base := *r.RetainFor
-	var offered []v1alpha1.Period
+func (c *compiler) window(policy string, r v1alpha1.RetentionRule, base calendar.Window, t *v1alpha1.Tenant) (w calendar.Window, said []string) {
+	var offered []calendar.Window
 	offer := func(p *v1alpha1.Period, field func() string) {
-		switch {
+		switch own := calendar.Or(p); {
 		case p == nil:
-		case !c.ord.atMost(*p, base):
-			said = append(said, fmt.Sprintf("%s: %s, so the rule's own window stays; an override can only shorten", field(), calendar.Incomparable(*p, base)))
+		case !c.ord.atMost(own, base):
+			said = append(said, fmt.Sprintf("%s: %s, so the rule's own window stays; an override can only shorten", field(), own.Incomparable(base)))
 		default:
-			offered = append(offered, *p)
+			offered = append(offered, own)
 		}
 	}
 	for _, o := range r.TenantOverrides {
@@ -444,7 +452,7 @@ func (c *compiler) window(policy string, r v1alpha1.RetentionRule, t *v1alpha1.T
 	i := c.ord.shortest(offered)
 	if i < 0 {
 		return base, append(said, fmt.Sprintf("Tenant %s: spec.retentionOverrides[%s].retainFor (%s) and the override of DataRetentionPolicy %s, rule %s (%s) cannot be "+
-			"ordered, so neither holds; write both in one unit", t.Name, r.DataClass, calendar.ISO(offered[1]), policy, r.Name, calendar.ISO(offered[0])))
+			"ordered, so neither holds; write both in one unit", t.Name, r.DataClass, offered[1], policy, r.Name, offered[0]))
 	}
 	return offered[i], said
 }
@@ -453,7 +461,7 @@ func (c *compiler) window(policy string, r v1alpha1.RetentionRule, t *v1alpha1.T
 // ordered it says why, and nothing may be deleted. Those of one tenant hold up nobody else: the base, which one of the rules
 // gives on its own, is for its rows then.
 func (c *compiler) combine(dataset string, rules []governing) (*wanted, string) {
-	bases := make([]v1alpha1.Period, 0, len(rules))
+	bases := make([]calendar.Window, 0, len(rules))
 	for _, r := range rules {
 		bases = append(bases, r.RetainFor)
 	}
@@ -480,7 +488,7 @@ func (c *compiler) combine(dataset string, rules []governing) (*wanted, string) 
 }
 
 // shortestOfEach tenant's windows under several rules.
-func (c *compiler) shortestOfEach(base v1alpha1.Period, rules []governing) *sheet {
+func (c *compiler) shortestOfEach(base calendar.Window, rules []governing) *sheet {
 	ids := map[string][]string{}
 	for _, r := range rules {
 		for _, o := range r.own.overrides {
@@ -495,14 +503,14 @@ func (c *compiler) shortestOfEach(base v1alpha1.Period, rules []governing) *shee
 	var out []Override
 	var said []string
 	for _, n := range names {
-		windows := make([]v1alpha1.Period, 0, len(rules))
+		windows := make([]calendar.Window, 0, len(rules))
 		for _, r := range rules {
 			windows = append(windows, r.own.windowOf(n, r.RetainFor))
 		}
 		i := c.ord.shortest(windows)
 		if i < 0 {
 			said = append(said, fmt.Sprintf("the windows that %s give tenant %s cannot be ordered, so the one for everybody (%s) holds for it; write them in one unit",
-				ruleNames(rules), n, calendar.ISO(base)))
+				ruleNames(rules), n, base))
 			continue
 		}
 		if w := windows[i]; !c.ord.atMost(base, w) {
@@ -524,18 +532,17 @@ func (p Plan) measurements() int {
 func ruleNames(rules []governing) string {
 	names := make([]string, 0, len(rules))
 	for _, r := range rules {
-		names = append(names, fmt.Sprintf("%s/%s (%s)", r.Policy, r.Rule.Rule, calendar.ISO(r.RetainFor)))
+		names = append(names, fmt.Sprintf("%s/%s (%s)", r.Policy, r.Rule.Rule, r.RetainFor))
 	}
 	return strings.Join(names, ", ")
 }
 
 // slack fills in the default of deleteWithin.
-func slack(s *v1alpha1.Slack) v1alpha1.Slack {
+func slack(s *v1alpha1.Slack) (calendar.Slack, error) {
 	if s == nil {
-		day := int32(24)
-		return v1alpha1.Slack{Hours: &day}
+		s = &v1alpha1.Slack{Hours: new(int32(24))}
 	}
-	return *s
+	return calendar.SlackOf(*s)
 }
 
 func exemptions(in []v1alpha1.Exemption) []Exemption {

@@ -134,3 +134,24 @@ func TestASlackShorterThanTheInterval(t *testing.T) {
 		}
 	}
 }
+
+// A slack that is none, of an object from before it was refused, is a problem of policy and store, and deletes nothing: by when the rows must be gone is not known.
+func TestASlackThatIsNone(t *testing.T) {
+	for name, none := range map[string]*v1alpha1.Slack{"nothing": {}, "two units": {Hours: new(int32(1)), Days: new(int32(1))}, "a minus": {Hours: new(int32(-1))}} {
+		rule := makeRule("Conversations", days(90))
+		policy := makePolicy("privacy", v1alpha1.PolicyEnforce, rule)
+		in := dedicated(policy)
+		approveAll(t, in)
+		policy.Spec.Rules[0].DeleteWithin = none
+		in.Policies = []v1alpha1.DataRetentionPolicy{policy}
+		r := Compile(in)
+		for of, problems := range map[string][]Problem{"store": r.Problems, "policy": Check(&policy, nil)} {
+			if len(problems) != 1 || !strings.Contains(problems[0].Message, "spec.rules[conversations].deleteWithin: ") {
+				t.Errorf("%s, problems of the %s: %v", name, of, problems)
+			}
+		}
+		if r.Plan.Deletes() {
+			t.Errorf("%s: something is deleted", name)
+		}
+	}
+}

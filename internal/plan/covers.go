@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 // Covers says whether whatever a sweep by the plan held deletes a sweep by the plan live may delete as well, so that one that has
@@ -53,7 +53,7 @@ func unordered(p Plan) Plan {
 		d.Floor, d.Delete = nil, nil
 		d.Rules = slices.Clone(d.Rules)
 		for n := range d.Rules {
-			d.Rules[n].RetainFor, d.Rules[n].Own = v1alpha1.Period{}, 0
+			d.Rules[n].RetainFor, d.Rules[n].Own = calendar.Window{}, 0
 		}
 	}
 	return p
@@ -61,7 +61,7 @@ func unordered(p Plan) Plan {
 
 // unorderedDeletion is a deletion without what Covers has an order for.
 func unorderedDeletion(d Deletion) Deletion {
-	d.RetainFor, d.Own, d.Backlog = v1alpha1.Period{}, 0, nil
+	d.RetainFor, d.Own, d.Backlog = calendar.Window{}, 0, nil
 	return d
 }
 
@@ -105,7 +105,7 @@ func backlogCovers(live, held *Backlog) bool {
 
 // windows says whether no row stays longer by the live ones. The same tenants must have windows of their own, under the same
 // identifiers: of an identifier that is there or not there the store must be asked first whether its column can tell it from another.
-func (c *cover) windows(live v1alpha1.Period, liveOwn int, held v1alpha1.Period, heldOwn int) bool {
+func (c *cover) windows(live calendar.Window, liveOwn int, held calendar.Window, heldOwn int) bool {
 	if !c.ord.atMost(live, held) {
 		return false
 	}

@@ -17,11 +17,13 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 // Format is the version of the document that this package writes and reads. Format 1 repeated the windows of single tenants in
-// each rule of each dataset, and up to format 2 all known tenants stood in a plan.
-const Format = 3
+// each rule of each dataset, up to format 2 all known tenants stood in a plan, and up to format 3 a window was written as the API
+// has it and not as ISO 8601 does.
+const Format = 4
 
 // MaxBytes is the largest plan: what fits a ConfigMap with room for its metadata.
 const MaxBytes = 900 << 10
@@ -35,7 +37,7 @@ type Plan struct {
 
 	Tenancy v1alpha1.StoreTenancy `json:"tenancy"`
 	// Periods are the windows of single tenants of a Shared store, each once. Classes name them by place, counted from 1.
-	Periods []v1alpha1.Period `json:"periods,omitempty"`
+	Periods []calendar.Window `json:"periods,omitempty"`
 	// Classes are the tenants that have a window of their own, by the windows that they have.
 	Classes []Class `json:"classes,omitempty"`
 	// Disputed values are claimed by more than one tenant and so an unknown one's, sorted. The store keeps what its column
@@ -92,7 +94,7 @@ type Dataset struct {
 	DataClass v1alpha1.DataClass `json:"dataClass"`
 	Table     v1alpha1.Table     `json:"table"`
 	// Floor under every window; nil: none. A row younger than it never goes, nor does a row that it refers to.
-	Floor      *v1alpha1.Period `json:"floor,omitempty"`
+	Floor      *calendar.Window `json:"floor,omitempty"`
 	LegalBasis string           `json:"legalBasis,omitempty"`
 	// Rules that govern the dataset; each is measured for itself. Empty: no rule does, which is not green.
 	Rules []Rule `json:"rules,omitempty"`
@@ -109,9 +111,9 @@ type Rule struct {
 	Mode   v1alpha1.PolicyMode `json:"mode"`
 	// RetainFor is the base window: of every row in a Dedicated store (its tenant's override already applied), in a Shared
 	// one of the rows of every tenant that has none of its own here, and of unknown tenants.
-	RetainFor v1alpha1.Period `json:"retainFor"`
+	RetainFor calendar.Window `json:"retainFor"`
 	// DeleteWithin this much clock time after RetainFor a row is overdue.
-	DeleteWithin v1alpha1.Slack `json:"deleteWithin"`
+	DeleteWithin calendar.Slack `json:"deleteWithin"`
 	// Own is the column of the plan's classes that holds the windows of single tenants, counted from 1. 0: none has one here.
 	Own int `json:"own,omitempty"`
 	// Problem of the rule on this dataset, with its remedy.
@@ -123,7 +125,7 @@ type Deletion struct {
 	// Policy and Rule whose base window it is.
 	Policy    string          `json:"policy"`
 	Rule      string          `json:"rule"`
-	RetainFor v1alpha1.Period `json:"retainFor"`
+	RetainFor calendar.Window `json:"retainFor"`
 	// Own is the column of single tenants' windows, as of a Rule: those that were approved.
 	Own int `json:"own,omitempty"`
 	// Backlog may be deleted beyond the brake; nil: the brake alone decides.

@@ -105,9 +105,9 @@ func deletion(in Input) *goes {
 
 // windowUnder is the window of the rows under one identifier, as the store's statements choose it: by the identifier alone.
 // ok is false when none of them may go.
-func windowUnder(d *goes, id string) (v1alpha1.Period, bool) {
+func windowUnder(d *goes, id string) (calendar.Window, bool) {
 	if d == nil {
-		return v1alpha1.Period{}, false
+		return calendar.Window{}, false
 	}
 	for _, o := range d.overrides {
 		if slices.Contains(o.ExternalIDs, id) {
@@ -126,17 +126,17 @@ func assertNoEarlier(t *rapid.T, a, b *goes, id string) {
 	}
 	wa, deleted := windowUnder(a, id)
 	if !deleted {
-		t.Fatalf("rows of %s may now go after %s, and might not before", id, calendar.ISO(wb))
+		t.Fatalf("rows of %s may now go after %s, and might not before", id, wb)
 	}
 	assertNotShorter(t, id, wa, wb)
 }
 
 // assertNotShorter asks the calendar, on dates where windows differ most, not the comparison that the plan itself uses.
-func assertNotShorter(t *rapid.T, id string, before, after v1alpha1.Period) {
+func assertNotShorter(t *rapid.T, id string, before, after calendar.Window) {
 	t.Helper()
 	for _, age := range ages {
-		if calendar.AddClamp(age, after).Before(calendar.AddClamp(age, before)) {
-			t.Fatalf("a row of %s from %s may go after %s, before it was after %s", id, age, calendar.ISO(after), calendar.ISO(before))
+		if after.AddClamp(age).Before(before.AddClamp(age)) {
+			t.Fatalf("a row of %s from %s may go after %s, before it was after %s", id, age, after, before)
 		}
 	}
 }
@@ -186,8 +186,8 @@ func TestAFloorNeverMakesMoreDeletable(t *testing.T) {
 				seen++
 			}
 			for _, age := range ages {
-				if deletes && calendar.AddClamp(age, w).Before(calendar.AddClamp(age, *floor)) {
-					t.Fatalf("a row of %s from %s goes under the floor %s", id, age, calendar.ISO(*floor))
+				if deletes && w.AddClamp(age).Before(calendar.Or(floor).AddClamp(age)) {
+					t.Fatalf("a row of %s from %s goes under the floor %s", id, age, calendar.Or(floor))
 				}
 			}
 		}
@@ -240,7 +240,7 @@ func TestNothingGoesThatWasNotApproved(t *testing.T) {
 				}
 				if a.Tenant == owner(in, id) {
 					asOwners = true
-					assertNotShorter(t, id, *a.RetainFor, w)
+					assertNotShorter(t, id, calendar.Or(a.RetainFor), w)
 				} else {
 					asOthers = true
 				}
@@ -249,15 +249,15 @@ func TestNothingGoesThatWasNotApproved(t *testing.T) {
 				own++
 				continue
 			}
-			if b := approved.Windows[0].AnyTenant; b != nil && owner(in, id) != "" && !named(approved, owner(in, id)) && !calendar.AtMost(*approved.Windows[0].RetainFor, w) {
+			if b := approved.Windows[0].AnyTenant; b != nil && owner(in, id) != "" && !named(approved, owner(in, id)) && !calendar.Or(approved.Windows[0].RetainFor).AtMost(w) {
 				bound++
-				assertNotShorter(t, id, *b.NotBelow, w)
+				assertNotShorter(t, id, calendar.Or(b.NotBelow), w)
 			} else {
-				assertNotShorter(t, id, *approved.Windows[0].RetainFor, w)
+				assertNotShorter(t, id, calendar.Or(approved.Windows[0].RetainFor), w)
 			}
 			for _, a := range approved.Windows[0].Tenants {
 				if slices.Contains(a.ExternalIDs, id) {
-					assertNotShorter(t, id, *a.RetainFor, w)
+					assertNotShorter(t, id, calendar.Or(a.RetainFor), w)
 				}
 			}
 			if asOthers {
@@ -310,7 +310,7 @@ func proposeBy(t *rapid.T, in *Input, bound bool) bool {
 	r := Compile(*in)
 	asked := anyAge
 	if bound {
-		asked.NotBelow = drawPeriod(t, "not below")
+		asked.NotBelow = new(calendar.Or(drawPeriod(t, "not below")))
 	}
 	p, err := Propose(r, measured(t, *in, 0), asked, day0)
 	if err != nil {

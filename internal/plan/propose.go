@@ -31,7 +31,7 @@ type Asked struct {
 	// Database approves the database as it is: another server, another address, or an earlier state.
 	Database bool
 	// NotBelow approves the windows of the datasets' tenants by this bound, and by name only those that are shorter.
-	NotBelow *v1alpha1.Period
+	NotBelow *calendar.Window
 	// StaleAfter is how old a measurement may be.
 	StaleAfter time.Duration
 }
@@ -208,17 +208,20 @@ func (p *proposer) window(name string) error {
 	if err != nil {
 		return err
 	}
-	base := want.RetainFor
-	w := v1alpha1.ApprovedWindow{Dataset: name, Definition: Definition(dataset.Table, p.r.Plan.declared(name)...), RetainFor: &base, Floor: dataset.Floor}
+	base := want.RetainFor.Period()
+	w := v1alpha1.ApprovedWindow{Dataset: name, Definition: Definition(dataset.Table, p.r.Plan.declared(name)...), RetainFor: &base}
+	if dataset.Floor != nil {
+		w.Floor = new(dataset.Floor.Period())
+	}
 	ord := newOrdering()
 	if p.asked.NotBelow != nil {
-		w.AnyTenant = &v1alpha1.ApprovedBound{NotBelow: p.asked.NotBelow}
+		w.AnyTenant = &v1alpha1.ApprovedBound{NotBelow: new(p.asked.NotBelow.Period())}
 	}
 	for _, o := range want.own.overrides {
-		if w.AnyTenant != nil && ord.atMost(*w.AnyTenant.NotBelow, o.RetainFor) {
+		if p.asked.NotBelow != nil && ord.atMost(*p.asked.NotBelow, o.RetainFor) {
 			continue
 		}
-		own := o.RetainFor
+		own := o.RetainFor.Period()
 		w.Tenants = append(w.Tenants, v1alpha1.ApprovedTenantWindow{Tenant: o.Tenant, RetainFor: &own, ExternalIDs: slices.Clone(o.ExternalIDs)})
 	}
 	if len(w.Tenants) > MaxApprovedTenants {
@@ -310,7 +313,7 @@ func (p *proposer) waiting(name string) (out Waiting, braked bool, err error) {
 			return out, false, fmt.Errorf("%w: no measurement of rule %s/%s is in the last report, which may have been cut", ErrUnread, r.Policy, r.Rule)
 		case !counted(m.Reason):
 			return out, false, fmt.Errorf("%w: %s, %s", ErrUnread, m.Reason, m.Message)
-		case m.Window != calendar.ISO(r.RetainFor):
+		case m.Window != r.RetainFor.String():
 			return out, false, ErrNotMeasured
 		}
 		seen, braked = true, braked || IsBraked(m.Reason)

@@ -30,7 +30,7 @@ func measured(t interface{ Fatal(...any) }, in Input, eligible int64) *v1alpha1.
 	for _, d := range r.Plan.Datasets {
 		for _, rule := range d.Rules {
 			store.Status.Rules = append(store.Status.Rules, v1alpha1.RuleMeasurement{Dataset: d.Name, Policy: rule.Policy, Rule: rule.Rule,
-				Window: calendar.ISO(rule.RetainFor), Rows: 3 * eligible, Eligible: eligible})
+				Window: rule.RetainFor.String(), Rows: 3 * eligible, Eligible: eligible})
 		}
 	}
 	return store
@@ -317,7 +317,7 @@ func TestApprovalByBound(t *testing.T) {
 	if _, err := Propose(Compile(in), store, anyAge, day0); !errors.Is(err, ErrTooManyTenants) || !strings.Contains(err.Error(), "--any-tenant-not-below P30D") {
 		t.Fatalf("by name: %v", err)
 	}
-	got, err := Propose(Compile(in), store, Asked{StaleAfter: time.Hour, NotBelow: days(30)}, day0)
+	got, err := Propose(Compile(in), store, Asked{StaleAfter: time.Hour, NotBelow: new(calendar.Or(days(30)))}, day0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,8 +336,8 @@ func TestApprovalByBound(t *testing.T) {
 	if r := Compile(in); len(r.AwaitingApproval) > 0 {
 		t.Errorf("within the bound: %v", r.AwaitingApproval)
 	}
-	if w, _ := windowUnder(deletion(in), "l-2"); *w.Days != 45 {
-		t.Errorf("within the bound its rows go after %s", calendar.ISO(w))
+	if w, _ := windowUnder(deletion(in), "l-2"); w != calendar.Or(days(45)) {
+		t.Errorf("within the bound its rows go after %s", w)
 	}
 	// It goes below: that waits, says so, and nobody else does; its rows go after the bound.
 	own.RetentionOverrides[0].RetainFor = days(7)
@@ -345,29 +345,29 @@ func TestApprovalByBound(t *testing.T) {
 	if diff := cmp.Diff([]string{"messages: rows of later older than P7D (approved: for any tenant not below P30D)"}, r.AwaitingApproval); diff != "" {
 		t.Errorf("below the bound (-want +got):\n%s", diff)
 	}
-	if w, ok := windowUnder(deletion(in), "l-2"); !ok || *w.Days != 30 {
-		t.Errorf("below the bound its rows go after %s", calendar.ISO(w))
+	if w, ok := windowUnder(deletion(in), "l-2"); !ok || w != calendar.Or(days(30)) {
+		t.Errorf("below the bound its rows go after %s", w)
 	}
-	if w, ok := windowUnder(deletion(in), "x-29"); !ok || *w.Days != 59 {
-		t.Errorf("another tenant's rows go after %s", calendar.ISO(w))
+	if w, ok := windowUnder(deletion(in), "x-29"); !ok || w != calendar.Or(days(59)) {
+		t.Errorf("another tenant's rows go after %s", w)
 	}
-	if w, ok := windowUnder(deletion(in), "nobody"); !ok || *w.Days != 90 {
-		t.Errorf("an unknown tenant's rows go after %s", calendar.ISO(w))
+	if w, ok := windowUnder(deletion(in), "nobody"); !ok || w != calendar.Or(days(90)) {
+		t.Errorf("an unknown tenant's rows go after %s", w)
 	}
 	// Approved by name beside the bound.
-	got, err = Propose(Compile(in), measured(t, in, 10), Asked{StaleAfter: time.Hour, NotBelow: days(30)}, day0)
+	got, err = Propose(Compile(in), measured(t, in, 10), Asked{StaleAfter: time.Hour, NotBelow: new(calendar.Or(days(30)))}, day0)
 	if err != nil || len(got.Plan.Windows[0].Tenants) != 1 || got.Plan.Windows[0].Tenants[0].Tenant != "later" {
 		t.Fatalf("by bound and name: %+v, %v", got.Plan.Windows, err)
 	}
 	in.Store.Spec.ApprovedPlan = &got.Plan
-	if w, _ := windowUnder(deletion(in), "l-1"); len(Compile(in).AwaitingApproval) > 0 || *w.Days != 7 {
-		t.Errorf("by name its rows go after %s", calendar.ISO(w))
+	if w, _ := windowUnder(deletion(in), "l-1"); len(Compile(in).AwaitingApproval) > 0 || w != calendar.Or(days(7)) {
+		t.Errorf("by name its rows go after %s", w)
 	}
 	// It is named, so the bound is not for it: what it is called since waits, also under a window within the bound.
 	own.RetentionOverrides[0].RetainFor = days(40)
 	own.ExternalIDs = append(own.ExternalIDs, v1alpha1.ExternalID{Type: own.ExternalIDs[0].Type, Value: "l-3"})
-	if w, _ := windowUnder(deletion(in), "l-3"); len(Compile(in).AwaitingApproval) != 1 || *w.Days != 90 {
-		t.Errorf("of a tenant that is named, rows of a new identifier go after %s; awaiting %v", calendar.ISO(w), Compile(in).AwaitingApproval)
+	if w, _ := windowUnder(deletion(in), "l-3"); len(Compile(in).AwaitingApproval) != 1 || w != calendar.Or(days(90)) {
+		t.Errorf("of a tenant that is named, rows of a new identifier go after %s; awaiting %v", w, Compile(in).AwaitingApproval)
 	}
 }
 

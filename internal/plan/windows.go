@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
@@ -24,7 +23,7 @@ type Class struct {
 type Override struct {
 	Tenant      string          `json:"tenant"`
 	ExternalIDs []string        `json:"externalIDs"`
-	RetainFor   v1alpha1.Period `json:"retainFor"`
+	RetainFor   calendar.Window `json:"retainFor"`
 }
 
 // Overrides are the windows of single tenants in one column of the plan's tables, sorted by tenant. Column 0 has none.
@@ -65,7 +64,7 @@ func joined(in []Override) []Override {
 	out := in[:0]
 	for _, o := range in {
 		last := len(out) - 1
-		if last < 0 || out[last].Tenant != o.Tenant || calendar.ISO(out[last].RetainFor) != calendar.ISO(o.RetainFor) {
+		if last < 0 || out[last].Tenant != o.Tenant || out[last].RetainFor != o.RetainFor {
 			out = append(out, o)
 			continue
 		}
@@ -130,10 +129,10 @@ var noOverrides = &sheet{}
 
 func newSheet(overrides []Override, said ...string) *sheet {
 	s := &sheet{overrides: overrides, of: make(map[string]int, len(overrides)), said: said}
-	seen := map[periodKey]bool{}
+	seen := map[calendar.Window]bool{}
 	for i, o := range overrides {
 		s.of[o.Tenant] = i
-		if k := keyOf(o.RetainFor); !seen[k] {
+		if k := o.RetainFor; !seen[k] {
 			seen[k] = true
 			s.firsts = append(s.firsts, i)
 		}
@@ -142,7 +141,7 @@ func newSheet(overrides []Override, said ...string) *sheet {
 }
 
 // windowOf one tenant, where base is that of all that have none of their own.
-func (s *sheet) windowOf(tenant string, base v1alpha1.Period) v1alpha1.Period {
+func (s *sheet) windowOf(tenant string, base calendar.Window) calendar.Window {
 	if o := s.find(tenant); o != nil {
 		return o.RetainFor
 	}
@@ -174,7 +173,7 @@ func (b *binder) column(s *sheet) int {
 	}
 	var text strings.Builder
 	for _, o := range s.overrides {
-		fmt.Fprintf(&text, "%s\n%s\n%q\n", o.Tenant, calendar.ISO(o.RetainFor), o.ExternalIDs)
+		fmt.Fprintf(&text, "%s\n%s\n%q\n", o.Tenant, o.RetainFor, o.ExternalIDs)
 	}
 	n, ok := b.same[text.String()]
 	if !ok {
@@ -190,11 +189,11 @@ func (b *binder) column(s *sheet) int {
 func (b *binder) bind(p *Plan) {
 	type place struct{ tenant, id string }
 	rows := map[place][]int{}
-	places := map[periodKey]int{}
-	var periods []v1alpha1.Period
+	places := map[calendar.Window]int{}
+	var periods []calendar.Window
 	for n, s := range b.columns {
 		for _, o := range s.overrides {
-			k := keyOf(o.RetainFor)
+			k := o.RetainFor
 			if places[k] == 0 {
 				periods = append(periods, o.RetainFor)
 				places[k] = len(periods)

@@ -10,13 +10,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/test/kstatus"
 )
 
 var storeNow = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 
-func storeDays(n int32) v1alpha1.Period { return v1alpha1.Period{Days: &n} }
+func storeDays(n int32) calendar.Window { return calendar.Or(&v1alpha1.Period{Days: &n}) }
 
 // makeObserved is a store with two datasets under one rule each, measured half an hour ago and fine.
 func makeObserved() StoreObserved {

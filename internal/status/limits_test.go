@@ -39,7 +39,7 @@ func wide(t *testing.T, n int, change func(*plan.Input)) plan.Result {
 		in.Store.Spec.Datasets = append(in.Store.Spec.Datasets, v1alpha1.Dataset{Name: name, DataClass: "Conversations", Table: v1alpha1.Table{Schema: "public",
 			Name: v1alpha1.Identifier(strings.ReplaceAll(name, "-", "_")), Key: []v1alpha1.Identifier{"id"}, AgeColumn: v1alpha1.AgeColumn{Name: "at", Type: v1alpha1.AgeTimestamptz}}})
 	}
-	window := storeDays(90)
+	window := storeDays(90).Period()
 	for _, name := range []string{"one", "two"} {
 		in.Policies = append(in.Policies, v1alpha1.DataRetentionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.DataRetentionPolicySpec{
 			StoreSelector: metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}, Mode: v1alpha1.PolicyAudit,

@@ -8,7 +8,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
@@ -184,7 +183,7 @@ func windowOf(p plan.Plan, l report.Line) (string, bool) {
 	for _, d := range p.Datasets {
 		for _, r := range d.Rules {
 			if d.Name == l.Dataset && r.Policy == l.Policy && r.Rule == l.Rule {
-				return calendar.ISO(r.RetainFor), true
+				return r.RetainFor.String(), true
 			}
 		}
 	}

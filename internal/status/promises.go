@@ -7,7 +7,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 )
@@ -188,7 +187,7 @@ func ruleName(d plan.Dataset, r plan.Rule) string {
 // measurementOf a rule under the window that it has now; nil when there is none.
 func measurementOf(rules []v1alpha1.RuleMeasurement, dataset string, r plan.Rule) *v1alpha1.RuleMeasurement {
 	i := slices.IndexFunc(rules, func(m v1alpha1.RuleMeasurement) bool {
-		return m.Dataset == dataset && m.Policy == r.Policy && m.Rule == r.Rule && m.Window == calendar.ISO(r.RetainFor)
+		return m.Dataset == dataset && m.Policy == r.Policy && m.Rule == r.Rule && m.Window == r.RetainFor.String()
 	})
 	if i < 0 {
 		return nil

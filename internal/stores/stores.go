@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/guess"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -154,7 +155,7 @@ type Config struct {
 type Dataset struct {
 	Name  string
 	Table v1alpha1.Table
-	Floor *v1alpha1.Period
+	Floor *calendar.Window
 	Rules []Rule
 	// Delete is what may be deleted; nil: nothing.
 	Delete *Windows
@@ -164,19 +165,19 @@ type Dataset struct {
 type Rule struct {
 	Policy, Rule string
 	Windows      Windows
-	DeleteWithin v1alpha1.Slack
+	DeleteWithin calendar.Slack
 }
 
 // Windows say after how long records expire.
 type Windows struct {
-	RetainFor v1alpha1.Period // of every record that no override is for
+	RetainFor calendar.Window // of every record that no override is for
 	Overrides []Override
 }
 
 // Override is the window of the records of these tenants.
 type Override struct {
 	IDs       []string
-	RetainFor v1alpha1.Period
+	RetainFor calendar.Window
 }
 
 // Relation is what a person said about a column that no foreign key ties to the dataset that it may name.

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/lease"
@@ -92,8 +93,7 @@ const kills = 50
 
 func TestKilledAtAnyPointNothingGoesThatShouldStay(t *testing.T) {
 	datasets := []plan.Dataset{dataset("account", 90), dataset("conversation", 90), dataset("message", 90), dataset("attachment", 90), dataset("payment", 365)}
-	seven := int32(7)
-	datasets[4].Floor = &v1alpha1.Period{Years: &seven}
+	datasets[4].Floor = new(calendar.Or(&v1alpha1.Period{Years: new(int32(7))}))
 	w := newWorld(t, chat, datasets...)
 	sweeper := newProgram(t, w)
 	seed := uint64(time.Now().UnixNano())

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
@@ -172,7 +171,7 @@ func (s *run) tellEnd(ctx context.Context, end ending) error {
 		if !s.deleting || d.Delete == nil || !s.finished[i] || s.refused[i] != nil || s.store.Problem(i) != nil {
 			continue
 		}
-		cutoff := calendar.Cutoff(s.clocks.Early, d.Delete.RetainFor)
+		cutoff := d.Delete.RetainFor.Cutoff(s.clocks.Early)
 		n, problem, err := s.store.Older(ctx, i, cutoff)
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
@@ -329,12 +330,11 @@ func TestReturnedRowsOfATenant(t *testing.T) {
 	for name, index := range map[string]string{"found by age": "CREATE INDEX ON log (at)", "found by tenant": "CREATE INDEX ON log (tenant, at)"} {
 		t.Run(name, func(t *testing.T) {
 			d := dataset("log", 90)
-			thirty := int32(30)
 			d.Table.TenantColumn, d.Rules[0].Own, d.Delete.Own = "tenant", 1, 1
 			w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text); `+index+`;
 				INSERT INTO log SELECT n, now() - interval '40 days', 'acme' FROM generate_series(1, 400) n; INSERT INTO log SELECT n, now(), 'acme' FROM generate_series(5001, 9000) n;
 				CREATE TABLE kept AS SELECT * FROM log WHERE id <= 400`, d)
-			w.plan.Tenancy, w.plan.Periods = v1alpha1.TenancyShared, []v1alpha1.Period{{Days: &thirty}}
+			w.plan.Tenancy, w.plan.Periods = v1alpha1.TenancyShared, []calendar.Window{days(30)}
 			w.plan.Classes = []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"acme"}}}}
 			k := newKeyserver(t)
 			k.By(&w.plan)
@@ -349,8 +349,7 @@ func TestReturnedRowsOfATenant(t *testing.T) {
 				t.Errorf("loaded again: %+v", r)
 			}
 			// By other windows than those of the last sweep nobody knows what it would have left.
-			shorter := int32(20)
-			w.plan.Periods[0].Days = &shorter
+			w.plan.Periods[0] = days(20)
 			if r := w.run(Options{Leaser: client(t, k)}); lineOf(r, "log").Returned != 0 || r.Deleted != 400 {
 				t.Errorf("by another window: %+v", r)
 			}

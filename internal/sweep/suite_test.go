@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -37,7 +38,15 @@ const password = "only-for-tests"
 
 func ptr[T any](v T) *T { return &v }
 
-func days(n int32) v1alpha1.Period { return v1alpha1.Period{Days: &n} }
+func days(n int32) calendar.Window { return calendar.Or(&v1alpha1.Period{Days: &n}) }
+
+func slackHours(n int32) calendar.Slack {
+	s, err := calendar.SlackOf(v1alpha1.Slack{Hours: &n})
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
 
 // dataset of a table with the key "id" and the age "at", deleted from after some days.
 func dataset(name string, after int32) plan.Dataset {
@@ -45,7 +54,7 @@ func dataset(name string, after int32) plan.Dataset {
 		Name: name, DataClass: "Conversations",
 		Table: v1alpha1.Table{Schema: "public", Name: v1alpha1.Identifier(name), Key: []v1alpha1.Identifier{"id"},
 			AgeColumn: v1alpha1.AgeColumn{Name: "at", Type: v1alpha1.AgeTimestamptz}},
-		Rules:  []plan.Rule{{Policy: "promise", Rule: name, Mode: v1alpha1.PolicyEnforce, RetainFor: days(after), DeleteWithin: v1alpha1.Slack{Hours: ptr(int32(24))}}},
+		Rules:  []plan.Rule{{Policy: "promise", Rule: name, Mode: v1alpha1.PolicyEnforce, RetainFor: days(after), DeleteWithin: slackHours(24)}},
 		Delete: &plan.Deletion{Policy: "promise", Rule: name, RetainFor: days(after)},
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
@@ -519,7 +520,7 @@ func config(p plan.Plan) stores.Config {
 	var c stores.Config
 	// What several rules have in common is read once.
 	own := map[int][]stores.Override{}
-	windows := func(base v1alpha1.Period, column int) stores.Windows {
+	windows := func(base calendar.Window, column int) stores.Windows {
 		if _, ok := own[column]; !ok {
 			own[column] = overrides(p.Overrides(column))
 		}

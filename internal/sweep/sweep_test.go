@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -250,7 +251,7 @@ func TestSharedStore(t *testing.T) {
 	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant int);
 		INSERT INTO log SELECT n, now() - interval '40 days', n % 4 + 1 FROM generate_series(1, 400) n`, d)
 	w.plan.Tenancy = v1alpha1.TenancyShared
-	w.plan.Periods = []v1alpha1.Period{days(30)}
+	w.plan.Periods = []calendar.Window{days(30)}
 	w.plan.Classes = []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"1", "2"}}}}
 	k := newKeyserver(t)
 	k.By(&w.plan)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
@@ -66,7 +67,7 @@ func TestWhoIsKnownRestrains(t *testing.T) {
 			w := newWorld(t, `CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 				CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text COLLATE nocase);
 				INSERT INTO log SELECT n, now() - interval '40 days' - n * interval '1 second', CASE WHEN n % 2 = 0 THEN 'acme' ELSE 'ACME' END FROM generate_series(1, 5000) n; CREATE INDEX ON log (at)`, d)
-			w.plan.Tenancy, w.plan.Periods, w.plan.BrakePercent = v1alpha1.TenancyShared, []v1alpha1.Period{days(30)}, 1
+			w.plan.Tenancy, w.plan.Periods, w.plan.BrakePercent = v1alpha1.TenancyShared, []calendar.Window{days(30)}, 1
 			w.plan.Classes = []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"acme"}}}}
 			k := newKeyserver(t)
 			w.plan.Datasets[0].Delete.Backlog = permit(rows, k.Clock().Add(-time.Minute), 24*time.Hour)
@@ -133,7 +134,7 @@ func TestWhatWentBeforeANewcomerIsReported(t *testing.T) {
 		INSERT INTO b SELECT n, now() - interval '40 days' - n * interval '1 second', 'acme' FROM generate_series(1, 5000) n;
 		INSERT INTO a SELECT n, now() - interval '40 days' - n * interval '1 second', 'acme', n FROM generate_series(1, 5000) n;
 		CREATE INDEX ON a (at); CREATE INDEX ON b (at); CREATE INDEX ON a (b)`, a, b)
-	w.plan.Tenancy, w.plan.Periods, w.plan.BrakePercent = v1alpha1.TenancyShared, []v1alpha1.Period{days(30)}, 1
+	w.plan.Tenancy, w.plan.Periods, w.plan.BrakePercent = v1alpha1.TenancyShared, []calendar.Window{days(30)}, 1
 	w.plan.Classes = []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"acme"}}}}
 	k := newKeyserver(t)
 	for i := range w.plan.Datasets {

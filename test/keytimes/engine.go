@@ -177,7 +177,7 @@ func unknownAge(e Entry, now time.Time) bool {
 }
 
 // override is the window of the tenant's own; not ok where it has none.
-func (b *bound) override(d stores.Dataset, w stores.Windows, tenant string) (v1alpha1.Period, bool) {
+func (b *bound) override(d stores.Dataset, w stores.Windows, tenant string) (calendar.Window, bool) {
 	if d.Table.TenantColumn != "" && tenant != "" {
 		for _, o := range w.Overrides {
 			if slices.Contains(o.IDs, tenant) {
@@ -191,11 +191,11 @@ func (b *bound) override(d stores.Dataset, w stores.Windows, tenant string) (v1a
 // expired says whether a key is past its window by some windows, floors apart.
 func (b *bound) expired(d stores.Dataset, w stores.Windows, e Entry, at time.Time) bool {
 	period, _ := b.override(d, w, e.Tenant)
-	return !unknownAge(e, at) && !e.At.After(calendar.Cutoff(at, period))
+	return !unknownAge(e, at) && !e.At.After(period.Cutoff(at))
 }
 
 func floored(d stores.Dataset, e Entry, at time.Time) bool {
-	return d.Floor != nil && e.At.After(calendar.FloorCutoff(at, *d.Floor))
+	return d.Floor != nil && e.At.After(d.Floor.FloorCutoff(at))
 }
 
 // goes says whether Delete takes a key.
@@ -239,13 +239,8 @@ func (b *bound) Measure(ctx context.Context, i int, at stores.Clocks) ([]report.
 
 func (b *bound) measure(ctx context.Context, i int, r stores.Rule, at stores.Clocks, line *report.Line) error {
 	d := b.config.Datasets[i]
-	slack, err := calendar.SlackDuration(r.DeleteWithin)
-	if err != nil {
-		line.Reason, line.Message = v1alpha1.ReasonPlan, "deleteWithin: "+err.Error()
-		return nil //nolint:nilerr // it is the line's
-	}
-	late := at.Late.Add(-slack)
-	err = b.each(ctx, i, func(e Entry) {
+	late := at.Late.Add(-r.DeleteWithin.Duration())
+	err := b.each(ctx, i, func(e Entry) {
 		line.Rows++
 		if d.Table.TenantColumn != "" && !b.known(e.Tenant) {
 			line.UnknownTenant++
@@ -267,7 +262,7 @@ func (b *bound) measure(ctx context.Context, i int, r stores.Rule, at stores.Clo
 			if b.expired(d, r.Windows, e, late) && !floored(d, e, late) {
 				period, _ := b.override(d, r.Windows, e.Tenant)
 				line.Overdue++
-				line.OldestOverdueSeconds = max(line.OldestOverdueSeconds, int64(calendar.Cutoff(late, period).Sub(e.At).Seconds()))
+				line.OldestOverdueSeconds = max(line.OldestOverdueSeconds, int64(period.Cutoff(late).Sub(e.At).Seconds()))
 			}
 		}
 	})
@@ -279,7 +274,7 @@ func (b *bound) measure(ctx context.Context, i int, r stores.Rule, at stores.Clo
 // anybodys says whether a key of nobody's would be late if it were the tenant's with the shortest window.
 func (b *bound) anybodys(d stores.Dataset, w stores.Windows, e Entry, late time.Time) bool {
 	for _, o := range w.Overrides {
-		if !unknownAge(e, late) && !e.At.After(calendar.Cutoff(late, o.RetainFor)) {
+		if !unknownAge(e, late) && !e.At.After(o.RetainFor.Cutoff(late)) {
 			return true
 		}
 	}
@@ -392,7 +387,7 @@ func (b *bound) Due(ctx context.Context, i int, at time.Time) (n int64, err erro
 	}
 	err = b.each(ctx, i, func(e Entry) {
 		period, own := b.override(d, *d.Delete, e.Tenant)
-		if own && calendar.Cutoff(at, period).After(calendar.Cutoff(at, d.Delete.RetainFor)) && b.goes(i, e, at) && n < stores.CountCap {
+		if own && period.Cutoff(at).After(d.Delete.RetainFor.Cutoff(at)) && b.goes(i, e, at) && n < stores.CountCap {
 			n++
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
@@ -60,14 +61,17 @@ func (s stage) Hide(context.Context, string) error {
 
 // aPlan deletes after 30 days what the set messages holds, of one tenant after 10.
 func aPlan(s *Server) plan.Plan {
-	slack, month, short := int32(24), int32(30), int32(10)
-	base := v1alpha1.Period{Days: &month}
+	base, short := calendar.Or(&v1alpha1.Period{Days: new(int32(30))}), calendar.Or(&v1alpha1.Period{Days: new(int32(10))})
+	slack, err := calendar.SlackOf(v1alpha1.Slack{Hours: new(int32(24))})
+	if err != nil {
+		panic(err)
+	}
 	return plan.Plan{
 		Format: plan.Format, Store: plan.Store{Namespace: "acme", Name: "keys", UID: "uid"}, Tenancy: v1alpha1.TenancyShared, Connection: where,
 		Database: plan.Database{SystemIdentifier: s.ID, Name: s.Name, Address: where.Address()}, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
-		Periods: []v1alpha1.Period{{Days: &short}}, Classes: []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"a"}}}},
+		Periods: []calendar.Window{short}, Classes: []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"a"}}}},
 		Datasets: []plan.Dataset{{Name: "messages", DataClass: "Conversations", Table: stage{}.Table("messages", true),
-			Rules:  []plan.Rule{{Policy: "promise", Rule: "messages", Mode: v1alpha1.PolicyEnforce, RetainFor: base, Own: 1, DeleteWithin: v1alpha1.Slack{Hours: &slack}}},
+			Rules:  []plan.Rule{{Policy: "promise", Rule: "messages", Mode: v1alpha1.PolicyEnforce, RetainFor: base, Own: 1, DeleteWithin: slack}},
 			Delete: &plan.Deletion{Policy: "promise", Rule: "messages", RetainFor: base, Own: 1}}},
 	}
 }

@@ -76,13 +76,22 @@ func allow() stores.Permit {
 	return stores.Permit{Begin: func(int64) error { return nil }, Commit: func(int64) error { return nil }}
 }
 
-func days(n int32) v1alpha1.Period { return v1alpha1.Period{Days: &n} }
+func days(n int32) calendar.Window { return calendar.Or(&v1alpha1.Period{Days: &n}) }
+
+// day is the slack of every rule.
+var day = must(calendar.SlackOf(v1alpha1.Slack{Hours: new(int32(24))}))
+
+func must(s calendar.Slack, err error) calendar.Slack {
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
 
 // dataset of a table that is deleted from after some days.
 func (s *suite) dataset(table string, w stores.Windows) stores.Dataset {
-	slack := int32(24)
 	return stores.Dataset{Name: table, Table: s.stage.Table(table, true), Delete: &w,
-		Rules: []stores.Rule{{Policy: "promise", Rule: table, Windows: w, DeleteWithin: v1alpha1.Slack{Hours: &slack}}}}
+		Rules: []stores.Rule{{Policy: "promise", Rule: table, Windows: w, DeleteWithin: day}}}
 }
 
 func (s *suite) open() stores.Session {
@@ -170,10 +179,10 @@ func due(r Record, d stores.Dataset, at time.Time) bool {
 			window = o.RetainFor
 		}
 	}
-	if r.At.After(calendar.Cutoff(at, window)) {
+	if r.At.After(window.Cutoff(at)) {
 		return false
 	}
-	return d.Floor == nil || !r.At.After(calendar.Cutoff(at, *d.Floor))
+	return d.Floor == nil || !r.At.After(d.Floor.Cutoff(at))
 }
 
 func (s *suite) stay(records []Record, d stores.Dataset) []Record {

@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
 // in changes a dataset.
@@ -16,7 +17,7 @@ func in(d Dataset, change ...func(*Dataset)) Dataset {
 	return d
 }
 
-func withFloor(p v1alpha1.Period) func(*Dataset) { return func(d *Dataset) { d.Floor = &p } }
+func withFloor(w calendar.Window) func(*Dataset) { return func(d *Dataset) { d.Floor = &w } }
 
 func withTenant(column v1alpha1.Identifier, overrides ...Override) func(*Dataset) {
 	return func(d *Dataset) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/report"
 )
@@ -94,15 +93,11 @@ func (st *Store) Overdue(ctx context.Context, i int, clocks Clocks) ([]report.Li
 
 // overdueAt is the time at which a row must have been past its window to be overdue now, and the ways down from the dataset.
 func (d *dataset) overdueAt(r Rule, clocks Clocks) (paths [][]*link, at time.Time, err error) {
-	slack, err := calendar.SlackDuration(r.DeleteWithin)
-	if err != nil {
-		return nil, at, &halt{Problem{Reason: v1alpha1.ReasonPlan, Message: "deleteWithin: " + err.Error()}}
-	}
 	paths, ok := d.paths()
 	if !ok {
 		return nil, at, &halt{tooManyPaths}
 	}
-	return paths, clocks.Late.Add(-slack), nil
+	return paths, clocks.Late.Add(-r.DeleteWithin.Duration()), nil
 }
 
 func (st *Store) setTimeout(ctx context.Context, most time.Duration) error {
@@ -267,7 +262,7 @@ func (d *dataset) heldByFloor(q *query, alias string, r Rule, at time.Time) []st
 		if c.Floor == nil {
 			return "false"
 		}
-		cutoff := calendar.FloorCutoff(at, *c.Floor)
+		cutoff := c.Floor.FloorCutoff(at)
 		return fmt.Sprintf("%s > %s", dotted(alias, c.age), q.arg(c.toColumn(cutoff), c.ageType()))
 	}
 	var out []string
@@ -294,7 +289,7 @@ func (st *Store) measureOverdue(ctx context.Context, d *dataset, r Rule, paths [
 			continue
 		}
 		from, tie, last := d.chain(q, "a", p)
-		due = append(due, fmt.Sprintf("(SELECT max(%s + %s) FROM %s WHERE %s)", end.instant(last), q.arg(calendar.ISO(*end.Floor), "interval"), from, tie))
+		due = append(due, fmt.Sprintf("(SELECT max(%s + %s) FROM %s WHERE %s)", end.instant(last), q.arg(end.Floor.String(), "interval"), from, tie))
 	}
 	where = append(where, none(d.heldByFloor(q, "a", r, at))...)
 	var worst *time.Time
@@ -333,16 +328,16 @@ func (d *dataset) instant(alias string) string {
 }
 
 // due is when a row expires under the first of its windows, not before its floor. The session's zone is UTC, in which
-// adding months to a timestamptz clamps as calendar.AddClamp does.
+// adding months to a timestamptz clamps as calendar.Window.AddClamp does.
 func (d *dataset) due(q *query, alias string, windows []Windows) string {
 	instant := d.instant(alias)
 	ends := make([]string, 0, len(windows))
 	for _, w := range windows {
-		length := q.arg(calendar.ISO(w.RetainFor), "interval")
+		length := q.arg(w.RetainFor.String(), "interval")
 		var cases strings.Builder
 		for _, o := range w.Overrides {
 			if ids := d.known(o.IDs); d.tenant != nil && len(ids) > 0 {
-				fmt.Fprintf(&cases, " WHEN %s THEN %s", d.ofTenants(q, alias, ids), q.arg(calendar.ISO(o.RetainFor), "interval"))
+				fmt.Fprintf(&cases, " WHEN %s THEN %s", d.ofTenants(q, alias, ids), q.arg(o.RetainFor.String(), "interval"))
 			}
 		}
 		if cases.Len() > 0 {
@@ -354,7 +349,7 @@ func (d *dataset) due(q *query, alias string, windows []Windows) string {
 	if d.Floor == nil {
 		return first
 	}
-	return fmt.Sprintf("GREATEST(%s, %s + %s)", first, instant, q.arg(calendar.ISO(*d.Floor), "interval"))
+	return fmt.Sprintf("GREATEST(%s, %s + %s)", first, instant, q.arg(d.Floor.String(), "interval"))
 }
 
 // capped writes a count that stops at CountCap.

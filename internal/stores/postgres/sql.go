@@ -138,10 +138,10 @@ func (d *dataset) known(ids []string) []string {
 }
 
 // cutoff of a window at a time; with a floor the earlier of both.
-func (d *dataset) cutoff(p v1alpha1.Period, at time.Time, floor bool) time.Time {
-	c := calendar.Cutoff(at, p)
+func (d *dataset) cutoff(w calendar.Window, at time.Time, floor bool) time.Time {
+	c := w.Cutoff(at)
 	if floor && d.Floor != nil {
-		if f := calendar.FloorCutoff(at, *d.Floor); f.Before(c) {
+		if f := d.Floor.FloorCutoff(at); f.Before(c) {
 			return f
 		}
 	}

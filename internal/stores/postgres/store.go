@@ -385,7 +385,7 @@ func (st *Store) checkPromises() {
 				for _, o := range windows {
 					if slices.ContainsFunc(o.IDs, func(id string) bool { return !l.child.goesWithin(byID, id, o.RetainFor) }) {
 						d.against = fmt.Sprintf("rule %s/%s lets rows of %s go after %s, and rows of dataset %s, which refer to them (%s), may stay longer: give %s a window that is provably not longer, a floor if the law says so, %s",
-							r.Policy, r.Rule, d.Name, calendar.ISO(o.RetainFor), l.child.Name, l.what(), l.child.Name, l.remedy())
+							r.Policy, r.Rule, d.Name, o.RetainFor, l.child.Name, l.what(), l.child.Name, l.remedy())
 						break
 					}
 				}
@@ -396,20 +396,20 @@ func (st *Store) checkPromises() {
 
 // goesWithin says whether some rule lets the rows of a tenant go after a window that is provably not longer; the tenant "" has
 // none of its own.
-func (d *dataset) goesWithin(byID windowsByID, tenant string, window v1alpha1.Period) bool {
-	return slices.ContainsFunc(d.Rules, func(r Rule) bool { return calendar.AtMost(byID.of(r.Windows, tenant), window) })
+func (d *dataset) goesWithin(byID windowsByID, tenant string, window calendar.Window) bool {
+	return slices.ContainsFunc(d.Rules, func(r Rule) bool { return byID.of(r.Windows, tenant).AtMost(window) })
 }
 
 // windowsByID are overrides by identifier. Rules share what they have in common, and so a thousand tenants are read once.
-type windowsByID map[*Override]map[string]v1alpha1.Period
+type windowsByID map[*Override]map[string]calendar.Window
 
-func (m windowsByID) of(w Windows, id string) v1alpha1.Period {
+func (m windowsByID) of(w Windows, id string) calendar.Window {
 	if len(w.Overrides) == 0 {
 		return w.RetainFor
 	}
 	own := m[&w.Overrides[0]]
 	if own == nil {
-		own = map[string]v1alpha1.Period{}
+		own = map[string]calendar.Window{}
 		for _, o := range w.Overrides {
 			for _, id := range o.IDs {
 				own[id] = o.RetainFor

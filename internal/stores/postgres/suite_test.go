@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/pg"
 )
@@ -31,10 +32,14 @@ type world struct {
 	now      time.Time
 }
 
-func days(n int32) v1alpha1.Period  { return v1alpha1.Period{Days: &n} }
-func years(n int32) v1alpha1.Period { return v1alpha1.Period{Years: &n} }
-func slackHours(n int32) v1alpha1.Slack {
-	return v1alpha1.Slack{Hours: &n}
+func days(n int32) calendar.Window  { return calendar.Or(&v1alpha1.Period{Days: &n}) }
+func years(n int32) calendar.Window { return calendar.Or(&v1alpha1.Period{Years: &n}) }
+func slackHours(n int32) calendar.Slack {
+	s, err := calendar.SlackOf(v1alpha1.Slack{Hours: &n})
+	if err != nil {
+		panic(err)
+	}
+	return s
 }
 
 // aTable has a bigint key "id" and a timestamptz age "at".

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
@@ -67,7 +68,7 @@ func (b *bench) hardOnes(ctx context.Context, unknown int) ([]string, error) {
 			return []string{fmt.Sprintf("%s=%.1f", name, h.took.Seconds())}, err
 		}
 	}
-	days := int32(30)
+	days := calendar.Or(&v1alpha1.Period{Days: new(int32(30))})
 	message := dataset("message", "id")
 	message.Table.TenantColumn = "tenant"
 	message.Rules[0].Own, message.Delete.Own = 1, 1
@@ -78,7 +79,7 @@ func (b *bench) hardOnes(ctx context.Context, unknown int) ([]string, error) {
 		{name: "partitions", schema: partitions, plan: plan.Plan{Datasets: []plan.Dataset{dataset("event", "id", "at"), dataset("detail", "id")}},
 			look: seconds("partitions_1100_s", "SELECT (SELECT count(*) FROM event WHERE at < now() - interval '91 days') + (SELECT count(*) FROM detail WHERE at < now() - interval '91 days')")},
 		{name: "strangers", schema: fmt.Sprintf(strangers, unknown), plan: plan.Plan{Tenancy: v1alpha1.TenancyShared,
-			Periods: []v1alpha1.Period{{Days: &days}}, Classes: []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"acme"}}}},
+			Periods: []calendar.Window{days}, Classes: []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"acme"}}}},
 			Datasets: []plan.Dataset{message}},
 			look: seconds(fmt.Sprintf("unknown_tenants_%dm_s", unknown/1_000_000), "SELECT count(*) FROM message WHERE tenant = 'acme' AND at < now() - interval '31 days'")},
 	} {

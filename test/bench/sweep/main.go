@@ -35,6 +35,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
@@ -398,12 +399,15 @@ func datasets() []plan.Dataset {
 
 // dataset is a table of the window, whose age stands in the column at.
 func dataset(name string, key ...v1alpha1.Identifier) plan.Dataset {
-	days, hours := int32(window), int32(24)
-	retain := v1alpha1.Period{Days: &days}
+	retain := calendar.Or(&v1alpha1.Period{Days: new(int32(window))})
+	day, err := calendar.SlackOf(v1alpha1.Slack{Hours: new(int32(24))})
+	if err != nil {
+		panic(err)
+	}
 	return plan.Dataset{
 		Name: name, DataClass: "Conversations",
 		Table:  v1alpha1.Table{Schema: "public", Name: v1alpha1.Identifier(name), Key: key, AgeColumn: v1alpha1.AgeColumn{Name: "at", Type: v1alpha1.AgeTimestamptz}},
-		Rules:  []plan.Rule{{Policy: "promise", Rule: name, Mode: v1alpha1.PolicyEnforce, RetainFor: retain, DeleteWithin: v1alpha1.Slack{Hours: &hours}}},
+		Rules:  []plan.Rule{{Policy: "promise", Rule: name, Mode: v1alpha1.PolicyEnforce, RetainFor: retain, DeleteWithin: day}},
 		Delete: &plan.Deletion{Policy: "promise", Rule: name, RetainFor: retain},
 	}
 }

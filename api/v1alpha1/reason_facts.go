@@ -211,6 +211,7 @@ var reasonFacts = map[string]ReasonFacts{
 
 	// Of DataStores and DataRetentionPolicies.
 	ReasonSharedRefused:      {NeedsPerson: true},
+	ReasonUnknownStoreType:   {NeedsPerson: true},
 	ReasonNotPlanned:         {Retry: true},
 	ReasonPlanProblem:        {NeedsPerson: true},
 	ReasonPlanTooLarge:       {NeedsPerson: true},

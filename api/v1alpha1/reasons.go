@@ -268,6 +268,8 @@ const (
 const (
 	// ReasonSharedRefused: a Shared store outside the namespaces of a Platform tenant.
 	ReasonSharedRefused = "SharedRefused"
+	// ReasonUnknownStoreType: this version of Lethe works on no store of spec.type, or spec says nothing of it that it could.
+	ReasonUnknownStoreType = "UnknownStoreType"
 	// ReasonNotPlanned: there is no plan; Ready says why.
 	ReasonNotPlanned = "NotPlanned"
 	// ReasonPlanProblem: a rule cannot be kept as it is written.

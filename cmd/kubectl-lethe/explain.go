@@ -44,7 +44,7 @@ func (s *compiledStore) words() string {
 	var b strings.Builder
 	say := func(format string, args ...any) { b.WriteString(sprintf(format+"\n", args...)) }
 	p := s.compiled.Plan
-	say("DataStore %s/%s: PostgreSQL database %s at %s:%d", s.store.Namespace, s.store.Name, p.Connection.Database, p.Connection.Host, p.Connection.Port)
+	say("DataStore %s/%s: %s database %s at %s", s.store.Namespace, s.store.Name, engineName(p.Target.Type), p.Target.Name(), p.Target.Address())
 	if p.Tenancy == v1alpha1.TenancyShared {
 		say("It holds records of %s; a column of each table says whose a record is.", many(s.compiled.KnownTenants, "known tenant"))
 	} else {
@@ -165,4 +165,12 @@ func many(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// engineName is what people call a type of store.
+func engineName(t v1alpha1.StoreType) string {
+	if t == v1alpha1.StorePostgres {
+		return "PostgreSQL"
+	}
+	return string(t)
 }

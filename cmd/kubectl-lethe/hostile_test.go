@@ -101,7 +101,7 @@ func TestDataStaysAsItIs(t *testing.T) {
 	c := hostileCluster(t)
 	var compiled struct{ Plan plan.Plan }
 	o := c.ok("", "plan", "acme-a/chat", "-o", "json")
-	if err := json.Unmarshal([]byte(o.out), &compiled); err != nil || compiled.Plan.Connection.Database != hostile.Words() {
+	if err := json.Unmarshal([]byte(o.out), &compiled); err != nil || compiled.Plan.Target.Postgres.Database != hostile.Words() {
 		t.Errorf("%v: %q", err, o.out)
 	}
 	var out, errOut bytes.Buffer

@@ -31,7 +31,7 @@ func TestForeignWordsInTheLogOfTheSweeper(t *testing.T) {
 	}))
 	defer server.Close()
 	dir := t.TempDir()
-	b, err := plan.Encode(plan.Plan{Format: plan.Format, Connection: plan.Connection{Type: v1alpha1.StorePostgres}, ValidUntil: time.Now().Add(time.Hour)})
+	b, err := plan.Encode(plan.Plan{Format: plan.Format, Target: plan.Target{Type: v1alpha1.StorePostgres, Postgres: &plan.PostgresTarget{}}, ValidUntil: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -414,7 +414,7 @@ func TestRulesThatCannotBeKept(t *testing.T) {
 				if tc.own != nil && tc.floor != nil {
 					window = tc.own
 				}
-				s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Address: plan.Address(s.Spec.Postgres), Tenancy: v1alpha1.TenancyDedicated,
+				s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Address: operator.AddressOf(s), Tenancy: v1alpha1.TenancyDedicated,
 					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.Definition(s.Spec.Datasets[0].Table), RetainFor: window}}}
 			})
 			b.Settle(s)

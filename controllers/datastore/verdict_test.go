@@ -94,10 +94,10 @@ func (b *verdictBench) swept(s *v1alpha1.DataStore) report.Report {
 	ca, err := os.ReadFile(b.server.CAFile)
 	b.Must(err)
 	// The address is the test's: the API server takes no loopback. What was approved for another stays another.
-	same := p.Database.Address == p.Connection.Address()
-	p.Connection.Host, p.Connection.Port, p.Connection.CABundle = b.server.Host, int32(b.server.Port), string(ca)
+	same := p.Database.Address == p.Target.Address()
+	p.Target.Postgres.Host, p.Target.Postgres.Port, p.Target.Postgres.CABundle = b.server.Host, int32(b.server.Port), string(ca)
 	if same {
-		p.Database.Address = p.Connection.Address()
+		p.Database.Address = p.Target.Address()
 	}
 	b.keys.By(&p)
 	b.keys.Approved = func() (protocol.Point, time.Time, bool) {

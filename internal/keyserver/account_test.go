@@ -56,7 +56,7 @@ func (w *accountWorld) approve(rows int64, at time.Time) {
 	w.Helper()
 	ninety := int32(90)
 	w.edit(func(s *v1alpha1.DataStore) {
-		s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Address: plan.Address(s.Spec.Postgres), Tenancy: v1alpha1.TenancyDedicated,
+		s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Address: addressOf(s), Tenancy: v1alpha1.TenancyDedicated,
 			Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.Definition(s.Spec.Datasets[0].Table), RetainFor: &v1alpha1.Period{Days: &ninety},
 				Backlog: &v1alpha1.ApprovedBacklog{Rows: rows, ApprovedAt: metav1.NewTime(at), Until: metav1.NewTime(at.Add(24 * time.Hour))}}}}
 	})
@@ -268,4 +268,10 @@ func TestGoneBackInTimeIsKept(t *testing.T) {
 	if account.Restored != "" || account.Point.Position != 0x28 {
 		t.Errorf("approved: %+v", account)
 	}
+}
+
+// addressOf a store as approvals have it.
+func addressOf(s *v1alpha1.DataStore) string {
+	t, _ := plan.TargetOf(&s.Spec)
+	return t.Address()
 }

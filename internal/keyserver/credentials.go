@@ -33,6 +33,9 @@ func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.Creden
 	if err := sub.alive(); err != nil {
 		return nil, err
 	}
+	if err := sub.storeType(); err != nil {
+		return nil, err
+	}
 	wanted := sub.credentials()
 	if len(wanted) == 0 && !sub.hadKeys() {
 		return &protocol.CredentialsResponse{}, nil

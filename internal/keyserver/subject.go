@@ -7,6 +7,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -83,12 +84,21 @@ func (o *subject) alive() error {
 	return nil
 }
 
-// credentials in the order of the spec.
+// storeType refuses a store of a type that this keyserver does not know: it would find no credential in its spec, and take those that are
+// stored for ones that nobody wants any more.
+func (o *subject) storeType() error {
+	if o.store == nil {
+		return nil
+	}
+	if _, known := plan.TargetOf(&o.store.Spec); !known {
+		return refuse(v1alpha1.ReasonUnknownStoreType, "%s", plan.UnknownType(o.store.Spec.Type))
+	}
+	return nil
+}
+
+// credentials in the order of the spec, of an object that storeType lets pass.
 func (o *subject) credentials() []wantedCredential {
 	if o.store != nil {
-		if o.store.Spec.Postgres == nil {
-			return nil
-		}
 		return []wantedCredential{{name: sealing.PasswordKey, sealed: string(o.store.Spec.Postgres.Password),
 			destination: sealing.DestinationOf(&o.store.Spec)}}
 	}

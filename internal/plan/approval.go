@@ -24,7 +24,7 @@ func (c *compiler) judge(d v1alpha1.Dataset, want *wanted) (missing []string, al
 	if approved == nil {
 		return lines(d.Name, want, "approved: nothing"), nil
 	}
-	if approved.Database != c.in.Store.Spec.Postgres.Database {
+	if approved.Database != c.res.Plan.Target.Name() {
 		return lines(d.Name, want, fmt.Sprintf("approved: database %s", approved.Database)), nil
 	}
 	if approved.Tenancy != c.in.Store.Spec.Tenancy {

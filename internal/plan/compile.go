@@ -81,13 +81,14 @@ func Compile(in Input) Result {
 		sheets: map[ruleKey]*sheet{}, combined: map[string]*sheet{}, verdicts: map[string]*verdict{},
 		bound: binder{known: map[*sheet]int{}, same: map[string]int{}},
 	}
+	target, known := TargetOf(&spec)
+	if !known {
+		c.untargeted = c.problem("", "", "", "%s", UnknownType(spec.Type))
+	}
 	c.res.Plan = Plan{
-		Format: Format,
-		Store:  Store{Namespace: in.Store.Namespace, Name: in.Store.Name, UID: string(in.Store.UID)},
-		Connection: Connection{
-			Type: spec.Type, Host: spec.Postgres.Host, Port: spec.Postgres.Port, Database: spec.Postgres.Database,
-			Username: spec.Postgres.Username, CABundle: spec.Postgres.CABundle,
-		},
+		Format:       Format,
+		Store:        Store{Namespace: in.Store.Namespace, Name: in.Store.Name, UID: string(in.Store.UID)},
+		Target:       target,
 		Tenancy:      spec.Tenancy,
 		Exempt:       exemptions(spec.Exempt),
 		BrakePercent: spec.Brake.MaxPercentOfTable,
@@ -136,6 +137,8 @@ type compiler struct {
 	in  Input
 	ord *ordering
 	res Result
+	// untargeted says why nothing of the store can be deleted whatever the datasets are; empty: it can.
+	untargeted string
 	// unkept says of datasets why spec.relations cannot be kept.
 	unkept map[string]string
 	// ids are the external identifiers of each tenant that nobody else claims.
@@ -284,6 +287,9 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 	}
 	if why := c.unkept[d.Name]; why != "" {
 		blocked = why
+	}
+	if c.untargeted != "" {
+		blocked = c.untargeted
 	}
 	if blocked != "" {
 		out.Problem = blocked

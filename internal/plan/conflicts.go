@@ -19,7 +19,8 @@ const MaxConflicts = 64
 // Between two tenants a store says nothing about another's until both have logged in at the same address: whoever may make a store could
 // otherwise stop another tenant's deletions by writing down where its database is. Until then it is the younger that waits.
 func Conflicts(store *v1alpha1.DataStore, tenant string, others []v1alpha1.DataStore) []v1alpha1.StoreConflict {
-	if store.Spec.Postgres == nil {
+	here, known := TargetOf(&store.Spec)
+	if !known {
 		return nil
 	}
 	mine := map[string][]string{}
@@ -29,7 +30,7 @@ func Conflicts(store *v1alpha1.DataStore, tenant string, others []v1alpha1.DataS
 	var out []v1alpha1.StoreConflict
 	for i := range others {
 		other := &others[i]
-		if other.UID == store.UID || other.Spec.Postgres == nil || !other.DeletionTimestamp.IsZero() || !concerns(store, tenant, other) {
+		if other.UID == store.UID || !other.DeletionTimestamp.IsZero() || !concerns(here, store, tenant, other) {
 			continue
 		}
 		for _, d := range other.Spec.Datasets {
@@ -53,11 +54,12 @@ func firstOfEach(in []v1alpha1.StoreConflict) []v1alpha1.StoreConflict {
 }
 
 // concerns says whether another store is of the same database, and of somebody whose word counts here.
-func concerns(store *v1alpha1.DataStore, tenant string, other *v1alpha1.DataStore) bool {
-	if store.Spec.Postgres.Database != other.Spec.Postgres.Database {
+func concerns(here Target, store *v1alpha1.DataStore, tenant string, other *v1alpha1.DataStore) bool {
+	there, known := TargetOf(&other.Spec)
+	if !known || here.Type != there.Type || here.Name() != there.Name() {
 		return false
 	}
-	address, server := sameAddress(store, other), store.Status.Plan.SystemIdentifier != "" && store.Status.Plan.SystemIdentifier == other.Status.Plan.SystemIdentifier
+	address, server := sameAddress(here, there, store.Namespace == other.Namespace), store.Status.Plan.SystemIdentifier != "" && store.Status.Plan.SystemIdentifier == other.Status.Plan.SystemIdentifier
 	if store.Namespace == other.Namespace || tenant != "" && other.Status.Tenant == tenant {
 		return address || server
 	}
@@ -68,19 +70,29 @@ func concerns(store *v1alpha1.DataStore, tenant string, other *v1alpha1.DataStor
 }
 
 // sameAddress says whether two stores name one host and port. A name of one label is another host in each namespace.
-func sameAddress(a, b *v1alpha1.DataStore) bool {
-	x, y := host(a.Spec.Postgres.Host), host(b.Spec.Postgres.Host)
-	return x == y && a.Spec.Postgres.Port == b.Spec.Postgres.Port && (a.Namespace == b.Namespace || strings.ContainsAny(x, ".:"))
+func sameAddress(a, b Target, oneNamespace bool) bool {
+	for _, x := range a.Endpoints() {
+		for _, y := range b.Endpoints() {
+			if h := host(x.Host); h == host(y.Host) && x.Port == y.Port && (oneNamespace || strings.ContainsAny(h, ".:")) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
-// Places are what a store's database is known by: stores that share one may be of the same tables.
+// Places are what a store is known by: stores that share one may hold the same tables.
 func Places(s *v1alpha1.DataStore) []string {
-	if s.Spec.Postgres == nil {
+	t, known := TargetOf(&s.Spec)
+	if !known {
 		return nil
 	}
-	out := []string{fmt.Sprintf("%s:%d/%s", host(s.Spec.Postgres.Host), s.Spec.Postgres.Port, s.Spec.Postgres.Database)}
+	var out []string
+	for _, e := range t.Endpoints() {
+		out = append(out, fmt.Sprintf("%s:%d/%s", host(e.Host), e.Port, t.Name()))
+	}
 	if id := s.Status.Plan.SystemIdentifier; id != "" {
-		out = append(out, id+"/"+s.Spec.Postgres.Database)
+		out = append(out, id+"/"+t.Name())
 	}
 	return out
 }

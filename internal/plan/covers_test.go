@@ -24,9 +24,9 @@ var ordered = map[string]string{
 
 // equal fields of a plan: a sweep ends when one of them changes.
 var equalFields = []string{
-	"Plan.Format", "Plan.Store", "Plan.Connection", "Plan.Tenancy", "Plan.Database", "Plan.Datasets", "Plan.Exempt", "Plan.Relations",
+	"Plan.Format", "Plan.Store", "Plan.Target", "Plan.Tenancy", "Plan.Database", "Plan.Datasets", "Plan.Exempt", "Plan.Relations",
 	"Store.Namespace", "Store.Name", "Store.UID",
-	"Connection.Type", "Connection.Host", "Connection.Port", "Connection.Database", "Connection.Username", "Connection.CABundle",
+	"Target.Type", "Target.Postgres", "PostgresTarget.Host", "PostgresTarget.Port", "PostgresTarget.Database", "PostgresTarget.Username", "PostgresTarget.CABundle",
 	"Database.SystemIdentifier", "Database.Name", "Database.Address", "Database.Seen",
 	"Dataset.Name", "Dataset.DataClass", "Dataset.Table", "Dataset.LegalBasis", "Dataset.Rules", "Dataset.Problem",
 	"Rule.Policy", "Rule.Rule", "Rule.Mode", "Rule.DeleteWithin", "Rule.Problem",

@@ -11,8 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"strconv"
 	"strings"
 	"time"
 
@@ -31,9 +29,9 @@ const MaxBytes = 900 << 10
 // Plan is what one sweep of one store measures and may delete. Every list is sorted by name, so that equal plans have
 // equal bytes.
 type Plan struct {
-	Format     int        `json:"format"`
-	Store      Store      `json:"store"`
-	Connection Connection `json:"connection"`
+	Format int    `json:"format"`
+	Store  Store  `json:"store"`
+	Target Target `json:"target"`
 
 	Tenancy v1alpha1.StoreTenancy `json:"tenancy"`
 	// Periods are the windows of single tenants of a Shared store, each once. Classes name them by place, counted from 1.
@@ -64,17 +62,6 @@ type Store struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	UID       string `json:"uid"`
-}
-
-// Connection says where the store is. The password is not part of a plan: the keyserver hands it out with the lease.
-type Connection struct {
-	Type     v1alpha1.StoreType `json:"type"`
-	Host     string             `json:"host"`
-	Port     int32              `json:"port"`
-	Database string             `json:"database"`
-	Username string             `json:"username"`
-	// CABundle in PEM; empty: the system's own.
-	CABundle string `json:"caBundle,omitempty"`
 }
 
 // Database is the identity of a database.
@@ -174,14 +161,6 @@ func (p Plan) Mode() v1alpha1.PolicyMode {
 	return v1alpha1.PolicyAudit
 }
 
-// Address of a server as approvals have it.
-func Address(p *v1alpha1.PostgresStore) string {
-	return net.JoinHostPort(p.Host, strconv.Itoa(int(p.Port)))
-}
-
-// Address of the server that the plan is for.
-func (c Connection) Address() string { return net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))) }
-
 // Encode gives the canonical bytes of a plan.
 func Encode(p Plan) ([]byte, error) {
 	b, err := json.Marshal(p)
@@ -225,6 +204,9 @@ func Decode(b []byte) (Plan, error) {
 	}
 	if p.Format != Format {
 		return Plan{}, fmt.Errorf("%w: format %d, this program reads %d", ErrFormat, p.Format, Format)
+	}
+	if err := p.Target.check(); err != nil {
+		return Plan{}, err
 	}
 	if err := p.checkTables(); err != nil {
 		return Plan{}, err

@@ -95,7 +95,7 @@ func Propose(r Result, store *v1alpha1.DataStore, a Asked, now time.Time) (Propo
 			w.Backlog = nil // it was counted in the database before
 			out.Windows = append(out.Windows, w)
 		}
-	case before.SystemIdentifier != status.Plan.SystemIdentifier || before.Database != r.Plan.Connection.Database || before.Address != r.Plan.Connection.Address() ||
+	case before.SystemIdentifier != status.Plan.SystemIdentifier || before.Database != r.Plan.Target.Name() || before.Address != r.Plan.Target.Address() ||
 		before.Tenancy != r.Plan.Tenancy || status.LastSweep.Reason == v1alpha1.ReasonRestoredFrom:
 		return Proposal{}, ErrOtherDatabase
 	default:
@@ -147,7 +147,7 @@ func measuredUnder(r Result, status v1alpha1.DataStoreStatus, a Asked, now time.
 // present identity of the database, as it was measured.
 func present(r Result, status v1alpha1.DataStoreStatus, now time.Time) v1alpha1.ApprovedPlan {
 	out := v1alpha1.ApprovedPlan{
-		SystemIdentifier: status.Plan.SystemIdentifier, Database: r.Plan.Connection.Database, Address: r.Plan.Connection.Address(), Tenancy: r.Plan.Tenancy,
+		SystemIdentifier: status.Plan.SystemIdentifier, Database: r.Plan.Target.Name(), Address: r.Plan.Target.Address(), Tenancy: r.Plan.Tenancy,
 	}
 	if status.Database != nil {
 		out.Seen = &v1alpha1.ApprovedPoint{Point: *status.Database, ApprovedAt: metav1.NewTime(now)}

@@ -70,7 +70,7 @@ func TestPropose(t *testing.T) {
 		}
 	}
 	want := v1alpha1.ApprovedPlan{
-		SystemIdentifier: "7300", Database: "chat", Address: Address(in.Store.Spec.Postgres), Tenancy: v1alpha1.TenancyShared,
+		SystemIdentifier: "7300", Database: "chat", Address: addressOf(in.Store), Tenancy: v1alpha1.TenancyShared,
 		Seen: &v1alpha1.ApprovedPoint{Point: *store.Status.Database, ApprovedAt: metav1.NewTime(day0)},
 		Windows: []v1alpha1.ApprovedWindow{
 			{Dataset: "contacts", Definition: Definition(in.Store.Spec.Datasets[2].Table), RetainFor: months(6)},
@@ -235,7 +235,7 @@ func TestApprovingAnotherDatabase(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		p := got.Plan
-		if p.SystemIdentifier != store.Status.Plan.SystemIdentifier || p.Address != Address(in.Store.Spec.Postgres) || p.Database != in.Store.Spec.Postgres.Database ||
+		if p.SystemIdentifier != store.Status.Plan.SystemIdentifier || p.Address != addressOf(in.Store) || p.Database != in.Store.Spec.Postgres.Database ||
 			p.Seen == nil || !p.Seen.ApprovedAt.Time.Equal(in.Now) || len(p.Windows) != 1 || p.Windows[0].Backlog != nil || *p.Windows[0].RetainFor.Days != 90 {
 			t.Errorf("%s: %+v", name, p)
 		}
@@ -425,4 +425,9 @@ func TestProposeATimeOfItsOwn(t *testing.T) {
 			}
 		})
 	}
+}
+
+func addressOf(s *v1alpha1.DataStore) string {
+	t, _ := TargetOf(&s.Spec)
+	return t.Address()
 }

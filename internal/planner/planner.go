@@ -60,6 +60,9 @@ func Read(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now t
 		return plan.Input{StoreTenant: whose.Tenant}, &Refusal{Reason: refusals[whose.Standing], Message: whose.Why}
 	}
 	tenant := whose.Tenant
+	if _, known := plan.TargetOf(&store.Spec); !known {
+		return plan.Input{StoreTenant: tenant}, &Refusal{Reason: v1alpha1.ReasonUnknownStoreType, Message: plan.UnknownType(store.Spec.Type)}
+	}
 	in := plan.Input{Store: store, StoreTenant: tenant, Now: now}
 	if store.Spec.Tenancy == v1alpha1.TenancyShared {
 		if tenant.Spec.Class != v1alpha1.TenantPlatform {

@@ -126,6 +126,16 @@ func TestStore(t *testing.T) {
 			change:  func(c *cluster) { c.namespace.UID = types.UID("n2") },
 			refused: v1alpha1.ReasonTenantNotReady, says: "has not walled in", reads: 2,
 		},
+		"a type that this program does not know": {
+			change:  func(c *cluster) { c.store.Spec.Type, c.store.Spec.Postgres = "Punchcards", nil },
+			refused: v1alpha1.ReasonUnknownStoreType, says: `type "Punchcards"`, reads: 2,
+		},
+		"another type, with what PostgreSQL needs": {
+			change: func(c *cluster) { c.store.Spec.Type = "Punchcards" }, refused: v1alpha1.ReasonUnknownStoreType, says: `type "Punchcards"`, reads: 2,
+		},
+		"PostgreSQL without what it needs": {
+			change: func(c *cluster) { c.store.Spec.Postgres = nil }, refused: v1alpha1.ReasonUnknownStoreType, says: "one version", reads: 2,
+		},
 		"a store that is being deleted": {
 			change:  func(c *cluster) { c.store.DeletionTimestamp = &metav1.Time{Time: now} },
 			refused: v1alpha1.ReasonDeleting, reads: 0,

@@ -166,7 +166,7 @@ func TestClosedAddressesAreNobodysToOpen(t *testing.T) {
 	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "t"}, Spec: v1alpha1.TenantSpec{Egress: asks}}
 	policies := append(TenantNetworkPolicies(s, tenant, "a"), BotNetworkPolicy(s, bot, &v1alpha1.Tenant{}))
 	for _, host := range []string{"db.example.com", "8.8.4.7", "10.1.2.3"} {
-		store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "s"}, Spec: v1alpha1.DataStoreSpec{Postgres: &v1alpha1.PostgresStore{Host: host, Port: 443}}}
+		store := &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "s"}, Spec: v1alpha1.DataStoreSpec{Type: v1alpha1.StorePostgres, Postgres: &v1alpha1.PostgresStore{Host: host, Port: 443}}}
 		policies = append(policies, SweeperNetworkPolicy(s, store, tenant))
 	}
 	opened := 0

@@ -9,6 +9,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/netblocks"
+	"github.com/lethe-dev/lethe/internal/plan"
 )
 
 // SweeperNetworkPolicy says what a store's sweeps reach beyond what the Tenant opens to all its pods: the store's port, on
@@ -31,9 +32,18 @@ func SweeperNetworkPolicy(s Settings, store *v1alpha1.DataStore, tenant *v1alpha
 }
 
 func storeEgress(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant) []networkingv1.NetworkPolicyEgressRule {
-	port := store.Spec.Postgres.Port
+	target, _ := plan.TargetOf(&store.Spec) // of a type that is not known there is nothing to open
+	var out []networkingv1.NetworkPolicyEgressRule
+	for _, e := range target.Endpoints() {
+		out = append(out, endpointEgress(s, e, tenant)...)
+	}
+	return out
+}
+
+func endpointEgress(s Settings, e plan.Endpoint, tenant *v1alpha1.Tenant) []networkingv1.NetworkPolicyEgressRule {
+	port := e.Port
 	opened := []v1alpha1.EgressPort{{Protocol: string(corev1.ProtocolTCP), Port: port}}
-	address, err := netip.ParseAddr(store.Spec.Postgres.Host)
+	address, err := netip.ParseAddr(e.Host)
 	if err != nil { // a name
 		return egressRules([]v1alpha1.EgressRule{{CIDR: "0.0.0.0/0", Ports: opened}, {CIDR: "::/0", Ports: opened}}, s.closed(netblocks.ClosedToBots()))
 	}

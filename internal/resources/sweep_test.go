@@ -165,3 +165,27 @@ func TestSweepPodIsRestricted(t *testing.T) {
 		t.Error("a pod in the node's network is allowed too: the check checks nothing")
 	}
 }
+
+// A sweep of a store whose type is not known gets no way anywhere but to the keyserver and the DNS, as it had no store.
+func TestAnUnknownTypeOpensNothing(t *testing.T) {
+	known := SweeperNetworkPolicy(makeSweepSettings(), makeSweepStore("db.example"), makeSweepTenant())
+	for name, change := range map[string]func(*v1alpha1.DataStoreSpec){
+		"unknown":                     func(s *v1alpha1.DataStoreSpec) { s.Type, s.Postgres = "Punchcards", nil },
+		"another's member":            func(s *v1alpha1.DataStoreSpec) { s.Type = "Punchcards" },
+		"PostgreSQL without a member": func(s *v1alpha1.DataStoreSpec) { s.Postgres = nil },
+	} {
+		store := makeSweepStore("db.example")
+		change(&store.Spec)
+		policy := SweeperNetworkPolicy(makeSweepSettings(), store, makeSweepTenant())
+		if len(policy.Spec.Egress) >= len(known.Spec.Egress) {
+			t.Errorf("%s: %d rules, for a known one %d", name, len(policy.Spec.Egress), len(known.Spec.Egress))
+		}
+		for _, rule := range policy.Spec.Egress {
+			for _, peer := range rule.To {
+				if peer.IPBlock != nil {
+					t.Errorf("%s: opens %s", name, peer.IPBlock.CIDR)
+				}
+			}
+		}
+	}
+}

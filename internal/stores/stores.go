@@ -27,7 +27,7 @@ type Engine interface {
 	// CommitMargin is for how long a batch may still change the store after its permit was asked for the last time: that much of a lease must be left then.
 	CommitMargin() time.Duration
 	// Open logs in. clock is the caller's, to compare the store's with. The password is not kept. The error is an *Error.
-	Open(ctx context.Context, where plan.Connection, password string, clock func() time.Time) (Session, error)
+	Open(ctx context.Context, where plan.Target, password string, clock func() time.Time) (Session, error)
 	// Describe tells an error of this engine's methods in words for people: never in words of the store's, which may repeat what a record holds.
 	Describe(err error) string
 }

@@ -140,8 +140,8 @@ func TestAPromotedStandbyAlarmsNobody(t *testing.T) {
 	p.must(old.Halt())
 	admin.Run(`SELECT pg_promote()`)
 	p.server = standby
-	p.plan.Connection = p.connection(p.plan.Connection.Username)
-	p.plan.Database.Address = p.plan.Connection.Address() // a name that points to the new primary stays the same
+	p.plan.Target = p.connection(p.plan.Target.Postgres.Username)
+	p.plan.Database.Address = p.plan.Target.Address() // a name that points to the new primary stays the same
 	p.swept(0)
 	p.admin = standby.Admin(t, p.database)
 	p.admin.Run(`UPDATE log SET at = now() - interval '90 days' - interval '1 second' WHERE id <= 5010`)
@@ -154,8 +154,8 @@ func TestAPromotedStandbyAlarmsNobody(t *testing.T) {
 	p.must(standby.Halt())
 	p.must(old.Resume(t.Context()))
 	p.server = old
-	p.plan.Connection = p.connection(p.plan.Connection.Username)
-	p.plan.Database.Address = p.plan.Connection.Address()
+	p.plan.Target = p.connection(p.plan.Target.Postgres.Username)
+	p.plan.Database.Address = p.plan.Target.Address()
 	p.braked("its timeline is 1, it was 2")
 }
 
@@ -206,14 +206,14 @@ func TestAnUpgradedServerIsAnotherIdentity(t *testing.T) {
 	p.swept(5000)
 	dump, err := p.server.Dump(t.Context(), "chat")
 	p.must(err)
-	roles := fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'; GRANT EXECUTE ON FUNCTION pg_control_system() TO %s", p.plan.Connection.Username, password, p.plan.Connection.Username)
+	roles := fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'; GRANT EXECUTE ON FUNCTION pg_control_system() TO %s", p.plan.Target.Postgres.Username, password, p.plan.Target.Postgres.Username)
 	approved := p.plan.Database
 	p.must(p.server.Halt())
 	p.own(pg.Start(t.Context(), pg.Options{FSync: true, Port: p.server.Port}))
 	p.must(p.server.Exec(t.Context(), "postgres", "CREATE DATABASE chat; "))
 	p.must(p.server.Exec(t.Context(), "postgres", roles))
 	p.must(p.server.Load(t.Context(), "chat", dump))
-	p.plan.Connection = p.connection(p.plan.Connection.Username)
+	p.plan.Target = p.connection(p.plan.Target.Postgres.Username)
 	p.identityChanged("of cluster " + approved.SystemIdentifier + " at")
 	// Approved by its new identity it goes on: what was remembered of the old server is not held against the new one.
 	p.admin = p.server.Admin(t, "chat")
@@ -238,9 +238,9 @@ func TestAMovedAddressIsAnotherIdentity(t *testing.T) {
 	port := p.server.Port
 	p.server.Port++
 	p.must(p.server.Resume(t.Context()))
-	p.plan.Connection = p.connection(p.plan.Connection.Username)
+	p.plan.Target = p.connection(p.plan.Target.Postgres.Username)
 	p.identityChanged(fmt.Sprintf("at 127.0.0.1:%d, this is", port))
-	p.plan.Database.Address = p.plan.Connection.Address()
+	p.plan.Database.Address = p.plan.Target.Address()
 	p.swept(0)
 }
 

@@ -78,7 +78,7 @@ func newWorld(t testing.TB, sql string, datasets ...plan.Dataset) *world {
 	t.Helper()
 	w := &world{t: t, server: server, database: server.Database(t, sql)}
 	w.prepare(datasets)
-	role := w.plan.Connection.Username
+	role := w.plan.Target.Postgres.Username
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -128,8 +128,8 @@ func (w *world) prepare(datasets []plan.Dataset) {
 		Format: plan.Format, Store: plan.Store{Namespace: "acme", Name: "chat", UID: "store-uid"},
 		Tenancy: v1alpha1.TenancyDedicated, Datasets: datasets, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
 	}
-	w.plan.Connection = w.connection(role)
-	w.plan.Database = plan.Database{SystemIdentifier: w.system(), Name: w.database, Address: w.plan.Connection.Address()}
+	w.plan.Target = w.connection(role)
+	w.plan.Database = plan.Database{SystemIdentifier: w.system(), Name: w.database, Address: w.plan.Target.Address()}
 	spec := v1alpha1.DataStoreSpec{Postgres: &v1alpha1.PostgresStore{Database: w.database, Username: role}}
 	for _, d := range datasets {
 		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: d.Table})
@@ -138,11 +138,11 @@ func (w *world) prepare(datasets []plan.Dataset) {
 	w.admin.Run(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", role, password))
 }
 
-func (w *world) connection(role string) plan.Connection {
+func (w *world) connection(role string) plan.Target {
 	w.t.Helper()
 	ca, err := os.ReadFile(w.server.CAFile)
 	w.must(err)
-	return plan.Connection{Type: v1alpha1.StorePostgres, Host: w.server.Host, Port: int32(w.server.Port), Database: w.database, Username: role, CABundle: string(ca)}
+	return plan.Target{Type: v1alpha1.StorePostgres, Postgres: &plan.PostgresTarget{Host: w.server.Host, Port: int32(w.server.Port), Database: w.database, Username: role, CABundle: string(ca)}}
 }
 
 // system is the identifier of the database cluster.

@@ -136,8 +136,8 @@ func (s *run) sweep(ctx context.Context) {
 		s.end(report.Refused, v1alpha1.ReasonPlanExpired, "the plan was valid until %s: is the manager running?", s.Plan.ValidUntil.UTC().Format(time.RFC3339))
 		return
 	}
-	if s.engine = s.Engines.For(s.Plan.Connection.Type); s.engine == nil {
-		s.end(report.Refused, v1alpha1.ReasonPlanMismatch, "this sweeper knows no store of type %q: is it of the same version as the manager?", s.Plan.Connection.Type)
+	if s.engine = s.Engines.For(s.Plan.Target.Type); s.engine == nil {
+		s.end(report.Refused, v1alpha1.ReasonPlanMismatch, "this sweeper knows no store of type %q: is it of the same version as the manager?", s.Plan.Target.Type)
 		return
 	}
 	// What is asked of the store ends with the lease: losing it cuts the connection, and with it whatever is not committed.
@@ -236,7 +236,7 @@ func (s *run) lease(ctx context.Context) ([]byte, error) {
 
 // connect opens the store: connection, lock, identity, clocks, catalogue.
 func (s *run) connect(ctx context.Context, password string) error {
-	session, err := s.engine.Open(ctx, s.Plan.Connection, password, s.Clock)
+	session, err := s.engine.Open(ctx, s.Plan.Target, password, s.Clock)
 	if err != nil {
 		return err
 	}
@@ -287,7 +287,7 @@ func (s *run) open(ctx context.Context) error {
 	n := len(s.Plan.Datasets)
 	s.deleted, s.finished, s.returned, s.backlogs = make([]stores.Deletion, n), make([]bool, n), make([]int64, n), s.openBacklogs()
 
-	approved, address := s.Plan.Database, s.Plan.Connection.Address()
+	approved, address := s.Plan.Database, s.Plan.Target.Address()
 	s.deleting = s.Plan.Deletes() && id.SystemIdentifier == approved.SystemIdentifier && id.Database == approved.Name && address == approved.Address
 	if s.another = s.Plan.Deletes() && !s.deleting; s.another {
 		s.end(report.Refused, v1alpha1.ReasonIdentityChanged, "deletion was approved for database %q of cluster %s at %s, this is %q of %s at %s: it was only measured; if it is the right one, approve it: kubectl lethe approve %s/%s --database",

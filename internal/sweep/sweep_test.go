@@ -90,13 +90,13 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 			func(_ *world, k *lease.Server, _ *Options) { k.Password = "wrong-secret" }, report.Refused, v1alpha1.ReasonWrongPassword, false, "kubectl lethe seal",
 		},
 		"a store that is not there": {
-			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.Port = 1 }, report.Failed, v1alpha1.ReasonUnreachable, false, "spec.postgres.host",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Target.Postgres.Port = 1 }, report.Failed, v1alpha1.ReasonUnreachable, false, "spec.postgres.host",
 		},
 		"an untrusted certificate": {
-			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.CABundle = "" }, report.Refused, v1alpha1.ReasonUntrustedCertificate, false, "caBundle",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Target.Postgres.CABundle = "" }, report.Refused, v1alpha1.ReasonUntrustedCertificate, false, "caBundle",
 		},
 		"a database that is not there": {
-			func(w *world, _ *lease.Server, _ *Options) { w.plan.Connection.Database = "nowhere" }, report.Refused, v1alpha1.ReasonNoSuchDatabase, false, "spec.postgres.database",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Target.Postgres.Database = "nowhere" }, report.Refused, v1alpha1.ReasonNoSuchDatabase, false, "spec.postgres.database",
 		},
 		"a clock that is ahead": {
 			func(_ *world, _ *lease.Server, o *Options) {

@@ -386,10 +386,10 @@ func (w *world) sweep(store *v1alpha1.DataStore, ended time.Time) {
 	ca, err := os.ReadFile(database.CAFile)
 	w.must(err)
 	// What the name db.example stands for, also where it is the address that was approved.
-	if p.Database.Address == p.Connection.Address() {
+	if p.Database.Address == p.Target.Address() {
 		p.Database.Address = net.JoinHostPort(database.Host, strconv.Itoa(database.Port))
 	}
-	p.Connection.Host, p.Connection.Port, p.Connection.CABundle = database.Host, int32(database.Port), string(ca)
+	p.Target.Postgres.Host, p.Target.Postgres.Port, p.Target.Postgres.CABundle = database.Host, int32(database.Port), string(ca)
 	leases, err := lease.Start(w.t.TempDir(), password)
 	w.must(err)
 	defer leases.Close()

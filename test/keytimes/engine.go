@@ -25,8 +25,8 @@ const batch = 100
 // earliest age that is believed.
 var earliest = time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// Engine knows its servers by address, host:port.
-type Engine struct{ Servers map[string]*Server }
+// Engine knows its one server.
+type Engine struct{ Server *Server }
 
 // Type is Type.
 func (Engine) Type() v1alpha1.StoreType { return Type }
@@ -35,10 +35,10 @@ func (Engine) Type() v1alpha1.StoreType { return Type }
 func (Engine) CommitMargin() time.Duration { return time.Second }
 
 // Open logs in.
-func (e Engine) Open(_ context.Context, where plan.Connection, password string, clock func() time.Time) (stores.Session, error) {
-	server := e.Servers[where.Address()]
-	if server == nil {
-		return nil, &stores.Error{Reason: v1alpha1.ReasonUnreachable, Message: "nothing answers at " + where.Address()}
+func (e Engine) Open(_ context.Context, _ plan.Target, password string, clock func() time.Time) (stores.Session, error) {
+	server := e.Server
+	if server.Down {
+		return nil, &stores.Error{Reason: v1alpha1.ReasonUnreachable, Message: "nothing answers"}
 	}
 	if err := server.login(password); err != nil {
 		return nil, &stores.Error{Reason: v1alpha1.ReasonWrongPassword, Message: "the store does not take this password", Cause: err}

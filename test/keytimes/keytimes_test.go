@@ -21,7 +21,8 @@ import (
 
 const password = "only-for-tests"
 
-var where = plan.Connection{Type: Type, Host: "keys", Port: 1, Database: "keys", Username: "sweeper"}
+// where is a target of a type that package plan has no member for: the sweep needs to know nothing of it but the type.
+var where = plan.Target{Type: Type}
 
 type stage struct{ server *Server }
 
@@ -30,10 +31,10 @@ func TestContract(t *testing.T) {
 }
 
 func (s stage) Engine() stores.Engine {
-	return Engine{Servers: map[string]*Server{where.Address(): s.server}}
+	return Engine{Server: s.server}
 }
 
-func (stage) Where() (plan.Connection, string) { return where, password }
+func (stage) Where() (plan.Target, string) { return where, password }
 
 func (stage) Table(name string, shared bool) v1alpha1.Table {
 	t := v1alpha1.Table{Name: v1alpha1.Identifier(name), Key: []v1alpha1.Identifier{"key"}, AgeColumn: v1alpha1.AgeColumn{Name: "time", Type: v1alpha1.AgeTimestamptz}}
@@ -67,7 +68,7 @@ func aPlan(s *Server) plan.Plan {
 		panic(err)
 	}
 	return plan.Plan{
-		Format: plan.Format, Store: plan.Store{Namespace: "acme", Name: "keys", UID: "uid"}, Tenancy: v1alpha1.TenancyShared, Connection: where,
+		Format: plan.Format, Store: plan.Store{Namespace: "acme", Name: "keys", UID: "uid"}, Tenancy: v1alpha1.TenancyShared, Target: where,
 		Database: plan.Database{SystemIdentifier: s.ID, Name: s.Name, Address: where.Address()}, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
 		Periods: []calendar.Window{short}, Classes: []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"a"}}}},
 		Datasets: []plan.Dataset{{Name: "messages", DataClass: "Conversations", Table: stage{}.Table("messages", true),
@@ -140,8 +141,8 @@ func TestRefusals(t *testing.T) {
 		"another store":         {func(s *Server, _ *plan.Plan) { s.ID = "9999" }, v1alpha1.ReasonIdentityChanged},
 		"the brake":             {func(_ *Server, p *plan.Plan) { p.BrakePercent = 1 }, v1alpha1.ReasonDatasetsRefused},
 		"a part is hidden":      {func(s *Server, _ *plan.Plan) { s.Restrict("1") }, v1alpha1.ReasonDatasetsRefused},
-		"nobody is there":       {func(_ *Server, p *plan.Plan) { p.Connection.Port = 2 }, v1alpha1.ReasonUnreachable},
-		"a kind without engine": {func(_ *Server, p *plan.Plan) { p.Connection.Type = "Punchcards" }, v1alpha1.ReasonPlanMismatch},
+		"nobody is there":       {func(s *Server, _ *plan.Plan) { s.Down = true }, v1alpha1.ReasonUnreachable},
+		"a kind without engine": {func(_ *Server, p *plan.Plan) { p.Target.Type = "Punchcards" }, v1alpha1.ReasonPlanMismatch},
 		"a set that is gone":    {func(_ *Server, p *plan.Plan) { p.Datasets[0].Table.Name = "gone" }, v1alpha1.ReasonDatasetsRefused},
 	} {
 		t.Run(name, func(t *testing.T) {

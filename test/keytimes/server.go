@@ -25,6 +25,8 @@ type Entry struct {
 // Server is a store. Its zero value is of no use: see NewServer.
 type Server struct {
 	ID, Name, Password string
+	// Down says that it answers nobody.
+	Down bool
 
 	mu       sync.Mutex
 	sets     map[string]map[string]Entry

@@ -576,3 +576,9 @@ func (b *StoreBench) Until(what string, condition func() error) {
 		<-tick.C
 	}
 }
+
+// AddressOf a store as approvals have it.
+func AddressOf(s *v1alpha1.DataStore) string {
+	t, _ := plan.TargetOf(&s.Spec)
+	return t.Address()
+}

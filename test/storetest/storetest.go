@@ -31,7 +31,7 @@ type Record struct {
 type Stage interface {
 	Engine() stores.Engine
 	// Where the store is, and the password of the role that sweeps: the least one that the engine's documentation asks for.
-	Where() (plan.Connection, string)
+	Where() (plan.Target, string)
 	// Table declares a table of the stage as a dataset of a DataStore does, shared: with what tells whose a record is.
 	Table(name string, shared bool) v1alpha1.Table
 	// Put writes records, or writes them again.

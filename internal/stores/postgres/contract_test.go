@@ -32,12 +32,12 @@ func TestContract(t *testing.T) {
 
 func (stage) Engine() stores.Engine { return Engine{} }
 
-func (s stage) Where() (plan.Connection, string) {
+func (s stage) Where() (plan.Target, string) {
 	ca, err := os.ReadFile(server.CAFile)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return plan.Connection{Type: v1alpha1.StorePostgres, Host: server.Host, Port: int32(server.Port), Database: s.database, Username: s.role, CABundle: string(ca)}, rolePassword
+	return plan.Target{Type: v1alpha1.StorePostgres, Postgres: &plan.PostgresTarget{Host: server.Host, Port: int32(server.Port), Database: s.database, Username: s.role, CABundle: string(ca)}}, rolePassword
 }
 
 func (stage) Table(name string, shared bool) v1alpha1.Table {

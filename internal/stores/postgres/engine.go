@@ -66,8 +66,12 @@ func (Engine) Type() v1alpha1.StoreType { return v1alpha1.StorePostgres }
 func (Engine) CommitMargin() time.Duration { return StatementTimeout }
 
 // Open logs in as [Connect] does.
-func (Engine) Open(ctx context.Context, where plan.Connection, password string, clock func() time.Time) (stores.Session, error) {
-	s, err := Connect(ctx, Target{Host: where.Host, Port: where.Port, Database: where.Database, Username: where.Username, CABundle: where.CABundle}, password, clock)
+func (Engine) Open(ctx context.Context, where plan.Target, password string, clock func() time.Time) (stores.Session, error) {
+	p := where.Postgres
+	if p == nil {
+		return nil, &Error{Reason: v1alpha1.ReasonPlanMismatch, Message: fmt.Sprintf("the plan says of a store of type %q nothing that PostgreSQL could be opened by", where.Type)}
+	}
+	s, err := Connect(ctx, Target(*p), password, clock)
 	if err != nil {
 		return nil, err
 	}

@@ -360,8 +360,8 @@ func (b *bench) runPlan(ctx context.Context, database string, p plan.Plan) (repo
 		return report.Report{}, took{}, fmt.Errorf("read the identity: %w", err)
 	}
 	p.Format, p.Store = plan.Format, plan.Store{Namespace: "bench", Name: "chat", UID: "bench"}
-	p.Connection = plan.Connection{Type: v1alpha1.StorePostgres, Host: b.server.Host, Port: int32(b.server.Port), Database: database, Username: role, CABundle: string(ca)}
-	p.Database = plan.Database{SystemIdentifier: system, Name: database, Address: p.Connection.Address()}
+	p.Target = plan.Target{Type: v1alpha1.StorePostgres, Postgres: &plan.PostgresTarget{Host: b.server.Host, Port: int32(b.server.Port), Database: database, Username: role, CABundle: string(ca)}}
+	p.Database = plan.Database{SystemIdentifier: system, Name: database, Address: p.Target.Address()}
 	p.BrakePercent, p.ValidUntil = 100, time.Now().Add(time.Hour)
 	watch := &watcher{Handler: slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})}
 	start := time.Now()

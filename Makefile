@@ -138,8 +138,8 @@ bench-sweep: prepare ## A sweep of ROWS rows against one raw DELETE in the same 
 	@go run ./test/bench/sweep -rows $(ROWS) -unknown $(UNKNOWN) -before "$(BEFORE)"
 
 .PHONY: bench-tenants
-bench-tenants: ## A shared store of N tenants, a tenth of them with a window of their own: its plan's size and what compiling it takes (N=10000)
-	@go run ./test/bench/tenants -n $(or $(call said,N),10000)
+bench-tenants: ## A shared store of N tenants, a tenth of them with a window of their own: its plan, its sweep's leases, a customer that comes (N=10000)
+	@$(assets); go run ./test/bench/tenants -n $(or $(call said,N),10000)
 
 .PHONY: bench-attack
 bench-attack: ## One tenant's worst, against VICTIMS others on a real node (as root; PODS=8, UPDATES=10000, VICTIMS=20)

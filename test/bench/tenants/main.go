@@ -1,17 +1,33 @@
 // Command tenants measures what a store of very many tenants costs: the size of its plan, and the processor time that compiling and
-// writing one takes. It needs no cluster: the plan is a pure function of the objects.
+// writing one takes; then, against a real API server with the real manager and keyserver, what a renewal of its sweep's lease costs and
+// what a customer does that comes meanwhile. It ends with lines for machines:
+//
+//	plan_bytes= compile_ms= plans_per_newcomer=   of the plan alone, which is a pure function of the objects
+//	lease_api_calls= lease_read_bytes=            of a renewal, to and from the API server
+//	lease_cpu_ratio=                              processor time of a renewal, against the same with ten tenants
+//	watch_calls_per_minute=                       what the keyserver follows tenants by, for all sweeps together
+//	onboarding_plan_writes=                       plans written because a customer came that has no window of its own
+//	onboarding_stopped_sweeps=                    sweeps that ended for it
+//	keyserver_rss_mib= manager_rss_mib=           the most memory that each ever had
+//	took_s=
+//
+// Usage: tenants [-n N] [-datasets N] [-walled N] [-pure]
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
@@ -21,9 +37,24 @@ func main() {
 	tenants := flag.Int("n", 10_000, "tenants, a tenth of which have a window of their own")
 	datasets := flag.Int("datasets", 100, "datasets of the store")
 	rounds := flag.Int("rounds", 10, "how often to compile")
+	renewals := flag.Int("renewals", 200, "how often to renew a lease")
+	walled := flag.Int("walled", 100, "tenants for which the manager makes a namespace with its walls; the others are known, and have none")
+	pure := flag.Bool("pure", false, "only what needs no API server")
 	flag.Parse()
-	if err := run(os.Stdout, *tenants, *datasets, *rounds); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	if *tenants < few || *renewals < 1 || *walled < 0 || flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	ctrl.SetLogger(logr.Discard())
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(os.Stdout, *tenants, *datasets, *rounds)
+	if err == nil && !*pure {
+		err = onServer(ctx, os.Stdout, func(most int) plan.Input { return world(*tenants, min(*datasets, most)) }, *renewals, *walled)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tenants:", err)
+		stop()
 		os.Exit(1)
 	}
 }

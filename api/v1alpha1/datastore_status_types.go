@@ -116,16 +116,32 @@ type PlanStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	SystemIdentifier string `json:"systemIdentifier,omitempty"`
 
-	// awaitingApproval lists what the plan could delete beyond spec.approvedPlan, one line each.
+	// awaitingApproval lists what the plan could delete beyond spec.approvedPlan, one entry for each window (the first 64).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:validation:items:MaxLength=256
-	AwaitingApproval []string `json:"awaitingApproval,omitempty"`
+	AwaitingApproval []AwaitedApproval `json:"awaitingApproval,omitempty"`
+
+	// awaitingApprovalCount is how many there are in all.
+	// +optional
+	AwaitingApprovalCount int32 `json:"awaitingApprovalCount,omitempty"`
 
 	// approval says whether deletion waits for a person: Pending, Audit or None. It is not set while there is no plan.
 	// +optional
 	Approval ApprovalState `json:"approval,omitempty"`
+}
+
+// AwaitedApproval is a deletion that spec.approvedPlan does not cover.
+type AwaitedApproval struct {
+	// dataset whose rows would go.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Dataset string `json:"dataset,omitempty"`
+
+	// message says which rows, and what was approved of them.
+	// +required
+	// +kubebuilder:validation:MaxLength=256
+	Message string `json:"message,omitempty"`
 }
 
 // ApprovalState says what of a plan waits for a person.
@@ -349,11 +365,16 @@ type DataStoreStatus struct {
 	// +optional
 	FilePointerCount int32 `json:"filePointerCount,omitempty"`
 
-	// conflicts are tables that another DataStore maps as well: nothing is deleted from them (the first 64).
+	// conflicts are tables that another DataStore maps as well: nothing is deleted from them. Where there are more than 512, the first of
+	// each dataset.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=512
 	Conflicts []StoreConflict `json:"conflicts,omitempty"`
+
+	// conflictCount is how many there are in all.
+	// +optional
+	ConflictCount int32 `json:"conflictCount,omitempty"`
 
 	// rules as measured, worst first.
 	// +optional
@@ -361,12 +382,17 @@ type DataStoreStatus struct {
 	// +kubebuilder:validation:MaxItems=64
 	Rules []RuleMeasurement `json:"rules,omitempty"`
 
-	// promises are the policies that govern datasets of the store, and how it keeps each, by name.
+	// promises are the policies that govern datasets of the store, and how it keeps each, by name (the first 256; a policy that is not
+	// here is not shown to be kept).
 	// +optional
 	// +listType=map
 	// +listMapKey=policy
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=256
 	Promises []StorePromise `json:"promises,omitempty"`
+
+	// promiseCount is how many there are in all.
+	// +optional
+	PromiseCount int32 `json:"promiseCount,omitempty"`
 
 	// overdue rows over all rules.
 	// +optional

@@ -274,9 +274,12 @@ type ApprovedBacklog struct {
 	Until metav1.Time `json:"until,omitempty"`
 }
 
-// ApprovedTenantWindow is a shorter window approved for one tenant.
+// ApprovedTenantWindow is a shorter window approved for one tenant. Its name has a rule for each thing that no
+// Tenant's name has, since there may be 131 072 of these in a store, and the API server reckons by that, and by its length, what one rule costs.
 //
-// +kubebuilder:validation:XValidation:rule="self.tenant.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Tenant (the value is not repeated here)",fieldPath=".tenant"
+// +kubebuilder:validation:XValidation:rule="!self.tenant.matches('[^--z]')",message="must be the name of a Tenant (the value is not repeated here)",fieldPath=".tenant"
+// +kubebuilder:validation:XValidation:rule="!self.tenant.matches('[/:-`]')",message="must be the name of a Tenant (the value is not repeated here)",fieldPath=".tenant"
+// +kubebuilder:validation:XValidation:rule="!self.tenant.matches(r'^\\W|\\W$')",message="must be the name of a Tenant (the value is not repeated here)",fieldPath=".tenant"
 type ApprovedTenantWindow struct {
 	// tenant by name.
 	// +required
@@ -339,7 +342,7 @@ type ApprovedPlan struct {
 	// +listType=map
 	// +listMapKey=dataset
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=512
 	Windows []ApprovedWindow `json:"windows,omitempty"`
 }
 
@@ -479,7 +482,7 @@ type DataStoreSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=512
 	Datasets []Dataset `json:"datasets,omitempty"`
 
 	// exempt tables, each with a reason. A table that is neither a dataset nor exempt makes CoverageComplete False.

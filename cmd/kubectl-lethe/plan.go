@@ -73,7 +73,7 @@ func (s *shell) printPlan(st *compiledStore) error {
 	}{
 		{"Problems:", problemLines(st.compiled.Result)},
 		{"Not governed by any rule, so never deleted and never compliant:", st.compiled.Ungoverned},
-		{"Beyond what is approved (kubectl lethe approve):", st.compiled.AwaitingApproval},
+		{"Beyond what is approved (kubectl lethe approve):", st.compiled.Awaiting()},
 	} {
 		if len(section.lines) == 0 {
 			continue
@@ -111,7 +111,7 @@ func planView(st *compiledStore) (shown, error) {
 		return shown{}, err
 	}
 	return view("StorePlan", storePlan{Hash: hash, Plan: b, Problems: problemLines(st.compiled.Result), Ungoverned: st.compiled.Ungoverned,
-		AwaitingApproval: st.compiled.AwaitingApproval}, resources.KindDataStore, st.store.Namespace, st.store.Name), nil
+		AwaitingApproval: st.compiled.Awaiting()}, resources.KindDataStore, st.store.Namespace, st.store.Name), nil
 }
 
 func planTable(out io.Writer, st *compiledStore) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -178,7 +179,9 @@ func (r *Reconciler) compile(ctx context.Context, s *scope) (time.Duration, erro
 		return 0, fmt.Errorf("hash the plan: %w", err)
 	}
 	s.status.Plan.Hash = s.hash
-	s.status.Plan.AwaitingApproval, s.status.Plan.Approval = boundedLines(s.result.AwaitingApproval), s.result.Approval()
+	awaiting := s.result.AwaitingApproval
+	s.status.Plan.AwaitingApproval = awaiting[:min(len(awaiting), plan.MaxAwaitingApproval)]
+	s.status.Plan.AwaitingApprovalCount, s.status.Plan.Approval = int32(min(len(awaiting), math.MaxInt32)), s.result.Approval()
 	return 0, nil
 }
 
@@ -197,7 +200,7 @@ func (r *Reconciler) findConflicts(ctx context.Context, s *scope) error {
 	if whose.Standing == tenancy.Held || whose.Standing == tenancy.TenantEnding {
 		owner = whose.Tenant.Name
 	}
-	s.status.Conflicts = plan.Conflicts(s.store, owner, all.Items)
+	s.status.Conflicts, s.status.ConflictCount = plan.Conflicts(s.store, owner, all.Items)
 	return nil
 }
 
@@ -228,7 +231,7 @@ func (r *Reconciler) stopNobodys(ctx context.Context, s *scope) error {
 }
 
 func (s *scope) refuse(reason, message string, stalled bool) {
-	s.status.Plan.AwaitingApproval, s.status.Plan.Approval = nil, ""
+	s.status.Plan.AwaitingApproval, s.status.Plan.AwaitingApprovalCount, s.status.Plan.Approval = nil, 0, ""
 	s.refusal = &status.Problem{Condition: v1alpha1.ConditionReady, Reason: reason, Message: message, Stalled: stalled}
 }
 
@@ -289,13 +292,4 @@ func (s *scope) nextLook() time.Duration {
 		}
 	}
 	return wait
-}
-
-// boundedLines keeps what fits a status and counts the rest.
-func boundedLines(lines []string) []string {
-	if len(lines) <= plan.MaxAwaitingApproval {
-		return lines
-	}
-	kept := append([]string(nil), lines[:plan.MaxAwaitingApproval-1]...)
-	return append(kept, fmt.Sprintf("and %d more", len(lines)-len(kept)))
 }

@@ -79,7 +79,7 @@ func TestEnforceWaitsForApprovalAndThenDeletes(t *testing.T) {
 	})
 	b.Want(s, map[string]string{"Ready": "True AwaitingApproval", "Approved": "False AwaitingApproval", "Compliant": "False Overdue"})
 	b.Says(s, "Approved", "messages: rows older than P90D (approved: nothing)")
-	if diff := cmp.Diff([]string{"messages: rows older than P90D (approved: nothing)"}, s.Status.Plan.AwaitingApproval); diff != "" {
+	if diff := cmp.Diff([]v1alpha1.AwaitedApproval{{Dataset: "messages", Message: "rows older than P90D (approved: nothing)"}}, s.Status.Plan.AwaitingApproval); diff != "" {
 		t.Errorf("awaiting approval (-want +got):\n%s", diff)
 	}
 	if events := strings.Join(b.EventsSeen(), "\n"); !strings.Contains(events, "AwaitingApproval") || !strings.Contains(events, "Overdue") {

@@ -37,7 +37,7 @@ func (r *Reconciler) report(ctx context.Context, s *scope) error {
 	after.Status = s.status
 	after.Status.ObservedGeneration = s.store.Generation
 	status.Apply(&after.Status.Conditions, status.Store(observed), s.store.Generation, metav1.NewTime(s.now))
-	after.Status.Promises = status.Promises(observed)
+	after.Status.Promises, after.Status.PromiseCount = status.Promises(observed)
 	after.Status.OverdueRows = status.OverdueRows(after.Status.Overdue, after.Status.Conditions)
 	written, err := reconcile.WriteStatus(ctx, r.Writer.Client, s.store, after, reconcile.SameStatus(s.store.Status, after.Status))
 	if written {

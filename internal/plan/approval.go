@@ -11,15 +11,24 @@ import (
 // MaxMeasurements is how many measurements a status holds: one for each rule on each dataset.
 const MaxMeasurements = 64
 
-// MaxAwaitingApproval is how many lines about missing approval a status holds; MaxLine is the length of one.
+// MaxAwaitingApproval is how many deletions that wait for approval a status names; MaxLine is the length of what is said of one.
 const (
 	MaxAwaitingApproval = 64
 	MaxLine             = 256
 )
 
+// Awaiting are the deletions that wait for approval in words, one line each.
+func (r *Result) Awaiting() []string {
+	var out []string
+	for _, a := range r.AwaitingApproval {
+		out = append(out, a.Dataset+": "+a.Message)
+	}
+	return out
+}
+
 // judge says what a deletion would take beyond spec.approvedPlan, one line for each window, and gives the part of it that may
 // go: nil where nothing may. No lines: all of it is approved.
-func (c *compiler) judge(d v1alpha1.Dataset, want *wanted) (missing []string, allowed *wanted) {
+func (c *compiler) judge(d v1alpha1.Dataset, want *wanted) (missing []v1alpha1.AwaitedApproval, allowed *wanted) {
 	approved := c.in.Store.Spec.ApprovedPlan
 	if approved == nil {
 		return lines(d.Name, want, "approved: nothing"), nil
@@ -253,24 +262,24 @@ func windowFor(a *v1alpha1.ApprovedPlan, dataset string) *v1alpha1.ApprovedWindo
 }
 
 // lines says of every window of a deletion the same thing.
-func lines(dataset string, want *wanted, approved string) []string {
-	out := []string{line(dataset, "", want.RetainFor, approved)}
+func lines(dataset string, want *wanted, approved string) []v1alpha1.AwaitedApproval {
+	out := []v1alpha1.AwaitedApproval{line(dataset, "", want.RetainFor, approved)}
 	for _, o := range want.own.overrides {
 		out = append(out, line(dataset, o.Tenant, o.RetainFor, approved))
 	}
 	return out
 }
 
-func line(dataset, tenant string, window calendar.Window, approved string) string {
+func line(dataset, tenant string, window calendar.Window, approved string) v1alpha1.AwaitedApproval {
 	rows := "rows"
 	if tenant != "" {
 		rows = "rows of " + tenant
 	}
-	s := dataset + ": " + rows + " older than " + window.String() + " (" + approved + ")"
+	s := rows + " older than " + window.String() + " (" + approved + ")"
 	if len(s) > MaxLine {
 		s = s[:MaxLine]
 	}
-	return s
+	return v1alpha1.AwaitedApproval{Dataset: dataset, Message: s}
 }
 
 func isoOr(w calendar.Window) string {

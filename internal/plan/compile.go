@@ -39,9 +39,9 @@ type Problem struct {
 type Result struct {
 	Plan     Plan
 	Problems []Problem
-	// AwaitingApproval says, one line each, what the rules would delete beyond spec.approvedPlan: of the rules that enforce,
+	// AwaitingApproval says, one window each, what the rules would delete beyond spec.approvedPlan: of the rules that enforce,
 	// or where none does, of those in Audit, so that it can be approved before it matters.
-	AwaitingApproval []string
+	AwaitingApproval []v1alpha1.AwaitedApproval
 	// AwaitingDatasets are those that AwaitingApproval speaks of, sorted.
 	AwaitingDatasets []string
 	// Waiting is set when a rule that enforces is among them: deletion waits for a person.

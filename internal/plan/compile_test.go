@@ -158,7 +158,7 @@ type outcome struct {
 }
 
 func look(r Result) outcome {
-	out := outcome{Awaiting: r.AwaitingApproval, Waiting: r.Waiting, Unidentif: r.Unidentified}
+	out := outcome{Awaiting: r.Awaiting(), Waiting: r.Waiting, Unidentif: r.Unidentified}
 	for _, d := range r.Plan.Datasets {
 		if d.Delete != nil {
 			s := d.Name + " " + iso(d.Delete.RetainFor)

@@ -9,19 +9,22 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// MaxConflicts is how many conflicts a status holds.
-const MaxConflicts = 64
+// MaxDatasets is how many datasets a store has at most.
+const MaxDatasets = 512
 
-// Conflicts lists the tables of a store that another DataStore maps as well: two windows and two floors would hold for one table. The same
+// MaxConflicts is how many conflicts a status holds: one for each dataset at least.
+const MaxConflicts = MaxDatasets
+
+// Conflicts lists, and counts, the tables of a store that another DataStore maps as well: two windows and two floors would hold for one table. The same
 // table is one of the same name in the same database, and that is the same where host, port and name are, or where both have shown the system
 // identifier of one server. tenant is the store's own.
 //
 // Between two tenants a store says nothing about another's until both have logged in at the same address: whoever may make a store could
 // otherwise stop another tenant's deletions by writing down where its database is. Until then it is the younger that waits.
-func Conflicts(store *v1alpha1.DataStore, tenant string, others []v1alpha1.DataStore) []v1alpha1.StoreConflict {
+func Conflicts(store *v1alpha1.DataStore, tenant string, others []v1alpha1.DataStore) (named []v1alpha1.StoreConflict, all int32) {
 	here, known := TargetOf(&store.Spec)
 	if !known {
-		return nil
+		return nil, 0
 	}
 	mine := map[string][]string{}
 	for _, d := range store.Spec.Datasets {
@@ -42,13 +45,15 @@ func Conflicts(store *v1alpha1.DataStore, tenant string, others []v1alpha1.DataS
 	slices.SortFunc(out, func(a, b v1alpha1.StoreConflict) int {
 		return cmp.Or(cmp.Compare(a.Dataset, b.Dataset), cmp.Compare(a.Store, b.Store), cmp.Compare(a.OtherDataset, b.OtherDataset))
 	})
+	all = int32(min(len(out), 1_000_000))
 	if len(out) > MaxConflicts {
 		out = firstOfEach(out)
 	}
-	return out
+	return out, all
 }
 
-// firstOfEach keeps one conflict of each dataset: there are no more datasets than a status has room for.
+// firstOfEach keeps one conflict of each dataset, which is enough to know of which nothing may be deleted: there are no more datasets than
+// a status has room for.
 func firstOfEach(in []v1alpha1.StoreConflict) []v1alpha1.StoreConflict {
 	return slices.CompactFunc(in, func(a, b v1alpha1.StoreConflict) bool { return a.Dataset == b.Dataset })
 }

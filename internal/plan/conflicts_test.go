@@ -81,7 +81,7 @@ func TestTwoStoresOnOneTable(t *testing.T) {
 			if tc.wantB {
 				wantB = []v1alpha1.StoreConflict{{Dataset: "old-messages", Store: "platform/chat", OtherDataset: "messages"}}
 			}
-			if diff := cmp.Diff([][]v1alpha1.StoreConflict{wantA, wantB}, [][]v1alpha1.StoreConflict{Conflicts(a, tc.tenants[0], both), Conflicts(b, tc.tenants[1], both)}); diff != "" {
+			if diff := cmp.Diff([][]v1alpha1.StoreConflict{wantA, wantB}, [][]v1alpha1.StoreConflict{conflicts(a, tc.tenants[0], both), conflicts(b, tc.tenants[1], both)}); diff != "" {
 				t.Errorf("conflicts (-want +got):\n%s", diff)
 			}
 		})
@@ -154,4 +154,9 @@ func TestASlackThatIsNone(t *testing.T) {
 			t.Errorf("%s: something is deleted", name)
 		}
 	}
+}
+
+func conflicts(store *v1alpha1.DataStore, tenant string, others []v1alpha1.DataStore) []v1alpha1.StoreConflict {
+	named, _ := Conflicts(store, tenant, others)
+	return named
 }

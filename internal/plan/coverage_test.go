@@ -121,7 +121,7 @@ func world(in Input) string {
 	if err != nil {
 		return err.Error()
 	}
-	return strings.Join(append([]string{hash, fmt.Sprint(r.Problems), fmt.Sprint(r.Governed)}, r.AwaitingApproval...), "\n")
+	return strings.Join(append([]string{hash, fmt.Sprint(r.Problems), fmt.Sprint(r.Governed)}, r.Awaiting()...), "\n")
 }
 
 func richInput(t *testing.T) Input {

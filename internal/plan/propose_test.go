@@ -287,7 +287,7 @@ func TestAnApprovalDoesNotStretch(t *testing.T) {
 		approveAll(t, in)
 		tc.change(&in)
 		r := Compile(in)
-		if got := strings.Join(r.AwaitingApproval, "; "); (got == "") != (tc.awaits == "") || !strings.Contains(got, tc.awaits) {
+		if got := strings.Join(r.Awaiting(), "; "); (got == "") != (tc.awaits == "") || !strings.Contains(got, tc.awaits) {
 			t.Errorf("%s: awaiting %q, want %q", name, got, tc.awaits)
 		}
 		var rows int64
@@ -342,7 +342,7 @@ func TestApprovalByBound(t *testing.T) {
 	// It goes below: that waits, says so, and nobody else does; its rows go after the bound.
 	own.RetentionOverrides[0].RetainFor = days(7)
 	r = Compile(in)
-	if diff := cmp.Diff([]string{"messages: rows of later older than P7D (approved: for any tenant not below P30D)"}, r.AwaitingApproval); diff != "" {
+	if diff := cmp.Diff([]string{"messages: rows of later older than P7D (approved: for any tenant not below P30D)"}, r.Awaiting()); diff != "" {
 		t.Errorf("below the bound (-want +got):\n%s", diff)
 	}
 	if w, ok := windowUnder(deletion(in), "l-2"); !ok || w != calendar.Or(days(30)) {

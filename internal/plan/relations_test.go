@@ -96,7 +96,7 @@ func TestADeclaredRelationIsPartOfWhatIsApproved(t *testing.T) {
 		changed := in
 		changed.Store = in.Store.DeepCopy()
 		change(&changed.Store.Spec)
-		if r := Compile(changed); r.Plan.Deletes() || !r.Waiting || !strings.Contains(strings.Join(r.AwaitingApproval, ""), "other relations") {
+		if r := Compile(changed); r.Plan.Deletes() || !r.Waiting || !strings.Contains(strings.Join(r.Awaiting(), ""), "other relations") {
 			t.Errorf("%s: deletes %t, awaiting %v", name, r.Plan.Deletes(), r.AwaitingApproval)
 		}
 	}

@@ -37,7 +37,7 @@ func TestAStoreOfAnUnknownType(t *testing.T) {
 		if said != 1 {
 			t.Errorf("%s: said %d times in %+v", name, said, r.Problems)
 		}
-		if got := Conflicts(in.Store, "platform", []v1alpha1.DataStore{*in.Store.DeepCopy()}); len(got) > 0 || len(Places(in.Store)) > 0 {
+		if got := conflicts(in.Store, "platform", []v1alpha1.DataStore{*in.Store.DeepCopy()}); len(got) > 0 || len(Places(in.Store)) > 0 {
 			t.Errorf("%s: conflicts %v, places %v", name, got, Places(in.Store))
 		}
 		if _, err := Propose(r, in.Store, Asked{}, in.Now); err == nil {

@@ -124,6 +124,7 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 		{unseen && reachable.Status != metav1.ConditionTrue, reachable, false},
 		{unseen, look, false},
 		{misfit(o.Measured.Rules) != "", no(misfit(o.Measured.Rules), "%s", see(v1alpha1.ConditionCompliant)), true},
+		{promisesOverLimit(o) != "", no(v1alpha1.ReasonLimitReached, "%s", promisesOverLimit(o)), true},
 		{limitReached(o), limit(compliant), true},
 	}
 	i := slices.IndexFunc(steps, func(s step) bool { return s.failing })
@@ -214,7 +215,7 @@ func undeclared(o StoreObserved) string {
 
 // Bounds of a DataStore's spec, as its schema has them.
 const (
-	maxDatasets  = 64
+	maxDatasets  = plan.MaxDatasets
 	maxExempt    = 128
 	maxRelations = 128
 )
@@ -241,7 +242,7 @@ func storeApproved(o StoreObserved) Verdict {
 	if last := o.Measured.LastSweep; last != nil && isAnother(last.Reason) && last.Content == o.Content {
 		return no(last.Reason, "%s", last.Message)
 	}
-	switch waiting := o.Result.AwaitingApproval; {
+	switch waiting := o.Result.Awaiting(); {
 	case len(waiting) > 0 && o.Result.Waiting:
 		return no(v1alpha1.ReasonAwaitingApproval, "nothing of this is deleted until it is approved: %s; look at it with 'kubectl lethe plan', then run 'kubectl lethe approve'",
 			joined(waiting, len(waiting), "; "))

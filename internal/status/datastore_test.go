@@ -238,14 +238,14 @@ func TestStore(t *testing.T) {
 		},
 		"a deletion that waits for approval": {
 			change: func(o *StoreObserved) {
-				o.Result.Waiting, o.Result.AwaitingApproval = true, []string{"messages: rows older than P30D (approved: P90D)"}
+				o.Result.Waiting, o.Result.AwaitingApproval = true, []v1alpha1.AwaitedApproval{{Dataset: "messages", Message: "rows older than P30D (approved: P90D)"}}
 			},
 			want: map[string]string{"Ready": "True AwaitingApproval", "Approved": "False AwaitingApproval"},
 			says: "kubectl lethe approve",
 		},
 		"in Audit, approval does not hold a store back": {
 			change: func(o *StoreObserved) {
-				o.Result.Enforced, o.Result.AwaitingApproval = false, []string{"messages: rows older than P30D (approved: nothing)"}
+				o.Result.Enforced, o.Result.AwaitingApproval = false, []v1alpha1.AwaitedApproval{{Dataset: "messages", Message: "rows older than P30D (approved: nothing)"}}
 			},
 			want: map[string]string{"Ready": "True Audit", "Approved": "False AwaitingApproval"},
 		},

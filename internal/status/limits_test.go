@@ -137,8 +137,8 @@ var loud = map[string]struct {
 		}
 	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"of 64 measurements are unknown", "4096 bytes", "split the datasets"}},
 	"more tables than the lists of a spec hold": {func(t *testing.T, o *StoreObserved) {
-		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Uncovered: manyNames(16, "public.t%d"), UncoveredCount: 500})
-	}, "CoverageComplete", v1alpha1.ReasonUncoveredTable, []string{"and 492 more", "310 of them have no room", "64 datasets and 128 exempt tables", "a database of their own"}},
+		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Uncovered: manyNames(16, "public.t%d"), UncoveredCount: 1000})
+	}, "CoverageComplete", v1alpha1.ReasonUncoveredTable, []string{"and 992 more", "362 of them have no room", "512 datasets and 128 exempt tables", "a database of their own"}},
 	"a table whose name the spec cannot hold": {func(t *testing.T, o *StoreObserved) {
 		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Uncovered: []string{"public.user-sessions"}, UncoveredCount: 1})
 	}, "CoverageComplete", v1alpha1.ReasonUncoveredTable, []string{"1 cannot be written there", "first public.user-sessions", "ALTER TABLE … RENAME TO"}},
@@ -152,8 +152,24 @@ var loud = map[string]struct {
 		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Undeclared: relationsNamed("message-id", 1), UndeclaredCount: 1})
 	}, "CoverageComplete", v1alpha1.ReasonUndeclaredRelation, []string{"public.t0.message-id cannot be written there", "RENAME"}},
 	"more lines for approval than a status and a condition hold": {func(_ *testing.T, o *StoreObserved) {
-		o.Result.AwaitingApproval, o.Result.Waiting = manyNames(300, "messages: rows of tenant-%03d older than P30D (approved: nothing)"), true
+		o.Result.Waiting = true
+		for _, text := range manyNames(300, "rows of tenant-%03d older than P30D (approved: nothing)") {
+			o.Result.AwaitingApproval = append(o.Result.AwaitingApproval, v1alpha1.AwaitedApproval{Dataset: "messages", Message: text})
+		}
 	}, "Approved", v1alpha1.ReasonAwaitingApproval, []string{"and 293 more", "kubectl lethe plan"}},
+	"more policies than a status holds promises of": {func(t *testing.T, o *StoreObserved) {
+		d := &o.Result.Plan.Datasets[0]
+		rule := d.Rules[0]
+		for _, name := range manyNames(300, "policy-%03d") {
+			rule.Policy, o.Result.Governed = name, append(o.Result.Governed, name)
+			d.Rules = append(d.Rules, rule)
+		}
+		told(t, o, measuredAll(o.Result.Plan, ""))
+		named, all := Promises(*o)
+		if len(named) != maxPromises || int(all) != 301 {
+			t.Errorf("%d promises of %d", len(named), all)
+		}
+	}, "Ready", v1alpha1.ReasonLimitReached, []string{"45 of 301 policies", "status.promises holds 256 entries", "let fewer policies govern"}},
 	"more problems than a condition holds": {func(_ *testing.T, o *StoreObserved) {
 		for _, text := range manyNames(200, "spec.rules[%03d] cannot be kept; lengthen the window") {
 			o.Result.Problems = append(o.Result.Problems, plan.Problem{Message: text})
@@ -167,15 +183,16 @@ var loud = map[string]struct {
 	"more conflicts than a status holds": {func(t *testing.T, o *StoreObserved) {
 		r := wide(t, 2, func(in *plan.Input) {
 			var others []v1alpha1.DataStore
-			for i := range 100 {
+			for i := range 300 {
 				other := in.Store.DeepCopy()
 				other.UID, other.Name = "other", fmt.Sprintf("other-%03d", i)
 				other.UID += other.UID + "x"
 				others = append(others, *other)
 			}
-			in.Store.Status.Conflicts = plan.Conflicts(in.Store, "acme", others)
-			if n := len(in.Store.Status.Conflicts); n != 2 {
-				t.Errorf("%d conflicts, want one for each dataset", n)
+			named, all := plan.Conflicts(in.Store, "acme", others)
+			in.Store.Status.Conflicts, in.Store.Status.ConflictCount = named, all
+			if len(named) != 2 || all != 600 {
+				t.Errorf("%d conflicts of %d, want one for each dataset, and all counted", len(named), all)
 			}
 		})
 		o.Result = &r
@@ -199,7 +216,7 @@ var limits = map[string]string{
 	"DataStore status.undeclaredRelations":   "more undeclared relations than a report names",
 	"DataStore status.filePointers":          "counted in status.filePointerCount",
 	"DataStore status.conflicts":             "more conflicts than a status holds",
-	"DataStore status.promises":              "more measurements than a status holds",
+	"DataStore status.promises":              "more policies than a status holds promises of",
 	"DataStore status.plan.awaitingApproval": "more lines for approval than a status and a condition hold",
 	"DataRetentionPolicy status.conditions":  "as many as there are types",
 	"BotDeployment status.conditions":        "as many as there are types",

@@ -19,7 +19,7 @@ const (
 	maxUncovered  = 32
 	maxUndeclared = 32
 	maxPointers   = 32
-	maxPromises   = plan.MaxMeasurements
+	maxPromises   = 256
 	maxProblem    = 512
 	maxReason     = 64
 )

@@ -20,24 +20,44 @@ func storeCompliant(o StoreObserved) Verdict {
 }
 
 // Promises says of each policy that governs a dataset of the store how the store keeps it, by the spec that the policy has in the
-// plan. None: there is no plan.
-func Promises(o StoreObserved) []v1alpha1.StorePromise {
+// plan, and how many there are: a status has room for some of them only. None: there is no plan.
+func Promises(o StoreObserved) (named []v1alpha1.StorePromise, all int32) {
 	if o.Result == nil || o.Refusal != nil {
-		return nil
+		return nil, 0
 	}
+	policies := governing(o.Result)
+	for _, policy := range policies[:min(len(policies), maxPromises)] {
+		named = append(named, v1alpha1.StorePromise{Policy: policy, Generation: o.Result.Generations[policy], State: promise(o, policy)})
+	}
+	return named, count(len(policies))
+}
+
+// governing are the policies that have a rule for a dataset of the store, sorted.
+func governing(r *plan.Result) []string {
 	governing := map[string]bool{}
-	for _, d := range o.Result.Plan.Datasets {
-		for _, r := range d.Rules {
-			governing[r.Policy] = true
+	for _, d := range r.Plan.Datasets {
+		for _, rule := range d.Rules {
+			governing[rule.Policy] = true
 		}
 	}
-	var out []v1alpha1.StorePromise
-	for _, policy := range o.Result.Governed {
-		if governing[policy] && len(out) < maxPromises {
-			out = append(out, v1alpha1.StorePromise{Policy: policy, Generation: o.Result.Generations[policy], State: promise(o, policy)})
+	var out []string
+	for _, policy := range r.Governed {
+		if governing[policy] {
+			out = append(out, policy)
 		}
 	}
 	return out
+}
+
+// promisesOverLimit says of how many policies a status has no room for a promise; empty: of none. Such a policy counts the store as one that
+// does not show that it keeps it.
+func promisesOverLimit(o StoreObserved) string {
+	all := len(governing(o.Result))
+	if all <= maxPromises {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d policies cannot be shown to be kept, since status.promises holds %d entries; let fewer policies govern the store, or split the datasets over several DataStores",
+		all-maxPromises, all, maxPromises)
 }
 
 // promise of one policy. What another policy's rows are does not count against it, nor do tables and datasets that no rule governs.

@@ -75,7 +75,8 @@ func TestPromises(t *testing.T) {
 			o := two()
 			tc.change(&o)
 			want := []v1alpha1.StorePromise{{Policy: "other", Generation: 1, State: tc.other}, {Policy: "privacy", Generation: 3, State: tc.privacy}}
-			if diff := cmp.Diff(want, Promises(o)); diff != "" {
+			got, all := Promises(o)
+			if diff := cmp.Diff(want, got); diff != "" || int(all) != len(want) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			// A store that is compliant keeps each of its policies.
@@ -87,7 +88,7 @@ func TestPromises(t *testing.T) {
 	t.Run("no plan", func(t *testing.T) {
 		o := two()
 		o.Refusal, o.Result = &Problem{Reason: "NoTenant", Stalled: true}, nil
-		if got := Promises(o); got != nil {
+		if got, all := Promises(o); got != nil || all != 0 {
 			t.Errorf("promises %v", got)
 		}
 	})

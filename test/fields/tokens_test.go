@@ -281,20 +281,20 @@ func TestTheGreatestStoreAndPolicyAreWarnedOf(t *testing.T) {
 	store := func(last string) *unstructured.Unstructured {
 		o := kinds()["DataStore"].build(t)
 		var datasets, exempt, relations []any
-		for i := range 64 {
+		for i := range 512 {
 			datasets = append(datasets, map[string]any{
 				"name": name("d", i), "dataClass": repeat("C1a", 63),
 				"table": map[string]any{
 					"schema": column("s", i), "name": column("t", i), "tenantColumn": column("a", i), "key": []any{column("k", 1), column("k", 2), column("k", 3), column("k", 4)},
 					"ageColumn": map[string]any{"name": column("c", i), "type": "Timestamp", "timeZone": "America/Argentina/ComodRivadavia"},
 				},
-				"floor": map[string]any{"retainFor": map[string]any{"days": int64(30)}, "legalBasis": words(last, i, 64)},
+				"floor": map[string]any{"retainFor": map[string]any{"days": int64(30)}, "legalBasis": words(last, i, 512)},
 			})
 		}
 		for i := range 128 {
 			exempt = append(exempt, map[string]any{"schema": column("s", i), "table": column("e", i), "reason": words(last, i, 128)})
 			relations = append(relations, map[string]any{
-				"schema": column("s", i), "table": column("r", i), "column": column("c", i), "references": name("d", i%64), "referencesColumn": column("k", i),
+				"schema": column("s", i), "table": column("r", i), "column": column("c", i), "references": name("d", i), "referencesColumn": column("k", i),
 				"state": "Declared", "reason": words(last, i, 128),
 			})
 		}
@@ -324,7 +324,7 @@ func TestTheGreatestStoreAndPolicyAreWarnedOf(t *testing.T) {
 		object func(last string) *unstructured.Unstructured
 		places []string
 	}{
-		{store, []string{"spec.datasets[" + name("d", 63) + "].floor.legalBasis", "spec.exempt[127].reason", "spec.relations[127].reason"}},
+		{store, []string{"spec.datasets[" + name("d", 511) + "].floor.legalBasis", "spec.exempt[127].reason", "spec.relations[127].reason"}},
 		{policy, []string{"spec.rules[" + name("r", 31) + "].dataClass"}},
 	} {
 		said := strings.Join(w.dryRun(t, tc.object(token)), "\n")

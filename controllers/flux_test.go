@@ -218,11 +218,11 @@ func (s *sweeper) sweep(w *operator.World, namespace string) {
 		}
 		r := report.Report{Plan: resources.PlanHashOf(job.Spec.Template.Spec), Outcome: report.Done, Mode: string(p.Mode()), SystemIdentifier: identifierOf(namespace), Database: "chat"}
 		for _, d := range p.Datasets {
-			line := report.Line{Dataset: d.Name, Rows: 100, Reason: v1alpha1.ReasonUngoverned}
+			measured := report.Dataset{Name: d.Name, Rows: 100, Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUngoverned}}
 			if len(d.Rules) > 0 {
-				line.Policy, line.Rule, line.Reason = d.Rules[0].Policy, d.Rules[0].Rule, ""
+				measured.Problem, measured.Rules = v1alpha1.Problem{}, []report.Rule{{Policy: d.Rules[0].Policy, Rule: d.Rules[0].Rule}}
 			}
-			r.Lines = append(r.Lines, line)
+			r.Datasets = append(r.Datasets, measured)
 		}
 		if s.edit != nil {
 			s.edit(&r)
@@ -398,7 +398,7 @@ func TestFluxAppliesOneSet(t *testing.T) {
 		}
 	})
 	t.Run("rows without a date are for Compliant to say", func(t *testing.T) {
-		sweeps.says(func(r *report.Report) { r.Lines[0].UnknownAge = 1 })
+		sweeps.says(func(r *report.Report) { r.Datasets[0].UnknownAge = 1 })
 		k.pass(fluxSet(name, "days: 90", "days: 91"))
 		ready(store, ofStore, "UnknownAge")
 		sweeps.says(nil)

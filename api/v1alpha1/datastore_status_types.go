@@ -4,13 +4,68 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// RuleMeasurement is what was measured for one rule on one dataset.
-type RuleMeasurement struct {
-	// dataset of the store.
+// Problem is why something is not as it should be. Both fields are empty where nothing is wrong.
+type Problem struct {
+	// reason in CamelCase: one word for programs, which docs/reference/reasons.md explains.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
+
+	// message to the reason for people, with what to do about it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Message string `json:"message,omitempty"`
+}
+
+// DatasetMeasurement is what was measured of one dataset: what is its table's once, and beneath it each rule that governs it.
+type DatasetMeasurement struct {
+	// name of the dataset.
 	// +required
 	// +kubebuilder:validation:MaxLength=63
-	Dataset string `json:"dataset,omitempty"`
+	Name string `json:"name,omitempty"`
 
+	// rows in the table, as the planner estimates them.
+	// +optional
+	Rows int64 `json:"rows,omitempty"`
+
+	// unknownAge rows have no age that can be believed: NULL, infinite, in the future, before 1990. They are never deleted.
+	// +optional
+	UnknownAge int64 `json:"unknownAge,omitempty"`
+
+	// unknownTenant rows name no tenant that is known. They fall under the base window.
+	// +optional
+	UnknownTenant int64 `json:"unknownTenant,omitempty"`
+
+	// returned rows are older than those that the last complete sweep had left: they are there again. Nothing of the dataset is
+	// deleted until that is approved.
+	// +optional
+	Returned int64 `json:"returned,omitempty"`
+
+	// backlogLeft is how many rows of the approved backlog were left when the last sweep ended.
+	// +optional
+	BacklogLeft int64 `json:"backlogLeft,omitempty"`
+
+	// capped is set when unknownAge or unknownTenant stopped at the bound of a count and the true one is larger.
+	// +optional
+	Capped bool `json:"capped,omitempty"`
+
+	// reason and message say why the dataset was not measured or not deleted from. They hold for each of its rules that has none of its own.
+	Problem `json:",inline"`
+
+	// notice is worth knowing and no problem, for example that triggers run when rows go.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Notice string `json:"notice,omitempty"`
+
+	// rules that govern the dataset, worst first. None: no rule does, and nothing is promised of it.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	Rules []RuleMeasurement `json:"rules,omitempty"`
+}
+
+// RuleMeasurement is what was measured for one rule on one dataset.
+type RuleMeasurement struct {
 	// policy and rule that govern it.
 	// +required
 	// +kubebuilder:validation:MaxLength=253
@@ -24,10 +79,6 @@ type RuleMeasurement struct {
 	// +required
 	// +kubebuilder:validation:MaxLength=16
 	Window string `json:"window,omitempty"`
-
-	// rows in the table, as the planner estimates them.
-	// +optional
-	Rows int64 `json:"rows,omitempty"`
 
 	// eligible rows are past their window and could be deleted now (in Audit: would be).
 	// +optional
@@ -49,35 +100,18 @@ type RuleMeasurement struct {
 	// +optional
 	KeptByChild int64 `json:"keptByChild,omitempty"`
 
-	// unknownAge rows have no age that can be believed: NULL, infinite, in the future, before 1990. They are never deleted.
-	// +optional
-	UnknownAge int64 `json:"unknownAge,omitempty"`
-
-	// unknownTenant rows name no tenant that is known. They fall under the base window.
-	// +optional
-	UnknownTenant int64 `json:"unknownTenant,omitempty"`
-
-	// deleted rows in the last sweep.
-	// +optional
-	Deleted int64 `json:"deleted,omitempty"`
-
-	// capped is set when a count stopped at its bound and the true one is larger.
-	// +optional
-	Capped bool `json:"capped,omitempty"`
-
-	// returned rows are older than those that the last complete sweep had left: they are there again. Nothing of the dataset is
-	// deleted until that is approved.
-	// +optional
-	Returned int64 `json:"returned,omitempty"`
-
-	// backlogLeft is how many rows of the approved backlog were left when the last sweep ended.
-	// +optional
-	BacklogLeft int64 `json:"backlogLeft,omitempty"`
-
-	// unknownTenantLate rows name no known tenant, and are older than the shortest window that any tenant has, and slack:
+	// unknownTenantLate rows name no known tenant, and are older than the shortest window that any tenant has under this rule, and slack:
 	// they may be that tenant's.
 	// +optional
 	UnknownTenantLate int64 `json:"unknownTenantLate,omitempty"`
+
+	// deleted rows in the last sweep, by this rule.
+	// +optional
+	Deleted int64 `json:"deleted,omitempty"`
+
+	// capped is set when a count of this rule stopped at its bound and the true one is larger.
+	// +optional
+	Capped bool `json:"capped,omitempty"`
 
 	// worstOverdueSeconds is the longest that a row was seen to be overdue, before a sweep or after it, since the rule governs
 	// the dataset with this window.
@@ -88,20 +122,27 @@ type RuleMeasurement struct {
 	// +optional
 	WorstOverdueAt *metav1.Time `json:"worstOverdueAt,omitempty"`
 
-	// reason why rows of this dataset were not measured or not deleted, in CamelCase; empty when they were.
-	// +optional
-	// +kubebuilder:validation:MaxLength=64
-	Reason string `json:"reason,omitempty"`
+	// reason and message say why this rule was not measured, or why nothing was deleted by it, where that is not the whole dataset's.
+	Problem `json:",inline"`
+}
 
-	// message to the reason, with its remedy.
+// OmittedMeasurements counts what status.datasets has no room for. What is left out is the least bad.
+type OmittedMeasurements struct {
+	// rules whose measurement is not there, each rule on each dataset counted. They count as unknown.
 	// +optional
-	// +kubebuilder:validation:MaxLength=512
-	Message string `json:"message,omitempty"`
+	Rules int32 `json:"rules,omitempty"`
 
-	// notice is worth knowing and no problem, for example that triggers run when rows go.
+	// texts are messages and notices that are not there; the reasons are.
 	// +optional
-	// +kubebuilder:validation:MaxLength=512
-	Notice string `json:"notice,omitempty"`
+	Texts int32 `json:"texts,omitempty"`
+
+	// worstOverdueSeconds is the longest that a row of one of these rules was ever seen to be overdue.
+	// +optional
+	WorstOverdueSeconds int64 `json:"worstOverdueSeconds,omitempty"`
+
+	// worstOverdueAt is when that was seen.
+	// +optional
+	WorstOverdueAt *metav1.Time `json:"worstOverdueAt,omitempty"`
 }
 
 // PlanStatus is the plan that is in force.
@@ -376,11 +417,15 @@ type DataStoreStatus struct {
 	// +optional
 	ConflictCount int32 `json:"conflictCount,omitempty"`
 
-	// rules as measured, worst first.
+	// datasets as measured, with their rules beneath: worst first, a dataset by its worst rule. All of them are here up to 512 KiB.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=64
-	Rules []RuleMeasurement `json:"rules,omitempty"`
+	// +kubebuilder:validation:MaxItems=512
+	Datasets []DatasetMeasurement `json:"datasets,omitempty"`
+
+	// omitted counts what datasets has no room for; left out, it has room for all.
+	// +optional
+	Omitted *OmittedMeasurements `json:"omitted,omitempty"`
 
 	// promises are the policies that govern datasets of the store, and how it keeps each, by name (the first 256; a policy that is not
 	// here is not shown to be kept).

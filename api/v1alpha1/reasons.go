@@ -368,7 +368,7 @@ const (
 	ReasonInternal = "Internal"
 )
 
-// Of one dataset or rule. They stand in status.rules[].reason; each keeps the dataset from being measured or deleted from, wholly or in part.
+// Of one dataset or rule. They stand in reason of status.datasets[] or of its rules[]; each keeps the dataset from being measured or deleted from, wholly or in part.
 const (
 	// ReasonMissingTable: the table does not exist.
 	ReasonMissingTable = "MissingTable"

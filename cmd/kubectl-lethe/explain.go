@@ -112,13 +112,13 @@ func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string
 	if s.changed {
 		return // what was measured is not what the files say
 	}
-	switch m := s.measured(d.Name, r.Policy, r.Rule); {
+	switch of, m := s.measured(d.Name, r.Policy, r.Rule); {
 	case m == nil:
 		say("    Not measured yet.")
-	case m.Reason != "":
-		say("    Last measurement: %s: %s", m.Reason, m.Message)
+	case of.ProblemOf(m).Reason != "":
+		say("    Last measurement: %s: %s", of.ProblemOf(m).Reason, of.ProblemOf(m).Message)
 	default:
-		say("    Last measurement: %s.", measurementWords(m))
+		say("    Last measurement: %s.", measurementWords(of, m))
 	}
 }
 
@@ -139,22 +139,22 @@ func (s *compiledStore) fateWords(d plan.Dataset, r plan.Rule) string {
 	}
 }
 
-func measurementWords(m *v1alpha1.RuleMeasurement) string {
-	parts := []string{fmt.Sprintf("about %d records, of which %d may go and %d are overdue", m.Rows, m.Eligible, m.Overdue)}
+func measurementWords(of *v1alpha1.DatasetMeasurement, m *v1alpha1.RuleMeasurement) string {
+	parts := []string{fmt.Sprintf("about %d records, of which %d may go and %d are overdue", of.Rows, m.Eligible, m.Overdue)}
 	for _, kept := range []struct {
 		n    int64
 		what string
 	}{
 		{m.KeptByFloor, "are kept since the law asks for it"},
 		{m.KeptByChild, "are kept since a younger record refers to them"},
-		{m.UnknownAge, "have no age that can be believed"},
-		{m.UnknownTenant, "are of no known tenant"},
+		{of.UnknownAge, "have no age that can be believed"},
+		{of.UnknownTenant, "are of no known tenant"},
 	} {
 		if kept.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", kept.n, kept.what))
 		}
 	}
-	if m.Capped {
+	if m.Capped || of.Capped {
 		parts = append(parts, "and perhaps more, since counting stops at a bound")
 	}
 	return strings.Join(parts, "; ")

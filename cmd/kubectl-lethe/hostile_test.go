@@ -42,7 +42,8 @@ func hostileCluster(t *testing.T) *caller {
 		Exempt: []v1alpha1.Exemption{{Schema: "public", Table: "x", Reason: words}}}
 	store.Status = v1alpha1.DataStoreStatus{MeasuredAt: &at, Plan: v1alpha1.PlanStatus{Hash: "h", SystemIdentifier: words},
 		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionCompliant, Status: metav1.ConditionFalse, Reason: words, Message: words, ObservedGeneration: 1}},
-		Rules:      []v1alpha1.RuleMeasurement{{Dataset: "messages", Policy: "p", Rule: "conversations", Window: "P90D", Reason: "LineGuarded", Message: words, Notice: words}}}
+		Datasets: []v1alpha1.DatasetMeasurement{{Name: "messages", Problem: v1alpha1.Problem{Reason: "LineGuarded", Message: words}, Notice: words,
+			Rules: []v1alpha1.RuleMeasurement{{Policy: "p", Rule: "conversations", Window: "P90D"}}}}}
 	policy := v1alpha1.DataRetentionPolicy{TypeMeta: metav1.TypeMeta{Kind: "DataRetentionPolicy", APIVersion: "lethe.dev/v1alpha1"}, ObjectMeta: meta("", "p")}
 	policy.Spec = v1alpha1.DataRetentionPolicySpec{StoreSelector: metav1.LabelSelector{MatchLabels: map[string]string{"retention": "published"}}, Mode: v1alpha1.PolicyAudit,
 		Rules: []v1alpha1.RetentionRule{{Name: "conversations", DataClass: "Conversations", RetainFor: &v1alpha1.Period{Days: &days}}}}

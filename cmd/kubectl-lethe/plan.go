@@ -141,9 +141,9 @@ func planTable(out io.Writer, st *compiledStore) error {
 
 // eligible rows of a rule as last measured. A plan out of files has not been measured.
 func (s *compiledStore) eligible(dataset string, r plan.Rule) string {
-	m := s.measured(dataset, r.Policy, r.Rule)
+	of, m := s.measured(dataset, r.Policy, r.Rule)
 	switch {
-	case m == nil || m.Reason != "" || m.Window != r.RetainFor.String():
+	case m == nil || of.ProblemOf(m).Reason != "" || m.Window != r.RetainFor.String():
 		return "unknown"
 	case m.Capped:
 		return strconv.FormatInt(m.Eligible, 10) + "+"

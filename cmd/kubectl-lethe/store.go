@@ -178,14 +178,8 @@ func (o *overlay) List(ctx context.Context, list client.ObjectList, opts ...clie
 }
 
 // measured is what the last measurement said about a rule on a dataset; nil when it said nothing.
-func (s *compiledStore) measured(dataset, policy, rule string) *v1alpha1.RuleMeasurement {
-	for i := range s.store.Status.Rules {
-		m := &s.store.Status.Rules[i]
-		if m.Dataset == dataset && m.Policy == policy && m.Rule == rule {
-			return m
-		}
-	}
-	return nil
+func (s *compiledStore) measured(dataset, policy, rule string) (*v1alpha1.DatasetMeasurement, *v1alpha1.RuleMeasurement) {
+	return s.store.Status.Measurement(dataset, policy, rule)
 }
 
 // deletions are the windows of single tenants by which rows of a dataset go, sorted by tenant.

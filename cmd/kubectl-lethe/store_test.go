@@ -92,9 +92,10 @@ func setStatus(t *testing.T, store *v1alpha1.DataStore, message string, change f
 		LastSweep:          &v1alpha1.SweepStatus{JobUID: "job", Content: content, Outcome: v1alpha1.SweepDone},
 		Database:           &v1alpha1.DatabasePoint{OID: 16384, Timeline: 1, Position: "0/16B3748", Transactions: 740},
 		Plan:               v1alpha1.PlanStatus{SystemIdentifier: "7301"},
-		Rules: []v1alpha1.RuleMeasurement{
-			{Dataset: "messages", Policy: "published-promise", Rule: "conversations", Window: "P90D", Rows: 300000, Eligible: 75000, KeptByChild: 12, UnknownAge: 3, UnknownTenant: 7},
-			{Dataset: "payments", Policy: "published-promise", Rule: "payments", Window: "P2Y", Rows: 900, KeptByFloor: 40},
+		Datasets: []v1alpha1.DatasetMeasurement{
+			{Name: "messages", Rows: 300000, UnknownAge: 3, UnknownTenant: 7,
+				Rules: []v1alpha1.RuleMeasurement{{Policy: "published-promise", Rule: "conversations", Window: "P90D", Eligible: 75000, KeptByChild: 12}}},
+			{Name: "payments", Rows: 900, Rules: []v1alpha1.RuleMeasurement{{Policy: "published-promise", Rule: "payments", Window: "P2Y", KeptByFloor: 40}}},
 		},
 		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionCompliant, Status: metav1.ConditionTrue, Reason: "Measured", Message: message,
 			ObservedGeneration: store.Generation, LastTransitionTime: metav1.NewTime(day0)}},
@@ -165,7 +166,7 @@ func TestApprove(t *testing.T) {
 	// What is approved is approved once: asking again renews nothing.
 	c.fails("", []string{"approve", "platform/chat", "--yes"}, "nothing waits for approval")
 	setStatus(t, store, "braked", func(s *v1alpha1.DataStoreStatus) {
-		s.Rules[0].Reason, s.Rules[0].Message = "BrakeTripped", "75000 of 300000 rows would go"
+		s.Datasets[0].Reason, s.Datasets[0].Message = "BrakeTripped", "75000 of 300000 rows would go"
 	})
 	c.fails("", []string{"approve", "platform/chat", "--yes"}, "nothing waits for approval", "--brake messages")
 	c.fails("", []string{"approve", "platform/chat", "--yes", "--brake", "payments"}, "dataset payments")
@@ -197,7 +198,7 @@ func TestAnIdentifierThatWasNotApproved(t *testing.T) {
 		if err := testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(store), store); err != nil {
 			t.Fatal(err)
 		}
-		setStatus(t, store, "measured", func(s *v1alpha1.DataStoreStatus) { s.Rules = s.Rules[:1] })
+		setStatus(t, store, "measured", func(s *v1alpha1.DataStoreStatus) { s.Datasets = s.Datasets[:1] })
 	}
 	var policy v1alpha1.DataRetentionPolicy
 	if err := testEnv.Client.Get(t.Context(), clientKey("", "published-promise"), &policy); err != nil {

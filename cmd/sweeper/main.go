@@ -136,7 +136,7 @@ func (o options) sweep(log *slog.Logger) report.Report {
 func write(path string, r report.Report) error {
 	b, err := report.Encode(r)
 	if err != nil {
-		r.Uncovered, r.Undeclared, r.Pointers, r.Lines, r.Truncated = nil, nil, nil, nil, len(r.Lines)
+		r.Uncovered, r.Undeclared, r.Pointers, r.Datasets, r.Truncated = nil, nil, nil, nil, report.Measurements(r.Datasets)
 		if b, err = report.Encode(r); err != nil {
 			return err
 		}

@@ -53,11 +53,11 @@ func TestAStoreIsPlannedAndMeasuredAtOnce(t *testing.T) {
 	}
 
 	b.Sweep(s, func(r *report.Report) {
-		r.Lines[0].Rows, r.Lines[0].Eligible, r.Lines[0].KeptByChild = 300, 40, 2
+		r.Datasets[0].Rows, r.Datasets[0].Rules[0].Eligible, r.Datasets[0].Rules[0].KeptByChild = 300, 40, 2
 	})
-	wantRules := []v1alpha1.RuleMeasurement{{Dataset: "messages", Policy: p.Name, Rule: "conversations", Window: "P90D", Rows: 300, Eligible: 40, KeptByChild: 2}}
-	if diff := cmp.Diff(wantRules, s.Status.Rules); diff != "" {
-		t.Errorf("rules (-want +got):\n%s", diff)
+	measured := []v1alpha1.DatasetMeasurement{{Name: "messages", Rows: 300, Rules: []v1alpha1.RuleMeasurement{{Policy: p.Name, Rule: "conversations", Window: "P90D", Eligible: 40, KeptByChild: 2}}}}
+	if diff := cmp.Diff(measured, s.Status.Datasets); diff != "" {
+		t.Errorf("datasets (-want +got):\n%s", diff)
 	}
 	b.Want(s, map[string]string{"Ready": "True Audit",
 		"Reachable": "True Connected", "CoverageComplete": "True Complete", "Compliant": "True Compliant", "Approved": "False AwaitingApproval"})
@@ -71,11 +71,11 @@ func TestAStoreIsPlannedAndMeasuredAtOnce(t *testing.T) {
 
 func TestEnforceWaitsForApprovalAndThenDeletes(t *testing.T) {
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
-	p := b.Policy("privacy", enforce, operator.Rule("Conversations", operator.Period(90)))
+	p := b.Policy("privacy", operator.Enforce, operator.Rule("Conversations", operator.Period(90)))
 	s := b.Store("chat", nil)
 	b.Settle(s)
 	b.Sweep(s, func(r *report.Report) {
-		r.Lines[0].Eligible, r.Lines[0].Overdue, r.Lines[0].OldestOverdueSeconds = 40, 30, 3600
+		r.Datasets[0].Rules[0].Eligible, r.Datasets[0].Rules[0].Overdue, r.Datasets[0].Rules[0].OldestOverdueSeconds = 40, 30, 3600
 	})
 	b.Want(s, map[string]string{"Ready": "True AwaitingApproval", "Approved": "False AwaitingApproval", "Compliant": "False Overdue"})
 	b.Says(s, "Approved", "messages: rows older than P90D (approved: nothing)")
@@ -95,7 +95,7 @@ func TestEnforceWaitsForApprovalAndThenDeletes(t *testing.T) {
 		t.Fatal("the plan deletes nothing although it is approved")
 	}
 	b.Want(s, map[string]string{"Approved": "True Approved", "Compliant": "Unknown PlanChanged"})
-	b.Sweep(s, func(r *report.Report) { r.Lines[0].Deleted = 40 })
+	b.Sweep(s, func(r *report.Report) { r.Datasets[0].Rules[0].Deleted = 40 })
 	b.Want(s, map[string]string{"Ready": "True Ready", "Compliant": "True Compliant"})
 	if events := strings.Join(b.EventsSeen(), "\n"); !strings.Contains(events, "SweepFinished deleted 40 row(s)") {
 		t.Errorf("events:\n%s\nwant SweepFinished with the count", events)
@@ -214,19 +214,19 @@ func TestWhatASweepSaysAboutTheStore(t *testing.T) {
 			want: map[string]string{"Compliant": "Unknown ReportLost"}},
 		"a missing column": {edit: func(r *report.Report) {
 			r.Reason, r.Outcome = v1alpha1.ReasonDatasetsRefused, report.Refused
-			r.Lines[0].Reason, r.Lines[0].Message = v1alpha1.ReasonMissingColumn, "public.messages has no column created_at"
+			r.Datasets[0].Reason, r.Datasets[0].Message = v1alpha1.ReasonMissingColumn, "public.messages has no column created_at"
 		}, says: "public.messages has no column created_at",
 			want: map[string]string{"Ready": "False MissingColumn", "Stalled": "True MissingColumn", "Reachable": "True Connected", "Compliant": "Unknown NotMeasured"}},
-		"a line that did not fit": {edit: func(r *report.Report) { r.Lines = []report.Line{{Dataset: "other"}} }, raw: func(s string) string { return strings.Replace(s, `"lines":`, `"cut":1,"lines":`, 1) },
+		"a dataset that did not fit": {edit: func(r *report.Report) { r.Datasets = []report.Dataset{{Name: "other"}} }, raw: func(s string) string { return strings.Replace(s, `"sets":`, `"cut":1,"sets":`, 1) },
 			says: "1 of 1 measurements are unknown, since a report holds 4096 bytes",
 			want: map[string]string{"Ready": "False LimitReached", "Stalled": "True LimitReached", "Compliant": "Unknown LimitReached"}},
 		"uncovered tables": {edit: func(r *report.Report) { r.Uncovered, r.UncoveredCount = []string{"public.drafts"}, 1 }, says: "public.drafts",
 			want: map[string]string{"Ready": "True UncoveredTable", "CoverageComplete": "False UncoveredTable", "Compliant": "Unknown UncoveredTable"}},
-		"rows without an age": {edit: func(r *report.Report) { r.Lines[0].UnknownAge = 3 }, says: "3 row(s)",
+		"rows without an age": {edit: func(r *report.Report) { r.Datasets[0].UnknownAge = 3 }, says: "3 row(s)",
 			want: map[string]string{"Ready": "True UnknownAge", "Compliant": "Unknown UnknownAge"}},
 		"a brake that has tripped": {edit: func(r *report.Report) {
 			r.Reason, r.Outcome = v1alpha1.ReasonDatasetsRefused, report.Refused
-			r.Lines[0].Reason, r.Lines[0].Message, r.Lines[0].Overdue = v1alpha1.ReasonBrakeTripped, "45 % of the table", 9
+			r.Datasets[0].Reason, r.Datasets[0].Message, r.Datasets[0].Rules[0].Overdue = v1alpha1.ReasonBrakeTripped, "45 % of the table", 9
 		}, says: "45 % of the table", want: map[string]string{"Ready": "True Overdue", "Compliant": "False Overdue"}},
 	}
 	for name, tc := range tests {

@@ -41,7 +41,7 @@ func TestNothingIsRememberedOfWhatIsGone(t *testing.T) {
 		}
 		r.stored.Put(store, time.Now(), struct{}{})
 	}
-	r.Deleted.count(store, report.Report{Lines: []report.Line{{Policy: "p", Rule: "r", Deleted: 3}}})
+	r.Deleted.count(store, report.Report{Datasets: []report.Dataset{{Rules: []report.Rule{{Policy: "p", Rule: "r", Deleted: 3}}}}})
 	if r.stored.Len() != 1 || len(r.Deleted.of) != 1 {
 		t.Errorf("remembered: %d, %v", r.stored.Len(), r.Deleted.of)
 	}

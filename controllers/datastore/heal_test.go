@@ -114,7 +114,7 @@ func TestIdleMeansIdle(t *testing.T) {
 	for i := range 5 {
 		s := b.Store(fmt.Sprintf("chat-%d", i), makeShared)
 		b.Settle(s)
-		b.Sweep(s, func(r *report.Report) { r.Lines[0].UnknownAge = int64(i) })
+		b.Sweep(s, func(r *report.Report) { r.Datasets[0].UnknownAge = int64(i) })
 		stores = append(stores, s)
 	}
 	b.Sum(p)
@@ -315,8 +315,9 @@ func TestMetricsFollowTheStore(t *testing.T) {
 	s := b.Store("chat", nil)
 	b.Settle(s)
 	b.Sweep(s, func(r *report.Report) {
-		l := &r.Lines[0]
-		l.Overdue, l.OldestOverdueSeconds, l.UnknownAge, l.Deleted = 3, 60, 2, 7
+		d := &r.Datasets[0]
+		m := &d.Rules[0]
+		m.Overdue, m.OldestOverdueSeconds, d.UnknownAge, m.Deleted = 3, 60, 2, 7
 	})
 	of := p.Name + "/conversations"
 	want := []string{

@@ -1,7 +1,6 @@
 package datastore
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -72,20 +71,20 @@ func ShowStore(metrics chan<- prometheus.Metric, store *v1alpha1.DataStore, dele
 		overdue, oldest, worst, unknownAge, unknownTenant float64
 	}
 	rules, braked := map[ruleKey]*sums{}, map[string]bool{}
-	for _, m := range store.Status.Rules {
-		key := ruleKey{m.Policy, m.Rule}
+	for d, m := range store.Status.Lines {
+		why, key := d.ProblemOf(m).Reason, ruleKey{m.Policy, m.Rule}
 		if rules[key] == nil {
 			rules[key] = &sums{}
 		}
 		s := rules[key]
-		s.measured = s.measured || m.Reason != v1alpha1.ReasonLeftOut
+		s.measured = s.measured || why != v1alpha1.ReasonLeftOut
 		s.overdue += float64(m.Overdue)
 		s.oldest = max(s.oldest, float64(m.OldestOverdueSeconds))
 		s.worst = max(s.worst, float64(m.WorstOverdueSeconds))
-		s.unknownAge += float64(m.UnknownAge)
+		s.unknownAge += float64(d.UnknownAge)
 		s.unknownTenant += float64(m.UnknownTenantLate)
-		if plan.IsBraked(m.Reason) {
-			braked[m.Dataset] = true
+		if plan.IsBraked(why) {
+			braked[d.Name] = true
 		}
 	}
 	gauge(brakedDesc, float64(len(braked)))
@@ -106,7 +105,7 @@ func ShowStore(metrics chan<- prometheus.Metric, store *v1alpha1.DataStore, dele
 
 func rulesOf(store *v1alpha1.DataStore) map[ruleKey]bool {
 	rules := map[ruleKey]bool{}
-	for _, m := range store.Status.Rules {
+	for _, m := range store.Status.Lines {
 		rules[ruleKey{m.Policy, m.Rule}] = true
 	}
 	return rules
@@ -162,18 +161,21 @@ func (c *DeletedRows) forget(namespace, name string) {
 // count adds what a sweep reported, under the names of the rules that the store's status has. What a report names beside those, of an earlier plan or
 // out of a pod that was broken into, counts without a name: it would be a series of the pod's choice.
 func (c *DeletedRows) count(store *v1alpha1.DataStore, r report.Report) {
-	named := int64(0)
-	for _, l := range r.Lines {
-		if l.Deleted <= 0 {
-			continue
+	named, rules := int64(0), rulesOf(store)
+	for _, d := range r.Datasets {
+		for _, m := range d.Rules {
+			if m.Deleted <= 0 {
+				continue
+			}
+			named += m.Deleted
+			key := ruleKey{m.Policy, m.Rule}
+			if !rules[key] {
+				key = ruleKey{}
+			}
+			c.add(store, key, float64(m.Deleted))
 		}
-		named += l.Deleted
-		if !slices.ContainsFunc(store.Status.Rules, func(m v1alpha1.RuleMeasurement) bool { return m.Policy == l.Policy && m.Rule == l.Rule }) {
-			l.Policy, l.Rule = "", ""
-		}
-		c.add(store, ruleKey{l.Policy, l.Rule}, float64(l.Deleted))
 	}
 	if rest := status.Deleted(r) - named; rest > 0 {
-		c.add(store, ruleKey{}, float64(rest)) // of lines that had no room in the report
+		c.add(store, ruleKey{}, float64(rest)) // of measurements that had no room in the report
 	}
 }

@@ -123,21 +123,22 @@ func TestAnApprovalIsPendingWhereTheConditionSaysSo(t *testing.T) {
 // nobody has counted.
 func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
-	p := b.Policy("privacy", enforce, operator.Rule("Conversations", operator.Period(90)))
-	b.Policy("second", enforce, operator.Rule("Conversations", operator.Period(120)))
+	p := b.Policy("privacy", operator.Enforce, operator.Rule("Conversations", operator.Period(90)))
+	b.Policy("second", operator.Enforce, operator.Rule("Conversations", operator.Period(120)))
 	s := b.Store("chat", nil)
 	b.Settle(s)
 	b.Sweep(s, func(r *report.Report) {
-		for i := range r.Lines {
-			r.Lines[i].Reason, r.Lines[i].OldestOverdueSeconds, r.Lines[i].Overdue = v1alpha1.ReasonBrakeTripped, 60, 1
+		r.Datasets[0].Reason = v1alpha1.ReasonBrakeTripped
+		for i := range r.Datasets[0].Rules {
+			r.Datasets[0].Rules[i].OldestOverdueSeconds, r.Datasets[0].Rules[i].Overdue = 60, 1
 		}
 		for n := range report.MaxUncovered {
 			r.Uncovered = append(r.Uncovered, fmt.Sprintf("public.t%d", n))
 		}
 		r.UncoveredCount = 500
 	})
-	if len(s.Status.Rules) != 2 {
-		t.Fatalf("%d measurements, want 2", len(s.Status.Rules))
+	if d := s.Status.Datasets; len(d) != 1 || len(d[0].Rules) != 2 {
+		t.Fatalf("%+v, want two measurements of one dataset", d)
 	}
 	if got := value(b, "lethe_store_braked_datasets"); got != "1" {
 		t.Errorf("%s datasets are braked, want 1", got)
@@ -154,7 +155,8 @@ func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
 	b.Clock.SetTime(b.Clock.Now().Add(storecontroller.StaleAfter + time.Minute))
 	b.Settle(s)
 	b.Sweep(s, func(r *report.Report) {
-		r.Lines = slices.DeleteFunc(r.Lines, func(l report.Line) bool { return l.Policy == p.Name })
+		d := &r.Datasets[0]
+		d.Rules = slices.DeleteFunc(d.Rules, func(m report.Rule) bool { return m.Policy == p.Name })
 		r.Truncated = 1
 	})
 	all := strings.Join(b.StoreSeries(), "\n")

@@ -14,10 +14,10 @@ import (
 func TestReportsNameNoSeries(t *testing.T) {
 	store := &v1alpha1.DataStore{}
 	store.Namespace, store.Name = "series-a", "chat"
-	store.Status.Rules = []v1alpha1.RuleMeasurement{{Dataset: "messages", Policy: "p", Rule: "r"}}
+	store.Status.Datasets = []v1alpha1.DatasetMeasurement{{Name: "messages", Rules: []v1alpha1.RuleMeasurement{{Policy: "p", Rule: "r"}}}}
 	deleted := &DeletedRows{}
-	deleted.count(store, report.Report{Lines: []report.Line{{Policy: "p", Rule: "r", Deleted: 3}, {Policy: hostile.Words(), Rule: "\xff", Deleted: 4}, {Policy: "p", Rule: "other", Deleted: 5},
-		{Policy: "p", Rule: "r", Deleted: -7}}})
+	deleted.count(store, report.Report{Datasets: []report.Dataset{{Rules: []report.Rule{{Policy: "p", Rule: "r", Deleted: 3}, {Policy: hostile.Words(), Rule: "\xff", Deleted: 4}, {Policy: "p", Rule: "other", Deleted: 5},
+		{Policy: "p", Rule: "r", Deleted: -7}}}}})
 	rows := map[string]float64{}
 	registry := prometheus.NewPedanticRegistry()
 	if err := registry.Register(collectorFunc(func(into chan<- prometheus.Metric) { ShowStore(into, store, deleted) })); err != nil {

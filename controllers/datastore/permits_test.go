@@ -44,7 +44,7 @@ func TestPermitsAreUsedUp(t *testing.T) {
 	if r := b.again(s); r.Deleted != 0 || count("messages") != 2501 {
 		t.Fatalf("%d rows went a second time: %+v", r.Deleted, r)
 	}
-	if m := s.Status.Rules[0]; m.Reason != "BrakeTripped" || m.BacklogLeft != 0 {
+	if m := s.Status.Datasets[0]; m.Reason != "BrakeTripped" || m.BacklogLeft != 0 {
 		t.Errorf("%+v", m)
 	}
 	// A new dataset is approved, and renews nothing.
@@ -78,8 +78,8 @@ func TestPermitsAreUsedUp(t *testing.T) {
 	if r := b.again(s); r.Deleted != 0 || count("messages") != 531 {
 		t.Errorf("%d returned rows went: %+v", r.Deleted, r)
 	}
-	for _, m := range s.Status.Rules {
-		if m.Dataset == "messages" && (m.Reason != "Returned" || m.Returned != 30) {
+	for _, m := range s.Status.Datasets {
+		if m.Name == "messages" && (m.Reason != "Returned" || m.Returned != 30) {
 			t.Errorf("%+v", m)
 		}
 	}

@@ -3,7 +3,6 @@ package datastore
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -55,7 +54,12 @@ func decideCatchUp(now time.Time, s v1alpha1.DataStoreStatus, content string, de
 
 // deletable says whether overdue rows are left that nothing keeps: another sweep may take them.
 func deletable(s v1alpha1.DataStoreStatus) bool {
-	return slices.ContainsFunc(s.Rules, func(m v1alpha1.RuleMeasurement) bool { return m.Overdue > 0 && m.Eligible > 0 })
+	for _, m := range s.Lines {
+		if m.Overdue > 0 && m.Eligible > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func until(now, then time.Time) (time.Duration, bool) {

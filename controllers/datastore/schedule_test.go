@@ -39,7 +39,7 @@ func TestDecideCatchUp(t *testing.T) {
 	// overdue is one row, of which so many may go.
 	overdue := func(eligible int64) func(*v1alpha1.DataStoreStatus) {
 		return func(s *v1alpha1.DataStoreStatus) {
-			s.Overdue, s.Rules = 1, []v1alpha1.RuleMeasurement{{Dataset: "messages", Overdue: 1, Eligible: eligible}}
+			s.Overdue, s.Datasets = 1, []v1alpha1.DatasetMeasurement{{Name: "messages", Rules: []v1alpha1.RuleMeasurement{{Overdue: 1, Eligible: eligible}}}}
 		}
 	}
 	tests := map[string]struct {

@@ -67,11 +67,11 @@ func (r *Reconciler) emitSweeps(s *scope, after *v1alpha1.DataStore) {
 			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, v1alpha1.ReasonSweepFinished, "Sweep", "deleted %d row(s) that were past their window", n)
 		}
 	}
-	if names := braked(after.Status.Rules, v1alpha1.ReasonBrakeTripped); names != "" && names != braked(s.store.Status.Rules, v1alpha1.ReasonBrakeTripped) {
+	if names := braked(&after.Status, v1alpha1.ReasonBrakeTripped); names != "" && names != braked(&s.store.Status, v1alpha1.ReasonBrakeTripped) {
 		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, v1alpha1.ReasonBrakeTripped, "Sweep",
 			"more would be deleted than spec.brake allows, so nothing of this is: %s", names)
 	}
-	if names := braked(after.Status.Rules, v1alpha1.ReasonReturned); names != "" && names != braked(s.store.Status.Rules, v1alpha1.ReasonReturned) {
+	if names := braked(&after.Status, v1alpha1.ReasonReturned); names != "" && names != braked(&s.store.Status, v1alpha1.ReasonReturned) {
 		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, v1alpha1.ReasonReturned, "Sweep",
 			"rows that had been deleted are there again, so nothing of this is deleted until it is approved: %s", names)
 	}
@@ -83,11 +83,11 @@ func (r *Reconciler) emitSweeps(s *scope, after *v1alpha1.DataStore) {
 }
 
 // braked names the datasets that were not deleted from for a reason, in the order of the status.
-func braked(rules []v1alpha1.RuleMeasurement, reason string) string {
+func braked(s *v1alpha1.DataStoreStatus, reason string) string {
 	var names []string
-	for _, m := range rules {
-		if m.Reason == reason && !slices.Contains(names, m.Dataset) {
-			names = append(names, m.Dataset)
+	for d, m := range s.Lines {
+		if d.ProblemOf(m).Reason == reason && !slices.Contains(names, d.Name) {
+			names = append(names, d.Name)
 		}
 	}
 	return strings.Join(names, ", ")

@@ -131,7 +131,7 @@ func storeMoved() predicate.Predicate {
 		return old.Generation != now.Generation || !equality.Semantic.DeepEqual(old.Labels, now.Labels) ||
 			!equality.Semantic.DeepEqual(old.Status.Conditions, now.Status.Conditions) ||
 			!equality.Semantic.DeepEqual(old.Status.Promises, now.Status.Promises) ||
-			!equality.Semantic.DeepEqual(old.Status.Rules, now.Status.Rules)
+			!equality.Semantic.DeepEqual(old.Status.Datasets, now.Status.Datasets)
 	})
 }
 

@@ -33,7 +33,9 @@ func TestAPolicySumsUp(t *testing.T) {
 
 	jobs := map[string]func(*report.Report){
 		"good": nil, "other": nil,
-		"late": func(r *report.Report) { r.Lines[0].Overdue, r.Lines[0].OldestOverdueSeconds = 12, 7200 },
+		"late": func(r *report.Report) {
+			r.Datasets[0].Rules[0].Overdue, r.Datasets[0].Rules[0].OldestOverdueSeconds = 12, 7200
+		},
 	}
 	b.Clock.SetTime(b.Clock.Now().Add(2 * time.Second))
 	for _, job := range b.Active() {

@@ -107,18 +107,18 @@ func (d *demo) audit(ctx context.Context) error {
 	if err := d.apply(ctx, "policy.yaml", policy); err != nil {
 		return err
 	}
-	if err := d.awaitMeasured(ctx, store, func(m v1alpha1.RuleMeasurement) string { return "" }); err != nil {
+	if err := d.awaitMeasured(ctx, store, func(_ *v1alpha1.DatasetMeasurement, m *v1alpha1.RuleMeasurement) string { return "" }); err != nil {
 		return err
 	}
 	if err := d.measurementTable(store); err != nil {
 		return err
 	}
 	var wrong []error
-	for _, m := range store.Status.Rules {
-		wrong = append(wrong, d.agrees(m, d.oracle, int64(d.oracle.Count(m.Dataset, "", chatdb.Goes)), 0))
+	for of, m := range store.Status.Lines {
+		wrong = append(wrong, d.agrees(of, m, d.oracle, int64(d.oracle.Count(of.Name, "", chatdb.Goes)), 0))
 	}
-	if len(store.Status.Rules) != len(chatdb.Tables) {
-		wrong = append(wrong, fmt.Errorf("%d datasets were measured, want %d", len(store.Status.Rules), len(chatdb.Tables)))
+	if len(store.Status.Datasets) != len(chatdb.Tables) {
+		wrong = append(wrong, fmt.Errorf("%d datasets were measured, want %d", len(store.Status.Datasets), len(chatdb.Tables)))
 	}
 	wrong = append(wrong, d.withDatabase(ctx, func(conn *pgx.Conn) error {
 		left, err := chatdb.Left(ctx, conn)
@@ -140,12 +140,12 @@ func (d *demo) audit(ctx context.Context) error {
 }
 
 // agrees holds a measurement against an oracle's answer.
-func (d *demo) agrees(m v1alpha1.RuleMeasurement, o chatdb.Verdicts, eligible, deleted int64) error {
-	count := func(v chatdb.Verdict) int64 { return int64(o.Count(m.Dataset, "", v)) }
+func (d *demo) agrees(of *v1alpha1.DatasetMeasurement, m *v1alpha1.RuleMeasurement, o chatdb.Verdicts, eligible, deleted int64) error {
+	count := func(v chatdb.Verdict) int64 { return int64(o.Count(of.Name, "", v)) }
 	want := []int64{eligible, count(chatdb.Needed), count(chatdb.Floored), count(chatdb.Unknown), deleted}
-	got := []int64{m.Eligible, m.KeptByChild, m.KeptByFloor, m.UnknownAge, m.Deleted}
+	got := []int64{m.Eligible, m.KeptByChild, m.KeptByFloor, of.UnknownAge, m.Deleted}
 	if !slices.Equal(got, want) {
-		return fmt.Errorf("%s: can go, kept by a child, by a floor, of unknown age, deleted: Lethe says %d, the oracle %d", m.Dataset, got, want)
+		return fmt.Errorf("%s: can go, kept by a child, by a floor, of unknown age, deleted: Lethe says %d, the oracle %d", of.Name, got, want)
 	}
 	return nil
 }
@@ -197,7 +197,7 @@ func (d *demo) policy(mode v1alpha1.PolicyMode) (*v1alpha1.DataRetentionPolicy, 
 
 // awaitMeasured waits until a sweep by the present plan has ended well and each rule's measurement is as wanted. missing returns "" for
 // one that is.
-func (d *demo) awaitMeasured(ctx context.Context, store *v1alpha1.DataStore, missing func(v1alpha1.RuleMeasurement) string) error {
+func (d *demo) awaitMeasured(ctx context.Context, store *v1alpha1.DataStore, missing func(*v1alpha1.DatasetMeasurement, *v1alpha1.RuleMeasurement) string) error {
 	return stage.Until(ctx, 4*time.Minute, "wait for the sweep's measurement", func(ctx context.Context) (string, error) {
 		if err := d.client.Get(ctx, client.ObjectKeyFromObject(store), store); err != nil {
 			return "", err
@@ -213,9 +213,9 @@ func (d *demo) awaitMeasured(ctx context.Context, store *v1alpha1.DataStore, mis
 		case compliant.Reason == "PlanChanged" || compliant.Reason == "NotMeasured" || st.LastSweep.Attempt > 0:
 			return fmt.Sprintf("%s: %s", compliant.Reason, compliant.Message), nil
 		}
-		for _, m := range st.Rules {
-			if what := missing(m); what != "" {
-				return m.Dataset + ": " + what, nil
+		for of, m := range st.Lines {
+			if what := missing(of, m); what != "" {
+				return of.Name + ": " + what, nil
 			}
 		}
 		return "", nil
@@ -224,10 +224,10 @@ func (d *demo) awaitMeasured(ctx context.Context, store *v1alpha1.DataStore, mis
 
 func (d *demo) measurementTable(store *v1alpha1.DataStore) error {
 	var rows [][]string
-	for _, m := range store.Status.Rules {
+	for of, m := range store.Status.Lines {
 		rows = append(rows, []string{
-			m.Dataset, m.Policy + "/" + m.Rule, m.Window, thousands(m.Eligible), thousands(m.Overdue), days(m.OldestOverdueSeconds),
-			thousands(m.KeptByChild), thousands(m.KeptByFloor), thousands(m.UnknownAge), thousands(m.Deleted),
+			of.Name, m.Policy + "/" + m.Rule, m.Window, thousands(m.Eligible), thousands(m.Overdue), days(m.OldestOverdueSeconds),
+			thousands(m.KeptByChild), thousands(m.KeptByFloor), thousands(of.UnknownAge), thousands(m.Deleted),
 		})
 	}
 	d.note("status of DataStore %s/%s:", store.Namespace, store.Name)
@@ -266,7 +266,7 @@ func (d *demo) enforce(ctx context.Context) error {
 	if err := d.apply(ctx, "policy.yaml", policy); err != nil {
 		return err
 	}
-	err = d.awaitMeasured(ctx, store, func(m v1alpha1.RuleMeasurement) string {
+	err = d.awaitMeasured(ctx, store, func(_ *v1alpha1.DatasetMeasurement, m *v1alpha1.RuleMeasurement) string {
 		if m.Eligible > 0 || m.Overdue > m.KeptByChild {
 			return fmt.Sprintf("%d rows can go and %d are overdue %s", m.Eligible, m.Overdue, m.Message)
 		}
@@ -279,8 +279,8 @@ func (d *demo) enforce(ctx context.Context) error {
 		return err
 	}
 	var wrong []error
-	for _, m := range store.Status.Rules {
-		wrong = append(wrong, d.agrees(m, d.oracle, 0, int64(d.oracle.Count(m.Dataset, "", chatdb.Goes))))
+	for of, m := range store.Status.Lines {
+		wrong = append(wrong, d.agrees(of, m, d.oracle, 0, int64(d.oracle.Count(of.Name, "", chatdb.Goes))))
 	}
 	return errors.Join(wrong...)
 }

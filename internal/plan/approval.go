@@ -8,9 +8,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
-// MaxMeasurements is how many measurements a status holds: one for each rule on each dataset.
-const MaxMeasurements = 64
-
 // MaxAwaitingApproval is how many deletions that wait for approval a status names; MaxLine is the length of what is said of one.
 const (
 	MaxAwaitingApproval = 64

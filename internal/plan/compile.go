@@ -105,10 +105,6 @@ func Compile(in Input) Result {
 	for _, d := range datasets {
 		c.res.Plan.Datasets = append(c.res.Plan.Datasets, c.dataset(d, policies, named))
 	}
-	if n := c.res.Plan.measurements(); n > MaxMeasurements {
-		c.problem("", "", "", "the store has %d measurements, one for each rule on each dataset, and status.rules holds %d, so that %d are unknown; split the datasets over several DataStores, or let fewer rules govern them",
-			n, MaxMeasurements, n-MaxMeasurements)
-	}
 	if c.res.Plan.Deletes() {
 		c.res.Plan.Database = identity(spec.ApprovedPlan)
 	}
@@ -524,15 +520,6 @@ func (c *compiler) shortestOfEach(base calendar.Window, rules []governing) *shee
 		}
 	}
 	return newSheet(out, said...)
-}
-
-// measurements counts the rules on all datasets.
-func (p Plan) measurements() int {
-	n := 0
-	for _, d := range p.Datasets {
-		n += len(d.Rules)
-	}
-	return n
 }
 
 func ruleNames(rules []governing) string {

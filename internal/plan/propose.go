@@ -55,7 +55,7 @@ type Waiting struct {
 
 var (
 	// ErrNotMeasured says that there is nothing yet to approve by: a person approves what an Audit measured.
-	ErrNotMeasured = errors.New("the store has not been measured under its present plan; wait for the next sweep, which sets status.measuredAt and lists every rule in status.rules")
+	ErrNotMeasured = errors.New("the store has not been measured under its present plan; wait for the next sweep, which sets status.measuredAt and lists every rule in status.datasets")
 	// ErrStale says that what was measured is too old to approve by.
 	ErrStale = errors.New("the last measurement is too old to approve by; wait for the next sweep, or look at the store's Jobs")
 	// ErrUnread says that a dataset could not be measured.
@@ -180,9 +180,9 @@ type proposer struct {
 // nothing says that nothing waits, and of what does wait and has to be asked for by name.
 func (p *proposer) nothing() error {
 	var braked []string
-	for _, m := range p.status.Rules {
-		if IsBraked(m.Reason) && !slices.Contains(braked, m.Dataset) {
-			braked = append(braked, m.Dataset)
+	for d, m := range p.status.Lines {
+		if IsBraked(d.ProblemOf(m).Reason) && !slices.Contains(braked, d.Name) {
+			braked = append(braked, d.Name)
 		}
 	}
 	if len(braked) == 0 {
@@ -305,23 +305,24 @@ func (p *proposer) waiting(name string) (out Waiting, braked bool, err error) {
 	enforced := slices.ContainsFunc(dataset.Rules, func(r Rule) bool { return r.Mode == v1alpha1.PolicyEnforce })
 	seen := false
 	for _, r := range dataset.Rules {
-		m := measurement(p.status.Rules, name, r)
+		of, m := p.status.Measurement(name, r.Policy, r.Rule)
 		switch {
 		case enforced && r.Mode != v1alpha1.PolicyEnforce:
 			continue
 		case m == nil:
 			return out, false, fmt.Errorf("%w: no measurement of rule %s/%s is in the last report, which may have been cut", ErrUnread, r.Policy, r.Rule)
-		case !counted(m.Reason):
-			return out, false, fmt.Errorf("%w: %s, %s", ErrUnread, m.Reason, m.Message)
+		case !counted(of.ProblemOf(m).Reason):
+			why := of.ProblemOf(m)
+			return out, false, fmt.Errorf("%w: %s, %s", ErrUnread, why.Reason, why.Message)
 		case m.Window != r.RetainFor.String():
 			return out, false, ErrNotMeasured
 		}
-		seen, braked = true, braked || IsBraked(m.Reason)
+		seen, braked = true, braked || IsBraked(of.ProblemOf(m).Reason)
 		rows := m.Eligible
 		if m.Capped {
-			rows = max(rows, m.Rows)
+			rows = max(rows, of.Rows)
 		}
-		out.Rows, out.AtLeast, out.Returned = max(out.Rows, rows), out.AtLeast || m.Capped, max(out.Returned, m.Returned)
+		out.Rows, out.AtLeast, out.Returned = max(out.Rows, rows), out.AtLeast || m.Capped, max(out.Returned, of.Returned)
 	}
 	if !seen {
 		return out, false, ErrUnknownDataset
@@ -338,14 +339,4 @@ func counted(reason string) bool {
 	default:
 		return false
 	}
-}
-
-// measurement of a rule of a dataset.
-func measurement(rules []v1alpha1.RuleMeasurement, dataset string, r Rule) *v1alpha1.RuleMeasurement {
-	for i := range rules {
-		if rules[i].Dataset == dataset && rules[i].Policy == r.Policy && rules[i].Rule == r.Rule {
-			return &rules[i]
-		}
-	}
-	return nil
 }

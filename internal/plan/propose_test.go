@@ -28,22 +28,23 @@ func measured(t interface{ Fatal(...any) }, in Input, eligible int64) *v1alpha1.
 		Database:  &v1alpha1.DatabasePoint{OID: 16384, Timeline: 1, Position: "0/16B3748", Transactions: 740},
 	}
 	for _, d := range r.Plan.Datasets {
+		m := v1alpha1.DatasetMeasurement{Name: d.Name, Rows: 3 * eligible}
 		for _, rule := range d.Rules {
-			store.Status.Rules = append(store.Status.Rules, v1alpha1.RuleMeasurement{Dataset: d.Name, Policy: rule.Policy, Rule: rule.Rule,
-				Window: rule.RetainFor.String(), Rows: 3 * eligible, Eligible: eligible})
+			m.Rules = append(m.Rules, v1alpha1.RuleMeasurement{Policy: rule.Policy, Rule: rule.Rule, Window: rule.RetainFor.String(), Eligible: eligible})
 		}
+		store.Status.Datasets = append(store.Status.Datasets, m)
 	}
 	return store
 }
 
 var anyAge = Asked{StaleAfter: 2 * time.Hour}
 
-// ruleOf is what was measured in a dataset.
+// ruleOf is what was measured in a dataset by its first rule.
 func ruleOf(t *testing.T, s *v1alpha1.DataStore, dataset string) *v1alpha1.RuleMeasurement {
 	t.Helper()
-	for i := range s.Status.Rules {
-		if s.Status.Rules[i].Dataset == dataset {
-			return &s.Status.Rules[i]
+	for d, m := range s.Status.Lines {
+		if d.Name == dataset {
+			return m
 		}
 	}
 	t.Fatalf("no rule of %s was measured", dataset)
@@ -61,8 +62,8 @@ func TestPropose(t *testing.T) {
 		// A rule in Audit beside one that enforces finds more: that is not what would go.
 		makePolicy("c", v1alpha1.PolicyAudit, makeRule("Conversations", days(1))))
 	store := measured(t, in, 0)
-	for i := range store.Status.Rules {
-		switch m := &store.Status.Rules[i]; m.Policy {
+	for _, m := range store.Status.Lines {
+		switch m.Policy {
 		case "a":
 			m.Eligible = 5000
 		case "c":
@@ -88,8 +89,8 @@ func TestPropose(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	// A count that stopped at its bound says too little: the table's own size bounds it, and the person is told so.
-	m := ruleOf(t, store, "messages")
-	m.Capped, m.Rows = true, 300000
+	d, m := store.Status.Measurement("messages", "a", "conversations")
+	m.Capped, d.Rows = true, 300000
 	got, err = Propose(Compile(in), store, anyAge, day0)
 	if err != nil || got.Plan.Windows[1].Backlog.Rows != 300000 || !got.Waiting["messages"].AtLeast {
 		t.Errorf("capped: %+v, %v", got, err)
@@ -112,12 +113,12 @@ func TestProposeRefusesWhatWasNotMeasured(t *testing.T) {
 		"the last sweep did not come as far": {func(s *v1alpha1.DataStore) {
 			s.Status.LastSweep.Attempt, s.Status.LastSweep.Reason = 1, v1alpha1.ReasonUnreachable
 		}, anyAge, ErrNotMeasured},
-		"the report was cut":             {func(s *v1alpha1.DataStore) { s.Status.Rules = s.Status.Rules[:1] }, anyAge, ErrUnread},
-		"a dataset that cannot be read":  {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Reason = v1alpha1.ReasonMissingTable }, anyAge, ErrUnread},
-		"a count that ran out of time":   {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Reason = v1alpha1.ReasonTimeout }, anyAge, ErrUnread},
-		"one that was not reached":       {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Reason = v1alpha1.ReasonNotReached }, anyAge, ErrUnread},
-		"a reason that nobody has heard": {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Reason = "Whatever" }, anyAge, ErrUnread},
-		"another window":                 {func(s *v1alpha1.DataStore) { s.Status.Rules[1].Window = "P1D" }, anyAge, ErrNotMeasured},
+		"the report was cut":             {func(s *v1alpha1.DataStore) { s.Status.Datasets = s.Status.Datasets[:1] }, anyAge, ErrUnread},
+		"a dataset that cannot be read":  {func(s *v1alpha1.DataStore) { ruleOf(t, s, "messages").Reason = v1alpha1.ReasonMissingTable }, anyAge, ErrUnread},
+		"a count that ran out of time":   {func(s *v1alpha1.DataStore) { ruleOf(t, s, "messages").Reason = v1alpha1.ReasonTimeout }, anyAge, ErrUnread},
+		"one that was not reached":       {func(s *v1alpha1.DataStore) { ruleOf(t, s, "messages").Reason = v1alpha1.ReasonNotReached }, anyAge, ErrUnread},
+		"a reason that nobody has heard": {func(s *v1alpha1.DataStore) { ruleOf(t, s, "messages").Reason = "Whatever" }, anyAge, ErrUnread},
+		"another window":                 {func(s *v1alpha1.DataStore) { ruleOf(t, s, "messages").Window = "P1D" }, anyAge, ErrNotMeasured},
 		"no such dataset":                {func(*v1alpha1.DataStore) {}, Asked{StaleAfter: time.Hour, Datasets: []string{"nobody"}}, ErrUnknownDataset},
 		"one that no rule governs":       {func(*v1alpha1.DataStore) {}, Asked{StaleAfter: time.Hour, Datasets: []string{"payments"}}, ErrUnknownDataset},
 		"a brake that has not tripped":   {func(*v1alpha1.DataStore) {}, Asked{StaleAfter: time.Hour, Brakes: []string{"messages"}}, ErrNotBraked},
@@ -381,8 +382,8 @@ func TestProposeLetsReturnedRowsGoOn(t *testing.T) {
 	in.Store.Spec.ApprovedPlan = &first.Plan
 	in.Now = day0.Add(time.Hour)
 	store := measured(t, in, 0)
-	m := ruleOf(t, store, "messages")
-	m.Reason, m.Returned, m.Overdue, m.KeptByChild = v1alpha1.ReasonReturned, 5, 5, 5
+	d, m := store.Status.Measurement("messages", "a", "conversations")
+	d.Reason, d.Returned, m.Overdue, m.KeptByChild = v1alpha1.ReasonReturned, 5, 5, 5
 	got, err := Propose(Compile(in), store, Asked{StaleAfter: 2 * time.Hour, Brakes: []string{"messages"}}, in.Now)
 	if err != nil {
 		t.Fatal(err)

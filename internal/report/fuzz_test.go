@@ -10,7 +10,7 @@ import (
 // FuzzReport: a termination message is refused without being repeated, or is a report that can be written and read again, within its
 // bounds.
 func FuzzReport(f *testing.F) {
-	whole, err := Encode(Report{Outcome: "Swept", Plan: "p", Lines: []Line{{Dataset: "messages"}}})
+	whole, err := Encode(Report{Outcome: "Swept", Plan: "p", Datasets: []Dataset{{Name: "messages", Rules: []Rule{{Policy: "p", Rule: "r"}}}}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func FuzzReport(f *testing.F) {
 			t.Fatal(err)
 		}
 		second, err := Decode(string(again))
-		if err != nil || !reflect.DeepEqual(first.Lines, second.Lines) {
+		if err != nil || !reflect.DeepEqual(first.Datasets, second.Datasets) {
 			t.Fatalf("what was read and written is another report: %v", err)
 		}
 	})

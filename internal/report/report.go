@@ -20,6 +20,9 @@ import (
 // MaxBytes is the most that a kubelet keeps of one container's termination message.
 const MaxBytes = 4096
 
+// format of the document. Up to format 1 each rule on each dataset had a line that repeated what was measured of the table.
+const format = 2
+
 const (
 	// packed begins a report that is too long as JSON: DEFLATE (RFC 1951) of the JSON, in base64 (RFC 4648).
 	packed = "z1:"
@@ -43,7 +46,7 @@ const (
 
 // Report is what one sweep tells. Times are Unix seconds by the store's clock.
 type Report struct {
-	Format   int     `json:"v"`    // 1
+	Format   int     `json:"v"`    // 2
 	Plan     string  `json:"plan"` // hash of the plan that was run
 	Started  int64   `json:"start"`
 	Finished int64   `json:"end"`
@@ -67,9 +70,9 @@ type Report struct {
 	Pointers        []string   `json:"ptr,omitempty"` // dataset.column
 	PointerCount    int        `json:"ptrN,omitempty"`
 
-	Deleted   int64  `json:"del,omitempty"` // rows, those of lines that were left out among them
-	Lines     []Line `json:"lines,omitempty"`
-	Truncated int    `json:"cut,omitempty"` // lines left out for space; those rules are Unknown
+	Deleted   int64     `json:"del,omitempty"` // rows, those of measurements that were left out among them
+	Datasets  []Dataset `json:"sets,omitempty"`
+	Truncated int       `json:"cut,omitempty"` // measurements left out for space; those rules are Unknown
 }
 
 // Most names that a report has of each kind; the rest are counted.
@@ -94,54 +97,8 @@ type Point struct {
 	Transactions uint64 `json:"xid"`
 }
 
-// Line is what was measured for one rule on one dataset, after the sweep.
-type Line struct {
-	Dataset              string `json:"ds"`
-	Policy               string `json:"pol,omitempty"` // empty: no rule governs this dataset
-	Rule                 string `json:"rule,omitempty"`
-	Rows                 int64  `json:"n"`                // estimate of the planner
-	Eligible             int64  `json:"elig,omitempty"`   // past the window and deletable, still there
-	Overdue              int64  `json:"over,omitempty"`   // past window and slack, still there
-	OldestOverdueSeconds int64  `json:"oldest,omitempty"` // how long the worst of them has been overdue
-	KeptByFloor          int64  `json:"floor,omitempty"`
-	KeptByChild          int64  `json:"child,omitempty"`
-	UnknownAge           int64  `json:"noage,omitempty"`
-	UnknownTenant        int64  `json:"noten,omitempty"`
-	UnknownTenantLate    int64  `json:"notenLate,omitempty"` // of those, older than the shortest window that a tenant has, and slack
-	OverdueBefore        int64  `json:"over0,omitempty"`     // what was overdue before the sweep deleted
-	OldestBeforeSeconds  int64  `json:"oldest0,omitempty"`   // how long the worst of them had been overdue
-	Returned             int64  `json:"ret,omitempty"`       // older than what the last complete sweep left, and there again
-	BacklogLeft          int64  `json:"bl,omitempty"`        // of the approved backlog
-	Deleted              int64  `json:"del,omitempty"`
-	OldestAgeSeconds     int64  `json:"age,omitempty"`  // age of the oldest row whose age is known
-	Capped               bool   `json:"cap,omitempty"`  // a count stopped at its bound
-	Reason               string `json:"why,omitempty"`  // why this dataset was not measured, or not deleted from
-	Message              string `json:"msg,omitempty"`  // with the remedy
-	Notice               string `json:"note,omitempty"` // what is worth knowing and is no problem
-}
-
-// worse orders lines: not measured first, then by how long and how much is overdue, then what waits, then by name.
-func worse(a, b Line) bool {
-	switch {
-	case (a.Reason != "") != (b.Reason != ""):
-		return a.Reason != ""
-	case a.OldestOverdueSeconds != b.OldestOverdueSeconds:
-		return a.OldestOverdueSeconds > b.OldestOverdueSeconds
-	case a.Overdue != b.Overdue:
-		return a.Overdue > b.Overdue
-	case a.UnknownAge != b.UnknownAge:
-		return a.UnknownAge > b.UnknownAge
-	case a.Eligible != b.Eligible:
-		return a.Eligible > b.Eligible
-	case a.Dataset != b.Dataset:
-		return a.Dataset < b.Dataset
-	default:
-		return a.Policy+"/"+a.Rule < b.Policy+"/"+b.Rule
-	}
-}
-
-// Encode sorts the lines worst first. A document that does not fit MaxBytes is packed; if that is not enough, its last lines
-// are dropped until it fits, and counted. Names of columns that a person has to look at go before lines do, in a report of as many as there are
+// Encode sorts datasets and their rules worst first. A document that does not fit MaxBytes is packed; if that is not enough, its last
+// measurements are dropped until it fits, and counted. Names of columns that a person has to look at go before lines do, in a report of as many as there are
 // counted all the same.
 func Encode(r Report) ([]byte, error) {
 	b, dropped, err := encodeFitting(r)
@@ -156,13 +113,13 @@ func Encode(r Report) ([]byte, error) {
 }
 
 func encodeFitting(r Report) ([]byte, int, error) {
-	r.Format = 1
-	lines := append([]Line(nil), r.Lines...)
-	sort.SliceStable(lines, func(i, j int) bool { return worse(lines[i], lines[j]) })
+	r.Format = format
+	datasets := worstFirst(r.Datasets)
+	all := Measurements(datasets)
 	encode := func(drop int) ([]byte, error) {
-		r.Lines, r.Truncated = lines[:len(lines)-drop], drop
+		r.Datasets, r.Truncated = first(datasets, all-drop), drop
 		b, err := json.Marshal(r)
-		if err == nil && len(b) > MaxBytes && drop < len(lines) {
+		if err == nil && len(b) > MaxBytes && drop < all {
 			b, err = pack(b)
 		}
 		if err != nil {
@@ -170,13 +127,13 @@ func encodeFitting(r Report) ([]byte, int, error) {
 		}
 		return b, nil
 	}
-	drop := sort.Search(len(lines), func(drop int) bool {
+	drop := sort.Search(all, func(drop int) bool {
 		b, err := encode(drop)
 		return err != nil || len(b) <= MaxBytes
 	})
 	b, err := encode(drop)
 	if err == nil && len(b) > MaxBytes {
-		err = fmt.Errorf("encode report: %d bytes without any line, at most %d fit", len(b), MaxBytes)
+		err = fmt.Errorf("encode report: %d bytes without any measurement, at most %d fit", len(b), MaxBytes)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -206,7 +163,7 @@ func Decode(message string) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("%w: %d bytes that are not a whole document", ErrUnreadable, len(message))
 	}
-	if r.Format != 1 || r.Outcome == "" || r.Plan == "" {
+	if r.Format != format || r.Outcome == "" || r.Plan == "" {
 		return Report{}, fmt.Errorf("%w: format %d", ErrUnreadable, r.Format)
 	}
 	// The pod that wrote it had a database's own words, and may be broken into.
@@ -223,12 +180,12 @@ func Decode(message string) (Report, error) {
 	for i := range r.Pointers {
 		r.Pointers[i] = foreign.Name(r.Pointers[i])
 	}
-	for i := range r.Lines {
-		if !isWord(r.Lines[i].Reason) {
-			return Report{}, fmt.Errorf("%w: a line is not of its form", ErrUnreadable)
+	for i := range r.Datasets {
+		if !r.Datasets[i].clean() {
+			return Report{}, fmt.Errorf("%w: a dataset is not of its form", ErrUnreadable)
 		}
-		r.Lines[i].Message, r.Lines[i].Notice = foreign.Text(r.Lines[i].Message), foreign.Text(r.Lines[i].Notice)
 	}
+	r.Datasets = worstFirst(r.Datasets)
 	return r, nil
 }
 

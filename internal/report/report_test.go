@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
 func TestEncodeDecode(t *testing.T) {
@@ -15,10 +17,9 @@ func TestEncodeDecode(t *testing.T) {
 	lines := func(n int) Report {
 		r := Report{Plan: strings.Repeat("a", 64), Outcome: Done, Mode: "Enforce"}
 		for i := range n {
-			r.Lines = append(r.Lines, Line{
-				Dataset: fmt.Sprintf("dataset-%03d-%s", i, strings.Repeat("x", 40)), Policy: strings.Repeat("p", 40), Rule: "rule",
-				Rows: random.Int64N(1 << 40), Eligible: random.Int64N(1 << 30), KeptByChild: random.Int64N(1 << 20), OldestAgeSeconds: random.Int64N(1 << 30),
-				OldestOverdueSeconds: int64(i),
+			r.Datasets = append(r.Datasets, Dataset{
+				Name: fmt.Sprintf("dataset-%03d-%s", i, strings.Repeat("x", 40)), Rows: random.Int64N(1 << 40), OldestAgeSeconds: random.Int64N(1 << 30),
+				Rules: []Rule{{Policy: strings.Repeat("p", 40), Rule: "rule", Eligible: random.Int64N(1 << 30), KeptByChild: random.Int64N(1 << 20), OldestOverdueSeconds: int64(i)}},
 			})
 		}
 		return r
@@ -29,15 +30,16 @@ func TestEncodeDecode(t *testing.T) {
 		wantCut   int
 	}{
 		"a report comes back as it went": {
-			give:      Report{Plan: "h", Outcome: Done, Mode: "Audit", Lines: []Line{{Dataset: "a", Eligible: 3}}},
-			wantLines: []string{"a"},
+			give:      Report{Plan: "h", Outcome: Done, Mode: "Audit", Datasets: []Dataset{{Name: "a", Rules: []Rule{{Eligible: 3}}}}},
+			wantLines: []string{"a "},
 		},
 		"what was not measured stands first, then the longest overdue": {
-			give: Report{Plan: "h", Outcome: Done, Mode: "Enforce", Lines: []Line{
-				{Dataset: "fine"}, {Dataset: "late", OldestOverdueSeconds: 5, Overdue: 1},
-				{Dataset: "later", OldestOverdueSeconds: 50, Overdue: 1}, {Dataset: "unknown", Reason: "Timeout"},
+			give: Report{Plan: "h", Outcome: Done, Mode: "Enforce", Datasets: []Dataset{
+				{Name: "fine"}, {Name: "late", Rules: []Rule{{Rule: "a"}, {Rule: "b", OldestOverdueSeconds: 5, Overdue: 1}}},
+				{Name: "later", Rules: []Rule{{OldestOverdueSeconds: 50, Overdue: 1}}}, {Name: "unknown", Problem: v1alpha1.Problem{Reason: "Timeout"}},
+				{Name: "partly", Rules: []Rule{{Rule: "a"}, {Rule: "b", Problem: v1alpha1.Problem{Reason: "Timeout"}}}},
 			}},
-			wantLines: []string{"unknown", "later", "late", "fine"},
+			wantLines: []string{"partly b a", "unknown", "later ", "late b a", "fine"},
 		},
 	}
 	for name, tc := range tests {
@@ -51,8 +53,12 @@ func TestEncodeDecode(t *testing.T) {
 				t.Fatalf("Decode: %v", err)
 			}
 			var lines []string
-			for _, l := range got.Lines {
-				lines = append(lines, l.Dataset)
+			for _, d := range got.Datasets {
+				line := d.Name
+				for _, r := range d.Rules {
+					line += " " + r.Rule
+				}
+				lines = append(lines, line)
 			}
 			if diff := cmp.Diff(tc.wantLines, lines); diff != "" {
 				t.Errorf("lines (-want +got):\n%s", diff)
@@ -66,8 +72,8 @@ func TestEncodeDecode(t *testing.T) {
 			t.Fatalf("Encode: %v", err)
 		}
 		got, err := Decode(string(b))
-		if err != nil || len(b) > MaxBytes || got.Truncated != 0 || len(got.Lines) != 64 {
-			t.Errorf("%d bytes, %d lines and %d cut, %v", len(b), len(got.Lines), got.Truncated, err)
+		if err != nil || len(b) > MaxBytes || got.Truncated != 0 || Measurements(got.Datasets) != 64 {
+			t.Errorf("%d bytes, %d lines and %d cut, %v", len(b), Measurements(got.Datasets), got.Truncated, err)
 		}
 	})
 
@@ -83,11 +89,11 @@ func TestEncodeDecode(t *testing.T) {
 		if err != nil {
 			t.Fatalf("Decode: %v", err)
 		}
-		if got.Truncated == 0 || got.Truncated+len(got.Lines) != 640 {
-			t.Errorf("%d lines and %d cut, want 640 together", len(got.Lines), got.Truncated)
+		if got.Truncated == 0 || got.Truncated+Measurements(got.Datasets) != 640 {
+			t.Errorf("%d lines and %d cut, want 640 together", Measurements(got.Datasets), got.Truncated)
 		}
-		if got.Lines[0].OldestOverdueSeconds != 639 {
-			t.Errorf("first line is overdue for %d s, want the worst", got.Lines[0].OldestOverdueSeconds)
+		if got.Datasets[0].Rules[0].OldestOverdueSeconds != 639 {
+			t.Errorf("first line is overdue for %d s, want the worst", got.Datasets[0].Rules[0].OldestOverdueSeconds)
 		}
 	})
 
@@ -109,7 +115,7 @@ func TestDecodeRefusesWhatIsNotWhole(t *testing.T) {
 	}
 	for name, message := range map[string]string{
 		"empty": "", "cut": string(whole[:len(whole)-1]), "no document": "OOMKilled",
-		"another format": strings.Replace(string(whole), `"v":1`, `"v":2`, 1), "zeros": "{}",
+		"another format": strings.Replace(string(whole), `"v":2`, `"v":1`, 1), "zeros": "{}",
 		"a packed one that was cut": string(long[:len(long)-8]), "no packed one": packed + "!", "packed nothing": packed,
 	} {
 		if _, err := Decode(message); !errors.Is(err, ErrUnreadable) {
@@ -141,9 +147,9 @@ func TestNamesGoBeforeLines(t *testing.T) {
 		r.Pointers = append(r.Pointers, random()+"."+random())
 	}
 	for lines, want := range map[int]string{1: "16 16 0", 60: "16 0 0", 75: "4 0 0"} {
-		r.Lines = nil
+		r.Datasets = nil
 		for range lines {
-			r.Lines = append(r.Lines, Line{Dataset: random(), Rows: dice.Int64()})
+			r.Datasets = append(r.Datasets, Dataset{Name: random(), Rows: dice.Int64()})
 		}
 		b, err := Encode(r)
 		if err != nil {

@@ -168,7 +168,7 @@ func worse(a, b storeShare) bool {
 // shareOf is what a store says of a policy. It counts only where it is about the specs of both as they are now.
 func shareOf(s *v1alpha1.DataStore, p *v1alpha1.DataRetentionPolicy) storeShare {
 	out := storeShare{name: s.Namespace + "/" + s.Name}
-	for _, m := range s.Status.Rules {
+	for _, m := range s.Status.Lines {
 		if m.Policy == p.Name {
 			out.overdue += m.Overdue
 			out.oldest = max(out.oldest, m.OldestOverdueSeconds)

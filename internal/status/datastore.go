@@ -123,7 +123,7 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 		{isAnother(approved.Reason), approved, true},
 		{unseen && reachable.Status != metav1.ConditionTrue, reachable, false},
 		{unseen, look, false},
-		{misfit(o.Measured.Rules) != "", no(misfit(o.Measured.Rules), "%s", see(v1alpha1.ConditionCompliant)), true},
+		{misfit(o.Measured) != "", no(misfit(o.Measured), "%s", see(v1alpha1.ConditionCompliant)), true},
 		{promisesOverLimit(o) != "", no(v1alpha1.ReasonLimitReached, "%s", promisesOverLimit(o)), true},
 		{limitReached(o), limit(compliant), true},
 	}
@@ -260,12 +260,13 @@ func isAnother(reason string) bool {
 	return reason == v1alpha1.ReasonIdentityChanged || reason == v1alpha1.ReasonRestoredFrom
 }
 
-// said is a measurement's reason and message in one line.
-func said(m *v1alpha1.RuleMeasurement) string {
-	if m.Reason == "" {
+// said is why a rule was not measured or not deleted by, in one line.
+func said(of *v1alpha1.DatasetMeasurement, m *v1alpha1.RuleMeasurement) string {
+	p := of.ProblemOf(m)
+	if p.Reason == "" {
 		return ""
 	}
-	return m.Reason + colon(m.Message)
+	return p.Reason + colon(p.Message)
 }
 
 // keptBy tells of overdue rows which other rows keep them, and what to do about it.

@@ -37,9 +37,9 @@ func makeObserved() StoreObserved {
 		Measured: v1alpha1.DataStoreStatus{
 			MeasuredAt: &measuredAt, MeasuredContent: "content",
 			LastSweep: &v1alpha1.SweepStatus{JobUID: "j1", Content: "content", Outcome: v1alpha1.SweepDone, FinishedAt: &measuredAt},
-			Rules: []v1alpha1.RuleMeasurement{
-				{Dataset: "messages", Policy: "privacy", Rule: "conversations", Window: "P90D", Rows: 10},
-				{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Window: "P90D", Rows: 5},
+			Datasets: []v1alpha1.DatasetMeasurement{
+				{Name: "messages", Rows: 10, Rules: []v1alpha1.RuleMeasurement{{Policy: "privacy", Rule: "conversations", Window: "P90D"}}},
+				{Name: "contacts", Rows: 5, Rules: []v1alpha1.RuleMeasurement{{Policy: "privacy", Rule: "contacts", Window: "P90D"}}},
 			},
 		},
 	}
@@ -143,14 +143,14 @@ func TestStore(t *testing.T) {
 		},
 		"what is late does not hide what had no room": {
 			change: func(o *StoreObserved) {
-				o.Measured.Rules, o.Measured.LastSweep.LeftOut = o.Measured.Rules[:1], 1
-				o.Measured.Rules[0].Overdue = 3
+				o.Measured.Datasets, o.Measured.LastSweep.LeftOut = o.Measured.Datasets[:1], 1
+				o.Measured.Datasets[0].Rules[0].Overdue = 3
 			},
 			want: map[string]string{"Ready": "False LimitReached", "Stalled": "True LimitReached", "Compliant": "False Overdue"},
 			says: "1 of 2 measurements are unknown",
 		},
 		"a measurement under another window is none": {
-			change: func(o *StoreObserved) { o.Measured.Rules[1].Window = "P30D" },
+			change: func(o *StoreObserved) { o.Measured.Datasets[1].Rules[0].Window = "P30D" },
 			want:   map[string]string{"Ready": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
 			says:   "contacts (privacy/contacts)",
 		},
@@ -171,25 +171,25 @@ func TestStore(t *testing.T) {
 			want:   map[string]string{"Ready": "True Stale", "Compliant": "Unknown Stale"},
 		},
 		"overdue rows": {
-			change: func(o *StoreObserved) { o.Measured.Rules[0].Overdue = 3 },
+			change: func(o *StoreObserved) { o.Measured.Datasets[0].Rules[0].Overdue = 3 },
 			want:   map[string]string{"Ready": "True Overdue", "Compliant": "False Overdue"},
 			says:   "messages (privacy/conversations): 3 row(s)",
 		},
 		"a rule without a measurement is unknown, also when all others are fine": {
-			change: func(o *StoreObserved) { o.Measured.Rules = o.Measured.Rules[:1] },
+			change: func(o *StoreObserved) { o.Measured.Datasets = o.Measured.Datasets[:1] },
 			want:   map[string]string{"Ready": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
 			says:   "contacts (privacy/contacts)",
 		},
 		"a dataset that could not be measured is unknown": {
 			change: func(o *StoreObserved) {
-				o.Measured.Rules[1].Reason, o.Measured.Rules[1].Message = "MissingColumn", "created_at"
+				o.Measured.Datasets[1].Reason, o.Measured.Datasets[1].Message = "MissingColumn", "created_at"
 			},
 			want: map[string]string{"Ready": "False MissingColumn", "Stalled": "True MissingColumn", "Compliant": "Unknown NotMeasured"},
 			says: "MissingColumn: created_at",
 		},
 		"a dataset that could not be deleted from is as it is written": {
 			change: func(o *StoreObserved) {
-				o.Measured.Rules[1].Reason, o.Measured.Rules[1].Message = "Guarded", "trigger keep refuses"
+				o.Measured.Datasets[1].Reason, o.Measured.Datasets[1].Message = "Guarded", "trigger keep refuses"
 			},
 			want: map[string]string{"Ready": "True NotMeasured", "Compliant": "Unknown NotMeasured"},
 			says: "Guarded: trigger keep refuses",
@@ -202,16 +202,16 @@ func TestStore(t *testing.T) {
 			says: "it is asked again",
 		},
 		"rows without an age are not green": {
-			change: func(o *StoreObserved) { o.Measured.Rules[1].UnknownAge = 4 },
+			change: func(o *StoreObserved) { o.Measured.Datasets[1].UnknownAge = 4 },
 			want:   map[string]string{"Ready": "True UnknownAge", "Compliant": "Unknown UnknownAge"},
 			says:   "contacts (privacy/contacts): 4 row(s)",
 		},
 		"rows of unknown tenants are counted, and no fault by themselves": {
-			change: func(o *StoreObserved) { o.Measured.Rules[1].UnknownTenant = 4 },
+			change: func(o *StoreObserved) { o.Measured.Datasets[1].UnknownTenant = 4 },
 		},
 		"but they are when a tenant with a shorter window cannot be told apart": {
 			change: func(o *StoreObserved) {
-				o.Measured.Rules[1].UnknownTenant, o.Result.Unidentified = 4, []string{"acme"}
+				o.Measured.Datasets[1].UnknownTenant, o.Result.Unidentified = 4, []string{"acme"}
 			},
 			want: map[string]string{"Ready": "True UnknownTenant", "Compliant": "Unknown UnknownTenant"},
 			says: "acme",

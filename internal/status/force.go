@@ -9,12 +9,12 @@ import (
 )
 
 // misfit is why what the spec says of a dataset cannot be true of the database, or empty: a person has to change one or the other.
-func misfit(rules []v1alpha1.RuleMeasurement) string {
-	for _, m := range rules {
-		switch m.Reason {
+func misfit(s v1alpha1.DataStoreStatus) string {
+	for d, m := range s.Lines {
+		switch reason := d.ProblemOf(m).Reason; reason {
 		case v1alpha1.ReasonMissingTable, v1alpha1.ReasonMissingColumn, v1alpha1.ReasonWrongAgeType, v1alpha1.ReasonUnknownTimeZone, v1alpha1.ReasonKeyNotUnique,
 			v1alpha1.ReasonMissingPrivilege, v1alpha1.ReasonUnsupportedTable, v1alpha1.ReasonUnclearTenant, v1alpha1.ReasonRelationType:
-			return m.Reason
+			return reason
 		}
 	}
 	return ""

@@ -66,13 +66,21 @@ func told(t *testing.T, o *StoreObserved, r report.Report) {
 	o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow, Report: got, Current: true}, o.Result.Plan, o.Content)
 }
 
-// measuredAll has a line for each rule of a plan.
+// swept lets a store take over a report that a channel has carried whole.
+func swept(o *StoreObserved, r report.Report) {
+	r.Plan, r.Outcome, r.SystemIdentifier = "hash", report.Done, "7300"
+	o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow, Report: r, Current: true}, o.Result.Plan, o.Content)
+}
+
+// measuredAll measures each rule of a plan.
 func measuredAll(p plan.Plan, padding string) report.Report {
 	var r report.Report
 	for i, d := range p.Datasets {
-		for j, rule := range d.Rules {
-			r.Lines = append(r.Lines, report.Line{Dataset: d.Name, Policy: rule.Policy, Rule: rule.Rule, Rows: int64(i*1_000_003+j*7_919) + 1, OldestAgeSeconds: int64(i*77_773 + j), Notice: padding})
+		m := report.Dataset{Name: d.Name, Rows: int64(i*1_000_003) + 1, OldestAgeSeconds: int64(i * 77_773), Notice: padding}
+		for _, rule := range d.Rules {
+			m.Rules = append(m.Rules, report.Rule{Policy: rule.Policy, Rule: rule.Rule})
 		}
+		r.Datasets = append(r.Datasets, m)
 	}
 	return r
 }
@@ -112,23 +120,37 @@ var loud = map[string]struct {
 	reason    string
 	says      []string // the number, and the way on
 }{
-	"more measurements than a status holds": {func(t *testing.T, o *StoreObserved) {
-		r := wide(t, 40, nil)
-		o.Result = &r
-	}, "Ready", v1alpha1.ReasonPlanProblem, []string{"80 measurements", "holds 64", "16 are unknown", "split the datasets"}},
-	"more measurements than a status holds, measured": {func(t *testing.T, o *StoreObserved) {
-		r := wide(t, 40, nil)
+	"more bytes of measurements than a status holds": {func(t *testing.T, o *StoreObserved) {
+		r := wide(t, plan.MaxDatasets, func(in *plan.Input) {
+			for i := range in.Policies {
+				in.Policies[i].Name = strings.Repeat(in.Policies[i].Name[:1], 253)
+			}
+			for _, letter := range []string{"x", "y", "z"} {
+				p := in.Policies[0].DeepCopy()
+				p.Name = strings.Repeat(letter, 253)
+				in.Policies = append(in.Policies, *p)
+			}
+		})
 		o.Result, o.Content = &r, "content"
-		told(t, o, measuredAll(r.Plan, ""))
-	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"16 of 80 measurements are unknown", "split the datasets"}},
+		swept(o, measuredAll(r.Plan, ""))
+	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"of 2560 measurements are unknown", "status.datasets 524288", "split the datasets"}},
+	"more rules on a dataset than a status holds": {func(_ *testing.T, o *StoreObserved) {
+		d := &o.Result.Plan.Datasets[0]
+		for _, name := range manyNames(300, "rule-%03d") {
+			rule := d.Rules[0]
+			rule.Rule = name
+			d.Rules = append(d.Rules, rule)
+		}
+		swept(o, measuredAll(o.Result.Plan, ""))
+	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"45 of 302 measurements are unknown", "256 rules each"}},
 	"more measurements than a report holds": {func(t *testing.T, o *StoreObserved) {
 		r := wide(t, 32, nil)
 		o.Result = &r
 		random := measuredAll(r.Plan, "")
 		dice := rand.New(rand.NewPCG(1, 2))
-		for i := range random.Lines {
+		for i := range random.Datasets {
 			for range 12 {
-				random.Lines[i].Notice += fmt.Sprintf("%x ", dice.Uint64())
+				random.Datasets[i].Notice += fmt.Sprintf("%x ", dice.Uint64())
 			}
 		}
 		told(t, o, random)
@@ -137,19 +159,19 @@ var loud = map[string]struct {
 		}
 	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"of 64 measurements are unknown", "4096 bytes", "split the datasets"}},
 	"more tables than the lists of a spec hold": {func(t *testing.T, o *StoreObserved) {
-		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Uncovered: manyNames(16, "public.t%d"), UncoveredCount: 1000})
+		told(t, o, report.Report{Datasets: measuredAll(o.Result.Plan, "").Datasets, Uncovered: manyNames(16, "public.t%d"), UncoveredCount: 1000})
 	}, "CoverageComplete", v1alpha1.ReasonUncoveredTable, []string{"and 992 more", "362 of them have no room", "512 datasets and 128 exempt tables", "a database of their own"}},
 	"a table whose name the spec cannot hold": {func(t *testing.T, o *StoreObserved) {
-		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Uncovered: []string{"public.user-sessions"}, UncoveredCount: 1})
+		told(t, o, report.Report{Datasets: measuredAll(o.Result.Plan, "").Datasets, Uncovered: []string{"public.user-sessions"}, UncoveredCount: 1})
 	}, "CoverageComplete", v1alpha1.ReasonUncoveredTable, []string{"1 cannot be written there", "first public.user-sessions", "ALTER TABLE … RENAME TO"}},
 	"more undeclared relations than a report names": {func(t *testing.T, o *StoreObserved) {
-		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Undeclared: relationsNamed("message_id", 16), UndeclaredCount: 40})
+		told(t, o, report.Report{Datasets: measuredAll(o.Result.Plan, "").Datasets, Undeclared: relationsNamed("message_id", 16), UndeclaredCount: 40})
 	}, "CoverageComplete", v1alpha1.ReasonUndeclaredRelation, []string{"40 column(s)", "and 32 more", "spec: {relations: [{schema: public, table: t0, column: message_id, references: messages, state: Declared", "kubectl lethe explain"}},
 	"more undeclared relations than a spec holds": {func(t *testing.T, o *StoreObserved) {
-		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Undeclared: relationsNamed("message_id", 16), UndeclaredCount: 140})
+		told(t, o, report.Report{Datasets: measuredAll(o.Result.Plan, "").Datasets, Undeclared: relationsNamed("message_id", 16), UndeclaredCount: 140})
 	}, "CoverageComplete", v1alpha1.ReasonUndeclaredRelation, []string{"140 column(s)", "12 of them have no room", "at most 128", "add foreign keys instead"}},
 	"a column whose name the spec cannot hold": {func(t *testing.T, o *StoreObserved) {
-		told(t, o, report.Report{Lines: measuredAll(o.Result.Plan, "").Lines, Undeclared: relationsNamed("message-id", 1), UndeclaredCount: 1})
+		told(t, o, report.Report{Datasets: measuredAll(o.Result.Plan, "").Datasets, Undeclared: relationsNamed("message-id", 1), UndeclaredCount: 1})
 	}, "CoverageComplete", v1alpha1.ReasonUndeclaredRelation, []string{"public.t0.message-id cannot be written there", "RENAME"}},
 	"more lines for approval than a status and a condition hold": {func(_ *testing.T, o *StoreObserved) {
 		o.Result.Waiting = true
@@ -177,7 +199,7 @@ var loud = map[string]struct {
 	}, "Ready", v1alpha1.ReasonPlanProblem, []string{"and 192 more", "lengthen the window"}},
 	"more rows than are counted": {func(t *testing.T, o *StoreObserved) {
 		r := measuredAll(o.Result.Plan, "")
-		r.Lines[0].Overdue, r.Lines[0].Capped = 1_000_001, true
+		r.Datasets[0].Rules[0].Overdue, r.Datasets[0].Rules[0].Capped = 1_000_001, true
 		told(t, o, r)
 	}, "Compliant", v1alpha1.ReasonOverdue, []string{"at least 1000001 row(s)"}},
 	"more conflicts than a status holds": {func(t *testing.T, o *StoreObserved) {
@@ -211,7 +233,8 @@ func relationsNamed(column string, n int) []report.Relation {
 // holds no more of is told by a case of TestEveryLimitIsLoud, counted beside, or cannot be more.
 var limits = map[string]string{
 	"DataStore status.conditions":            "as many as there are types",
-	"DataStore status.rules":                 "more measurements than a status holds",
+	"DataStore status.datasets":              "as many as spec.datasets; more bytes of them than a status holds are counted in status.omitted",
+	"DataStore status.datasets.rules":        "more rules on a dataset than a status holds",
 	"DataStore status.uncovered":             "more tables than the lists of a spec hold",
 	"DataStore status.undeclaredRelations":   "more undeclared relations than a report names",
 	"DataStore status.filePointers":          "counted in status.filePointerCount",
@@ -289,7 +312,7 @@ func TestBoundsOfTheSpec(t *testing.T) {
 	}
 	schema := crd.Spec.Versions[0].Schema.OpenAPIV3Schema
 	for path, want := range map[string]int64{"spec.datasets": maxDatasets, "spec.exempt": maxExempt, "spec.relations": maxRelations,
-		"status.rules": maxRules, "status.uncovered": maxUncovered, "status.undeclaredRelations": maxUndeclared, "status.filePointers": maxPointers, "status.conflicts": plan.MaxConflicts, "status.promises": maxPromises} {
+		"status.datasets": maxDatasets, "status.uncovered": maxUncovered, "status.undeclaredRelations": maxUndeclared, "status.filePointers": maxPointers, "status.conflicts": plan.MaxConflicts, "status.promises": maxPromises} {
 		at := *schema
 		for name := range strings.SplitSeq(path, ".") {
 			at = at.Properties[name]

@@ -3,6 +3,7 @@ package status
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,7 +16,7 @@ import (
 
 // Bounds of a DataStore's status, as its schema has them.
 const (
-	maxRules      = plan.MaxMeasurements
+	maxRules      = 256 // of one dataset
 	maxUncovered  = 32
 	maxUndeclared = 32
 	maxPointers   = 32
@@ -98,47 +99,77 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 		out.FilePointers = append(out.FilePointers, cut(p, 128))
 	}
 	out.FilePointerCount = max(count(r.PointerCount), count(len(out.FilePointers)))
-	out.Rules, out.Overdue, out.OldestOverdueSeconds = nil, 0, 0
-	for _, l := range r.Lines {
-		window, ok := windowOf(p, l)
-		if !ok {
-			continue // no rule of the plan: a dataset that none governs, which the plan itself tells
-		}
-		out.Overdue += l.Overdue
-		out.OldestOverdueSeconds = max(out.OldestOverdueSeconds, l.OldestOverdueSeconds)
-		if len(out.Rules) < maxRules {
-			m := ruleMeasurement(l, window)
-			keepWorst(&m, s.Rules, max(l.OldestOverdueSeconds, l.OldestBeforeSeconds), sweep.FinishedAt)
-			out.Rules = append(out.Rules, m)
-		}
+	out.Datasets = datasetsOf(r, s, p, sweep.FinishedAt)
+	out.Overdue, out.OldestOverdueSeconds = 0, 0
+	for _, m := range out.Lines {
+		out.Overdue += m.Overdue
+		out.OldestOverdueSeconds = max(out.OldestOverdueSeconds, m.OldestOverdueSeconds)
 	}
-	out.Rules = append(out.Rules, leftOut(out.Rules, s.Rules, p)...)
+	before := s.Omitted
+	if s.MeasuredContent != content {
+		before = nil // of rules that may be gone
+	}
+	out.Datasets, out.Omitted = fit(out.Datasets, maxDatasetBytes, before)
 	return out
 }
 
-// leftOut keeps the worst that was seen of rules that the plan still has and that a report says nothing of. What else was measured of
-// them is unknown.
-func leftOut(measured, before []v1alpha1.RuleMeasurement, p plan.Plan) []v1alpha1.RuleMeasurement {
-	var out []v1alpha1.RuleMeasurement
+// datasetsOf are the measurements of the plan's datasets and rules in the order of a report, which is the worst first. A report says nothing of others: those
+// are of an earlier plan, or out of a pod that was broken into.
+func datasetsOf(r report.Report, s v1alpha1.DataStoreStatus, p plan.Plan, when time.Time) []v1alpha1.DatasetMeasurement {
+	planned := make(map[string]*plan.Dataset, len(p.Datasets))
+	for i := range p.Datasets {
+		planned[p.Datasets[i].Name] = &p.Datasets[i]
+	}
+	told := map[string]int{}
+	var out []v1alpha1.DatasetMeasurement
+	for i := range r.Datasets {
+		d := &r.Datasets[i]
+		if _, twice := told[d.Name]; planned[d.Name] == nil || twice {
+			continue
+		}
+		told[d.Name] = len(out)
+		out = append(out, datasetMeasurement(d, s.Datasets, *planned[d.Name], when))
+	}
+	// What a report says nothing of keeps the worst that was seen of it. What else was measured is unknown.
 	for _, d := range p.Datasets {
-		for _, r := range d.Rules {
-			b := measurementOf(before, d.Name, r)
-			if b == nil || b.WorstOverdueSeconds == 0 || measurementOf(measured, d.Name, r) != nil || len(measured)+len(out) >= maxRules {
-				continue
-			}
-			out = append(out, v1alpha1.RuleMeasurement{Dataset: b.Dataset, Policy: b.Policy, Rule: b.Rule, Window: b.Window,
-				WorstOverdueSeconds: b.WorstOverdueSeconds, WorstOverdueAt: b.WorstOverdueAt,
-				Reason: v1alpha1.ReasonLeftOut, Message: "the last report says nothing of this rule"})
+		left := leftOut(d, s.Datasets, out)
+		if len(left) == 0 {
+			continue
 		}
+		at, ok := told[d.Name]
+		if !ok {
+			at = len(out)
+			out = append(out, v1alpha1.DatasetMeasurement{Name: d.Name})
+		}
+		out[at].Rules = append(out[at].Rules, left...)
 	}
 	return out
 }
 
-// Deleted counts the rows that a sweep deleted, those among them whose lines had no room in its report.
+// leftOut are the rules of a dataset that the plan still has, that something overdue was once seen of, and that are not among those measured now.
+func leftOut(d plan.Dataset, before, measured []v1alpha1.DatasetMeasurement) []v1alpha1.RuleMeasurement {
+	var out []v1alpha1.RuleMeasurement
+	for _, r := range d.Rules {
+		_, b := measurementOf(before, d.Name, r)
+		if b == nil || b.WorstOverdueSeconds == 0 {
+			continue
+		}
+		if _, now := measurementOf(measured, d.Name, r); now != nil {
+			continue
+		}
+		out = append(out, v1alpha1.RuleMeasurement{Policy: b.Policy, Rule: b.Rule, Window: b.Window, WorstOverdueSeconds: b.WorstOverdueSeconds, WorstOverdueAt: b.WorstOverdueAt,
+			Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonLeftOut, Message: "the last report says nothing of this rule"}})
+	}
+	return out
+}
+
+// Deleted counts the rows that a sweep deleted, those among them whose measurements had no room in its report.
 func Deleted(r report.Report) int64 {
 	var n int64
-	for _, l := range r.Lines {
-		n += l.Deleted
+	for _, d := range r.Datasets {
+		for _, m := range d.Rules {
+			n += m.Deleted
+		}
 	}
 	return max(n, r.Deleted)
 }
@@ -148,46 +179,48 @@ func count(n int) int32 { return int32(min(max(n, 0), 1_000_000)) }
 
 // measured says whether a sweep came to its measurement: one that failed, or never reached the store, did not.
 func measured(r report.Report) bool {
-	if r.Outcome == report.Failed || r.SystemIdentifier == "" || len(r.Lines) == 0 {
+	if r.Outcome == report.Failed || r.SystemIdentifier == "" || len(r.Datasets) == 0 {
 		return false
 	}
 	talked, known := reached(r.Reason)
 	return talked || !known
 }
 
-func ruleMeasurement(l report.Line, window string) v1alpha1.RuleMeasurement {
-	return v1alpha1.RuleMeasurement{
-		Dataset: l.Dataset, Policy: l.Policy, Rule: l.Rule, Window: window,
-		Rows: l.Rows, Eligible: l.Eligible, Overdue: l.Overdue, OldestOverdueSeconds: l.OldestOverdueSeconds,
-		KeptByFloor: l.KeptByFloor, KeptByChild: l.KeptByChild,
-		UnknownAge: l.UnknownAge, UnknownTenant: l.UnknownTenant, UnknownTenantLate: l.UnknownTenantLate, Deleted: l.Deleted, Capped: l.Capped,
-		Returned: l.Returned, BacklogLeft: l.BacklogLeft,
-		Reason: cut(l.Reason, maxReason), Message: cut(l.Message, maxProblem), Notice: cut(l.Notice, maxProblem),
+func datasetMeasurement(d *report.Dataset, before []v1alpha1.DatasetMeasurement, p plan.Dataset, when time.Time) v1alpha1.DatasetMeasurement {
+	out := v1alpha1.DatasetMeasurement{
+		Name: d.Name, Rows: d.Rows, UnknownAge: d.UnknownAge, UnknownTenant: d.UnknownTenant, Returned: d.Returned, BacklogLeft: d.BacklogLeft, Capped: d.Capped,
+		Problem: bounded(d.Problem), Notice: cut(d.Notice, maxProblem),
 	}
+	for i := range d.Rules {
+		r := &d.Rules[i]
+		n := slices.IndexFunc(p.Rules, func(planned plan.Rule) bool { return planned.Policy == r.Policy && planned.Rule == r.Rule })
+		twice := slices.ContainsFunc(out.Rules, func(m v1alpha1.RuleMeasurement) bool { return m.Policy == r.Policy && m.Rule == r.Rule })
+		if n < 0 || twice {
+			continue
+		}
+		m := v1alpha1.RuleMeasurement{
+			Policy: r.Policy, Rule: r.Rule, Window: p.Rules[n].RetainFor.String(), Eligible: r.Eligible, Overdue: r.Overdue, OldestOverdueSeconds: r.OldestOverdueSeconds,
+			KeptByFloor: r.KeptByFloor, KeptByChild: r.KeptByChild, UnknownTenantLate: r.UnknownTenantLate, Deleted: r.Deleted, Capped: r.Capped, Problem: bounded(r.Problem),
+		}
+		_, b := measurementOf(before, d.Name, p.Rules[n])
+		keepWorst(&m, b, max(r.OldestOverdueSeconds, r.OldestBeforeSeconds), when)
+		out.Rules = append(out.Rules, m)
+	}
+	return out
 }
 
-// keepWorst remembers the longest that a row was seen overdue under the same promise.
-func keepWorst(m *v1alpha1.RuleMeasurement, before []v1alpha1.RuleMeasurement, seen int64, when time.Time) {
-	for i := range before {
-		if b := &before[i]; b.Dataset == m.Dataset && b.Policy == m.Policy && b.Rule == m.Rule && b.Window == m.Window {
-			m.WorstOverdueSeconds, m.WorstOverdueAt = b.WorstOverdueSeconds, b.WorstOverdueAt
-		}
+func bounded(p v1alpha1.Problem) v1alpha1.Problem {
+	return v1alpha1.Problem{Reason: cut(p.Reason, maxReason), Message: cut(p.Message, maxProblem)}
+}
+
+// keepWorst remembers the longest that a row was seen overdue under the same promise; before is what was measured of it last, or nil.
+func keepWorst(m, before *v1alpha1.RuleMeasurement, seen int64, when time.Time) {
+	if before != nil {
+		m.WorstOverdueSeconds, m.WorstOverdueAt = before.WorstOverdueSeconds, before.WorstOverdueAt
 	}
 	if seen > m.WorstOverdueSeconds {
 		m.WorstOverdueSeconds, m.WorstOverdueAt = seen, at(when)
 	}
-}
-
-// windowOf the rule that a line is about; not ok when the plan has no such rule.
-func windowOf(p plan.Plan, l report.Line) (string, bool) {
-	for _, d := range p.Datasets {
-		for _, r := range d.Rules {
-			if d.Name == l.Dataset && r.Policy == l.Policy && r.Rule == l.Rule {
-				return r.RetainFor.String(), true
-			}
-		}
-	}
-	return "", false
 }
 
 func outcomeOf(o report.Outcome) v1alpha1.SweepOutcome {

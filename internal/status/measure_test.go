@@ -13,10 +13,10 @@ func TestMeasure(t *testing.T) {
 	const hash = "0123"
 	whole := report.Report{
 		Plan: hash, Outcome: report.Done, Mode: "Enforce", SystemIdentifier: "7300", Uncovered: []string{"public.drafts"}, UncoveredCount: 1,
-		Lines: []report.Line{
-			{Dataset: "messages", Policy: "privacy", Rule: "conversations", Rows: 10, Overdue: 3, OldestOverdueSeconds: 60, Deleted: 7},
-			{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Rows: 5, Reason: "MissingColumn", Message: "no column created_at"},
-			{Dataset: "files", Reason: v1alpha1.ReasonUngoverned},
+		Datasets: []report.Dataset{
+			{Name: "messages", Rows: 10, Rules: []report.Rule{{Policy: "privacy", Rule: "conversations", Overdue: 3, OldestOverdueSeconds: 60, Deleted: 7}, {Policy: "made", Rule: "up", Overdue: 9}}},
+			{Name: "contacts", Rows: 5, Problem: v1alpha1.Problem{Reason: "MissingColumn", Message: "no column created_at"}, Rules: []report.Rule{{Policy: "privacy", Rule: "contacts"}}},
+			{Name: "made-up", Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUngoverned}},
 		},
 	}
 	encode := func(change func(*report.Report)) string {
@@ -40,16 +40,17 @@ func TestMeasure(t *testing.T) {
 		sweep Sweep
 		want  func(*v1alpha1.DataStoreStatus) // what differs from before
 	}{
-		"a report is taken over, worst first, and unknown rules are left out": {
+		"a report is taken over, worst first, and datasets and rules that the plan has not are left out": {
 			sweep: sweep(encode(nil)),
 			want: func(s *v1alpha1.DataStoreStatus) {
 				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepDone, FinishedAt: at(ended), Deleted: 7}
 				s.MeasuredAt, s.MeasuredContent, s.Plan.SystemIdentifier = at(ended), "content", "7300"
 				s.Uncovered, s.UncoveredCount, s.Overdue, s.OldestOverdueSeconds = []string{"public.drafts"}, 1, 3, 60
-				s.Rules = []v1alpha1.RuleMeasurement{
-					{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Window: "P90D", Rows: 5, Reason: "MissingColumn", Message: "no column created_at"},
-					{Dataset: "messages", Policy: "privacy", Rule: "conversations", Window: "P90D", Rows: 10, Overdue: 3, OldestOverdueSeconds: 60, Deleted: 7,
-						WorstOverdueSeconds: 60, WorstOverdueAt: at(ended)},
+				s.Datasets = []v1alpha1.DatasetMeasurement{
+					{Name: "contacts", Rows: 5, Problem: v1alpha1.Problem{Reason: "MissingColumn", Message: "no column created_at"},
+						Rules: []v1alpha1.RuleMeasurement{{Policy: "privacy", Rule: "contacts", Window: "P90D"}}},
+					{Name: "messages", Rows: 10, Rules: []v1alpha1.RuleMeasurement{{Policy: "privacy", Rule: "conversations", Window: "P90D", Overdue: 3, OldestOverdueSeconds: 60, Deleted: 7,
+						WorstOverdueSeconds: 60, WorstOverdueAt: at(ended)}}},
 				}
 			},
 		},

@@ -115,17 +115,17 @@ func judge(o StoreObserved, policy string) Verdict {
 				continue
 			}
 			name := ruleName(d, r)
-			m := measurementOf(s.Rules, d.Name, r)
+			of, m := measurementOf(s.Datasets, d.Name, r)
 			switch {
-			case isCut(s, m):
+			case isCut(s, of, m):
 			case m == nil:
 				missing = append(missing, name)
 			case m.Overdue > 0:
-				late = append(late, fmt.Sprintf("%s: %s%d row(s)%s%s", name, atLeast(m.Capped), m.Overdue, keptBy(m), colon(said(m))))
-			case m.Reason != "":
-				missing = append(missing, name+colon(said(m)))
-			case m.UnknownAge > 0:
-				unaged = append(unaged, fmt.Sprintf("%s: %s%d row(s)", name, atLeast(m.Capped), m.UnknownAge))
+				late = append(late, fmt.Sprintf("%s: %s%d row(s)%s%s", name, atLeast(m.Capped), m.Overdue, keptBy(m), colon(said(of, m))))
+			case of.ProblemOf(m).Reason != "":
+				missing = append(missing, name+colon(said(of, m)))
+			case of.UnknownAge > 0:
+				unaged = append(unaged, fmt.Sprintf("%s: %s%d row(s)", name, atLeast(of.Capped), of.UnknownAge))
 			case m.UnknownTenantLate > 0:
 				untold = append(untold, fmt.Sprintf("%s: %s%d row(s)", name, atLeast(m.Capped), m.UnknownTenantLate))
 			}
@@ -147,7 +147,7 @@ func judge(o StoreObserved, policy string) Verdict {
 		return unknown(v1alpha1.ReasonUnknownAge, "rows without an age that can be believed are never deleted; correct them in the store: %s", list(unaged))
 	case len(untold) > 0:
 		return unknown(v1alpha1.ReasonUnknownTenant, "rows that name no known tenant are older than the shortest window that a tenant has, and may be that tenant's; correct the rows, or spec.externalIDs of the Tenant that is meant: %s", list(untold))
-	case len(o.Result.Unidentified) > 0 && unknownTenants(s.Rules, policy) > 0:
+	case len(o.Result.Unidentified) > 0 && unknownTenants(s, policy) > 0:
 		return unknown(v1alpha1.ReasonUnknownTenant, "rows of tenants that are not known may be rows of %s, which have shorter windows and no externalIDs of the store's type", list(o.Result.Unidentified))
 	default:
 		return yes(v1alpha1.ReasonCompliant, "measured, and nothing is overdue")
@@ -155,11 +155,11 @@ func judge(o StoreObserved, policy string) Verdict {
 }
 
 // isCut says whether a report or the status had no room for a measurement.
-func isCut(s v1alpha1.DataStoreStatus, m *v1alpha1.RuleMeasurement) bool {
-	if m != nil && m.Reason != v1alpha1.ReasonLeftOut {
+func isCut(s v1alpha1.DataStoreStatus, of *v1alpha1.DatasetMeasurement, m *v1alpha1.RuleMeasurement) bool {
+	if m != nil && of.ProblemOf(m).Reason != v1alpha1.ReasonLeftOut {
 		return false
 	}
-	return s.LastSweep.LeftOut > 0 || m == nil && len(s.Rules) == maxRules
+	return s.LastSweep.LeftOut > 0 || m == nil && s.Omitted != nil && s.Omitted.Rules > 0
 }
 
 // cutOf are the measurements that had no room, of so many.
@@ -170,7 +170,8 @@ func cutOf(o StoreObserved, policy string) (cut []string, all int) {
 				continue
 			}
 			all++
-			if isCut(o.Measured, measurementOf(o.Measured.Rules, d.Name, r)) {
+			of, m := measurementOf(o.Measured.Datasets, d.Name, r)
+			if isCut(o.Measured, of, m) {
 				cut = append(cut, ruleName(d, r))
 			}
 		}
@@ -179,8 +180,8 @@ func cutOf(o StoreObserved, policy string) (cut []string, all int) {
 }
 
 func overLimit(cut, all int) string {
-	return fmt.Sprintf("%d of %d measurements are unknown, since a report holds %d bytes and status.rules %d entries; split the datasets over several DataStores, or let fewer rules govern them",
-		cut, all, report.MaxBytes, maxRules)
+	return fmt.Sprintf("%d of %d measurements are unknown, since a report holds %d bytes, status.datasets %d and %d rules each; split the datasets over several DataStores, or let fewer rules govern them",
+		cut, all, report.MaxBytes, maxDatasetBytes, maxRules)
 }
 
 // limitReached says whether measurements of the store as it is now had no room, whatever else is said of it.
@@ -204,22 +205,23 @@ func ruleName(d plan.Dataset, r plan.Rule) string {
 	return fmt.Sprintf("%s (%s/%s)", d.Name, r.Policy, r.Rule)
 }
 
-// measurementOf a rule under the window that it has now; nil when there is none.
-func measurementOf(rules []v1alpha1.RuleMeasurement, dataset string, r plan.Rule) *v1alpha1.RuleMeasurement {
-	i := slices.IndexFunc(rules, func(m v1alpha1.RuleMeasurement) bool {
-		return m.Dataset == dataset && m.Policy == r.Policy && m.Rule == r.Rule && m.Window == r.RetainFor.String()
-	})
-	if i < 0 {
-		return nil
+// measurementOf a rule under the window that it has now, and the dataset that it is of; nil when there is none.
+func measurementOf(datasets []v1alpha1.DatasetMeasurement, dataset string, r plan.Rule) (*v1alpha1.DatasetMeasurement, *v1alpha1.RuleMeasurement) {
+	s := v1alpha1.DataStoreStatus{Datasets: datasets}
+	d, m := s.Measurement(dataset, r.Policy, r.Rule)
+	if m == nil || m.Window != r.RetainFor.String() {
+		return d, nil
 	}
-	return &rules[i]
+	return d, m
 }
 
-func unknownTenants(rules []v1alpha1.RuleMeasurement, policy string) int64 {
+// unknownTenants counts rows of unknown tenants in the datasets that a policy governs, or in all that any does.
+func unknownTenants(s v1alpha1.DataStoreStatus, policy string) int64 {
 	var n int64
-	for _, r := range rules {
-		if policy == "" || r.Policy == policy {
-			n += r.UnknownTenant
+	for i := range s.Datasets {
+		d := &s.Datasets[i]
+		if slices.ContainsFunc(d.Rules, func(m v1alpha1.RuleMeasurement) bool { return policy == "" || m.Policy == policy }) {
+			n += d.UnknownTenant
 		}
 	}
 	return n

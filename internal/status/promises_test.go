@@ -15,51 +15,52 @@ import (
 
 // TestPromises: what a store says of each policy follows from that policy's own rules alone, and from all of them.
 func TestPromises(t *testing.T) {
+	const messages, contacts = 0, 1 // in status.datasets
 	// Beside privacy, which governs both datasets, another policy governs messages.
 	two := func() StoreObserved {
 		o := makeObserved()
 		other := plan.Rule{Policy: "other", Rule: "r", Mode: v1alpha1.PolicyAudit, RetainFor: storeDays(30)}
 		o.Result.Plan.Datasets[1].Rules = append([]plan.Rule{other}, o.Result.Plan.Datasets[1].Rules...)
 		o.Result.Governed, o.Result.Generations = []string{"empty", "other", "privacy"}, map[string]int64{"empty": 9, "other": 1, "privacy": 3}
-		o.Measured.Rules = append(o.Measured.Rules, v1alpha1.RuleMeasurement{Dataset: "messages", Policy: "other", Rule: "r", Window: "P30D"})
+		of := &o.Measured.Datasets[messages]
+		of.Rules = append(of.Rules, v1alpha1.RuleMeasurement{Policy: "other", Rule: "r", Window: "P30D"})
 		return o
 	}
-	const messages, contacts, other = 0, 1, 2 // in status.rules
 	tests := map[string]struct {
 		change         func(*StoreObserved)
 		other, privacy v1alpha1.PromiseState
 	}{
 		"kept":             {func(*StoreObserved) {}, "Kept", "Kept"},
-		"late":             {func(o *StoreObserved) { o.Measured.Rules[messages].Overdue = 1 }, "Kept", "Overdue"},
-		"the other's late": {func(o *StoreObserved) { o.Measured.Rules[other].Overdue = 1 }, "Overdue", "Kept"},
+		"late":             {func(o *StoreObserved) { o.Measured.Datasets[messages].Rules[0].Overdue = 1 }, "Kept", "Overdue"},
+		"the other's late": {func(o *StoreObserved) { o.Measured.Datasets[messages].Rules[1].Overdue = 1 }, "Overdue", "Kept"},
 		"late by the other, and a measurement of this one had no room": {func(o *StoreObserved) {
-			o.Measured.Rules[other].Overdue, o.Measured.LastSweep.LeftOut = 1, 1
-			o.Measured.Rules = slices.Delete(o.Measured.Rules, contacts, contacts+1)
+			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.LastSweep.LeftOut = 1, 1
+			o.Measured.Datasets = slices.Delete(o.Measured.Datasets, contacts, contacts+1)
 		}, "Overdue", "Unproven"},
 		"late by the other, and a measurement of this one is missing": {func(o *StoreObserved) {
-			o.Measured.Rules[other].Overdue = 1
-			o.Measured.Rules = slices.Delete(o.Measured.Rules, contacts, contacts+1)
+			o.Measured.Datasets[messages].Rules[1].Overdue = 1
+			o.Measured.Datasets = slices.Delete(o.Measured.Datasets, contacts, contacts+1)
 		}, "Overdue", "Unproven"},
 		"late by the other, and of this one only the worst is known": {func(o *StoreObserved) {
-			o.Measured.Rules[other].Overdue, o.Measured.LastSweep.LeftOut = 1, 1
-			o.Measured.Rules[contacts].Reason = v1alpha1.ReasonLeftOut
+			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.LastSweep.LeftOut = 1, 1
+			o.Measured.Datasets[contacts].Reason = v1alpha1.ReasonLeftOut
 		}, "Overdue", "Unproven"},
 		"late by the other, and rows that may be of a tenant with a shorter window": {func(o *StoreObserved) {
-			o.Measured.Rules[other].Overdue, o.Measured.Rules[contacts].UnknownTenant, o.Result.Unidentified = 1, 4, []string{"acme"}
+			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.Datasets[contacts].UnknownTenant, o.Result.Unidentified = 1, 4, []string{"acme"}
 		}, "Overdue", "Unproven"},
 		"late by the other, and rows without an age": {func(o *StoreObserved) {
-			o.Measured.Rules[other].Overdue, o.Measured.Rules[contacts].UnknownAge = 1, 1
+			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.Datasets[contacts].UnknownAge = 1, 1
 		}, "Overdue", "Unproven"},
 		"late by the other, and late rows of no known tenant": {func(o *StoreObserved) {
-			o.Measured.Rules[other].Overdue, o.Measured.Rules[contacts].UnknownTenantLate = 1, 1
+			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.Datasets[contacts].Rules[0].UnknownTenantLate = 1, 1
 		}, "Overdue", "Unproven"},
-		"measured under another window": {func(o *StoreObserved) { o.Measured.Rules[contacts].Window = "P30D" }, "Kept", "Unproven"},
+		"measured under another window": {func(o *StoreObserved) { o.Measured.Datasets[contacts].Rules[0].Window = "P30D" }, "Kept", "Unproven"},
 		"a trigger of the other's dataset": {func(o *StoreObserved) {
-			o.Measured.Rules[contacts].Reason = v1alpha1.ReasonGuarded
+			o.Measured.Datasets[contacts].Reason = v1alpha1.ReasonGuarded
 		}, "Kept", "Unproven"},
 		"the plan has changed": {func(o *StoreObserved) { o.Content = "another" }, "Unproven", "Unproven"},
 		"late, and the plan has changed": {func(o *StoreObserved) {
-			o.Content, o.Measured.Rules[messages].Overdue = "another", 1
+			o.Content, o.Measured.Datasets[messages].Rules[0].Overdue = "another", 1
 		}, "Unproven", "Unproven"},
 		"the measurement is old":           {func(o *StoreObserved) { o.Now = o.Measured.MeasuredAt.Add(o.StaleAfter) }, "Unproven", "Unproven"},
 		"the report is lost":               {func(o *StoreObserved) { o.Measured.LastSweep.Outcome = v1alpha1.SweepLost }, "Unproven", "Unproven"},
@@ -104,8 +105,8 @@ func TestPolicy(t *testing.T) {
 			Spec:       v1alpha1.DataStoreSpec{Datasets: []v1alpha1.Dataset{{Name: "messages", DataClass: "Conversations"}}},
 			Status: v1alpha1.DataStoreStatus{
 				ObservedGeneration: 4, Promises: append([]v1alpha1.StorePromise{promise("p", 2, state)}, more...),
-				Rules: []v1alpha1.RuleMeasurement{{Dataset: "messages", Policy: "other", Rule: "r", Overdue: 900, OldestOverdueSeconds: 9000},
-					{Dataset: "messages", Policy: "p", Rule: "r", Overdue: overdue, OldestOverdueSeconds: oldest}},
+				Datasets: []v1alpha1.DatasetMeasurement{{Name: "messages", Rules: []v1alpha1.RuleMeasurement{{Policy: "other", Rule: "r", Overdue: 900, OldestOverdueSeconds: 9000},
+					{Policy: "p", Rule: "r", Overdue: overdue, OldestOverdueSeconds: oldest}}}},
 			},
 		}
 	}

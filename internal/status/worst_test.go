@@ -15,9 +15,10 @@ import (
 func TestTheWorstThatWasSeenIsKept(t *testing.T) {
 	first := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 	rule := func(window string) v1alpha1.RuleMeasurement {
-		return v1alpha1.RuleMeasurement{Dataset: "messages", Policy: "privacy", Rule: "conversations", Window: window}
+		return v1alpha1.RuleMeasurement{Policy: "privacy", Rule: "conversations", Window: window}
 	}
-	var known []v1alpha1.RuleMeasurement
+	known := v1alpha1.DatasetMeasurement{Name: "messages"}
+	p := plan.Rule{Policy: "privacy", Rule: "conversations"}
 	for n, step := range []struct {
 		window string
 		seen   int64
@@ -27,14 +28,19 @@ func TestTheWorstThatWasSeenIsKept(t *testing.T) {
 		{"P90D", 0, 0, -1}, {"P90D", 60, 60, 1}, {"P90D", 0, 60, 1}, {"P90D", 60, 60, 1}, {"P90D", 864000, 864000, 4}, {"P90D", 61, 864000, 4}, {"P30D", 0, 0, -1}, {"P30D", 5, 5, 7},
 	} {
 		m := rule(step.window)
-		keepWorst(&m, known, step.seen, first.Add(time.Duration(n)*time.Hour))
+		p.RetainFor = storeDays(90)
+		if step.window == "P30D" {
+			p.RetainFor = storeDays(30)
+		}
+		_, before := measurementOf([]v1alpha1.DatasetMeasurement{known}, "messages", p)
+		keepWorst(&m, before, step.seen, first.Add(time.Duration(n)*time.Hour))
 		if m.WorstOverdueSeconds != step.want {
 			t.Errorf("step %d: %d seconds, want %d", n, m.WorstOverdueSeconds, step.want)
 		}
 		if step.since < 0 && m.WorstOverdueAt != nil || step.since >= 0 && (m.WorstOverdueAt == nil || !m.WorstOverdueAt.Time.Equal(first.Add(time.Duration(step.since)*time.Hour))) {
 			t.Errorf("step %d: seen at %v, want step %d", n, m.WorstOverdueAt, step.since)
 		}
-		known = []v1alpha1.RuleMeasurement{m}
+		known.Rules = []v1alpha1.RuleMeasurement{m}
 	}
 }
 
@@ -42,23 +48,19 @@ func TestTheWorstThatWasSeenIsKept(t *testing.T) {
 // long as the plan has the rule with its window. That it was measured is not said thereby.
 func TestTheWorstOutlivesAReportThatWasCut(t *testing.T) {
 	o := makeObserved()
-	line := func(dataset, rule string, overdue int64) report.Line {
-		return report.Line{Dataset: dataset, Policy: "privacy", Rule: rule, Rows: 9, OldestOverdueSeconds: overdue}
+	line := func(dataset, rule string, overdue int64) report.Dataset {
+		return report.Dataset{Name: dataset, Rows: 9, Rules: []report.Rule{{Policy: "privacy", Rule: rule, OldestOverdueSeconds: overdue}}}
 	}
-	sweep := func(p plan.Plan, hour, leftOut int, lines ...report.Line) {
+	sweep := func(p plan.Plan, hour, leftOut int, measured ...report.Dataset) {
 		o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow.Add(time.Duration(hour) * time.Hour), Current: true,
-			Report: report.Report{Outcome: report.Done, SystemIdentifier: "7300", Truncated: leftOut, Lines: lines}}, p, o.Content)
+			Report: report.Report{Outcome: report.Done, SystemIdentifier: "7300", Truncated: leftOut, Datasets: measured}}, p, o.Content)
 	}
 	messages, contacts := line("messages", "conversations", 0), line("contacts", "contacts", 0)
-	left := v1alpha1.RuleMeasurement{Dataset: "contacts", Policy: "privacy", Rule: "contacts", Window: "P90D", WorstOverdueSeconds: 600, WorstOverdueAt: at(storeNow),
-		Reason: v1alpha1.ReasonLeftOut, Message: "the last report says nothing of this rule"}
+	left := v1alpha1.RuleMeasurement{Policy: "privacy", Rule: "contacts", Window: "P90D", WorstOverdueSeconds: 600, WorstOverdueAt: at(storeNow),
+		Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonLeftOut, Message: "the last report says nothing of this rule"}}
 	known := func() *v1alpha1.RuleMeasurement {
-		for i := range o.Measured.Rules {
-			if o.Measured.Rules[i].Dataset == "contacts" {
-				return &o.Measured.Rules[i]
-			}
-		}
-		return nil
+		_, m := o.Measured.Measurement("contacts", "privacy", "contacts")
+		return m
 	}
 	compliant := func(want string) {
 		t.Helper()

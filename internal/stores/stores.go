@@ -80,7 +80,7 @@ const (
 
 // Bound is a store whose datasets have been found, or found wanting. Datasets are indexed as in the Config.
 //
-// The reasons of problems and of lines are those of package report. An error of any method is about the session, the context, the permit, or [ErrPaused];
+// The reasons of problems are those of api/v1alpha1. An error of any method is about the session, the context, the permit, or [ErrPaused];
 // what one dataset ran into is a *Problem.
 type Bound interface {
 	// Order lists the datasets so that what refers comes before what is referred to.
@@ -101,11 +101,12 @@ type Bound interface {
 	Undeclared() []guess.Relation
 	Pointers() []string
 
-	// Measure counts, for each rule of a dataset, what is past its window, overdue and kept, and why. It changes nothing. A line with a Reason was not, or not
-	// wholly, measured. An engine that cannot count exactly says no less than there may be.
-	Measure(ctx context.Context, i int, at Clocks) ([]report.Line, error)
-	// Overdue is Measure as far as it is about what is overdue.
-	Overdue(ctx context.Context, i int, at Clocks) ([]report.Line, error)
+	// Measure counts what a dataset holds, and for each of its rules, in their order, what is past its window, overdue and kept, and why. It changes nothing. What
+	// has a Reason was not, or not wholly, measured: a rule's own, or the dataset's, which holds for all. An engine that cannot count exactly says no less
+	// than there may be.
+	Measure(ctx context.Context, i int, at Clocks) (report.Dataset, error)
+	// Overdue is Measure of the rules as far as it is about what is overdue.
+	Overdue(ctx context.Context, i int, at Clocks) ([]report.Rule, error)
 
 	// Expired counts what has expired, no less than Delete would take, and the dataset's records, those no further than most, which is told the former.
 	Expired(ctx context.Context, i int, at time.Time, most func(expired int64) int64) (expired, records int64, problem *Problem, err error)

@@ -14,6 +14,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/lease"
+	"github.com/lethe-dev/lethe/test/storetest"
 )
 
 // A backlog is used up as it is used: once what was approved is gone, as many rows again stay, whatever time is left of it.
@@ -24,25 +25,25 @@ func TestABacklogIsUsedOnce(t *testing.T) {
 	k := newKeyserver(t)
 	k.By(&w.plan)
 	first := w.run(Options{Leaser: client(t, k)})
-	if first.Outcome != report.Done || first.Lines[0].Deleted != 5000 || k.Used("log") != 5000 || first.Lines[0].BacklogLeft != 0 {
+	if first.Outcome != report.Done || storetest.Lines(first)[0].Deleted != 5000 || k.Used("log") != 5000 || storetest.Lines(first)[0].BacklogLeft != 0 {
 		t.Fatalf("%d rows debited: %+v", k.Used("log"), first)
 	}
 	w.admin.Run(`UPDATE log SET at = now() - interval '90 days' - id * interval '1 millisecond' WHERE id <= 10000`)
 	k.Ledger.Cleared = nil // it is the brake's turn
 	again := w.run(Options{Leaser: client(t, k)})
-	if again.Lines[0].Deleted != 0 || again.Lines[0].Reason != v1alpha1.ReasonBrakeTripped || !strings.Contains(again.Lines[0].Message, "of a backlog of 5000 rows that was approved 0 are left") ||
-		!strings.Contains(again.Lines[0].Message, "approve acme/chat --brake log") {
+	if storetest.Lines(again)[0].Deleted != 0 || storetest.Lines(again)[0].Reason != v1alpha1.ReasonBrakeTripped || !strings.Contains(storetest.Lines(again)[0].Message, "of a backlog of 5000 rows that was approved 0 are left") ||
+		!strings.Contains(storetest.Lines(again)[0].Message, "approve acme/chat --brake log") {
 		t.Errorf("a second time: %+v", again)
 	}
 	// Half of it used: the other half is not enough for all that would go.
 	w.plan.Datasets[0].Delete.Backlog = permit(6000, time.Now(), 24*time.Hour)
 	k.Ledger.Used["log"] = ledger.Used{ApprovedAt: w.plan.Datasets[0].Delete.Backlog.ApprovedAt.Unix(), Granted: 6000, Rows: 3000}
-	if r := w.run(Options{Leaser: client(t, k)}); r.Lines[0].Deleted != 0 || r.Lines[0].BacklogLeft != 3000 || !strings.Contains(r.Lines[0].Message, "3000 are left") {
+	if r := w.run(Options{Leaser: client(t, k)}); storetest.Lines(r)[0].Deleted != 0 || storetest.Lines(r)[0].BacklogLeft != 3000 || !strings.Contains(storetest.Lines(r)[0].Message, "3000 are left") {
 		t.Errorf("with a part left: %+v", r)
 	}
 	// What was approved later is a new one.
 	w.plan.Datasets[0].Delete.Backlog = permit(5000, time.Now().Add(2*time.Second), 24*time.Hour)
-	if r := w.run(Options{Leaser: client(t, k)}); r.Lines[0].Deleted != 5000 || k.Used("log") != 5000 {
+	if r := w.run(Options{Leaser: client(t, k)}); storetest.Lines(r)[0].Deleted != 5000 || k.Used("log") != 5000 {
 		t.Errorf("approved again, %d debited: %+v", k.Used("log"), r)
 	}
 }
@@ -54,7 +55,7 @@ func TestABacklogIsTakenFirst(t *testing.T) {
 	w.plan.Datasets[0].Delete.Backlog = permit(4000, time.Now().Add(-time.Minute), 24*time.Hour)
 	k := newKeyserver(t)
 	k.By(&w.plan)
-	if r := w.run(Options{Leaser: client(t, k)}); r.Lines[0].Deleted != 5000 || k.Used("log") != 4000 {
+	if r := w.run(Options{Leaser: client(t, k)}); storetest.Lines(r)[0].Deleted != 5000 || k.Used("log") != 4000 {
 		t.Errorf("%d debited: %+v", k.Used("log"), r)
 	}
 }
@@ -74,7 +75,7 @@ func oneAge(t *testing.T) (*world, *lease.Server) {
 // One table whose rows are all of one age goes in batches that nobody can foresee: each row is debited all the same.
 func TestABatchOfManyIsDebited(t *testing.T) {
 	w, k := oneAge(t)
-	if r := w.run(Options{Leaser: client(t, k)}); r.Lines[0].Deleted != 5000 || k.Used("log") != 5000 {
+	if r := w.run(Options{Leaser: client(t, k)}); storetest.Lines(r)[0].Deleted != 5000 || k.Used("log") != 5000 {
 		t.Errorf("%d debited: %+v", k.Used("log"), r)
 	}
 }
@@ -129,7 +130,7 @@ func TestKilledSweepsRenewNoBacklog(t *testing.T) {
 	}
 	w.admin.Run(`INSERT INTO log SELECT n, now() - interval '100 days' - n * interval '1 second' FROM generate_series(100001, 120000) n`)
 	rows := w.admin.Count(`SELECT count(*) FROM log`)
-	if r := w.run(Options{Leaser: client(t, sweeper.keyserver)}); r.Lines[0].Deleted != 0 || !why(r.Lines[0].Reason) {
+	if r := w.run(Options{Leaser: client(t, sweeper.keyserver)}); storetest.Lines(r)[0].Deleted != 0 || !why(storetest.Lines(r)[0].Reason) {
 		t.Errorf("after %d of 20000 were debited: %+v", used, r)
 	}
 	if n := w.admin.Count(`SELECT count(*) FROM log`); n != rows {
@@ -152,7 +153,7 @@ func TestALostAnswerDebitsOnce(t *testing.T) {
 		}
 		return nil
 	}
-	if r := w.run(Options{Leaser: client(t, k)}); r.Lines[0].Deleted != 5000 || k.Used("log") != 5000 || lost != 3 {
+	if r := w.run(Options{Leaser: client(t, k)}); storetest.Lines(r)[0].Deleted != 5000 || k.Used("log") != 5000 || lost != 3 {
 		t.Errorf("%d debited, %d answers lost: %+v", k.Used("log"), lost, r)
 	}
 }
@@ -175,7 +176,7 @@ func TestABacklogThatEndsMeanwhile(t *testing.T) {
 	}
 	r := w.run(Options{Leaser: client(t, k)})
 	gone := 10000 - w.admin.Count(`SELECT count(*) FROM log`)
-	if r.Lines[0].Reason != v1alpha1.ReasonBrakeTripped || gone == 0 || gone >= 5000 || r.Lines[0].Deleted != gone {
+	if storetest.Lines(r)[0].Reason != v1alpha1.ReasonBrakeTripped || gone == 0 || gone >= 5000 || storetest.Lines(r)[0].Deleted != gone {
 		t.Errorf("%d rows gone: %+v", gone, r)
 	}
 }
@@ -198,7 +199,7 @@ func TestALostAnswerBeforeCommitRepeatsTheBatch(t *testing.T) {
 	if len(asked) < 3 || asked[1] <= asked[0] || asked[2] != asked[1] {
 		t.Fatalf("debits %v: the second was to be lost, and asked for again", asked)
 	}
-	if r.Outcome != report.Done || r.Lines[0].Deleted != 5000 || k.Used("log") != 5000 || w.admin.Count(`SELECT count(*) FROM log`) != 5000 {
+	if r.Outcome != report.Done || storetest.Lines(r)[0].Deleted != 5000 || k.Used("log") != 5000 || w.admin.Count(`SELECT count(*) FROM log`) != 5000 {
 		t.Errorf("%d debited: %+v", k.Used("log"), r)
 	}
 }

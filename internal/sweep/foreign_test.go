@@ -8,10 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
+	"github.com/lethe-dev/lethe/test/storetest"
 )
 
 const rowSecret = "hunter2-Xq7-of-a-row"
@@ -52,7 +54,7 @@ func TestADatabasesWordsStayOutside(t *testing.T) {
 				t.Fatalf("a manager cannot read the report: %v", err)
 			}
 			var all strings.Builder
-			for _, l := range read.Lines {
+			for _, l := range storetest.Lines(read) {
 				all.WriteString(l.Reason + "\x00" + l.Message + "\x00")
 			}
 			all.WriteString(read.Reason + "\x00" + read.Message + "\x00" + strings.Join(read.Uncovered, "\x00"))
@@ -76,9 +78,12 @@ func TestADatabasesWordsStayOutside(t *testing.T) {
 func TestAReportOfABrokenSweeperIsCleanedOrRefused(t *testing.T) {
 	good := report.Report{Plan: "hash", Outcome: report.Done, SystemIdentifier: "7"}
 	for name, change := range map[string]func(*report.Report){
-		"reason":            func(r *report.Report) { r.Reason = "Not a\nreason" },
-		"system identifier": func(r *report.Report) { r.SystemIdentifier = "7\x1b[31m" },
-		"a line's reason":   func(r *report.Report) { r.Lines = []report.Line{{Reason: "\x1b[31m"}} },
+		"reason":             func(r *report.Report) { r.Reason = "Not a\nreason" },
+		"system identifier":  func(r *report.Report) { r.SystemIdentifier = "7\x1b[31m" },
+		"a dataset's reason": func(r *report.Report) { r.Datasets = []report.Dataset{{Problem: v1alpha1.Problem{Reason: "\x1b[31m"}}} },
+		"a rule's reason": func(r *report.Report) {
+			r.Datasets = []report.Dataset{{Rules: []report.Rule{{Problem: v1alpha1.Problem{Reason: "\x1b[31m"}}}}}
+		},
 	} {
 		r := good
 		change(&r)
@@ -92,13 +97,13 @@ func TestAReportOfABrokenSweeperIsCleanedOrRefused(t *testing.T) {
 	}
 	r := good
 	r.Message, r.Database, r.Uncovered = "a\x1b[31m\nb", "d\x1b", []string{"t\u202e\n"}
-	r.Lines = []report.Line{{Dataset: "d", Message: "l\x1b\nm", Notice: "n\u202e\no"}}
+	r.Datasets = []report.Dataset{{Name: "d", Problem: v1alpha1.Problem{Message: "l\x1b\nm"}, Notice: "n\u202e\no"}}
 	encoded, err := report.Encode(r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := report.Decode(string(encoded))
-	if err != nil || got.Message != "a[31m b" || got.Database != "d" || got.Uncovered[0] != "t" || got.Lines[0].Message != "l m" || got.Lines[0].Notice != "n o" {
+	if err != nil || got.Message != "a[31m b" || got.Database != "d" || got.Uncovered[0] != "t" || got.Datasets[0].Message != "l m" || got.Datasets[0].Notice != "n o" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/lease"
 	"github.com/lethe-dev/lethe/test/pg"
+	"github.com/lethe-dev/lethe/test/storetest"
 )
 
 // past is a store that was swept once, and the keyserver that remembers it.
@@ -36,7 +37,7 @@ func (p *past) sweep() report.Report {
 // swept is a sweep that deleted so many rows.
 func (p *past) swept(rows int64) {
 	p.t.Helper()
-	if r := p.sweep(); r.Outcome != report.Done || r.Lines[0].Deleted != rows {
+	if r := p.sweep(); r.Outcome != report.Done || storetest.Lines(r)[0].Deleted != rows {
 		p.t.Fatalf("want %d rows deleted: %+v", rows, r)
 	}
 }
@@ -49,8 +50,8 @@ func (p *past) braked(says string) {
 	if r.Outcome != report.Refused || r.Reason != v1alpha1.ReasonRestoredFrom || !strings.Contains(r.Message, says) || !strings.Contains(r.Message, "kubectl lethe approve acme/chat --database") {
 		p.t.Errorf("%s, %s: %s\nwant RestoredFrom with %q", r.Outcome, r.Reason, r.Message, says)
 	}
-	if len(r.Lines) != 1 || r.Lines[0].Rows == 0 || r.Lines[0].Deleted != 0 {
-		p.t.Errorf("it was not measured, or deleted from: %+v", r.Lines)
+	if len(storetest.Lines(r)) != 1 || storetest.Lines(r)[0].Rows == 0 || storetest.Lines(r)[0].Deleted != 0 {
+		p.t.Errorf("it was not measured, or deleted from: %+v", storetest.Lines(r))
 	}
 	if n := p.server.Admin(p.t, p.database).Count(`SELECT count(*) FROM log`); n != before {
 		p.t.Errorf("%d rows went", before-n)
@@ -225,7 +226,7 @@ func TestAnUpgradedServerIsAnotherIdentity(t *testing.T) {
 func (p *past) identityChanged(says string) {
 	p.t.Helper()
 	r := p.sweep()
-	if r.Outcome != report.Refused || r.Reason != v1alpha1.ReasonIdentityChanged || !strings.Contains(r.Message, says) || len(r.Lines) != 1 || r.Lines[0].Deleted != 0 {
+	if r.Outcome != report.Refused || r.Reason != v1alpha1.ReasonIdentityChanged || !strings.Contains(r.Message, says) || len(storetest.Lines(r)) != 1 || storetest.Lines(r)[0].Deleted != 0 {
 		p.t.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
 	}
 }
@@ -251,7 +252,7 @@ func TestReturnedRowsAreBraked(t *testing.T) {
 	k := newKeyserver(t)
 	k.By(&w.plan)
 	sweep := func() report.Report { t.Helper(); return w.run(Options{Leaser: client(t, k)}) }
-	if r := sweep(); r.Outcome != report.Done || r.Lines[0].Deleted+r.Lines[1].Deleted != 5050 {
+	if r := sweep(); r.Outcome != report.Done || storetest.Lines(r)[0].Deleted+storetest.Lines(r)[1].Deleted != 5050 {
 		t.Fatalf("the first: %+v", r)
 	}
 	// Time goes on and rows expire; that is no return.
@@ -285,13 +286,13 @@ func TestReturnedRowsAreBraked(t *testing.T) {
 	}
 }
 
-func lineOf(r report.Report, dataset string) report.Line {
-	for _, l := range r.Lines {
+func lineOf(r report.Report, dataset string) storetest.Line {
+	for _, l := range storetest.Lines(r) {
 		if l.Dataset == dataset {
 			return l
 		}
 	}
-	return report.Line{}
+	return storetest.Line{}
 }
 
 // What is kept by rows that refer to it is left, and is no return.
@@ -320,7 +321,7 @@ func TestALostRecordIsSaid(t *testing.T) {
 	k.By(&w.plan)
 	k.Lost = true
 	r := w.run(Options{Leaser: client(t, k)})
-	if !strings.Contains(r.Lines[0].Notice, "record of earlier sweeps is lost") {
+	if !strings.Contains(storetest.Lines(r)[0].Notice, "record of earlier sweeps is lost") {
 		t.Errorf("%+v", r)
 	}
 }

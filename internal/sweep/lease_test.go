@@ -8,6 +8,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/test/storetest"
 )
 
 // slowRows makes each deletion take a while, so that a sweep of 5000 rows lasts long enough to be interrupted.
@@ -107,8 +108,8 @@ func TestASignalStopsTheSweepAfterTheBatch(t *testing.T) {
 	if n := <-gone; n <= 0 || left <= 5000 {
 		t.Fatalf("%d rows gone at the signal, %d left at the end", n, left)
 	}
-	if len(r.Lines) != 1 || r.Lines[0].Deleted != 10000-left || r.Lines[0].Overdue != left-5000 {
-		t.Errorf("%d rows left, the report says %+v", left, r.Lines)
+	if len(storetest.Lines(r)) != 1 || storetest.Lines(r)[0].Deleted != 10000-left || storetest.Lines(r)[0].Overdue != left-5000 {
+		t.Errorf("%d rows left, the report says %+v", left, storetest.Lines(r))
 	}
 	// The next one goes on from the start, and ends.
 	w.admin.Run(`DROP TRIGGER slow ON log`)
@@ -132,8 +133,8 @@ func TestAKilledSessionStopsTheSweep(t *testing.T) {
 	if n := <-gone; n <= 0 {
 		t.Fatalf("%d rows were gone", n)
 	}
-	if len(r.Lines) != 1 || r.Lines[0].Reason != v1alpha1.ReasonNotReached {
-		t.Errorf("lines %+v", r.Lines)
+	if len(storetest.Lines(r)) != 1 || storetest.Lines(r)[0].Reason != v1alpha1.ReasonNotReached {
+		t.Errorf("lines %+v", storetest.Lines(r))
 	}
 }
 
@@ -167,7 +168,7 @@ func TestTheProgramEndsOnSIGTERMWithAReport(t *testing.T) {
 		t.Errorf("%v: %+v\n%s", p.failed, r, p.stderr)
 	}
 	left := w.admin.Count(`SELECT count(*) FROM log`)
-	if n := <-gone; n <= 0 || left <= 5000 || r.Lines[0].Deleted != 10000-left {
-		t.Errorf("%d rows gone at the signal, %d left at the end: %+v", n, left, r.Lines)
+	if n := <-gone; n <= 0 || left <= 5000 || storetest.Lines(r)[0].Deleted != 10000-left {
+		t.Errorf("%d rows gone at the signal, %d left at the end: %+v", n, left, storetest.Lines(r))
 	}
 }

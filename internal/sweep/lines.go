@@ -1,22 +1,19 @@
 package sweep
 
 import (
+	"slices"
+
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
-func notReached(d plan.Dataset) []report.Line {
-	line := report.Line{Dataset: d.Name, Reason: v1alpha1.ReasonNotReached, Message: "the sweep ended before this was measured"}
-	if len(d.Rules) == 0 {
-		return []report.Line{line}
-	}
-	var lines []report.Line
+func notReached(d plan.Dataset) report.Dataset {
+	out := report.Dataset{Name: d.Name, Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonNotReached, Message: "the sweep ended before this was measured"}}
 	for _, r := range d.Rules {
-		line.Policy, line.Rule = r.Policy, r.Rule
-		lines = append(lines, line)
+		out.Rules = append(out.Rules, report.Rule{Policy: r.Policy, Rule: r.Rule})
 	}
-	return lines
+	return out
 }
 
 // nameGuesses tells what a person has to say or to know about the columns.
@@ -29,34 +26,41 @@ func (s *run) nameGuesses() {
 	}
 }
 
-// complete adds to a line what is not measured: what was deleted, what was refused, what the plan itself complains of.
-func (s *run) complete(line *report.Line, i int) {
+// complete adds to a measurement what is not measured: what was deleted, what was refused, what the plan itself complains of.
+func (s *run) complete(m *report.Dataset, i int) {
+	d := s.Plan.Datasets[i]
+	m.Returned, m.BacklogLeft = s.returned[i], s.backlogs[i].left()
+	if p := s.refused[i]; p != nil && m.Reason == "" {
+		m.Reason, m.Message = p.Reason, p.Message
+	}
+	for n := range m.Rules {
+		s.completeRule(m, &m.Rules[n], i)
+	}
+	if d.Problem != "" && m.Reason == "" {
+		m.Reason, m.Message = v1alpha1.ReasonPlan, d.Problem
+	}
+	m.Message, m.Notice = cut(m.Message, maxMessage), cut(s.notice(i), maxMessage)
+}
+
+func (s *run) completeRule(m *report.Dataset, rule *report.Rule, i int) {
 	d := s.Plan.Datasets[i]
 	// Rows are booked to the rule that deleted them, and to no other that governs the same dataset.
-	if d.Delete != nil && line.Policy == d.Delete.Policy && line.Rule == d.Delete.Rule {
-		line.Deleted = s.deleted[i].Rows
+	if d.Delete != nil && rule.Policy == d.Delete.Policy && rule.Rule == d.Delete.Rule {
+		rule.Deleted = s.deleted[i].Rows
 	}
-	line.Returned, line.BacklogLeft = s.returned[i], s.backlogs[i].left()
-	if p := s.refused[i]; p != nil && line.Reason == "" {
-		line.Reason, line.Message = p.Reason, p.Message
-	}
-	problem := d.Problem
 	for _, r := range d.Rules {
-		if r.Policy == line.Policy && r.Rule == line.Rule && r.Problem != "" {
-			problem = r.Problem
+		if r.Policy == rule.Policy && r.Rule == rule.Rule && r.Problem != "" && m.ProblemOf(rule).Reason == "" {
+			rule.Reason, rule.Message = v1alpha1.ReasonPlan, r.Problem
 		}
-	}
-	if problem != "" && line.Reason == "" {
-		line.Reason, line.Message = v1alpha1.ReasonPlan, problem
 	}
 	if i < len(s.before) {
 		for _, b := range s.before[i] {
-			if b.Policy == line.Policy && b.Rule == line.Rule {
-				line.OverdueBefore, line.OldestBeforeSeconds = b.Overdue, b.OldestOverdueSeconds
+			if b.Policy == rule.Policy && b.Rule == rule.Rule {
+				rule.OverdueBefore, rule.OldestBeforeSeconds = b.Overdue, b.OldestOverdueSeconds
 			}
 		}
 	}
-	line.Message, line.Notice = cut(line.Message, maxMessage), cut(s.notice(i), maxMessage)
+	rule.Message = cut(rule.Message, maxMessage)
 }
 
 // judge turns what single datasets ran into to the outcome of the whole.
@@ -65,19 +69,22 @@ func (s *run) judge() {
 		s.end(report.Refused, v1alpha1.ReasonTenantsUnknown, "%s: what depends on it was neither deleted nor measured", s.unread)
 	}
 	var names []string
-	seen := map[string]bool{}
-	for _, l := range s.r.Lines {
-		switch l.Reason {
-		case "", v1alpha1.ReasonUngoverned, v1alpha1.ReasonPlan, v1alpha1.ReasonNotReached, v1alpha1.ReasonContradiction:
-			continue
-		}
-		if !seen[l.Dataset] {
-			seen[l.Dataset] = true
-			names = append(names, l.Dataset)
+	for i := range s.r.Datasets {
+		if d := &s.r.Datasets[i]; refused(d.Reason) || slices.ContainsFunc(d.Rules, func(r report.Rule) bool { return refused(r.Reason) }) {
+			names = append(names, d.Name)
 		}
 	}
 	if len(names) > 0 {
-		s.end(report.Refused, v1alpha1.ReasonDatasetsRefused, "%d of %d datasets were not wholly measured or deleted from, first %s: see their lines",
+		s.end(report.Refused, v1alpha1.ReasonDatasetsRefused, "%d of %d datasets were not wholly measured or deleted from, first %s: see what is said of each",
 			len(names), len(s.Plan.Datasets), names[0])
 	}
+}
+
+// refused says of a reason that something of its dataset was not measured or not deleted from, and that nothing else tells why.
+func refused(reason string) bool {
+	switch reason {
+	case "", v1alpha1.ReasonUngoverned, v1alpha1.ReasonPlan, v1alpha1.ReasonNotReached, v1alpha1.ReasonContradiction:
+		return false
+	}
+	return true
 }

@@ -76,7 +76,7 @@ type run struct {
 
 	deleting bool              // the database is the one that deletion was approved for
 	another  bool              // it is not
-	before   [][]report.Line   // by dataset: what was measured before anything was deleted
+	before   [][]report.Rule   // by dataset: what was measured before anything was deleted
 	deleted  []stores.Deletion // by dataset
 	refused  []*stores.Problem // by dataset: the brake, or what came up while deleting
 	finished []bool            // by dataset: everything that could go is gone
@@ -331,11 +331,11 @@ func (s *run) measureBefore(ctx context.Context) error {
 		if s.Clock().Sub(s.started) > s.Budget/8 {
 			return nil // of the rest it is seen after deleting only
 		}
-		lines, err := s.store.Overdue(ctx, i, s.clocks)
+		rules, err := s.store.Overdue(ctx, i, s.clocks)
 		if err != nil {
 			return err
 		}
-		s.before = append(s.before, lines)
+		s.before = append(s.before, rules)
 	}
 	return nil
 }
@@ -470,7 +470,7 @@ func (s *run) goOn() error {
 	return nil
 }
 
-// measure fills the lines of the report. What there was no time for says so.
+// measure fills the datasets of the report. What there was no time for says so.
 func (s *run) measure(ctx context.Context) error {
 	most := s.Budget - s.Clock().Sub(s.started) + measureWithin
 	if s.r.Reason == v1alpha1.ReasonTerminated {
@@ -493,18 +493,16 @@ func (s *run) measure(ctx context.Context) error {
 func (s *run) measureAll(ctx context.Context, clocks stores.Clocks) error {
 	var broken error
 	for i, d := range s.Plan.Datasets {
-		var lines []report.Line
+		var measured report.Dataset
 		if broken == nil {
-			lines, broken = s.store.Measure(ctx, i, clocks)
+			measured, broken = s.store.Measure(ctx, i, clocks)
 		}
 		if broken != nil {
-			lines = notReached(d)
+			measured = notReached(d)
 		}
-		for n := range lines {
-			s.complete(&lines[n], i)
-		}
+		s.complete(&measured, i)
 		s.r.Deleted += s.deleted[i].Rows
-		s.r.Lines = append(s.r.Lines, lines...)
+		s.r.Datasets = append(s.r.Datasets, measured)
 	}
 	return broken
 }

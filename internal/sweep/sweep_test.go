@@ -22,6 +22,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/stores"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
 	"github.com/lethe-dev/lethe/test/lease"
+	"github.com/lethe-dev/lethe/test/storetest"
 )
 
 const logTable = `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
@@ -34,8 +35,8 @@ func TestSweep(t *testing.T) {
 	got := w.run(Options{Leaser: client(t, k)})
 	want := report.Report{Plan: "hash", Mode: "Enforce", Outcome: report.Done, SystemIdentifier: w.plan.Database.SystemIdentifier, Database: w.database,
 		Uncovered: []string{"public.forgotten"}, UncoveredCount: 1, Deleted: 5000,
-		Lines: []report.Line{{Dataset: "log", Policy: "promise", Rule: "log", Rows: 5000, OverdueBefore: 5000, Deleted: 5000}}}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(report.Report{}, "Point", "Started", "Finished"), cmpopts.IgnoreFields(report.Line{}, "OldestAgeSeconds", "OldestBeforeSeconds")); diff != "" {
+		Datasets: []report.Dataset{{Name: "log", Rows: 5000, Rules: []report.Rule{{Policy: "promise", Rule: "log", OverdueBefore: 5000, Deleted: 5000}}}}}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(report.Report{}, "Point", "Started", "Finished"), cmpopts.IgnoreFields(report.Dataset{}, "OldestAgeSeconds"), cmpopts.IgnoreFields(report.Rule{}, "OldestBeforeSeconds")); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
 	}
 	if now := time.Now().Unix(); got.Started < now-60 || got.Finished < got.Started || got.Finished > now+1 {
@@ -48,7 +49,7 @@ func TestSweep(t *testing.T) {
 		t.Errorf("the lease was released %d times", released)
 	}
 	second := w.run(Options{})
-	if second.Outcome != report.Done || second.Lines[0].Deleted != 0 {
+	if second.Outcome != report.Done || storetest.Lines(second)[0].Deleted != 0 {
 		t.Errorf("a second sweep: %+v", second)
 	}
 }
@@ -162,8 +163,8 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 			if n := w.admin.Count(`SELECT count(*) FROM log`); n != 10000 {
 				t.Errorf("%d rows are gone", 10000-n)
 			}
-			if measured := len(r.Lines) == 1 && r.Lines[0].Eligible == 5000 && r.Lines[0].Overdue == 5000; measured != tc.measured {
-				t.Errorf("measured %v: %+v", measured, r.Lines)
+			if measured := len(storetest.Lines(r)) == 1 && storetest.Lines(r)[0].Eligible == 5000 && storetest.Lines(r)[0].Overdue == 5000; measured != tc.measured {
+				t.Errorf("measured %v: %+v", measured, storetest.Lines(r))
 			}
 			if strings.Contains(fmt.Sprintf("%+v", r), "wrong-secret") {
 				t.Error("the report holds the password")
@@ -193,11 +194,11 @@ func TestBrake(t *testing.T) {
 				w.plan.Datasets[0].Delete.Backlog = permit(tc.backlog, time.Now().Add(-time.Minute), time.Hour)
 			}
 			r := w.run(Options{})
-			if r.Lines[0].Deleted != tc.deleted {
-				t.Errorf("%d rows deleted, want %d: %+v", r.Lines[0].Deleted, tc.deleted, r)
+			if storetest.Lines(r)[0].Deleted != tc.deleted {
+				t.Errorf("%d rows deleted, want %d: %+v", storetest.Lines(r)[0].Deleted, tc.deleted, r)
 			}
-			if tripped := r.Lines[0].Reason == v1alpha1.ReasonBrakeTripped; tripped != (tc.deleted == 0) || tripped && r.Lines[0].Overdue != 5000 {
-				t.Errorf("line %+v", r.Lines[0])
+			if tripped := storetest.Lines(r)[0].Reason == v1alpha1.ReasonBrakeTripped; tripped != (tc.deleted == 0) || tripped && storetest.Lines(r)[0].Overdue != 5000 {
+				t.Errorf("line %+v", storetest.Lines(r)[0])
 			}
 		})
 	}
@@ -230,7 +231,7 @@ func TestOneDatasetRefusedDoesNotKeepTheOthers(t *testing.T) {
 	w.plan.Datasets[1].Table.Name = "gone"
 	w.plan.Datasets[0].Rules[0].Problem = ""
 	r := w.run(Options{})
-	if r.Outcome != report.Refused || r.Reason != v1alpha1.ReasonDatasetsRefused || r.Lines[0].Deleted != 5000 || r.Lines[1].Reason != v1alpha1.ReasonMissingTable {
+	if r.Outcome != report.Refused || r.Reason != v1alpha1.ReasonDatasetsRefused || storetest.Lines(r)[0].Deleted != 5000 || storetest.Lines(r)[1].Reason != v1alpha1.ReasonMissingTable {
 		t.Errorf("%+v", r)
 	}
 }
@@ -239,7 +240,7 @@ func TestThePlansOwnProblemsAreInTheLines(t *testing.T) {
 	w := newWorld(t, logTable, dataset("log", 90))
 	w.plan.Datasets[0].Delete, w.plan.Datasets[0].Problem = nil, "the rules cannot be ordered"
 	r := w.run(Options{})
-	if r.Outcome != report.Done || r.Lines[0].Reason != v1alpha1.ReasonPlan || r.Lines[0].Message != "the rules cannot be ordered" || r.Lines[0].Overdue != 5000 {
+	if r.Outcome != report.Done || storetest.Lines(r)[0].Reason != v1alpha1.ReasonPlan || storetest.Lines(r)[0].Message != "the rules cannot be ordered" || storetest.Lines(r)[0].Overdue != 5000 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -257,7 +258,7 @@ func TestSharedStore(t *testing.T) {
 	k.By(&w.plan)
 	k.Known = []string{"3"}
 	r := w.run(Options{Leaser: client(t, k)})
-	if r.Outcome != report.Done || r.Lines[0].Deleted != 200 || r.Lines[0].UnknownTenant != 100 {
+	if r.Outcome != report.Done || storetest.Lines(r)[0].Deleted != 200 || storetest.Lines(r)[0].UnknownTenant != 100 {
 		t.Errorf("%+v", r)
 	}
 	if n := w.admin.Count(`SELECT count(*) FROM log WHERE tenant IN (1, 2)`); n != 0 {
@@ -285,7 +286,7 @@ func TestTwoSweepersAtOnce(t *testing.T) {
 		if r.Outcome != report.Done {
 			t.Errorf("%+v", r)
 		}
-		deleted += r.Lines[0].Deleted
+		deleted += storetest.Lines(r)[0].Deleted
 	}
 	if deleted != 5000 || w.admin.Count(`SELECT count(*) FROM log`) != 5000 {
 		t.Errorf("%d rows deleted", deleted)

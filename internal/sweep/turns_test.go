@@ -14,6 +14,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/test/storetest"
 )
 
 const slowTable = `CREATE TABLE a_slow (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON a_slow (at);
@@ -41,7 +42,7 @@ func TestDatasetsTakeTurns(t *testing.T) {
 		t.Errorf("%d rows of the slow table went, %d parents are left; those without children, and of more than one turn, have to be gone", gone, parents)
 	}
 	var deleted int64
-	for _, l := range r.Lines {
+	for _, l := range storetest.Lines(r) {
 		if l.Dataset == "a_slow" {
 			deleted = l.Deleted
 		}
@@ -56,10 +57,10 @@ func TestWhatIsSeenBeforeAndBeside(t *testing.T) {
 	w := newWorld(t, logTable+`CREATE FUNCTION public.tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE NOTICE ''gone''; RETURN OLD; END';
 		CREATE TRIGGER tells BEFORE DELETE ON log FOR EACH ROW EXECUTE FUNCTION public.tell();`, dataset("log", 90))
 	r := w.run(Options{})
-	if r.Outcome != report.Done || len(r.Lines) != 1 {
+	if r.Outcome != report.Done || len(storetest.Lines(r)) != 1 {
 		t.Fatalf("%+v", r)
 	}
-	l := r.Lines[0]
+	l := storetest.Lines(r)[0]
 	if l.Reason != "" || l.Message != "" || !strings.Contains(l.Notice, "tells") {
 		t.Errorf("reason %q, message %q, notice %q", l.Reason, l.Message, l.Notice)
 	}
@@ -77,7 +78,7 @@ func TestDeletedRowsAreBookedToTheirRule(t *testing.T) {
 	w := newWorld(t, logTable, d)
 	r := w.run(Options{})
 	booked := map[string]int64{}
-	for _, l := range r.Lines {
+	for _, l := range storetest.Lines(r) {
 		booked[l.Policy] = l.Deleted
 	}
 	if diff := cmp.Diff(map[string]int64{"a-audit": 0, "promise": 5000}, booked); diff != "" {

@@ -191,8 +191,8 @@ func (w *world) ofStores(acme *v1alpha1.Tenant) {
 func (w *world) braked(store *v1alpha1.DataStore, why string) {
 	w.t.Helper()
 	w.must(w.get(store))
-	if rules := store.Status.Rules; len(rules) != 1 || rules[0].Reason != why {
-		w.t.Fatalf("the rules are %+v, want the reason %s", rules, why)
+	if d := store.Status.Datasets; len(d) != 1 || d[0].Reason != why {
+		w.t.Fatalf("the datasets are %+v, want the reason %s", d, why)
 	}
 }
 

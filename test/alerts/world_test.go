@@ -122,7 +122,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, err := exec.Command(filepath.Join(testEnv.Assets, "kubectl"), "--kubeconfig", kubeconfig, "get", "tenants,botdeployments,datastores", "-A", "-o",
-				`go-template={{range .items}}{{.kind}} {{.metadata.name}}{{range .status.conditions}} {{.type}}={{.status}}/{{.reason}}{{end}}{{with .status.lastSweep}} {{.}}{{end}}{{range .status.rules}} {{.}}{{end}}{{"\n"}}{{end}}`).CombinedOutput()
+				`go-template={{range .items}}{{.kind}} {{.metadata.name}}{{range .status.conditions}} {{.type}}={{.status}}/{{.reason}}{{end}}{{with .status.lastSweep}} {{.}}{{end}}{{range .status.datasets}} {{.}}{{end}}{{"\n"}}{{end}}`).CombinedOutput()
 			t.Logf("%s %v", out, err)
 			metrics, err := fetch("http://" + w.managerMetrics)
 			t.Logf("%s %v", regexp.MustCompile(`(?m)^lethe_(queue|orphans|manager|objects).*$`).FindAllString(string(metrics), -1), err)

@@ -132,7 +132,7 @@ func (c *chat) applyStore(t *testing.T) {
 }
 
 // settled waits until a sweep by the present rules has measured, and ok has nothing more to want of the measurement.
-func (c *chat) settled(t *testing.T, ok func(v1alpha1.RuleMeasurement) string) {
+func (c *chat) settled(t *testing.T, ok func(*v1alpha1.DatasetMeasurement, *v1alpha1.RuleMeasurement) string) {
 	t.Helper()
 	until(t, 4*time.Minute, "wait for a measurement of "+c.name, func(ctx context.Context) (string, error) {
 		if err := c.client.Get(ctx, client.ObjectKeyFromObject(c.store), c.store); err != nil {
@@ -147,9 +147,9 @@ func (c *chat) settled(t *testing.T, ok func(v1alpha1.RuleMeasurement) string) {
 		if st.ObservedGeneration != c.store.Generation || st.MeasuredAt == nil || st.LastSweep == nil || st.LastSweep.Attempt > 0 {
 			return fmt.Sprintf("no measurement; the last sweep: %+v", st.LastSweep), nil
 		}
-		for _, m := range st.Rules {
-			if what := ok(m); what != "" {
-				return m.Dataset + ": " + what, nil
+		for d, m := range st.Lines {
+			if what := ok(d, m); what != "" {
+				return d.Name + ": " + what, nil
 			}
 		}
 		return "", nil
@@ -243,15 +243,15 @@ func (c *chat) hideJob(t *testing.T) {
 func forgets(t *testing.T, w *world) {
 	w.dataTenants(t, w.database(t))
 	c := w.newChat(t, "forgets", 60_000)
-	c.settled(t, func(v1alpha1.RuleMeasurement) string { return "" })
-	count := func(m v1alpha1.RuleMeasurement, v chatdb.Verdict) int64 {
-		return int64(c.verdicts.Count(m.Dataset, "", v))
+	c.settled(t, func(*v1alpha1.DatasetMeasurement, *v1alpha1.RuleMeasurement) string { return "" })
+	count := func(d *v1alpha1.DatasetMeasurement, v chatdb.Verdict) int64 {
+		return int64(c.verdicts.Count(d.Name, "", v))
 	}
-	if len(c.store.Status.Rules) != len(chatdb.Tables) {
-		t.Errorf("%d datasets were measured", len(c.store.Status.Rules))
+	if len(c.store.Status.Datasets) != len(chatdb.Tables) {
+		t.Errorf("%d datasets were measured", len(c.store.Status.Datasets))
 	}
-	for _, m := range c.store.Status.Rules {
-		if m.Eligible != count(m, chatdb.Goes) || m.KeptByChild != count(m, chatdb.Needed) || m.KeptByFloor != count(m, chatdb.Floored) || m.UnknownAge != count(m, chatdb.Unknown) || m.Deleted != 0 {
+	for d, m := range c.store.Status.Lines {
+		if m.Eligible != count(d, chatdb.Goes) || m.KeptByChild != count(d, chatdb.Needed) || m.KeptByFloor != count(d, chatdb.Floored) || d.UnknownAge != count(d, chatdb.Unknown) || m.Deleted != 0 {
 			t.Errorf("in Audit: %+v", m)
 		}
 	}
@@ -275,14 +275,14 @@ func forgets(t *testing.T, w *world) {
 		return "", err
 	})
 	w.awaitCondition(t, c.store, v1alpha1.ConditionApproved, metav1.ConditionFalse, "AwaitingApproval", time.Minute)
-	c.settled(t, func(v1alpha1.RuleMeasurement) string { return "" })
+	c.settled(t, func(*v1alpha1.DatasetMeasurement, *v1alpha1.RuleMeasurement) string { return "" })
 	if d := c.left(t); len(d.Premature) != 0 || len(d.Survived["messages"]) != c.verdicts.Count("messages", "", chatdb.Goes) {
 		t.Error("something was deleted without approval")
 	}
 	if _, err := w.Lethe(t.Context(), "", "approve", "e2e-platform/forgets", "--yes", "--leave-files"); err != nil {
 		t.Fatal(err)
 	}
-	c.settled(t, func(m v1alpha1.RuleMeasurement) string {
+	c.settled(t, func(_ *v1alpha1.DatasetMeasurement, m *v1alpha1.RuleMeasurement) string {
 		if m.Eligible > 0 || m.Overdue > m.KeptByChild {
 			return fmt.Sprintf("%d can go, %d are overdue: %s", m.Eligible, m.Overdue, m.Message)
 		}
@@ -318,7 +318,7 @@ func putBack(t *testing.T, w *world) {
 			CREATE TRIGGER slow BEFORE DELETE ON attachments FOR EACH ROW EXECUTE FUNCTION slow()`)
 		return err
 	})
-	c.settled(t, func(v1alpha1.RuleMeasurement) string { return "" })
+	c.settled(t, func(*v1alpha1.DatasetMeasurement, *v1alpha1.RuleMeasurement) string { return "" })
 	if _, err := w.Lethe(t.Context(), "", "approve", "e2e-platform/stops", "--yes", "--leave-files"); err != nil {
 		t.Fatal(err)
 	}

@@ -208,66 +208,65 @@ func (b *bound) known(tenant string) bool {
 	return tenant != "" && slices.Contains(b.config.Tenants, tenant) && !slices.Contains(b.config.Disputed, tenant)
 }
 
-func (b *bound) Measure(ctx context.Context, i int, at stores.Clocks) ([]report.Line, error) {
+func (b *bound) Measure(ctx context.Context, i int, at stores.Clocks) (report.Dataset, error) {
 	d := b.config.Datasets[i]
-	common := report.Line{Dataset: d.Name}
+	out := report.Dataset{Name: d.Name}
 	if p := b.problems[i]; p != nil {
-		common.Reason, common.Message = p.Reason, p.Message
+		out.Reason, out.Message = p.Reason, p.Message
 	}
-	if common.Reason == "" && d.Table.TenantColumn != "" && b.config.TenantsUnread != "" {
-		common.Reason, common.Message = v1alpha1.ReasonNotReached, b.config.TenantsUnread+", so that keys of unknown tenants are not told from others"
+	if out.Reason == "" && d.Table.TenantColumn != "" && b.config.TenantsUnread != "" {
+		out.Reason, out.Message = v1alpha1.ReasonNotReached, b.config.TenantsUnread+", so that keys of unknown tenants are not told from others"
 	}
 	if len(d.Rules) == 0 {
-		if common.Reason == "" {
-			common.Reason, common.Message = v1alpha1.ReasonUngoverned, "no rule governs this dataset: add one for its dataClass"
+		if out.Reason == "" {
+			out.Reason, out.Message = v1alpha1.ReasonUngoverned, "no rule governs this dataset: add one for its dataClass"
 		}
-		return []report.Line{common}, nil
+		return out, nil
 	}
-	var lines []report.Line
 	for _, r := range d.Rules {
-		line := common
-		line.Policy, line.Rule = r.Policy, r.Rule
-		if common.Reason == "" {
-			if err := b.measure(ctx, i, r, at, &line); err != nil {
-				return nil, err
+		rule := report.Rule{Policy: r.Policy, Rule: r.Rule}
+		if out.Reason == "" {
+			if err := b.measure(ctx, i, r, at, &out, &rule); err != nil {
+				return out, err
 			}
 		}
-		lines = append(lines, line)
+		out.Rules = append(out.Rules, rule)
 	}
-	return lines, nil
+	return out, nil
 }
 
-func (b *bound) measure(ctx context.Context, i int, r stores.Rule, at stores.Clocks, line *report.Line) error {
+func (b *bound) measure(ctx context.Context, i int, r stores.Rule, at stores.Clocks, out *report.Dataset, rule *report.Rule) error {
 	d := b.config.Datasets[i]
 	late := at.Late.Add(-r.DeleteWithin.Duration())
+	*out = report.Dataset{Name: out.Name, Rules: out.Rules} // it is counted anew with each rule
 	err := b.each(ctx, i, func(e Entry) {
-		line.Rows++
+		out.Rows++
 		if d.Table.TenantColumn != "" && !b.known(e.Tenant) {
-			line.UnknownTenant++
+			out.UnknownTenant++
 			if b.anybodys(d, r.Windows, e, late) {
-				line.UnknownTenantLate++
+				rule.UnknownTenantLate++
 			}
 		}
 		if unknownAge(e, at.Late) {
-			line.UnknownAge++
+			out.UnknownAge++
 			return
 		}
-		line.OldestAgeSeconds = max(line.OldestAgeSeconds, int64(at.Late.Sub(e.At).Seconds()))
+		out.OldestAgeSeconds = max(out.OldestAgeSeconds, int64(at.Late.Sub(e.At).Seconds()))
 		switch {
 		case !b.expired(d, r.Windows, e, at.Late):
 		case floored(d, e, at.Late):
-			line.KeptByFloor++
+			rule.KeptByFloor++
 		default:
-			line.Eligible++
+			rule.Eligible++
 			if b.expired(d, r.Windows, e, late) && !floored(d, e, late) {
 				period, _ := b.override(d, r.Windows, e.Tenant)
-				line.Overdue++
-				line.OldestOverdueSeconds = max(line.OldestOverdueSeconds, int64(period.Cutoff(late).Sub(e.At).Seconds()))
+				rule.Overdue++
+				rule.OldestOverdueSeconds = max(rule.OldestOverdueSeconds, int64(period.Cutoff(late).Sub(e.At).Seconds()))
 			}
 		}
 	})
 	// What is said to be there, late and roughly, may only raise the number.
-	line.Rows = max(line.Rows, int64(b.server.roughly(string(d.Table.Name))))
+	out.Rows = max(out.Rows, int64(b.server.roughly(string(d.Table.Name))))
 	return err
 }
 
@@ -281,11 +280,12 @@ func (b *bound) anybodys(d stores.Dataset, w stores.Windows, e Entry, late time.
 	return false
 }
 
-func (b *bound) Overdue(ctx context.Context, i int, at stores.Clocks) ([]report.Line, error) {
+func (b *bound) Overdue(ctx context.Context, i int, at stores.Clocks) ([]report.Rule, error) {
 	if b.problems[i] != nil || len(b.config.Datasets[i].Rules) == 0 {
 		return nil, nil
 	}
-	return b.Measure(ctx, i, at)
+	out, err := b.Measure(ctx, i, at)
+	return out.Rules, err
 }
 
 func (b *bound) Expired(ctx context.Context, i int, at time.Time, most func(int64) int64) (expired, records int64, problem *stores.Problem, err error) {

@@ -128,7 +128,7 @@ func TestSweep(t *testing.T) {
 	// It keeps no history, and what has returned is seen all the same.
 	s.Put("messages", "back", "b", time.Now().AddDate(0, 0, -50))
 	r = run(t, s, p, k)
-	if r.Outcome != report.Refused || len(r.Lines) != 1 || r.Lines[0].Reason != v1alpha1.ReasonReturned || !slices.Contains(s.Keys("messages"), "back") {
+	if r.Outcome != report.Refused || len(storetest.Lines(r)) != 1 || storetest.Lines(r)[0].Reason != v1alpha1.ReasonReturned || !slices.Contains(s.Keys("messages"), "back") {
 		t.Errorf("a key has returned: %+v", r)
 	}
 }

@@ -411,12 +411,14 @@ func (b *StoreBench) Told(job *batchv1.Job, edit func(*report.Report)) string {
 	p := b.Plan(job)
 	r := report.Report{Plan: resources.PlanHashOf(job.Spec.Template.Spec), Outcome: report.Done, Mode: string(p.Mode()), SystemIdentifier: "7300", Database: "chat"}
 	for _, d := range p.Datasets {
+		measured := report.Dataset{Name: d.Name, Rows: 100}
 		for _, rule := range d.Rules {
-			r.Lines = append(r.Lines, report.Line{Dataset: d.Name, Policy: rule.Policy, Rule: rule.Rule, Rows: 100})
+			measured.Rules = append(measured.Rules, report.Rule{Policy: rule.Policy, Rule: rule.Rule})
 		}
 		if len(d.Rules) == 0 {
-			r.Lines = append(r.Lines, report.Line{Dataset: d.Name, Rows: 100, Reason: v1alpha1.ReasonUngoverned})
+			measured.Reason = v1alpha1.ReasonUngoverned
 		}
+		r.Datasets = append(r.Datasets, measured)
 	}
 	if edit != nil {
 		edit(&r)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
 
@@ -38,9 +37,10 @@ func (s *suite) oracle() {
 }
 
 // line measures a dataset with one rule.
-func (s *suite) line(bound stores.Bound, i int) report.Line {
+func (s *suite) line(bound stores.Bound, i int) Line {
 	s.Helper()
-	lines, err := bound.Measure(s.Context(), i, stores.Clocks{Early: s.now, Late: s.now})
+	measured, err := bound.Measure(s.Context(), i, stores.Clocks{Early: s.now, Late: s.now})
+	lines := LinesOf(measured)
 	if err != nil || len(lines) != 1 {
 		s.Fatalf("measure: %v, %+v", err, lines)
 	}

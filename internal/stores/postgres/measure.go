@@ -20,55 +20,53 @@ const (
 	readLockTimeout = time.Second
 )
 
-// Measure counts, for each rule of a dataset, what is past its window, overdue and kept, and why. It changes nothing. A line
-// with a Reason was not measured, or not wholly; its numbers mean nothing then. The error is about the connection only.
-func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) ([]report.Line, error) {
+// Measure counts what a dataset holds, and for each of its rules what is past its window, overdue and kept, and why. It changes nothing. What has a
+// Reason was not measured, or not wholly; its numbers mean nothing then. The error is about the connection only.
+func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) (report.Dataset, error) {
 	d := st.datasets[i]
-	common := report.Line{Dataset: d.Name}
+	out := report.Dataset{Name: d.Name}
 	if d.problem != nil {
-		common.Reason, common.Message = d.problem.Reason, d.problem.Message
+		out.Reason, out.Message = d.problem.Reason, d.problem.Message
 	}
-	if common.Reason == "" && d.nameless != "" {
-		common.Reason, common.Message = v1alpha1.ReasonNotReached, d.nameless+", so that rows of unknown tenants are not told from others"
+	if out.Reason == "" && d.nameless != "" {
+		out.Reason, out.Message = v1alpha1.ReasonNotReached, d.nameless+", so that rows of unknown tenants are not told from others"
 	}
 	if !d.unread {
 		if err := st.setTimeout(ctx, MeasureTimeout); err != nil {
-			return nil, err
+			return out, err
 		}
-		if err := unlessLost(st.measureTable(ctx, d, clocks, &common), &common); err != nil {
-			return nil, err
+		if err := unlessLost(st.measureTable(ctx, d, clocks, &out), &out.Problem); err != nil {
+			return out, err
 		}
-		if common.Reason == "" && common.UnknownTenant > 0 && d.untold() {
-			common.Reason, common.Message = v1alpha1.ReasonUnclearTenant, fmt.Sprintf(
+		if out.Reason == "" && out.UnknownTenant > 0 && d.untold() {
+			out.Reason, out.Message = v1alpha1.ReasonUnclearTenant, fmt.Sprintf(
 				"column %s of %s is %s, which can hold none of the externalIDs of a tenant with a shorter window, and there are rows of unknown tenants, which may be its: correct spec.externalIDs of the Tenant",
 				d.tenant.name, d.table, d.tenant.typ)
 		}
 	}
-	if d.against != "" && common.Reason == "" {
-		common.Reason, common.Message = v1alpha1.ReasonContradiction, d.against
+	if d.against != "" && out.Reason == "" {
+		out.Reason, out.Message = v1alpha1.ReasonContradiction, d.against
 	}
 	if len(d.Rules) == 0 {
-		if common.Reason == "" {
-			common.Reason, common.Message = v1alpha1.ReasonUngoverned, "no rule governs this dataset: add one for its dataClass to a DataRetentionPolicy that selects the store"
+		if out.Reason == "" {
+			out.Reason, out.Message = v1alpha1.ReasonUngoverned, "no rule governs this dataset: add one for its dataClass to a DataRetentionPolicy that selects the store"
 		}
-		return []report.Line{common}, nil
+		return out, nil
 	}
-	var lines []report.Line
 	for _, r := range d.Rules {
-		line := common
-		line.Policy, line.Rule = r.Policy, r.Rule
+		rule := report.Rule{Policy: r.Policy, Rule: r.Rule}
 		if !d.unread {
-			if err := unlessLost(st.measureRule(ctx, d, r, clocks, &line), &line); err != nil {
-				return nil, err
+			if err := unlessLost(st.measureRule(ctx, d, r, clocks, &rule), &rule.Problem); err != nil {
+				return out, err
 			}
 		}
-		lines = append(lines, line)
+		out.Rules = append(out.Rules, rule)
 	}
-	return lines, nil
+	return out, nil
 }
 
-// Overdue counts only what is overdue, for each rule of a dataset. A line with a Reason was not measured.
-func (st *Store) Overdue(ctx context.Context, i int, clocks Clocks) ([]report.Line, error) {
+// Overdue counts only what is overdue, for each rule of a dataset. One with a Reason was not measured.
+func (st *Store) Overdue(ctx context.Context, i int, clocks Clocks) ([]report.Rule, error) {
 	d := st.datasets[i]
 	if d.unread || len(d.Rules) == 0 {
 		return nil, nil
@@ -76,19 +74,19 @@ func (st *Store) Overdue(ctx context.Context, i int, clocks Clocks) ([]report.Li
 	if err := st.setTimeout(ctx, MeasureTimeout); err != nil {
 		return nil, err
 	}
-	var lines []report.Line
+	var rules []report.Rule
 	for _, r := range d.Rules {
-		line := report.Line{Dataset: d.Name, Policy: r.Policy, Rule: r.Rule}
+		rule := report.Rule{Policy: r.Policy, Rule: r.Rule}
 		paths, at, err := d.overdueAt(r, clocks)
 		if err == nil {
-			err = st.measureOverdue(ctx, d, r, paths, at, &line)
+			err = st.measureOverdue(ctx, d, r, paths, at, &rule)
 		}
-		if err := unlessLost(err, &line); err != nil {
+		if err := unlessLost(err, &rule.Problem); err != nil {
 			return nil, err
 		}
-		lines = append(lines, line)
+		rules = append(rules, rule)
 	}
-	return lines, nil
+	return rules, nil
 }
 
 // overdueAt is the time at which a row must have been past its window to be overdue now, and the ways down from the dataset.
@@ -108,12 +106,12 @@ func (st *Store) setTimeout(ctx context.Context, most time.Duration) error {
 	return nil
 }
 
-// unlessLost notes in the line what the server said, and passes on only what ended the connection. That something was not
-// counted goes before whatever else the line says: its numbers mean nothing.
-func unlessLost(err error, line *report.Line) error {
+// unlessLost notes what the server said, and passes on only what ended the connection. That something was not counted goes before
+// whatever else is noted: the numbers mean nothing.
+func unlessLost(err error, noted *v1alpha1.Problem) error {
 	problem, lost := split(err)
 	if problem != nil {
-		line.Reason, line.Message = problem.Reason, problem.Message
+		*noted = v1alpha1.Problem{Reason: problem.Reason, Message: problem.Message}
 	}
 	return lost
 }
@@ -126,7 +124,7 @@ func split(err error) (*Problem, error) {
 	return nil, err
 }
 
-// explain turns an answer of the server into a line's reason; empty: the connection is lost or the caller gave up.
+// explain turns an answer of the server into a reason; empty: the connection is lost or the caller gave up.
 func explain(err error) (reason, message string) {
 	switch c := code(err); c {
 	case "":
@@ -155,28 +153,28 @@ func (h *halt) Error() string { return h.Message }
 var tooManyPaths = Problem{Reason: v1alpha1.ReasonUnsupportedTable, Message: fmt.Sprintf("more than %d ways lead down the foreign keys from this table", maxPaths)}
 
 // measureTable reads what holds for the table as a whole.
-func (st *Store) measureTable(ctx context.Context, d *dataset, clocks Clocks, line *report.Line) error {
+func (st *Store) measureTable(ctx context.Context, d *dataset, clocks Clocks, out *report.Dataset) error {
 	rows, err := st.rows(ctx, d)
 	if err != nil {
 		return err
 	}
-	line.Rows = rows
+	out.Rows = rows
 	q := &query{}
 	oldest := fmt.Sprintf("(SELECT min(%s) FROM %s a WHERE %s >= %s)", d.instant("a"), d.name(), dotted("a", d.age), d.plausible())
 	var age *time.Time
-	err = st.session.conn.QueryRow(ctx, "SELECT "+capped(d.name()+" a", d.incredible(q, "a", clocks.Late))+", "+oldest, q.args...).Scan(&line.UnknownAge, &age)
+	err = st.session.conn.QueryRow(ctx, "SELECT "+capped(d.name()+" a", d.incredible(q, "a", clocks.Late))+", "+oldest, q.args...).Scan(&out.UnknownAge, &age)
 	if err != nil {
 		return fmt.Errorf("measure %s: %w", d.Name, err)
 	}
 	if age != nil && age.Before(clocks.Late) {
-		line.OldestAgeSeconds = int64(clocks.Late.Sub(*age) / time.Second)
+		out.OldestAgeSeconds = int64(clocks.Late.Sub(*age) / time.Second)
 	}
 	if d.tenant != nil {
 		if err := st.findUnknownTenants(ctx, d); err != nil {
 			return err
 		}
 		q := &query{}
-		err := st.session.conn.QueryRow(ctx, "SELECT "+capped(d.name()+" a", d.ofUnknownTenant(q, "a")), q.args...).Scan(&line.UnknownTenant)
+		err := st.session.conn.QueryRow(ctx, "SELECT "+capped(d.name()+" a", d.ofUnknownTenant(q, "a")), q.args...).Scan(&out.UnknownTenant)
 		if err != nil {
 			return fmt.Errorf("count the rows of unknown tenants in %s: %w", d.Name, err)
 		}
@@ -184,7 +182,7 @@ func (st *Store) measureTable(ctx context.Context, d *dataset, clocks Clocks, li
 			return err
 		}
 	}
-	line.Capped = line.UnknownAge >= CountCap || line.UnknownTenant >= CountCap
+	out.Capped = out.UnknownAge >= CountCap || out.UnknownTenant >= CountCap
 	return nil
 }
 
@@ -207,7 +205,7 @@ func (st *Store) rows(ctx context.Context, d *dataset) (int64, error) {
 }
 
 // measureRule counts in one statement, so that its numbers add up, and looks at what is overdue in a second.
-func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clocks, line *report.Line) error {
+func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clocks, out *report.Rule) error {
 	paths, at, err := d.overdueAt(r, clocks)
 	if err != nil {
 		return err
@@ -227,20 +225,20 @@ func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clo
 	}
 	var total int64
 	var eligible *int64 // NULL: nothing could keep a row, so it is the total
-	err = st.session.conn.QueryRow(ctx, "SELECT "+strings.Join(counts, ", "), q.args...).Scan(&total, &eligible, &line.KeptByFloor, &line.UnknownTenantLate)
+	err = st.session.conn.QueryRow(ctx, "SELECT "+strings.Join(counts, ", "), q.args...).Scan(&total, &eligible, &out.KeptByFloor, &out.UnknownTenantLate)
 	if err != nil {
 		return fmt.Errorf("measure %s: %w", d.Name, err)
 	}
-	line.Eligible = total
+	out.Eligible = total
 	if eligible != nil {
-		line.Eligible = *eligible
+		out.Eligible = *eligible
 	}
-	line.KeptByChild = max(0, total-line.Eligible-line.KeptByFloor)
-	line.Capped = line.Capped || total >= CountCap || line.UnknownTenantLate >= CountCap
+	out.KeptByChild = max(0, total-out.Eligible-out.KeptByFloor)
+	out.Capped = total >= CountCap || out.UnknownTenantLate >= CountCap
 	if total == 0 && !at.After(clocks.Early) {
 		return nil // what is overdue would be past its window as well
 	}
-	return st.measureOverdue(ctx, d, r, paths, at, line)
+	return st.measureOverdue(ctx, d, r, paths, at, out)
 }
 
 // eligible is true of a row that is past the rule's window and its floor, and that no row which has not expired refers to,
@@ -276,7 +274,7 @@ func (d *dataset) heldByFloor(q *query, alias string, r Rule, at time.Time) []st
 // measureOverdue counts the rows that were past window and floor at a time that already lies a slack in the past, whatever
 // keeps them, and finds how long the worst has been due since then. Only floors excuse: its own, and that of a row which
 // refers to it.
-func (st *Store) measureOverdue(ctx context.Context, d *dataset, r Rule, paths [][]*link, at time.Time, line *report.Line) error {
+func (st *Store) measureOverdue(ctx context.Context, d *dataset, r Rule, paths [][]*link, at time.Time, out *report.Rule) error {
 	q := &query{}
 	where := []string{d.past(q, "a", r.Windows, at, true)}
 	due := []string{d.due(q, "a", []Windows{r.Windows})}
@@ -294,13 +292,13 @@ func (st *Store) measureOverdue(ctx context.Context, d *dataset, r Rule, paths [
 	where = append(where, none(d.heldByFloor(q, "a", r, at))...)
 	var worst *time.Time
 	err := st.session.conn.QueryRow(ctx, fmt.Sprintf("SELECT count(*), min(due) FROM (SELECT GREATEST(%s) AS due FROM %s a WHERE %s LIMIT %d) o",
-		strings.Join(due, ", "), d.name(), all(where...), CountCap), q.args...).Scan(&line.Overdue, &worst)
+		strings.Join(due, ", "), d.name(), all(where...), CountCap), q.args...).Scan(&out.Overdue, &worst)
 	if err != nil {
 		return fmt.Errorf("measure what is overdue in %s: %w", d.Name, err)
 	}
-	line.Capped = line.Capped || line.Overdue >= CountCap
+	out.Capped = out.Capped || out.Overdue >= CountCap
 	if worst != nil {
-		line.OldestOverdueSeconds = max(1, int64(at.Sub(*worst)/time.Second))
+		out.OldestOverdueSeconds = max(1, int64(at.Sub(*worst)/time.Second))
 	}
 	return nil
 }

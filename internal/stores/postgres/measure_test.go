@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/test/storetest"
 )
 
 func TestMeasure(t *testing.T) {
@@ -15,30 +15,30 @@ func TestMeasure(t *testing.T) {
 	tests := map[string]struct {
 		config Config
 		sql    string
-		want   map[string]report.Line // without names, and rounded to hours
+		want   map[string]storetest.Line // without names, and rounded to hours
 	}{
 		"past the window, past the slack, and nobody knows": {
 			config: Config{Datasets: []Dataset{after(90, aTable("log"))}},
 			sql: `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
 				INSERT INTO log SELECT n, now() - interval '100 days' FROM generate_series(1, 4) n;
 				INSERT INTO log VALUES (11, now() - interval '90 days 2 hours'), (12, now()), (13, NULL), (14, '1970-01-01'), (15, 'infinity'), (16, '-infinity'), (17, now() + interval '1 hour')`,
-			want: map[string]report.Line{"log": {Rows: 11, Eligible: 5, Overdue: 4, OldestOverdueSeconds: 9 * 24 * h, UnknownAge: 5, OldestAgeSeconds: 100 * 24 * h}},
+			want: map[string]storetest.Line{"log": {Rows: 11, Eligible: 5, Overdue: 4, OldestOverdueSeconds: 9 * 24 * h, UnknownAge: 5, OldestAgeSeconds: 100 * 24 * h}},
 		},
 		"an audit measures the same": {
 			config: Config{Datasets: []Dataset{in(after(90, aTable("log")), func(d *Dataset) { d.Delete = nil })}},
 			sql: `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz);
 				INSERT INTO log VALUES (1, now() - interval '90 days 2 hours'), (2, now() - interval '92 days')`,
-			want: map[string]report.Line{"log": {Rows: 2, Eligible: 2, Overdue: 1, OldestOverdueSeconds: 24 * h, OldestAgeSeconds: 92 * 24 * h}},
+			want: map[string]storetest.Line{"log": {Rows: 2, Eligible: 2, Overdue: 1, OldestOverdueSeconds: 24 * h, OldestAgeSeconds: 92 * 24 * h}},
 		},
 		"another clock that runs half a minute ahead is no future": {
 			config: Config{Datasets: []Dataset{after(90, aTable("log"))}},
 			sql:    `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); INSERT INTO log VALUES (1, now() + interval '30 seconds'), (2, now() + interval '10 minutes')`,
-			want:   map[string]report.Line{"log": {Rows: 2, UnknownAge: 1}},
+			want:   map[string]storetest.Line{"log": {Rows: 2, UnknownAge: 1}},
 		},
 		"an empty table": {
 			config: Config{Datasets: []Dataset{after(90, aTable("log"))}},
 			sql:    `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz)`,
-			want:   map[string]report.Line{"log": {}},
+			want:   map[string]storetest.Line{"log": {}},
 		},
 		"tenants with their own windows, and strangers": {
 			config: Config{Tenants: []string{"acme", "globex"}, Datasets: []Dataset{
@@ -46,7 +46,7 @@ func TestMeasure(t *testing.T) {
 			sql: `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text);
 				INSERT INTO log SELECT i, now() - a * interval '1 day', t FROM (VALUES
 				(1, 40, 'acme'), (2, 29, 'acme'), (3, 40, 'globex'), (4, 95, 'globex'), (5, 40, 'stranger'), (6, 95, NULL)) v (i, a, t)`,
-			want: map[string]report.Line{"log": {Rows: 6, Eligible: 3, Overdue: 3, OldestOverdueSeconds: 9 * 24 * h, UnknownTenant: 2, UnknownTenantLate: 2, OldestAgeSeconds: 95 * 24 * h}},
+			want: map[string]storetest.Line{"log": {Rows: 6, Eligible: 3, Overdue: 3, OldestOverdueSeconds: 9 * 24 * h, UnknownTenant: 2, UnknownTenantLate: 2, OldestAgeSeconds: 95 * 24 * h}},
 		},
 		"a tenant written in three ways: what is not a name of its own is late when its window is over": {
 			config: Config{Tenants: []string{"acme", "globex"}, Datasets: []Dataset{
@@ -54,7 +54,7 @@ func TestMeasure(t *testing.T) {
 			sql: `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text); CREATE INDEX ON log (tenant, at);
 				INSERT INTO log SELECT i, now() - a * interval '1 day', t FROM (VALUES
 				(1, 40, 'acme '), (2, 40, 'ACME'), (3, 29, 'Acme'), (4, 30.5, NULL), (5, 60, 'globex'), (6, 40, NULL), (7, 31.5, 'acme')) v (i, a, t)`,
-			want: map[string]report.Line{"log": {Rows: 7, Eligible: 1, Overdue: 1, OldestOverdueSeconds: 12 * h, UnknownTenant: 5, UnknownTenantLate: 3, OldestAgeSeconds: 60 * 24 * h}},
+			want: map[string]storetest.Line{"log": {Rows: 7, Eligible: 1, Overdue: 1, OldestOverdueSeconds: 12 * h, UnknownTenant: 5, UnknownTenantLate: 3, OldestAgeSeconds: 60 * 24 * h}},
 		},
 		"floors hold and excuse; what a child without a floor holds is overdue all the same": {
 			config: Config{Datasets: []Dataset{after(90, aTable("parent")), after(90, aTable("child")), in(after(365, aTable("payment")), withFloor(years(7)))}},
@@ -65,7 +65,7 @@ func TestMeasure(t *testing.T) {
 				-- 1 free; 2 child expired two days ago; 3 young child; 4 expired child under a payment; 5 child of unknown age
 				INSERT INTO child VALUES (2, now() - interval '92 days', 2), (3, now(), 3), (4, now() - interval '95 days', 4), (5, NULL, 5);
 				INSERT INTO payment VALUES (1, now() - interval '400 days', 4)`,
-			want: map[string]report.Line{
+			want: map[string]storetest.Line{
 				"parent":  {Rows: 5, Eligible: 2, Overdue: 4, OldestOverdueSeconds: 109 * 24 * h, KeptByFloor: 1, KeptByChild: 2, OldestAgeSeconds: 200 * 24 * h},
 				"child":   {Rows: 4, Eligible: 1, Overdue: 1, OldestOverdueSeconds: 24 * h, KeptByFloor: 1, UnknownAge: 1, OldestAgeSeconds: 95 * 24 * h},
 				"payment": {Rows: 1, KeptByFloor: 1, OldestAgeSeconds: 400 * 24 * h},
@@ -77,7 +77,7 @@ func TestMeasure(t *testing.T) {
 				CREATE TABLE child (id bigint PRIMARY KEY, at timestamptz, parent bigint REFERENCES parent); CREATE INDEX ON child (parent);
 				INSERT INTO parent VALUES (1, now() - interval '200 days'), (2, now() - interval '200 days');
 				INSERT INTO child VALUES (1, now() - interval '93 days', 1), (2, now() - interval '90 days 1 hour', 2)`,
-			want: map[string]report.Line{
+			want: map[string]storetest.Line{
 				"parent": {Rows: 2, Eligible: 2, Overdue: 2, OldestOverdueSeconds: 109 * 24 * h, OldestAgeSeconds: 200 * 24 * h},
 				"child":  {Rows: 2, Eligible: 2, Overdue: 1, OldestOverdueSeconds: 2 * 24 * h, OldestAgeSeconds: 93 * 24 * h},
 			},
@@ -89,7 +89,7 @@ func TestMeasure(t *testing.T) {
 				INSERT INTO thread VALUES (1, now() - interval '100 days'), (2, now() - interval '100 days');
 				INSERT INTO post VALUES (1, now() - interval '99 days', 1, NULL), (2, now() - interval '98 days', NULL, 1), (3, now() - interval '1 day', NULL, 2),
 				(4, now() - interval '99 days', 2, NULL), (5, now() - interval '98 days', NULL, 4)`,
-			want: map[string]report.Line{
+			want: map[string]storetest.Line{
 				"thread": {Rows: 2, Eligible: 1, Overdue: 2, OldestOverdueSeconds: 9 * 24 * h, KeptByChild: 1, OldestAgeSeconds: 100 * 24 * h},
 				"post":   {Rows: 5, Eligible: 2, Overdue: 4, OldestOverdueSeconds: 8 * 24 * h, KeptByChild: 2, OldestAgeSeconds: 99 * 24 * h},
 			},
@@ -97,7 +97,7 @@ func TestMeasure(t *testing.T) {
 		"a dataset that no rule governs": {
 			config: Config{Datasets: []Dataset{in(after(90, aTable("log")), func(d *Dataset) { d.Rules, d.Delete = nil, nil })}},
 			sql:    `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); INSERT INTO log VALUES (1, now() - interval '99 days')`,
-			want:   map[string]report.Line{"log": {Rows: 1, OldestAgeSeconds: 99 * 24 * h, Reason: v1alpha1.ReasonUngoverned}},
+			want:   map[string]storetest.Line{"log": {Rows: 1, OldestAgeSeconds: 99 * 24 * h, Reason: v1alpha1.ReasonUngoverned}},
 		},
 	}
 	for name, tc := range tests {
@@ -156,9 +156,9 @@ func TestALockedTableIsUnknownAndNotZero(t *testing.T) {
 	if _, err := locker.Exec(t.Context(), `LOCK TABLE log`); err != nil {
 		t.Fatal(err)
 	}
-	lines, err := st.Measure(t.Context(), 0, Clocks{Early: w.now, Late: w.now.Add(time.Second)})
-	if err != nil || lines[0].Reason != v1alpha1.ReasonLocked {
-		t.Errorf("%+v, %v", lines, err)
+	measured, err := st.Measure(t.Context(), 0, Clocks{Early: w.now, Late: w.now.Add(time.Second)})
+	if err != nil || measured.Reason != v1alpha1.ReasonLocked {
+		t.Errorf("%+v, %v", measured, err)
 	}
 }
 
@@ -169,9 +169,10 @@ func TestNotCountedGoesFirst(t *testing.T) {
 		INSERT INTO conversations SELECT n, now() - interval '100 days' FROM generate_series(1, 50) n`)
 	st := w.open()
 	clocks := Clocks{Early: w.now, Late: w.now.Add(time.Second)}
-	reason := func() report.Line {
+	reason := func() storetest.Line {
 		t.Helper()
-		lines, err := st.Measure(t.Context(), 0, clocks)
+		measured, err := st.Measure(t.Context(), 0, clocks)
+		lines := storetest.LinesOf(measured)
 		if err != nil || len(lines) != 1 {
 			t.Fatalf("%+v, %v", lines, err)
 		}

@@ -9,8 +9,8 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/pg"
+	"github.com/lethe-dev/lethe/test/storetest"
 )
 
 var server *pg.Server
@@ -143,16 +143,16 @@ func (w *world) sweep() map[string]Deletion {
 }
 
 // measure returns the lines of all datasets by name.
-func (w *world) measure() map[string]report.Line {
+func (w *world) measure() map[string]storetest.Line {
 	w.t.Helper()
 	st := w.open()
-	out := map[string]report.Line{}
+	out := map[string]storetest.Line{}
 	for i, d := range w.config.Datasets {
-		lines, err := st.Measure(w.t.Context(), i, Clocks{Early: w.now, Late: w.now})
+		measured, err := st.Measure(w.t.Context(), i, Clocks{Early: w.now, Late: w.now})
 		if err != nil {
 			w.t.Fatalf("measure %s: %v", d.Name, err)
 		}
-		out[d.Name] = lines[0]
+		out[d.Name] = storetest.LinesOf(measured)[0]
 	}
 	return out
 }

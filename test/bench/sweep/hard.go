@@ -11,6 +11,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
+	"github.com/lethe-dev/lethe/test/storetest"
 )
 
 // poison is a table that a trigger guards, beside two that nothing does.
@@ -114,15 +115,15 @@ func (b *bench) hardOne(ctx context.Context, h *hard) ([]string, error) {
 	}
 	h.took = t.all
 	fmt.Printf("%s: %.1fs, %s %s %s\n", h.name, t.all.Seconds(), r.Outcome, r.Reason, r.Message)
-	for _, l := range r.Lines {
+	for _, l := range storetest.Lines(r) {
 		fmt.Printf("   %s: deleted %d, eligible %d, overdue %d, unknown tenants' %d %s %s\n", l.Dataset, l.Deleted, l.Eligible, l.Overdue, l.UnknownTenant, l.Reason, l.Message)
 	}
 	// What was not swept or not counted to its end has no time: only the guarded rows are there to be refused.
 	if r.Outcome != report.Done && h.name != "poison" {
 		return nil, fmt.Errorf("%s, %s: %s", r.Outcome, r.Reason, r.Message)
 	}
-	if h.name == "strangers" && (len(r.Lines) != 1 || r.Lines[0].UnknownTenant == 0) {
-		return nil, fmt.Errorf("no rows of unknown tenants were counted: %+v", r.Lines)
+	if h.name == "strangers" && (len(r.Datasets) != 1 || r.Datasets[0].UnknownTenant == 0) {
+		return nil, fmt.Errorf("no rows of unknown tenants were counted: %+v", r.Datasets)
 	}
 	lines, err := h.look(ctx, h)
 	return lines, errors.Join(err, b.server.Exec(ctx, "postgres", "DROP DATABASE "+h.name+" WITH (FORCE)"))

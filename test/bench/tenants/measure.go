@@ -90,14 +90,14 @@ func (b *bench) renew(ctx context.Context, name string) (renewal, error) {
 // onboard makes a customer without a window of its own, while a sweep goes on: how often the manager writes a plan for that, and whether
 // the sweep ends.
 func (b *bench) onboard(ctx context.Context) (writes, stopped int, err error) {
+	before, err := b.lease.Lease(ctx, protocol.LeaseRequest{PlanHash: b.hash}, false)
+	if err != nil {
+		return 0, 0, fmt.Errorf("renew the lease: %w", err)
+	}
 	since := time.Now()
 	newcomer := tenant(0, "newcomer")
 	if err := b.makeTenant(ctx, &newcomer, true); err != nil {
 		return 0, 0, err
-	}
-	before, err := b.lease.Lease(ctx, protocol.LeaseRequest{PlanHash: b.hash}, false)
-	if err != nil {
-		return 0, 0, fmt.Errorf("renew the lease: %w", err)
 	}
 	err = until(ctx, "the newcomer", 10*time.Minute, func() (bool, error) {
 		var live v1alpha1.Tenant

@@ -199,3 +199,46 @@ func TestDestinationDigest(t *testing.T) {
 		seen[d.Digest()] = true
 	}
 }
+
+// TestDestinationsOfDifferentEngines: what is sealed for a store of one engine opens for no store of another, whatever its address says, nor for another
+// store of the same engine. The mapping is that of docs/design/0034.
+func TestDestinationsOfDifferentEngines(t *testing.T) {
+	var all []Destination
+	for _, kind := range []string{"Postgres", "MariaDB", "Redis", "S3", "Unknown"} {
+		all = append(all,
+			Destination{Type: kind, Host: "store.example", Port: 5432, Database: "0", Username: "default"},                     // alike but for the type
+			Destination{Type: kind, Host: "store.example", Port: 5432, Database: "0", Username: "default", CASHA256: "ab"},     // with a CA of its own
+			Destination{Type: kind, Host: "store.example", Port: 543, Database: "20", Username: "default"},                     // a digit moved
+			Destination{Type: kind, Host: "store.example", Port: 5432, Database: "", Username: "0default"},                     // a part moved
+			Destination{Type: kind, Host: "store.example", Port: 5432, Database: "0default", Username: ""},                     // and back
+			Destination{Type: kind, Host: kind, Port: 5432, Database: kind, Username: kind},                                    // the type as a value
+			Destination{Type: kind + "store.example", Host: "5432", Port: 5432, Database: "0", Username: "default"},            // glued
+			Destination{Type: kind, Host: "bucket.store.example", Port: 443, Database: "bucket", Username: "AKIAEXAMPLE"},      // S3 by its bucket's name
+			Destination{Type: kind, Host: "store.example", Port: 443, Database: "bucket", Username: "AKIAEXAMPLE"},             // S3 by its endpoint
+			Destination{Type: kind, Host: "store.example", Port: 6379, Database: "10", Username: ""},                           // Redis
+			Destination{Type: kind, Host: "store.example", Port: 6379, Database: "1", Username: "0"},                           // and an index that reads like it
+			Destination{Type: kind, Host: "store.example", Port: 3306, Database: "chat\x00", Username: "lethe"},                // a byte that no schema lets in
+			Destination{Type: kind, Host: "store.example", Port: 3306, Database: "chat", Username: "\x00lethe"},                // and moved
+			Destination{Type: kind, Host: "store.example", Port: 3306, Database: "4:chat,5:lethe", Username: "", CASHA256: ""}, // what looks like lengths
+		)
+	}
+	seen := map[string]Destination{}
+	for _, d := range all {
+		p := Place{Realm: "realm", Tenant: "acme", Namespace: "data", Kind: KindDataStore, Name: "chat", Key: PasswordKey, Version: 1, Destination: d}
+		for what, name := range map[string]string{"AAD": string(p.aad("hint")), "digest": d.Digest(), "hint": p.hint().Destination} {
+			if other, taken := seen[what+" "+name]; taken {
+				t.Errorf("%+v and %+v have one %s", d, other, what)
+			}
+			seen[what+" "+name] = d
+		}
+		for _, other := range []string{"secretAccessKey", "token"} {
+			q := p
+			if q.Key = other; string(q.aad("hint")) == string(p.aad("hint")) {
+				t.Errorf("%+v: credential %s has the AAD of %s", d, other, p.Key)
+			}
+		}
+	}
+	if len(seen) != 3*len(all) {
+		t.Errorf("%d names of %d destinations", len(seen), len(all))
+	}
+}

@@ -250,6 +250,7 @@ var reasonFacts = map[string]ReasonFacts{
 	ReasonPlanExpired:          {Retry: true},
 	ReasonLeaseRefused:         {Retry: true},
 	ReasonTenantsUnknown:       {Reached: TruthYes, Retry: true},
+	ReasonTooManyTenants:       {Reached: TruthYes, NeedsPerson: true},
 	ReasonLeaseLost:            {Reached: TruthYes, Retry: true},
 	ReasonStoreBusy:            {Retry: true},
 	ReasonIdentityChanged:      {Reached: TruthYes, NeedsPerson: true},

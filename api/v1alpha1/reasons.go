@@ -346,6 +346,8 @@ const (
 	ReasonLeaseRefused = "LeaseRefused"
 	// ReasonTenantsUnknown: the keyserver did not say, at some time in a sweep of a Shared store, who is known: what depends on it was neither deleted nor measured.
 	ReasonTenantsUnknown = "TenantsUnknown"
+	// ReasonTooManyTenants: the Tenants have more identifiers than a sweep of a Shared store takes: as TenantsUnknown, and trying again changes nothing.
+	ReasonTooManyTenants = "TooManyTenants"
 	// ReasonLeaseLost: a lease was not renewed: stopped, nothing committed since.
 	ReasonLeaseLost = "LeaseLost"
 	// ReasonStoreBusy: another sweeper holds the store's lock.

@@ -2,6 +2,7 @@ package keyserver
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,9 @@ const (
 	// lostAfter is how long after its end a lease is another's to take although the pod that held it is still there: the
 	// clocks of two replicas differ, and a node may be cut off.
 	lostAfter = 60 * time.Second
+	// coveredMost is how long a sweep goes on by a plan that is not the live one but covered by it: what the live plan lets go besides
+	// waits that long for a sweep of its own, and so does what it asks to be measured.
+	coveredMost = 10 * time.Minute
 )
 
 // annotationHolder on a Lease names the pod that holds it; its UID is the holderIdentity.
@@ -37,6 +41,9 @@ const annotationHolder = "lethe.dev/holder"
 
 // annotationPlan on a Lease is the hash of the plan that its holder was granted it for: the live one at that time, exactly.
 const annotationPlan = "lethe.dev/plan-hash"
+
+// annotationCovered on a Lease is since when its holder has gone on by a plan that the live one covers, in Unix seconds; none: it goes by the live one.
+const annotationCovered = "lethe.dev/covered-since"
 
 func leaseName(storeUID string) string { return "sweep-" + storeUID }
 
@@ -282,12 +289,21 @@ func (s *Server) hold(ctx context.Context, h *holding) (*protocol.Account, error
 	if !h.exact && (holder(&lease) != string(h.pod.UID) || lease.Annotations[annotationPlan] != h.req.PlanHash) {
 		return nil, anotherPlan()
 	}
+	covered, err := coveredSince(&lease, h)
+	if err != nil {
+		return nil, err
+	}
 	account, err := s.book(&lease, h)
 	if err != nil {
 		return nil, err
 	}
 	grant(&lease, h.pod, h.now)
 	lease.Annotations[annotationPlan] = h.req.PlanHash
+	if covered == "" {
+		delete(lease.Annotations, annotationCovered)
+	} else {
+		lease.Annotations[annotationCovered] = covered
+	}
 	if isNew {
 		err = s.Client.Create(ctx, &lease)
 	} else {
@@ -297,6 +313,22 @@ func (s *Server) hold(ctx context.Context, h *holding) (*protocol.Account, error
 		return nil, later(v1alpha1.ReasonInUse, 2, "another sweep of this store was faster")
 	}
 	return account, err
+}
+
+// coveredSince is since when a sweep has gone on by a plan that is covered; empty: it goes by the live one. It refuses one for which that is too long.
+func coveredSince(lease *coordinationv1.Lease, h *holding) (string, error) {
+	if h.exact {
+		return "", nil
+	}
+	text := lease.Annotations[annotationCovered]
+	since, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return strconv.FormatInt(h.now.Unix(), 10), nil
+	}
+	if h.now.Sub(time.Unix(since, 0)) >= coveredMost {
+		return "", refuse(v1alpha1.ReasonPlanChanged, "the plan that the live objects give is another one, for %s by now: this sweep ends, the next one runs by the new plan", coveredMost)
+	}
+	return text, nil
 }
 
 func holder(lease *coordinationv1.Lease) string {

@@ -360,6 +360,22 @@ func TestLeaseGoesOnWhileThePlanIsCovered(t *testing.T) {
 	_, e = w.lease(pod)
 	w.granted(e)
 
+	// It does not go on so for ever: what the live plan lets go besides waits for the next sweep.
+	for range 2 * int(coveredMost/leaseSeconds/time.Second) {
+		w.clock.SetTime(w.clock.Now().Add(leaseSeconds / 2 * time.Second))
+		if _, e = w.lease(pod); e != nil {
+			break
+		}
+	}
+	w.wantRefusal(e, v1alpha1.ReasonPlanChanged)
+	// The plan that it began by is in force again.
+	brake(was)
+	_, e = w.lease(pod)
+	w.granted(e)
+	brake(was + 1)
+	_, e = w.lease(pod)
+	w.granted(e)
+
 	// Once it has given the lease back it would begin anew, and so would another sweep.
 	w.granted(w.call(protocol.PathRelease, w.podToken(pod), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
 	w.refused(pod, v1alpha1.ReasonPlanChanged)

@@ -87,7 +87,8 @@ type Bound interface {
 	Order() []int
 	// Waits says whether records of a dataset may be kept by records of one of those for which open holds.
 	Waits(i int, open func(child int) bool) bool
-	// Know tells the store anew which tenants are known: all of them, or why that is not known ([Config]). What was refused for an earlier list stays refused.
+	// Know tells the store anew which tenants are known: all of them, or why that is not known ([Config]). What was refused since an earlier list showed that
+	// tenants cannot be told apart stays refused; what was refused since there was no list is not any more once there is one.
 	Know(ctx context.Context, tenants []string, unread string) error
 	// Unclear says that a tenant with a window of its own cannot be told from others in a dataset: nothing of it may go any more.
 	Unclear(i int) bool

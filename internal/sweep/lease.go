@@ -132,12 +132,18 @@ func (k *keeper) digest() string {
 const (
 	// knownTries is how often a list of known tenants that changes while it is read is begun anew.
 	knownTries = 3
-	// maxKnown is how many identifiers are taken from a keyserver: some 32 MiB.
+	// maxKnown is how many identifiers are taken from a keyserver: some 32 MiB, and several times that while the store compares them, of a pod's 256.
 	maxKnown = 250_000
+	// askAgain is after how long a keyserver is asked once more that did not say who is known.
+	askAgain = 30 * time.Second
 )
 
 // errKnown says that who is known could not be found out, although the lease goes on.
 var errKnown = errors.New("the keyserver did not say who is known")
+
+// errTooManyKnown is an errKnown that asking again does not mend.
+var errTooManyKnown = fmt.Errorf("%w: the Tenants have more than %d externalIDs of the store's tenantIDType, which is what a sweep takes; part the store in several, or give fewer Tenants identifiers of that type",
+	errKnown, maxKnown)
 
 // known reads all identifiers of known tenants, page by page, and the digest that names them.
 func (k *keeper) known(ctx context.Context) ([]string, string, error) {
@@ -162,7 +168,7 @@ func (k *keeper) readKnown(ctx context.Context) (ids []string, digest string, er
 		case digest != "" && digest != lease.KnownDigest:
 			return nil, "", nil
 		case len(ids)+len(lease.Known) > maxKnown:
-			return nil, "", fmt.Errorf("%w: it names more than %d identifiers", errKnown, maxKnown)
+			return nil, "", errTooManyKnown
 		}
 		digest, ids = lease.KnownDigest, append(ids, lease.Known...)
 		if len(lease.Known) > 0 {

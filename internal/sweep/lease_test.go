@@ -1,11 +1,14 @@
 package sweep
 
 import (
+	"context"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/storetest"
@@ -170,5 +173,25 @@ func TestTheProgramEndsOnSIGTERMWithAReport(t *testing.T) {
 	left := w.admin.Count(`SELECT count(*) FROM log`)
 	if n := <-gone; n <= 0 || left <= 5000 || storetest.Lines(r)[0].Deleted != 10000-left {
 		t.Errorf("%d rows gone at the signal, %d left at the end: %+v", n, left, storetest.Lines(r))
+	}
+}
+
+// crowd is a keyserver that knows more tenants than a sweep takes.
+type crowd struct{ Leaser }
+
+func (crowd) Lease(_ context.Context, req protocol.LeaseRequest, _ bool) (keyclient.Lease, error) {
+	return keyclient.Lease{For: time.Minute, KnownDigest: "d", Known: make([]string, 50_000)}, nil
+}
+
+// More identifiers than a sweep takes are said to be so, with what to do: asking again mends nothing.
+func TestTooManyKnownTenants(t *testing.T) {
+	k := &keeper{leaser: crowd{}, clock: time.Now, news: make(chan struct{}), until: time.Now().Add(time.Minute)}
+	s := &run{Options: Options{Clock: time.Now}, keeper: k, r: report.Report{Outcome: report.Done}}
+	got, err := s.whoIsKnown(t.Context())
+	if err != nil || !s.tooMany || !strings.Contains(got.unread, "more than 250000 externalIDs") || !strings.Contains(got.unread, "part the store") {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if s.judge(); s.r.Reason != v1alpha1.ReasonTooManyTenants || s.r.Outcome != report.Refused {
+		t.Errorf("%s %s: %s", s.r.Outcome, s.r.Reason, s.r.Message)
 	}
 }

@@ -66,7 +66,11 @@ func (s *run) completeRule(m *report.Dataset, rule *report.Rule, i int) {
 // judge turns what single datasets ran into to the outcome of the whole.
 func (s *run) judge() {
 	if s.unread != "" {
-		s.end(report.Refused, v1alpha1.ReasonTenantsUnknown, "%s: what depends on it was neither deleted nor measured", s.unread)
+		reason := v1alpha1.ReasonTenantsUnknown
+		if s.tooMany {
+			reason = v1alpha1.ReasonTooManyTenants
+		}
+		s.end(report.Refused, reason, "%s: what depends on it was neither deleted nor measured", s.unread)
 	}
 	var names []string
 	for i := range s.r.Datasets {

@@ -72,7 +72,10 @@ type run struct {
 	keeper  *keeper
 
 	knownDigest string // names those that are known, as the store was told; empty: Dedicated, or it must be told anew
-	unread      string // why it was not known at some time who is known
+	unread      string // why it is not known who is known; empty: it is, or nobody asked
+	tooMany     bool   // asking again does not mend that
+	askAgainAt  time.Time
+	unlisted    []bool // by dataset: it waits for the list of known tenants alone
 
 	deleting bool              // the database is the one that deletion was approved for
 	another  bool              // it is not
@@ -283,7 +286,7 @@ func (s *run) open(ctx context.Context) error {
 	uncovered := s.store.Uncovered()
 	s.r.UncoveredCount, s.r.Uncovered = len(uncovered), uncovered[:min(len(uncovered), report.MaxUncovered)]
 	s.nameGuesses()
-	s.refused = make([]*stores.Problem, len(s.Plan.Datasets))
+	s.refused, s.unlisted = make([]*stores.Problem, len(s.Plan.Datasets)), make([]bool, len(s.Plan.Datasets))
 	n := len(s.Plan.Datasets)
 	s.deleted, s.finished, s.returned, s.backlogs = make([]stores.Deletion, n), make([]bool, n), make([]int64, n), s.openBacklogs()
 
@@ -349,10 +352,10 @@ func (s *run) delete(ctx context.Context) error {
 		again = false
 		for _, i := range order {
 			if !looked[i] {
-				looked[i] = true
 				if err := s.mayDelete(ctx, i); err != nil {
 					return err
 				}
+				looked[i] = !s.unlisted[i]
 			}
 			if s.refused[i] != nil || done[i] {
 				continue
@@ -364,8 +367,14 @@ func (s *run) delete(ctx context.Context) error {
 			}
 			// While rows may still go that refer to rows of this dataset, it is not done.
 			s.finished[i] = finished
-			done[i] = finished && !s.store.Waits(i, func(child int) bool { return !done[child] && s.refused[child] == nil })
-			again = again || !done[i]
+			done[i] = finished && !s.unlisted[i] && !s.store.Waits(i, func(child int) bool { return !done[child] && s.refused[child] == nil })
+			again = again || !done[i] && !s.unlisted[i]
+		}
+		if !again {
+			var err error
+			if again, err = s.listed(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -395,6 +404,9 @@ func (s *run) mayDelete(ctx context.Context, i int) error {
 	} else if err != nil {
 		return err
 	}
+	if s.unlisted[i] {
+		s.unlisted[i], s.refused[i] = false, nil
+	}
 	if err := s.comeBack(ctx, i); err != nil {
 		return err
 	}
@@ -415,7 +427,7 @@ func (s *run) turn(datasets int) time.Duration {
 // deleteFrom takes one turn of a dataset; finished: nothing more can go from it now.
 func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished bool, err error) {
 	if s.store.Unclear(i) { // since its last turn: what it lost until then stays counted
-		s.refused[i] = s.store.Problem(i)
+		s.refused[i], s.unlisted[i] = s.store.Problem(i), s.unread != ""
 		return true, nil
 	}
 	permit := stores.Permit{Pause: over, Begin: func(rows int64) error {

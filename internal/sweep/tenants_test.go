@@ -54,6 +54,21 @@ func TestWhoIsKnownRestrains(t *testing.T) {
 		}, some, v1alpha1.ReasonUnclearTenant, report.Refused},
 		"the keyserver does not say":                {func(k *lease.Server, _ *plan.Plan) { k.Unnamed = true }, none, v1alpha1.ReasonNotReached, report.Refused},
 		"what it says is not what the digest names": {func(k *lease.Server, _ *plan.Plan) { k.Digest = plan.DigestOf([]string{"x"}) }, none, v1alpha1.ReasonNotReached, report.Refused},
+		"it says so when it is asked again": {func(k *lease.Server, _ *plan.Plan) {
+			k.Unnamed = true
+			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+				k.Unnamed = k.Unnamed && r.KnownFrom == 0
+				return nil
+			}
+		}, all, "", report.Done},
+		"while rows go it does not say so once": {func(k *lease.Server, _ *plan.Plan) {
+			once := false
+			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+				k.Unnamed = (k.Unnamed || len(r.Spend) > 0 && !once) && (r.KnownFrom == 0 || !k.Unnamed)
+				once = once || k.Unnamed
+				return nil
+			}
+		}, all, "", report.Done},
 		"it says no more, while rows go": {func(k *lease.Server, _ *plan.Plan) {
 			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
 				k.Unnamed = k.Unnamed || len(r.Spend) > 0

@@ -73,7 +73,7 @@ func (s *session) Close(context.Context) error {
 }
 
 func (s *session) Bind(ctx context.Context, c stores.Config) (stores.Bound, error) {
-	b := &bound{session: s, config: c, cursors: make([]uint32, len(c.Datasets)), done: make([]stores.Deletion, len(c.Datasets)), found: make([]bool, len(c.Datasets))}
+	b := &bound{session: s, config: c, cursors: make([]uint32, len(c.Datasets)), done: make([]stores.Deletion, len(c.Datasets)), found: make([]bool, len(c.Datasets)), unlisted: map[int]bool{}}
 	names, mapped := s.server.names(), map[string]bool{}
 	for _, x := range c.Exempt {
 		mapped[x[1]] = true
@@ -94,6 +94,7 @@ type bound struct {
 	*session
 	config    stores.Config
 	problems  []*stores.Problem
+	unlisted  map[int]bool // the problem is that nobody knows who is known
 	uncovered []string
 	cursors   []uint32
 	found     []bool
@@ -119,7 +120,11 @@ func (b *bound) check(d stores.Dataset, names []string) *stores.Problem {
 func (b *bound) Know(_ context.Context, tenants []string, unread string) error {
 	b.config.Tenants, b.config.TenantsUnread = tenants, unread
 	for i, d := range b.config.Datasets {
+		if b.unlisted[i] {
+			b.problems[i], b.unlisted[i] = nil, false
+		}
 		if b.Unclear(i) && b.problems[i] == nil {
+			b.unlisted[i] = true
 			b.problems[i] = &stores.Problem{Reason: v1alpha1.ReasonNotReached, Message: fmt.Sprintf("%s, so that tenants of %s with a window of their own cannot be told from others", unread, d.Name)}
 		}
 	}

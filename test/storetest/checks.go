@@ -320,6 +320,12 @@ func (s *suite) known() {
 	if l := s.line(bound, 0); l.Reason == "" || !bound.Unclear(0) || bound.Problem(0) == nil {
 		s.Errorf("nobody knows who is known: %+v", l)
 	}
+	if err := bound.Know(s.Context(), append(c.Tenants, "new"), ""); err != nil {
+		s.Fatal(err)
+	}
+	if l := s.line(bound, 0); l.Reason != "" || l.UnknownTenant != 0 || bound.Unclear(0) || bound.Problem(0) != nil {
+		s.Errorf("it is known again: %+v, %+v", l, bound.Problem(0))
+	}
 	c.TenantsUnread = "the keyserver does not answer"
 	s.delete(c)
 	s.holds(records)

@@ -66,7 +66,7 @@ func (st *Store) Expired(ctx context.Context, i int, at time.Time, most func(exp
 }
 
 func (st *Store) countAgainst(ctx context.Context, d *dataset, q *query, where string, most func(int64) int64) (counted, rows int64, problem *Problem, err error) {
-	if d.Delete == nil || d.problem != nil {
+	if d.Delete == nil || d.blocked() != nil {
 		return 0, 0, nil, nil
 	}
 	if err := st.setTimeout(ctx, brakeTimeout); err != nil {
@@ -86,7 +86,7 @@ func (st *Store) countAgainst(ctx context.Context, d *dataset, q *query, where s
 // all turns of the dataset.
 func (st *Store) Delete(ctx context.Context, i int, at time.Time, permit Permit) (Deletion, error) {
 	d := st.datasets[i]
-	if d.Delete == nil || d.problem != nil {
+	if d.Delete == nil || d.blocked() != nil {
 		if w := st.walkers[i]; w != nil {
 			return *w.out, nil // the problem came between two turns
 		}

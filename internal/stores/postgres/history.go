@@ -175,7 +175,7 @@ func (s *Session) WereRolledBack(ctx context.Context, ids []uint64) (bool, error
 // be counted in its time.
 func (st *Store) Due(ctx context.Context, i int, at time.Time) (int64, error) {
 	d := st.datasets[i]
-	if d.Delete == nil || d.problem != nil {
+	if d.Delete == nil || d.blocked() != nil {
 		return -1, nil
 	}
 	base, groups := d.cutoffs(*d.Delete, at, true)
@@ -206,8 +206,8 @@ func (st *Store) Due(ctx context.Context, i int, at time.Time) (int64, error) {
 // Older counts the rows of a dataset whose age lies at or before a cutoff, as far as ages are believed, up to CountCap.
 func (st *Store) Older(ctx context.Context, i int, cutoff time.Time) (int64, *Problem, error) {
 	d, q := st.datasets[i], &query{}
-	if d.problem != nil {
-		return 0, d.problem, nil
+	if p := d.blocked(); p != nil {
+		return 0, p, nil
 	}
 	if err := st.setTimeout(ctx, brakeTimeout); err != nil {
 		return 0, nil, err

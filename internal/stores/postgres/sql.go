@@ -219,7 +219,7 @@ func (d *dataset) expired(q *query, alias string, at time.Time) string {
 
 // deletable is past under what may be deleted.
 func (d *dataset) deletable(q *query, alias string, at time.Time) string {
-	if d.Delete == nil || d.problem != nil {
+	if d.Delete == nil || d.blocked() != nil {
 		return "false"
 	}
 	return d.past(q, alias, *d.Delete, at, true)
@@ -233,7 +233,7 @@ type lane func(q *query, alias string) string
 // tenant, such tenants have lanes of their own.
 func (d *dataset) lanes(at time.Time) []lane {
 	all := lane(func(q *query, alias string) string { return d.deletable(q, alias, at) })
-	if d.Delete == nil || d.problem != nil || d.tenant == nil || !d.table.leads(d.tenant) || len(d.self()) > 0 {
+	if d.Delete == nil || d.blocked() != nil || d.tenant == nil || !d.table.leads(d.tenant) || len(d.self()) > 0 {
 		return []lane{all} // rows that refer to each other go by age, whosever they are
 	}
 	base, groups := d.cutoffs(*d.Delete, at, true)

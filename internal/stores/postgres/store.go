@@ -97,7 +97,18 @@ func (st *Store) Waits(i int, open func(child int) bool) bool {
 }
 
 // Problem of a dataset that keeps rows from being deleted; nil: none.
-func (st *Store) Problem(i int) *Problem { return st.datasets[i].problem }
+func (st *Store) Problem(i int) *Problem { return st.datasets[i].blocked() }
+
+// blocked is what keeps rows from being deleted now; nil: nothing does.
+func (d *dataset) blocked() *Problem {
+	if d.problem == nil && d.unlisted() {
+		return &Problem{Reason: v1alpha1.ReasonNotReached, Message: fmt.Sprintf("%s, so that tenants of %s with a window of their own cannot be told from others", d.nameless, d.Name)}
+	}
+	return d.problem
+}
+
+// unlisted says that it is not known who is known, and that a tenant has a window of its own here.
+func (d *dataset) unlisted() bool { return d.nameless != "" && len(d.overrides()) > 0 }
 
 // Measurable says whether a dataset can be measured in spite of its problem.
 func (st *Store) Measurable(i int) bool { return !st.datasets[i].unread }

@@ -12,7 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// Know tells the store who is known, all or unread: why that is not known. What was refused for an earlier list stays so.
+// Know tells the store who is known, all or unread: why that is not known. What an earlier list
+// showed to be unclear stays so.
 func (st *Store) Know(ctx context.Context, all []string, unread string) error {
 	// What has a window of its own is known in any case: it stands in the plan.
 	named := map[string]bool{}
@@ -36,10 +37,7 @@ func (st *Store) Know(ctx context.Context, all []string, unread string) error {
 		if d.tenant == nil || d.unread {
 			continue
 		}
-		if d.nameless = unread; unread != "" && len(d.overrides()) > 0 {
-			d.unclear = true
-			d.refuse(v1alpha1.ReasonNotReached, "%s, so that tenants of %s with a window of their own cannot be told from others", unread, d.table)
-		}
+		d.nameless = unread
 	}
 	// What was compared before need not be again: a tenant that comes costs a comparison of its own names.
 	fresh := slices.DeleteFunc(all, func(id string) bool { return st.compared[id] })
@@ -54,7 +52,7 @@ func (st *Store) Know(ctx context.Context, all []string, unread string) error {
 }
 
 // Unclear says that nothing of a dataset goes since its tenants cannot be told apart.
-func (st *Store) Unclear(i int) bool { return st.datasets[i].unclear }
+func (st *Store) Unclear(i int) bool { return st.datasets[i].unclear || st.datasets[i].unlisted() }
 
 // checkTenants refuses a dataset whose tenant column cannot tell a tenant with a window of its own from another: to an int
 // column "7" and "007" are the same, to a uuid column upper and lower case are, and the rows of the one would go by the

@@ -373,6 +373,12 @@ type DataStoreStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	MeasuredContent string `json:"measuredContent,omitempty"`
 
+	// measuredTenants names the identifiers of known tenants by which a Shared store was measured then. Once others are known it is
+	// swept out of turn.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	MeasuredTenants string `json:"measuredTenants,omitempty"`
+
 	// uncovered tables are neither dataset nor exempt (the first 32).
 	// +optional
 	// +listType=atomic

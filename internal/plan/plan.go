@@ -244,6 +244,9 @@ func DigestOf(known []string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// KnownName is a digest of DigestOf as reports and statuses have it, 16 hex digits: it tells one list from another, and is no proof.
+func KnownName(digest string) string { return digest[:min(len(digest), 16)] }
+
 // Definition is the digest of a table's place, key, age column and tenant column, and of the declared relations that keep its rows, that an
 // approval names: 32 hex digits. Without one of those relations more could go than was approved.
 func Definition(t v1alpha1.Table, declared ...Relation) string {

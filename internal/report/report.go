@@ -57,6 +57,7 @@ type Report struct {
 
 	SystemIdentifier string `json:"sys,omitempty"` // identity of the database cluster
 	Database         string `json:"db,omitempty"`
+	Tenants          string `json:"who,omitempty"`  // names those that were known to a Shared store, hex
 	SkewSeconds      int64  `json:"skew,omitempty"` // store's clock minus the pod's
 	Point            *Point `json:"pt,omitempty"`   // where in its life the database is
 
@@ -167,7 +168,7 @@ func Decode(message string) (Report, error) {
 		return Report{}, fmt.Errorf("%w: format %d", ErrUnreadable, r.Format)
 	}
 	// The pod that wrote it had a database's own words, and may be broken into.
-	if !isWord(r.Reason) || !isNumber(r.SystemIdentifier) {
+	if !isWord(r.Reason) || !isWord(r.Tenants) || len(r.Tenants) > 64 || !isNumber(r.SystemIdentifier) {
 		return Report{}, fmt.Errorf("%w: a field is not of its form", ErrUnreadable)
 	}
 	r.Message, r.Database = foreign.Text(r.Message), foreign.Name(r.Database)

@@ -84,7 +84,7 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 		return out
 	}
 
-	out.MeasuredAt, out.MeasuredContent = at(sweep.FinishedAt), content
+	out.MeasuredAt, out.MeasuredContent, out.MeasuredTenants = at(sweep.FinishedAt), content, cut(r.Tenants, 64)
 	out.Uncovered = nil
 	for _, name := range r.Uncovered[:min(len(r.Uncovered), maxUncovered)] {
 		out.Uncovered = append(out.Uncovered, cut(name, 128))

@@ -493,6 +493,9 @@ func (s *run) measure(ctx context.Context) error {
 	late := s.clocks
 	// Deleting reckoned with the time at the start; accusing reckons with now.
 	late.Late = late.Late.Add(s.Clock().Sub(s.started))
+	if s.unread == "" {
+		s.r.Tenants = plan.KnownName(s.knownDigest)
+	}
 	err := s.measureAll(bounded, late)
 	if ctx.Err() == nil && bounded.Err() != nil {
 		s.end(report.Stopped, v1alpha1.ReasonTimeBudget, "the measurement did not end in time")

@@ -93,6 +93,10 @@ func TestWhoIsKnownRestrains(t *testing.T) {
 			if r.Deleted < tc.deleted[0] || r.Deleted > tc.deleted[1] || l.Reason != tc.reason || r.Outcome != tc.outcome {
 				t.Errorf("%d rows, %s: %s; sweep %s %s: %s", r.Deleted, l.Reason, l.Message, r.Outcome, r.Reason, r.Message)
 			}
+			// What it was measured by is told where it was measured, and only there.
+			if tells := r.Tenants != ""; tells != (tc.reason != v1alpha1.ReasonNotReached) {
+				t.Errorf("measured by %q", r.Tenants)
+			}
 			if left := w.admin.Count(`SELECT count(*) FROM log`); left != rows-r.Deleted {
 				t.Errorf("%d rows are left, %d were reported as deleted", left, r.Deleted)
 			}

@@ -69,6 +69,7 @@ type scope struct {
 	result  *plan.Result
 	hash    string
 	content string
+	known   string // names the known tenants of a Shared store
 	encoded []byte
 
 	credentials status.Verdict
@@ -177,6 +178,9 @@ func (r *Reconciler) compile(ctx context.Context, s *scope) (time.Duration, erro
 	s.hash = plan.HashBytes(s.encoded)
 	if s.content, err = plan.Content(s.result.Plan); err != nil {
 		return 0, fmt.Errorf("hash the plan: %w", err)
+	}
+	if s.result.Plan.Tenancy == v1alpha1.TenancyShared {
+		s.known = plan.KnownName(plan.DigestOf(s.result.Known))
 	}
 	s.status.Plan.Hash = s.hash
 	awaiting := s.result.AwaitingApproval

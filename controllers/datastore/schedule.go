@@ -25,11 +25,14 @@ const (
 	stoppedRetry = time.Minute
 	// overdueRetry follows a sweep that left overdue rows behind, although it may delete them.
 	overdueRetry = 15 * time.Minute
+	// tenantsRetry follows a sweep that measured a Shared store by other known tenants than there are now, or that did not learn who is known:
+	// whose rows are whose is not to be seen for an hour otherwise. Tenants that come one after the other cost one sweep in that time.
+	tenantsRetry = 5 * time.Minute
 )
 
 // decideCatchUp says after how long a sweep out of turn is due: 0 and true when it is now. The CronJob is not trusted to
-// sweep in time, only to sweep.
-func decideCatchUp(now time.Time, s v1alpha1.DataStoreStatus, content string, deletes bool) (wait time.Duration, due bool) {
+// sweep in time, only to sweep. tenants names those that are known to a Shared store.
+func decideCatchUp(now time.Time, s v1alpha1.DataStoreStatus, content, tenants string, deletes bool) (wait time.Duration, due bool) {
 	last := s.LastSweep
 	switch {
 	case last == nil, last.Content != content:
@@ -47,6 +50,8 @@ func decideCatchUp(now time.Time, s v1alpha1.DataStoreStatus, content string, de
 		return until(now, last.FinishedAt.Add(overdueRetry))
 	case s.MeasuredAt == nil || s.MeasuredContent != content:
 		return 0, true
+	case last.Reason == v1alpha1.ReasonTenantsUnknown, tenants != "" && s.MeasuredTenants != "" && s.MeasuredTenants != tenants:
+		return until(now, last.FinishedAt.Add(tenantsRetry))
 	default:
 		return until(now, s.MeasuredAt.Add(staleAfter))
 	}

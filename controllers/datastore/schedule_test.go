@@ -45,8 +45,22 @@ func TestDecideCatchUp(t *testing.T) {
 	tests := map[string]struct {
 		status  v1alpha1.DataStoreStatus
 		deletes bool
+		tenants string        // that are known now, to a Shared store
 		want    time.Duration // 0: now
 	}{
+		"other tenants are known, ten minutes after the sweep: now": {status: swept(func(s *v1alpha1.DataStoreStatus) { s.MeasuredTenants = "a" }), tenants: "b"},
+		"other tenants are known, a minute after it: one sweep in five": {status: swept(func(s *v1alpha1.DataStoreStatus) {
+			s.MeasuredTenants, s.LastSweep.FinishedAt = "a", ago(time.Minute)
+		}), tenants: "b", want: 4 * time.Minute},
+		"the same tenants are known: when two sweeps have been missed": {status: swept(func(s *v1alpha1.DataStoreStatus) { s.MeasuredTenants = "a" }), tenants: "a", want: 110 * time.Minute},
+		"a Dedicated store has none":                                   {status: swept(nil), want: 110 * time.Minute},
+		"measured by a build that did not say by whom: as it was":      {status: swept(nil), tenants: "a", want: 110 * time.Minute},
+		"nobody said who is known, a minute ago: one sweep in five": {status: swept(func(s *v1alpha1.DataStoreStatus) {
+			s.LastSweep.Outcome, s.LastSweep.Reason, s.LastSweep.FinishedAt = v1alpha1.SweepRefused, v1alpha1.ReasonTenantsUnknown, ago(time.Minute)
+		}), tenants: "b", want: 4 * time.Minute},
+		"more are known than a sweep takes: as ever": {status: swept(func(s *v1alpha1.DataStoreStatus) {
+			s.LastSweep.Outcome, s.LastSweep.Reason = v1alpha1.SweepRefused, v1alpha1.ReasonTooManyTenants
+		}), tenants: "b", want: 110 * time.Minute},
 		"never swept: now":                                        {status: v1alpha1.DataStoreStatus{}},
 		"measured: when two sweeps have been missed":              {status: swept(nil), want: 110 * time.Minute},
 		"another plan: now":                                       {status: swept(func(s *v1alpha1.DataStoreStatus) { s.LastSweep.Content = "old" })},
@@ -77,7 +91,7 @@ func TestDecideCatchUp(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			wait, due := decideCatchUp(now, tc.status, "plan", tc.deletes)
+			wait, due := decideCatchUp(now, tc.status, "plan", tc.tenants, tc.deletes)
 			if due != (tc.want == 0) || wait != tc.want {
 				t.Errorf("wait %s, due %v; want %s", wait, due, tc.want)
 			}
@@ -85,7 +99,7 @@ func TestDecideCatchUp(t *testing.T) {
 				return
 			}
 			// Both answers are of one reading of the clock: when the wait is over, it is due.
-			if again, dueThen := decideCatchUp(now.Add(wait), tc.status, "plan", tc.deletes); !dueThen {
+			if again, dueThen := decideCatchUp(now.Add(wait), tc.status, "plan", tc.tenants, tc.deletes); !dueThen {
 				t.Errorf("after %s still to wait: %s", wait, again)
 			}
 		})

@@ -171,7 +171,7 @@ func (r *Reconciler) ensureCatchUp(ctx context.Context, s *scope) (time.Duration
 			return 0, nil
 		}
 	}
-	wait, due := decideCatchUp(s.now, s.status, s.content, s.result.Plan.Deletes())
+	wait, due := decideCatchUp(s.now, s.status, s.content, s.known, s.result.Plan.Deletes())
 	if !due {
 		return wait, nil
 	}

@@ -71,7 +71,7 @@ func TestAStoreIsPlannedAndMeasuredAtOnce(t *testing.T) {
 
 func TestEnforceWaitsForApprovalAndThenDeletes(t *testing.T) {
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
-	p := b.Policy("privacy", operator.Enforce, operator.Rule("Conversations", operator.Period(90)))
+	p := b.Policy("privacy", enforce, operator.Rule("Conversations", operator.Period(90)))
 	s := b.Store("chat", nil)
 	b.Settle(s)
 	b.Sweep(s, func(r *report.Report) {

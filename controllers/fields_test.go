@@ -46,7 +46,7 @@ func leaves(of reflect.Type, path string) []string {
 func rendered(t *testing.T, tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment) string {
 	t.Helper()
 	var all []any
-	for _, child := range childrenOf(tenant, bot) {
+	for _, child := range operator.ChildrenOf(tenant, bot) {
 		all = append(all, child)
 	}
 	for _, namespace := range tenant.Spec.Namespaces {

@@ -27,12 +27,6 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// collectorFunc describes nothing, and collects.
-type collectorFunc func(chan<- prometheus.Metric)
-
-func (c collectorFunc) Describe(chan<- *prometheus.Desc)         {}
-func (c collectorFunc) Collect(metrics chan<- prometheus.Metric) { c(metrics) }
-
 // TestConditionsAreShownFromTheFirstMoment: no controller has seen these objects.
 func TestConditionsAreShownFromTheFirstMoment(t *testing.T) {
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)

@@ -74,10 +74,9 @@ func (r *Reconciler) credentials(ctx context.Context, s *scope) (storedCredentia
 	if due := last.At.Add(every); ok && last.Generation == s.bot.Generation && s.now.Before(due) {
 		return last.Value, due.Sub(s.now), nil
 	}
-	said, err := r.Keys.Credentials(ctx, reconcile.RefTo(resources.KindBotDeployment, s.bot))
-	r.Doubts.Weigh(ctx, s.tenant, said, err)
+	said, err := reconcile.AskCredentials(ctx, r.Keys, r.Doubts, resources.KindBotDeployment, s.bot, s.tenant)
 	if err != nil {
-		return storedCredentials{}, 0, reconcile.KeyProblem(v1alpha1.ConditionCredentialsReady, err)
+		return storedCredentials{}, 0, err
 	}
 	condition, refused := status.Credentials(said)
 	now := storedCredentials{secret: said.Secret, generation: said.Generation, condition: *condition, problem: refused}

@@ -142,7 +142,7 @@ func (s *slow) unready(set *appsv1.StatefulSet) bool {
 	if set.Name == s.broken {
 		return true
 	}
-	if helperImage(set) == operator.TestImage && set.Spec.Template.Spec.NodeSelector == nil {
+	if spec := set.Spec.Template.Spec; helperImage(set) == operator.TestImage && spec.NodeSelector == nil && spec.Affinity == nil {
 		return false
 	}
 	key := fmt.Sprint(set.Name, set.Generation)

@@ -36,10 +36,8 @@ func (r *Reconciler) ensureCredentials(ctx context.Context, s *scope) (time.Dura
 	if s.status.CredentialsSecret != "" && s.credentials.Status == metav1.ConditionTrue && before.Generation == s.store.Generation && !turnedAway && s.now.Before(due) {
 		return due.Sub(s.now), nil
 	}
-	got, err := r.Keys.Credentials(ctx, reconcile.RefTo(resources.KindDataStore, s.store))
-	r.Doubts.Weigh(ctx, s.tenant, got, err)
-	if err != nil {
-		p := reconcile.ProblemIn(reconcile.KeyProblem(v1alpha1.ConditionCredentialsReady, err))
+	got, err := reconcile.AskCredentials(ctx, r.Keys, r.Doubts, resources.KindDataStore, s.store, s.tenant)
+	if p := reconcile.ProblemIn(err); p != nil {
 		s.credentials = status.Verdict{Status: metav1.ConditionFalse, Reason: p.Reason, Message: p.Message}
 		s.retried = !p.Stalled
 		if s.status.CredentialsSecret != "" {

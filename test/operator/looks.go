@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	tenantcontroller "github.com/lethe-dev/lethe/controllers/tenant"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/kcm"
 )
@@ -208,4 +209,18 @@ func Content(object *unstructured.Unstructured) map[string]any {
 	}
 	unstructured.RemoveNestedField(c.Object, "status")
 	return c.Object
+}
+
+// ChildrenOf are what the builders make for a Tenant and a bot.
+func ChildrenOf(tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment) []client.Object {
+	namespace := bot.Namespace
+	children := []client.Object{
+		resources.Namespace(tenant, namespace, true), resources.TenantCABundle(tenant, namespace, "", ""),
+		resources.BotNetworkPolicy(TestSettings(), bot, tenant), resources.BotServiceAccount(bot), resources.BotStatefulSet(TestSettings(), bot, tenant, "x"),
+	}
+	children = append(children, tenantcontroller.Isolation(TestSettings(), tenant, namespace)...)
+	for _, binding := range resources.TenantRoleBindings(TestSettings(), tenant, namespace) {
+		children = append(children, binding)
+	}
+	return children
 }

@@ -1,4 +1,5 @@
-package controllers_test
+// Package steady looks that a manager writes nothing where nothing has changed, and puts right whatever somebody changes.
+package steady_test
 
 import (
 	"context"
@@ -15,8 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	tenantcontroller "github.com/lethe-dev/lethe/controllers/tenant"
-	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
@@ -43,10 +42,10 @@ func TestEveryOwnedFieldIsRepaired(t *testing.T) {
 
 	repaired := 0
 	alike := [][]client.Object{}
-	for k, child := range childrenOf(tenant, bots[0]) {
+	for k, child := range operator.ChildrenOf(tenant, bots[0]) {
 		alike = append(alike, []client.Object{child})
 		for _, bot := range bots[1:] {
-			if its := childrenOf(tenant, bot)[k]; its.GetName() != child.GetName() { // else it is the Tenant's
+			if its := operator.ChildrenOf(tenant, bot)[k]; its.GetName() != child.GetName() { // else it is the Tenant's
 				alike[k] = append(alike[k], its)
 			}
 		}
@@ -96,19 +95,6 @@ func TestEveryOwnedFieldIsRepaired(t *testing.T) {
 	if repaired < ownedFields {
 		t.Errorf("%d changes were possible, and repaired: fewer than %d", repaired, ownedFields)
 	}
-}
-
-func childrenOf(tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment) []client.Object {
-	namespace := bot.Namespace
-	children := []client.Object{
-		resources.Namespace(tenant, namespace, true), resources.TenantCABundle(tenant, namespace, "", ""),
-		resources.BotNetworkPolicy(operator.TestSettings(), bot, tenant), resources.BotServiceAccount(bot), resources.BotStatefulSet(operator.TestSettings(), bot, tenant, "x"),
-	}
-	children = append(children, tenantcontroller.Isolation(operator.TestSettings(), tenant, namespace)...)
-	for _, binding := range resources.TenantRoleBindings(operator.TestSettings(), tenant, namespace) {
-		children = append(children, binding)
-	}
-	return children
 }
 
 // hand is one change of an object.

@@ -231,6 +231,8 @@ var reasonFacts = map[string]ReasonFacts{
 	ReasonUnknownTenant:      {NeedsPerson: true},
 	ReasonNotMeasured:        {Retry: true},
 	ReasonReportLost:         {Retry: true},
+	ReasonReportForged:       {NeedsPerson: true, Retry: true},
+	ReasonReportReplayed:     {NeedsPerson: true, Retry: true},
 	ReasonSweepFailed:        {Retry: true},
 	ReasonStale:              {Retry: true},
 	ReasonLimitReached:       {NeedsPerson: true},

@@ -308,6 +308,10 @@ const (
 	ReasonNotMeasured = "NotMeasured"
 	// ReasonReportLost: the last sweep's report cannot be read.
 	ReasonReportLost = "ReportLost"
+	// ReasonReportForged: the last sweep's report is not the one that the keyserver took and signed: in the status of its pod, or where it is kept.
+	ReasonReportForged = "ReportForged"
+	// ReasonReportReplayed: an earlier report was put in the place of the last one, or a sweep's pod has reported already.
+	ReasonReportReplayed = "ReportReplayed"
 	// ReasonSweepFailed: the last sweep measured nothing, and gave no reason.
 	ReasonSweepFailed = "SweepFailed"
 	// ReasonStale: the last measurement is older than two sweep intervals.

@@ -129,6 +129,8 @@ var nextCommands = map[string]string{
 	"Stale":                "kubectl lethe logs --store OBJECT",
 	"SweepFailed":          "kubectl lethe logs --store OBJECT",
 	"ReportLost":           "kubectl lethe logs --store OBJECT",
+	"ReportForged":         "kubectl -n lethe-keys get configmaps,leases",
+	"ReportReplayed":       "kubectl -n lethe-keys get configmaps,leases",
 	"StoreError":           "kubectl lethe logs --store OBJECT",
 	"Unreachable":          "kubectl lethe logs --store OBJECT",
 	"NoSCRAM":              "kubectl lethe logs --store OBJECT",

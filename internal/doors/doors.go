@@ -217,6 +217,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // an io.Reader's
 }
 
+// Widen lets so many bytes more be read before this request's answer.
+func (c *Conn) Widen(n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left += n
+}
+
 // Close gives the place back.
 func (c *Conn) Close() error {
 	c.once.Do(c.leave)

@@ -34,6 +34,8 @@ type Rules struct {
 	Paths  []string
 	// Body is the most that a request may have: it is announced, and not sent in chunks. 0 takes none.
 	Body int64
+	// Bodies is the same for single paths. Who serves them lets the connection read more (Widen) once it knows for whom.
+	Bodies map[string]int64
 	// Head is the most that a request's head may have.
 	Head int
 }
@@ -113,7 +115,7 @@ func (rules Rules) refuse(r *http.Request) int {
 		return http.StatusLengthRequired
 	case r.Header.Get("Upgrade") != "":
 		return http.StatusBadRequest
-	case r.ContentLength > rules.Body:
+	case r.ContentLength > max(rules.Body, rules.Bodies[r.URL.Path]):
 		return http.StatusRequestEntityTooLarge
 	}
 	return 0

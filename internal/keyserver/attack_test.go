@@ -2,13 +2,17 @@ package keyserver
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -213,11 +218,20 @@ func TestMemoryUnderAttack(t *testing.T) {
 	for i, kind := range attack.Kinds {
 		run(kind, 30, fmt.Sprintf("127.0.2.%d", i+1), &stats[1])
 	}
+	for i, kind := range []attack.Kind{attack.Bodies, attack.BigBodies} {
+		all.Go(func() {
+			attack.Run(ctx, attack.Options{Kind: kind, Address: address, Path: protocol.PathReport, Connections: 30, From: net.ParseIP(fmt.Sprintf("127.0.3.%d", i+1)), Pause: 500 * time.Millisecond}, &stats[1])
+		})
+	}
+	var reports atomic.Int64
+	for range 32 {
+		all.Go(func() { w.floodReports(ctx, "https://"+address, bundle, podToken, &reports) })
+	}
 	defer func() {
 		stop()
 		all.Wait()
 	}()
-	w.eventuallyWithin(time.Minute, func() bool { return stats[0].Ended.Load() > 600 && stats[1].Ended.Load() > 100 })
+	w.eventuallyWithin(time.Minute, func() bool { return stats[0].Ended.Load() > 600 && stats[1].Ended.Load() > 100 && reports.Load() > 5 })
 	for i := range 3 {
 		if err := askManager(); err != nil {
 			t.Errorf("the manager, whose connection is known, was not answered: %v", err)
@@ -242,9 +256,47 @@ func TestMemoryUnderAttack(t *testing.T) {
 	peak := peakMemory(t, pid)
 	t.Logf("from the victim's address: %s", &stats[0])
 	t.Logf("from others: %s", &stats[1])
+	t.Logf("%d of the largest reports from a bot's pod were refused", reports.Load())
 	t.Logf("memory: %d MiB before, %d MiB at its peak", quiet>>20, peak>>20)
 	// What the kernel holds for the connections comes on top: at most 512 of 32 KiB to receive into, and 256 of 128 KiB to send from.
 	if peak > chartMemory/4*3 {
 		t.Errorf("%d MiB of memory at the peak", peak>>20)
+	}
+}
+
+// floodReports sends the largest reports there are, of a pod whose token counts and that has nothing to report.
+func (w *world) floodReports(ctx context.Context, url, bundle, token string, refused *atomic.Int64) {
+	noise := make([]byte, protocol.MaxPackedReport-64)
+	_, _ = rand.Read(noise)
+	packed, err := protocol.PackReport(noise)
+	if err != nil {
+		w.Error(err)
+		return
+	}
+	body, err := json.Marshal(protocol.ReportRequest{PlanHash: strings.Repeat("ab", 32), Report: packed})
+	if err != nil {
+		w.Error(err)
+		return
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(bundle))
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 4, 1)}}
+	c := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}}}
+	defer c.CloseIdleConnections()
+	for ctx.Err() == nil {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, url+protocol.PathReport, bytes.NewReader(body))
+		if err != nil {
+			w.Error(err)
+			return
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		resp, err := c.Do(r)
+		if err != nil {
+			continue // turned away, or the connection was given to another
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err == nil && resp.StatusCode == http.StatusForbidden {
+			refused.Add(1)
+		}
+		_ = resp.Body.Close()
 	}
 }

@@ -93,18 +93,27 @@ func handle[Request, Response any](s *Server, path string, queue *doors.Queue, a
 }
 
 // work does everything but giving the answer: nobody's place is taken up by a body that does not come, nor by an answer that
-// is not read.
+// is not read. Reports are too large to lie about before it is known whose they are: they take up places of their own while they come.
 func work[Request, Response any](ctx context.Context, s *Server, w http.ResponseWriter, r *http.Request, req *Request, queue *doors.Queue,
 	authenticate authenticator, call func(context.Context, caller, *Request) (*Response, error)) (caller, []byte, error) {
-	body, err := read(w, r)
-	if err != nil {
-		return caller{}, nil, err
+	isReport := queue == s.inFlight.reports
+	var body []byte
+	var err error
+	if !isReport {
+		if body, err = read(w, r, maxBody); err != nil {
+			return caller{}, nil, err
+		}
 	}
 	who, leave, err := s.enter(ctx, r, queue, authenticate)
 	if err != nil {
 		return who, nil, err
 	}
 	defer leave()
+	if isReport {
+		if body, err = readReport(w, r); err != nil {
+			return who, nil, err
+		}
+	}
 	if err := decode(body, req); err != nil {
 		return who, nil, err
 	}
@@ -150,6 +159,8 @@ func describe(req any) string {
 		return refString(r.Object)
 	case *protocol.PullSecretsRequest:
 		return refString(r.Object)
+	case *protocol.LastReportRequest:
+		return refString(r.Object)
 	}
 	return ""
 }
@@ -159,12 +170,24 @@ func refString(ref protocol.ObjectRef) string {
 }
 
 // read gets the whole body of a request; what did not come in time, or is too long, is no request.
-func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+func read(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err != nil {
 		return nil, notARequest()
 	}
 	return body, nil
+}
+
+// readReport is the same for a report. One that did not come in time may have waited for its turn.
+func readReport(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if conn := doors.Of(r.Context()); conn != nil {
+		conn.Widen(maxReportBody + wireOfReport)
+	}
+	body, err := read(w, r, maxReportBody)
+	if err != nil && r.ContentLength <= maxReportBody {
+		return nil, later(v1alpha1.ReasonInternal, 2, "the report did not come in time")
+	}
+	return body, err
 }
 
 // decode reads a body; its text is never repeated in an error.

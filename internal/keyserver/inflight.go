@@ -20,9 +20,10 @@ var (
 	// A hundred handshakes take some 3 % of a processor; a node that comes back with 250 pods has them served by two replicas in a second.
 	CallLimits = doors.Limits{Strangers: 256, PerSource: 192, Known: 192, PerName: 32, Reserved: 64,
 		Starts: doors.Pace{PerSecond: 100, Burst: 200}, Waiting: 768, WaitingPerSource: 512, Wire: 32 << 10}
-	// CallRules are what may be said there: seven small calls.
-	CallRules = doors.Rules{Method: http.MethodPost, Body: maxBody, Head: 8 << 10, Paths: []string{protocol.PathTenant,
-		protocol.PathCredentials, protocol.PathRevoke, protocol.PathPullSecrets, protocol.PathUnseal, protocol.PathLease, protocol.PathRelease}}
+	// CallRules are what may be said there: eight small calls, and a report.
+	CallRules = doors.Rules{Method: http.MethodPost, Body: maxBody, Head: 8 << 10, Bodies: map[string]int64{protocol.PathReport: maxReportBody},
+		Paths: []string{protocol.PathTenant, protocol.PathCredentials, protocol.PathRevoke, protocol.PathPullSecrets, protocol.PathLastReport,
+			protocol.PathUnseal, protocol.PathLease, protocol.PathRelease, protocol.PathReport}}
 
 	// strangerLimits are for finding out whose a token is, names being addresses. Each costs a question to the API server.
 	strangerLimits = doors.QueueLimits{Places: 32, PerName: 16, Waiting: 256, WaitingPerName: 128}
@@ -32,6 +33,8 @@ var (
 	leaseLimits = doors.QueueLimits{Places: 12, PerName: 6, Waiting: 256, WaitingPerName: 32}
 	// Unsealing costs some ten questions to the API server: one namespace that asks on and on gets ten answers a second.
 	unsealLimits = doors.QueueLimits{Places: 12, PerName: 6, Waiting: 256, WaitingPerName: 32, PacePerName: doors.Pace{PerSecond: 10, Burst: 100}}
+	// reportLimits are for reports, which are read while they hold a place: so few are in memory, whatever is announced.
+	reportLimits = doors.QueueLimits{Places: 8, PerName: 2, Waiting: 256, WaitingPerName: 16}
 	// answerLimits are for answers that do not fit into what the kernel buffers, so that slow readers hold up only their own.
 	answerLimits = doors.QueueLimits{Places: 16, PerName: 2, Waiting: 16, WaitingPerName: 2}
 )
@@ -48,13 +51,13 @@ const (
 
 // inFlight bounds the requests that are worked on, and lets those that wait take turns.
 type inFlight struct {
-	strangers, manager, leases, unseals, answers *doors.Queue
+	strangers, manager, leases, unseals, reports, answers *doors.Queue
 }
 
 func newInFlight() *inFlight {
 	queue := func(l doors.QueueLimits) *doors.Queue { return doors.NewQueue(l, clock.RealClock{}) }
 	return &inFlight{strangers: queue(strangerLimits), manager: queue(managerLimits), leases: queue(leaseLimits),
-		unseals: queue(unsealLimits), answers: queue(answerLimits)}
+		unseals: queue(unsealLimits), reports: queue(reportLimits), answers: queue(answerLimits)}
 }
 
 // authenticator finds out who asks.

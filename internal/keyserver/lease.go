@@ -67,17 +67,10 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 		return nil, err
 	}
 	tenant := made.tenant
-	sub := &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret, seen: store.Status.CredentialsGeneration}
-	isPresent, err := s.matchSweep(job, pod, store, tenant, req.PlanHash, nil)
+	sub := subjectOf(store)
+	isPresent, err := s.isSweep(ctx, job, pod, store, tenant, req.PlanHash)
 	if err != nil {
-		// It may be one that was begun before an upgrade: the store's document says what its sweeps were last made with.
-		of, missing := s.storedKeys(ctx, sub, tenant)
-		if missing != nil {
-			return nil, missing
-		}
-		if isPresent, err = s.matchSweep(job, pod, store, tenant, req.PlanHash, of.Doc.Helper); err != nil {
-			return nil, err
-		}
+		return nil, err
 	}
 	var keys *keystore.ObjectKeys
 	if req.PublicKey != "" {
@@ -122,6 +115,24 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 		}
 	}
 	return resp, nil
+}
+
+func subjectOf(store *v1alpha1.DataStore) *subject {
+	return &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret, seen: store.Status.CredentialsGeneration}
+}
+
+// isSweep refuses a pod that is not the one that Lethe makes for a sweep of a store by a plan. isPresent: it was made with what this
+// keyserver has.
+func (s *Server) isSweep(ctx context.Context, job *batchv1.Job, pod *corev1.Pod, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, planHash string) (isPresent bool, err error) {
+	if isPresent, err = s.matchSweep(job, pod, store, tenant, planHash, nil); err == nil {
+		return isPresent, nil
+	}
+	// It may be one that was begun before an upgrade: the store's document says what its sweeps were last made with.
+	of, missing := s.storedKeys(ctx, subjectOf(store), tenant)
+	if missing != nil {
+		return false, missing
+	}
+	return s.matchSweep(job, pod, store, tenant, planHash, of.Doc.Helper)
 }
 
 // release ends a lease early. One that is not the caller's is left alone.

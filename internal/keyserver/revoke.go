@@ -78,11 +78,20 @@ func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error
 			return err
 		}
 	}
-	if ref.Kind == sealing.KindDataStore {
-		lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: s.KeysNamespace, Name: leaseName(ref.UID)}}
-		return client.IgnoreNotFound(s.Client.Delete(ctx, lease))
+	return s.forgetSweeps(ctx, ref.Kind, ref.UID)
+}
+
+// forgetSweeps removes what is kept of the sweeps of a store: the last report, and the lease with its account.
+func (s *Server) forgetSweeps(ctx context.Context, kind, uid string) error {
+	if kind != sealing.KindDataStore {
+		return nil
 	}
-	return nil
+	report := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.KeysNamespace, Name: reportName(uid)}}
+	if err := client.IgnoreNotFound(s.Client.Delete(ctx, report)); err != nil {
+		return err
+	}
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: s.KeysNamespace, Name: leaseName(uid)}}
+	return client.IgnoreNotFound(s.Client.Delete(ctx, lease))
 }
 
 // rememberObject keeps how far the versions of an object got, for one made again under its name. A document that cannot be
@@ -116,6 +125,9 @@ func (s *Server) destroyObject(ctx context.Context, secret *corev1.Secret, doc k
 		if err := s.deleteOldSet(ctx, doc, name); err != nil {
 			return err
 		}
+	}
+	if err := s.forgetSweeps(ctx, doc.Kind, doc.UID); err != nil {
+		return err
 	}
 	return s.keys.DeleteExactly(ctx, secret)
 }

@@ -25,7 +25,10 @@ import (
 
 // Limits of one request.
 const (
-	maxBody        = 8 << 10
+	maxBody = 8 << 10
+	// maxReportBody is a packed report in base64, and what is around it; TLS adds less than wireOfReport to that.
+	maxReportBody  = protocol.MaxPackedReport/3*4 + 1<<10
+	wireOfReport   = 8 << 10
 	requestTimeout = 15 * time.Second
 )
 
@@ -138,7 +141,7 @@ func (s *Server) Maintain(ctx context.Context) error {
 	s.managers.Sweep()
 	s.plans.Sweep()
 	s.Metrics.tenantKeys.Set(float64(s.keys.SweepMemory()))
-	return errors.Join(s.authority.Maintain(ctx), s.maintainChannels(ctx), s.endGrace(ctx), s.sweepOrphans(ctx))
+	return errors.Join(s.authority.Maintain(ctx), s.maintainReportKey(ctx), s.maintainChannels(ctx), s.endGrace(ctx), s.sweepOrphans(ctx))
 }
 
 // endGrace destroys the keys whose grace is over, and those that are a live Tenant's again, and counts the others.
@@ -172,5 +175,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("POST "+protocol.PathUnseal, handle(s, protocol.PathUnseal, s.inFlight.unseals, s.forPod, s.unseal))
 	mux.Handle("POST "+protocol.PathLease, handle(s, protocol.PathLease, s.inFlight.leases, s.forPod, s.lease))
 	mux.Handle("POST "+protocol.PathRelease, handle(s, protocol.PathRelease, s.inFlight.leases, s.forPod, s.release))
+	mux.Handle("POST "+protocol.PathReport, handle(s, protocol.PathReport, s.inFlight.reports, s.forPod, s.report))
+	mux.Handle("POST "+protocol.PathLastReport, handle(s, protocol.PathLastReport, s.inFlight.manager, s.forManager, s.lastReport))
 	return mux
 }

@@ -29,6 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -150,6 +151,7 @@ func newWorldAs(t *testing.T, c client.Client, keysNamespace string, kek sealing
 	w.opts = Options{Client: w.writes, KEK: kek, KEKGrade: GradeProduction, Realm: testRealm, KeysNamespace: keysNamespace,
 		Hosts: []string{"lethe-keyserver.lethe-system.svc", "127.0.0.1"}, Settings: settings, Clock: w.clock, Random: rand.Reader, Metrics: metrics,
 		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	w.unpublish()
 	w.restart()
 	w.manager = w.token("lethe-system", "lethe-manager", v1alpha1.AudienceKeyserver, nil)
 	w.tenant, w.ns = w.newTenant(v1alpha1.TenantCustomer)
@@ -159,6 +161,22 @@ func newWorldAs(t *testing.T, c client.Client, keysNamespace string, kek sealing
 		}
 	})
 	return w
+}
+
+// unpublish forgets the key of reports that another test's installation has published in the namespace that they all share.
+func (w *world) unpublish() {
+	w.Helper()
+	err := testEnv.Client.Get(w.Context(), client.ObjectKey{Namespace: w.opts.KeysNamespace, Name: keystore.ReportKeyName}, &corev1.Secret{})
+	if err == nil {
+		return
+	}
+	cm := &corev1.ConfigMap{}
+	w.must(client.IgnoreNotFound(err))
+	w.must(client.IgnoreNotFound(testEnv.Client.Get(w.Context(), client.ObjectKey{Namespace: w.opts.Settings.Namespace, Name: resources.CABundleName}, cm)))
+	if cm.Annotations[annotationReportKey] != "" {
+		delete(cm.Annotations, annotationReportKey)
+		w.must(testEnv.Client.Update(w.Context(), cm))
+	}
 }
 
 // restart is a new process: nothing is left in memory.

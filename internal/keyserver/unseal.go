@@ -104,6 +104,15 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 // callingPod reads the pod that a token is bound to. The API server vouches for a token some time after its pod began to
 // go, so the pod itself is asked: it must be the same object and on no way out.
 func (s *Server) callingPod(ctx context.Context, who caller) (*corev1.Pod, error) {
+	pod, err := s.presentPod(ctx, who)
+	if err == nil && !pod.DeletionTimestamp.IsZero() {
+		return nil, refuse(v1alpha1.ReasonForbidden, "the pod is on its way out")
+	}
+	return pod, err
+}
+
+// presentPod is the same for a pod that may be on its way out, and has not ended.
+func (s *Server) presentPod(ctx context.Context, who caller) (*corev1.Pod, error) {
 	live := &unstructured.Unstructured{}
 	live.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: who.Namespace, Name: who.Pod}, live)
@@ -122,7 +131,7 @@ func (s *Server) callingPod(ctx context.Context, who caller) (*corev1.Pod, error
 		return nil, notOurPod(err)
 	}
 	switch {
-	case !pod.DeletionTimestamp.IsZero() || ended(pod):
+	case ended(pod):
 		return nil, refuse(v1alpha1.ReasonForbidden, "the pod is on its way out")
 	case pod.Spec.ServiceAccountName != who.ServiceAccount:
 		return nil, refuse(v1alpha1.ReasonForbidden, "the token is of another ServiceAccount than the pod's")

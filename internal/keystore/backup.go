@@ -177,6 +177,8 @@ func (s BackupSecret) item() (BackupItem, error) {
 		return BackupItem{Secret: s.Name, Kind: "UserIDs"}, nil
 	case formatChannelKey:
 		return BackupItem{Secret: s.Name, Kind: "ChannelKey"}, nil
+	case formatReportKey:
+		return BackupItem{Secret: s.Name, Kind: "ReportKey"}, nil
 	case FormatPending:
 		var doc pendingDoc
 		if _, err := s.as(format, &doc); err != nil {
@@ -260,6 +262,9 @@ func (s BackupSecret) verify(kek sealing.Ring, tenants map[string]*TenantKeys) e
 		return err
 	case formatChannelKey:
 		_, err := openChannelKey(s.stored(), kek)
+		return err
+	case formatReportKey:
+		_, err := openReportKey(s.stored(), kek)
 		return err
 	case FormatPending:
 		var pending pendingDoc

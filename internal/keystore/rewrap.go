@@ -53,6 +53,10 @@ var kekKinds = map[string]kekKind{
 		doc := &channelKeyDoc{}
 		return doc, func() []wrappedText { return []wrappedText{{&doc.Key, sealing.PurposeChannel, []string{doc.Realm}}} }
 	}},
+	formatReportKey: {fresh: func() (any, func() []wrappedText) {
+		doc := &reportKeyDoc{}
+		return doc, func() []wrappedText { return []wrappedText{{&doc.Key, sealing.PurposeReport, []string{doc.Realm}}} }
+	}},
 	FormatCA: {fresh: func() (any, func() []wrappedText) {
 		doc := &CADoc{}
 		return doc, func() []wrappedText {

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/memo"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
@@ -50,6 +51,9 @@ type Store struct {
 
 	channelMu sync.Mutex
 	channel   sealing.Key // digests channels' identities; the zero Key before it was read
+
+	reportMu  sync.Mutex
+	reportKey *ledger.ReportKey // signs statements about reports; nil before it was read
 
 	kekMu      sync.Mutex
 	kekChecked time.Time

@@ -75,13 +75,30 @@ func PackReport(canonical []byte) ([]byte, error) {
 
 // UnpackReport is the inverse. It never makes more of what it is given than a report can be, and takes nothing behind it.
 func UnpackReport(packed []byte) ([]byte, error) {
+	var canonical bytes.Buffer
+	if err := inflate(&canonical, packed); err != nil {
+		return nil, err
+	}
+	return canonical.Bytes(), nil
+}
+
+// DigestPacked names a packed report as DigestReport names it, and holds none of it.
+func DigestPacked(packed []byte) (string, error) {
+	h := sha256.New()
+	if err := inflate(h, packed); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func inflate(into io.Writer, packed []byte) error {
 	if len(packed) > MaxPackedReport {
-		return nil, ErrNoReport
+		return ErrNoReport
 	}
 	in := bytes.NewReader(packed)
-	canonical, err := io.ReadAll(io.LimitReader(flate.NewReader(in), MaxReport+1))
-	if err != nil || len(canonical) == 0 || len(canonical) > MaxReport || in.Len() > 0 {
-		return nil, ErrNoReport
+	n, err := io.Copy(into, io.LimitReader(flate.NewReader(in), MaxReport+1))
+	if err != nil || n == 0 || n > MaxReport || in.Len() > 0 {
+		return ErrNoReport
 	}
-	return canonical, nil
+	return nil
 }

@@ -19,6 +19,9 @@ func TestAReportTravelsPacked(t *testing.T) {
 		if err != nil || !bytes.Equal(got, canonical) {
 			t.Errorf("%d bytes came back as %d, %v", size, len(got), err)
 		}
+		if digest, err := DigestPacked(packed); err != nil || digest != DigestReport(canonical) {
+			t.Errorf("%d bytes: %s, %v", size, digest, err)
+		}
 	}
 }
 
@@ -52,6 +55,9 @@ func TestWhatIsNoReport(t *testing.T) {
 	} {
 		if got, err := UnpackReport(packed); !errors.Is(err, ErrNoReport) {
 			t.Errorf("%s: %d bytes, %v", what, len(got), err)
+		}
+		if digest, err := DigestPacked(packed); !errors.Is(err, ErrNoReport) {
+			t.Errorf("%s: %s, %v", what, digest, err)
 		}
 	}
 	noise := make([]byte, MaxReport)

@@ -34,6 +34,7 @@ const (
 	PurposeChannel Purpose = "channel" // the key that channels' identities are digested with, under the KEK; bound to the realm
 	// PurposePending is a private key of a deleted tenant under the KEK; bound to realm, tenant, the earlier tenant's UID.
 	PurposePending Purpose = "pending"
+	PurposeReport  Purpose = "report" // the seed of the key that statements about reports are signed with, under the KEK; bound to the realm
 	PurposeCanary  Purpose = "canary" // a known text under the KEK, to tell a wrong KEK; bound to the realm
 )
 

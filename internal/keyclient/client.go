@@ -144,6 +144,13 @@ func (c *Client) PullSecrets(ctx context.Context, object protocol.ObjectRef) (pr
 	return resp, err
 }
 
+// LastReport returns the last report of a store, and what the keyserver signed about it.
+func (c *Client) LastReport(ctx context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error) {
+	var resp protocol.LastReportResponse
+	err := c.call(ctx, protocol.PathLastReport, protocol.LastReportRequest{Object: store}, &resp)
+	return resp, err
+}
+
 // call posts a request and reads the answer. Neither body is ever part of an error.
 func (c *Client) call(ctx context.Context, path string, req, into any) error {
 	_, err := c.callAs(ctx, path, req, into)

@@ -73,6 +73,22 @@ func (c *Client) Release(ctx context.Context, planHash string) error {
 	return c.call(ctx, protocol.PathRelease, protocol.ReleaseRequest{PlanHash: planHash}, &struct{}{})
 }
 
+// Report hands in what a sweep measured and did, by its canonical bytes. Repeating it is harmless.
+func (c *Client) Report(ctx context.Context, planHash string, canonical []byte) (protocol.ReportResponse, error) {
+	var resp protocol.ReportResponse
+	packed, err := protocol.PackReport(canonical)
+	if err != nil {
+		return resp, fmt.Errorf("%w: %w", err, errNeverHelps)
+	}
+	if err := c.call(ctx, protocol.PathReport, protocol.ReportRequest{PlanHash: planHash, Report: packed}, &resp); err != nil {
+		return resp, err
+	}
+	if resp.Digest != protocol.DigestReport(canonical) {
+		return resp, errors.New("the keyserver took another report than was sent")
+	}
+	return resp, nil
+}
+
 // openBundle opens an answer, which is bound to the call and to the pod that the token was made for.
 func openBundle(key sealing.PrivateKey, call, token, sealed string) (protocol.SecretBundle, error) {
 	uid, err := podUID(token)

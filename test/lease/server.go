@@ -1,8 +1,9 @@
-// Package lease is a stand-in for the keyserver that only gives leases, over TLS and by the real protocol, so that the real
+// Package lease is a stand-in for the keyserver that only gives leases and takes reports, over TLS and by the real protocol, so that the real
 // sweeper can run without Kubernetes.
 package lease
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
@@ -51,6 +52,11 @@ type Server struct {
 	// Approved is where in its life a person approved the database, and when.
 	Approved func() (point protocol.Point, at time.Time, ok bool)
 
+	// Refuse, if set, may refuse a report before it is taken, and Lose the answer to one that was.
+	Refuse, Lose func() *protocol.Error
+
+	report          []byte // the last one that was taken
+	reports         int64
 	mu              sync.Mutex
 	plan            *plan.Plan
 	asked, released int
@@ -108,6 +114,9 @@ func (s *Server) answer(r *http.Request) (int, any) {
 		s.released++
 		return http.StatusOK, struct{}{}
 	}
+	if r.URL.Path == protocol.PathReport {
+		return s.takeReport(r)
+	}
 	var req protocol.LeaseRequest
 	if err := json.NewDecoder(r.Body).Decode(&req); err != nil || r.URL.Path != protocol.PathLease {
 		return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest}
@@ -138,6 +147,39 @@ func (s *Server) answer(r *http.Request) (int, any) {
 		}
 	}
 	return http.StatusOK, resp
+}
+
+// takeReport takes one, of whoever asks.
+func (s *Server) takeReport(r *http.Request) (int, any) {
+	var req protocol.ReportRequest
+	if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+		return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest}
+	}
+	canonical, err := protocol.UnpackReport(req.Report)
+	if err != nil {
+		return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest, Message: err.Error()}
+	}
+	if s.Refuse != nil {
+		if no := s.Refuse(); no != nil {
+			return http.StatusForbidden, no
+		}
+	}
+	if !bytes.Equal(canonical, s.report) {
+		s.report, s.reports = canonical, s.reports+1
+	}
+	if s.Lose != nil {
+		if no := s.Lose(); no != nil {
+			return http.StatusForbidden, no
+		}
+	}
+	return http.StatusOK, protocol.ReportResponse{Digest: protocol.DigestReport(canonical), Sequence: s.reports}
+}
+
+// Report is the last one that was taken, and how many were.
+func (s *Server) Report() (canonical []byte, taken int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.report, s.reports
 }
 
 func (s *Server) known() []string {

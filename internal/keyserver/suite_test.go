@@ -23,7 +23,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -207,6 +206,15 @@ func (w *world) newTenant(class v1alpha1.TenantClass) (*v1alpha1.Tenant, string)
 	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1alpha1.TenantSpec{Class: class, State: v1alpha1.TenantActive, Namespaces: []v1alpha1.TenantNamespace{{Name: ns.Name}}}}
 	w.must(testEnv.Client.Create(w.Context(), tenant))
+	cluster, keys := testEnv.Client, w.opts.KeysNamespace
+	w.Cleanup(func() {
+		// Later tests look at all Tenants and all keys that there are: these would make each of them slower. Either may be gone by now,
+		// or its kind.
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = cluster.Delete(ctx, &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}})
+		_ = cluster.DeleteAllOf(ctx, &corev1.Secret{}, client.InNamespace(keys), client.MatchingLabels{v1alpha1.LabelTenant: name})
+	})
 	w.writes.mu.Lock()
 	if w.writes.tenants != nil {
 		w.writes.tenants[name] = true
@@ -226,10 +234,9 @@ func (w *world) newTenant(class v1alpha1.TenantClass) (*v1alpha1.Tenant, string)
 // waitAllowed waits until the API server's authorizer has seen the new RoleBinding.
 func (w *world) waitAllowed(ns string) {
 	w.Helper()
+	keyserver := testEnv.AsServiceAccount(w, "lethe-system", "lethe-keyserver")
 	w.eventually(func() bool {
-		var list rbacv1.RoleBindingList
-		w.must(testEnv.Client.List(w.Context(), &list, client.InNamespace(ns)))
-		err := testEnv.AsServiceAccount(w, "lethe-system", "lethe-keyserver").Get(w.Context(), client.ObjectKey{Namespace: ns, Name: "none"}, &corev1.Secret{})
+		err := keyserver.Get(w.Context(), client.ObjectKey{Namespace: ns, Name: "none"}, &corev1.Secret{})
 		return client.IgnoreNotFound(err) == nil
 	})
 }

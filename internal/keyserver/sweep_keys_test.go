@@ -48,24 +48,7 @@ type orphanScene struct {
 func newOrphanScene(t *testing.T) *orphanScene {
 	t.Helper()
 	s := &orphanScene{world: newRotationWorld(t)}
-	s.identify()
-	s.tenantKeys()
-	s.bot, _ = s.newBot("support", telegram)
-	s.botSet = s.storeAndRecord(s.bot).Secret
-	s.chat = s.newStore("chat", "")
-	var resp protocol.CredentialsResponse
-	s.granted(s.call(protocol.PathCredentials, s.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, s.chat)}, &resp))
-	s.storeSet = resp.Secret
-	var holders corev1.SecretList
-	s.must(testEnv.Client.List(t.Context(), &holders, client.InNamespace(s.opts.KeysNamespace), client.MatchingLabels{v1alpha1.LabelComponent: keystore.ComponentChannel}))
-	for _, h := range holders.Items {
-		if keystore.FormatOf(&h) == keystore.FormatChannelHolder {
-			s.holder = h.Name
-		}
-	}
-	if s.botSet == "" || s.storeSet == "" || s.holder == "" {
-		t.Fatalf("the scene is not as it should be: %q %q %q", s.botSet, s.storeSet, s.holder)
-	}
+	s.stage()
 	// Another tenant, whose bot is being deleted: the manager's to revoke.
 	mine, ns := s.tenant, s.ns
 	s.tenant, s.ns = s.newTenant(v1alpha1.TenantCustomer)
@@ -79,6 +62,38 @@ func newOrphanScene(t *testing.T) *orphanScene {
 	s.others = []string{keystore.TenantSecretName(s.tenant.Name), keystore.ObjectSecretName(string(lives.UID)), keystore.ObjectSecretName(string(going.UID)), keystore.CanaryName, keystore.UIDsName}
 	s.tenant, s.ns = mine, ns
 	return s
+}
+
+// stage gives the scene's tenant its bot and its store.
+func (s *orphanScene) stage() {
+	s.Helper()
+	s.identify()
+	s.tenantKeys()
+	s.bot, _ = s.newBot("support", telegram)
+	s.botSet = s.storeAndRecord(s.bot).Secret
+	s.chat = s.newStore("chat", "")
+	var resp protocol.CredentialsResponse
+	s.granted(s.call(protocol.PathCredentials, s.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, s.chat)}, &resp))
+	s.storeSet = resp.Secret
+	var holders corev1.SecretList
+	s.must(testEnv.Client.List(s.Context(), &holders, client.InNamespace(s.opts.KeysNamespace), client.MatchingLabels{v1alpha1.LabelComponent: keystore.ComponentChannel}))
+	s.holder = ""
+	for _, h := range holders.Items {
+		var held keystore.ChannelHolderDoc
+		if _, err := keystore.ReadDocument(&h, keystore.FormatChannelHolder, &held); err == nil && held.UID == string(s.bot.UID) {
+			s.holder = h.Name
+		}
+	}
+	if s.botSet == "" || s.storeSet == "" || s.holder == "" {
+		s.Fatalf("the scene is not as it should be: %q %q %q", s.botSet, s.storeSet, s.holder)
+	}
+}
+
+// another gives the scene another tenant with a bot and a store. What may never be touched stays the same.
+func (s *orphanScene) another() {
+	s.Helper()
+	s.tenant, s.ns = s.newTenant(v1alpha1.TenantCustomer)
+	s.stage()
 }
 
 func (s *orphanScene) counted(kind string) float64 {
@@ -215,9 +230,10 @@ func TestSweepingKeysSurvivesACrash(t *testing.T) {
 		"a Tenant": func(s *orphanScene) client.Object { return s.tenant },
 	} {
 		t.Run(kind, func(t *testing.T) {
+			s := newOrphanScene(t)
 			for _, after := range []bool{false, true} {
 				for at := 1; ; at++ {
-					s := newOrphanScene(t)
+					s.another()
 					gone := lose(s)
 					s.must(testEnv.Client.Delete(t.Context(), gone))
 					s.pass(orphansEvery)

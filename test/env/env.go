@@ -15,11 +15,13 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -45,6 +47,8 @@ type Env struct {
 	// Assets is the folder of kube-apiserver, etcd and kubectl.
 	Assets string
 
+	// mapper is that of all clients: one that finds out for itself asks the API server some ten times before its first request.
+	mapper   meta.RESTMapper
 	auditLog string
 	folder   string
 	server   *envtest.Environment
@@ -163,7 +167,14 @@ func (e *Env) start(ctx context.Context, assets string) error {
 	}
 	config.QPS = -1
 	e.Config = config
-	e.Client, err = client.New(config, client.Options{Scheme: e.Scheme})
+	transport, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return fmt.Errorf("make a transport to the API server: %w", err)
+	}
+	if e.mapper, err = apiutil.NewDynamicRESTMapper(config, transport); err != nil {
+		return fmt.Errorf("make a mapper of kinds: %w", err)
+	}
+	e.Client, err = client.New(config, client.Options{Scheme: e.Scheme, Mapper: e.mapper})
 	if err != nil {
 		return fmt.Errorf("make the administrator's client: %w", err)
 	}
@@ -195,7 +206,7 @@ func (e *Env) ConfigFor(user string, groups ...string) *rest.Config {
 // As is a client that acts as a user in groups, beside system:authenticated.
 func (e *Env) As(t testing.TB, user string, groups ...string) client.Client {
 	t.Helper()
-	c, err := client.New(e.ConfigFor(user, groups...), client.Options{Scheme: e.Scheme})
+	c, err := client.New(e.ConfigFor(user, groups...), client.Options{Scheme: e.Scheme, Mapper: e.mapper})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +227,7 @@ func (e *Env) ServiceAccountConfig(namespace, name string) *rest.Config {
 // AsServiceAccount is a client that acts as a ServiceAccount.
 func (e *Env) AsServiceAccount(t testing.TB, namespace, name string) client.Client {
 	t.Helper()
-	c, err := client.New(e.ServiceAccountConfig(namespace, name), client.Options{Scheme: e.Scheme})
+	c, err := client.New(e.ServiceAccountConfig(namespace, name), client.Options{Scheme: e.Scheme, Mapper: e.mapper})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,8 +123,8 @@ func TestAnApprovalIsPendingWhereTheConditionSaysSo(t *testing.T) {
 // nobody has counted.
 func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
-	p := b.Policy("privacy", operator.Enforce, operator.Rule("Conversations", operator.Period(90)))
-	b.Policy("second", operator.Enforce, operator.Rule("Conversations", operator.Period(120)))
+	p := b.Policy("privacy", enforce, operator.Rule("Conversations", operator.Period(90)))
+	b.Policy("second", enforce, operator.Rule("Conversations", operator.Period(120)))
 	s := b.Store("chat", nil)
 	b.Settle(s)
 	b.Sweep(s, func(r *report.Report) {

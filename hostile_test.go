@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestForeignWordsInTheLogOfTheManager runs the program as it is shipped against an API server that says which kinds it has, and otherwise what was planted:
-// what controllers, caches, leader election and klog log is clean.
+// TestForeignWordsInTheLogOfTheManager runs the program as it is shipped against an API server that says which kinds
+// it has, and otherwise what was planted: what controllers, caches, leader election and klog log is clean.
 func TestForeignWordsInTheLogOfTheManager(t *testing.T) {
 	e := env.Start(t)
 	real, err := url.Parse("https://" + strings.TrimPrefix(e.Config.Host, "https://"))

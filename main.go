@@ -1,5 +1,5 @@
-// Command manager is the operator: it turns Tenants, BotDeployments, DataStores and DataRetentionPolicies into what they
-// ask for. It holds no right on Secrets and no key.
+// Command manager is the operator: it turns Tenants, BotDeployments, DataStores and DataRetentionPolicies into what
+// they ask for. It holds no right on Secrets and no key.
 //
 //	manager [flags]            run
 //	manager check-uninstall    fail while Tenants exist: without the manager nothing could take them down in order
@@ -45,8 +45,8 @@ const (
 
 	leaseName = "lethe-manager"
 
-	// gcPercent is Go's GOGC unless the environment says otherwise: the manager rests most of the time, so that collecting
-	// more often costs less than the room that garbage takes beside a thousand bots.
+	// gcPercent is Go's GOGC unless the environment says otherwise: the manager rests most of the time, so that
+	// collecting more often costs less than the room that garbage takes beside a thousand bots.
 	gcPercent = 40
 )
 
@@ -104,8 +104,8 @@ func run(ctx context.Context, args []string) int {
 	return 0
 }
 
-// logTo makes the one log of the process, and has every library log there: what others say is cleaned on the way. Beyond 4 it says no more: there a client
-// of the API server logs whole requests and answers.
+// logTo makes the one log of the process, and has every library log there: what others say is cleaned on the way.
+// Beyond 4 it says no more: there a client of the API server logs whole requests and answers.
 func logTo(w io.Writer, verbosity int) *slog.Logger {
 	log := foreign.NewLogger(w, max(slog.Level(-verbosity), slog.LevelDebug))
 	slog.SetDefault(log)
@@ -124,7 +124,7 @@ func parse(args []string) (options, error) {
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "work only while holding the lease, so that replicas take turns")
 	flags.IntVar(&o.workers, "workers", 10, "objects of one kind that are worked on at a time")
 	flags.StringVar(&o.policyKinds, "network-policy-kinds", controllers.DefaultPolicyKinds,
-		"kinds of network policies that keep bots from starting where another hand made one: resource.group,resource.group")
+		"kinds of network policies that keep bots from starting where another client made one: resource.group,resource.group")
 	flags.StringVar(&o.changes, "changes-budget", controllers.DefaultChangesBudget,
 		"bytes that may be written to the bots and stores of one Tenant within five minutes; past it, changes are paused")
 	flags.IntVar(&o.rollout.Percent, "rollout-percent", rollout.DefaultPercent, "percent of all bots, and at least one, that may be unready at a time because Lethe restarts them")

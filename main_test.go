@@ -81,7 +81,8 @@ func TestProcess(t *testing.T) {
 	if err := e.Client.Create(t.Context(), tenant); err != nil {
 		t.Fatal(err)
 	}
-	// The administrator, whom this process acts as, may not write what the manager's identity may: it is enough that it tries.
+	// The administrator, whom this process acts as, may not write what the manager's identity may: it is enough that
+	// it tries.
 	waitFor(t, func() error {
 		if err := e.Client.Get(t.Context(), client.ObjectKeyFromObject(tenant), tenant); err != nil {
 			return err

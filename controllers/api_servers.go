@@ -21,8 +21,8 @@ import (
 // apiServersEvery is how often the manager looks whether the API server has an address that no egress is closed to yet.
 const apiServersEvery = 5 * time.Minute
 
-// CloseAPIServers closes the addresses at which the API server itself says that it answers to every egress. A load balancer in
-// front of it is known to nobody here: --closed-addresses is for that.
+// CloseAPIServers closes the addresses at which the API server itself says that it answers to every egress. A load
+// balancer in front of it is known to nobody here: --closed-addresses is for that.
 func CloseAPIServers(ctx context.Context, live client.Reader, settings *resources.Settings) error {
 	slice := &discoveryv1.EndpointSlice{}
 	err := live.Get(ctx, client.ObjectKey{Namespace: metav1.NamespaceDefault, Name: "kubernetes"}, slice)
@@ -42,7 +42,8 @@ func CloseAPIServers(ctx context.Context, live client.Reader, settings *resource
 	return nil
 }
 
-// WatchAPIServers ends the manager when the API server answers at an address that is not closed: it starts again with it.
+// WatchAPIServers ends the manager when the API server answers at an address that is not closed: it starts again with
+// it.
 func WatchAPIServers(live client.Reader, known resources.Settings) manager.Runnable {
 	return manager.RunnableFunc(func(ctx context.Context) error {
 		ticker := time.NewTicker(apiServersEvery)

@@ -15,8 +15,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// TestAPIServersAreClosed: the addresses that the API server publishes for itself are among those that no egress opens, and the
-// manager ends itself when there is another one.
+// TestAPIServersAreClosed: the addresses that the API server publishes for itself are among those that no egress
+// opens, and the manager ends itself when there is another one.
 func TestAPIServersAreClosed(t *testing.T) {
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kubernetes"}, AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"8.8.4.7"}}, {Addresses: []string{"8.8.4.8"}}}}

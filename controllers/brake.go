@@ -23,8 +23,9 @@ import (
 // brakeEvery is between two looks while anything is paused.
 const brakeEvery = time.Second
 
-// brake marks the namespaces of a Tenant of which more was written than its budget. Admission policy lethe-changes-paused
-// then refuses what would be one more revision. It stands in no queue: a tenant's own backlog must not keep it waiting.
+// brake marks the namespaces of a Tenant of which more was written than its budget. Admission policy
+// lethe-changes-paused then refuses what would be one more revision. It stands in no queue: a tenant's own backlog
+// must not keep it waiting.
 type brake struct {
 	changes *Changes
 	cache   client.Reader
@@ -152,8 +153,8 @@ func (b *brake) pass(ctx context.Context) (again bool, err error) {
 	return again, errors.Join(errs...)
 }
 
-// decide says until when a Tenant's changes are paused: as was decided before, by this manager or by another; else, where it is
-// over its budget, until half of the budget is free again; else not at all.
+// decide says until when a Tenant's changes are paused: as was decided before, by this manager or by another; else,
+// where it is over its budget, until half of the budget is free again; else not at all.
 func (b *brake) decide(tenant string, h *home, isOver bool, now time.Time) time.Time {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()

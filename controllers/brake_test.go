@@ -27,7 +27,8 @@ import (
 )
 
 const (
-	// testBudget is what a tenant may write in these tests, testSlack what it gets in until its mark is where admission looks.
+	// testBudget is what a tenant may write in these tests, testSlack what it gets in until its mark is where
+	// admission looks.
 	testBudget = 1 << 20
 	testSlack  = 2 << 20
 	// groupOperators have the role Operate, groupWriters another role with every right on our kinds.
@@ -71,7 +72,8 @@ func isPaused(err error) bool {
 	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "'lethe-changes-paused'") && strings.Contains(err.Error(), "changes are paused until 20")
 }
 
-// counted waits until the manager has been shown a revision of a bot: how much more is let in until then is a matter of how loaded the machine is.
+// counted waits until the manager has been shown a revision of a bot: how much more is let in until then is a matter
+// of how loaded the machine is.
 func counted(w *operator.World, version string) {
 	w.T.Helper()
 	number, err := strconv.ParseUint(version, 10, 64)
@@ -87,8 +89,8 @@ func counted(w *operator.World, version string) {
 	}
 }
 
-// attackUntilPaused writes with a few hands at once until a write is refused because changes are paused, and says how many
-// bytes were let in. Each hand goes on when the manager has seen what it wrote.
+// attackUntilPaused writes with a few hands at once until a write is refused because changes are paused, and says how
+// many bytes were let in. Each hand goes on when the manager has seen what it wrote.
 func attackUntilPaused(w *operator.World, write func(hand, n int) (client.Object, error)) (accepted int64) {
 	w.T.Helper()
 	const hands, most = 4, 10_000
@@ -174,8 +176,9 @@ func note(n int, size int) client.Patch {
 	return patchText(fmt.Sprintf(`{"metadata":{"annotations":{"example.com/note":%q}}}`, fmt.Sprintf("%08d", n)+strings.Repeat("x", size)))
 }
 
-// TestChangesArePaused: whoever writes, and however, gets no more in within the window than the budget and what is on its way
-// when the mark is set; another tenant is not touched, what Lethe and Kubernetes do goes on, and it ends by itself.
+// TestChangesArePaused: whoever writes, and however, gets no more in within the window than the budget and what is on
+// its way when the mark is set; another tenant is not touched, what Lethe and Kubernetes do goes on, and it ends by
+// itself.
 func TestChangesArePaused(t *testing.T) {
 	w, now := changesWorld(t)
 	victim := operated(w, "brake-victim", "brake-victim-a")
@@ -335,8 +338,8 @@ func TestWhatGoesOnInAPause(t *testing.T) {
 	w.Eventually("it is gone", func() error { return w.IsGone(operator.MakeBot(ns, "held")) })
 }
 
-// TestAPauseOutlivesTheManager: a manager that begins in the middle of a pause neither forgets nor prolongs it, marks the
-// namespaces that the one before it did not come to, and ends what should have ended meanwhile.
+// TestAPauseOutlivesTheManager: a manager that begins in the middle of a pause neither forgets nor prolongs it, marks
+// the namespaces that the one before it did not come to, and ends what should have ended meanwhile.
 func TestAPauseOutlivesTheManager(t *testing.T) {
 	w, now := changesWorld(t)
 	const a, b = "brake-life-a", "brake-life-b"
@@ -371,8 +374,8 @@ func TestAPauseOutlivesTheManager(t *testing.T) {
 	}
 }
 
-// TestEndingAPauseByHand: who may update the Tenant takes the mark off one namespace; the others follow, and the count begins
-// anew, until it is exceeded again.
+// TestEndingAPauseByHand: who may update the Tenant takes the mark off one namespace; the others follow, and the
+// count begins anew, until it is exceeded again.
 func TestEndingAPauseByHand(t *testing.T) {
 	w, _ := changesWorld(t)
 	const a, b = "brake-hand-a", "brake-hand-b"
@@ -394,7 +397,8 @@ func TestEndingAPauseByHand(t *testing.T) {
 	marked(w, a, b)
 }
 
-// TestManyUpdatesOfOneTenant: while one tenant sends many more updates than it may, another's new bot comes up, and none of its writes is refused.
+// TestManyUpdatesOfOneTenant: while one tenant sends many more updates than it may, another's new bot comes up, and
+// none of its writes is refused.
 func TestManyUpdatesOfOneTenant(t *testing.T) {
 	const updates, hands = 2_500, 16
 	w, _ := changesWorld(t)

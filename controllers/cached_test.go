@@ -17,8 +17,8 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// TestEveryCachedKindIsWalled: a kind that the manager caches by its label, and whose label anybody may give, is memory that anybody
-// may take. The admission policy names the same kinds.
+// TestEveryCachedKindIsWalled: a kind that the manager caches by its label, and whose label anybody may give, is
+// memory that anybody may take. The admission policy names the same kinds.
 func TestEveryCachedKindIsWalled(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(operator.TestEnv.Root, "config/admission/managed-by.yaml"))
 	if err != nil {

@@ -20,14 +20,15 @@ import (
 )
 
 const (
-	// changesWindow is the time in which a tenant's bytes are counted: after as long, etcd forgets what was overwritten.
+	// changesWindow is the time in which a tenant's bytes are counted: after as long, etcd forgets what was
+	// overwritten.
 	changesWindow = 5 * time.Minute
 	// DefaultChangesBudget is how many bytes a tenant may have written within that time, as --changes-budget takes it.
 	DefaultChangesBudget = "32Mi"
 	// leastChangesBudget lets a namespace with the default quota be filled with ordinary bots at once.
 	leastChangesBudget = 4 << 20
-	// setWrites is how often etcd gets a StatefulSet's template once it has changed: the object itself, its ControllerRevision,
-	// and two statuses.
+	// setWrites is how often etcd gets a StatefulSet's template once it has changed: the object itself, its
+	// ControllerRevision, and two statuses.
 	setWrites = 4
 )
 

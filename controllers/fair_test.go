@@ -28,7 +28,8 @@ import (
 const backlog = 200
 
 // TestVictimBesideABacklog: one tenant has two hundred bots, and the keyserver does not answer for any of them. Another
-// tenant's bot comes up all the same: one that is made when the backlog is there, and one that a new leader finds in it.
+// tenant's bot comes up all the same: one that is made when the backlog is there, and one that a new leader finds in
+// it.
 func TestVictimBesideABacklog(t *testing.T) {
 	w := operator.NewWorld(t)
 	greedy, victim := operator.WithBots(operator.MakeTenant("greedy", "greedy-a", "greedy-b")), operator.MakeTenant("victim", "victim-a")
@@ -179,7 +180,8 @@ func TestFullQuota(t *testing.T) {
 	w.Becomes(bot, "Ready=True")
 }
 
-// TestFullQuotaOfAnotherHand: a quota that is not the Tenant's is named, with its own words and what to do, whichever child it refuses.
+// TestFullQuotaOfAnotherHand: a quota that is not the Tenant's is named, with its own words and what to do, whichever
+// child it refuses.
 func TestFullQuotaOfAnotherHand(t *testing.T) {
 	w := operator.NewWorld(t)
 	w.Create(operator.MakeTenant("tight", "tight-a"))
@@ -202,8 +204,8 @@ func TestFullQuotaOfAnotherHand(t *testing.T) {
 	}
 }
 
-// TestUncountedQuota: until Kubernetes has counted, nothing runs in a namespace, the Tenant says what it waits for, and a quota
-// that was made too early is made anew.
+// TestUncountedQuota: until Kubernetes has counted, nothing runs in a namespace, the Tenant says what it waits for,
+// and a quota that was made too early is made anew.
 func TestUncountedQuota(t *testing.T) {
 	w := operator.NewWorld(t)
 	w.KCM.Full = func(*corev1.ResourceQuota) bool { return true } // nobody counts

@@ -60,8 +60,8 @@ func rendered(t *testing.T, tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment
 	return string(encoded)
 }
 
-// TestEveryBotFieldDoesSomething changes each field of a BotDeployment's spec and sees what is made of it change. A field
-// that acts elsewhere names the test that sees it.
+// TestEveryBotFieldDoesSomething changes each field of a BotDeployment's spec and sees what is made of it change. A
+// field that acts elsewhere names the test that sees it.
 func TestEveryBotFieldDoesSomething(t *testing.T) {
 	type spec = v1alpha1.BotDeploymentSpec
 	changes := map[string]func(*spec){
@@ -303,8 +303,8 @@ func TestEveryTenantFieldDoesSomething(t *testing.T) {
 		"foreignNetworkPolicies[].group":         "TestForeignNetworkPolicy",
 		"foreignNetworkPolicies[].resource":      "TestForeignNetworkPolicy",
 		"foreignNetworkPolicies[].name":          "TestForeignNetworkPolicy",
-		"foreignObjects[].kind":                  "TestStrangersAtAdoption",
-		"foreignObjects[].name":                  "TestStrangersAtAdoption",
+		"foreignObjects[].kind":                  "TestForeignObjectsAtAdoption",
+		"foreignObjects[].name":                  "TestForeignObjectsAtAdoption",
 		"externalIDs[].type":                     "TestExternalIDClaimedTwice",
 		"externalIDs[].value":                    "TestExternalIDClaimedTwice",
 		"retentionOverrides[].dataClass":         "package plan",
@@ -335,11 +335,11 @@ func everyField[S any](t *testing.T, changes map[string]func(*S), elsewhere map[
 			t.Errorf("spec.%s was changed, and nothing in the world", path)
 		}
 	}
-	noStrangers(t, leaves(reflect.TypeFor[S](), ""), slices.Collect(maps.Keys(changes)), slices.Collect(maps.Keys(elsewhere)))
+	noUnknownFields(t, leaves(reflect.TypeFor[S](), ""), slices.Collect(maps.Keys(changes)), slices.Collect(maps.Keys(elsewhere)))
 }
 
-// noStrangers finds fields that a table names and the kind does not have.
-func noStrangers(t *testing.T, known []string, tables ...[]string) {
+// noUnknownFields finds fields that a table names and the kind does not have.
+func noUnknownFields(t *testing.T, known []string, tables ...[]string) {
 	t.Helper()
 	for _, path := range slices.Concat(tables...) {
 		if !slices.Contains(known, path) {

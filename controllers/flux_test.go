@@ -187,7 +187,8 @@ func play(w *operator.World, namespaces ...string) *sweeper {
 	return s
 }
 
-// identifierOf is the database server of a namespace's store: two stores on one would be told that they hold the same table.
+// identifierOf is the database server of a namespace's store: two stores on one would be told that they hold the same
+// table.
 func identifierOf(namespace string) string {
 	return strconv.Itoa(7300 + int(crc32.ChecksumIEEE([]byte(namespace))))
 }
@@ -472,8 +473,8 @@ func TestFluxAppliesOneSet(t *testing.T) {
 	})
 }
 
-// TestFluxMakesTheNamespaceByTheTenant: the set has no Namespace. Flux tries every object before it applies any, so that bots need
-// their namespace first: as the documentation says, with a stage for Tenants or with a set of their own.
+// TestFluxMakesTheNamespaceByTheTenant: the set has no Namespace. Flux tries every object before it applies any, so
+// that bots need their namespace first: as the documentation says, with a stage for Tenants or with a set of their own.
 func TestFluxMakesTheNamespaceByTheTenant(t *testing.T) {
 	w := newFluxWorld(t)
 	play(w, "flux-none", "flux-stage", "flux-two")
@@ -561,7 +562,8 @@ func TestDeletingASet(t *testing.T) {
 	})
 }
 
-// TestPodSecurityInGit: a Namespace in Git with another Pod Security label is set back, and the Tenant says which one stands.
+// TestPodSecurityInGit: a Namespace in Git with another Pod Security label is set back, and the Tenant says which one
+// stands.
 func TestPodSecurityInGit(t *testing.T) {
 	w := newFluxWorld(t)
 	const name = "flux-pss"

@@ -10,13 +10,13 @@ import (
 	"github.com/lethe-dev/lethe/internal/dnscheck"
 )
 
-// All metrics of the manager but those of its doors and of the libraries are made here and in metrics_*.go; docs/metrics.md lists
-// them. What is said of objects is read out of the cache when somebody asks: a series is there from the first moment in which the
-// object is seen, speaks of what stands in its status, and goes with it. Nothing of it is remembered, so nothing is lost or left
-// over by a restart.
+// All metrics of the manager but those of its doors and of the libraries are made here and in metrics_*.go;
+// docs/metrics.md lists them. What is said of objects is read out of the cache when somebody asks: a series is there
+// from the first moment in which the object is seen, speaks of what stands in its status, and goes with it. Nothing
+// of it is remembered, so nothing is lost or left over by a restart.
 //
-// Only the manager that leads shows them. The caches of the others are filled too, but late by as much as they like, and each
-// series would be there as often as there are replicas.
+// Only the manager that leads shows them. The caches of the others are filled too, but late by as much as they like,
+// and each series would be there as often as there are replicas.
 
 // Counters and gauges of what happens in a manager, beside what the cache holds.
 var (

@@ -46,8 +46,9 @@ var (
 	policyKeptDesc   = prometheus.NewDesc("lethe_policy_compliant_stores", "Stores that a DataRetentionPolicy selects and that were measured to keep it.", []string{"policy"}, nil)
 )
 
-// ObjectCollector reads the cache when it is asked. Labels are names of Lethe's own objects, and words that are few and fixed: three
-// series for each condition of each object, some for each store, and some for each rule that governs a store.
+// ObjectCollector reads the cache when it is asked. Labels are names of Lethe's own objects, and words that are few
+// and fixed: three series for each condition of each object, some for each store, and some for each rule that governs
+// a store.
 type ObjectCollector struct {
 	Cache client.Reader
 	// Deleted has what sweeps reported since this manager leads.
@@ -109,7 +110,8 @@ func (c ObjectCollector) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// showConditions shows each condition that the kind has, and any other that its status holds: only the manager writes it.
+// showConditions shows each condition that the kind has, and any other that its status holds: only the manager writes
+// it.
 func showConditions(metrics chan<- prometheus.Metric, kind string, object metav1.Object, conditions []metav1.Condition) {
 	states := map[string]metav1.ConditionStatus{}
 	for _, condition := range conditionTypes[kind] {

@@ -85,7 +85,8 @@ func valuesOf(all []operator.Series, kind, name, condition string) string {
 	return strings.Join(values, " ")
 }
 
-// TestConditionTypesAreThoseOfTheAPI: what a kind's schema says of its conditions is what is shown before there are any.
+// TestConditionTypesAreThoseOfTheAPI: what a kind's schema says of its conditions is what is shown before there are
+// any.
 func TestConditionTypesAreThoseOfTheAPI(t *testing.T) {
 	for kind, types := range controllers.ConditionTypes {
 		file := map[string]string{resources.KindTenant: "tenants", resources.KindBotDeployment: "botdeployments", resources.KindDataStore: "datastores",
@@ -106,7 +107,8 @@ func TestConditionTypesAreThoseOfTheAPI(t *testing.T) {
 	}
 }
 
-// TestOnlyTheLeaderShowsTheFleet: two managers of one installation, as the chart runs them. What is said of objects is said once.
+// TestOnlyTheLeaderShowsTheFleet: two managers of one installation, as the chart runs them. What is said of objects
+// is said once.
 func TestOnlyTheLeaderShowsTheFleet(t *testing.T) {
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
 	b.Store("chat", nil)

@@ -41,9 +41,9 @@ func (q *queues) options() controller.Options {
 	}}
 }
 
-// flowOf is whose turn an object is worked on in: that of the Tenant that its namespace's protected label names. Namespaces
-// of no Tenant share one, so that more of them are no more turns. What has no namespace only the platform's people write;
-// each such object has turns of its own.
+// flowOf is whose turn an object is worked on in: that of the Tenant that its namespace's protected label names.
+// Namespaces of no Tenant share one, so that more of them are no more turns. What has no namespace only the
+// platform's people write; each such object has turns of its own.
 func (q *queues) flowOf(r ctrl.Request) string {
 	if r.Namespace == "" {
 		return "object/" + r.Name

@@ -8,10 +8,10 @@ import (
 	"github.com/lethe-dev/lethe/test/specs"
 )
 
-// TestRichUsesEveryField: what is tried on the rich ones is tried on all fields that there are, but for those that are named here, and who tries
-// them instead.
+// TestRichUsesEveryField: what is tried on the rich ones is tried on all fields that there are, but for those that
+// are named here, and who tries them instead.
 func TestRichUsesEveryField(t *testing.T) {
-	const before, ceiling, window = "TestStrangersAtAdoption, TestForeignNetworkPolicy: what was there before", "TestEgressCeiling, TestBotsNeverReachBeyondTheCeiling", "package plan"
+	const before, ceiling, window = "TestForeignObjectsAtAdoption, TestForeignNetworkPolicy: what was there before", "TestEgressCeiling, TestBotsNeverReachBeyondTheCeiling", "package plan"
 	for kind, tc := range map[string]struct {
 		unset []string
 		but   map[string]string

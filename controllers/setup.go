@@ -1,5 +1,5 @@
-// Package controllers wires the reconcilers of all kinds into a manager. Each kind has a package of its own below; what several of them
-// need is in internal/reconcile.
+// Package controllers wires the reconcilers of all kinds into a manager. Each kind has a package of its own below;
+// what several of them need is in internal/reconcile.
 package controllers
 
 import (
@@ -67,16 +67,18 @@ type Options struct {
 	DNS *dnscheck.Check
 	// Clock. Defaults to the real one.
 	Clock clock.PassiveClock
-	// OrphansEvery is between two looks for what has no owner any more, OrphansAfter how long garbage collection is given when an
-	// owner has gone. They default to a quarter of an hour and to 15 seconds.
+	// OrphansEvery is between two looks for what has no owner any more, OrphansAfter how long garbage collection is
+	// given when an owner has gone. They default to a quarter of an hour and to 15 seconds.
 	OrphansEvery, OrphansAfter time.Duration
-	// StatusGracePeriod is how long a new generation of a bot may take before a status says that it is on its way. Defaults to a minute.
+	// StatusGracePeriod is how long a new generation of a bot may take before a status says that it is on its way.
+	// Defaults to a minute.
 	StatusGracePeriod time.Duration
 	// Grace is how long what was applied together may take to come right by itself. Defaults to ApplyGrace.
 	Grace time.Duration
 	// Rollout limits how many bots are restarted at a time because of Lethe. Left out, the defaults.
 	Rollout rollout.Limits
-	// Pace is the time between two passes over one object in the long run, however often it changes. Defaults to a second.
+	// Pace is the time between two passes over one object in the long run, however often it changes. Defaults to a
+	// second.
 	Pace time.Duration
 }
 
@@ -161,9 +163,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	return nil
 }
 
-// ManagerOptions are the parts of a manager's options that the reconcilers rely on: what is cached, and how fast they work.
-// Few workers without a limit of their own beat many: on a small control plane more only cause conflicts and repeats, and
-// the API server has its own way of dividing itself fairly. Without changes nobody counts what tenants write.
+// ManagerOptions are the parts of a manager's options that the reconcilers rely on: what is cached, and how fast they
+// work. Few workers without a limit of their own beat many: on a small control plane more only cause conflicts and
+// repeats, and the API server has its own way of dividing itself fairly. Without changes nobody counts what tenants
+// write.
 func ManagerOptions(cfg *rest.Config, workers int, changes *Changes) (ctrl.Options, error) {
 	watches, err := separateClient(cfg)
 	if err != nil {
@@ -187,7 +190,8 @@ func ManagerOptions(cfg *rest.Config, workers int, changes *Changes) (ctrl.Optio
 	}, nil
 }
 
-// cachedObjects keeps out of memory what is not ours: a tenant, or anybody else in the cluster, must not be able to fill it.
+// cachedObjects keeps out of memory what is not ours: a tenant, or anybody else in the cluster, must not be able to
+// fill it.
 func cachedObjects() map[client.Object]cache.ByObject {
 	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedByLethe})}
 	objects := map[client.Object]cache.ByObject{

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes sure that a C compiler is there: Go's race detector needs cgo. As root it installs Debian's package; otherwise it names it.
+# Makes sure that a C compiler is there: Go's race detector needs cgo. As root it installs Debian's package; otherwise
+# it names it.
 set -eu
 
 if command -v "${CC:-gcc}" >/dev/null 2>&1; then

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure that a PostgreSQL server is installed, for tests, benches and the demo. As root it installs Debian's package;
-# otherwise it names it. It never starts Debian's own cluster, and leaves alone what is already installed.
+# Makes sure that a PostgreSQL server is installed, for tests, benches and the demo. As root it installs Debian's
+# package; otherwise it names it. It never starts Debian's own cluster, and leaves alone what is already installed.
 set -eu
 
 if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1; then

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes sure that Prometheus and promtool are there, for the tests of the alerts, and prints their folder. It takes what is in PATH;
-# otherwise it unpacks Debian's package into the tools' cache. Nothing is installed: the package would start a server and have it
-# started with the machine.
+# Makes sure that Prometheus and promtool are there, for the tests of the alerts, and prints their folder. It takes
+# what is in PATH; otherwise it unpacks Debian's package into the tools' cache. Nothing is installed: the package
+# would start a server and have it started with the machine.
 #
 # LETHE_CACHE changes the cache's folder (default: $XDG_CACHE_HOME/lethe or ~/.cache/lethe).
 set -eu

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# All tests. Those of controllers take as long as those of all other packages together, and wait for an API server much of the time: the two go on
-# beside each other. What drives a real node comes last, alone: a kubelet on a busy machine says late that a program has ended. The demo on a cluster that is
-# somebody's waits for outcomes and measures no time: it goes on beside the controllers. Every package is run, whatever failed before it. Called by `make test`.
-# hack/gotest counts what ran: a package none of whose tests ran fails, a test that skips itself fails, and fewer tests than hack/tests.floor fail.
+# All tests. Those of controllers take as long as those of all other packages together, and wait for an API server
+# much of the time: the two go on beside each other. What drives a real node comes last, alone: a kubelet on a busy
+# machine says late that a program has ended. The demo on a cluster that is somebody's waits for outcomes and measures
+# no time: it goes on beside the controllers. Every package is run, whatever failed before it. Called by `make test`.
+# hack/gotest counts what ran: a package none of whose tests ran fails, a test that skips itself fails, and fewer
+# tests than hack/tests.floor fail.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,8 +13,8 @@ trap 'rm -rf "$logs"' EXIT
 go build -o "$logs/gotest" ./hack/gotest || exit 1
 gotest() { "$logs/gotest" -tally "$logs/tally" "$@"; }
 
-# With the race detector: where many goroutines share what must not be mixed up. TestMemoryUnderAttack measures memory, of which the detector takes
-# several times as much.
+# With the race detector: where many goroutines share what must not be mixed up. TestMemoryUnderAttack measures
+# memory, of which the detector takes several times as much.
 race=(./internal/doors/... ./internal/fair/... ./internal/keyserver/... ./internal/keystore/... ./internal/authority/... ./internal/memo/... ./internal/keyclient/... ./internal/sweep/...)
 stranger=./test/e2e/stranger
 mapfile -t node < <(go list ./test/e2e/... | grep -vxF -e "$(go list "$stranger")")
@@ -40,8 +42,8 @@ gotest -C hack/cluster ./... || failed=1
 gotest -C test/programs ./... || failed=1
 beside >"$logs/beside" 2>&1 &
 pid=$!
-# An API server and etcd that collect their garbage less often: memory is there, processors are what is short. Each package has an API server of its own,
-# and waits for it much of the time: three go on at once.
+# An API server and etcd that collect their garbage less often: memory is there, processors are what is short. Each
+# package has an API server of its own, and waits for it much of the time: three go on at once.
 GOGC=400 gotest -race -p 3 -timeout 60m ./controllers/... ./internal/reconcile || failed=1
 wait "$pid" || failed=1
 cat "$logs/beside"

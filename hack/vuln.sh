@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Known holes in what this module calls of others, and of Go itself: govulncheck, whose path is the argument, over the database at vuln.go.dev.
-# It looks at what is called, not at what is in go.mod. Where the database cannot be reached nothing was checked, and that is said and fails.
+# Known holes in what this module calls of others, and of Go itself: govulncheck, whose path is the argument, over the
+# database at vuln.go.dev. It looks at what is called, not at what is in go.mod. Where the database cannot be reached
+# nothing was checked, and that is said and fails.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -19,8 +19,8 @@ type NodeRequirement struct {
 	// +kubebuilder:validation:MaxLength=253
 	Key string `json:"key,omitempty"`
 
-	// operator is In or NotIn for a label with, or without, one of the values; Exists or DoesNotExist for one with any value, or
-	// none; Gt or Lt for one that is a greater, or a lesser, number.
+	// operator is In or NotIn for a label with, or without, one of the values; Exists or DoesNotExist for one with
+	// any value, or none; Gt or Lt for one that is a greater, or a lesser, number.
 	// +required
 	// +kubebuilder:validation:Enum=In;NotIn;Exists;DoesNotExist;Gt;Lt
 	Operator corev1.NodeSelectorOperator `json:"operator,omitempty"`
@@ -71,7 +71,8 @@ type PreferredNodes struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.requiredDuringSchedulingIgnoredDuringExecution) || has(self.preferredDuringSchedulingIgnoredDuringExecution)",message="says nothing: set requiredDuringSchedulingIgnoredDuringExecution or preferredDuringSchedulingIgnoredDuringExecution, or leave it out"
 type NodeAffinity struct {
-	// requiredDuringSchedulingIgnoredDuringExecution are the only nodes that pods start on. One that runs stays where it is.
+	// requiredDuringSchedulingIgnoredDuringExecution are the only nodes that pods start on. One that runs stays where
+	// it is.
 	// +optional
 	Required *NodeTerms `json:"requiredDuringSchedulingIgnoredDuringExecution,omitempty"`
 
@@ -96,8 +97,8 @@ type PodRequirement struct {
 	// +kubebuilder:validation:MaxLength=253
 	Key string `json:"key,omitempty"`
 
-	// operator is In or NotIn for a label with, or without, one of the values, and Exists or DoesNotExist for one with any
-	// value, or none.
+	// operator is In or NotIn for a label with, or without, one of the values, and Exists or DoesNotExist for one
+	// with any value, or none.
 	// +required
 	// +kubebuilder:validation:Enum=In;NotIn;Exists;DoesNotExist
 	Operator metav1.LabelSelectorOperator `json:"operator,omitempty"`
@@ -121,8 +122,8 @@ type PodSelector struct {
 	MatchExpressions []PodRequirement `json:"matchExpressions,omitempty"`
 }
 
-// PodTerm is about pods in the same namespace, and in the same place. There is none about other namespaces: what runs there
-// is another tenant's, or another copy of this one's. Sweeps are never meant.
+// PodTerm is about pods in the same namespace, and in the same place. There is none about other namespaces: what runs
+// there is another tenant's, or another copy of this one's. Sweeps are never meant.
 //
 // +kubebuilder:validation:XValidation:rule="self.topologyKey.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be the key of a node's label such as topology.kubernetes.io/zone (the value is not repeated here)",fieldPath=".topologyKey"
 type PodTerm struct {
@@ -154,7 +155,8 @@ type PreferredPodTerm struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.requiredDuringSchedulingIgnoredDuringExecution) || has(self.preferredDuringSchedulingIgnoredDuringExecution)",message="says nothing: set requiredDuringSchedulingIgnoredDuringExecution or preferredDuringSchedulingIgnoredDuringExecution, or leave it out"
 type PodAffinity struct {
-	// requiredDuringSchedulingIgnoredDuringExecution must all hold where a bot starts: one for which there is no such place waits.
+	// requiredDuringSchedulingIgnoredDuringExecution must all hold where a bot starts: one for which there is no such
+	// place waits.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1

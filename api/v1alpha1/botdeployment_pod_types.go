@@ -43,8 +43,8 @@ type Probe struct {
 	// +kubebuilder:validation:MaxLength=15
 	Port string `json:"port,omitempty"`
 
-	// command is what is run in the container, for Exec: a program of the image and its arguments, without a shell. $(VAR) is not expanded. What it
-	// takes counts as the container's.
+	// command is what is run in the container, for Exec: a program of the image and its arguments, without a shell.
+	// $(VAR) is not expanded. What it takes counts as the container's.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -119,8 +119,8 @@ type BotScratch struct {
 	// +kubebuilder:validation:MaxLength=256
 	Path string `json:"path,omitempty"`
 
-	// size of the directory. A pod that fills it up on Disk is ended and made anew; in Memory writing fails. Defaults to 1Gi on Disk and
-	// to 64Mi in Memory.
+	// size of the directory. A pod that fills it up on Disk is ended and made anew; in Memory writing fails. Defaults
+	// to 1Gi on Disk and to 64Mi in Memory.
 	// +optional
 	Size resource.Quantity `json:"size,omitzero"`
 
@@ -154,22 +154,23 @@ type ConfigMapKeyRef struct {
 // +kubebuilder:validation:XValidation:rule="self.path.matches('^(/[-A-Za-z0-9._+@~]+)+$') && !self.path.matches('/[.][.]?(/|$)')",message="must be an absolute path without . and .. and without a slash at its end",fieldPath=".path"
 // +kubebuilder:validation:XValidation:rule="!((self.path + '/').matches('^/(proc|sys|dev|run|var/run|etc/hosts|etc/hostname|etc/resolv[.]conf)/') || self.path in ['/etc', '/var', '/tmp'])",message="is Kubernetes' or Lethe's own, or holds what is: choose another path, for example /etc/bot/config.yaml",fieldPath=".path"
 type BotFile struct {
-	// path of the file in the container: an absolute path that is not the system's (/proc, /sys, /dev, /run, /var/run) and lies in no scratch
-	// directory and not in the bot's storage.
+	// path of the file in the container: an absolute path that is not the system's (/proc, /sys, /dev, /run,
+	// /var/run) and lies in no scratch directory and not in the bot's storage.
 	// +required
 	// +kubebuilder:validation:MinLength=2
 	// +kubebuilder:validation:MaxLength=256
 	Path string `json:"path,omitempty"`
 
-	// content of the file. ${credential:NAME} is replaced by the value of that entry of spec.credentials, in the pod's memory: what is written
-	// here is plain text, and no secret. $${credential: stands for ${credential: itself; nothing else is replaced.
+	// content of the file. ${credential:NAME} is replaced by the value of that entry of spec.credentials, in the
+	// pod's memory: what is written here is plain text, and no secret. $${credential: stands for ${credential:
+	// itself; nothing else is replaced.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=65536
 	Content string `json:"content,omitempty"`
 
-	// configMapKeyRef takes the content from a ConfigMap in the bot's namespace that names the bot in its annotation lethe.dev/file-for. It
-	// is read again every five minutes; another content is a new revision.
+	// configMapKeyRef takes the content from a ConfigMap in the bot's namespace that names the bot in its annotation
+	// lethe.dev/file-for. It is read again every five minutes; another content is a new revision.
 	// +optional
 	ConfigMapKeyRef *ConfigMapKeyRef `json:"configMapKeyRef,omitempty"`
 }
@@ -185,7 +186,8 @@ const (
 	MountStorage HelperMount = "Storage"
 )
 
-// BotHelper is a container that runs beside the bot's own, in its pod: behind the same walls, as the same user, and reachable for it at localhost.
+// BotHelper is a container that runs beside the bot's own, in its pod: behind the same walls, as the same user, and
+// reachable for it at localhost.
 //
 // +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && !(self.name in ['bot', 'unseal'])",message="must be lower-case letters, digits and dashes, and neither bot nor unseal (the value is not repeated here)",fieldPath=".name"
 // +kubebuilder:validation:XValidation:rule="self.image.matches('^(([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*|[[][0-9a-fA-F:]+[]])(:[0-9]+)?/)?[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}))?$') && !self.image.matches('^[0-9a-f]{64}$') && self.image.find('^([^/]*/)?[^:@]*').size() <= 255",message="must be the name of an image such as registry.example/bot:v1 (the value is not repeated here)",messageExpression="self.image.contains('://') ? 'must be the name of an image such as registry.example/bot:v1: leave out the scheme, all that stands before the registry (the value is not repeated here)' : self.image.matches('^[^[:space:]]*[[:space:]]') ? 'must be the name of an image such as registry.example/bot:v1, without spaces and line breaks (the value is not repeated here)' : self.image.find('^([^/]*/)?[^:@]*').size() > 255 ? 'must be the name of an image such as registry.example/bot:v1 with at most 255 characters before tag and digest (the value is not repeated here)' : self.image.matches('^([^/]*/)?[^:@]*[A-Z]') ? 'must be the name of an image such as registry.example/bot:v1, with a repository in lower case (the value is not repeated here)' : 'must be the name of an image such as registry.example/bot:v1, with a tag or a whole digest (sha256: and 64 digits in lower case) where there is one (the value is not repeated here)'",fieldPath=".image"
@@ -228,7 +230,8 @@ type BotHelper struct {
 	// +kubebuilder:validation:items:MaxLength=1024
 	Args []string `json:"args,omitempty"`
 
-	// env are plain variables. HOME and TMPDIR, where they are not among them, name directories that the helper can write to.
+	// env are plain variables. HOME and TMPDIR, where they are not among them, name directories that the helper can
+	// write to.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -258,7 +261,8 @@ type BotHelper struct {
 	// +kubebuilder:validation:items:MaxLength=63
 	Credentials []string `json:"credentials,omitempty"`
 
-	// mounts are what of the bot's the helper shares. Left out, it shares nothing: files of spec.files are never shared.
+	// mounts are what of the bot's the helper shares. Left out, it shares nothing: files of spec.files are never
+	// shared.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=2

@@ -40,16 +40,16 @@ const ChannelTelegram ChannelType = "Telegram"
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.apiURL) || self.apiURL.matches('^https://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\\\\[[0-9a-fA-F:.]+\\\\])(:[0-9]{1,5})?(/[-A-Za-z0-9._~/]*)?$')",message="must be https://host, with a port and a path where needed, and nothing else: the token travels in the path of each request, so http is refused (the value is not repeated here)",fieldPath=".apiURL"
 type TelegramChannel struct {
-	// credential names the entry of spec.credentials that holds the bot's token. The container finds the path of the file
-	// in TELEGRAM_BOT_TOKEN_FILE.
+	// credential names the entry of spec.credentials that holds the bot's token. The container finds the path of the
+	// file in TELEGRAM_BOT_TOKEN_FILE.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Credential string `json:"credential,omitempty"`
 
-	// apiURL is the Bot API server to use, over https, handed to the container as TELEGRAM_API_URL. Left out, it is Telegram's own, and
-	// Telegram's published address ranges are opened on port 443; set, nothing is opened for it (spec.egress or the
-	// Tenant's egress does that).
+	// apiURL is the Bot API server to use, over https, handed to the container as TELEGRAM_API_URL. Left out, it is
+	// Telegram's own, and Telegram's published address ranges are opened on port 443; set, nothing is opened for it
+	// (spec.egress or the Tenant's egress does that).
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -113,13 +113,14 @@ type Credential struct {
 	Sealed SealedValue `json:"sealed,omitempty"`
 
 	// secretKeyRef takes the value from a Secret in the bot's namespace that names the bot in its annotation
-	// lethe.dev/credential-for. The plaintext then stands in etcd through that Secret, which the condition CredentialsReady
-	// says; prefer sealed.
+	// lethe.dev/credential-for. The plaintext then stands in etcd through that Secret, which the condition
+	// CredentialsReady says; prefer sealed.
 	// +optional
 	SecretKeyRef *SecretKeyRef `json:"secretKeyRef,omitempty"`
 
-	// delivery of the value. Defaults to File. Env is for images that read nothing else: the container runtime writes the
-	// value to the node's disk, so erasing it there cannot be claimed. It needs kubelet 1.35 or newer on every node the bot may run on.
+	// delivery of the value. Defaults to File. Env is for images that read nothing else: the container runtime writes
+	// the value to the node's disk, so erasing it there cannot be claimed. It needs kubelet 1.35 or newer on every
+	// node the bot may run on.
 	// +optional
 	Delivery CredentialDelivery `json:"delivery,omitempty"`
 
@@ -173,9 +174,9 @@ type ContainerPort struct {
 
 // BotClaim names a volume that is there already.
 type BotClaim struct {
-	// existing is the name of a PersistentVolumeClaim in the bot's namespace that the bot takes over: one that was retained
-	// when an earlier bot of this Tenant was deleted, or one that someone allowed the verb adopt on the Tenant has given to
-	// it by the annotation lethe.dev/adopt. Cannot be changed or removed.
+	// existing is the name of a PersistentVolumeClaim in the bot's namespace that the bot takes over: one that was
+	// retained when an earlier bot of this Tenant was deleted, or one that someone allowed the verb adopt on the
+	// Tenant has given to it by the annotation lethe.dev/adopt. Cannot be changed or removed.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -209,13 +210,15 @@ type BotStorage struct {
 	// +kubebuilder:validation:MaxLength=253
 	StorageClassName *string `json:"storageClassName,omitempty"`
 
-	// mountPath in the container: an absolute path that is not the system's (/proc, /sys, /dev, /run, /var/run, /etc, /var).
+	// mountPath in the container: an absolute path that is not the system's (/proc, /sys, /dev, /run, /var/run, /etc,
+	// /var).
 	// +required
 	// +kubebuilder:validation:MinLength=2
 	// +kubebuilder:validation:MaxLength=256
 	MountPath string `json:"mountPath,omitempty"`
 
-	// reclaimPolicy says what happens to the volume when the bot is deleted. Defaults to Retain. With claim it is Retain.
+	// reclaimPolicy says what happens to the volume when the bot is deleted. Defaults to Retain. With claim it is
+	// Retain.
 	// +optional
 	// +kubebuilder:default=Retain
 	// +kubebuilder:validation:Enum=Retain;Delete
@@ -272,15 +275,16 @@ type BotDeploymentSpec struct {
 	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
 
-	// imagePullSecrets are the names of Secrets of the bot's namespace that the image may be pulled with. Lethe does not copy them. Those
-	// of the Tenant, and of the installation, come after them.
+	// imagePullSecrets are the names of Secrets of the bot's namespace that the image may be pulled with. Lethe does
+	// not copy them. Those of the Tenant, and of the installation, come after them.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=8
 	ImagePullSecrets []ImagePullSecret `json:"imagePullSecrets,omitempty"`
 
-	// podAnnotations are put on the bot's pod. Each must be one that the installation allows (chart: pods.botAnnotations). No secrets here.
+	// podAnnotations are put on the bot's pod. Each must be one that the installation allows (chart:
+	// pods.botAnnotations). No secrets here.
 	// +optional
 	// +kubebuilder:validation:MinProperties=1
 	// +kubebuilder:validation:MaxProperties=8
@@ -300,7 +304,8 @@ type BotDeploymentSpec struct {
 	// +kubebuilder:validation:items:MaxLength=1024
 	Args []string `json:"args,omitempty"`
 
-	// env are plain variables. HOME and TMPDIR, where they are not among them, name directories that the bot can write to.
+	// env are plain variables. HOME and TMPDIR, where they are not among them, name directories that the bot can
+	// write to.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -318,7 +323,8 @@ type BotDeploymentSpec struct {
 	// +optional
 	Probes *Probes `json:"probes,omitempty"`
 
-	// resources of the container. A limit that is left out is that of the namespace's LimitRange, or the request where that is more.
+	// resources of the container. A limit that is left out is that of the namespace's LimitRange, or the request
+	// where that is more.
 	// +optional
 	Resources *BotResources `json:"resources,omitempty"`
 
@@ -336,8 +342,8 @@ type BotDeploymentSpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	Credentials []Credential `json:"credentials,omitempty"`
 
-	// egress opens public addresses. Blocks that are private, local or otherwise special are opened by the Tenant's egress alone. Without it (and without a channel that brings its own) the bot reaches DNS and
-	// the keyserver only.
+	// egress opens public addresses. Blocks that are private, local or otherwise special are opened by the Tenant's
+	// egress alone. Without it (and without a channel that brings its own) the bot reaches DNS and the keyserver only.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
@@ -348,15 +354,17 @@ type BotDeploymentSpec struct {
 	// +optional
 	Storage *BotStorage `json:"storage,omitempty"`
 
-	// scratch directories are empty when a pod starts and go with it. Where none is at /tmp there is one of 1Gi on the node's disk.
+	// scratch directories are empty when a pod starts and go with it. Where none is at /tmp there is one of 1Gi on
+	// the node's disk.
 	// +optional
 	// +listType=map
 	// +listMapKey=path
 	// +kubebuilder:validation:MaxItems=8
 	Scratch []BotScratch `json:"scratch,omitempty"`
 
-	// files that the bot finds in its container, for what wants a configuration file. Their contents are part of the revision, and are read by whoever may
-	// read pods in the namespace: a secret goes into credentials and is named in the file. 128 KiB together.
+	// files that the bot finds in its container, for what wants a configuration file. Their contents are part of the
+	// revision, and are read by whoever may read pods in the namespace: a secret goes into credentials and is named
+	// in the file. 128 KiB together.
 	// +optional
 	// +listType=map
 	// +listMapKey=path
@@ -370,16 +378,16 @@ type BotDeploymentSpec struct {
 	// +kubebuilder:validation:MaxItems=2
 	Helpers []BotHelper `json:"helpers,omitempty"`
 
-	// timeZone of the IANA database, for example Europe/Berlin: the containers find it in TZ. Left out, nothing is set, and most
-	// programs take Etc/UTC.
+	// timeZone of the IANA database, for example Europe/Berlin: the containers find it in TZ. Left out, nothing is
+	// set, and most programs take Etc/UTC.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$') || timestamp('2026-01-01T00:00:00Z').getHours(self) >= 0",message="must be a zone of the IANA database such as Europe/Berlin or Etc/UTC"
 	TimeZone string `json:"timeZone,omitempty"`
 
-	// restartedAt is when somebody asked for a restart, for example 2026-11-26T09:30:00Z: another time is a new revision, and replaces the pod
-	// once. The time itself means nothing; nothing waits for it.
+	// restartedAt is when somebody asked for a restart, for example 2026-11-26T09:30:00Z: another time is a new
+	// revision, and replaces the pod once. The time itself means nothing; nothing waits for it.
 	// +optional
 	RestartedAt metav1.Time `json:"restartedAt,omitzero"`
 
@@ -480,14 +488,14 @@ type BotDeploymentStatus struct {
 	// +kubebuilder:validation:MaxLength=253
 	CredentialsSecret string `json:"credentialsSecret,omitempty"`
 
-	// credentialsGeneration is how often the keyserver had written the data key's document when it was last seen. One that was
-	// written less often is an earlier copy, and is refused.
+	// credentialsGeneration is how often the keyserver had written the data key's document when it was last seen. One
+	// that was written less often is an earlier copy, and is refused.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	CredentialsGeneration int64 `json:"credentialsGeneration,omitempty"`
 
-	// claim is the PersistentVolumeClaim that holds the bot's data. One that was there and is gone is never replaced by an
-	// empty one.
+	// claim is the PersistentVolumeClaim that holds the bot's data. One that was there and is gone is never replaced
+	// by an empty one.
 	// +optional
 	Claim *BotClaimStatus `json:"claim,omitempty"`
 }
@@ -513,8 +521,8 @@ type BotDeployment struct {
 	// +required
 	Spec BotDeploymentSpec `json:"spec,omitzero"`
 
-	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing takes it for
-	// ready, whether the manager runs or not.
+	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing
+	// takes it for ready, whether the manager runs or not.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1,"conditions":{{"type":"Ready","status":"Unknown","reason":"Pending","message":"Waiting for the manager to look at it.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Reconciling","status":"True","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"IsolationReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"CredentialsReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"WorkloadReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"}}}
 	Status BotDeploymentStatus `json:"status,omitzero"`

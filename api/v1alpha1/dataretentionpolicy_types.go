@@ -69,8 +69,8 @@ type RetentionRule struct {
 	// +optional
 	RetainFor *Period `json:"retainFor,omitempty"`
 
-	// deleteWithin this much clock time after retainFor; after it a record is overdue. At least an hour, which is how often stores are
-	// swept. Defaults to 24 hours.
+	// deleteWithin this much clock time after retainFor; after it a record is overdue. At least an hour, which is how
+	// often stores are swept. Defaults to 24 hours.
 	// +optional
 	DeleteWithin *Slack `json:"deleteWithin,omitempty"`
 
@@ -78,8 +78,8 @@ type RetentionRule struct {
 	// +optional
 	Action RuleAction `json:"action,omitempty"`
 
-	// tenantOverrides shorten the window for single tenants; they can never lengthen it. Where a Tenant has an override of its
-	// own for the same class, the shorter of the two applies.
+	// tenantOverrides shorten the window for single tenants; they can never lengthen it. Where a Tenant has an
+	// override of its own for the same class, the shorter of the two applies.
 	// +optional
 	// +listType=map
 	// +listMapKey=tenant
@@ -135,8 +135,8 @@ type DataRetentionPolicyStatus struct {
 	// +optional
 	Overdue int64 `json:"overdue,omitempty"`
 
-	// overdueRows is overdue in a word for the column OVERDUE: the number, 0 where measurements of all stores show that none is,
-	// or unknown.
+	// overdueRows is overdue in a word for the column OVERDUE: the number, 0 where measurements of all stores show
+	// that none is, or unknown.
 	// +optional
 	// +kubebuilder:validation:MaxLength=20
 	OverdueRows string `json:"overdueRows,omitempty"`
@@ -172,8 +172,8 @@ type DataRetentionPolicy struct {
 	// +required
 	Spec DataRetentionPolicySpec `json:"spec,omitzero"`
 
-	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing takes it for
-	// ready, whether the manager runs or not.
+	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing
+	// takes it for ready, whether the manager runs or not.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1,"overdueRows":"unknown","conditions":{{"type":"Ready","status":"Unknown","reason":"Pending","message":"Waiting for the manager to look at it.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Reconciling","status":"True","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Compliant","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"}}}
 	Status DataRetentionPolicyStatus `json:"status,omitzero"`

@@ -1,7 +1,7 @@
 package v1alpha1
 
-// ProblemOf is why a rule of the dataset was not measured, or why nothing of it was deleted: the rule's own problem, or else that of the
-// dataset, which holds for each of its rules. A zero Problem: nothing stood in the way.
+// ProblemOf is why a rule of the dataset was not measured, or why nothing of it was deleted: the rule's own problem,
+// or else that of the dataset, which holds for each of its rules. A zero Problem: nothing stood in the way.
 func (d *DatasetMeasurement) ProblemOf(r *RuleMeasurement) Problem {
 	if r.Reason != "" {
 		return r.Problem
@@ -9,7 +9,8 @@ func (d *DatasetMeasurement) ProblemOf(r *RuleMeasurement) Problem {
 	return d.Problem
 }
 
-// Measurement of one rule on one dataset, as the status has it; nil where it says nothing of the rule. The dataset may be there without.
+// Measurement of one rule on one dataset, as the status has it; nil where it says nothing of the rule. The dataset
+// may be there without.
 func (s *DataStoreStatus) Measurement(dataset, policy, rule string) (*DatasetMeasurement, *RuleMeasurement) {
 	for i := range s.Datasets {
 		d := &s.Datasets[i]

@@ -17,7 +17,8 @@ type Problem struct {
 	Message string `json:"message,omitempty"`
 }
 
-// DatasetMeasurement is what was measured of one dataset: what is its table's once, and beneath it each rule that governs it.
+// DatasetMeasurement is what was measured of one dataset: what is its table's once, and beneath it each rule that
+// governs it.
 type DatasetMeasurement struct {
 	// name of the dataset.
 	// +required
@@ -28,7 +29,8 @@ type DatasetMeasurement struct {
 	// +optional
 	Rows int64 `json:"rows,omitempty"`
 
-	// unknownAge rows have no age that can be believed: NULL, infinite, in the future, before 1990. They are never deleted.
+	// unknownAge rows have no age that can be believed: NULL, infinite, in the future, before 1990. They are never
+	// deleted.
 	// +optional
 	UnknownAge int64 `json:"unknownAge,omitempty"`
 
@@ -36,8 +38,8 @@ type DatasetMeasurement struct {
 	// +optional
 	UnknownTenant int64 `json:"unknownTenant,omitempty"`
 
-	// returned rows are older than those that the last complete sweep had left: they are there again. Nothing of the dataset is
-	// deleted until that is approved.
+	// returned rows are older than those that the last complete sweep had left: they are there again. Nothing of the
+	// dataset is deleted until that is approved.
 	// +optional
 	Returned int64 `json:"returned,omitempty"`
 
@@ -49,7 +51,8 @@ type DatasetMeasurement struct {
 	// +optional
 	Capped bool `json:"capped,omitempty"`
 
-	// reason and message say why the dataset was not measured or not deleted from. They hold for each of its rules that has none of its own.
+	// reason and message say why the dataset was not measured or not deleted from. They hold for each of its rules
+	// that has none of its own.
 	Problem `json:",inline"`
 
 	// notice is worth knowing and no problem, for example that triggers run when rows go.
@@ -100,8 +103,8 @@ type RuleMeasurement struct {
 	// +optional
 	KeptByChild int64 `json:"keptByChild,omitempty"`
 
-	// unknownTenantLate rows name no known tenant, and are older than the shortest window that any tenant has under this rule, and slack:
-	// they may be that tenant's.
+	// unknownTenantLate rows name no known tenant, and are older than the shortest window that any tenant has under
+	// this rule, and slack: they may be that tenant's.
 	// +optional
 	UnknownTenantLate int64 `json:"unknownTenantLate,omitempty"`
 
@@ -113,8 +116,8 @@ type RuleMeasurement struct {
 	// +optional
 	Capped bool `json:"capped,omitempty"`
 
-	// worstOverdueSeconds is the longest that a row was seen to be overdue, before a sweep or after it, since the rule governs
-	// the dataset with this window.
+	// worstOverdueSeconds is the longest that a row was seen to be overdue, before a sweep or after it, since the
+	// rule governs the dataset with this window.
 	// +optional
 	WorstOverdueSeconds int64 `json:"worstOverdueSeconds,omitempty"`
 
@@ -122,7 +125,8 @@ type RuleMeasurement struct {
 	// +optional
 	WorstOverdueAt *metav1.Time `json:"worstOverdueAt,omitempty"`
 
-	// reason and message say why this rule was not measured, or why nothing was deleted by it, where that is not the whole dataset's.
+	// reason and message say why this rule was not measured, or why nothing was deleted by it, where that is not the
+	// whole dataset's.
 	Problem `json:",inline"`
 }
 
@@ -157,7 +161,8 @@ type PlanStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	SystemIdentifier string `json:"systemIdentifier,omitempty"`
 
-	// awaitingApproval lists what the plan could delete beyond spec.approvedPlan, one entry for each window (the first 64).
+	// awaitingApproval lists what the plan could delete beyond spec.approvedPlan, one entry for each window (the
+	// first 64).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
@@ -190,7 +195,8 @@ type AwaitedApproval struct {
 type ApprovalState string
 
 const (
-	// ApprovalPending: rules that enforce would delete what spec.approvedPlan does not cover, and delete nothing of it meanwhile.
+	// ApprovalPending: rules that enforce would delete what spec.approvedPlan does not cover, and delete nothing of
+	// it meanwhile.
 	ApprovalPending ApprovalState = "Pending"
 	// ApprovalAudit: only rules in Audit would, so that nothing waits yet.
 	ApprovalAudit ApprovalState = "Audit"
@@ -199,7 +205,7 @@ const (
 )
 
 // PromiseState says how a store keeps a policy.
-// +kubebuilder:validation:Enum=Kept;Overdue;Unproven
+// +kubebuilder:validation:Enum=Kept;Overdue;NotVerified
 type PromiseState string
 
 const (
@@ -207,8 +213,8 @@ const (
 	PromiseKept PromiseState = "Kept"
 	// PromiseOverdue: rows are past window and slack, and still there.
 	PromiseOverdue PromiseState = "Overdue"
-	// PromiseUnproven: the measurements do not show which of the two it is.
-	PromiseUnproven PromiseState = "Unproven"
+	// PromiseNotVerified: the measurements do not show which of the two it is.
+	PromiseNotVerified PromiseState = "NotVerified"
 )
 
 // StorePromise is how the store keeps one DataRetentionPolicy, by the last measurement.
@@ -222,12 +228,13 @@ type StorePromise struct {
 	// +required
 	Generation int64 `json:"generation,omitempty"`
 
-	// state is Kept, Overdue or Unproven.
+	// state is Kept, Overdue or NotVerified.
 	// +required
 	State PromiseState `json:"state,omitempty"`
 }
 
-// UndeclaredRelation is a column that is named after a dataset and that nothing ties to it: no foreign key, and no entry of spec.relations.
+// UndeclaredRelation is a column that is named after a dataset and that nothing ties to it: no foreign key, and no
+// entry of spec.relations.
 type UndeclaredRelation struct {
 	// table whose column it is, as schema.table.
 	// +required
@@ -346,8 +353,8 @@ type DataStoreStatus struct {
 	// +kubebuilder:validation:MaxLength=253
 	CredentialsSecret string `json:"credentialsSecret,omitempty"`
 
-	// credentialsGeneration is how often the keyserver had written the data key's document when it was last seen. One that was
-	// written less often is an earlier copy, and is refused.
+	// credentialsGeneration is how often the keyserver had written the data key's document when it was last seen. One
+	// that was written less often is an earlier copy, and is refused.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	CredentialsGeneration int64 `json:"credentialsGeneration,omitempty"`
@@ -373,8 +380,8 @@ type DataStoreStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	MeasuredContent string `json:"measuredContent,omitempty"`
 
-	// measuredTenants names the identifiers of known tenants by which a Shared store was measured then. Once others are known it is
-	// swept out of turn.
+	// measuredTenants names the identifiers of known tenants by which a Shared store was measured then. Once others
+	// are known it is swept out of turn.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	MeasuredTenants string `json:"measuredTenants,omitempty"`
@@ -390,7 +397,8 @@ type DataStoreStatus struct {
 	// +optional
 	UncoveredCount int32 `json:"uncoveredCount,omitempty"`
 
-	// undeclaredRelations keep their datasets from being deleted from until spec.relations declares or denies them (the first 32).
+	// undeclaredRelations keep their datasets from being deleted from until spec.relations declares or denies them
+	// (the first 32).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
@@ -400,8 +408,8 @@ type DataStoreStatus struct {
 	// +optional
 	UndeclaredRelationCount int32 `json:"undeclaredRelationCount,omitempty"`
 
-	// filePointers are columns, as dataset.column, that may hold the only pointer to a file or an object elsewhere (the first 32). Lethe
-	// deletes the row and not what it points to.
+	// filePointers are columns, as dataset.column, that may hold the only pointer to a file or an object elsewhere
+	// (the first 32). Lethe deletes the row and not what it points to.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
@@ -412,8 +420,8 @@ type DataStoreStatus struct {
 	// +optional
 	FilePointerCount int32 `json:"filePointerCount,omitempty"`
 
-	// conflicts are tables that another DataStore maps as well: nothing is deleted from them. Where there are more than 512, the first of
-	// each dataset.
+	// conflicts are tables that another DataStore maps as well: nothing is deleted from them. Where there are more
+	// than 512, the first of each dataset.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=512
@@ -423,7 +431,8 @@ type DataStoreStatus struct {
 	// +optional
 	ConflictCount int32 `json:"conflictCount,omitempty"`
 
-	// datasets as measured, with their rules beneath: worst first, a dataset by its worst rule. All of them are here up to 512 KiB.
+	// datasets as measured, with their rules beneath: worst first, a dataset by its worst rule. All of them are here
+	// up to 512 KiB.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=512
@@ -433,8 +442,8 @@ type DataStoreStatus struct {
 	// +optional
 	Omitted *OmittedMeasurements `json:"omitted,omitempty"`
 
-	// promises are the policies that govern datasets of the store, and how it keeps each, by name (the first 256; a policy that is not
-	// here is not shown to be kept).
+	// promises are the policies that govern datasets of the store, and how it keeps each, by name (the first 256; a
+	// policy that is not here is not shown to be kept).
 	// +optional
 	// +listType=map
 	// +listMapKey=policy
@@ -449,7 +458,8 @@ type DataStoreStatus struct {
 	// +optional
 	Overdue int64 `json:"overdue,omitempty"`
 
-	// overdueRows is overdue in a word for the column OVERDUE: the number, 0 where a measurement shows that none is, or unknown.
+	// overdueRows is overdue in a word for the column OVERDUE: the number, 0 where a measurement shows that none is,
+	// or unknown.
 	// +optional
 	// +kubebuilder:validation:MaxLength=20
 	OverdueRows string `json:"overdueRows,omitempty"`

@@ -22,9 +22,9 @@ const (
 	TenancyShared StoreTenancy = "Shared"
 )
 
-// PostgresStore says where a PostgreSQL database is and how to log in. TLS with a verified certificate and SCRAM-SHA-256 are always used.
-// The rules on its fields stand here and not on the fields, since a failed rule on a field repeats the value: a whole connection
-// string, password included, is easily pasted into one of them.
+// PostgresStore says where a PostgreSQL database is and how to log in. TLS with a verified certificate and
+// SCRAM-SHA-256 are always used. The rules on its fields stand here and not on the fields, since a failed rule on a
+// field repeats the value: a whole connection string, password included, is easily pasted into one of them.
 //
 // +kubebuilder:validation:XValidation:rule="self.host.matches('^[A-Za-z0-9:]([-A-Za-z0-9.:]*[A-Za-z0-9:])?$') && (isIP(self.host) || !self.host.contains(':'))",message="must be a name or an address alone, without port, user or scheme: port, database and username have fields of their own, and the password belongs, sealed, into password (the value is not repeated here)",fieldPath=".host"
 // +kubebuilder:validation:XValidation:rule="!isIP(self.host) || !['0.0.0.0/8','100.100.100.200/32','127.0.0.0/8','168.63.129.16/32','169.254.0.0/16','192.0.0.192/32','255.255.255.255/32','::/64','64:ff9b::/104','64:ff9b::6464:64c8/128','64:ff9b::7f00:0/104','64:ff9b::a83f:8110/128','64:ff9b::a9fe:0/112','64:ff9b::c000:c0/128','64:ff9b::ffff:ffff/128','64:ff9b:1::/48','2001::/32','2002::/16','fd00:42::42/128','fd00:ec2::/32','fd20:ce::254/128','fe80::/10'].exists(p, cidr(p).containsIP(ip(self.host)))",message="is the node itself, a metadata service, or a form of IPv6 that hides an IPv4 address: write the address that the database server has for others",fieldPath=".host"
@@ -63,8 +63,8 @@ type PostgresStore struct {
 	// +kubebuilder:validation:MaxLength=63
 	Username string `json:"username,omitempty"`
 
-	// password of the role, sealed by `kubectl lethe seal` for this store and this destination: host, port, database, username and
-	// caBundle are bound into it, so that a value sealed for one server opens for no other.
+	// password of the role, sealed by `kubectl lethe seal` for this store and this destination: host, port, database,
+	// username and caBundle are bound into it, so that a value sealed for one server opens for no other.
 	// +required
 	Password SealedValue `json:"password,omitempty"`
 }
@@ -104,8 +104,9 @@ type AgeColumn struct {
 	TimeZone string `json:"timeZone,omitempty"`
 }
 
-// Identifier is the name of a schema, table or column. No quotes, no SQL: it is looked up in the catalogue as it is. Its form is checked by rules
-// on the parents: a failed rule on the field itself would repeat the value, whatever was pasted there.
+// Identifier is the name of a schema, table or column. No quotes, no SQL: it is looked up in the catalogue as it is.
+// Its form is checked by rules on the parents: a failed rule on the field itself would repeat the value, whatever was
+// pasted there.
 //
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=63
@@ -224,8 +225,8 @@ type ApprovedWindow struct {
 	// +required
 	RetainFor *Period `json:"retainFor,omitempty"`
 
-	// floor of the dataset when it was approved. A shorter one, or none, waits for approval: a floor also holds rows that
-	// floored rows refer to. Left out, the dataset had none.
+	// floor of the dataset when it was approved. A shorter one, or none, waits for approval: a floor also holds rows
+	// that floored rows refer to. Left out, the dataset had none.
 	// +optional
 	Floor *Period `json:"floor,omitempty"`
 
@@ -236,8 +237,8 @@ type ApprovedWindow struct {
 	// +kubebuilder:validation:MaxItems=256
 	Tenants []ApprovedTenantWindow `json:"tenants,omitempty"`
 
-	// anyTenant approves the shorter windows of all tenants that are not named in tenants, whoever they are and whatever they are
-	// called, down to a bound. Left out, only those are approved that tenants names.
+	// anyTenant approves the shorter windows of all tenants that are not named in tenants, whoever they are and
+	// whatever they are called, down to a bound. Left out, only those are approved that tenants names.
 	// +optional
 	AnyTenant *ApprovedBound `json:"anyTenant,omitempty"`
 
@@ -248,15 +249,15 @@ type ApprovedWindow struct {
 
 // ApprovedBound approves the windows of tenants by a bound.
 type ApprovedBound struct {
-	// notBelow is the shortest window approved for the rows of any tenant in a Shared store. A tenant with a shorter one waits for
-	// approval, and its rows go after this one until then.
+	// notBelow is the shortest window approved for the rows of any tenant in a Shared store. A tenant with a shorter
+	// one waits for approval, and its rows go after this one until then.
 	// +required
 	NotBelow *Period `json:"notBelow,omitempty"`
 }
 
-// ApprovedBacklog is permission to delete so many rows of a dataset, whatever the brake says. It is used up as it is used: each
-// row that sweeps delete from the dataset is taken off, in the keyserver's account, before it goes. Writing the same
-// permission again renews nothing.
+// ApprovedBacklog is permission to delete so many rows of a dataset, whatever the brake says. It is used up as it is
+// used: each row that sweeps delete from the dataset is taken off, in the keyserver's account, before it goes.
+// Writing the same permission again renews nothing.
 //
 // +kubebuilder:validation:XValidation:rule="self.approvedAt < self.until && self.until - self.approvedAt <= duration('168h')",message="must be later than approvedAt, by at most 7 days",fieldPath=".until"
 type ApprovedBacklog struct {
@@ -275,7 +276,8 @@ type ApprovedBacklog struct {
 }
 
 // ApprovedTenantWindow is a shorter window approved for one tenant. Its name has a rule for each thing that no
-// Tenant's name has, since there may be 131 072 of these in a store, and the API server reckons by that, and by its length, what one rule costs.
+// Tenant's name has, since there may be 131 072 of these in a store, and the API server reckons by that, and by its
+// length, what one rule costs.
 //
 // +kubebuilder:validation:XValidation:rule="!self.tenant.matches('[^--z]')",message="must be the name of a Tenant (the value is not repeated here)",fieldPath=".tenant"
 // +kubebuilder:validation:XValidation:rule="!self.tenant.matches('[/:-`]')",message="must be the name of a Tenant (the value is not repeated here)",fieldPath=".tenant"
@@ -291,8 +293,9 @@ type ApprovedTenantWindow struct {
 	// +required
 	RetainFor *Period `json:"retainFor,omitempty"`
 
-	// externalIDs that this is approved for: what the tenant was called in the store when it was approved. Rows under another
-	// one wait for approval, and go by the window of rows of any tenant until then. Left out, it is approved for none.
+	// externalIDs that this is approved for: what the tenant was called in the store when it was approved. Rows under
+	// another one wait for approval, and go by the window of rows of any tenant until then. Left out, it is approved
+	// for none.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32
@@ -328,8 +331,9 @@ type ApprovedPlan struct {
 	// +kubebuilder:validation:MaxLength=261
 	Address string `json:"address,omitempty"`
 
-	// seen is where in its life the database was when it was approved. A database that is found at an earlier one has gone back
-	// in time, and nothing is deleted from it until that is approved. Left out, only what sweeps have seen counts.
+	// seen is where in its life the database was when it was approved. A database that is found at an earlier one has
+	// gone back in time, and nothing is deleted from it until that is approved. Left out, only what sweeps have seen
+	// counts.
 	// +optional
 	Seen *ApprovedPoint `json:"seen,omitempty"`
 
@@ -357,8 +361,8 @@ type ApprovedPoint struct {
 	ApprovedAt metav1.Time `json:"approvedAt,omitempty"`
 }
 
-// DatabasePoint is a place in the life of a PostgreSQL database: each of these only grows, or stays, unless the database is
-// made anew or put back to an earlier state.
+// DatabasePoint is a place in the life of a PostgreSQL database: each of these only grows, or stays, unless the
+// database is made anew or put back to an earlier state.
 //
 // +kubebuilder:validation:XValidation:rule="self.position.matches('^[0-9A-F]+/[0-9A-F]+$')",message="must be a position in the write-ahead log that status.database shows, such as 2/16B3748 (the value is not repeated here)",fieldPath=".position"
 type DatabasePoint struct {
@@ -397,8 +401,8 @@ const (
 	RelationDenied RelationState = "Denied"
 )
 
-// Relation says of one column, which is named after a dataset and which no foreign key ties to it, whether its rows refer to that dataset's.
-// Until a person has said so, nothing is deleted from either.
+// Relation says of one column, which is named after a dataset and which no foreign key ties to it, whether its rows
+// refer to that dataset's. Until a person has said so, nothing is deleted from either.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.schema.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".schema"
 // +kubebuilder:validation:XValidation:rule="self.table.matches('^[A-Za-z_][A-Za-z0-9_$]*$')",message="must be a name in the catalogue: letters, digits, _ and $, no digit first (the value is not repeated here)",fieldPath=".table"
@@ -425,7 +429,8 @@ type Relation struct {
 	// +kubebuilder:validation:MaxLength=63
 	References string `json:"references,omitempty"`
 
-	// referencesColumn is the column of that dataset's table which is compared; left out, its key, which must be one column then.
+	// referencesColumn is the column of that dataset's table which is compared; left out, its key, which must be one
+	// column then.
 	// +optional
 	ReferencesColumn Identifier `json:"referencesColumn,omitempty"`
 
@@ -442,7 +447,8 @@ type Relation struct {
 
 // Brake stops a sweep that would delete suspiciously much.
 type Brake struct {
-	// maxPercentOfTable that one sweep may delete from a table. Defaults to 20. A table of fewer than 1000 rows is not braked.
+	// maxPercentOfTable that one sweep may delete from a table. Defaults to 20. A table of fewer than 1000 rows is
+	// not braked.
 	// +optional
 	// +kubebuilder:default=20
 	// +kubebuilder:validation:Minimum=1
@@ -491,8 +497,8 @@ type DataStoreSpec struct {
 	// +kubebuilder:validation:MaxItems=128
 	Exempt []Exemption `json:"exempt,omitempty"`
 
-	// relations that the database does not know: columns that are named after a dataset and that no foreign key ties to it. Each is declared
-	// or denied, with a reason; until then nothing is deleted from either dataset.
+	// relations that the database does not know: columns that are named after a dataset and that no foreign key ties
+	// to it. Each is declared or denied, with a reason; until then nothing is deleted from either dataset.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=128
@@ -531,8 +537,8 @@ type DataStore struct {
 	// +required
 	Spec DataStoreSpec `json:"spec,omitzero"`
 
-	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing takes it for
-	// ready, whether the manager runs or not.
+	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing
+	// takes it for ready, whether the manager runs or not.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1,"overdueRows":"unknown","conditions":{{"type":"Ready","status":"Unknown","reason":"Pending","message":"Waiting for the manager to look at it.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Reconciling","status":"True","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"CredentialsReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Reachable","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"CoverageComplete","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Approved","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Compliant","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"}}}
 	Status DataStoreStatus `json:"status,omitzero"`

@@ -1,7 +1,8 @@
 package v1alpha1
 
-// Defaults that the CRDs' schemas fill in and that code needs too, for an object that no API server has filled in: a manifest that is sealed for, a
-// Tenant without a quota. The marker on the field says the same (TestDefaultsAreTheMarkers); a default that only the marker has stands there alone.
+// Defaults that the CRDs' schemas fill in and that code needs too, for an object that no API server has filled in: a
+// manifest that is sealed for, a Tenant without a quota. The marker on the field says the same
+// (TestDefaultsAreTheMarkers); a default that only the marker has stands there alone.
 const (
 	// DefaultQuotaBots are how many BotDeployments a Tenant may have.
 	DefaultQuotaBots int32 = 50

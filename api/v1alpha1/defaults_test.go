@@ -13,7 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// TestDefaultsAreTheMarkers: a default that code has is the one that the API server fills in. Every constant of defaults.go has its field here.
+// TestDefaultsAreTheMarkers: a default that code has is the one that the API server fills in. Every constant of
+// defaults.go has its field here.
 func TestDefaultsAreTheMarkers(t *testing.T) {
 	fields := map[string]struct {
 		value any

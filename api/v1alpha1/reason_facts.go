@@ -16,27 +16,31 @@ const (
 	TruthYes
 )
 
-// ReasonFacts are what follows from a reason. The zero value tells nothing: it is that of a reason that is no news, and of one that is not known here, since
-// it is another version's or another program's.
+// ReasonFacts are what follows from a reason. The zero value tells nothing: it is that of a reason that is no news,
+// and of one that is not known here, since it is another version's or another program's.
 // +kubebuilder:object:generate=false
 type ReasonFacts struct {
-	// Reached says whether a sweep that ended with the reason as a whole had talked to its store. Reasons that end no sweep do not tell, nor do those
-	// that can come before the store and after it.
+	// Reached says whether a sweep that ended with the reason as a whole had talked to its store. Reasons that end no
+	// sweep do not tell, nor do those that can come before the store and after it.
 	Reached Truth `json:"-"`
-	// NeedsPerson says that a person is wanted: to change something, or to look where it lasts, if it is tried again by itself.
+	// NeedsPerson says that a person is wanted: to change something, or to look where it lasts, if it is tried again
+	// by itself.
 	NeedsPerson bool `json:"-"`
-	// Retry says that Lethe or Kubernetes tries again by itself, and that this may succeed although nobody changes the object that tells the reason.
+	// Retry says that Lethe or Kubernetes tries again by itself, and that this may succeed although nobody changes
+	// the object that tells the reason.
 	Retry bool `json:"-"`
 	// Pod is what it tells of a bot's pod.
 	Pod PodFacts `json:"-"`
 }
 
-// PodFacts are what follows from a reason for the bot whose pod has it. The zero value: it is not about a step of the pod's own.
+// PodFacts are what follows from a reason for the bot whose pod has it. The zero value: it is not about a step of the
+// pod's own.
 // +kubebuilder:object:generate=false
 type PodFacts struct {
 	// Step that the bot has come to, and does not get over.
 	Step PodStep `json:"-"`
-	// Fails says that the bot does not get over it by waiting, whatever else happens in the cluster: it fails, and is not only on its way.
+	// Fails says that the bot does not get over it by waiting, whatever else happens in the cluster: it fails, and is
+	// not only on its way.
 	Fails bool `json:"-"`
 	// Image says that the node does not get an image, whatever the registry said.
 	Image bool `json:"-"`
@@ -48,7 +52,8 @@ type PodFacts struct {
 type PodStep int32
 
 const (
-	// PodStepNone, the zero value: something before its pod, or what no step of its own gets over: another thing has to end.
+	// PodStepNone, the zero value: something before its pod, or what no step of its own gets over: another thing has
+	// to end.
 	PodStepNone PodStep = iota
 	// PodStepAllowed: quotas and admission let the pod be made.
 	PodStepAllowed
@@ -73,7 +78,7 @@ func (f ReasonFacts) IsFinal() bool { return f.NeedsPerson && !f.Retry }
 // Reasons are all of them, sorted.
 func Reasons() []string { return slices.Sorted(maps.Keys(reasonFacts)) }
 
-// IsForeign says whether a reason of IsolationReady is that something of another hand is in a Tenant's namespaces.
+// IsForeign says whether a reason of IsolationReady is that something foreign is in a Tenant's namespaces.
 func IsForeign(reason string) bool {
 	return reason == ReasonForeignNetworkPolicy || reason == ReasonForeignObject
 }
@@ -99,7 +104,6 @@ var reasonFacts = map[string]ReasonFacts{
 	ReasonTemplateChanged: {},
 
 	// Of Tenants.
-	ReasonWalledIn:             {},
 	ReasonPodSecurityOverruled: {NeedsPerson: true},
 	ReasonNamespaceTaken:       {NeedsPerson: true, Retry: true},
 	ReasonNamespaceReserved:    {NeedsPerson: true},
@@ -109,7 +113,7 @@ var reasonFacts = map[string]ReasonFacts{
 	ReasonClassMissing:         {NeedsPerson: true, Retry: true},
 	ReasonExternalIDTaken:      {NeedsPerson: true, Retry: true},
 	ReasonExternalIDContested:  {},
-	ReasonKeysOpen:             {},
+	ReasonKeysAvailable:        {},
 	ReasonUIDRangeTaken:        {NeedsPerson: true, Retry: true},
 	ReasonUIDRangeRestored:     {},
 	ReasonHoldsBots:            {},
@@ -142,7 +146,7 @@ var reasonFacts = map[string]ReasonFacts{
 	// Of a bot's pod that is not ready, and of its containers.
 	ReasonPodMissing:                 {Retry: true, Pod: PodFacts{Step: PodStepMade}},
 	ReasonPodNotReady:                {Retry: true, Pod: PodFacts{Step: PodStepRuns}},
-	ReasonOldPodEnding:               {Retry: true},
+	ReasonPodTerminating:             {Retry: true},
 	ReasonStopping:                   {Retry: true},
 	ReasonPodRefused:                 {NeedsPerson: true, Retry: true, Pod: PodFacts{Step: PodStepAllowed, Fails: true}},
 	ReasonUnschedulable:              {NeedsPerson: true, Retry: true, Pod: PodFacts{Step: PodStepScheduled}},
@@ -238,7 +242,7 @@ var reasonFacts = map[string]ReasonFacts{
 	ReasonLimitReached:       {NeedsPerson: true},
 	ReasonSweepFinished:      {},
 	ReasonNoStore:            {NeedsPerson: true},
-	ReasonUnproven:           {NeedsPerson: true, Retry: true},
+	ReasonNotVerified:        {NeedsPerson: true, Retry: true},
 	ReasonRuleRefused:        {NeedsPerson: true},
 
 	// Of a whole sweep, as its report has it.

@@ -1,8 +1,9 @@
 package v1alpha1
 
-// All reasons stand here, each once: of conditions and Events, of what the keyserver answers, of what a sweep reports. A value is a part of
-// the API and does not change; the comment says when it is used, and docs/reference/reasons.md is made of it. What follows from a reason
-// stands in reason_facts.go, where each has its row.
+// All reasons stand here, each once: of conditions and Events, of what the keyserver answers, of what a sweep
+// reports. A value is a part of the API and does not change; the comment says when it is used, and
+// docs/reference/reasons.md is made of it. What follows from a reason stands in reason_facts.go, where each has its
+// row.
 
 // Of every kind.
 const (
@@ -14,11 +15,12 @@ const (
 	ReasonProgressing = "Progressing"
 	// ReasonWaiting: an earlier step comes first; the condition that is named says more.
 	ReasonWaiting = "Waiting"
-	// ReasonDeleting: the object, or the namespace that it is in, is being deleted; the message says what that waits for.
+	// ReasonDeleting: the object, or the namespace that it is in, is being deleted; the message says what that waits
+	// for.
 	ReasonDeleting = "Deleting"
 	// ReasonNoTenant: the object's namespace belongs to no Tenant.
 	ReasonNoTenant = "NoTenant"
-	// ReasonTenantNotReady: the namespace's Tenant has not walled it in yet, or has no range of user ids.
+	// ReasonTenantNotReady: the namespace's Tenant has not isolated it yet, or has no range of user ids.
 	ReasonTenantNotReady = "TenantNotReady"
 	// ReasonNameTaken: an object of a name that Lethe needs belongs to somebody else.
 	ReasonNameTaken = "NameTaken"
@@ -30,21 +32,20 @@ const (
 	ReasonQuotaExceeded = "QuotaExceeded"
 	// ReasonTerminating: something of the same name is still being deleted.
 	ReasonTerminating = "Terminating"
-	// ReasonRetrying: the API server could not be asked, or another hand wrote at the same time.
+	// ReasonRetrying: the API server could not be asked, or another client wrote the object at the same time.
 	ReasonRetrying = "Retrying"
 	// ReasonDNSOutOfReach: the walls, as the installation's settings make them, lie between pods and the cluster's DNS.
 	ReasonDNSOutOfReach = "DNSOutOfReach"
 	// ReasonOrphanRemoved: an Event: something of Lethe's had lost its owner, and was removed.
 	ReasonOrphanRemoved = "OrphanRemoved"
-	// ReasonTemplateChanged: an Event: this cluster's admission changes the template of a bot's or store's pods whenever it is written.
+	// ReasonTemplateChanged: an Event: this cluster's admission changes the template of a bot's or store's pods
+	// whenever it is written.
 	ReasonTemplateChanged = "TemplateChanged"
 )
 
 // Of Tenants.
 const (
-	// ReasonWalledIn: every namespace is the tenant's and isolated.
-	ReasonWalledIn = "WalledIn"
-	// ReasonPodSecurityOverruled: another hand sets other Pod Security labels on a namespace; Lethe's stand.
+	// ReasonPodSecurityOverruled: another client sets other Pod Security labels on a namespace; Lethe's stand.
 	ReasonPodSecurityOverruled = "PodSecurityOverruled"
 	// ReasonNamespaceTaken: the namespace exists, and its label names nobody or another Tenant.
 	ReasonNamespaceTaken = "NamespaceTaken"
@@ -52,20 +53,21 @@ const (
 	ReasonNamespaceReserved = "NamespaceReserved"
 	// ReasonNamespaceInUse: a namespace that was taken off the list holds bots or stores.
 	ReasonNamespaceInUse = "NamespaceInUse"
-	// ReasonForeignNetworkPolicy: a network policy of another hand, which the Tenant does not name, is in its namespaces. The manager starts no bot
-	// then, and the keyserver gives no pod its credentials.
+	// ReasonForeignNetworkPolicy: a foreign network policy, which the Tenant does not name, is in its namespaces. The
+	// manager starts no bot then, and the keyserver gives no pod its credentials.
 	ReasonForeignNetworkPolicy = "ForeignNetworkPolicy"
-	// ReasonForeignObject: a Service, an EndpointSlice, a pod or what makes pods was in a namespace before the walls were, is not Lethe's, and the Tenant
-	// does not name it. It means the same as a foreign network policy.
+	// ReasonForeignObject: a Service, an EndpointSlice, a pod or what makes pods was in a namespace before the walls
+	// were, is not Lethe's, and the Tenant does not name it. It means the same as a foreign network policy.
 	ReasonForeignObject = "ForeignObject"
 	// ReasonClassMissing: spec.placement names a RuntimeClass or a PriorityClass that the cluster does not have.
 	ReasonClassMissing = "ClassMissing"
 	// ReasonExternalIDTaken: another Tenant was the first to claim an external identifier of this one.
 	ReasonExternalIDTaken = "ExternalIDTaken"
-	// ReasonExternalIDContested: an Event: another Tenant claims an external identifier too, later than this one did, which stays Ready.
+	// ReasonExternalIDContested: an Event: another Tenant claims an external identifier too, later than this one did,
+	// which stays Ready.
 	ReasonExternalIDContested = "ExternalIDContested"
-	// ReasonKeysOpen: the keyserver has the tenant's keys, and opens them.
-	ReasonKeysOpen = "KeysOpen"
+	// ReasonKeysAvailable: the keyserver has the tenant's keys, and opens them.
+	ReasonKeysAvailable = "KeysAvailable"
 	// ReasonUIDRangeTaken: another Tenant has user ids of the same range.
 	ReasonUIDRangeTaken = "UIDRangeTaken"
 	// ReasonUIDRangeRestored: an Event: the status named another range of user ids than the keyserver has on record.
@@ -80,13 +82,15 @@ const (
 	ReasonWithinBudget = "WithinBudget"
 	// ReasonBudgetExceeded: more was written to the bots and stores than one Tenant may; changes are paused.
 	ReasonBudgetExceeded = "BudgetExceeded"
-	// ReasonHeld: an Event: an object in a namespace of a Tenant that is gone is kept by a finalizer that is not Lethe's.
+	// ReasonHeld: an Event: an object in a namespace of a Tenant that is gone is kept by a finalizer that is not
+	// Lethe's.
 	ReasonHeld = "HeldByFinalizer"
 )
 
 // Of BotDeployments.
 const (
-	// ReasonIsolated: ServiceAccount and NetworkPolicy are in place.
+	// ReasonIsolated: of a Tenant, every namespace is its own and isolated; of a bot, ServiceAccount and
+	// NetworkPolicy are in place.
 	ReasonIsolated = "Isolated"
 	// ReasonEgressBeyondCeiling: the bot asks for more than its Tenant's egressCeiling lets through.
 	ReasonEgressBeyondCeiling = "EgressBeyondCeiling"
@@ -114,7 +118,8 @@ const (
 	ReasonUpdateStopped = "UpdateStopped"
 	// ReasonUpdateHeld: a change, whoever's it is, would replace the pod by one that could never start.
 	ReasonUpdateHeld = "UpdateHeld"
-	// ReasonRolloutStopped: an Event: the bot was restarted because of Lethe, fails, and was one of those that stopped that change.
+	// ReasonRolloutStopped: an Event: the bot was restarted because of Lethe, fails, and was one of those that
+	// stopped that change.
 	ReasonRolloutStopped = "RolloutStopped"
 	// ReasonVolumeMissing: a PersistentVolumeClaim that existed, or that the spec names, does not exist.
 	ReasonVolumeMissing = "VolumeMissing"
@@ -130,8 +135,8 @@ const (
 	ReasonPodMissing = "PodMissing"
 	// ReasonPodNotReady: the pod is being started, or its probes do not succeed yet.
 	ReasonPodNotReady = "PodNotReady"
-	// ReasonOldPodEnding: the pod before has not ended yet, or is not replaced yet.
-	ReasonOldPodEnding = "OldPodEnding"
+	// ReasonPodTerminating: the pod before has not ended yet, or is not replaced yet.
+	ReasonPodTerminating = "PodTerminating"
 	// ReasonStopping: the bot is suspended, and its pod has not ended yet.
 	ReasonStopping = "Stopping"
 	// ReasonPodRefused: the API server, or a webhook, does not take the pod.
@@ -150,7 +155,8 @@ const (
 	ReasonPodSandboxFailed = "PodSandboxFailed"
 	// ReasonCredentialsNotFetched: the pod has not got its credentials from the keyserver yet.
 	ReasonCredentialsNotFetched = "CredentialsNotFetched"
-	// ReasonImagePullBackOff: the node does not get the image, for another reason than those below, or for one that nobody tells.
+	// ReasonImagePullBackOff: the node does not get the image, for another reason than those below, or for one that
+	// nobody tells.
 	ReasonImagePullBackOff = "ImagePullBackOff"
 	// ReasonImageNotFound: the registry has no image of that name, or none for the node's platform.
 	ReasonImageNotFound = "ImageNotFound"
@@ -164,7 +170,8 @@ const (
 	ReasonInvalidImageName = "InvalidImageName"
 	// ReasonImageNeverPull: the image is not on the node, and is not to be pulled.
 	ReasonImageNeverPull = "ErrImageNeverPull"
-	// ReasonCreateContainerConfigError: Kubernetes' own: what a container is made with, a ConfigMap say, is not there or is not as it must be.
+	// ReasonCreateContainerConfigError: Kubernetes' own: what a container is made with, a ConfigMap say, is not there
+	// or is not as it must be.
 	ReasonCreateContainerConfigError = "CreateContainerConfigError"
 	// ReasonCreateContainerError: Kubernetes' own: the container runtime does not make a container.
 	ReasonCreateContainerError = "CreateContainerError"
@@ -190,7 +197,8 @@ const (
 	ReasonStartupProbeFailed = "StartupProbeFailed"
 )
 
-// Of credentials, files and keys. Most are words that the keyserver answers with, frozen with its protocol (docs/design/formats.md).
+// Of credentials, files and keys. Most are words that the keyserver answers with, frozen with its protocol
+// (docs/design/formats.md).
 const (
 	// ReasonKeyserverUnavailable: the keyserver could not be reached.
 	ReasonKeyserverUnavailable = "KeyserverUnavailable"
@@ -208,7 +216,8 @@ const (
 	ReasonKeysAltered = "KeysAltered"
 	// ReasonKeysRolledBack: an earlier copy of a document of keys was put in its place.
 	ReasonKeysRolledBack = "KeysRolledBack"
-	// ReasonNoUIDRange: there is no block of user ids left to give to a tenant, or the keyserver named none that it may have.
+	// ReasonNoUIDRange: there is no block of user ids left to give to a tenant, or the keyserver named none that it
+	// may have.
 	ReasonNoUIDRange = "NoUIDRange"
 	// ReasonKEKUnavailable: the key-encryption key cannot be used.
 	ReasonKEKUnavailable = "KEKUnavailable"
@@ -224,7 +233,7 @@ const (
 	ReasonRevoked = "Revoked"
 	// ReasonSuspended: the tenant, the bot, the CronJob or the Job is suspended.
 	ReasonSuspended = "Suspended"
-	// ReasonNotIsolated: something of another hand that may undo the walls is in the tenant's namespaces.
+	// ReasonNotIsolated: something foreign that may undo the walls is in the tenant's namespaces.
 	ReasonNotIsolated = "NotIsolated"
 	// ReasonForeignVolume: the volume is on record as another bot's, another Tenant's or nobody's.
 	ReasonForeignVolume = "ForeignVolume"
@@ -250,7 +259,8 @@ const (
 	ReasonSecretMissing = "SecretMissing"
 	// ReasonSecretNotShared: the Secret that secretKeyRef names does not name the bot.
 	ReasonSecretNotShared = "SecretNotShared"
-	// ReasonForeignSecret: a Secret that is not Lethe's has the name that its own would have; or secretKeyRef names one that holds no credential of a bot.
+	// ReasonForeignSecret: a Secret that is not Lethe's has the name that its own would have; or secretKeyRef names
+	// one that holds no credential of a bot.
 	ReasonForeignSecret = "ForeignSecret"
 	// ReasonNoVariable: the value cannot be an environment variable, and its delivery is Env.
 	ReasonNoVariable = "NoVariable"
@@ -268,7 +278,8 @@ const (
 const (
 	// ReasonSharedRefused: a Shared store outside the namespaces of a Platform tenant.
 	ReasonSharedRefused = "SharedRefused"
-	// ReasonUnknownStoreType: this version of Lethe works on no store of spec.type, or spec says nothing of it that it could.
+	// ReasonUnknownStoreType: this version of Lethe works on no store of spec.type, or spec says nothing of it that
+	// it could.
 	ReasonUnknownStoreType = "UnknownStoreType"
 	// ReasonNotPlanned: there is no plan; Ready says why.
 	ReasonNotPlanned = "NotPlanned"
@@ -308,9 +319,11 @@ const (
 	ReasonNotMeasured = "NotMeasured"
 	// ReasonReportLost: the last sweep's report cannot be read.
 	ReasonReportLost = "ReportLost"
-	// ReasonReportForged: the last sweep's report is not the one that the keyserver took and signed: in the status of its pod, or where it is kept.
+	// ReasonReportForged: the last sweep's report is not the one that the keyserver took and signed: in the status of
+	// its pod, or where it is kept.
 	ReasonReportForged = "ReportForged"
-	// ReasonReportReplayed: an earlier report was put in the place of the last one, or a sweep's pod has reported already.
+	// ReasonReportReplayed: an earlier report was put in the place of the last one, or a sweep's pod has reported
+	// already.
 	ReasonReportReplayed = "ReportReplayed"
 	// ReasonSweepFailed: the last sweep measured nothing, and gave no reason.
 	ReasonSweepFailed = "SweepFailed"
@@ -322,8 +335,8 @@ const (
 	ReasonSweepFinished = "SweepFinished"
 	// ReasonNoStore: the policy's selector selects no store.
 	ReasonNoStore = "NoStore"
-	// ReasonUnproven: a store has not shown by a measurement that it keeps the policy.
-	ReasonUnproven = "Unproven"
+	// ReasonNotVerified: a store has not shown by a measurement that it keeps the policy.
+	ReasonNotVerified = "NotVerified"
 	// ReasonRuleRefused: a rule of the policy cannot be kept.
 	ReasonRuleRefused = "RuleRefused"
 )
@@ -348,9 +361,11 @@ const (
 	ReasonPlanExpired = "PlanExpired"
 	// ReasonLeaseRefused: the keyserver gave no lease: nothing was touched.
 	ReasonLeaseRefused = "LeaseRefused"
-	// ReasonTenantsUnknown: the keyserver did not say, at some time in a sweep of a Shared store, who is known: what depends on it was neither deleted nor measured.
+	// ReasonTenantsUnknown: the keyserver did not say, at some time in a sweep of a Shared store, who is known: what
+	// depends on it was neither deleted nor measured.
 	ReasonTenantsUnknown = "TenantsUnknown"
-	// ReasonTooManyTenants: the Tenants have more identifiers than a sweep of a Shared store takes: as TenantsUnknown, and trying again changes nothing.
+	// ReasonTooManyTenants: the Tenants have more identifiers than a sweep of a Shared store takes: as
+	// TenantsUnknown, and trying again changes nothing.
 	ReasonTooManyTenants = "TooManyTenants"
 	// ReasonLeaseLost: a lease was not renewed: stopped, nothing committed since.
 	ReasonLeaseLost = "LeaseLost"
@@ -374,7 +389,8 @@ const (
 	ReasonInternal = "Internal"
 )
 
-// Of one dataset or rule. They stand in reason of status.datasets[] or of its rules[]; each keeps the dataset from being measured or deleted from, wholly or in part.
+// Of one dataset or rule. They stand in reason of status.datasets[] or of its rules[]; each keeps the dataset from
+// being measured or deleted from, wholly or in part.
 const (
 	// ReasonMissingTable: the table does not exist.
 	ReasonMissingTable = "MissingTable"
@@ -388,7 +404,8 @@ const (
 	ReasonKeyNotUnique = "KeyNotUnique"
 	// ReasonMissingPrivilege: the role lacks a grant.
 	ReasonMissingPrivilege = "MissingPrivilege"
-	// ReasonUnsupportedTable: a view, a foreign table, row security, a rewrite rule, inheritance, an extension's type as key.
+	// ReasonUnsupportedTable: a view, a foreign table, row security, a rewrite rule, inheritance, an extension's type
+	// as key.
 	ReasonUnsupportedTable = "UnsupportedTable"
 	// ReasonUnclearTenant: the tenant column cannot hold what a tenant is called, or cannot tell two tenants apart.
 	ReasonUnclearTenant = "UnclearTenant"

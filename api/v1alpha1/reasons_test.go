@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// parsed are the reasons that the sources have, by name: their values, their comments, and how often the table has a row for each.
+// parsed are the reasons that the sources have, by name: their values, their comments, and how often the table has a
+// row for each.
 func parsed(t *testing.T) (values, comments map[string]string, rows map[string]int) {
 	t.Helper()
 	values, comments, rows = map[string]string{}, map[string]string{}, map[string]int{}
@@ -51,7 +52,8 @@ func parsed(t *testing.T) (values, comments map[string]string, rows map[string]i
 	return values, comments, rows
 }
 
-// TestEveryReasonHasItsRow: in the table of facts, which has no other, and in the order of the constants; and a comment that says when it is used.
+// TestEveryReasonHasItsRow: in the table of facts, which has no other, and in the order of the constants; and a
+// comment that says when it is used.
 func TestEveryReasonHasItsRow(t *testing.T) {
 	values, comments, rows := parsed(t)
 	if len(values) < 180 {
@@ -98,7 +100,8 @@ func TestFactsAgree(t *testing.T) {
 	}
 }
 
-// TestWhatTheKeyserverSaysForGood: by these words the manager stops to ask at once; by all others of a call of its own it asks again soon.
+// TestWhatTheKeyserverSaysForGood: by these words the manager stops to ask at once; by all others of a call of its
+// own it asks again soon.
 func TestWhatTheKeyserverSaysForGood(t *testing.T) {
 	for reason, want := range map[string]bool{
 		ReasonKeyMissing: true, ReasonKeysChoice: true, ReasonKeysAltered: true, ReasonKeysRolledBack: true, ReasonRevoked: true, ReasonForbidden: true, ReasonBadRequest: true,

@@ -61,8 +61,8 @@ type Slack struct {
 }
 
 // DataClass names a kind of record in the host company's own words, for example Conversations or Payments.
-// A policy's rule and a store's dataset meet in it. Its form is checked by rules on the parents: a failed rule on the field itself would repeat
-// the value, whatever was pasted there.
+// A policy's rule and a store's dataset meet in it. Its form is checked by rules on the parents: a failed rule on the
+// field itself would repeat the value, whatever was pasted there.
 //
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=63
@@ -108,7 +108,8 @@ type EgressRule struct {
 	Ports []EgressPort `json:"ports,omitempty"`
 }
 
-// ImagePullSecret names a Secret of the pod's namespace, of the type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg.
+// ImagePullSecret names a Secret of the pod's namespace, of the type kubernetes.io/dockerconfigjson or
+// kubernetes.io/dockercfg.
 //
 // +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Secret (the value is not repeated here)",fieldPath=".name"
 type ImagePullSecret struct {

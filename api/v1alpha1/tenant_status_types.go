@@ -26,7 +26,8 @@ type SealingKey struct {
 	// +kubebuilder:validation:MaxLength=63
 	Realm string `json:"realm,omitempty"`
 
-	// state is Active for the key to seal to, and Retired for one that only goes on opening what was sealed to it before.
+	// state is Active for the key to seal to, and Retired for one that only goes on opening what was sealed to it
+	// before.
 	// +required
 	// +kubebuilder:validation:Enum=Active;Retired
 	State string `json:"state,omitempty"`
@@ -50,7 +51,8 @@ type TenantNamespaceStatus struct {
 	// +kubebuilder:validation:MaxLength=63
 	UID string `json:"uid,omitempty"`
 
-	// origin is Created when the manager made the namespace (and removes it with the Tenant), Adopted when it was there before.
+	// origin is Created when the manager made the namespace (and removes it with the Tenant), Adopted when it was
+	// there before.
 	// +required
 	// +kubebuilder:validation:Enum=Created;Adopted
 	Origin string `json:"origin,omitempty"`
@@ -117,7 +119,8 @@ type TenantStatus struct {
 	// +kubebuilder:validation:MaxItems=32
 	Namespaces []TenantNamespaceStatus `json:"namespaces,omitempty"`
 
-	// externalIDs are those of the spec that this Tenant was the first to claim: a Tenant that claims one of them later is the one that is Stalled.
+	// externalIDs are those of the spec that this Tenant was the first to claim: a Tenant that claims one of them
+	// later is the one that is Stalled.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
@@ -131,8 +134,8 @@ type TenantStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	SealingKeys []SealingKey `json:"sealingKeys,omitempty"`
 
-	// uidRange is the tenant's block of user ids, as the keyserver recorded it. No two Tenants share one, and none holds an
-	// id of Lethe's own programs. No bot is made before it is known.
+	// uidRange is the tenant's block of user ids, as the keyserver recorded it. No two Tenants share one, and none
+	// holds an id of Lethe's own programs. No bot is made before it is known.
 	// +optional
 	UIDRange *UIDRange `json:"uidRange,omitempty"`
 

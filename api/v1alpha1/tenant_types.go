@@ -79,31 +79,33 @@ type TenantNamespace struct {
 // +kubebuilder:validation:XValidation:rule="self.type.matches('^[A-Z][A-Za-z0-9]*$')",message="write a type as AccountID: letters and digits, a capital first (the value is not repeated here)",fieldPath=".type"
 // +kubebuilder:validation:XValidation:rule="self.value.matches('^[^\\x00-\\x1f\\x7f]+$')",message="must not hold control characters",fieldPath=".value"
 type ExternalID struct {
-	// type of the identifier, in the host company's words, for example AccountID. A shared store names the type it uses.
+	// type of the identifier, in the host company's words, for example AccountID. A shared store names the type it
+	// uses.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Type string `json:"type,omitempty"`
 
 	// value as the store's tenant column holds it. One type and value belongs to one tenant in the whole cluster;
-	// where two claim it, neither claim is believed by retention (the rows go by the base window, as an unknown tenant's),
-	// the Tenant that claimed it later is Stalled (ExternalIDTaken), and the one that has it in its status says so and stays Ready.
-	// Use an identifier that says nothing about a person.
+	// where two claim it, neither claim is believed by retention (the rows go by the base window, as an unknown
+	// tenant's), the Tenant that claimed it later is Stalled (ExternalIDTaken), and the one that has it in its status
+	// says so and stays Ready. Use an identifier that says nothing about a person.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	Value string `json:"value,omitempty"`
 }
 
-// TenantQuota bounds what a tenant may use, in each of its namespaces: all of them together may use as many times as much as
-// the Tenant has namespaces. Sweeps of Lethe are not counted.
+// TenantQuota bounds what a tenant may use, in each of its namespaces: all of them together may use as many times as
+// much as the Tenant has namespaces. Sweeps of Lethe are not counted.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.cpu) || (quantity(string(self.cpu)).isGreaterThan(quantity('0')) && !quantity(string(self.cpu)).isGreaterThan(quantity('100k')))",message="must be more than 0 and at most 100k; to stop all bots, set spec.state to Suspended",fieldPath=".cpu"
 // +kubebuilder:validation:XValidation:rule="!has(self.memory) || (quantity(string(self.memory)).isGreaterThan(quantity('0')) && !quantity(string(self.memory)).isGreaterThan(quantity('1Pi')))",message="must be more than 0 and at most 1Pi; to stop all bots, set spec.state to Suspended",fieldPath=".memory"
 // +kubebuilder:validation:XValidation:rule="!has(self.storage) || (!quantity(string(self.storage)).isLessThan(quantity('0')) && !quantity(string(self.storage)).isGreaterThan(quantity('1Ei')))",message="must be at least 0, which is no volumes, and at most 1Ei",fieldPath=".storage"
 // +kubebuilder:validation:XValidation:rule="!has(self.ephemeralStorage) || (!quantity(string(self.ephemeralStorage)).isLessThan(quantity('4Gi')) && !quantity(string(self.ephemeralStorage)).isGreaterThan(quantity('64Ti')))",message="must be at least 4Gi and at most 64Ti",fieldPath=".ephemeralStorage"
 type TenantQuota struct {
-	// bots are how many BotDeployments may exist, suspended ones too. What belongs to them is bounded with them. Defaults to 50.
+	// bots are how many BotDeployments may exist, suspended ones too. What belongs to them is bounded with them.
+	// Defaults to 50.
 	// +optional
 	// +kubebuilder:default=50
 	// +kubebuilder:validation:Minimum=0
@@ -136,13 +138,14 @@ type TenantQuota struct {
 	// +optional
 	Storage *resource.Quantity `json:"storage,omitempty"`
 
-	// ephemeralStorage is what all pods of bots may reserve of their nodes' disks together, and the most that one container may have
-	// of its node's: scratch directories and logs. Defaults to 20Gi.
+	// ephemeralStorage is what all pods of bots may reserve of their nodes' disks together, and the most that one
+	// container may have of its node's: scratch directories and logs. Defaults to 20Gi.
 	// +optional
 	EphemeralStorage *resource.Quantity `json:"ephemeralStorage,omitempty"`
 }
 
-// Toleration lets a tenant's pods onto nodes that a taint keeps others off. There is none that tolerates every taint: a key is needed.
+// Toleration lets a tenant's pods onto nodes that a taint keeps others off. There is none that tolerates every taint:
+// a key is needed.
 //
 // +kubebuilder:validation:XValidation:rule="self.key.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be the key of a taint such as example.com/pool (the value is not repeated here)",fieldPath=".key"
 // +kubebuilder:validation:XValidation:rule="!has(self.value) || self.value.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",message="must be the value of a taint: letters, digits, dashes, dots and underscores (the value is not repeated here)",fieldPath=".value"
@@ -181,7 +184,8 @@ type Toleration struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.topologyKey.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be the key of a node's label such as topology.kubernetes.io/zone (the value is not repeated here)",fieldPath=".topologyKey"
 type TopologySpread struct {
-	// topologyKey is the node's label by which nodes are told apart, for example topology.kubernetes.io/zone or kubernetes.io/hostname.
+	// topologyKey is the node's label by which nodes are told apart, for example topology.kubernetes.io/zone or
+	// kubernetes.io/hostname.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -193,8 +197,8 @@ type TopologySpread struct {
 	// +kubebuilder:validation:Maximum=100
 	MaxSkew int32 `json:"maxSkew,omitempty"`
 
-	// whenUnsatisfiable says what becomes of a bot that would break it: ScheduleAnyway, which is meant when it is left out, or
-	// DoNotSchedule, with which it waits.
+	// whenUnsatisfiable says what becomes of a bot that would break it: ScheduleAnyway, which is meant when it is
+	// left out, or DoNotSchedule, with which it waits.
 	// +optional
 	// +kubebuilder:validation:Enum=ScheduleAnyway;DoNotSchedule
 	WhenUnsatisfiable corev1.UnsatisfiableConstraintAction `json:"whenUnsatisfiable,omitempty"`
@@ -274,8 +278,8 @@ type EgressCeiling struct {
 // +kubebuilder:validation:XValidation:rule="isCIDR(self.cidr)",message="not a block of addresses: write one such as 140.82.112.0/20 or 2606:50c0::/32",fieldPath=".cidr"
 // +kubebuilder:validation:XValidation:rule="!isCIDR(self.cidr) || cidr(self.cidr) == cidr(self.cidr).masked()",message="has bits set behind its length: write the block's first address, such as 10.0.0.0/8 for 10.0.0.5/8",fieldPath=".cidr"
 type EgressLimit struct {
-	// cidr is the block of addresses, IPv4 or IPv6, for example 203.0.113.0/24. One that holds private addresses does not let
-	// bots open those.
+	// cidr is the block of addresses, IPv4 or IPv6, for example 203.0.113.0/24. One that holds private addresses does
+	// not let bots open those.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=43
@@ -316,7 +320,8 @@ type EgressPortRange struct {
 // +kubebuilder:validation:Enum=Service;EndpointSlice;Pod;Job;CronJob;StatefulSet;ReplicaSet;Deployment;DaemonSet;ReplicationController
 type ForeignObjectKind string
 
-// ForeignObject names an object of another hand. What belongs to it need not be named: a Deployment's pods, a Service's endpoints.
+// ForeignObject names a foreign object. What belongs to it need not be named: a Deployment's pods, a Service's
+// endpoints.
 //
 // +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of an object (the value is not repeated here)",fieldPath=".name"
 type ForeignObject struct {
@@ -331,7 +336,7 @@ type ForeignObject struct {
 	Name string `json:"name,omitempty"`
 }
 
-// ForeignNetworkPolicy names a network policy of another hand.
+// ForeignNetworkPolicy names a foreign network policy.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.group) || self.group.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the group of an API such as cilium.io (the value is not repeated here)",fieldPath=".group"
 // +kubebuilder:validation:XValidation:rule="!has(self.resource) || self.resource.matches('^[a-z]+$')",message="must be the plural of a kind in lower case such as ciliumnetworkpolicies (the value is not repeated here)",fieldPath=".resource"
@@ -383,8 +388,8 @@ type TenantSpec struct {
 	// +kubebuilder:default=Active
 	State TenantState `json:"state,omitempty"`
 
-	// namespaces of the tenant. Taking one off the list is refused while it holds bots or stores; it is then left as it is,
-	// without our RoleBindings.
+	// namespaces of the tenant. Taking one off the list is refused while it holds bots or stores; it is then left as
+	// it is, without our RoleBindings.
 	// +required
 	// +listType=map
 	// +listMapKey=name
@@ -406,8 +411,9 @@ type TenantSpec struct {
 	// +optional
 	Placement *TenantPlacement `json:"placement,omitempty"`
 
-	// imagePullSecrets are the names of Secrets that images of the tenant's bots, and of Lethe's helper and sweeper, may be pulled
-	// with. Each is in the pod's own namespace: Lethe neither copies nor reads them into a pod. Those of bots come before them.
+	// imagePullSecrets are the names of Secrets that images of the tenant's bots, and of Lethe's helper and sweeper,
+	// may be pulled with. Each is in the pod's own namespace: Lethe neither copies nor reads them into a pod. Those
+	// of bots come before them.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -415,36 +421,38 @@ type TenantSpec struct {
 	ImagePullSecrets []ImagePullSecret `json:"imagePullSecrets,omitempty"`
 
 	// userNamespaces runs each bot in a Linux user namespace of its own, a wall against escapes from the container.
-	// Defaults to Disabled. Enabled needs nodes whose kernel, runtime and kubelet have them; on any other a bot does not
-	// start. Its pod then runs as user 65530 of its own namespace, which the node maps to ids that nobody else has.
+	// Defaults to Disabled. Enabled needs nodes whose kernel, runtime and kubelet have them; on any other a bot does
+	// not start. Its pod then runs as user 65530 of its own namespace, which the node maps to ids that nobody else has.
 	// +optional
 	// +kubebuilder:default=Disabled
 	UserNamespaces UserNamespaces `json:"userNamespaces,omitempty"`
 
-	// egress opens addresses, private ones too, to every bot and sweep of the tenant. It is the platform's side of the door:
-	// a bot can never open a private address by itself. Nobody opens the node itself (loopback, link-local) or a cloud's metadata
-	// service: what lies in a larger block stays closed.
+	// egress opens addresses, private ones too, to every bot and sweep of the tenant. It is the platform's side of
+	// the door: a bot can never open a private address by itself. Nobody opens the node itself (loopback, link-local)
+	// or a cloud's metadata service: what lies in a larger block stays closed.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self.cidr) || !['0.0.0.0/8','100.100.100.200/32','127.0.0.0/8','168.63.129.16/32','169.254.0.0/16','192.0.0.192/32','255.255.255.255/32','::/64','64:ff9b::/104','64:ff9b::6464:64c8/128','64:ff9b::7f00:0/104','64:ff9b::a83f:8110/128','64:ff9b::a9fe:0/112','64:ff9b::c000:c0/128','64:ff9b::ffff:ffff/128','64:ff9b:1::/48','2001::/32','2002::/16','fd00:42::42/128','fd00:ec2::/32','fd20:ce::254/128','fe80::/10'].exists(p, cidr(p).containsCIDR(cidr(self.cidr)))",message="nobody opens this block: it is the node itself, a metadata service, or a form of IPv6 that hides an IPv4 address",fieldPath=".cidr"
 	Egress []EgressRule `json:"egress,omitempty"`
 
-	// egressCeiling bounds what the tenant's bots open by themselves, with spec.egress and with channels that bring their own
-	// addresses: of what lies beyond it nothing is opened, and the bot says so (EgressBeyondCeiling). Left out, that is the
-	// public internet. It bounds neither spec.egress here nor what the stores of the tenant are swept through.
+	// egressCeiling bounds what the tenant's bots open by themselves, with spec.egress and with channels that bring
+	// their own addresses: of what lies beyond it nothing is opened, and the bot says so (EgressBeyondCeiling). Left
+	// out, that is the public internet. It bounds neither spec.egress here nor what the stores of the tenant are
+	// swept through.
 	// +optional
 	EgressCeiling *EgressCeiling `json:"egressCeiling,omitempty"`
 
-	// foreignNetworkPolicies are network policies in the tenant's namespaces that are not Lethe's and are meant to be there.
-	// One that is not named here keeps the tenant's bots from starting (ForeignNetworkPolicy), since policies add up.
+	// foreignNetworkPolicies are network policies in the tenant's namespaces that are not Lethe's and are meant to be
+	// there. One that is not named here keeps the tenant's bots from starting (ForeignNetworkPolicy), since policies
+	// add up.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
 	ForeignNetworkPolicies []ForeignNetworkPolicy `json:"foreignNetworkPolicies,omitempty"`
 
-	// foreignObjects are Services, pods and workloads that were in the tenant's namespaces before Lethe walled them in and are
-	// meant to stay. One that is not named here keeps the tenant's bots from starting (ForeignObject).
+	// foreignObjects are Services, pods and workloads that were in the tenant's namespaces before Lethe walled them
+	// in and are meant to stay. One that is not named here keeps the tenant's bots from starting (ForeignObject).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
@@ -456,9 +464,9 @@ type TenantSpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	Access []TenantAccess `json:"access,omitempty"`
 
-	// retainedVolumes says what volumes of deleted bots mean when the Tenant is to be deleted. Defaults to Protect: it is refused
-	// while there are any. Release says that nobody needs them: those in namespaces that Lethe made are deleted with
-	// these, and those in adopted namespaces stay, where no later Tenant's bot can take them over.
+	// retainedVolumes says what volumes of deleted bots mean when the Tenant is to be deleted. Defaults to Protect:
+	// it is refused while there are any. Release says that nobody needs them: those in namespaces that Lethe made are
+	// deleted with these, and those in adopted namespaces stay, where no later Tenant's bot can take them over.
 	// +optional
 	// +kubebuilder:default=Protect
 	RetainedVolumes RetainedVolumesPolicy `json:"retainedVolumes,omitempty"`
@@ -494,8 +502,8 @@ type Tenant struct {
 	// +required
 	Spec TenantSpec `json:"spec,omitzero"`
 
-	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing takes it for
-	// ready, whether the manager runs or not.
+	// status is what was observed. An object begins with one that says that nobody has looked at it, so that nothing
+	// takes it for ready, whether the manager runs or not.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1,"conditions":{{"type":"Ready","status":"Unknown","reason":"Pending","message":"Waiting for the manager to look at it.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Reconciling","status":"True","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"NamespacesReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"IsolationReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"KeysReady","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"ChangesPaused","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"InUse","status":"Unknown","reason":"Pending","message":"See condition Ready.","lastTransitionTime":"1970-01-01T00:00:00Z"}}}
 	Status TenantStatus `json:"status,omitzero"`

@@ -17,7 +17,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestForeignWordsInTheLogOfTheKeyserver runs the program as it is shipped against an API server whose every answer is planted, and one that is none.
+// TestForeignWordsInTheLogOfTheKeyserver runs the program as it is shipped against an API server whose every answer
+// is planted, and one that is none.
 func TestForeignWordsInTheLogOfTheKeyserver(t *testing.T) {
 	kekFile := filepath.Join(t.TempDir(), "kek")
 	if err := os.WriteFile(kekFile, []byte("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"), 0o600); err != nil {

@@ -216,7 +216,8 @@ func parse(args []string) (options, error) {
 	return o, errors.Join(problems...)
 }
 
-// newClient reads live: it has no cache, and what it watches the keyserver holds against what it lists. The API server's own priority and fairness bounds it, not a limit of ours.
+// newClient reads live: it has no cache, and what it watches the keyserver holds against what it lists. The API
+// server's own priority and fairness bounds it, not a limit of ours.
 func newClient(config *rest.Config) (client.WithWatch, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1
@@ -313,8 +314,8 @@ func serve(ctx context.Context, log *slog.Logger, d entrances, server *keyserver
 	return failed
 }
 
-// maintain keeps keys and certificates in order. Until the first time has succeeded it tries every few seconds: there is
-// no certificate before.
+// maintain keeps keys and certificates in order. Until the first time has succeeded it tries every few seconds: there
+// is no certificate before.
 func maintain(ctx context.Context, log *slog.Logger, server *keyserver.Server) {
 	const tryAgain = 3 * time.Second
 	for {
@@ -333,8 +334,8 @@ func maintain(ctx context.Context, log *slog.Logger, server *keyserver.Server) {
 	}
 }
 
-// rotate looks every few seconds whether keys are to be rotated. Replicas do not look at the same time: then they do each
-// other's work less often.
+// rotate looks every few seconds whether keys are to be rotated. Replicas do not look at the same time: then they do
+// each other's work less often.
 func rotate(ctx context.Context, log *slog.Logger, server *keyserver.Server) {
 	const every = 10 * time.Second
 	for {

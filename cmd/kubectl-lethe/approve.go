@@ -136,8 +136,8 @@ func (s *shell) approve(ctx context.Context, name string, asked plan.Asked, outp
 	return nil
 }
 
-// approvalOwner is the field manager of spec.approvedPlan. Flux takes away what managers whose names begin with kubectl have written,
-// and leaves what is this one's.
+// approvalOwner is the field manager of spec.approvedPlan. Flux takes away what managers whose names begin with
+// kubectl have written, and leaves what is this one's.
 const approvalOwner = client.FieldOwner("lethe-approve")
 
 // writeApproval writes what was shown, and only while the spec is still the one it was shown for.

@@ -18,7 +18,8 @@ import (
 // completionWait is how long somebody who pressed a key waits for the cluster.
 const completionWait = 3 * time.Second
 
-// completeTenants, completeBots and the others offer names that the cluster has, with the rights of the caller. What cannot be read is offered by nobody.
+// completeTenants, completeBots and the others offer names that the cluster has, with the rights of the caller. What
+// cannot be read is offered by nobody.
 func (s *shell) completeTenants(_ *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -117,7 +118,8 @@ func (s *shell) completeNamespaces(root *cobra.Command) {
 	})
 }
 
-// complete offers the names of a kind: of the present namespace, and with namespace/ in front of all where the caller may list those.
+// complete offers the names of a kind: of the present namespace, and with namespace/ in front of all where the caller
+// may list those.
 func (s *shell) complete(kind, begun string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(context.Background(), completionWait)
 	defer cancel()

@@ -45,7 +45,8 @@ func docPages(t *testing.T) []page {
 	return all
 }
 
-// commandsIn are the commands of a program that a text has, as words: of its shell blocks, and of what stands between backquotes.
+// commandsIn are the commands of a program that a text has, as words: of its shell blocks, and of what stands between
+// backquotes.
 func commandsIn(text, program string) (whole, mentioned [][]string) {
 	for _, block := range shBlock.FindAllStringSubmatch(text, -1) {
 		for line := range strings.Lines(strings.ReplaceAll(block[1], "\\\n", " ")) {
@@ -101,7 +102,8 @@ func understood(args []string, whole bool) error {
 	return cmd.ValidateArgs(left)
 }
 
-// TestDocumentedCommandsExist: each `kubectl lethe …` of a page is one that the program takes: its commands, its flags with their values, its arguments.
+// TestDocumentedCommandsExist: each `kubectl lethe …` of a page is one that the program takes: its commands, its
+// flags with their values, its arguments.
 func TestDocumentedCommandsExist(t *testing.T) {
 	wholes, mentions := 0, 0
 	for _, p := range docPages(t) {
@@ -143,7 +145,8 @@ func TestDocumentedCommandsExist(t *testing.T) {
 	}
 }
 
-// TestDocumentedFlagsExist: a flag that a page names is one of ours, of the programs in the image, or of the tools beside which it stands.
+// TestDocumentedFlagsExist: a flag that a page names is one of ours, of the programs in the image, or of the tools
+// beside which it stands.
 func TestDocumentedFlagsExist(t *testing.T) {
 	known := map[string]bool{
 		// Of kubectl and of Helm.

@@ -94,8 +94,8 @@ func (d *drill) credentialOf(kind string, o client.Object) string {
 	return answer.Items[0].Reason
 }
 
-// loseCluster leaves nothing but what Git, the backup and the folder of the KEK hold. (Namespaces stay empty: nothing here removes
-// them.)
+// loseCluster leaves nothing but what Git, the backup and the folder of the KEK hold. (Namespaces stay empty: nothing
+// here removes them.)
 func (d *disaster) loseCluster() {
 	d.t.Helper()
 	for _, o := range []client.Object{d.bot, d.store, d.tenant()} {
@@ -205,9 +205,9 @@ func (d *disaster) deleteOnPurpose(name string) []string {
 	return kidsOf(tenant)
 }
 
-// TestDrillAsDocumented: a cluster is lost, and another one is empty; the commands of docs/install.md, word by word, bring everything back
-// but the keys of a Tenant that was deleted on purpose. helm renders the chart, kubectl applies Git, and the real manager and
-// keyserver do the rest.
+// TestDrillAsDocumented: a cluster is lost, and another one is empty; the commands of docs/install.md, word by word,
+// bring everything back but the keys of a Tenant that was deleted on purpose. helm renders the chart, kubectl applies
+// Git, and the real manager and keyserver do the rest.
 func TestDrillAsDocumented(t *testing.T) {
 	i := newInstallation(t)
 	drill := documented(t, "<!-- drill -->")

@@ -44,8 +44,9 @@ func fromStdin(f *genericclioptions.FileNameFlags) bool {
 	return slices.Contains(*f.Filenames, "-")
 }
 
-// readObjects reads Lethe's objects out of what -f and -k name. Others are left alone. An error names a file only where it was found in a folder: what was
-// given may be a value put in the wrong place, and what is in it may be a plaintext.
+// readObjects reads Lethe's objects out of what -f and -k name. Others are left alone. An error names a file only
+// where it was found in a folder: what was given may be a value put in the wrong place, and what is in it may be a
+// plaintext.
 func (s *shell) readObjects(f *genericclioptions.FileNameFlags) ([]document, error) {
 	if len(*f.Filenames) > 0 && *f.Kustomize != "" {
 		return nil, errors.New("-f and -k cannot both be given")
@@ -128,8 +129,8 @@ func fileProblem(f *genericclioptions.FileNameFlags, err error) error {
 	return errors.New("-f: an object cannot be read (nothing of it is repeated here): each needs apiVersion, kind and metadata.name")
 }
 
-// asApplied is what the API server would make of an object out of a file: with its defaults, by its rules and its admission. It is asked by a dry run:
-// nothing is written, and whoever may not write the object may not ask.
+// asApplied is what the API server would make of an object out of a file: with its defaults, by its rules and its
+// admission. It is asked by a dry run: nothing is written, and whoever may not write the object may not ask.
 func asApplied(ctx context.Context, c client.Client, d document, namespace string) (*unstructured.Unstructured, error) {
 	spec, _, err := unstructured.NestedMap(d.object.Object, "spec")
 	if err != nil {
@@ -198,7 +199,8 @@ func refusal(err error) error {
 	return errors.New(strings.Join(out, "; "))
 }
 
-// standIn lets a store be looked at before its password is sealed: the one in use, or something of its shape, takes the place.
+// standIn lets a store be looked at before its password is sealed: the one in use, or something of its shape, takes
+// the place.
 func standIn(spec map[string]any, live *unstructured.Unstructured) {
 	password, _, _ := unstructured.NestedString(spec, "postgres", "password")
 	if _, err := sealing.Parse(password); err == nil {

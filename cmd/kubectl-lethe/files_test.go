@@ -14,7 +14,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// TestFilesFromEverywhere: what a file says is taken from a file, a folder, folders below, a glob, a URL, standard input and a kustomization alike.
+// TestFilesFromEverywhere: what a file says is taken from a file, a folder, folders below, a glob, a URL, standard
+// input and a kustomization alike.
 func TestFilesFromEverywhere(t *testing.T) {
 	makeWorld(t)
 	c := newCaller(t)
@@ -103,7 +104,8 @@ func TestFilesFromEverywhere(t *testing.T) {
 	}
 }
 
-// TestTheAPIServerCompletesFiles: defaults are the API server's, nothing is written, and who may not write an object is told so.
+// TestTheAPIServerCompletesFiles: defaults are the API server's, nothing is written, and who may not write an object
+// is told so.
 func TestTheAPIServerCompletesFiles(t *testing.T) {
 	store := makeWorld(t)
 	c := newCaller(t)
@@ -138,7 +140,8 @@ func TestTheAPIServerCompletesFiles(t *testing.T) {
 	c.fails("", []string{"explain", "platform/chat", "-f", "testdata/policy-enforce.yaml"}, "by a dry run that writes nothing", "you may not write it")
 }
 
-// TestSealTakesManifestsFromEverywhere: the place is read from a folder or from standard input, and the value then from a file.
+// TestSealTakesManifestsFromEverywhere: the place is read from a folder or from standard input, and the value then
+// from a file.
 func TestSealTakesManifestsFromEverywhere(t *testing.T) {
 	const ns = "seal-files"
 	priv := makeTenant(t, ns, nil)
@@ -158,7 +161,8 @@ func TestSealTakesManifestsFromEverywhere(t *testing.T) {
 	c.fails(canary, []string{"seal", "-f", folder, "--credential", "telegram-token", "-o", "yaml"}, "-o yaml needs one -f, a file or - for standard input")
 }
 
-// TestSealForANameThatTheBotDoesNotHave: a misspelt name is found before the value is sealed to it, in a manifest and in the cluster.
+// TestSealForANameThatTheBotDoesNotHave: a misspelt name is found before the value is sealed to it, in a manifest and
+// in the cluster.
 func TestSealForANameThatTheBotDoesNotHave(t *testing.T) {
 	const ns = "seal-names"
 	makeTenant(t, ns, nil)

@@ -77,7 +77,8 @@ func hostileCluster(t *testing.T) *caller {
 	return &caller{t: t, kubeconfig: hostile.Kubeconfig(t, api.URL)}
 }
 
-// TestForeignTextInTheTerminal: whatever a cluster, a manifest or a server's refusal says, a terminal shows it as plain words in their own line and cell.
+// TestForeignTextInTheTerminal: whatever a cluster, a manifest or a server's refusal says, a terminal shows it as
+// plain words in their own line and cell.
 func TestForeignTextInTheTerminal(t *testing.T) {
 	c := hostileCluster(t)
 	for _, args := range [][]string{
@@ -97,7 +98,8 @@ func TestForeignTextInTheTerminal(t *testing.T) {
 	}
 }
 
-// TestDataStaysAsItIs: what is for files and programs is not changed on its way there, and is fit for a terminal where it goes to one.
+// TestDataStaysAsItIs: what is for files and programs is not changed on its way there, and is fit for a terminal
+// where it goes to one.
 func TestDataStaysAsItIs(t *testing.T) {
 	c := hostileCluster(t)
 	var compiled struct{ Plan plan.Plan }

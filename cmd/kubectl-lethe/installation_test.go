@@ -45,9 +45,9 @@ import (
 	"github.com/lethe-dev/lethe/test/kcm"
 )
 
-// installation is Lethe as the chart installs it in a cluster of its own: the objects that helm renders, the real manager and the real
-// keyserver, each with its own rights, and the keyserver's own TLS. Only what runs containers and Kubernetes' own controllers
-// are played.
+// installation is Lethe as the chart installs it in a cluster of its own: the objects that helm renders, the real
+// manager and the real keyserver, each with its own rights, and the keyserver's own TLS. Only what runs containers
+// and Kubernetes' own controllers are played.
 type installation struct {
 	t      *testing.T
 	c      *caller
@@ -166,7 +166,8 @@ func (i *installation) settings() resources.Settings {
 	return settings
 }
 
-// startKeyserver begins one that remembers nothing, in the place of the one before. Its minutes go by with the clock of the test.
+// startKeyserver begins one that remembers nothing, in the place of the one before. Its minutes go by with the clock
+// of the test.
 func (i *installation) startKeyserver() {
 	i.t.Helper()
 	realm := &corev1.ConfigMap{}

@@ -409,8 +409,8 @@ func (s *shell) describeRestoration(plan keystore.Restoration) {
 	}
 }
 
-// writeKeys only makes what does not exist, and replaces only what is still as it was read; what the keyserver goes by, a
-// Tenant's status, comes last. Broken off, it is run again.
+// writeKeys only makes what does not exist, and replaces only what is still as it was read; what the keyserver goes
+// by, a Tenant's status, comes last. Broken off, it is run again.
 func writeKeys(ctx context.Context, c client.Client, plan keystore.Restoration) error {
 	for _, secret := range plan.Create {
 		if err := c.Create(ctx, secret); err != nil {

@@ -165,8 +165,8 @@ func (s *shell) keyOfNamespace(ctx context.Context, c client.Client, namespace s
 	return s.firstKey(whose.Tenant)
 }
 
-// keyInNamespace reads the manager's copy of the key, for who may not read the Tenant. It says so: only the fingerprint tells a
-// right copy from one that a broken-into manager made.
+// keyInNamespace reads the manager's copy of the key, for who may not read the Tenant. It says so: only the
+// fingerprint tells a right copy from one that a broken-into manager made.
 func (s *shell) keyInNamespace(ctx context.Context, c client.Client, namespace string) (tenantKey, bool, error) {
 	var copied corev1.ConfigMap
 	err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: v1alpha1.SealingKeyConfigMap}, &copied)

@@ -16,7 +16,8 @@ import (
 
 var oneGi = resource.MustParse("1Gi")
 
-// seconds is what "at once" may take on a busy machine; nothing that is asked by the hour or by the minute comes true in it.
+// seconds is what "at once" may take on a busy machine; nothing that is asked by the hour or by the minute comes true
+// in it.
 const seconds = 20 * time.Second
 
 // pass has the manager go over a bot, and ask the keyserver about it.
@@ -42,9 +43,9 @@ func (i *installation) rotated(tenant *v1alpha1.Tenant, generation int64) {
 	}
 }
 
-// TestKeysReadyIsFalseWhileKeysDiffer: a Tenant's keys are lost, or an earlier copy is put in their place. Its condition says so as soon
-// as any of its bots is gone over, and, when nothing moves at all, with the keyserver's next look; nobody can seal meanwhile.
-// When the keys are back, so is the condition.
+// TestKeysReadyIsFalseWhileKeysDiffer: a Tenant's keys are lost, or an earlier copy is put in their place. Its
+// condition says so as soon as any of its bots is gone over, and, when nothing moves at all, with the keyserver's
+// next look; nobody can seal meanwhile. When the keys are back, so is the condition.
 func TestKeysReadyIsFalseWhileKeysDiffer(t *testing.T) {
 	i := newInstallation(t)
 	i.run([]string{"helm", "install", "lethe", "charts/lethe", "--namespace", env.SystemNamespace, "-f", "values.yaml"})

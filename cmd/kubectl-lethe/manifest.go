@@ -17,7 +17,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// document is one object of a manifest. Read for being written again it has the YAML it came from, so that comments stay.
+// document is one object of a manifest. Read for being written again it has the YAML it came from, so that comments
+// stay.
 type document struct {
 	node      *yaml.Node
 	object    *unstructured.Unstructured // where there is no node
@@ -26,7 +27,8 @@ type document struct {
 	name      string
 }
 
-// readManifest takes one file of YAML documents, or standard input, apart. Errors hold no part of it: a plaintext may be in it.
+// readManifest takes one file of YAML documents, or standard input, apart. Errors hold no part of it: a plaintext may
+// be in it.
 func (s *shell) readManifest(flag, path string) ([]document, error) {
 	var b []byte
 	var err error

@@ -21,7 +21,7 @@ const oneRule = "of one measurement"
 
 // without are the reasons that have no next step, and why. What comes right by itself needs nobody.
 var without = map[string]string{
-	"Ready": "fine", "Isolated": "fine", "Stored": "fine", "NoCredentials": "fine", "Running": "fine", "Suspended": "as it is written", "WalledIn": "fine", "KeysOpen": "fine",
+	"Ready": "fine", "Stored": "fine", "NoCredentials": "fine", "Running": "fine", "Suspended": "as it is written", "Isolated": "fine", "KeysAvailable": "fine",
 	"Empty": "fine", "WithinBudget": "fine", "Compliant": "fine", "Complete": "fine", "Connected": "fine", "Approved": "fine", "NothingToApprove": "fine", "Audit": "as it is written",
 	"HoldsBotsOrStores": "InUse, which status leaves out", "HoldsVolumes": "InUse, which status leaves out",
 
@@ -48,8 +48,8 @@ func reasonsGiven(t *testing.T) map[string]bool {
 	return given
 }
 
-// TestEveryReasonHasItsNextStep: a reason that a person has to do something about leads on, and one that does not is noted down here with why. Both ways: an entry is of a reason that
-// somebody gives.
+// TestEveryReasonHasItsNextStep: a reason that a person has to do something about leads on, and one that does not is
+// noted down here with why. Both ways: an entry is of a reason that somebody gives.
 func TestEveryReasonHasItsNextStep(t *testing.T) {
 	given, known := reasonsGiven(t), map[string]bool{}
 	for key := range nextCommands {
@@ -82,7 +82,8 @@ func TestEveryReasonHasItsNextStep(t *testing.T) {
 	}
 }
 
-// TestNextStepsAreCommands: each command that status advises is one that exists, with everything filled in, for each kind that may have the reason.
+// TestNextStepsAreCommands: each command that status advises is one that exists, with everything filled in, for each
+// kind that may have the reason.
 func TestNextStepsAreCommands(t *testing.T) {
 	lethe := 0
 	for _, key := range slices.Sorted(maps.Keys(nextCommands)) {
@@ -131,7 +132,8 @@ func TestNextStepsAreCommands(t *testing.T) {
 	}
 }
 
-// TestTheNextStepIsOfTheContainerThatFailed: by the words that the manager has for it, whichever of the pod's containers it is.
+// TestTheNextStepIsOfTheContainerThatFailed: by the words that the manager has for it, whichever of the pod's
+// containers it is.
 func TestTheNextStepIsOfTheContainerThatFailed(t *testing.T) {
 	one := int32(1)
 	ended := func(t corev1.ContainerStateTerminated) corev1.ContainerStatus {

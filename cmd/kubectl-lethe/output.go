@@ -16,7 +16,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// viewVersion is the apiVersion of what this program tells programs: verdicts, states, plans. They are objects of no cluster.
+// viewVersion is the apiVersion of what this program tells programs: verdicts, states, plans. They are objects of no
+// cluster.
 const viewVersion = "cli.lethe.dev/v1alpha1"
 
 // outputFlag is -o. Left out, a command speaks to people.

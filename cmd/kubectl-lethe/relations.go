@@ -12,7 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 )
 
-// sayRelations tells what a person said of columns that the database ties to nothing, and which ones nobody has spoken of.
+// sayRelations tells what a person said of columns that the database ties to nothing, and which ones nobody has
+// spoken of.
 func (s *compiledStore) sayRelations(say func(string, ...any)) {
 	if said := s.store.Spec.Relations; len(said) > 0 {
 		say("\nReferences that the database does not know:")

@@ -16,7 +16,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// restartOwner is the field manager of spec.restartedAt. Flux takes away what managers whose names begin with kubectl have written.
+// restartOwner is the field manager of spec.restartedAt. Flux takes away what managers whose names begin with kubectl
+// have written.
 const restartOwner = client.FieldOwner("lethe-restart")
 
 func newRestart(s *shell) *cobra.Command {

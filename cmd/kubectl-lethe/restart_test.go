@@ -9,7 +9,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// TestRestart: the bot's spec says when it was asked for, under a name that Flux leaves alone, and nothing else is changed.
+// TestRestart: the bot's spec says when it was asked for, under a name that Flux leaves alone, and nothing else is
+// changed.
 func TestRestart(t *testing.T) {
 	const ns = "restart-a"
 	makeTenant(t, ns, nil)

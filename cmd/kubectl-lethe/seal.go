@@ -326,8 +326,8 @@ func oneText(f *genericclioptions.FileNameFlags) bool {
 	return name == "-" || err != nil || !info.IsDir() // a file that is not there is said when it is read
 }
 
-// known finds a credential's name that the bot does not have. One that is nearly the name of another is refused: a value sealed for a name that was misspelt opens
-// for nobody.
+// known finds a credential's name that the bot does not have. One that is nearly the name of another is refused: a
+// value sealed for a name that was misspelt opens for nobody.
 func (s *shell) known(bot *v1alpha1.BotDeployment, credential string, meant bool) error {
 	var has []string
 	for _, c := range bot.Spec.Credentials {

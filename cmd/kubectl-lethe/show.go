@@ -12,7 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
-// What a command shows goes through this file and no other: words of the cluster, of files and of servers are somebody else's, and a terminal obeys them.
+// What a command shows goes through this file and no other: words of the cluster, of files and of servers are
+// somebody else's, and a terminal obeys them.
 
 // maxShown bounds one text within what is shown, in bytes.
 const maxShown = 16 << 10

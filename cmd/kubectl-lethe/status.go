@@ -87,7 +87,8 @@ not look, or found nothing.`,
 // asked is one question to the cluster: objects of kinds, or one by name.
 type askedFor struct{ types, namespace, name string }
 
-// parse understands kubectl's forms, and namespace/name behind a kind. It repeats nothing of what it does not understand.
+// parse understands kubectl's forms, and namespace/name behind a kind. It repeats nothing of what it does not
+// understand.
 func (s *shell) parseStatus(o *statusOptions, args []string) ([]askedFor, error) {
 	present, err := s.namespace()
 	if err != nil {
@@ -244,8 +245,8 @@ func (s *shell) lookError(q askedFor, err error) error {
 	}
 }
 
-// tenantOfNamespace is the tenant of a namespace, for who may read it; nil without one. Where it is nobody's, or the caller may not know, a
-// Tenant that lists it says why it has it not.
+// tenantOfNamespace is the tenant of a namespace, for who may read it; nil without one. Where it is nobody's, or the
+// caller may not know, a Tenant that lists it says why it has it not.
 func (s *shell) tenantOfNamespace(ctx context.Context, c client.Client, namespace string) (*v1alpha1.Tenant, error) {
 	var list v1alpha1.TenantList
 	err := c.List(ctx, &list)

@@ -17,9 +17,10 @@ const (
 	describeSweeps = "kubectl -n NAMESPACE describe pods -l lethe.dev/store=NAME"
 )
 
-// nextCommands are the command to go on with, by the reason of a condition. OBJECT stands for namespace/name, NAMESPACE, NAME and TENANT for themselves, CONTAINER for
-// -c and the container that the message names, unless that is the bot's own, and NODE for the node that it names. Where a kind has another one, it stands under
-// kind/reason. A reason that a person has to do something about has one (TestEveryReasonHasItsNextStep); what has none is described.
+// nextCommands are the command to go on with, by the reason of a condition. OBJECT stands for namespace/name,
+// NAMESPACE, NAME and TENANT for themselves, CONTAINER for -c and the container that the message names, unless that
+// is the bot's own, and NODE for the node that it names. Where a kind has another one, it stands under kind/reason. A
+// reason that a person has to do something about has one (TestEveryReasonHasItsNextStep); what has none is described.
 var nextCommands = map[string]string{
 	"Pending":                   ownPods,
 	"KeyserverUnavailable":      ownPods,
@@ -65,7 +66,7 @@ var nextCommands = map[string]string{
 	"NodeShutdown":              "kubectl get nodes",
 	"PodSandboxFailed":          describePod,
 	"Unschedulable":             describePod,
-	"OldPodEnding":              describePod,
+	"PodTerminating":            describePod,
 	"PodMissing":                "kubectl -n NAMESPACE describe statefulset STATEFULSET",
 	"PodRefused":                "kubectl -n NAMESPACE describe statefulset STATEFULSET",
 	"PodMismatch":               "kubectl get mutatingwebhookconfigurations",
@@ -155,7 +156,7 @@ var nextCommands = map[string]string{
 	"WrongPassword":        "kubectl lethe seal --store OBJECT",
 	"NoSuchDatabase":       "kubectl lethe seal --store OBJECT",
 	"NoStore":              "kubectl get datastores -A --show-labels",
-	"Unproven":             "kubectl lethe verify --policy NAME",
+	"NotVerified":          "kubectl lethe verify --policy NAME",
 	"RuleRefused":          "kubectl get dataretentionpolicy NAME -o yaml",
 	"DataStore/WrongPlace": "kubectl lethe seal --store OBJECT", "DataStore/UnknownKey": "kubectl lethe seal --store OBJECT", "DataStore/DoesNotOpen": "kubectl lethe seal --store OBJECT",
 	"DataStore/Malformed": "kubectl lethe seal --store OBJECT", "DataStore/RolledBack": "kubectl lethe seal --store OBJECT", "DataStore/VersionReused": "kubectl lethe seal --store OBJECT",

@@ -45,7 +45,7 @@ func statusWorld(t *testing.T, ns string) {
 		t.Fatal(err)
 	}
 	tenant.Status.ObservedGeneration = tenant.Generation
-	tenant.Status.Conditions = conditionsFor(tenant.Generation, [2]string{"Ready=True/Ready", "fine"}, [2]string{"KeysReady=True/KeysOpen", "fine"})
+	tenant.Status.Conditions = conditionsFor(tenant.Generation, [2]string{"Ready=True/Ready", "fine"}, [2]string{"KeysReady=True/KeysAvailable", "fine"})
 	writeStatus(t, &tenant)
 	for _, name := range []string{"answers", "crashes", "fresh"} {
 		bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: v1alpha1.BotDeploymentSpec{Image: "example.org/" + name + ":1"}}

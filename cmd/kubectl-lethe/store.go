@@ -208,8 +208,9 @@ func (s *compiledStore) fate(d plan.Dataset, r plan.Rule) string {
 	}
 }
 
-// keptLonger are the identifiers under which a tenant's rows are kept longer than its own window says, while the rule deletes:
-// they were not approved for it, or it cannot be ordered. deletions are the windows of single tenants that rows go by.
+// keptLonger are the identifiers under which a tenant's rows are kept longer than its own window says, while the rule
+// deletes: they were not approved for it, or it cannot be ordered. deletions are the windows of single tenants that
+// rows go by.
 func keptLonger(d plan.Dataset, r plan.Rule, o plan.Override, deletions []plan.Override) []string {
 	if d.Delete == nil || r.Mode != v1alpha1.PolicyEnforce {
 		return nil // the rule's own line says why

@@ -241,8 +241,8 @@ func verdict(s *v1alpha1.DataStore, now time.Time, maxAge time.Duration) (ok boo
 	return true, c.Reason, ""
 }
 
-// compareRules takes the word compliant from a store that was measured by other rules than the live objects make: a policy or a Tenant may have changed
-// since, and no manager have seen it. So it does where that cannot be told.
+// compareRules takes the word compliant from a store that was measured by other rules than the live objects make: a
+// policy or a Tenant may have changed since, and no manager have seen it. So it does where that cannot be told.
 func compareRules(ctx context.Context, c client.Reader, stores []v1alpha1.DataStore, now time.Time) {
 	all := &readOnce{Reader: c}
 	for i := range stores {

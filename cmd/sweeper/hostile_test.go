@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestForeignWordsInTheLogOfTheSweeper: what a keyserver says reaches log and report as plain words of one line. What a database says reaches neither:
-// TestADatabasesWordsStayOutside.
+// TestForeignWordsInTheLogOfTheSweeper: what a keyserver says reaches log and report as plain words of one line. What
+// a database says reaches neither: TestADatabasesWordsStayOutside.
 func TestForeignWordsInTheLogOfTheSweeper(t *testing.T) {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		hostile.Answer(w, http.StatusConflict, protocol.Error{Reason: "PlanMismatch", Message: hostile.Words()})

@@ -1,7 +1,9 @@
-// Command sweeper measures one store and deletes from it what its plan allows, and reports through its termination message.
+// Command sweeper measures one store and deletes from it what its plan allows, and reports through its termination
+// message.
 //
-// Exit codes: 0 when the report says Done, Stopped or Refused: the sweep did what it should, and the report says what a person
-// must do; a Job that failed would say less. 1 when it says Failed. 2 when no report could be written, or the flags are wrong.
+// Exit codes: 0 when the report says Done, Stopped or Refused: the sweep did what it should, and the report says what
+// a person must do; a Job that failed would say less. 1 when it says Failed. 2 when no report could be written, or
+// the flags are wrong.
 package main
 
 import (

@@ -67,7 +67,8 @@ type filled struct {
 	content []byte
 }
 
-// fillFiles puts the credentials into the bot's files. Each has a number for a name; what begins with two dots is the kubelet's own.
+// fillFiles puts the credentials into the bot's files. Each has a number for a name; what begins with two dots is the
+// kubelet's own.
 func fillFiles(o options, items []protocol.SecretItem) ([]filled, error) {
 	if o.templates == "" {
 		return nil, nil
@@ -104,7 +105,8 @@ func isFileName(name string) bool {
 	return name != "" && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00")
 }
 
-// envFile is what the kubelet reads for fileKeyRef: a line NAME='value' each. The keyserver has refused what cannot be said in one.
+// envFile is what the kubelet reads for fileKeyRef: a line NAME='value' each. The keyserver has refused what cannot
+// be said in one.
 func envFile(items []protocol.SecretItem) ([]byte, error) {
 	var b bytes.Buffer
 	for _, item := range items {

@@ -20,8 +20,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestForeignWordsInTheLogOfUnseal: what a keyserver says, or whoever answers in its place, and what stands in the pod's own arguments, reaches the log as plain
-// words of one line.
+// TestForeignWordsInTheLogOfUnseal: what a keyserver says, or whoever answers in its place, and what stands in the
+// pod's own arguments, reaches the log as plain words of one line.
 func TestForeignWordsInTheLogOfUnseal(t *testing.T) {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		hostile.Answer(w, http.StatusConflict, protocol.Error{Reason: "PodMismatch", Message: hostile.Words()})

@@ -1,8 +1,8 @@
-// Command unseal is the init container of a bot's pod: it asks the keyserver for the pod's credentials and writes them into
-// memory. It talks to nothing but the keyserver.
+// Command unseal is the init container of a bot's pod: it asks the keyserver for the pod's credentials and writes
+// them into memory. It talks to nothing but the keyserver.
 //
-// Exit codes: 0 written, 1 the keyserver refused or did not answer in time, 2 wrong flags, 3 a file could not be written or
-// a value cannot be delivered. The reason is in the termination message, without any value.
+// Exit codes: 0 written, 1 the keyserver refused or did not answer in time, 2 wrong flags, 3 a file could not be
+// written or a value cannot be delivered. The reason is in the termination message, without any value.
 package main
 
 import (
@@ -128,7 +128,8 @@ func ask(ctx context.Context, client unsealer, c clock.Clock, timeout time.Durat
 		// What the keyserver asks for is kept to only up to our own longest wait: a pod that starts should start soon.
 		pause := min(max(wait, keyclient.RetryAfter(err, 0)), maxWait)
 		if keyclient.ReasonOf(err) == "" {
-			// A connection that was closed before an answer lost its place in a crowd: the sooner it comes again, the sooner it gets in.
+			// A connection that was closed before an answer lost its place in a crowd: the sooner it comes again, the
+			// sooner it gets in.
 			pause = min(pause, unansweredWait)
 		}
 		if c.Now().Add(pause).After(deadline) {

@@ -157,7 +157,8 @@ func templates(t *testing.T, o *options, contents ...string) {
 	}
 }
 
-// TestFilesAreFilledIn: whatever its delivery is, a credential can be named in a file; and the file is as private as the credential.
+// TestFilesAreFilledIn: whatever its delivery is, a credential can be named in a file; and the file is as private as
+// the credential.
 func TestFilesAreFilledIn(t *testing.T) {
 	o := folders(t)
 	templates(t, &o, "token = ${credential:telegram}\nkey = ${credential:openai}\n", "nothing", "$${credential:telegram}")

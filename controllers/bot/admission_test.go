@@ -22,9 +22,10 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// TestTemplatesThatAdmissionChanges: rules of a cluster for pods change the templates of StatefulSets and CronJobs, too. Bots and stores come up,
-// are told of it once, and cost nothing afterwards, over ten resyncs and a restart; what a hand changes is put right all the same. A container
-// that is injected is told as a trouble, makes no loop either, and is gone soon after the rule is.
+// TestTemplatesThatAdmissionChanges: rules of a cluster for pods change the templates of StatefulSets and CronJobs,
+// too. Bots and stores come up, are told of it once, and cost nothing afterwards, over ten resyncs and a restart;
+// what a hand changes is put right all the same. A container that is injected is told as a trouble, makes no loop
+// either, and is gone soon after the rule is.
 func TestTemplatesThatAdmissionChanges(t *testing.T) {
 	w := operator.NewWorld(t)
 	const namespace = "autogen-a"
@@ -136,7 +137,8 @@ func TestTemplatesThatAdmissionChanges(t *testing.T) {
 		return nil
 	})
 
-	// A pod of before the injection is right, and gets nothing, since the StatefulSet is not: the bot says that it is that.
+	// A pod of before the injection is right, and gets nothing, since the StatefulSet is not: the bot says that it is
+	// that.
 	w.KCM.Broken = func(image string) bool { return strings.Contains(image, "broken") }
 	operator.Edit(w, meshed, func(b *v1alpha1.BotDeployment) { b.Spec.Image = "registry.example/broken:v2" })
 	w.Eventually("the container is injected again", func() error {
@@ -189,7 +191,8 @@ func makeStore(namespace, name string) *v1alpha1.DataStore {
 	}}
 }
 
-// platformRules is what Kyverno's rules for pods, and GKE Autopilot, do to a template: an option of name resolution, a label, a note, resources.
+// platformRules is what Kyverno's rules for pods, and GKE Autopilot, do to a template: an option of name resolution,
+// a label, a note, resources.
 func platformRules(path, of string) string {
 	return strings.NewReplacer("PATH", path, "OF", of).Replace(`[
 		JSONPatch{op: "add", path: "PATH/spec/dnsConfig", value: OF.spec.dnsConfig{options: [OF.spec.dnsConfig.options{name: "ndots", value: "1"}]}},
@@ -204,7 +207,8 @@ func isPlatforms(t corev1.PodTemplateSpec) bool {
 		t.Spec.Containers[0].Resources.Requests.Cpu().String() == "250m"
 }
 
-// mutates is a policy of somebody's that changes each object of a kind in a namespace, whenever it is written. It returns what takes it away.
+// mutates is a policy of somebody's that changes each object of a kind in a namespace, whenever it is written. It
+// returns what takes it away.
 func mutates(w *operator.World, name, namespace, group, plural, condition, patch string) func() {
 	w.T.Helper()
 	policy := &admissionregistrationv1.MutatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionregistrationv1.MutatingAdmissionPolicySpec{

@@ -16,8 +16,8 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// TestAHelperThatCannotBePulled: a bot that waits for Lethe's own image gets the present one as soon as there is another, since what it was made with
-// may be what cannot be had.
+// TestAHelperThatCannotBePulled: a bot that waits for Lethe's own image gets the present one as soon as there is
+// another, since what it was made with may be what cannot be had.
 func TestAHelperThatCannotBePulled(t *testing.T) {
 	w, _ := operator.WithTenant(t, "helper-gone")
 	w.KCM.Unready = func(*appsv1.StatefulSet) bool { return true }
@@ -64,7 +64,8 @@ func TestAResumedTenantIsNotStalled(t *testing.T) {
 	}
 }
 
-// TestAConfigMapThatChangesBeforeThePodIsMade: what a pod is refused for is Lethe's to put right, and nobody's webhook is blamed.
+// TestAConfigMapThatChangesBeforeThePodIsMade: what a pod is refused for is Lethe's to put right, and nobody's
+// webhook is blamed.
 func TestAConfigMapThatChangesBeforeThePodIsMade(t *testing.T) {
 	w, _ := operator.WithTenant(t, "file-moved")
 	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "file-moved-a", Name: "config", Annotations: map[string]string{v1alpha1.AnnotationFileFor: "b"}}, Data: map[string]string{"k": "first"}}

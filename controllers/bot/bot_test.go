@@ -77,12 +77,13 @@ func TestForeignStatefulSetIsRefused(t *testing.T) {
 	w.Becomes(bot, "Stalled=True/"+v1alpha1.ReasonNameTaken)
 	w.Becomes(bot, "WorkloadReady=False/"+v1alpha1.ReasonNameTaken)
 	if err := w.Get(stranger); err != nil || stranger.Generation != 1 {
-		t.Errorf("the stranger's StatefulSet was touched: %v", err)
+		t.Errorf("the foreign StatefulSet was touched: %v", err)
 	}
 	w.OneEvent(bot, v1alpha1.ReasonNameTaken)
 }
 
-// TestPlaintextInSpec: who sees no warnings at apply learns from the condition and one event that a credential stands in the spec. The bot runs.
+// TestPlaintextInSpec: who sees no warnings at apply learns from the condition and one event that a credential stands
+// in the spec. The bot runs.
 func TestPlaintextInSpec(t *testing.T) {
 	w, _ := operator.WithTenant(t, "plain")
 	bot := operator.MakeBot("plain-a", "b")
@@ -239,7 +240,8 @@ func TestBotOutlivesAnAbsentKeyserver(t *testing.T) {
 	})
 }
 
-// TestBadImageThenGoodImage: a revision that never becomes ready is told of, stalls in time, and does not block its repair.
+// TestBadImageThenGoodImage: a revision that never becomes ready is told of, stalls in time, and does not block its
+// repair.
 func TestBadImageThenGoodImage(t *testing.T) {
 	w, _ := operator.WithTenant(t, "image")
 	w.KCM.Broken = func(image string) bool { return strings.Contains(image, "broken") }
@@ -321,7 +323,8 @@ func podOf(w *operator.World, bot *v1alpha1.BotDeployment, set *appsv1.StatefulS
 	w.T.Cleanup(func() { _ = w.Cluster.Delete(context.Background(), pod, client.GracePeriodSeconds(0)) })
 }
 
-// TestSpecThatKubernetesRefuses: what our own rules let through may be refused further down, by a policy of the cluster's for example.
+// TestSpecThatKubernetesRefuses: what our own rules let through may be refused further down, by a policy of the
+// cluster's for example.
 func TestSpecThatKubernetesRefuses(t *testing.T) {
 	w, _ := operator.WithTenant(t, "invalid")
 	name, invalid := "bot-invalid", metav1.StatusReasonInvalid

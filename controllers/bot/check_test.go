@@ -12,7 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// TestWhatOnlyTheManagerFindsOut: a zone that its own database lacks, and more of a node's disk than the Tenant lets a container have.
+// TestWhatOnlyTheManagerFindsOut: a zone that its own database lacks, and more of a node's disk than the Tenant lets
+// a container have.
 func TestWhatOnlyTheManagerFindsOut(t *testing.T) {
 	tenant, bot := &v1alpha1.Tenant{}, &v1alpha1.BotDeployment{}
 	check := func() string {

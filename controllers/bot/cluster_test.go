@@ -40,8 +40,8 @@ func dnsGauge(t *testing.T) float64 {
 	return series[0].Value
 }
 
-// TestPullSecretIsMissing: a bot whose image cannot be pulled says which Secrets it was tried with, which are missing or of another
-// type, and whose field names them. The manager itself reads no Secret.
+// TestPullSecretIsMissing: a bot whose image cannot be pulled says which Secrets it was tried with, which are missing
+// or of another type, and whose field names them. The manager itself reads no Secret.
 func TestPullSecretIsMissing(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "pull")
 	operator.Edit(w, tenant, func(t *v1alpha1.Tenant) {
@@ -131,9 +131,9 @@ func TestPullSecretIsMissing(t *testing.T) {
 	})
 }
 
-// TestClassThatIsMissing: a Tenant whose placement names what the cluster does not have says so, and is well when it is there. Asked only
-// while the spec is new or something was missing. Pods that run are not thrown away for such that can never start, neither for the
-// Tenant's change nor for one of the bot's own.
+// TestClassThatIsMissing: a Tenant whose placement names what the cluster does not have says so, and is well when it
+// is there. Asked only while the spec is new or something was missing. Pods that run are not thrown away for such
+// that can never start, neither for the Tenant's change nor for one of the bot's own.
 func TestClassThatIsMissing(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "classes")
 	kept, changed := operator.MakeBot("classes-a", "kept"), operator.MakeBot("classes-a", "changed")
@@ -176,7 +176,7 @@ func TestClassThatIsMissing(t *testing.T) {
 	}
 	// The walls stand all the same.
 	if !meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionNamespacesReady) {
-		t.Error("the namespaces are not walled in")
+		t.Error("the namespaces are not isolated")
 	}
 	for _, class := range []client.Object{
 		&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "classes-sandbox"}, Handler: "runsc"},
@@ -225,8 +225,9 @@ func TestAnnotationsThatNobodyAllowed(t *testing.T) {
 	w.Becomes(bot, "Ready=True")
 }
 
-// TestDNSOutOfReach: where the walls that the settings make are why DNS does not answer, bots that look up names say so, with what to set;
-// those without DNS do not; and when it answers again nobody does. A server that is only down turns no status.
+// TestDNSOutOfReach: where the walls that the settings make are why DNS does not answer, bots that look up names say
+// so, with what to set; those without DNS do not; and when it answers again nobody does. A server that is only down
+// turns no status.
 func TestDNSOutOfReach(t *testing.T) {
 	var answers atomic.Bool
 	resolvConf := filepath.Join(t.TempDir(), "resolv.conf")
@@ -256,7 +257,8 @@ func TestDNSOutOfReach(t *testing.T) {
 		t.Errorf("lethe_dns_answers is %v", gauge)
 	}
 	w.OneEvent(asks, v1alpha1.ReasonDNSOutOfReach)
-	// The keyserver has a name too, so whoever waits for it is told the same: a Tenant, and a bot without DNS of its own.
+	// The keyserver has a name too, so whoever waits for it is told the same: a Tenant, and a bot without DNS of its
+	// own.
 	w.Keys.Set(func(k *operator.KeyserverDouble) { k.Down = errors.New("lookup lethe-keyserver: i/o timeout") })
 	nameless, waits := operator.MakeTenant("resolve-not", "resolve-b"), operator.MakeBot("resolve-a", "waits")
 	waits.Spec.Channels, waits.Spec.Egress = nil, nil

@@ -45,8 +45,9 @@ type Reconciler struct {
 	Clock    clock.PassiveClock
 	// Orphans is told where a bot has gone.
 	Orphans reconcile.Orphans
-	// StatusGracePeriod is how long a new generation may take before a status says that it is on its way. Until then the status
-	// that the object was made with, or the generation that it speaks of, says so: one write saved for each bot that comes up.
+	// StatusGracePeriod is how long a new generation may take before a status says that it is on its way. Until then
+	// the status that the object was made with, or the generation that it speaks of, says so: one write saved for
+	// each bot that comes up.
 	StatusGracePeriod time.Duration
 	// Grace is how long what was applied together may take to come right by itself.
 	Grace time.Duration
@@ -157,8 +158,8 @@ func (r *Reconciler) findTenant(ctx context.Context, s *scope) (time.Duration, e
 	return 0, nil
 }
 
-// ensureFinalizer makes sure that the keyserver is told when a bot goes that it holds keys for, and that a volume goes that is
-// to go with its bot.
+// ensureFinalizer makes sure that the keyserver is told when a bot goes that it holds keys for, and that a volume
+// goes that is to go with its bot.
 func (r *Reconciler) ensureFinalizer(ctx context.Context, s *scope) (time.Duration, error) {
 	goes := s.bot.Spec.Storage != nil && resources.ReclaimPolicyOf(s.bot) == resources.ReclaimDelete
 	if (len(s.bot.Spec.Credentials) == 0 && !goes) || reconcile.HasFinalizer(s.bot) {
@@ -204,7 +205,8 @@ func (r *Reconciler) ensureIsolation(ctx context.Context, s *scope) (time.Durati
 	return 0, r.findKeyserver(ctx, s)
 }
 
-// findKeyserver makes sure that a bot without DNS is told where the keyserver is: nothing would start, and nothing say why.
+// findKeyserver makes sure that a bot without DNS is told where the keyserver is: nothing would start, and nothing
+// say why.
 func (r *Reconciler) findKeyserver(ctx context.Context, s *scope) error {
 	if len(s.bot.Spec.Credentials) == 0 || resources.HasDNS(r.Settings, s.bot, s.tenant) || resources.IsSuspended(s.bot, s.tenant) {
 		return nil
@@ -222,7 +224,8 @@ func (r *Reconciler) findKeyserver(ctx context.Context, s *scope) error {
 			resources.ServiceKeyserver, r.Settings.Namespace)}}
 }
 
-// stopNobodys stops a bot whose namespace is no tenant's any more, or is being deleted. The cache may be behind, so it is asked live first.
+// stopNobodys stops a bot whose namespace is no tenant's any more, or is being deleted. The cache may be behind, so
+// it is asked live first.
 func (r *Reconciler) stopNobodys(ctx context.Context, s *scope) error {
 	set, err := setOfBot(ctx, r.Writer.Client, s.bot)
 	if err != nil || set == nil || !reconcile.RunsPods(set) {
@@ -259,8 +262,8 @@ func (r *Reconciler) stop(ctx context.Context, s *scope) error {
 	return reconcile.ProblemFromError(v1alpha1.ConditionWorkloadReady, reconcile.ScaleToNothing(ctx, r.Writer, s.running))
 }
 
-// stopForGood comes before anything else when a bot goes: garbage collection would take its StatefulSet only after the bot
-// itself is gone, and somebody's finalizer may keep that.
+// stopForGood comes before anything else when a bot goes: garbage collection would take its StatefulSet only after
+// the bot itself is gone, and somebody's finalizer may keep that.
 func (r *Reconciler) stopForGood(ctx context.Context, s *scope) (time.Duration, error) {
 	s.observed.Deleting = "Stopping the bot."
 	set, err := setOfBot(ctx, r.Writer.Client, s.bot)
@@ -282,8 +285,8 @@ func (r *Reconciler) revokeKeys(ctx context.Context, s *scope) (time.Duration, e
 	return 0, nil
 }
 
-// removeFinalizer drops the finalizer. Garbage collection removes the children, which the bot owns. A bot that somebody else's finalizer
-// keeps says so.
+// removeFinalizer drops the finalizer. Garbage collection removes the children, which the bot owns. A bot that
+// somebody else's finalizer keeps says so.
 func (r *Reconciler) removeFinalizer(ctx context.Context, s *scope) (time.Duration, error) {
 	others := reconcile.ForeignFinalizers(s.bot)
 	if !reconcile.HasFinalizer(s.bot) {

@@ -25,8 +25,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// ensureFiles finds out what the bot's pod is made of beside its spec: contents of files that lie in ConfigMaps. They are read again once in a while, since the
-// manager watches no ConfigMaps of other people's. Of what was read only a digest is kept.
+// ensureFiles finds out what the bot's pod is made of beside its spec: contents of files that lie in ConfigMaps. They
+// are read again once in a while, since the manager watches no ConfigMaps of other people's. Of what was read only a
+// digest is kept.
 func (r *Reconciler) ensureFiles(ctx context.Context, s *scope) (time.Duration, error) {
 	s.sketch = s.bot
 	if err := checkPod(s); err != nil {
@@ -118,8 +119,8 @@ func checkPod(s *scope) error {
 	return nil
 }
 
-// noteRestart remembers that this pass restarts a bot because somebody asked for it, and by which name that one writes. Who that is stands in the
-// API server's audit log alone.
+// noteRestart remembers that this pass restarts a bot because somebody asked for it, and by which name that one
+// writes. Who that is stands in the API server's audit log alone.
 func (s *scope) noteRestart(live *v1alpha1.BotDeployment) {
 	asked := resources.RestartedAt(live)
 	if s.running == nil || !reconcile.RunsPods(s.running) || asked == "" || s.running.Spec.Template.Annotations[v1alpha1.AnnotationRestartedAt] == asked {

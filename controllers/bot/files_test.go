@@ -35,8 +35,8 @@ func fileIs(w *operator.World, bot *v1alpha1.BotDeployment, want string) int64 {
 	return set.Generation
 }
 
-// TestFileOfAConfigMap: a file that comes from a ConfigMap is opted in by whoever may write that, is part of the revision, and is read again once in a while; a change
-// rolls once, and nothing in between is written.
+// TestFileOfAConfigMap: a file that comes from a ConfigMap is opted in by whoever may write that, is part of the
+// revision, and is read again once in a while; a change rolls once, and nothing in between is written.
 func TestFileOfAConfigMap(t *testing.T) {
 	w := operator.NewWorld(t)
 	w.Stop()

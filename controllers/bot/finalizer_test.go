@@ -16,8 +16,9 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// TestFinalizerAtBirth: a bot has the finalizer before any manager has seen it, and the manager writes none; where Kubernetes does not do that, the manager
-// writes it once. Both bots go, and their keys with them, also one that was deleted before a manager saw it.
+// TestFinalizerAtBirth: a bot has the finalizer before any manager has seen it, and the manager writes none; where
+// Kubernetes does not do that, the manager writes it once. Both bots go, and their keys with them, also one that was
+// deleted before a manager saw it.
 func TestFinalizerAtBirth(t *testing.T) {
 	for name, byKubernetes := range map[string]bool{"birth": true, "birth-old": false} {
 		t.Run(name, func(t *testing.T) {
@@ -72,8 +73,8 @@ func TestFinalizerAtBirth(t *testing.T) {
 	}
 }
 
-// TestABotOfNobodysTenantGoes: a namespace has the label of a Tenant that does not exist. A bot that is made there has the finalizer, and nothing
-// holds up its end.
+// TestABotOfNobodysTenantGoes: a namespace has the label of a Tenant that does not exist. A bot that is made there
+// has the finalizer, and nothing holds up its end.
 func TestABotOfNobodysTenantGoes(t *testing.T) {
 	w := operator.NewWorld(t)
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "nobodys-birth", Labels: map[string]string{v1alpha1.LabelTenant: "no-such-tenant"}}}
@@ -96,8 +97,8 @@ func TestABotOfNobodysTenantGoes(t *testing.T) {
 	w.Gone(bot)
 }
 
-// TestApplyingAgainLeavesTheFinalizer: whoever applies a bot says nothing of the finalizer, and owns nothing of it: applying again changes nothing, with a
-// manager and without.
+// TestApplyingAgainLeavesTheFinalizer: whoever applies a bot says nothing of the finalizer, and owns nothing of it:
+// applying again changes nothing, with a manager and without.
 func TestApplyingAgainLeavesTheFinalizer(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "again")
 	apply := func() *v1alpha1.BotDeployment {

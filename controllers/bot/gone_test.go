@@ -17,7 +17,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/rollout"
 )
 
-// TestNothingIsRememberedOfWhatIsGone: of a bot that is gone, with credentials or without, whoever took its finalizer off.
+// TestNothingIsRememberedOfWhatIsGone: of a bot that is gone, with credentials or without, whoever took its finalizer
+// off.
 func TestNothingIsRememberedOfWhatIsGone(t *testing.T) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, v1alpha1.AddToScheme} {

@@ -16,8 +16,9 @@ type heldBack struct {
 
 func (h *heldBack) Error() string { return h.missing }
 
-// mayStart refuses a template that names what the cluster does not have, before the pod that runs is thrown away for one that never
-// can. It is asked only when a pod would be replaced. A StorageClass is none of it: a bot can get no other volume than it began with.
+// mayStart refuses a template that names what the cluster does not have, before the pod that runs is thrown away for
+// one that never can. It is asked only when a pod would be replaced. A StorageClass is none of it: a bot can get no
+// other volume than it began with.
 func (r *Reconciler) mayStart(ctx context.Context, s *scope, own bool) error {
 	missing, err := reconcile.MissingClasses(ctx, r.Writer.Live, reconcile.ClassesOf(s.tenant.Spec.Placement, "the Tenant's ")...)
 	if err != nil || missing == "" {

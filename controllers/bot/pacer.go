@@ -24,8 +24,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// Pacer gives bots their turn to be restarted because of Lethe. What it goes by stands in the objects: it remembers only whom it
-// has to wake, and how many have lasted, without which it begins slowly again.
+// Pacer gives bots their turn to be restarted because of Lethe. What it goes by stands in the objects: it remembers
+// only whom it has to wake, and how many have lasted, without which it begins slowly again.
 type Pacer struct {
 	// Client reads what this process has written.
 	Client client.Reader
@@ -113,8 +113,8 @@ type visit struct {
 	isGone    bool
 }
 
-// next wakes those whose turn it is after a pass over a bot. It says whose bots are restarted no more because of that one: its own
-// Tenant's, or everybody's.
+// next wakes those whose turn it is after a pass over a bot. It says whose bots are restarted no more because of that
+// one: its own Tenant's, or everybody's.
 func (p *Pacer) next(ctx context.Context, v visit) (stopped bool, whose string) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
@@ -164,8 +164,8 @@ func (p *Pacer) forget(state rollout.State, tenant string) {
 	}
 }
 
-// isTold says whether bots of a Tenant, or any, say already that they are not restarted any more: a manager that comes later need not
-// tell it again.
+// isTold says whether bots of a Tenant, or any, say already that they are not restarted any more: a manager that
+// comes later need not tell it again.
 func (p *Pacer) isTold(ctx context.Context, scope string) bool {
 	bots := &v1alpha1.BotDeploymentList{}
 	if err := p.Client.List(ctx, bots, client.UnsafeDisableDeepCopy); err != nil {
@@ -267,8 +267,8 @@ func fleetOf(ctx context.Context, c client.Reader, limits rollout.Limits, now ti
 	return bots, nil
 }
 
-// isFailing says whether a status tells of a bot's pod that it fails, and is not only on its way. Stalled is none of it: that may be
-// for another reason, or after a time that the bot's owner has chosen.
+// isFailing says whether a status tells of a bot's pod that it fails, and is not only on its way. Stalled is none of
+// it: that may be for another reason, or after a time that the bot's owner has chosen.
 func isFailing(conditions []metav1.Condition) bool {
 	workload := meta.FindStatusCondition(conditions, v1alpha1.ConditionWorkloadReady)
 	return workload != nil && workload.Status == metav1.ConditionFalse && status.IsFailing(workload.Reason)

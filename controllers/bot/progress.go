@@ -16,8 +16,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// observeUnsteady keeps a bot unready whose program has ended a short while ago, though its pod is ready at the moment. One whose status says already that it
-// is ready is not looked at: it is not asked for its reasons.
+// observeUnsteady keeps a bot unready whose program has ended a short while ago, though its pod is ready at the
+// moment. One whose status says already that it is ready is not looked at: it is not asked for its reasons.
 func (r *Reconciler) observeUnsteady(ctx context.Context, s *scope, set *appsv1.StatefulSet) (time.Duration, error) {
 	before := s.told()
 	if before != nil && before.Status == metav1.ConditionTrue || resources.IsSuspended(s.bot, s.tenant) {
@@ -36,8 +36,8 @@ func (r *Reconciler) observeUnsteady(ctx context.Context, s *scope, set *appsv1.
 	return min(left, r.lookAfter(reconcile.LookEvery)), nil
 }
 
-// observeStopped finds out how a suspended bot is whose pass was ended by something that it needs only when it runs: it is suspended all the same. What
-// stands in its way then is told in the condition that it belongs to.
+// observeStopped finds out how a suspended bot is whose pass was ended by something that it needs only when it runs:
+// it is suspended all the same. What stands in its way then is told in the condition that it belongs to.
 func (r *Reconciler) observeStopped(ctx context.Context, s *scope, wait time.Duration, err error) (time.Duration, error) {
 	by := s.suspendedBy()
 	if by == status.NotSuspended || s.observed.Workload != nil || reconcile.ProblemIn(err) == nil {
@@ -77,8 +77,8 @@ func (s *scope) told() *metav1.Condition {
 	return c
 }
 
-// timeLeft is how long the bot may still take until it is Stalled. Its time begins anew when what kept it goes: something before its pod, or a step of its pod.
-// Once it is Stalled it remains so, until then or until it is ready.
+// timeLeft is how long the bot may still take until it is Stalled. Its time begins anew when what kept it goes:
+// something before its pod, or a step of its pod. Once it is Stalled it remains so, until then or until it is ready.
 func (s *scope) timeLeft(o status.PodObserved, reason string) time.Duration {
 	whole := time.Duration(s.bot.Spec.Rollout.ProgressDeadlineSeconds) * time.Second
 	before, ready := s.told(), meta.FindStatusCondition(s.before.Status.Conditions, v1alpha1.ConditionReady)
@@ -103,8 +103,9 @@ func (s *scope) wasOverdue() bool {
 		workload != nil && workload.Status == metav1.ConditionFalse && workload.Reason == stalled.Reason
 }
 
-// unreadySince is when the bot began to be on its way: as the status has it, which notes in Reconciling when that began anew, and not before its pod's last
-// step. Where no status says so yet it is what the pod says, or when this process first saw it.
+// unreadySince is when the bot began to be on its way: as the status has it, which notes in Reconciling when that
+// began anew, and not before its pod's last step. Where no status says so yet it is what the pod says, or when this
+// process first saw it.
 func (s *scope) unreadySince(o status.PodObserved) time.Time {
 	var unready time.Time
 	step := status.LastStep(o)

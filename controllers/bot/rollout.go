@@ -36,8 +36,8 @@ func (r *Reconciler) tellStopped(bot *v1alpha1.BotDeployment, tenant string) {
 // errWaits ends the rendering of a StatefulSet that has to wait for its turn.
 var errWaits = errors.New("a change of Lethe's own waits for its turn")
 
-// renderNote is what a StatefulSet was made of, in its annotation. Nothing is trusted to it: the keyserver, which decides who gets
-// credentials, has a record of its own.
+// renderNote is what a StatefulSet was made of, in its annotation. Nothing is trusted to it: the keyserver, which
+// decides who gets credentials, has a record of its own.
 type renderNote struct {
 	// Generation of the bot.
 	Generation int64 `json:"generation"`
@@ -73,8 +73,8 @@ func digestOf(template corev1.PodTemplateSpec) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// helper is what of Lethe's own the bot's pod is to have: what it was last made with, unless that is retired or there is no pod.
-// anew asks for the present one.
+// helper is what of Lethe's own the bot's pod is to have: what it was last made with, unless that is retired or there
+// is no pod. anew asks for the present one.
 func (r *Reconciler) helper(s *scope, anew bool) resources.Helper {
 	last, ok := renderedOf(s.running)
 	resumes := s.running != nil && !reconcile.RunsPods(s.running) && !resources.IsSuspended(s.bot, s.tenant)
@@ -84,8 +84,8 @@ func (r *Reconciler) helper(s *scope, anew bool) resources.Helper {
 	return last.Helper
 }
 
-// ensureSet makes the StatefulSet as it should be. Where that would restart a ready bot because of Lethe or of its Tenant, and not
-// because of the bot, it waits for its turn; the set then stays as it is.
+// ensureSet makes the StatefulSet as it should be. Where that would restart a ready bot because of Lethe or of its
+// Tenant, and not because of the bot, it waits for its turn; the set then stays as it is.
 func (r *Reconciler) ensureSet(ctx context.Context, s *scope, anew bool) (*appsv1.StatefulSet, status.Update, error) {
 	helper := r.helper(s, anew)
 	sketch := resources.BotStatefulSet(r.Settings.With(helper), s.sketch, s.tenant, s.secret)
@@ -184,8 +184,8 @@ func templateDiffers(desired, cached *appsv1.StatefulSet) bool {
 	return kube.Drift(probe, cached) != ""
 }
 
-// restartedAt is when a bot was restarted because of Lethe, and whether it still has to prove itself. A note that nobody can read is as
-// old as can be.
+// restartedAt is when a bot was restarted because of Lethe, and whether it still has to prove itself. A note that
+// nobody can read is as old as can be.
 func restartedAt(set *appsv1.StatefulSet) (time.Time, bool) {
 	note := set.Annotations[v1alpha1.AnnotationRolling]
 	at, err := time.Parse(time.RFC3339Nano, note)
@@ -195,8 +195,8 @@ func restartedAt(set *appsv1.StatefulSet) (time.Time, bool) {
 	return at, note != ""
 }
 
-// prove takes the mark off a bot that was restarted because of Lethe once it has been ready for a while without a restart: healthy
-// ones that fail half a minute after their start are to be counted, and the next manager counts on.
+// prove takes the mark off a bot that was restarted because of Lethe once it has been ready for a while without a
+// restart: healthy ones that fail half a minute after their start are to be counted, and the next manager counts on.
 func (r *Reconciler) prove(ctx context.Context, s *scope, set *appsv1.StatefulSet, turn status.Update) (time.Duration, error) {
 	restarted, isMarked := restartedAt(set)
 	if !isMarked {
@@ -223,7 +223,8 @@ func (r *Reconciler) prove(ctx context.Context, s *scope, set *appsv1.StatefulSe
 	return 0, nil
 }
 
-// readySince is since when a restarted bot is ready: by its pod, which knows of what no manager has seen, or else by its status.
+// readySince is since when a restarted bot is ready: by its pod, which knows of what no manager has seen, or else by
+// its status.
 func (r *Reconciler) readySince(ctx context.Context, s *scope, set *appsv1.StatefulSet, restarted time.Time) (time.Time, error) {
 	o, err := r.observePod(ctx, s, set)
 	if err != nil {

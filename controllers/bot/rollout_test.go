@@ -64,8 +64,8 @@ func upgrade(w *operator.World, image string, retired ...string) {
 
 const image2, image3 = "registry.example/lethe:v2", "registry.example/lethe:v3"
 
-// TestANewLetheRollsNoBot: another image of Lethe, and twice, is no reason to restart anything. A bot takes it over when it is
-// restarted for a reason of its own.
+// TestANewLetheRollsNoBot: another image of Lethe, and twice, is no reason to restart anything. A bot takes it over
+// when it is restarted for a reason of its own.
 func TestANewLetheRollsNoBot(t *testing.T) {
 	w := operator.NewWorld(t)
 	bots := fleet(w, "upgraded", 6)
@@ -163,9 +163,10 @@ func unreadyNow(w *operator.World, bots []*v1alpha1.BotDeployment, but ...string
 	return n
 }
 
-// TestRolloutIsPaced: what must restart bots because of Lethe, or of their Tenant, has one of 20 unready at a time, and no more than three
-// that have not lasted, from the first to the last of them. Those that are broken anyway get it at once, and neither count nor hold
-// anybody up, and who changes his own bot does not wait. TestWhatIsPromised holds the same for fleets of all sizes.
+// TestRolloutIsPaced: what must restart bots because of Lethe, or of their Tenant, has one of 20 unready at a time,
+// and no more than three that have not lasted, from the first to the last of them. Those that are broken anyway get
+// it at once, and neither count nor hold anybody up, and who changes his own bot does not wait. TestWhatIsPromised
+// holds the same for fleets of all sizes.
 func TestRolloutIsPaced(t *testing.T) {
 	for name, begin := range map[string]func(*operator.World){
 		"a retired image": func(w *operator.World) { upgrade(w, image2, operator.TestImage) },
@@ -298,9 +299,9 @@ func toldStopped(w *operator.World, namespace string) []string {
 	return told
 }
 
-// TestOneTenantStopsItsOwn: bots of one Tenant that are healthy again after a change, and fail a while later, are counted, over a
-// restart of the manager too. The third stops the Tenant's own; all other bots get the change. A bot that crashes anyway, and is
-// ready between two crashes, is none of them.
+// TestOneTenantStopsItsOwn: bots of one Tenant that are healthy again after a change, and fail a while later, are
+// counted, over a restart of the manager too. The third stops the Tenant's own; all other bots get the change. A bot
+// that crashes anyway, and is ready between two crashes, is none of them.
 func TestOneTenantStopsItsOwn(t *testing.T) {
 	w := operator.NewWorld(t)
 	w.Rollout.Lasts = 2 * time.Second
@@ -373,8 +374,8 @@ func TestOneTenantStopsItsOwn(t *testing.T) {
 	}
 }
 
-// TestRolloutStops: three that were ready and fail end it, over a restart of the manager too. Those that wait say so, and when the
-// cause is gone it goes on by itself.
+// TestRolloutStops: three that were ready and fail end it, over a restart of the manager too. Those that wait say so,
+// and when the cause is gone it goes on by itself.
 func TestRolloutStops(t *testing.T) {
 	w := operator.NewWorld(t)
 	bots := fleet(w, "stopped", 7)
@@ -454,8 +455,8 @@ func TestRolloutStops(t *testing.T) {
 	t.Logf("it went on within %s", time.Since(begun))
 }
 
-// TestRolloutHealsAfterACrash: after whatever write the manager dies, and before the first of each kind, the next one goes on: everybody gets
-// it, one at a time.
+// TestRolloutHealsAfterACrash: after whatever write the manager dies, and before the first of each kind, the next one
+// goes on: everybody gets it, one at a time.
 func TestRolloutHealsAfterACrash(t *testing.T) {
 	w := operator.NewWorld(t)
 	bots := fleet(w, "crashed", 3)

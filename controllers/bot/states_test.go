@@ -22,7 +22,8 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// keptBots are bots that something keeps from having a pod, each by another obstacle, with the reason that it is told by.
+// keptBots are bots that something keeps from having a pod, each by another obstacle, with the reason that it is told
+// by.
 func keptBots(namespace string) map[string]*v1alpha1.BotDeployment {
 	bots := map[string]*v1alpha1.BotDeployment{}
 	add := func(reason string, edit func(*v1alpha1.BotDeployment)) {
@@ -45,7 +46,8 @@ func keptBots(namespace string) map[string]*v1alpha1.BotDeployment {
 	return bots
 }
 
-// TestSuspendedIsSuspended: what a bot needs only when it runs does not keep it from being suspended, and is told all the same.
+// TestSuspendedIsSuspended: what a bot needs only when it runs does not keep it from being suspended, and is told all
+// the same.
 func TestSuspendedIsSuspended(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "still")
 	w.Keys.Set(func(k *operator.KeyserverDouble) {
@@ -96,8 +98,9 @@ func TestSuspendedIsSuspended(t *testing.T) {
 	w.Becomes(active, "Stalled=True/QuotaExceeded")
 }
 
-// TestTimeBeginsAnew: for as long as something stood in a bot's way, nothing of its deadline went by. When that goes, the bot is on its way and not Stalled,
-// also for a manager that was just started; and when it then takes too long, it is.
+// TestTimeBeginsAnew: for as long as something stood in a bot's way, nothing of its deadline went by. When that goes,
+// the bot is on its way and not Stalled, also for a manager that was just started; and when it then takes too long,
+// it is.
 func TestTimeBeginsAnew(t *testing.T) {
 	w := operator.NewWorld(t)
 	w.Stop()
@@ -194,8 +197,8 @@ func stalledReason(bot *v1alpha1.BotDeployment) string {
 	return ""
 }
 
-// TestReadyOnlyWhenItLasts: what was counted of a pod says that it is ready, and the pod itself that its program has ended a moment ago. Nobody had looked
-// before, since the bot was new.
+// TestReadyOnlyWhenItLasts: what was counted of a pod says that it is ready, and the pod itself that its program has
+// ended a moment ago. Nobody had looked before, since the bot was new.
 func TestReadyOnlyWhenItLasts(t *testing.T) {
 	w, _ := operator.WithTenant(t, "lasts")
 	w.KCM.Unready = func(*appsv1.StatefulSet) bool { return true }

@@ -28,8 +28,8 @@ func errForeign(tenant *v1alpha1.Tenant) error {
 		Message: fmt.Sprintf("Tenant %s is not isolated, so that the bot is neither started nor changed: %s", tenant.Name, c.Message)}}
 }
 
-// tenantOf returns the Tenant whose namespace it is, also while that is being deleted: its bots are stopped as suspended ones are.
-// Otherwise the error is a *reconcile.Problem.
+// tenantOf returns the Tenant whose namespace it is, also while that is being deleted: its bots are stopped as
+// suspended ones are. Otherwise the error is a *reconcile.Problem.
 func tenantOf(ctx context.Context, c client.Reader, namespace string) (*v1alpha1.Tenant, error) {
 	whose, err := tenancy.Read(ctx, c, namespace)
 	if err != nil {
@@ -41,7 +41,7 @@ func tenantOf(ctx context.Context, c client.Reader, namespace string) (*v1alpha1
 		return whose.Tenant, nil
 	case tenancy.NamespaceEnding:
 		p.Reason, p.After = v1alpha1.ReasonTerminating, reconcile.TerminatingWait
-	case tenancy.NotWalledIn:
+	case tenancy.NotIsolated:
 		p.Reason = v1alpha1.ReasonTenantNotReady
 	default:
 		p.Reason, p.Stalled = v1alpha1.ReasonNoTenant, true

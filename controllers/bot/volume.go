@@ -25,7 +25,8 @@ import (
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=list;watch
 // +kubebuilder:rbac:groups="",roleName=lethe-manager-tenant,resources=persistentvolumeclaims,verbs=get;create;update;delete
 
-// ensureVolume has the bot's volume there before anything that could mount it, and nothing mount one that is not the bot's.
+// ensureVolume has the bot's volume there before anything that could mount it, and nothing mount one that is not the
+// bot's.
 func (r *Reconciler) ensureVolume(ctx context.Context, s *scope) (time.Duration, error) {
 	if s.bot.Spec.Storage == nil {
 		s.bot.Status.Claim = nil
@@ -46,8 +47,8 @@ func (r *Reconciler) ensureVolume(ctx context.Context, s *scope) (time.Duration,
 	return 0, nil
 }
 
-// claimOf makes or finds the bot's claim. What is not on record as this bot's is taken over where the spec names it and it is
-// this Tenant's to take, and is a problem otherwise: never changed, never deleted.
+// claimOf makes or finds the bot's claim. What is not on record as this bot's is taken over where the spec names it
+// and it is this Tenant's to take, and is a problem otherwise: never changed, never deleted.
 func (r *Reconciler) claimOf(ctx context.Context, s *scope) (*corev1.PersistentVolumeClaim, error) {
 	desired := resources.BotClaim(s.bot, s.tenant)
 	claim, err := r.findClaim(ctx, s, desired)
@@ -71,8 +72,8 @@ func (r *Reconciler) claimOf(ctx context.Context, s *scope) (*corev1.PersistentV
 	}
 }
 
-// findClaim reads the claim of that name, or makes one where there never was one. What is not as it should be is read live: the
-// cache may be behind, and holds too little to be written back.
+// findClaim reads the claim of that name, or makes one where there never was one. What is not as it should be is read
+// live: the cache may be behind, and holds too little to be written back.
 func (r *Reconciler) findClaim(ctx context.Context, s *scope, desired *corev1.PersistentVolumeClaim) (*corev1.PersistentVolumeClaim, error) {
 	const condition = v1alpha1.ConditionWorkloadReady
 	key := client.ObjectKeyFromObject(desired)
@@ -124,9 +125,10 @@ func isRecorded(desired, claim *corev1.PersistentVolumeClaim) bool {
 	return !asked && claim.Annotations[v1alpha1.AnnotationReclaimPolicy] != "" && claim.DeletionTimestamp == nil
 }
 
-// mayAdopt says whether a claim that the spec names, and that is not on record as this bot's, may become so. A namespace can
-// change hands, and a name can come back: UIDs decide. What another Tenant left, or nobody wrote down, needs the word of somebody
-// who may adopt for this Tenant, and nobody's word is enough for what a living Tenant or bot has on record.
+// mayAdopt says whether a claim that the spec names, and that is not on record as this bot's, may become so. A
+// namespace can change hands, and a name can come back: UIDs decide. What another Tenant left, or nobody wrote down,
+// needs the word of somebody who may adopt for this Tenant, and nobody's word is enough for what a living Tenant or
+// bot has on record.
 func (r *Reconciler) mayAdopt(ctx context.Context, s *scope, claim *corev1.PersistentVolumeClaim) error {
 	record := claim.Annotations
 	if tenant := record[v1alpha1.AnnotationTenantUID]; tenant != string(s.tenant.UID) {
@@ -156,8 +158,8 @@ func (r *Reconciler) mayAdopt(ctx context.Context, s *scope, claim *corev1.Persi
 	return nil
 }
 
-// record writes down whose a claim is, and leaves everything else of it alone. One that is taken over is kept from then on, until
-// somebody who may adopt writes otherwise.
+// record writes down whose a claim is, and leaves everything else of it alone. One that is taken over is kept from
+// then on, until somebody who may adopt writes otherwise.
 func (r *Reconciler) record(ctx context.Context, desired, live *corev1.PersistentVolumeClaim, takenOver bool) (*corev1.PersistentVolumeClaim, error) {
 	if isRecorded(desired, live) {
 		return live, nil
@@ -232,8 +234,8 @@ func volumeMissing(format string, args ...any) error {
 		Message: fmt.Sprintf(format, args...)}}
 }
 
-// releaseVolumes lets the bot's volumes go with it, or writes down that they stay. What cannot be deleted stays, and does not
-// keep the bot.
+// releaseVolumes lets the bot's volumes go with it, or writes down that they stay. What cannot be deleted stays, and
+// does not keep the bot.
 func (r *Reconciler) releaseVolumes(ctx context.Context, s *scope) (time.Duration, error) {
 	if s.bot.Spec.Storage == nil {
 		return 0, nil

@@ -162,7 +162,8 @@ func TestForeignVolumes(t *testing.T) {
 	}
 }
 
-// TestVolumeThatIsSwappedUnderARunningBot: the pod goes before anything else is mounted, and an empty one takes no lost one's place.
+// TestVolumeThatIsSwappedUnderARunningBot: the pod goes before anything else is mounted, and an empty one takes no
+// lost one's place.
 func TestVolumeThatIsSwappedUnderARunningBot(t *testing.T) {
 	w, _ := operator.WithTenant(t, "swap")
 	bot := operator.MakeKeeper("swap-a", "b", "Retain")
@@ -190,7 +191,8 @@ func TestVolumeThatIsSwappedUnderARunningBot(t *testing.T) {
 	untouched(w, other)
 }
 
-// TestNamespaceThatChangesHands: bob gets alice's namespace. Her volume is not his bot's by the same name, and not by naming it.
+// TestNamespaceThatChangesHands: bob gets alice's namespace. Her volume is not his bot's by the same name, and not by
+// naming it.
 func TestNamespaceThatChangesHands(t *testing.T) {
 	w, alice := operator.WithTenant(t, "alice")
 	kept := operator.MakeKeeper("alice-a", "b", "Retain")
@@ -250,7 +252,8 @@ func TestNamespaceThatChangesHands(t *testing.T) {
 	untouched(w, claim)
 }
 
-// TestExistingVolumeIsTakenOver: by name in the spec, and nothing else; what another Tenant left needs the word of who may adopt.
+// TestExistingVolumeIsTakenOver: by name in the spec, and nothing else; what another Tenant left needs the word of
+// who may adopt.
 func TestExistingVolumeIsTakenOver(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "adopt")
 	first := operator.MakeKeeper("adopt-a", "first", "Retain")
@@ -331,7 +334,8 @@ func TestVolumeThatDiffersIsNotGreen(t *testing.T) {
 	w.Becomes(bot, "WorkloadReady=True")
 }
 
-// TestVolumesThatWereToGo: a bot whose finalizer a hand took off while the manager was away leaves a volume that was to go with it.
+// TestVolumesThatWereToGo: a bot whose finalizer a hand took off while the manager was away leaves a volume that was
+// to go with it.
 func TestVolumesThatWereToGo(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "leftover")
 	goes, stays := operator.MakeKeeper("leftover-a", "goes", "Delete"), operator.MakeKeeper("leftover-a", "stays", "Retain")
@@ -395,8 +399,8 @@ func TestTenantWithRetainedVolumes(t *testing.T) {
 	w.Gone(claimNamed("keeps-a", "b-data"))
 }
 
-// TestWhatWasTakenOverIsKept: who writes bots takes a retained volume over and deletes the bot, and the data is still there. It goes
-// with a bot only where somebody who may adopt has written so on the claim.
+// TestWhatWasTakenOverIsKept: who writes bots takes a retained volume over and deletes the bot, and the data is still
+// there. It goes with a bot only where somebody who may adopt has written so on the claim.
 func TestWhatWasTakenOverIsKept(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "kept")
 	first := operator.MakeKeeper("kept-a", "b", "Retain")
@@ -447,8 +451,8 @@ func TestWhatWasTakenOverIsKept(t *testing.T) {
 	w.Gone(claim)
 }
 
-// TestVolumesThatWereToGoThroughACrash: the volume of a bot whose finalizer was taken off goes, and nothing else does, wherever the
-// manager dies while it removes it.
+// TestVolumesThatWereToGoThroughACrash: the volume of a bot whose finalizer was taken off goes, and nothing else
+// does, wherever the manager dies while it removes it.
 func TestVolumesThatWereToGoThroughACrash(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "leftcrash")
 	var points crash.Points

@@ -52,8 +52,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 	return nil
 }
 
-// afterNewBots wakes the owner of a StatefulSet. When many bots come up at once, the news that one is ready waits until the
-// others have been set on their way: those take long, and it is only told.
+// afterNewBots wakes the owner of a StatefulSet. When many bots come up at once, the news that one is ready waits
+// until the others have been set on their way: those take long, and it is only told.
 func afterNewBots() handler.EventHandler {
 	add := func(q workqueue.TypedRateLimitingInterface[ctrl.Request], set client.Object, priority int) {
 		owner := metav1.GetControllerOf(set)
@@ -81,8 +81,8 @@ func afterNewBots() handler.EventHandler {
 	}
 }
 
-// setChange lets a StatefulSet through when its spec has changed, or whether it is done. What its controller counts on the
-// way there is no news.
+// setChange lets a StatefulSet through when its spec has changed, or whether it is done. What its controller counts
+// on the way there is no news.
 func setChange() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },

@@ -21,8 +21,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// TestWhoseBotRuns: where a namespace is no tenant's, or is being deleted, what runs of a bot is stopped. One that its Tenant has yet to wall
-// in stops nothing. That is asked of package tenancy, which the keyserver asks, too.
+// TestWhoseBotRuns: where a namespace is no tenant's, or is being deleted, what runs of a bot is stopped. One that
+// its Tenant has yet to wall in stops nothing. That is asked of package tenancy, which the keyserver asks, too.
 func TestWhoseBotRuns(t *testing.T) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
@@ -44,7 +44,7 @@ func TestWhoseBotRuns(t *testing.T) {
 		"its Tenant is being deleted, which stops it by itself": {
 			change: func(_ *corev1.Namespace, t *v1alpha1.Tenant) { ends(t) }, replicas: 1,
 		},
-		"not walled in": {
+		"not isolated": {
 			change: func(_ *corev1.Namespace, t *v1alpha1.Tenant) { t.Status.Namespaces = nil },
 			reason: v1alpha1.ReasonTenantNotReady, replicas: 1,
 		},
@@ -60,7 +60,7 @@ func TestWhoseBotRuns(t *testing.T) {
 			change: func(n *corev1.Namespace, t *v1alpha1.Tenant) { n.UID, t.Spec.Namespaces = "n2", nil },
 			reason: v1alpha1.ReasonNoTenant,
 		},
-		"not walled in by a Tenant that is being deleted": {
+		"not isolated by a Tenant that is being deleted": {
 			change: func(_ *corev1.Namespace, t *v1alpha1.Tenant) { t.Status.Namespaces = nil; ends(t) },
 			reason: v1alpha1.ReasonNoTenant,
 		},

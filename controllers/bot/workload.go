@@ -70,8 +70,8 @@ func (r *Reconciler) ensureWorkload(ctx context.Context, s *scope) (time.Duratio
 	return wait, err
 }
 
-// whole is the bot as the API server has it, of the generation that this pass is about: the cache holds no arguments and no
-// values of variables. The contents of its files are in place.
+// whole is the bot as the API server has it, of the generation that this pass is about: the cache holds no arguments
+// and no values of variables. The contents of its files are in place.
 func (r *Reconciler) whole(ctx context.Context, s *scope) (*v1alpha1.BotDeployment, error) {
 	if !bulk.IsStripped(s.bot) {
 		s.noteRestart(s.bot)
@@ -94,8 +94,8 @@ func (r *Reconciler) lookAfter(least time.Duration) time.Duration {
 	return max(least, time.Duration(r.generationSeenAt.Len())*time.Second/looksPerSecond)
 }
 
-// observeUnready says what a pod waits for. Within the time that a new generation has to settle, only what will not come right by
-// waiting is told.
+// observeUnready says what a pod waits for. Within the time that a new generation has to settle, only what will not
+// come right by waiting is told.
 func (r *Reconciler) observeUnready(ctx context.Context, s *scope, set *appsv1.StatefulSet) (time.Duration, error) {
 	if age := s.now.Sub(s.generationSeenAt); isNew(s.bot) && age < min(r.StatusGracePeriod, reconcile.LookEvery) {
 		s.observed.Workload = &status.Workload{Reason: v1alpha1.ReasonProgressing, Message: "Waiting for the pod of the present revision."}
@@ -204,9 +204,9 @@ func waitsForHelper(pod *corev1.Pod) bool {
 	})
 }
 
-// explainMismatch says why the keyserver gives a pod nothing: something in the cluster has changed it. The keyserver decides
-// by the same comparison; this one finds the words. Where there is nothing to be seen and the pod is of an earlier Lethe, of which
-// the keyserver may have no record, it is made anew: it gets nothing as it is.
+// explainMismatch says why the keyserver gives a pod nothing: something in the cluster has changed it. The keyserver
+// decides by the same comparison; this one finds the words. Where there is nothing to be seen and the pod is of an
+// earlier Lethe, of which the keyserver may have no record, it is made anew: it gets nothing as it is.
 func (r *Reconciler) explainMismatch(ctx context.Context, s *scope, pod *corev1.Pod, w *status.Workload) error {
 	whole, err := r.whole(ctx, s)
 	if err != nil {

@@ -116,14 +116,15 @@ func (s *scope) addProblem(err error) {
 	}
 }
 
-// stopSweeps comes before anything else when a store goes: garbage collection takes the children only when the store itself is gone, and
-// somebody's finalizer may keep that. It needs nothing in the namespace, which may be going away too.
+// stopSweeps comes before anything else when a store goes: garbage collection takes the children only when the store
+// itself is gone, and somebody's finalizer may keep that. It needs nothing in the namespace, which may be going away
+// too.
 func (r *Reconciler) stopSweeps(ctx context.Context, s *scope) (time.Duration, error) {
 	return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, reconcile.WithoutRights(reconcile.StopSweeps(ctx, r.Writer, s.store)))
 }
 
-// revokeKeys comes before the store is let go: with its keys destroyed no sweep gets another lease, and one that runs now stops within 30
-// seconds.
+// revokeKeys comes before the store is let go: with its keys destroyed no sweep gets another lease, and one that runs
+// now stops within 30 seconds.
 func (r *Reconciler) revokeKeys(ctx context.Context, s *scope) (time.Duration, error) {
 	if !reconcile.HasFinalizer(s.store) {
 		return 0, nil
@@ -189,8 +190,8 @@ func (r *Reconciler) compile(ctx context.Context, s *scope) (time.Duration, erro
 	return 0, nil
 }
 
-// findConflicts looks for other stores on the same tables. What it finds stands in the status before anything runs, where the keyserver
-// reads it, too.
+// findConflicts looks for other stores on the same tables. What it finds stands in the status before anything runs,
+// where the keyserver reads it, too.
 func (r *Reconciler) findConflicts(ctx context.Context, s *scope) error {
 	var all v1alpha1.DataStoreList
 	if err := r.Writer.Client.List(ctx, &all, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
@@ -215,8 +216,8 @@ func (s *scope) seen() *v1alpha1.DataStore {
 	return &out
 }
 
-// stopNobodys ends the sweeps of a store whose namespace is no tenant's any more, or that of one that is being deleted. The
-// cache may be behind, so it is asked live first, where there is anything to stop.
+// stopNobodys ends the sweeps of a store whose namespace is no tenant's any more, or that of one that is being
+// deleted. The cache may be behind, so it is asked live first, where there is anything to stop.
 func (r *Reconciler) stopNobodys(ctx context.Context, s *scope) error {
 	cron := &batchv1.CronJob{}
 	key := client.ObjectKey{Namespace: s.store.Namespace, Name: resources.SweepName(s.store.Name)}

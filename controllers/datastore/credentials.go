@@ -23,8 +23,9 @@ func storedBefore(store *v1alpha1.DataStore) status.Verdict {
 	return status.Verdict{Status: c.Status, Reason: c.Reason, Message: c.Message}
 }
 
-// ensureCredentials asks the keyserver to open the password and to encrypt it for this store. It is asked again when the
-// spec has changed, when it did not succeed, when a sweep was refused its lease (the Secret may be gone), and every hour.
+// ensureCredentials asks the keyserver to open the password and to encrypt it for this store. It is asked again when
+// the spec has changed, when it did not succeed, when a sweep was refused its lease (the Secret may be gone), and
+// every hour.
 func (r *Reconciler) ensureCredentials(ctx context.Context, s *scope) (time.Duration, error) {
 	before, known := r.stored.Get(s.store)
 	if !known {

@@ -506,7 +506,7 @@ func TestAStoreGoesAway(t *testing.T) {
 	}
 }
 
-func TestStrangersAreRefusedAloud(t *testing.T) {
+func TestForeignObjectsAreRefused(t *testing.T) {
 	for name, stranger := range map[string]client.Object{
 		"ServiceAccount": &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "chat-sweeper"}},
 		"NetworkPolicy":  &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "chat-sweeper"}},
@@ -526,7 +526,7 @@ func TestStrangersAreRefusedAloud(t *testing.T) {
 			version := stranger.GetResourceVersion()
 			b.Read(stranger)
 			if stranger.GetResourceVersion() != version {
-				t.Error("the stranger's object was written")
+				t.Error("the foreign object was written")
 			}
 			if n := len(b.Active()); n != 0 {
 				t.Errorf("%d Jobs run", n)

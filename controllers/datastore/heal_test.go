@@ -226,8 +226,8 @@ func (s crashingStatus) Patch(ctx context.Context, o client.Object, p client.Pat
 	return s.c.write(fmt.Sprintf("status of %T", o), func() error { return s.SubResourceWriter.Patch(ctx, o, p, opts...) })
 }
 
-// TestACrashAtAnyWriteHeals takes a store through create, report, change and delete, with the manager's process ending after
-// its n-th write has landed, for every n, and before the first of each kind.
+// TestACrashAtAnyWriteHeals takes a store through create, report, change and delete, with the manager's process
+// ending after its n-th write has landed, for every n, and before the first of each kind.
 func TestACrashAtAnyWriteHeals(t *testing.T) {
 	var points crash.Points
 	for n := 1; ; n++ {

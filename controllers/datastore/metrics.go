@@ -47,8 +47,8 @@ type (
 	ruleKey  struct{ policy, rule string }
 )
 
-// ShowStore shows what a store's status says. Datasets under one rule are added up; of times the worst counts. What was never
-// measured has no counts: 0 would say that it is fine.
+// ShowStore shows what a store's status says. Datasets under one rule are added up; of times the worst counts. What
+// was never measured has no counts: 0 would say that it is fine.
 func ShowStore(metrics chan<- prometheus.Metric, store *v1alpha1.DataStore, deleted *DeletedRows) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, append([]string{store.Namespace, store.Name}, labels...)...)
@@ -130,8 +130,8 @@ func (c *DeletedRows) add(store *v1alpha1.DataStore, key ruleKey, rows float64) 
 	c.of[of][key] += rows
 }
 
-// ofStore returns the counts of the rules that govern a store, 0 where nothing was deleted yet, and adds those of others to the
-// one without a name.
+// ofStore returns the counts of the rules that govern a store, 0 where nothing was deleted yet, and adds those of
+// others to the one without a name.
 func (c *DeletedRows) ofStore(store *v1alpha1.DataStore, rules map[ruleKey]bool) map[ruleKey]float64 {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -158,8 +158,9 @@ func (c *DeletedRows) forget(namespace, name string) {
 	delete(c.of, storeKey{namespace, name})
 }
 
-// count adds what a sweep reported, under the names of the rules that the store's status has. What a report names beside those, of an earlier plan or
-// out of a pod that was broken into, counts without a name: it would be a series of the pod's choice.
+// count adds what a sweep reported, under the names of the rules that the store's status has. What a report names
+// beside those, of an earlier plan or out of a pod that was broken into, counts without a name: it would be a series
+// of the pod's choice.
 func (c *DeletedRows) count(store *v1alpha1.DataStore, r report.Report) {
 	named, rules := int64(0), rulesOf(store)
 	for _, d := range r.Datasets {

@@ -30,8 +30,8 @@ func value(b *operator.StoreBench, name string) string {
 	return "not there"
 }
 
-// TestAnApprovalIsPendingWhereTheConditionSaysSo: what the alert looks at and what a person reads are one thing, in every state of a store with two
-// datasets. The alert is on this series alone.
+// TestAnApprovalIsPendingWhereTheConditionSaysSo: what the alert looks at and what a person reads are one thing, in
+// every state of a store with two datasets. The alert is on this series alone.
 func TestAnApprovalIsPendingWhereTheConditionSaysSo(t *testing.T) {
 	approve := func(datasets ...string) func(*v1alpha1.DataStore) {
 		return func(s *v1alpha1.DataStore) {
@@ -119,8 +119,8 @@ func TestAnApprovalIsPendingWhereTheConditionSaysSo(t *testing.T) {
 	}
 }
 
-// TestWhatIsCountedIsWhatIsThere: datasets and not measurements, tables and not the names that a report has room for, and no count of what
-// nobody has counted.
+// TestWhatIsCountedIsWhatIsThere: datasets and not measurements, tables and not the names that a report has room for,
+// and no count of what nobody has counted.
 func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
 	p := b.Policy("privacy", enforce, operator.Rule("Conversations", operator.Period(90)))
@@ -165,7 +165,8 @@ func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
 	}
 }
 
-// TestAPolicyIsNotGreenUnderASpecThatNobodyMeasured: from the edit until each of its stores has measured the new window.
+// TestAPolicyIsNotGreenUnderASpecThatNobodyMeasured: from the edit until each of its stores has measured the new
+// window.
 func TestAPolicyIsNotGreenUnderASpecThatNobodyMeasured(t *testing.T) {
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
 	p := b.Policy("privacy", operator.Audit, operator.Rule("Conversations", operator.Period(90)))
@@ -188,10 +189,10 @@ func TestAPolicyIsNotGreenUnderASpecThatNobodyMeasured(t *testing.T) {
 			was := p.DeepCopy()
 			operator.Amend(b, p, edit)
 			b.Sum(p) // before the store is
-			b.Want(p, map[string]string{"Compliant": "Unknown Unproven"})
+			b.Want(p, map[string]string{"Compliant": "Unknown NotVerified"})
 			b.Settle(s)
 			b.Sum(p)
-			b.Want(p, map[string]string{"Compliant": "Unknown Unproven"})
+			b.Want(p, map[string]string{"Compliant": "Unknown NotVerified"})
 			operator.Amend(b, p, func(p *v1alpha1.DataRetentionPolicy) { p.Spec = was.Spec })
 			b.Settle(s)
 			b.Sum(p)
@@ -201,6 +202,6 @@ func TestAPolicyIsNotGreenUnderASpecThatNobodyMeasured(t *testing.T) {
 	t.Run("the store's map has changed", func(t *testing.T) {
 		operator.Amend(b, s, func(s *v1alpha1.DataStore) { s.Spec.Datasets[0].Table.Name = "another" })
 		b.Sum(p)
-		b.Want(p, map[string]string{"Compliant": "Unknown Unproven"})
+		b.Want(p, map[string]string{"Compliant": "Unknown NotVerified"})
 	})
 }

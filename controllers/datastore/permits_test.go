@@ -23,8 +23,8 @@ func (b *verdictBench) propose(s *v1alpha1.DataStore, asked plan.Asked) (plan.Pr
 	return plan.Propose(compiled.Result, s, asked, b.Clock.Now())
 }
 
-// TestPermitsAreUsedUp drives the whole way in a real database: what was approved once goes once, a new dataset renews nothing, and a
-// tripped brake, returned rows and another database are each asked for by name.
+// TestPermitsAreUsedUp drives the whole way in a real database: what was approved once goes once, a new dataset
+// renews nothing, and a tripped brake, returned rows and another database are each asked for by name.
 func TestPermitsAreUsedUp(t *testing.T) {
 	b := newVerdictBench(t, `CREATE TABLE messages (id bigint PRIMARY KEY, created_at timestamptz); CREATE INDEX ON messages (created_at);
 		CREATE TABLE notes (id bigint PRIMARY KEY, created_at timestamptz); CREATE INDEX ON notes (created_at);

@@ -18,7 +18,8 @@ import (
 // startsWithin is how long a sweep's pod may take to run before somebody looks why it does not.
 const startsWithin = 20 * time.Second
 
-// lookAtSweep finds out why a sweep's pod does not run: it would be waited for until the Job's deadline, and then leave no report.
+// lookAtSweep finds out why a sweep's pod does not run: it would be waited for until the Job's deadline, and then
+// leave no report.
 func (r *Reconciler) lookAtSweep(ctx context.Context, s *scope) (time.Duration, error) {
 	for i := range s.jobs {
 		job := &s.jobs[i]

@@ -12,8 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// TestSweepWithoutItsImage: a sweep whose image cannot be pulled would be waited for until its deadline, and leave no report. The store
-// says so, with the Secrets that it was tried with, and is well again when it runs.
+// TestSweepWithoutItsImage: a sweep whose image cannot be pulled would be waited for until its deadline, and leave no
+// report. The store says so, with the Secrets that it was tried with, and is well again when it runs.
 func TestSweepWithoutItsImage(t *testing.T) {
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
 	store := b.Store("chat", nil)

@@ -25,13 +25,14 @@ const (
 	stoppedRetry = time.Minute
 	// overdueRetry follows a sweep that left overdue rows behind, although it may delete them.
 	overdueRetry = 15 * time.Minute
-	// tenantsRetry follows a sweep that measured a Shared store by other known tenants than there are now, or that did not learn who is known:
-	// whose rows are whose is not to be seen for an hour otherwise. Tenants that come one after the other cost one sweep in that time.
+	// tenantsRetry follows a sweep that measured a Shared store by other known tenants than there are now, or that
+	// did not learn who is known: whose rows are whose is not to be seen for an hour otherwise. Tenants that come one
+	// after the other cost one sweep in that time.
 	tenantsRetry = 5 * time.Minute
 )
 
-// decideCatchUp says after how long a sweep out of turn is due: 0 and true when it is now. The CronJob is not trusted to
-// sweep in time, only to sweep. tenants names those that are known to a Shared store.
+// decideCatchUp says after how long a sweep out of turn is due: 0 and true when it is now. The CronJob is not trusted
+// to sweep in time, only to sweep. tenants names those that are known to a Shared store.
 func decideCatchUp(now time.Time, s v1alpha1.DataStoreStatus, content, tenants string, deletes bool) (wait time.Duration, due bool) {
 	last := s.LastSweep
 	switch {
@@ -92,7 +93,8 @@ func catchUpName(store *v1alpha1.DataStore, content string, last *v1alpha1.Sweep
 	return resources.CatchUpName(store.Name, hex.EncodeToString(sum[:]))
 }
 
-// isActive says whether a Job may still sweep. One that a hand has suspended does not: a sweep out of turn takes its place.
+// isActive says whether a Job may still sweep. One that a hand has suspended does not: a sweep out of turn takes its
+// place.
 func isActive(job *batchv1.Job) bool {
 	_, ended := reconcile.FinishedAt(job)
 	return !ended && (job.Spec.Suspend == nil || !*job.Spec.Suspend)

@@ -157,10 +157,10 @@ func TestLastWordIsTheLaterPods(t *testing.T) {
 			Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: resources.ContainerSweeper, State: corev1.ContainerState{Terminated: end}}}},
 		}
 	}
-	if got := lastWord([]corev1.Pod{pod("j", 2*time.Minute, "later"), pod("j", time.Minute, "earlier"), pod("other", time.Hour, "a stranger's")}, job); got != "later" {
+	if got := terminationMessageOf([]corev1.Pod{pod("j", 2*time.Minute, "later"), pod("j", time.Minute, "earlier"), pod("other", time.Hour, "a stranger's")}, job); got != "later" {
 		t.Errorf("got %q", got)
 	}
-	if got := lastWord([]corev1.Pod{pod("j", 2*time.Minute, ""), pod("j", time.Minute, "earlier")}, job); got != "" {
+	if got := terminationMessageOf([]corev1.Pod{pod("j", 2*time.Minute, ""), pod("j", time.Minute, "earlier")}, job); got != "" {
 		t.Errorf("got %q, want nothing: the later one left no report", got)
 	}
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// report computes the conditions out of what the pass saw, writes the status if it differs, and then, once, tells about it.
+// report computes the conditions out of what the pass saw, writes the status if it differs, and then, once, tells
+// about it.
 func (r *Reconciler) report(ctx context.Context, s *scope) error {
 	if !s.store.DeletionTimestamp.IsZero() {
 		return r.reportLeaving(ctx, s)
@@ -58,8 +59,8 @@ func (r *Reconciler) reportLeaving(ctx context.Context, s *scope) error {
 	return err
 }
 
-// emitSweeps sends what the conditions do not say: rows that were deleted, a brake that has tripped, and that a store which
-// was compliant no longer shows that it is.
+// emitSweeps sends what the conditions do not say: rows that were deleted, a brake that has tripped, and that a store
+// which was compliant no longer shows that it is.
 func (r *Reconciler) emitSweeps(s *scope, after *v1alpha1.DataStore) {
 	for _, swept := range s.swept {
 		r.Deleted.count(after, swept.report)

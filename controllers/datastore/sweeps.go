@@ -23,8 +23,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// oldPlanGrace is how long a plan stays after another has come into force: the CronJob's controller may just be making a
-// Job of the one before, whose pod would wait for its ConfigMap until the Job's deadline.
+// oldPlanGrace is how long a plan stays after another has come into force: the CronJob's controller may just be
+// making a Job of the one before, whose pod would wait for its ConfigMap until the Job's deadline.
 const oldPlanGrace = 2 * time.Minute
 
 // sweptJob is a Job that has ended, and what its pod said.
@@ -62,8 +62,8 @@ func (r *Reconciler) readReports(ctx context.Context, s *scope) (time.Duration, 
 	return 0, nil
 }
 
-// jobsOf returns the Jobs of a store, those of its CronJob and those out of turn, oldest first. A Job with its labels and
-// another owner is not among them.
+// jobsOf returns the Jobs of a store, those of its CronJob and those out of turn, oldest first. A Job with its labels
+// and another owner is not among them.
 func (r *Reconciler) jobsOf(ctx context.Context, store *v1alpha1.DataStore) ([]batchv1.Job, error) {
 	owners := map[string]bool{string(store.UID): true}
 	var cron batchv1.CronJob
@@ -91,9 +91,9 @@ func (r *Reconciler) jobsOf(ctx context.Context, store *v1alpha1.DataStore) ([]b
 	return jobs, nil
 }
 
-// unread returns the Jobs that have ended since the last one that was read, in the order in which they ended. Times are whole
-// seconds: of two that ended in the same one, the one that began first counts as read with the other, or they would take
-// turns in being the last.
+// unread returns the Jobs that have ended since the last one that was read, in the order in which they ended. Times
+// are whole seconds: of two that ended in the same one, the one that began first counts as read with the other, or
+// they would take turns in being the last.
 func unread(jobs []batchv1.Job, last *v1alpha1.SweepStatus) []batchv1.Job {
 	var read *batchv1.Job
 	for i := range jobs {
@@ -137,18 +137,19 @@ func overlapped(jobs []batchv1.Job, job *batchv1.Job) bool {
 	return false
 }
 
-// terminationMessage reads a Job's pod past the cache; pods are not watched. No pod, or no message: an empty one. A failure
-// to look is an error, never an empty message.
+// terminationMessage reads a Job's pod past the cache; pods are not watched. No pod, or no message: an empty one. A
+// failure to look is an error, never an empty message.
 func (r *Reconciler) terminationMessage(ctx context.Context, job *batchv1.Job) (string, error) {
 	var pods corev1.PodList
 	if err := r.Writer.Live.List(ctx, &pods, client.InNamespace(job.Namespace), client.MatchingLabels{batchv1.ControllerUidLabel: string(job.UID)}); err != nil {
 		return "", fmt.Errorf("list the pods of a Job: %w", err)
 	}
-	return lastWord(pods.Items, job), nil
+	return terminationMessageOf(pods.Items, job), nil
 }
 
-// lastWord of a Job's pods: of a pod and the one that replaced it, the later one has it, also when it said nothing.
-func lastWord(pods []corev1.Pod, job *batchv1.Job) string {
+// terminationMessageOf of a Job's pods: of a pod and the one that replaced it, the later one has it, also when it
+// said nothing.
+func terminationMessageOf(pods []corev1.Pod, job *batchv1.Job) string {
 	message, latest := "", time.Time{}
 	for _, pod := range pods {
 		if !metav1.IsControlledBy(&pod, job) {
@@ -163,8 +164,8 @@ func lastWord(pods []corev1.Pod, job *batchv1.Job) string {
 	return message
 }
 
-// ensureCatchUp makes a sweep out of turn when one is due. One Job of a store at a time: while another is active it waits
-// for that to end.
+// ensureCatchUp makes a sweep out of turn when one is due. One Job of a store at a time: while another is active it
+// waits for that to end.
 func (r *Reconciler) ensureCatchUp(ctx context.Context, s *scope) (time.Duration, error) {
 	for i := range s.jobs {
 		if isActive(&s.jobs[i]) {

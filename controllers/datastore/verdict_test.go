@@ -33,8 +33,8 @@ import (
 
 const sweepPassword = "only-for-tests"
 
-// verdictBench is a store in a real database: its plans are swept by the real sweeper, and its reports go through the pod of the Job into the
-// status, as in a cluster.
+// verdictBench is a store in a real database: its plans are swept by the real sweeper, and its reports go through the
+// pod of the Job into the status, as in a cluster.
 type verdictBench struct {
 	*operator.StoreBench
 	server *pg.Server
@@ -144,8 +144,8 @@ func (b *verdictBench) approve(s *v1alpha1.DataStore) {
 	b.Settle(s)
 }
 
-// TestVerdictLiveDataIsNotDeletedOnAGuess drives the whole way. What must stay is written down before anything is deleted, from the policy's
-// text alone: conversations go after 90 days, unless somebody has written in them since.
+// TestVerdictLiveDataIsNotDeletedOnAGuess drives the whole way. What must stay is written down before anything is
+// deleted, from the policy's text alone: conversations go after 90 days, unless somebody has written in them since.
 func TestVerdictLiveDataIsNotDeletedOnAGuess(t *testing.T) {
 	b := newVerdictBench(t, `CREATE TABLE conversations (id bigint PRIMARY KEY, created_at timestamptz); CREATE INDEX ON conversations (created_at);
 		CREATE TABLE messages (id bigint PRIMARY KEY, conversation_id bigint, created_at timestamptz); CREATE INDEX ON messages (created_at); CREATE INDEX ON messages (conversation_id);
@@ -216,7 +216,8 @@ func TestVerdictLiveDataIsNotDeletedOnAGuess(t *testing.T) {
 	}
 }
 
-// TestVerdictTwoStoresOnOneTable: a floor in one store, and none in the other. Neither deletes, before anything has run.
+// TestVerdictTwoStoresOnOneTable: a floor in one store, and none in the other. Neither deletes, before anything has
+// run.
 func TestVerdictTwoStoresOnOneTable(t *testing.T) {
 	b := newVerdictBench(t, `CREATE TABLE payments (id bigint PRIMARY KEY, created_at timestamptz); CREATE INDEX ON payments (created_at);
 		INSERT INTO payments SELECT n, now() - n * interval '1 day' FROM generate_series(1, 400) n; INSERT INTO payments VALUES (1001, NULL)`)
@@ -280,7 +281,8 @@ func TestVerdictLimits(t *testing.T) {
 	b.Says(s, "CoverageComplete", "1 cannot be written there (letters, digits, _ and $): ALTER TABLE … RENAME TO …, first public.user-sessions")
 }
 
-// TestVerdictWhoDeletedAndHowLate: rows are booked to the rule that deleted them, and what was ten days late before a sweep is on record after it.
+// TestVerdictWhoDeletedAndHowLate: rows are booked to the rule that deleted them, and what was ten days late before a
+// sweep is on record after it.
 func TestVerdictWhoDeletedAndHowLate(t *testing.T) {
 	b := newVerdictBench(t, `CREATE TABLE log (id bigint PRIMARY KEY, created_at timestamptz); INSERT INTO log SELECT n, now() - interval '101 days' FROM generate_series(1, 500) n;
 		INSERT INTO log SELECT n, now() - interval '89 days' FROM generate_series(501, 600) n`)

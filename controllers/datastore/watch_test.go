@@ -27,7 +27,8 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// manage runs the reconcilers of stores and policies in a manager with its cache and watches, until stop or the test ends.
+// manage runs the reconcilers of stores and policies in a manager with its cache and watches, until stop or the test
+// ends.
 func manage(b *operator.StoreBench) (stop func()) {
 	b.Helper()
 	config := b.Env.ServiceAccountConfig(env.SystemNamespace, resources.ServiceAccountManager)
@@ -183,7 +184,7 @@ func TestStoresAndPoliciesUnderAManager(t *testing.T) {
 		again := manage(b)
 		// Another object that the manager must have seen to write about: then it has seen the others, too.
 		witness := b.Policy("witness", operator.Audit, operator.Rule("Files", operator.Period(1)))
-		b.Until("the manager works", func() error { return shows(b, witness, "Compliant", "Unknown Unproven") })
+		b.Until("the manager works", func() error { return shows(b, witness, "Compliant", "Unknown NotVerified") })
 		// The witness selects the store and governs no dataset of it: the store's plan is the same.
 		for _, w := range b.Writes(since) {
 			if !strings.Contains(w, witness.Name) {
@@ -207,7 +208,8 @@ func TestStoresAndPoliciesUnderAManager(t *testing.T) {
 	})
 }
 
-// A store that is made, changed or deleted wakes the others of its database: both say that they are of one table, and neither any more once they are not.
+// A store that is made, changed or deleted wakes the others of its database: both say that they are of one table, and
+// neither any more once they are not.
 func TestAStoreWakesItsNeighbours(t *testing.T) {
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
 	manage(b)

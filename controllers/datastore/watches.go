@@ -28,8 +28,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
-// SetupWithManager wakes a store for its own changes, for those of its children, of the policies that select or selected it,
-// and of the tenants that its plan is made of.
+// SetupWithManager wakes a store for its own changes, for those of its children, of the policies that select or
+// selected it, and of the tenants that its plan is made of.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
 	own := builder.WithPredicates(predicate.Or(reconcile.OwnChange(), predicate.LabelChangedPredicate{})) // policies select by labels
 	child := builder.WithPredicates(reconcile.ChildChange())
@@ -102,8 +102,8 @@ func placeMoved(old, now *v1alpha1.DataStore) bool {
 		old.DeletionTimestamp.IsZero() != now.DeletionTimestamp.IsZero()
 }
 
-// wakeNeighbours wakes the other stores of the same database, by its address or by its server, and those that have found a conflict with
-// the store. What is there at the start is looked at anyway.
+// wakeNeighbours wakes the other stores of the same database, by its address or by its server, and those that have
+// found a conflict with the store. What is there at the start is looked at anyway.
 func (r *Reconciler) wakeNeighbours() handler.EventHandler {
 	wake := func(ctx context.Context, q reconcile.Queue, objects ...client.Object) {
 		places, names := map[string]bool{}, map[string]bool{}

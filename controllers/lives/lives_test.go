@@ -1,4 +1,5 @@
-// Package lives lets the manager die at every write of the lives of a Tenant, a bot and a store, and looks that the next one goes on.
+// Package lives lets the manager die at every write of the lives of a Tenant, a bot and a store, and looks that the
+// next one goes on.
 package lives_test
 
 import (
@@ -20,8 +21,8 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// life is what a Tenant and a bot go through: made, changed, deleted. Each step waits until the one before has converged or
-// the manager has died, and says what must be true at its end.
+// life is what a Tenant and a bot go through: made, changed, deleted. Each step waits until the one before has
+// converged or the manager has died, and says what must be true at its end.
 type life struct {
 	w      *operator.World
 	tenant *v1alpha1.Tenant
@@ -84,8 +85,8 @@ func (l *life) steps() []func() (done func() error) {
 	}
 }
 
-// live goes through all steps. Where the manager's wire is cut, a new one takes over. It notes what exists after each step
-// or, given that, waits until the same exists.
+// live goes through all steps. Where the manager's wire is cut, a new one takes over. It notes what exists after each
+// step or, given that, waits until the same exists.
 func (l *life) live(want []string) []string {
 	l.w.T.Helper()
 	var worlds []string
@@ -114,7 +115,8 @@ func (l *life) live(want []string) []string {
 // perLife is what no two lives share: whose a pod is, and as whom it runs.
 var perLife = regexp.MustCompile(`(lethe\.dev/owner-uid|runAsUser|runAsGroup|fsGroup):[0-9a-f-]+`)
 
-// snapshot is everything in the tenant's namespaces, without what is random. What has no owner any more has been collected.
+// snapshot is everything in the tenant's namespaces, without what is random. What has no owner any more has been
+// collected.
 func (l *life) snapshot() string {
 	w := l.w
 	w.T.Helper()
@@ -156,9 +158,10 @@ func after(name, prefix string) (string, bool) {
 	return name[len(prefix):], true
 }
 
-// TestCrashAtEveryWrite kills the manager in the life of a Tenant and a bot: after each of its writes has landed, and before the first of each
-// kind is sent (docs/design/0029-crash-points.md). After each step of such a life the same must exist as in one without a crash. The manager writes all that it
-// may have to: on Kubernetes 1.36 it is spared the finalizer of a bot.
+// TestCrashAtEveryWrite kills the manager in the life of a Tenant and a bot: after each of its writes has landed, and
+// before the first of each kind is sent (docs/design/0029-crash-points.md). After each step of such a life the same
+// must exist as in one without a crash. The manager writes all that it may have to: on Kubernetes 1.36 it is spared
+// the finalizer of a bot.
 func TestCrashAtEveryWrite(t *testing.T) {
 	operator.TestEnv.WithoutBotFinalizer(t)
 	w := operator.NewWorld(t)

@@ -65,8 +65,8 @@ func accountOfSweeps(w *operator.World, namespace string) {
 	}
 }
 
-// ours are the versions of everything but quotas, in which the API server counts whatever comes and goes, and but Tenants and
-// bots, whose statuses say for as long as it is there that a policy of nobody's stands in the namespace.
+// ours are the versions of everything but quotas, in which the API server counts whatever comes and goes, and but
+// Tenants and bots, whose statuses say for as long as it is there that a policy of nobody's stands in the namespace.
 func ours(w *operator.World) map[string]string {
 	w.T.Helper()
 	versions := w.Versions()
@@ -146,7 +146,8 @@ func TestOrphanSweepDiesAtEveryWrite(t *testing.T) {
 	}
 }
 
-// TestANamespaceOfNobodysTenantIsLeft: walls and rights of a Tenant that is gone go last, once nothing runs and no bot is there.
+// TestANamespaceOfNobodysTenantIsLeft: walls and rights of a Tenant that is gone go last, once nothing runs and no
+// bot is there.
 func TestANamespaceOfNobodysTenantIsLeft(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "left")
 	bot := operator.MakeBot("left-a", "b")
@@ -170,8 +171,8 @@ func TestANamespaceOfNobodysTenantIsLeft(t *testing.T) {
 	w.Eventually("left", func() error { return isEmptyButSecrets(w, "left-a") })
 }
 
-// TestNothingSweepsForAStoreThatIsGone: neither a CronJob nor a Job outlives a store, is held by somebody's finalizer, or
-// outlives the namespace's being a tenant's.
+// TestNothingSweepsForAStoreThatIsGone: neither a CronJob nor a Job outlives a store, is held by somebody's
+// finalizer, or outlives the namespace's being a tenant's.
 func TestNothingSweepsForAStoreThatIsGone(t *testing.T) {
 	for name, tc := range map[string]struct {
 		how func(b *operator.StoreBench, s *v1alpha1.DataStore)

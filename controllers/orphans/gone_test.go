@@ -109,8 +109,8 @@ func adriftPod(w *operator.World, bot *v1alpha1.BotDeployment) {
 	}
 }
 
-// TestGoneIsGone: after every way of going away, with a manager there and without, nothing of ours runs without a bot that
-// lives, is not suspended, and is in a tenant's namespace.
+// TestGoneIsGone: after every way of going away, with a manager there and without, nothing of ours runs without a bot
+// that lives, is not suspended, and is in a tenant's namespace.
 func TestGoneIsGone(t *testing.T) {
 	type scene struct {
 		w      *operator.World
@@ -290,7 +290,8 @@ func TestSuspensionNeedsNobodysLeave(t *testing.T) {
 	}
 }
 
-// TestNothingRunsBeforeTheTenantIsInUse: what protects a Tenant from being deleted is written before a bot's StatefulSet.
+// TestNothingRunsBeforeTheTenantIsInUse: what protects a Tenant from being deleted is written before a bot's
+// StatefulSet.
 func TestNothingRunsBeforeTheTenantIsInUse(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "first")
 	before := len(w.Wire.Written())
@@ -336,8 +337,8 @@ func TestDeletionStopsPodsFirst(t *testing.T) {
 	}
 }
 
-// TestAHeldBotHoldsUpNobodyElse: a tenant's user who puts a finalizer on a bot keeps that bot, and neither the Tenant nor
-// its keys. The namespace goes when the finalizer does.
+// TestAHeldBotHoldsUpNobodyElse: a tenant's user who puts a finalizer on a bot keeps that bot, and neither the Tenant
+// nor its keys. The namespace goes when the finalizer does.
 func TestAHeldBotHoldsUpNobodyElse(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "held")
 	bot := operator.MakeBot("held-a", "b")
@@ -366,8 +367,9 @@ func TestAHeldBotHoldsUpNobodyElse(t *testing.T) {
 	w.Gone(namespace)
 }
 
-// TestAHeldBotWhereOurRightsAreGone: Kubernetes removes our RoleBinding with all else in a namespace, and the manager may not look for
-// pods there any more. The Tenant goes all the same once Kubernetes says that no pod remains, and not before.
+// TestAHeldBotWhereOurRightsAreGone: Kubernetes removes our RoleBinding with all else in a namespace, and the manager
+// may not look for pods there any more. The Tenant goes all the same once Kubernetes says that no pod remains, and
+// not before.
 func TestAHeldBotWhereOurRightsAreGone(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "rightless")
 	bot := operator.MakeBot("rightless-a", "b")
@@ -411,7 +413,8 @@ func TestAHeldBotWhereOurRightsAreGone(t *testing.T) {
 	w.Gone(namespace)
 }
 
-// TestTheOrphanSweepTouchesNothingElse: what nobody recorded, what somebody else controls and what is another part's stays.
+// TestTheOrphanSweepTouchesNothingElse: what nobody recorded, what somebody else controls and what is another part's
+// stays.
 func TestTheOrphanSweepTouchesNothingElse(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "theirs")
 	bot := operator.MakeBot("theirs-a", "b")

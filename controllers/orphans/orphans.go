@@ -65,14 +65,14 @@ func init() {
 	}
 }
 
-// Sweep removes what Lethe made and what nobody owns any more: after `--cascade=orphan`, after finalizers were taken off
-// by hand, and after whatever happened while no manager led. It looks when the manager begins to lead, some seconds after an
-// owner has gone, and once in a while; where nothing is wrong it only reads. Whether an owner is gone is asked past the
-// cache; what is removed is read again before, and removed only as it was read.
+// Sweep removes what Lethe made and what nobody owns any more: after `--cascade=orphan`, after finalizers were taken
+// off by hand, and after whatever happened while no manager led. It looks when the manager begins to lead, some
+// seconds after an owner has gone, and once in a while; where nothing is wrong it only reads. Whether an owner is
+// gone is asked past the cache; what is removed is read again before, and removed only as it was read.
 type Sweep struct {
 	writer kube.Writer
-	// direct deletes past the cache: a client that shows its own writes would begin to watch every kind that it writes, pods
-	// too, which nobody gave us leave to watch.
+	// direct deletes past the cache: a client that shows its own writes would begin to watch every kind that it
+	// writes, pods too, which nobody gave us leave to watch.
 	direct   kube.Writer
 	caches   cache.Cache
 	recorder events.EventRecorder
@@ -192,9 +192,9 @@ func (s *Sweep) everywhere(ctx context.Context) error {
 	return nil
 }
 
-// Regain gives the manager its rights back in a namespace that carries a tenant's label and whose RoleBinding is gone: it went
-// with a Tenant whose finalizer was taken off, and what ran there runs on. The binding records nobody who lives, so that it
-// goes with the rest, or is taken over by the Tenant that comes next.
+// Regain gives the manager its rights back in a namespace that carries a tenant's label and whose RoleBinding is
+// gone: it went with a Tenant whose finalizer was taken off, and what ran there runs on. The binding records nobody
+// who lives, so that it goes with the rest, or is taken over by the Tenant that comes next.
 func (s *Sweep) Regain(ctx context.Context, namespace string, refused error) error {
 	labelled := &corev1.Namespace{}
 	if err := s.writer.Client.Get(ctx, client.ObjectKey{Name: namespace}, labelled); err != nil || labelled.DeletionTimestamp != nil {
@@ -309,8 +309,8 @@ func suspectsIn(among []client.Object, alive map[string]owners.Owners, children 
 	return suspects
 }
 
-// isAdrift says of a child whose owner lives that nothing controls it, and that nothing will: a Job that its CronJob left
-// behind, and a pod whose StatefulSet or Job is gone.
+// isAdrift says of a child whose owner lives that nothing controls it, and that nothing will: a Job that its CronJob
+// left behind, and a pod whose StatefulSet or Job is gone.
 func isAdrift(child client.Object, owner owners.Owner, children []client.Object) bool {
 	if metav1.GetControllerOf(child) != nil {
 		return false
@@ -369,8 +369,8 @@ func (s *Sweep) remove(ctx context.Context, look *looks, suspect client.Object, 
 	return true, nil
 }
 
-// release leaves a namespace whose Tenant is gone for good: walls and rights go when no bot, no store and nothing that runs
-// is in it any more, our own rights last. A Tenant made again for the namespace takes them over instead.
+// release leaves a namespace whose Tenant is gone for good: walls and rights go when no bot, no store and nothing
+// that runs is in it any more, our own rights last. A Tenant made again for the namespace takes them over instead.
 func (s *Sweep) release(ctx context.Context, look *looks, suspects []client.Object) (bool, error) {
 	var walls []client.Object
 	for _, suspect := range suspects {
@@ -473,7 +473,8 @@ func (s *Sweep) children(ctx context.Context, options ...client.ListOption) ([]c
 	return children, nil
 }
 
-// pods of ours in a namespace, read past the cache, which holds none. Those that have ended are left to their controllers.
+// pods of ours in a namespace, read past the cache, which holds none. Those that have ended are left to their
+// controllers.
 func (s *Sweep) pods(ctx context.Context, namespace string) ([]client.Object, error) {
 	if err := s.limit.Wait(ctx); err != nil {
 		return nil, fmt.Errorf("wait for a turn: %w", err)
@@ -493,8 +494,8 @@ func (s *Sweep) pods(ctx context.Context, namespace string) ([]client.Object, er
 	return pods, nil
 }
 
-// cachedOwners are the owners that the cache knows for a namespace: its bots and stores, and the Tenants whose it is or that
-// list it.
+// cachedOwners are the owners that the cache knows for a namespace: its bots and stores, and the Tenants whose it is
+// or that list it.
 func (s *Sweep) cachedOwners(ctx context.Context, namespace string) (map[string]owners.Owners, error) {
 	bots, stores, tenants := &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}, &v1alpha1.TenantList{}
 	for _, list := range []client.ObjectList{bots, stores} {

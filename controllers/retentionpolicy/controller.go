@@ -1,4 +1,5 @@
-// Package retentionpolicy reconciles DataRetentionPolicies: it says whether a promise is kept in all the stores that it is about.
+// Package retentionpolicy reconciles DataRetentionPolicies: it says whether a promise is kept in all the stores that
+// it is about.
 package retentionpolicy
 
 import (
@@ -32,8 +33,8 @@ import (
 // +kubebuilder:rbac:groups=lethe.dev,resources=dataretentionpolicies/status,verbs=patch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 
-// gatherFor is how long a policy waits for more of its stores to be measured before it sums them up: a thousand stores that
-// are measured in one minute are not a thousand sums.
+// gatherFor is how long a policy waits for more of its stores to be measured before it sums them up: a thousand
+// stores that are measured in one minute are not a thousand sums.
 const gatherFor = time.Second
 
 // Reconciler says whether a promise is kept in all the stores that it is about. It writes nothing but
@@ -48,7 +49,8 @@ type Reconciler struct {
 type scope struct {
 	policy, before *v1alpha1.DataRetentionPolicy
 	now            time.Time
-	// stores are those that the policy selects, and others those that it does not; nothing is said before they are known.
+	// stores are those that the policy selects, and others those that it does not; nothing is said before they are
+	// known.
 	stores, others []*v1alpha1.DataStore
 	known          bool
 }
@@ -92,7 +94,8 @@ func (r *Reconciler) report(ctx context.Context, s *scope) error {
 	return err
 }
 
-// selected returns the stores that a policy selects, and the others, as far as they are not going away. They are the cache's own: read only.
+// selected returns the stores that a policy selects, and the others, as far as they are not going away. They are the
+// cache's own: read only.
 func (r *Reconciler) selected(ctx context.Context, policy *v1alpha1.DataRetentionPolicy) (selected, others []*v1alpha1.DataStore, err error) {
 	var list v1alpha1.DataStoreList
 	if err := r.Writer.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, reconcile.StaleReadOK); err != nil {

@@ -29,7 +29,7 @@ func TestAPolicySumsUp(t *testing.T) {
 		b.Settle(s)
 	}
 	b.Sum(p)
-	b.Want(p, map[string]string{"Ready": "True Unproven", "Compliant": "Unknown Unproven"})
+	b.Want(p, map[string]string{"Ready": "True NotVerified", "Compliant": "Unknown NotVerified"})
 
 	jobs := map[string]func(*report.Report){
 		"good": nil, "other": nil,
@@ -58,7 +58,7 @@ func TestAPolicySumsUp(t *testing.T) {
 			p.Spec.Rules[0].TenantOverrides = []v1alpha1.TenantOverride{{Tenant: "acme", RetainFor: operator.Period(120)}}
 		})
 		b.Sum(p)
-		b.Want(p, map[string]string{"Ready": "False RuleRefused", "Stalled": "True RuleRefused", "Compliant": "Unknown Unproven"}) // nobody has measured it yet
+		b.Want(p, map[string]string{"Ready": "False RuleRefused", "Stalled": "True RuleRefused", "Compliant": "Unknown NotVerified"}) // nobody has measured it yet
 		if text := mustMessage(p.Status.Conditions, "Ready"); !strings.Contains(text, "spec.rules[conversations].tenantOverrides[acme].retainFor: P120D is longer than P90D") {
 			t.Errorf("says %q", text)
 		}

@@ -1,4 +1,5 @@
-// Package steady looks that a manager writes nothing where nothing has changed, and puts right whatever somebody changes.
+// Package steady looks that a manager writes nothing where nothing has changed, and puts right whatever somebody
+// changes.
 package steady_test
 
 import (
@@ -19,11 +20,13 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// ownedFields is how many changes of children the API server allows, at the least: each is repaired by itself. Fewer, and the test has gone blind.
+// ownedFields is how many changes of children the API server allows, at the least: each is repaired by itself. Fewer,
+// and the test has gone blind.
 const ownedFields = 700
 
-// TestEveryOwnedFieldIsRepaired changes each field of each child by hand, and adds to each list and map, wherever the API
-// server allows it; the world must come back to what it was. Eight bots are alike, and each gets every eighth change of its children, all at a time.
+// TestEveryOwnedFieldIsRepaired changes each field of each child by hand, and adds to each list and map, wherever the
+// API server allows it; the world must come back to what it was. Eight bots are alike, and each gets every eighth
+// change of its children, all at a time.
 func TestEveryOwnedFieldIsRepaired(t *testing.T) {
 	w := operator.NewWorld(t)
 	tenant := operator.RichTenant("drift", "drift-a")
@@ -239,8 +242,8 @@ func put(object map[string]any, path []any, value any) {
 	}
 }
 
-// tamper changes the object as a hand that the admission policies let through. It says whether the API server allowed the change, and the
-// change was one.
+// tamper changes the object as a hand that the admission policies let through. It says whether the API server allowed
+// the change, and the change was one.
 func tamper(w *operator.World, was *unstructured.Unstructured, h hand) bool {
 	w.T.Helper()
 	now := &unstructured.Unstructured{}

@@ -21,8 +21,8 @@ const (
 	idleBots = 200
 )
 
-// TestWritesPerBot counts what it costs to bring bots up: one create for each child and one status, as the API server's audit log tells it. Where
-// Kubernetes does not put the finalizer on them, the manager does.
+// TestWritesPerBot counts what it costs to bring bots up: one create for each child and one status, as the API
+// server's audit log tells it. Where Kubernetes does not put the finalizer on them, the manager does.
 func TestWritesPerBot(t *testing.T) {
 	t.Run("the finalizer by Kubernetes", func(t *testing.T) { writesPerBot(t, "budget", 0) })
 	t.Run("the finalizer by the manager", func(t *testing.T) {
@@ -86,8 +86,8 @@ func writesPerBot(t *testing.T, name string, finalizers int) {
 	}
 }
 
-// TestIdle: nothing is written when nothing has changed, over resyncs and over a restart, as the API server's audit log tells
-// it, and the keyserver is left alone.
+// TestIdle: nothing is written when nothing has changed, over resyncs and over a restart, as the API server's audit
+// log tells it, and the keyserver is left alone.
 func TestIdle(t *testing.T) {
 	w := operator.NewWorld(t)
 	tenant := operator.RichTenant("idle", "idle-a", "idle-b")
@@ -127,7 +127,8 @@ func TestIdle(t *testing.T) {
 	if written := w.Wire.Written(); len(written) > 0 {
 		t.Errorf("a restart and ten resyncs wrote:\n%s", strings.Join(written, "\n"))
 	}
-	// The manager watches no ConfigMaps of other people's: the one that a file of the rich bot lies in is read at the start, and every five minutes.
+	// The manager watches no ConfigMaps of other people's: the one that a file of the rich bot lies in is read at the
+	// start, and every five minutes.
 	if n := w.Wire.Reads.Load(); n != 1 {
 		t.Errorf("a restart and ten resyncs read %d objects past the cache, want the one ConfigMap of a bot's files", n)
 	}

@@ -14,8 +14,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// observeClaims looks for other Tenants that claim an external identifier of this one. Who was first keeps what it is: a mistake in one Tenant must not turn
-// another one red. Retention believes neither (internal/plan), since who was first says nothing about whose the rows are.
+// observeClaims looks for other Tenants that claim an external identifier of this one. Who was first keeps what it
+// is: a mistake in one Tenant must not turn another one red. Retention believes neither (internal/plan), since who
+// was first says nothing about whose the rows are.
 func (r *Reconciler) observeClaims(ctx context.Context, s *scope) (time.Duration, error) {
 	var held []v1alpha1.ExternalID
 	var contested []string
@@ -56,8 +57,8 @@ func (r *Reconciler) observeClaims(ctx context.Context, s *scope) (time.Duration
 	return 0, nil
 }
 
-// claimedBefore says whether other claimed an identifier before one did. The one whose status has it was the first; where that tells nothing apart, as at a first
-// visit, the older Tenant was.
+// claimedBefore says whether other claimed an identifier before one did. The one whose status has it was the first;
+// where that tells nothing apart, as at a first visit, the older Tenant was.
 func claimedBefore(other, one *v1alpha1.Tenant, id v1alpha1.ExternalID) bool {
 	theirs, ours := slices.Contains(other.Status.ExternalIDs, id), slices.Contains(one.Status.ExternalIDs, id)
 	if theirs != ours {

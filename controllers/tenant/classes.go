@@ -14,8 +14,8 @@ import (
 // +kubebuilder:rbac:groups=node.k8s.io,resources=runtimeclasses,verbs=get
 // +kubebuilder:rbac:groups=scheduling.k8s.io,resources=priorityclasses,verbs=get
 
-// checkClasses says of a placement that names a class which is not there: Kubernetes would refuse each pod, in the events of a
-// StatefulSet. It looks when the spec has changed, and while one was missing; nothing is watched for it.
+// checkClasses says of a placement that names a class which is not there: Kubernetes would refuse each pod, in the
+// events of a StatefulSet. It looks when the spec has changed, and while one was missing; nothing is watched for it.
 func (r *Reconciler) checkClasses(ctx context.Context, s *scope) (time.Duration, error) {
 	placement := s.tenant.Spec.Placement
 	if placement == nil || (s.tenant.Status.ObservedGeneration == s.tenant.Generation && !missedClass(s.tenant)) {

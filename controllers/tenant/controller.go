@@ -61,8 +61,8 @@ type scope struct {
 	observed       status.TenantObserved
 	// owned are the namespaces of the spec that are the tenant's, and dropped those that are no longer in the spec.
 	owned, dropped []*corev1.Namespace
-	// walled are the owned ones with everything in place.
-	walled map[string]bool
+	// isolated are the owned ones with everything in place.
+	isolated map[string]bool
 	// foreign are foreign objects from before the walls. suspect says that the Tenant was not isolated, or is not, and
 	// no look has shown otherwise yet; suspicion is what there was.
 	foreign   []string
@@ -72,17 +72,17 @@ type scope struct {
 	waiting string
 	// held are objects that only somebody else's finalizer keeps, in words.
 	held []string
-	// quiet says that the pass was cut short by something that passes by itself, gone that the Tenant was let go: neither
-	// is worth a status.
+	// quiet says that the pass was cut short by something that passes by itself, gone that the Tenant was let go:
+	// neither is worth a status.
 	quiet, gone bool
 }
 
 // newTenantScope begins with what was last known of the steps that a pass may not come to.
 func newTenantScope(tenant *v1alpha1.Tenant, now time.Time) *scope {
-	s := &scope{tenant: tenant, before: tenant.DeepCopy(), now: now, walled: map[string]bool{}}
+	s := &scope{tenant: tenant, before: tenant.DeepCopy(), now: now, isolated: map[string]bool{}}
 	s.observed.InUse = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionInUse)
 	s.observed.Paused = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionChangesPaused)
-	s.observed.KeysOpen = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionKeysReady)
+	s.observed.KeysAvailable = meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionKeysReady)
 	s.observed.KEKGrade = tenant.Status.KEKGrade
 	s.suspect = !meta.IsStatusConditionTrue(tenant.Status.Conditions, v1alpha1.ConditionIsolationReady)
 	s.suspicion = suspicionOf(tenant)
@@ -128,11 +128,11 @@ func (r *Reconciler) ensureFinalizer(ctx context.Context, s *scope) (time.Durati
 	return 0, nil
 }
 
-// settleDoubt asks the keyserver about keys that may not be those of the status any more. It comes before the other steps, none of which
-// has to do with it, and keeps none of them from being taken.
+// settleDoubt asks the keyserver about keys that may not be those of the status any more. It comes before the other
+// steps, none of which has to do with it, and keeps none of them from being taken.
 func (r *Reconciler) settleDoubt(ctx context.Context, s *scope) (time.Duration, error) {
 	doubted := r.Doubts.Take(s.tenant)
-	if !s.observed.KeysOpen {
+	if !s.observed.KeysAvailable {
 		return 0, nil // asked anyway
 	}
 	if !doubted {
@@ -147,7 +147,7 @@ func (r *Reconciler) settleDoubt(ctx context.Context, s *scope) (time.Duration, 
 	}
 	answer, err := r.Keys.Tenant(ctx, reconcile.RefTo(resources.KindTenant, s.tenant))
 	if err != nil {
-		s.observed.KeysOpen = false
+		s.observed.KeysAvailable = false
 		s.addProblem(reconcile.KeyProblem(v1alpha1.ConditionKeysReady, err))
 		return 0, nil
 	}
@@ -158,8 +158,8 @@ func (r *Reconciler) settleDoubt(ctx context.Context, s *scope) (time.Duration, 
 // ensureKeys copies the keyserver's CA bundle to where pods mount it, and has the tenant's keys made or found.
 func (r *Reconciler) ensureKeys(ctx context.Context, s *scope) (time.Duration, error) {
 	const condition = v1alpha1.ConditionKeysReady
-	open := s.observed.KeysOpen
-	s.observed.KeysOpen = false
+	open := s.observed.KeysAvailable
+	s.observed.KeysAvailable = false
 	bundle := &corev1.ConfigMap{}
 	key := client.ObjectKey{Namespace: r.Settings.Namespace, Name: resources.CABundleName}
 	if err := r.Writer.Client.Get(ctx, key, bundle); client.IgnoreNotFound(err) != nil {
@@ -181,7 +181,7 @@ func (r *Reconciler) ensureKeys(ctx context.Context, s *scope) (time.Duration, e
 		r.verified.Put(s.tenant, verified.At, v1alpha1.UIDRange{})
 	}
 	if due := verified.At.Add(reconcile.VerifyEvery); open && s.now.Before(due) && isRangeAsVerified(s.tenant, verified) {
-		s.observed.KeysOpen = true
+		s.observed.KeysAvailable = true
 		if err := r.showSealingKey(ctx, s, s.tenant.Status.SealingKeys); err != nil {
 			return 0, err
 		}
@@ -202,7 +202,7 @@ func (r *Reconciler) ensureKeys(ctx context.Context, s *scope) (time.Duration, e
 	if err := r.showSealingKey(ctx, s, keys); err != nil {
 		return 0, err
 	}
-	s.observed.KeysOpen, s.observed.KEKGrade = true, answer.KEKGrade
+	s.observed.KeysAvailable, s.observed.KEKGrade = true, answer.KEKGrade
 	r.verified.Put(s.tenant, s.now, *s.tenant.Status.UIDRange)
 	return reconcile.VerifyEvery, reconcile.CheckUIDRange(ctx, r.Writer.Client, s.tenant, condition)
 }
@@ -226,7 +226,7 @@ func (r *Reconciler) report(ctx context.Context, s *scope) error {
 		return nil
 	}
 	s.noteSuspicion()
-	s.observed.WalledIn = len(s.walled) == len(s.tenant.Spec.Namespaces)
+	s.observed.Isolated = len(s.isolated) == len(s.tenant.Spec.Namespaces)
 	st := &s.tenant.Status
 	status.Apply(&st.Conditions, status.Tenant(s.observed), s.tenant.Generation, metav1.NewTime(s.now))
 	st.ObservedGeneration = s.tenant.Generation

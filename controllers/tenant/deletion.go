@@ -19,8 +19,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// stopPods comes first: whatever the rest of a deletion waits for, nothing runs meanwhile. It looks into every namespace
-// that is, or was last known to be, the tenant's.
+// stopPods comes first: whatever the rest of a deletion waits for, nothing runs meanwhile. It looks into every
+// namespace that is, or was last known to be, the tenant's.
 func (r *Reconciler) stopPods(ctx context.Context, s *scope) (time.Duration, error) {
 	s.observed.Deleting = "Stopping the Tenant's pods."
 	namespaces, err := r.placesOf(ctx, s.tenant)
@@ -52,8 +52,8 @@ func (r *Reconciler) placesOf(ctx context.Context, tenant *v1alpha1.Tenant) ([]s
 	return slices.Compact(names), nil
 }
 
-// lookForUse comes before keys are destroyed, and asks the API server itself: a bot or a store may have come while nobody
-// watched, and admission could not know of it. What comes after the deletion began never gets keys.
+// lookForUse comes before keys are destroyed, and asks the API server itself: a bot or a store may have come while
+// nobody watched, and admission could not know of it. What comes after the deletion began never gets keys.
 func (r *Reconciler) lookForUse(ctx context.Context, s *scope) (time.Duration, error) {
 	namespaces, err := r.placesOf(ctx, s.tenant)
 	if err != nil {
@@ -90,8 +90,8 @@ func (r *Reconciler) revokeKeys(ctx context.Context, s *scope) (time.Duration, e
 	return 0, nil
 }
 
-// removeNamespaces deletes the namespaces that the manager made and leaves the others. An object in one that only somebody
-// else's finalizer keeps is not waited for: the namespace goes when that does.
+// removeNamespaces deletes the namespaces that the manager made and leaves the others. An object in one that only
+// somebody else's finalizer keeps is not waited for: the namespace goes when that does.
 func (r *Reconciler) removeNamespaces(ctx context.Context, s *scope) (time.Duration, error) {
 	if s.waiting != "" {
 		return 0, nil // the watches on bots and stores wake us
@@ -148,9 +148,9 @@ func waitingFor(retained, going []string) string {
 	return strings.Join(parts, " ")
 }
 
-// isOnlyHeld says that a namespace on its way out stays because of bots or stores that somebody else's finalizer keeps, and
-// that nothing of ours runs in it. Kubernetes removes our RoleBinding with the rest, and with it the right to look for pods:
-// it is asked what remains then.
+// isOnlyHeld says that a namespace on its way out stays because of bots or stores that somebody else's finalizer
+// keeps, and that nothing of ours runs in it. Kubernetes removes our RoleBinding with the rest, and with it the right
+// to look for pods: it is asked what remains then.
 func (r *Reconciler) isOnlyHeld(ctx context.Context, s *scope, namespace *corev1.Namespace) (bool, error) {
 	if !slices.ContainsFunc(s.held, func(held string) bool { return strings.Contains(held, " "+namespace.Name+"/") }) {
 		return false, nil
@@ -209,7 +209,8 @@ func (r *Reconciler) removeFinalizer(ctx context.Context, s *scope) (time.Durati
 	return 0, nil
 }
 
-// stopNamespace takes every pod of ours out of a namespace whose Tenant is being deleted, before anything slower is done.
+// stopNamespace takes every pod of ours out of a namespace whose Tenant is being deleted, before anything slower is
+// done.
 func stopNamespace(ctx context.Context, w kube.Writer, namespace string) error {
 	sets := &appsv1.StatefulSetList{}
 	if err := w.Client.List(ctx, sets, client.InNamespace(namespace), client.MatchingLabels(resources.Labels(resources.ComponentBot))); err != nil {

@@ -34,9 +34,10 @@ const (
 	foreignObjectsPage = 500
 )
 
-// foreignObjectKinds are what can be in a namespace from before and undo its walls from within: a Service answers a name that a bot looks
-// up, a pod mounts a bot's volume, and what makes pods makes more of them, since Kubernetes' own controllers go on. Children come
-// before what owns them, so that one that is made meanwhile is not taken for a foreign object.
+// foreignObjectKinds are what can be in a namespace from before and undo its walls from within: a Service answers a
+// name that a bot looks up, a pod mounts a bot's volume, and what makes pods makes more of them, since Kubernetes'
+// own controllers go on. Children come before what owns them, so that one that is made meanwhile is not taken for a
+// foreign object.
 var foreignObjectKinds = []schema.GroupVersionKind{
 	{Version: "v1", Kind: reconcile.KindPod},
 	{Group: "batch", Version: "v1", Kind: reconcile.KindJob},
@@ -50,15 +51,16 @@ var foreignObjectKinds = []schema.GroupVersionKind{
 	{Version: "v1", Kind: kindService},
 }
 
-// isSuspect says whether a namespace must be looked into: it was not walled in yet, or what was in it may still be. Afterwards
-// nobody puts any of these kinds there but Lethe, Kubernetes' own controllers, and who has the verb "network" on the Tenant.
+// isSuspect says whether a namespace must be looked into: it was not isolated yet, or what was in it may still be.
+// Afterwards nobody puts any of these kinds there but Lethe, Kubernetes' own controllers, and who has the verb
+// "network" on the Tenant.
 func isSuspect(s *scope, namespace client.Object) bool {
 	return !tenancy.Holds(s.before, namespace) ||
 		!meta.IsStatusConditionTrue(s.before.Status.Conditions, v1alpha1.ConditionIsolationReady)
 }
 
-// foreignObjectsIn lists the foreign objects in a namespace that its Tenant does not name, each as "Kind namespace/name". It reads past
-// the cache, which knows of nothing that is not ours.
+// foreignObjectsIn lists the foreign objects in a namespace that its Tenant does not name, each as "Kind
+// namespace/name". It reads past the cache, which knows of nothing that is not ours.
 func (r *Reconciler) foreignObjectsIn(ctx context.Context, tenant *v1alpha1.Tenant, namespace string) ([]string, error) {
 	var all []metav1.PartialObjectMetadata
 	for _, kind := range foreignObjectKinds {
@@ -124,7 +126,7 @@ func namesForeign(tenant *v1alpha1.Tenant, o *metav1.PartialObjectMetadata) bool
 	return slices.Contains(tenant.Spec.ForeignObjects, v1alpha1.ForeignObject{Kind: v1alpha1.ForeignObjectKind(o.Kind), Name: o.Name})
 }
 
-// lookForForeignObjects looks into a namespace that needs it, before it counts as walled in.
+// lookForForeignObjects looks into a namespace that needs it, before it counts as isolated.
 func (r *Reconciler) lookForForeignObjects(ctx context.Context, s *scope, namespace client.Object) error {
 	if !isSuspect(s, namespace) {
 		return nil
@@ -137,7 +139,8 @@ func (r *Reconciler) lookForForeignObjects(ctx context.Context, s *scope, namesp
 	return nil
 }
 
-// looked ends the look into all namespaces. One that the Tenant had, and that is not to be had now, was not looked into.
+// looked ends the look into all namespaces. One that the Tenant had, and that is not to be had now, was not looked
+// into.
 func (s *scope) looked() time.Duration {
 	for _, known := range s.before.Status.Namespaces {
 		if tenancy.Lists(s.tenant, known.Name) && !slices.ContainsFunc(s.owned, func(n *corev1.Namespace) bool { return n.Name == known.Name }) {
@@ -155,7 +158,7 @@ func (s *scope) looked() time.Duration {
 		found = found[:foreignNamed]
 	}
 	s.suspect = true
-	s.suspicion = fmt.Sprintf("Of before Lethe walled the namespaces in there is still %s%s: it may answer names that bots look up, or mount their volumes. "+
+	s.suspicion = fmt.Sprintf("Of before Lethe isolated the namespaces there is still %s%s: it may answer names that bots look up, or mount their volumes. "+
 		"No bot is started until it is deleted, or named in spec.foreignObjects.", strings.Join(found, ", "), more)
 	return reconcile.ForeignObjectWait
 }
@@ -169,7 +172,8 @@ func suspicionOf(tenant *v1alpha1.Tenant) string {
 	return c.Message
 }
 
-// noteSuspicion makes what is suspected a problem of the pass. Until a look has shown otherwise what was not isolated is not.
+// noteSuspicion makes what is suspected a problem of the pass. Until a look has shown otherwise what was not isolated
+// is not.
 func (s *scope) noteSuspicion() {
 	if s.suspect {
 		s.observed.Unopened = false

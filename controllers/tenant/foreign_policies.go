@@ -40,8 +40,8 @@ const (
 var CorePolicies = schema.GroupResource{Group: networkingv1.GroupName, Resource: "networkpolicies"}
 
 // ForeignPolicies knows foreign network policies, by name and namespace and no more. It holds those of the whole
-// cluster that do not carry our label: a namespace that a tenant takes over later must be seen as it is at that moment. Those
-// that carry it without being ours are found in the manager's own cache.
+// cluster that do not carry our label: a namespace that a tenant takes over later must be seen as it is at that
+// moment. Those that carry it without being ours are found in the manager's own cache.
 type ForeignPolicies struct {
 	cache  cache.Cache
 	ours   client.Reader
@@ -196,8 +196,8 @@ func (f *ForeignPolicies) find(ctx context.Context, tenant *v1alpha1.Tenant, nam
 	return found, nil
 }
 
-// isOurPolicy goes by whose a policy is and by the name that this owner's policy has. A label is anybody's to write. A policy of
-// an owner that does not exist goes by garbage collection.
+// isOurPolicy goes by whose a policy is and by the name that this owner's policy has. A label is anybody's to write.
+// A policy of an owner that does not exist goes by garbage collection.
 func isOurPolicy(policy client.Object) bool {
 	owner := metav1.GetControllerOf(policy)
 	if owner == nil || owner.APIVersion != v1alpha1.GroupVersion.String() || policy.GetLabels()[v1alpha1.LabelManagedBy] != v1alpha1.ManagedByLethe {
@@ -214,8 +214,8 @@ func isOurPolicy(policy client.Object) bool {
 	return false
 }
 
-// observeForeign looks for foreign network policies. It only reads memory, and comes before anything that may fail: what
-// it found must not be forgotten by a status that is written for something else.
+// observeForeign looks for foreign network policies. It only reads memory, and comes before anything that may fail:
+// what it found must not be forgotten by a status that is written for something else.
 func (r *Reconciler) observeForeign(ctx context.Context, s *scope) (time.Duration, error) {
 	namespaces, err := r.namespacesOf(ctx, s.tenant)
 	if err != nil {

@@ -32,7 +32,8 @@ const (
 	originAdopted = "Adopted"
 )
 
-// ensureNamespaces finds or makes each namespace of the spec. One that is somebody else's keeps none of the others back.
+// ensureNamespaces finds or makes each namespace of the spec. One that is somebody else's keeps none of the others
+// back.
 func (r *Reconciler) ensureNamespaces(ctx context.Context, s *scope) (time.Duration, error) {
 	var wait time.Duration
 	for _, wanted := range s.tenant.Spec.Namespaces {
@@ -83,12 +84,12 @@ func (r *Reconciler) ensureNamespace(ctx context.Context, s *scope, name string)
 	return namespace, reconcile.ProblemFromError(v1alpha1.ConditionNamespacesReady, err)
 }
 
-// overruledFor is how long a Tenant says that somebody else set a Pod Security label otherwise: longer than GitOps tools wait before they
-// set it again.
+// overruledFor is how long a Tenant says that somebody else set a Pod Security label otherwise: longer than GitOps
+// tools wait before they set it again.
 const overruledFor = time.Hour
 
-// notePodSecurity remembers a Pod Security label that somebody else has set otherwise. Lethe's stands, and the Tenant says so: two that
-// overwrite each other without a word would go on for ever.
+// notePodSecurity remembers a Pod Security label that somebody else has set otherwise. Lethe's stands, and the Tenant
+// says so: two that overwrite each other without a word would go on for ever.
 func (r *Reconciler) notePodSecurity(s *scope, live, desired *corev1.Namespace) {
 	if live.UID == "" {
 		return
@@ -104,8 +105,8 @@ func (r *Reconciler) notePodSecurity(s *scope, live, desired *corev1.Namespace) 
 	}
 }
 
-// wasCreatedFor says whether the manager made a namespace for a Tenant. The namespace itself says so from its first moment;
-// the status remembers it, should a hand take that away.
+// wasCreatedFor says whether the manager made a namespace for a Tenant. The namespace itself says so from its first
+// moment; the status remembers it, should a hand take that away.
 func wasCreatedFor(namespace *corev1.Namespace, tenant *v1alpha1.Tenant) bool {
 	if namespace.Annotations[resources.AnnotationCreatedFor] == string(tenant.UID) {
 		return true
@@ -170,14 +171,14 @@ func (r *Reconciler) ensureIsolation(ctx context.Context, s *scope) (time.Durati
 		if err := r.lookForForeignObjects(ctx, s, namespace); err != nil {
 			return 0, err
 		}
-		s.walled[namespace.Name] = true
+		s.isolated[namespace.Name] = true
 		s.record(namespace)
 	}
 	return reconcile.MinNonZero(wait, s.looked()), nil
 }
 
-// countAgainAfter is how long Kubernetes' quota controller may take. A quota that was made before it knew our kinds it would look
-// at again only minutes later: that one is made anew.
+// countAgainAfter is how long Kubernetes' quota controller may take. A quota that was made before it knew our kinds
+// it would look at again only minutes later: that one is made anew.
 const countAgainAfter = 10 * time.Second
 
 // isCounted says whether the quota of a new namespace is in force: until Kubernetes has counted, it refuses everything.
@@ -271,8 +272,8 @@ func (r *Reconciler) releaseDropped(ctx context.Context, s *scope) (time.Duratio
 	return wait, nil
 }
 
-// leaveUnlabelled leaves a namespace that is gone, or has lost its label, and with it the walls around our rights there.
-// While bots or stores are in it what isolates them is kept.
+// leaveUnlabelled leaves a namespace that is gone, or has lost its label, and with it the walls around our rights
+// there. While bots or stores are in it what isolates them is kept.
 func (r *Reconciler) leaveUnlabelled(ctx context.Context, tenant *v1alpha1.Tenant, namespace string) (kept bool, err error) {
 	used, _, err := reconcile.LookInto(ctx, r.Writer.Live, namespace)
 	if err != nil || used {
@@ -281,8 +282,8 @@ func (r *Reconciler) leaveUnlabelled(ctx context.Context, tenant *v1alpha1.Tenan
 	return false, reconcile.ProblemFromError(v1alpha1.ConditionNamespacesReady, r.leave(ctx, tenant, namespace))
 }
 
-// leave removes what we made in a namespace: first what has no owner any more, then, when nothing of it runs, the walls, and
-// the manager's own rights last.
+// leave removes what we made in a namespace: first what has no owner any more, then, when nothing of it runs, the
+// walls, and the manager's own rights last.
 func (r *Reconciler) leave(ctx context.Context, tenant *v1alpha1.Tenant, namespace string) error {
 	running, err := r.Orphans.Clear(ctx, namespace)
 	if err != nil {
@@ -319,8 +320,8 @@ func Isolation(s resources.Settings, tenant *v1alpha1.Tenant, namespace string) 
 	return append(children, resources.TenantLimitRange(tenant, namespace))
 }
 
-// observeUse finds out whether bots or stores are in the tenant's namespaces, and whether they can be changed. Admission refuses
-// to delete a Tenant that says that they are.
+// observeUse finds out whether bots or stores are in the tenant's namespaces, and whether they can be changed.
+// Admission refuses to delete a Tenant that says that they are.
 func (r *Reconciler) observeUse(ctx context.Context, s *scope) (time.Duration, error) {
 	namespaces, err := r.namespacesOf(ctx, s.tenant)
 	if err != nil {
@@ -354,8 +355,9 @@ func (r *Reconciler) isUsed(ctx context.Context, namespace string) (bool, error)
 	return holdsOurs(ctx, r.Writer.Client, namespace)
 }
 
-// holdsOurs says whether a namespace holds bots or stores that are not on their way out. Those that are do not count: whoever deletes
-// a bot and then its Tenant is not to be refused, and the deletion of the Tenant waits for the bot anyway (lookForUse).
+// holdsOurs says whether a namespace holds bots or stores that are not on their way out. Those that are do not count:
+// whoever deletes a bot and then its Tenant is not to be refused, and the deletion of the Tenant waits for the bot
+// anyway (lookForUse).
 func holdsOurs(ctx context.Context, c client.Reader, namespace string) (bool, error) {
 	for _, list := range []client.ObjectList{&v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}} {
 		// Mostly the first of many tells; only where that one goes are all looked at.

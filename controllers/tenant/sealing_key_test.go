@@ -12,8 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// TestSealingKeyIsShownInEachNamespace: the tenant's people read it there. What is shown is what the Tenant's status says, whoever
-// changed the copy, and another key when the keyserver writes another one.
+// TestSealingKeyIsShownInEachNamespace: the tenant's people read it there. What is shown is what the Tenant's status
+// says, whoever changed the copy, and another key when the keyserver writes another one.
 func TestSealingKeyIsShownInEachNamespace(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "shown")
 	shown := resources.TenantSealingKey(tenant, "shown-a", v1alpha1.SealingKey{})
@@ -35,7 +35,7 @@ func TestSealingKeyIsShownInEachNamespace(t *testing.T) {
 	first := tenant.Status.SealingKeys[0].Public
 	holds(first)
 	manager := operator.TestEnv.As(t, operator.ManagerUser, "system:masters")
-	shown.Data[resources.SealingKeyFile] = "another hand's"
+	shown.Data[resources.SealingKeyFile] = "another client's"
 	if err := manager.Update(t.Context(), shown); err != nil {
 		t.Fatal(err)
 	}

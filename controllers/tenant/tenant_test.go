@@ -84,7 +84,7 @@ func TestTenantWaitsForTheKeyserver(t *testing.T) {
 			w.Create(tenant)
 			w.Becomes(tenant, tc.reason)
 			w.Becomes(tenant, "Ready=False")
-			w.Soon("the namespaces are walled in without the keyserver", func() error {
+			w.Soon("the namespaces are isolated without the keyserver", func() error {
 				if err := w.Get(tenant); err != nil || len(tenant.Status.Namespaces) == 1 {
 					return err
 				}
@@ -97,7 +97,7 @@ func TestTenantWaitsForTheKeyserver(t *testing.T) {
 	}
 }
 
-func TestNamespaceOfAStrangerIsRefused(t *testing.T) {
+func TestForeignNamespaceIsRefused(t *testing.T) {
 	w := operator.NewWorld(t)
 	w.Create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "stranger", Labels: map[string]string{"mine": "true"}}})
 	tenant := operator.MakeTenant("greedy", "stranger", "greedy-own", "lethe-system", "kube-system")
@@ -223,7 +223,8 @@ func TestNamespaceTakenOffTheList(t *testing.T) {
 	w.Becomes(late, "Ready=True")
 }
 
-// TestNamespaceTakenOffTheListWhileABotEnds: the Tenant says already that it is in no use, and is still woken when the bot is really gone.
+// TestNamespaceTakenOffTheListWhileABotEnds: the Tenant says already that it is in no use, and is still woken when
+// the bot is really gone.
 func TestNamespaceTakenOffTheListWhileABotEnds(t *testing.T) {
 	w := operator.NewWorld(t)
 	tenant := operator.MakeTenant("ending", "ending-a", "ending-b")
@@ -268,8 +269,8 @@ func TestTenantInUseCannotBeDeleted(t *testing.T) {
 	}
 }
 
-// TestTenantDeletedWithABotInIt: where admission could not know of a bot, no key is destroyed before somebody has looked: the
-// deletion waits, says so, and ends once the bot is gone.
+// TestTenantDeletedWithABotInIt: where admission could not know of a bot, no key is destroyed before somebody has
+// looked: the deletion waits, says so, and ends once the bot is gone.
 func TestTenantDeletedWithABotInIt(t *testing.T) {
 	w := operator.NewWorld(t)
 	tenant := operator.MakeTenant("race", "race-a")
@@ -314,8 +315,8 @@ func TestDeletionWaitsForTheKeyserver(t *testing.T) {
 	w.Gone(tenant)
 }
 
-// TestExternalIDClaimedTwice: whoever claims an identifier that another Tenant has is Stalled, be it the younger Tenant or the older one; the one that
-// had it stays Ready and says so once; taking the second claim away heals both.
+// TestExternalIDClaimedTwice: whoever claims an identifier that another Tenant has is Stalled, be it the younger
+// Tenant or the older one; the one that had it stays Ready and says so once; taking the second claim away heals both.
 func TestExternalIDClaimedTwice(t *testing.T) {
 	for name, tc := range map[string]struct{ holder, later string }{"the older has it": {"claim-a", "claim-b"}, "the younger has it": {"claim-d", "claim-c"}} {
 		t.Run(name, func(t *testing.T) {

@@ -16,7 +16,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// uidRangeChange lets a Tenant through when a hand has changed the range in its status, or when there are other keys to seal to.
+// uidRangeChange lets a Tenant through when a hand has changed the range in its status, or when there are other keys
+// to seal to.
 func uidRangeChange() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc:  func(event.CreateEvent) bool { return false },
@@ -31,13 +32,14 @@ func uidRangeChange() predicate.Predicate {
 	}
 }
 
-// isRangeAsVerified says whether the status still names the range that the keyserver answered, as far as this process knows.
+// isRangeAsVerified says whether the status still names the range that the keyserver answered, as far as this process
+// knows.
 func isRangeAsVerified(tenant *v1alpha1.Tenant, verified reconcile.Response[v1alpha1.UIDRange]) bool {
 	return tenant.Status.UIDRange != nil && (verified.Value == v1alpha1.UIDRange{} || verified.Value == *tenant.Status.UIDRange)
 }
 
-// takeUIDRange goes by the range that the keyserver has on record, and by now has put into the status. It wins over what the
-// status said: it lies beside the keys, is backed up with them, and only the keyserver writes it.
+// takeUIDRange goes by the range that the keyserver has on record, and by now has put into the status. It wins over
+// what the status said: it lies beside the keys, is backed up with them, and only the keyserver writes it.
 func takeUIDRange(recorder events.EventRecorder, s *scope, answer protocol.UIDRange) error {
 	tenant := s.tenant
 	recorded := v1alpha1.UIDRange(answer)

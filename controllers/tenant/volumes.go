@@ -110,8 +110,9 @@ func (r *Reconciler) retainedIn(ctx context.Context, tenant *v1alpha1.Tenant, na
 	return retained, wait, nil
 }
 
-// sweepVolume deletes a volume that was to go with its bot, and whose bot is gone: by its record, which only the manager and who
-// may adopt can write, and by the API server's own list of bots, taken after the claim was read. In doubt it stays.
+// sweepVolume deletes a volume that was to go with its bot, and whose bot is gone: by its record, which only the
+// manager and who may adopt can write, and by the API server's own list of bots, taken after the claim was read. In
+// doubt it stays.
 func (r *Reconciler) sweepVolume(ctx context.Context, tenant *v1alpha1.Tenant, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	record := claim.Annotations
 	bot := types.UID(record[v1alpha1.AnnotationBotUID])

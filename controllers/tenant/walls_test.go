@@ -23,8 +23,8 @@ import (
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
-// TestEgressCeiling: whoever may write bots opens no more than the Tenant's ceiling lets through, and is told which element
-// asks for more; when the ceiling moves the policy follows.
+// TestEgressCeiling: whoever may write bots opens no more than the Tenant's ceiling lets through, and is told which
+// element asks for more; when the ceiling moves the policy follows.
 func TestEgressCeiling(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "ceiling")
 	bot := operator.MakeBot("ceiling-a", "b")
@@ -49,8 +49,8 @@ func TestEgressCeiling(t *testing.T) {
 	w.Becomes(bot, "Ready=True")
 }
 
-// TestBotWithoutEgressIsToldWhereTheKeyserverIs: it has no DNS. Where nobody knows an address, it says so instead of a pod that
-// waits for ever.
+// TestBotWithoutEgressIsToldWhereTheKeyserverIs: it has no DNS. Where nobody knows an address, it says so instead of
+// a pod that waits for ever.
 func TestBotWithoutEgressIsToldWhereTheKeyserverIs(t *testing.T) {
 	w, _ := operator.WithTenant(t, "silent")
 	w.Addresses = ""
@@ -87,8 +87,8 @@ func openPolicy(namespace, name string) *networkingv1.NetworkPolicy {
 		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, Egress: []networkingv1.NetworkPolicyEgressRule{{}}}}
 }
 
-// TestForeignNetworkPolicy: one more policy opens what ours close, whoever made it and whatever labels it carries. No bot starts
-// until it is gone or meant; what runs is left alone.
+// TestForeignNetworkPolicy: one more policy opens what ours close, whoever made it and whatever labels it carries. No
+// bot starts until it is gone or meant; what runs is left alone.
 func TestForeignNetworkPolicy(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "opened")
 	w.Becomes(tenant, "IsolationReady=True")
@@ -170,10 +170,10 @@ func TestForeignPolicyAtAdoption(t *testing.T) {
 	w.Becomes(bot, "Ready=True")
 }
 
-// TestStrangersAtAdoption: a namespace that is taken over brings along what may undo its walls from within: a Service that answers the
-// name of a host, pods that can mount a bot's volume, and what makes more of them. No bot starts beside them until they are gone
-// or meant, also after a restart, and what belongs to them need not be named.
-func TestStrangersAtAdoption(t *testing.T) {
+// TestForeignObjectsAtAdoption: a namespace that is taken over brings along what may undo its walls from within: a
+// Service that answers the name of a host, pods that can mount a bot's volume, and what makes more of them. No bot
+// starts beside them until they are gone or meant, also after a restart, and what belongs to them need not be named.
+func TestForeignObjectsAtAdoption(t *testing.T) {
 	w := operator.NewWorld(t)
 	namespace := operator.TestEnv.Namespace(t, "strangers", nil).Name
 	pod := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "x"}},

@@ -27,8 +27,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
-// SetupWithManager wakes a Tenant for its own changes, for those of its children and namespaces, for a new CA bundle of the
-// keyserver, for the first bot or store in it and the last one out, and for a Tenant that claims the same identifiers.
+// SetupWithManager wakes a Tenant for its own changes, for those of its children and namespaces, for a new CA bundle
+// of the keyserver, for the first bot or store in it and the last one out, and for a Tenant that claims the same
+// identifiers.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
 	m := tenantMapper{cache: mgr.GetCache(), bundle: client.ObjectKey{Namespace: r.Settings.Namespace, Name: resources.CABundleName}}
 	comesOrGoes := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
@@ -67,7 +68,8 @@ func keysChoice() predicate.Predicate {
 	}}
 }
 
-// tenantMapper finds the Tenants that an event concerns. It reads the cache as it is: an event must never wait for another.
+// tenantMapper finds the Tenants that an event concerns. It reads the cache as it is: an event must never wait for
+// another.
 type tenantMapper struct {
 	cache  cache.Cache
 	bundle client.ObjectKey
@@ -102,8 +104,8 @@ func (m tenantMapper) ofPolicy(ctx context.Context, object client.Object) []ctrl
 	return []ctrl.Request{request(namespace.Labels[v1alpha1.LabelTenant])}
 }
 
-// ofUse wakes a Tenant when what it says about being in use is no longer so: not for each of a thousand bots. One that has taken
-// the namespace off its list waits for each of them to go.
+// ofUse wakes a Tenant when what it says about being in use is no longer so: not for each of a thousand bots. One
+// that has taken the namespace off its list waits for each of them to go.
 func (m tenantMapper) ofUse(ctx context.Context, object client.Object) []ctrl.Request {
 	namespace := &corev1.Namespace{}
 	if err := m.cache.Get(ctx, client.ObjectKey{Name: object.GetNamespace()}, namespace, client.UnsafeDisableDeepCopy); err != nil {

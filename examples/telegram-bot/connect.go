@@ -11,8 +11,8 @@ import (
 	tg "github.com/go-telegram/bot"
 )
 
-// connect asks who the bot is and polls once without waiting. It tries again while Telegram cannot be reached, or while another
-// instance still polls, and gives up on a token that Telegram does not know.
+// connect asks who the bot is and polls once without waiting. It tries again while Telegram cannot be reached, or
+// while another instance still polls, and gives up on a token that Telegram does not know.
 func connect(ctx context.Context, b *tg.Bot, cfg config, client *http.Client, log *slog.Logger) (name string, err error) {
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
 		name, err = tryConnect(ctx, b, cfg, client)

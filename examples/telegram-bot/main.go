@@ -1,5 +1,6 @@
-// Command telegram-bot is a small bot for Telegram, written the way Lethe runs bots best: it fetches its updates by long
-// polling, reads its token from a file, never repeats it, says on /healthz whether polling works, and ends cleanly on SIGTERM.
+// Command telegram-bot is a small bot for Telegram, written the way Lethe runs bots best: it fetches its updates by
+// long polling, reads its token from a file, never repeats it, says on /healthz whether polling works, and ends
+// cleanly on SIGTERM.
 //
 // It is configured by the environment, as Lethe sets it for a channel of type Telegram:
 //

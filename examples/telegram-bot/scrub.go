@@ -10,7 +10,8 @@ import (
 	"unicode"
 )
 
-// scrubbing replaces the token wherever it would be written: errors of HTTP clients quote URLs, and the token is in them.
+// scrubbing replaces the token wherever it would be written: errors of HTTP clients quote URLs, and the token is in
+// them.
 type scrubbing struct{ r *strings.Replacer }
 
 // scrubber hides a token, and its secret half, as they are and as a URL or a quoted string writes them.
@@ -25,10 +26,12 @@ func scrubber(token string) scrubbing {
 	return scrubbing{strings.NewReplacer(pairs...)}
 }
 
-// shapes are secrets of others: Telegram and whoever stands between say what they like, and a log is read by more people than they know.
+// shapes are secrets of others: Telegram and whoever stands between say what they like, and a log is read by more
+// people than they know.
 var shapes = regexp.MustCompile(`\d{6,12}:[-\w]{35,}|://[^/\s:@]*:[^/\s@]+@|(?i:password|secret|token)=[^\s&"']+`)
 
-// text is one line without the token, without secrets of others, and without what a terminal would obey or a reader not see.
+// text is one line without the token, without secrets of others, and without what a terminal would obey or a reader
+// not see.
 func (s scrubbing) text(text string) string {
 	text = strings.Map(func(r rune) rune {
 		switch {
@@ -66,7 +69,8 @@ func (s scrubbedWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// attr cleans an attribute before a handler puts it between quotes, where a line break is no line break any more, yet a token is still one.
+// attr cleans an attribute before a handler puts it between quotes, where a line break is no line break any more, yet
+// a token is still one.
 func (s scrubbing) attr(_ []string, a slog.Attr) slog.Attr {
 	switch v := a.Value.Any().(type) {
 	case string:

@@ -1,7 +1,7 @@
-// Command chart copies what config/ holds as generated or hand-written YAML into the Helm chart's templates: the CRDs, the
-// roles, the admission policies, the priority classes, and what Prometheus is told. It puts the release's namespace where config/ says
-// lethe-system. What has values (the Deployments and what belongs to them) is written by hand in the chart; a test holds
-// both against each other.
+// Command chart copies what config/ holds as generated or hand-written YAML into the Helm chart's templates: the
+// CRDs, the roles, the admission policies, the priority classes, and what Prometheus is told. It puts the release's
+// namespace where config/ says lethe-system. What has values (the Deployments and what belongs to them) is written by
+// hand in the chart; a test holds both against each other.
 package main
 
 import (
@@ -111,7 +111,8 @@ func withShares(content string) (string, error) {
 	return "{{- if .Values.flowControl.install }}\n" + converted + "{{- end }}\n", nil
 }
 
-// withFinalizer leaves out what the cluster's API server does not serve, or what nobody wants. Helm asks the cluster, and `helm template` its --api-versions.
+// withFinalizer leaves out what the cluster's API server does not serve, or what nobody wants. Helm asks the cluster,
+// and `helm template` its --api-versions.
 func withFinalizer(content string) (string, error) {
 	const kind = "apiVersion: admissionregistration.k8s.io/v1\nkind: MutatingAdmissionPolicy\n"
 	if strings.Count(content, kind) != 1 {
@@ -124,8 +125,8 @@ func withFinalizer(content string) (string, error) {
 	return "{{- if and .Values.botFinalizer.install (.Capabilities.APIVersions.Has \"admissionregistration.k8s.io/v1/MutatingAdmissionPolicy\") }}\n" + converted + "{{- end }}\n", nil
 }
 
-// withMonitoring makes an object of the Prometheus Operator optional, since a cluster may not have its kind, gives it the labels that
-// the operator looks for, and keeps the braces of the alerts' own templates.
+// withMonitoring makes an object of the Prometheus Operator optional, since a cluster may not have its kind, gives it
+// the labels that the operator looks for, and keeps the braces of the alerts' own templates.
 func withMonitoring(content string) (string, error) {
 	const labels = "    app.kubernetes.io/component: monitoring\n"
 	kind := regexp.MustCompile(`(?m)^kind: (PodMonitor|PrometheusRule)$`).FindStringSubmatch(content)
@@ -167,7 +168,8 @@ func withKinds(content string) (string, error) {
 	return strings.Replace(content, block[0], loop, 1), nil
 }
 
-// withRBAC gives the programs' accounts the annotations by which clouds know them, and makes what is added to Kubernetes' own roles optional.
+// withRBAC gives the programs' accounts the annotations by which clouds know them, and makes what is added to
+// Kubernetes' own roles optional.
 func withRBAC(content string) (string, error) {
 	converted, err := withNamespaces(content)
 	if err != nil {

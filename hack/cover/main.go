@@ -1,4 +1,5 @@
-// Command cover reads a coverage profile of go test and prints how much of each package's statements ran, and of all of them: `make cover`.
+// Command cover reads a coverage profile of go test and prints how much of each package's statements ran, and of all
+// of them: `make cover`.
 package main
 
 import (
@@ -28,7 +29,8 @@ func main() {
 	}
 }
 
-// block is one stretch of statements. With -coverpkg the profile has it once for each package whose tests could have run it.
+// block is one stretch of statements. With -coverpkg the profile has it once for each package whose tests could have
+// run it.
 type block struct {
 	statements int
 	ran        bool

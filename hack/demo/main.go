@@ -1,5 +1,5 @@
-// Command demo plays the whole of Lethe on this machine: a real one-node cluster, two customers, a bot that answers, and a
-// database that forgets. `make demo` runs it, `make demo-down` removes every trace.
+// Command demo plays the whole of Lethe on this machine: a real one-node cluster, two customers, a bot that answers,
+// and a database that forgets. `make demo` runs it, `make demo-down` removes every trace.
 //
 //	demo up                     as root on Linux: pods really run
 //	demo up --simulated         anywhere: nodes only pretend, so there is no bot to talk to and nothing is deleted

@@ -88,7 +88,8 @@ func TestTablesAndNumbersReadWell(t *testing.T) {
 	}
 }
 
-// TestTheFirstWordsComeBeforeAnyBuild: who starts the demo reads at once what it does and how long the first build may take.
+// TestTheFirstWordsComeBeforeAnyBuild: who starts the demo reads at once what it does and how long the first build
+// may take.
 func TestTheFirstWordsComeBeforeAnyBuild(t *testing.T) {
 	for cluster, want := range map[string][]string{
 		"":        {"A cluster of one node on this machine", "make demo-down removes all of it", "minutes on two processors"},
@@ -135,7 +136,8 @@ func dryRunWith(t *testing.T, env []string, args ...string) string {
 	return string(out)
 }
 
-// TestWhatIsSaidToMakeReachesTheDemo: each word is an option, and IMAGE, which has a default for other targets, only when somebody said it.
+// TestWhatIsSaidToMakeReachesTheDemo: each word is an option, and IMAGE, which has a default for other targets, only
+// when somebody said it.
 func TestWhatIsSaidToMakeReachesTheDemo(t *testing.T) {
 	out := dryRun(t, "demo", "CLUSTER=current", "CONTEXT=kind-a", "IMAGE=r.example.com/a", "LOAD=k3d x", "POSTGRES=r.example.com/p", "STORAGE_CLASS=fast", "VALUES=v.yaml", "YES=kind-a")
 	for _, want := range []string{

@@ -49,8 +49,8 @@ func (d *demo) write(file string, objects ...client.Object) (string, error) {
 	return path, nil
 }
 
-// apply writes objects to a manifest and applies it as a user does: again, where Kubernetes is not ready for a new bot yet
-// (docs/design/0033-finalizer-at-birth.md).
+// apply writes objects to a manifest and applies it as a user does: again, where Kubernetes is not ready for a new
+// bot yet (docs/design/0033-finalizer-at-birth.md).
 func (d *demo) apply(ctx context.Context, file string, objects ...client.Object) error {
 	path, err := d.write(file, objects...)
 	if err != nil {

@@ -56,8 +56,8 @@ func (d *demo) startCluster(ctx context.Context) error {
 	return nil
 }
 
-// clear removes what an earlier run has made in the cluster, so that this one begins at the beginning. It is also the first
-// thing that shows whether deletion ends.
+// clear removes what an earlier run has made in the cluster, so that this one begins at the beginning. It is also the
+// first thing that shows whether deletion ends.
 func (d *demo) clear(ctx context.Context) error {
 	// The kinds may not be installed yet; then there is nothing to clear.
 	err := d.client.List(ctx, &v1alpha1.TenantList{})

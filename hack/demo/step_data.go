@@ -88,7 +88,8 @@ func (d *demo) oracleTable() error {
 	return d.table([]string{"TABLE", "ROWS", "GO", "STAY: YOUNG", "A YOUNGER CHILD", "A FLOOR", "UNKNOWN AGE"}, rows)
 }
 
-// audit applies the store and the promise in Audit, and wants the measurement to say what the oracle says, with nothing deleted.
+// audit applies the store and the promise in Audit, and wants the measurement to say what the oracle says, with
+// nothing deleted.
 func (d *demo) audit(ctx context.Context) error {
 	if err := d.openDoor(ctx, "platform", d.database.host, d.database.port); err != nil {
 		return err
@@ -150,7 +151,8 @@ func (d *demo) agrees(of *v1alpha1.DatasetMeasurement, m *v1alpha1.RuleMeasureme
 	return nil
 }
 
-// store is the example's with this database in it, its role made by the grants that Lethe prints, and its password sealed.
+// store is the example's with this database in it, its role made by the grants that Lethe prints, and its password
+// sealed.
 func (d *demo) store(ctx context.Context) (*v1alpha1.DataStore, error) {
 	stores, err := quickstart[v1alpha1.DataStore](d, "store.yaml")
 	if err != nil {
@@ -195,8 +197,8 @@ func (d *demo) policy(mode v1alpha1.PolicyMode) (*v1alpha1.DataRetentionPolicy, 
 	return policies[0], nil
 }
 
-// awaitMeasured waits until a sweep by the present plan has ended well and each rule's measurement is as wanted. missing returns "" for
-// one that is.
+// awaitMeasured waits until a sweep by the present plan has ended well and each rule's measurement is as wanted.
+// missing returns "" for one that is.
 func (d *demo) awaitMeasured(ctx context.Context, store *v1alpha1.DataStore, missing func(*v1alpha1.DatasetMeasurement, *v1alpha1.RuleMeasurement) string) error {
 	return stage.Until(ctx, 4*time.Minute, "wait for the sweep's measurement", func(ctx context.Context) (string, error) {
 		if err := d.client.Get(ctx, client.ObjectKeyFromObject(store), store); err != nil {

@@ -23,8 +23,8 @@ type place struct {
 	control bool
 }
 
-// leaks searches etcd and the node's disk for what may not be there. The private keys are taken out of a snapshot with the
-// key-encryption key: nobody else has them.
+// leaks searches etcd and the node's disk for what may not be there. The private keys are taken out of a snapshot
+// with the key-encryption key: nobody else has them.
 func (d *demo) leaks(ctx context.Context) error {
 	// In etcd the control value stands in an object of its own too; in containerd's folder it is the bot's environment.
 	control := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "demo-control"}, Data: map[string]string{"control": d.control}}

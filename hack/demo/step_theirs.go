@@ -25,7 +25,8 @@ func (t *theirs) stage() stage.Theirs {
 
 func (d *demo) buildTheirs(ctx context.Context) error { return d.BuildTheirs(ctx, d.theirs.stage()) }
 
-// clearTheirs removes an earlier demo, whole or broken off, and looks again: from here on what has the demo's names is the demo's.
+// clearTheirs removes an earlier demo, whole or broken off, and looks again: from here on what has the demo's names
+// is the demo's.
 func (d *demo) clearTheirs(ctx context.Context) error {
 	t := d.theirs
 	err := t.guest.Remove(ctx, t.facts.Mark)
@@ -98,7 +99,8 @@ func (d *demo) openByLabel(ctx context.Context, namespace string, port int32) er
 	return d.apply(ctx, "policy-"+namespace+".yaml", policy)
 }
 
-// leaksTheirs searches what the API shows of the demo's namespaces. In every place stands a control value that must be found.
+// leaksTheirs searches what the API shows of the demo's namespaces. In every place stands a control value that must
+// be found.
 func (d *demo) leaksTheirs(ctx context.Context) error {
 	t := d.theirs
 	meta := metav1.ObjectMeta{Namespace: guest.Namespace, Name: "demo-control"}

@@ -173,7 +173,8 @@ func (t *theirs) machineLacks(o options) []string {
 	return out
 }
 
-// removeTheirs removes what is marked from the cluster, and the files from this machine. guest.ErrNothing: nothing was there.
+// removeTheirs removes what is marked from the cluster, and the files from this machine. guest.ErrNothing: nothing
+// was there.
 func (d *demo) removeTheirs(ctx context.Context, mark types.UID) error {
 	err := d.theirs.guest.Remove(ctx, mark)
 	if err != nil && !errors.Is(err, guest.ErrNothing) {
@@ -182,7 +183,8 @@ func (d *demo) removeTheirs(ctx context.Context, mark types.UID) error {
 	return errors.Join(err, os.RemoveAll(d.Dir))
 }
 
-// markLost says what is there of a release that has the demo's name and no mark: the demo's, whose mark somebody took, or a Lethe of the user's.
+// markLost says what is there of a release that has the demo's name and no mark: the demo's, whose mark somebody
+// took, or a Lethe of the user's.
 func (t *theirs) markLost(dir string) error {
 	return fmt.Errorf("no namespace has the demo's mark (label %s on %s), and a release of the chart with the demo's name is here: %s. Whether it is a demo's or your "+
 		"own Lethe cannot be told: nothing was removed, neither here nor in %s. Of a demo, label the namespace again (kubectl label namespace %s %s=%s) and begin again",

@@ -1,10 +1,12 @@
-// Command gotest runs `go test` and prints what it prints, and counts what ran, so that no test passes by running nothing.
+// Command gotest runs `go test` and prints what it prints, and counts what ran, so that no test passes by running
+// nothing.
 //
 //	gotest -tally FILE ARGUMENTS OF GO TEST...   runs them; adds the number of top-level tests that ran to FILE
 //	gotest -tally FILE -floor FILE               fails when all runs together ran fewer tests than the floor says
 //
-// A package with test files of which no test ran fails, and so does one of whose tests one skipped itself or never ended. The exit code is go's
-// own, or 1 where only gotest found something. Results out of go's cache count: go replays them whole.
+// A package with test files of which no test ran fails, and so does one of whose tests one skipped itself or never
+// ended. The exit code is go's own, or 1 where only gotest found something. Results out of go's cache count: go
+// replays them whole.
 package main
 
 import (
@@ -61,7 +63,8 @@ func goTest(folder, tally string, args []string, out, errs io.Writer) int {
 		return 1
 	}
 	p := newPrinter(out)
-	// A line of any length: a failing test may print a whole object. The reader reads to the end, or go would wait for it for ever.
+	// A line of any length: a failing test may print a whole object. The reader reads to the end, or go would wait
+	// for it for ever.
 	for in := bufio.NewReader(pipe); ; {
 		line, err := in.ReadString('\n')
 		if line != "" {

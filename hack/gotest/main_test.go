@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// tree is a module whose packages end in every way that a package of tests can. Its name is no address: nothing is fetched.
+// tree is a module whose packages end in every way that a package of tests can. Its name is no address: nothing is
+// fetched.
 var tree = map[string]string{
 	"go.mod":             "module tree\n\ngo 1.26\n",
 	"good/a_test.go":     "package good\nimport \"testing\"\nfunc TestOne(t *testing.T) { t.Log(\"a passing test's words\"); t.Run(\"sub\", func(*testing.T) {}) }\nfunc TestTwo(*testing.T) { println() }\n",

@@ -29,7 +29,8 @@ type test struct {
 
 func (t *test) top() bool { return !strings.Contains(t.name, "/") }
 
-// printer says of the events what go test says without -json: of a package that passed its one line, of one that failed what its failed tests wrote.
+// printer says of the events what go test says without -json: of a package that passed its one line, of one that
+// failed what its failed tests wrote.
 type printer struct {
 	out      io.Writer
 	packages map[string]*result
@@ -98,7 +99,8 @@ func (p *printer) end(r *result, action string) {
 	}
 	hidden := r.hidden(action)
 	for _, line := range r.own {
-		// go test's own line of the package. The third form is that of a package without tests whose coverage is asked for.
+		// go test's own line of the package. The third form is that of a package without tests whose coverage is
+		// asked for.
 		passed := strings.HasPrefix(line, "ok  \t"+r.name+"\t")
 		if passed && hidden == "" || strings.HasPrefix(line, "?   \t"+r.name+"\t") || strings.HasPrefix(line, "\t"+r.name+"\t") {
 			p.printf("%s", line)
@@ -115,7 +117,8 @@ func (p *printer) end(r *result, action string) {
 	}
 }
 
-// hidden says what a package that passed passes over. One without test files (go says "skip" of it) has nothing to pass over.
+// hidden says what a package that passed passes over. One without test files (go says "skip" of it) has nothing to
+// pass over.
 func (r *result) hidden(action string) string {
 	var skipped, lost []string
 	for _, t := range r.tests {
@@ -142,7 +145,8 @@ func (r *result) hidden(action string) string {
 // noise is what test binaries print on the way for whoever watches each test.
 var noise = regexp.MustCompile(`^\s*=== (RUN|PAUSE|CONT|NAME|ATTR)\s`)
 
-// failure prints what the tests wrote that did not pass, and all that belongs to none of them: a panic, a race, what does not compile.
+// failure prints what the tests wrote that did not pass, and all that belongs to none of them: a panic, a race, what
+// does not compile.
 func (p *printer) failure(r *result) {
 	for _, t := range r.tests {
 		if t.action != "pass" {

@@ -1,5 +1,6 @@
 // Command image wraps static binaries as a container image, without a container engine: an archive of the form that
-// "docker save" writes, which "ctr images import", "docker load" and "crane push" read. The same input gives the same bytes.
+// "docker save" writes, which "ctr images import", "docker load" and "crane push" read. The same input gives the same
+// bytes.
 //
 //	go run ./hack/image -o dist/lethe.tar                                  Lethe itself: /manager /keyserver /unseal /sweeper
 //	go run ./hack/image -o bot.tar --name bot:demo --binary bin/bot        any other static binary, as the entry point
@@ -125,7 +126,8 @@ func buildPrograms(ctx context.Context, version, arch string) ([]file, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(folder)
-	// All at once: each is linked by one processor. Without a name for each, a program is called as its folder, and that of the root as the module.
+	// All at once: each is linked by one processor. Without a name for each, a program is called as its folder, and
+	// that of the root as the module.
 	args := []string{"build", "-trimpath", "-buildvcs=false",
 		"-ldflags", "-s -w -buildid= -X github.com/lethe-dev/lethe/internal/version.version=" + version, "-o", folder + "/"}
 	for _, p := range programs {

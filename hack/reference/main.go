@@ -1,5 +1,6 @@
-// Command reference writes docs/reference/api.md out of the CRDs, which are made out of the types in api/: what a field is, what it may hold, and by which
-// rules it is refused. Out of the source of the reasons, and out of their table, it writes docs/reference/reasons.md. `make manifests` runs it.
+// Command reference writes docs/reference/api.md out of the CRDs, which are made out of the types in api/: what a
+// field is, what it may hold, and by which rules it is refused. Out of the source of the reasons, and out of their
+// table, it writes docs/reference/reasons.md. `make manifests` runs it.
 //
 //	reference FOLDER-OF-CRDS FILE SOURCE-OF-REASONS FILE
 package main

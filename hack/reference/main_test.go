@@ -11,7 +11,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// TestReferenceIsCurrent: what is committed is what the CRDs and the reasons make, so that the list of reasons has each constant and no other.
+// TestReferenceIsCurrent: what is committed is what the CRDs and the reasons make, so that the list of reasons has
+// each constant and no other.
 func TestReferenceIsCurrent(t *testing.T) {
 	root, made := filepath.Join("..", ".."), t.TempDir()
 	if err := run([]string{filepath.Join(root, "config", "crd", "bases"), filepath.Join(made, "api.md"), filepath.Join(root, "api", "v1alpha1", "reasons.go"), filepath.Join(made, "reasons.md")}); err != nil {

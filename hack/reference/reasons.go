@@ -11,7 +11,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// reasons is the page of all reasons: those of the source, in its order and with its comments, and what the API's table says of each.
+// reasons is the page of all reasons: those of the source, in its order and with its comments, and what the API's
+// table says of each.
 func reasons(path string) (string, error) {
 	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package authority is the keyserver's certificate authority: its key and its life, the leaf that a server shows, and the bundle
-// of authorities that clients trust.
+// Package authority is the keyserver's certificate authority: its key and its life, the leaf that a server shows, and
+// the bundle of authorities that clients trust.
 package authority
 
 import (
@@ -53,8 +53,8 @@ type Options struct {
 
 // Authority makes the server's certificates. Every replica has a leaf of its own whose key never leaves its memory; the
 // authority's key lies wrapped in the keys' namespace. What clients trust is the bundle in a ConfigMap: the authority
-// that signs, the one that will, and for a leaf's lifetime the one that did. So a new authority is known everywhere before
-// it signs anything, and rotating it changes a ConfigMap and no pod.
+// that signs, the one that will, and for a leaf's lifetime the one that did. So a new authority is known everywhere
+// before it signs anything, and rotating it changes a ConfigMap and no pod.
 type Authority struct {
 	Options
 

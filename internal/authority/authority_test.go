@@ -80,7 +80,8 @@ func TestBundleIsRepaired(t *testing.T) {
 	}
 }
 
-// TestBundleHoldsTheServicesAddresses: pods without DNS find the keyserver by them, the ones of a Service that was made again too.
+// TestBundleHoldsTheServicesAddresses: pods without DNS find the keyserver by them, the ones of a Service that was
+// made again too.
 func TestBundleHoldsTheServicesAddresses(t *testing.T) {
 	w := newPKI(t)
 	says := func(want string) {

@@ -92,8 +92,8 @@ func (a *Authority) publish(ctx context.Context, doc *keystore.CADoc, now time.T
 	return since, nil
 }
 
-// addresses are the cluster IPs of the keyserver's Service, one a line: pods without DNS find it by them. A Service that is not
-// there, or has none, gives none.
+// addresses are the cluster IPs of the keyserver's Service, one a line: pods without DNS find it by them. A Service
+// that is not there, or has none, gives none.
 func (a *Authority) addresses(ctx context.Context) (string, error) {
 	service := &corev1.Service{}
 	err := a.Keys.Client.Get(ctx, client.ObjectKey{Namespace: a.Namespace, Name: resources.ServiceKeyserver}, service)

@@ -125,7 +125,8 @@ func (w *pki) secrets() []string {
 	return out
 }
 
-// writeHook counts writes and can make one fail, before or after it lands; after that the process is dead and writes no more.
+// writeHook counts writes and can make one fail, before or after it lands; after that the process is dead and writes
+// no more.
 type writeHook struct {
 	client.Client
 	mu     sync.Mutex

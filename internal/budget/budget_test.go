@@ -25,8 +25,8 @@ type written struct {
 	bytes int64
 }
 
-// TestWindow: whatever is written when, the meter counts each byte for at least a window and for at most one part more, for
-// the one who wrote it, and Below says when the window will be as empty as that.
+// TestWindow: whatever is written when, the meter counts each byte for at least a window and for at most one part
+// more, for the one who wrote it, and Below says when the window will be as empty as that.
 func TestWindow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, now, log := New(window), start, map[string][]written{}

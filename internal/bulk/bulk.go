@@ -1,6 +1,6 @@
-// Package bulk takes out of objects what the manager need not keep in memory. What has to be known is only whether it has
-// changed: each long text leaves a digest in its place, so that two objects that were stripped differ where they differed
-// before. Whoever writes must read the object live first: IsStripped tells.
+// Package bulk takes out of objects what the manager need not keep in memory. What has to be known is only whether it
+// has changed: each long text leaves a digest in its place, so that two objects that were stripped differ where they
+// differed before. Whoever writes must read the object live first: IsStripped tells.
 package bulk
 
 import (
@@ -72,8 +72,8 @@ func IsStripped(object metav1.Object) bool {
 	return object.GetAnnotations()[annotation] == Text(mark+annotation)
 }
 
-// Strip takes out of an object what no reconciler reads. Objects of other kinds lose metadata that is not ours, and all but
-// metadata where they are larger than anything of ours.
+// Strip takes out of an object what no reconciler reads. Objects of other kinds lose metadata that is not ours, and
+// all but metadata where they are larger than anything of ours.
 func Strip(object metav1.Object) {
 	stripMetadata(object)
 	switch o := object.(type) {
@@ -104,8 +104,8 @@ func Strip(object metav1.Object) {
 	}
 }
 
-// stripMetadata keeps what reconcilers look at: their own labels and annotations, owners, finalizers. Stores are selected by
-// labels of people's own choosing.
+// stripMetadata keeps what reconcilers look at: their own labels and annotations, owners, finalizers. Stores are
+// selected by labels of people's own choosing.
 func stripMetadata(object metav1.Object) {
 	object.SetManagedFields(nil)
 	if _, selected := object.(*v1alpha1.DataStore); !selected {
@@ -148,8 +148,8 @@ func kept(all map[string]string, wanted func(string) bool) map[string]string {
 	return some
 }
 
-// stripBot leaves digests of what the pod template would hold, so that a template made of them and a stripped template are
-// the same. Sealed values only the keyserver reads: that one has changed is known by the generation.
+// stripBot leaves digests of what the pod template would hold, so that a template made of them and a stripped
+// template are the same. Sealed values only the keyserver reads: that one has changed is known by the generation.
 func stripBot(spec *v1alpha1.BotDeploymentSpec) {
 	spec.Command, spec.Args = texts(spec.Command, resources.Literal), texts(spec.Args, resources.Literal)
 	spec.Env, spec.Probes = variables(spec.Env), probes(spec.Probes)

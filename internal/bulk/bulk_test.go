@@ -68,7 +68,8 @@ func stripped[T client.Object](t *testing.T, object T) T {
 	return small
 }
 
-// A template that is made of a stripped bot is a stripped template: what is the same is found to be the same without a read.
+// A template that is made of a stripped bot is a stripped template: what is the same is found to be the same without
+// a read.
 func TestRenderingCommutes(t *testing.T) {
 	for name, change := range map[string]func(*v1alpha1.BotDeploymentSpec){"with credentials": nil,
 		// Nothing goes through the files then, so what is escaped in them is written out where they are rendered.
@@ -77,7 +78,8 @@ func TestRenderingCommutes(t *testing.T) {
 		if path := kube.Drift(sketch, cached); path != "" {
 			t.Errorf("%s: differs in %s", name, path)
 		}
-		// What was asked for is known by the same digest to the next process, whose own digests of long texts are others.
+		// What was asked for is known by the same digest to the next process, whose own digests of long texts are
+		// others.
 		if a, b, c := kube.Asked(sketch), kube.Asked(cached), kube.Asked(render(makeBot(change))); a != b || b != c || a == "" {
 			t.Errorf("%s: what is asked for is %s, %s and %s", name, a, b, c)
 		}
@@ -210,8 +212,8 @@ func worstBot() *v1alpha1.BotDeployment {
 	return bot
 }
 
-// The heap that one cached object takes, in bytes, at its worst. With the quotas on counts these are what a tenant can take
-// of the manager's memory: docs/design/0007-fairness.md.
+// The heap that one cached object takes, in bytes, at its worst. With the quotas on counts these are what a tenant
+// can take of the manager's memory: docs/design/0007-fairness.md.
 func TestHeapPerCachedObject(t *testing.T) {
 	bot := worstBot()
 	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "plan"}, Data: map[string]string{"plan.json": strings.Repeat("p", 900<<10)}}
@@ -264,7 +266,8 @@ func worstTenant() *v1alpha1.Tenant {
 	return tenant
 }
 
-// foreign are objects of others, as large as the API server takes them, with our label: many small parts cost the most memory.
+// foreign are objects of others, as large as the API server takes them, with our label: many small parts cost the
+// most memory.
 func foreign() map[string]client.Object {
 	meta := func() metav1.ObjectMeta {
 		return metav1.ObjectMeta{Name: "x", Namespace: "plain", UID: "1", ResourceVersion: "7", Labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByLethe}}

@@ -16,8 +16,8 @@ const (
 	// heaviest is the memory that a child may take in the cache, in bytes. The largest that Lethe renders takes less
 	// (TestHeapPerCachedObject); what takes more somebody else has made or enlarged, and of that only metadata is kept.
 	heaviest = 96 << 10
-	// annotationBulk is on an object of which only metadata is kept. Its value is no rendering's, so that such an object always
-	// differs from what is wanted, and is read live.
+	// annotationBulk is on an object of which only metadata is kept. Its value is no rendering's, so that such an
+	// object always differs from what is wanted, and is read live.
 	annotationBulk = "lethe.dev/bulk"
 	// maxLabels, maxOwners and maxFinalizers are more than what is ours has, but for those that Lethe itself reads.
 	maxLabels, maxOwners, maxFinalizers = 32, 8, 8

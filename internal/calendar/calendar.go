@@ -1,10 +1,10 @@
 // Package calendar is calendar arithmetic on retention windows. It is pure: the time is always a parameter.
 //
-// A [Window] is a period that was parsed and validated once; whoever holds one need not ask again whether it is any. All
-// arithmetic is in UTC and at microsecond resolution, which is what PostgreSQL stores. A record of age t under the window w
-// expires at w.AddClamp(t); under a floor it may go at w.AddNormalise(t), which is never earlier. Both are asked backwards:
-// Cutoff and FloorCutoff give the age up to which everything has expired, found by search, since subtracting months is not
-// the inverse of adding them.
+// A [Window] is a period that was parsed and validated once; whoever holds one need not ask again whether it is any.
+// All arithmetic is in UTC and at microsecond resolution, which is what PostgreSQL stores. A record of age t under
+// the window w expires at w.AddClamp(t); under a floor it may go at w.AddNormalise(t), which is never earlier. Both
+// are asked backwards: Cutoff and FloorCutoff give the age up to which everything has expired, found by search, since
+// subtracting months is not the inverse of adding them.
 package calendar
 
 import (

@@ -167,7 +167,8 @@ func TestCutoff(t *testing.T) {
 	}
 }
 
-// checkCutoff holds a cutoff against the oracle: everything up to it has expired, and the very next microsecond has not.
+// checkCutoff holds a cutoff against the oracle: everything up to it has expired, and the very next microsecond has
+// not.
 func checkCutoff(t interface{ Errorf(string, ...any) }, now, c time.Time, p Window, clamp bool) {
 	if got := oracle(c.Add(time.Microsecond), p, clamp); got <= now.UnixMicro() {
 		t.Errorf("now %s, %s, clamp %v: cutoff %s is not the greatest", now, p, clamp, c)

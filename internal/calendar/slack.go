@@ -8,8 +8,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// Slack is clock time within which a deletion is promised after its window, parsed once. It is made by [SlackOf] and compared
-// with ==. The zero Slack is none.
+// Slack is clock time within which a deletion is promised after its window, parsed once. It is made by [SlackOf] and
+// compared with ==. The zero Slack is none.
 type Slack struct {
 	unit slackUnit
 	n    int32

@@ -7,9 +7,10 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// Window is a retention period: a number of hours, days, weeks, months or years. It is made by [Of] or [ParseISO], which
-// refuse what the API would, and is compared with ==; P12M and P1Y are two windows of one length. The zero Window is none:
-// it keeps everything for ever and compares with nothing, so that a window that somebody forgot deletes nothing.
+// Window is a retention period: a number of hours, days, weeks, months or years. It is made by [Of] or [ParseISO],
+// which refuse what the API would, and is compared with ==; P12M and P1Y are two windows of one length. The zero
+// Window is none: it keeps everything for ever and compares with nothing, so that a window that somebody forgot
+// deletes nothing.
 type Window struct {
 	unit unit
 	n    int32
@@ -27,7 +28,8 @@ const (
 	year
 )
 
-// units by their places: how ISO 8601 writes each, what a field of the API calls it, and the most that the API allows of it.
+// units by their places: how ISO 8601 writes each, what a field of the API calls it, and the most that the API allows
+// of it.
 var units = [...]struct {
 	iso, name string
 	most      int32
@@ -106,7 +108,8 @@ func (w Window) MarshalText() ([]byte, error) {
 	return []byte(w.String()), nil
 }
 
-// UnmarshalText reads what MarshalText gives of a window. It refuses an empty text: where there may be no window, there is no text.
+// UnmarshalText reads what MarshalText gives of a window. It refuses an empty text: where there may be no window,
+// there is no text.
 func (w *Window) UnmarshalText(text []byte) (err error) {
 	*w, err = ParseISO(string(text))
 	return err

@@ -62,8 +62,9 @@ func wall(t time.Time) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
 
-// LocalNow returns the greatest local time (held in UTC) that any instant up to now has had in loc: what a column of local
-// times can hold at most if nothing in it lies in the future. For a moment after clocks are put back that is ahead of the clock.
+// LocalNow returns the greatest local time (held in UTC) that any instant up to now has had in loc: what a column of
+// local times can hold at most if nothing in it lies in the future. For a moment after clocks are put back that is
+// ahead of the clock.
 func LocalNow(now time.Time, loc *time.Location) time.Time {
 	now = now.Truncate(time.Microsecond)
 	most := wall(now.In(loc))

@@ -25,7 +25,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// The rights to look at the Service that answers DNS are a Role of its own in that Service's namespace: config/rbac/dns.yaml.
+// The rights to look at the Service that answers DNS are a Role of its own in that Service's namespace:
+// config/rbac/dns.yaml.
 
 const (
 	dnsEvery      = 5 * time.Minute
@@ -41,9 +42,9 @@ var Answers = prometheus.NewGauge(prometheus.GaugeOpts{
 
 func init() { Answers.Set(1) }
 
-// Check finds out whether the walls that the settings make let through what answers DNS. The manager's own pod has the same wall, so it
-// asks a question itself. Only when that is not answered does it look why: where nothing but the settings stands in between, bots say so.
-// A DNS server that is down for a while turns no bot's status.
+// Check finds out whether the walls that the settings make let through what answers DNS. The manager's own pod has
+// the same wall, so it asks a question itself. Only when that is not answered does it look why: where nothing but the
+// settings stands in between, bots say so. A DNS server that is down for a while turns no bot's status.
 type Check struct {
 	// Settings that policies are made with.
 	Settings resources.Settings
@@ -53,7 +54,8 @@ type Check struct {
 	Bots client.Reader
 	// Recorder tells of it on the manager's Deployment.
 	Recorder events.EventRecorder
-	// Answered asks the cluster's DNS something, and says whether there was any answer. Defaults to the resolver of the pod.
+	// Answered asks the cluster's DNS something, and says whether there was any answer. Defaults to the resolver of
+	// the pod.
 	Answered func(ctx context.Context) bool
 	// ResolvConf is the file that names what pods ask. Defaults to /etc/resolv.conf.
 	ResolvConf string
@@ -180,7 +182,8 @@ func (d *Check) decide(ctx context.Context, closed string) {
 	}
 }
 
-// resolverAnswers asks the pod's own resolver. That a name does not exist is an answer, and that the server has trouble, too.
+// resolverAnswers asks the pod's own resolver. That a name does not exist is an answer, and that the server has
+// trouble, too.
 func resolverAnswers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, dnsTryFor)
 	defer cancel()

@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	limits = doors.Limits{Strangers: 96, PerSource: 64, Known: 32, PerName: 8, Reserved: 8,
+	limits = doors.Limits{Anonymous: 96, PerSource: 64, Known: 32, PerName: 8, Reserved: 8,
 		Starts: doors.Pace{PerSecond: 200, Burst: 200}, Waiting: 128, WaitingPerSource: 96, Wire: 32 << 10}
 	rules = doors.Rules{Method: http.MethodPost, Paths: []string{"/call"}, Body: 8 << 10, Head: 8 << 10}
 )
@@ -231,8 +231,8 @@ func TestOnlyNewTLS(t *testing.T) {
 	}
 }
 
-// TestAttacksFromTheVictimsAddress: each attack comes from the victims' own address, as behind one that many pods share. One
-// that is known goes on at once; new ones get in.
+// TestAttacksFromTheVictimsAddress: each attack comes from the victims' own address, as behind one that many pods
+// share. One that is known goes on at once; new ones get in.
 func TestAttacksFromTheVictimsAddress(t *testing.T) {
 	for _, kind := range attack.Kinds {
 		t.Run(string(kind), func(t *testing.T) { underAttack(t, kind, 2*limits.PerSource, "127.0.0.1") })
@@ -288,8 +288,8 @@ func underAttack(t *testing.T, kind attack.Kind, connections int, from ...string
 		})
 	}
 	victims.Wait()
-	if got := h.metric(t, "test_connections", "Stranger"); got > float64(limits.Strangers) {
-		t.Errorf("%v strangers are in", got)
+	if got := h.metric(t, "test_connections", "Anonymous"); got > float64(limits.Anonymous) {
+		t.Errorf("%v anonymous are in", got)
 	}
 	t.Logf("%s; turned away %v", &stats, h.metric(t, "test_connections_refused_total"))
 }
@@ -312,7 +312,8 @@ func (h *house) newcomer(t *testing.T, name string) error {
 	}
 }
 
-// TestIdleConnectionsAreGivenUp: what a stranger holds without a word ends by itself, and gives its place back.
+// TestIdleConnectionsAreGivenUp: what an anonymous connection holds without a word ends by itself, and gives its
+// place back.
 func TestIdleConnectionsAreGivenUp(t *testing.T) {
 	h := open(t, false)
 	raw, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", h.address)

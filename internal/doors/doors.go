@@ -1,9 +1,9 @@
 // Package doors lets connections in: how many, whose, for how long, and what may be said over them. It knows nothing of
 // what is asked: the keyserver and the manager put their handlers behind it (docs/design/0006-doors.md).
 //
-// A connection is a stranger until a request over it has shown by a token who asks. Strangers are many and cost little:
-// they are counted from accept on, before TLS, and when there are too many, one that has done the least is closed for the
-// newcomer. Those that are known have places of their own, which no stranger can take.
+// A connection is anonymous until a request over it has shown by a token who asks. Anonymous ones are many and cost
+// little: they are counted from accept on, before TLS, and when there are too many, one that has done the least is
+// closed for the newcomer. Those that are known have places of their own, which no anonymous one can take.
 package doors
 
 import (
@@ -19,15 +19,16 @@ import (
 
 // Limits of a door. The product of the number of connections and of what one may hold is the memory that it can cost.
 type Limits struct {
-	// Strangers is how many connections there may be that have not shown who they are, PerSource how many from one address.
-	Strangers, PerSource int
+	// Anonymous is how many connections there may be that have not shown who they are, PerSource how many from one
+	// address.
+	Anonymous, PerSource int
 	// Known is how many there may be that have, PerName how many of one name.
 	Known, PerName int
 	// Reserved is how many more there may be of the names that are reserved: nobody else can take these places.
 	Reserved int
-	// Starts is how many new connections are let in in a second, before TLS: a handshake costs processor time. Those that are
-	// too early wait, not one byte of theirs read, and their addresses take turns. Waiting is how many may wait, WaitingPerSource
-	// how many of one address.
+	// Starts is how many new connections are let in in a second, before TLS: a handshake costs processor time. Those
+	// that are too early wait, not one byte of theirs read, and their addresses take turns. Waiting is how many may
+	// wait, WaitingPerSource how many of one address.
 	Starts                    Pace
 	Waiting, WaitingPerSource int
 	// Wire is how many bytes are read from a connection, TLS included, until a request over it has been answered.
@@ -35,7 +36,7 @@ type Limits struct {
 }
 
 // Connections is how many there can be in all.
-func (l Limits) Connections() int { return l.Strangers + l.Known + l.Reserved }
+func (l Limits) Connections() int { return l.Anonymous + l.Known + l.Reserved }
 
 // What the kernel holds for one connection: it takes twice of what it is asked for.
 const (
@@ -46,7 +47,7 @@ const (
 // Why connections are closed or turned away, as metrics have it.
 const (
 	CauseSource = "Source" // its address had its share
-	CauseFull   = "Full"   // there were too many strangers
+	CauseFull   = "Full"   // there were too many anonymous connections
 	CauseName   = "Name"   // its name had its share
 	CauseKnown  = "Known"  // there were too many that are known
 	CauseWire   = "Wire"   // it sent more than a request can have
@@ -177,7 +178,7 @@ func (l *Listener) admit(raw net.Conn) *Conn {
 
 // observe is called with the lock held.
 func (l *Listener) observe() {
-	l.metrics.open(l.door, "Stranger", l.table.strangers)
+	l.metrics.open(l.door, "Anonymous", l.table.anonymous)
 	l.metrics.open(l.door, "Known", l.table.known)
 	l.metrics.open(l.door, "Reserved", l.table.reserved)
 	_, waiting := l.starts.Load()
@@ -277,15 +278,15 @@ func (c *Conn) end() {
 // Source is the address that the connection came from, as it is counted.
 func (c *Conn) Source() string { return c.seat.source }
 
-// Name under which the connection is known, "" of a stranger.
+// Name under which the connection is known, "" of an anonymous one.
 func (c *Conn) Name() string {
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
 	return c.seat.name
 }
 
-// Prove makes a stranger's connection known by the name that its token has shown. It is false where that name, or all
-// together, have their share and are at work: the connection then stays a stranger's.
+// Prove makes an anonymous connection known by the name that its token has shown. It is false where that name, or all
+// together, have their share and are at work: the connection then stays anonymous.
 func (c *Conn) Prove(name string, reserved bool) bool {
 	l := c.listener
 	l.mu.Lock()

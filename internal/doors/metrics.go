@@ -12,10 +12,10 @@ type Metrics struct {
 func NewMetrics(prefix string, into prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: prefix + "_connections",
-			Help: "Connections that are open, by door, and by whether they have shown whose they are: Stranger, Known, Reserved; Waiting for their turn to begin."}, []string{"door", "state"}),
+			Help: "Connections that are open, by door, and by whether they have shown whose they are: Anonymous, Known, Reserved; Waiting for their turn to begin."}, []string{"door", "state"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + "_connections_refused_total",
 			Help: "Connections that were turned away or closed for others, by door and reason: Source (its address had its share), Full (too many " +
-				"strangers), Name (its namespace had its share), Known (too many that are known), Wire (more was sent than a request can have), Pace (its turn to begin did not come)."},
+				"anonymous), Name (its namespace had its share), Known (too many that are known), Wire (more was sent than a request can have), Pace (its turn to begin did not come)."},
 			[]string{"door", "reason"}),
 	}
 	for _, c := range []prometheus.Collector{m.connections, m.refused} {

@@ -11,8 +11,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/doors"
 )
 
-// TestNewConnectionsArePaced: after the burst connections wait, nothing of them read, addresses take turns for each token, and
-// what would wait too long is turned away; closing the door ends them all.
+// TestNewConnectionsArePaced: after the burst connections wait, nothing of them read, addresses take turns for each
+// token, and what would wait too long is turned away; closing the door ends them all.
 func TestNewConnectionsArePaced(t *testing.T) {
 	c := clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	h := &house{registry: prometheus.NewRegistry()}
@@ -24,7 +24,7 @@ func TestNewConnectionsArePaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := doors.Listen(raw, "calls", doors.Limits{Strangers: 64, PerSource: 64, Starts: doors.Pace{PerSecond: 1, Burst: 4}, Waiting: 8, WaitingPerSource: 6, Wire: 1 << 10}, c, metrics)
+	l := doors.Listen(raw, "calls", doors.Limits{Anonymous: 64, PerSource: 64, Starts: doors.Pace{PerSecond: 1, Burst: 4}, Waiting: 8, WaitingPerSource: 6, Wire: 1 << 10}, c, metrics)
 	in := make(chan net.Conn, 64)
 	ended := make(chan error)
 	go func() {

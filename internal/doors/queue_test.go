@@ -64,7 +64,8 @@ func TestNamesTakeTurns(t *testing.T) {
 	}
 }
 
-// TestAFullQueueTakesFromTheLongestLine: who comes to a full queue with a short line of its own is let wait, and the longest line loses its last.
+// TestAFullQueueTakesFromTheLongestLine: who comes to a full queue with a short line of its own is let wait, and the
+// longest line loses its last.
 func TestAFullQueueTakesFromTheLongestLine(t *testing.T) {
 	q := NewQueue(QueueLimits{Places: 1, PerName: 1, Waiting: 6, WaitingPerName: 6}, clock.RealClock{})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -19,8 +19,9 @@ const (
 	lifetime     = 10 * time.Minute // then the next answer is the connection's last
 )
 
-// ObserverLimits are those of a door for probes and metrics: few ask, all of them small things, and none says who it is.
-var ObserverLimits = Limits{Strangers: 32, PerSource: 24, Starts: Pace{PerSecond: 50, Burst: 50}, Waiting: 64, WaitingPerSource: 48, Wire: 16 << 10}
+// ObserverLimits are those of a door for probes and metrics: few ask, all of them small things, and none says who it
+// is.
+var ObserverLimits = Limits{Anonymous: 32, PerSource: 24, Starts: Pace{PerSecond: 50, Burst: 50}, Waiting: 64, WaitingPerSource: 48, Wire: 16 << 10}
 
 // ObserverRules are those of such a door.
 func ObserverRules(paths ...string) Rules {
@@ -34,7 +35,8 @@ type Rules struct {
 	Paths  []string
 	// Body is the most that a request may have: it is announced, and not sent in chunks. 0 takes none.
 	Body int64
-	// Bodies is the same for single paths. Who serves them lets the connection read more (Widen) once it knows for whom.
+	// Bodies is the same for single paths. Who serves them lets the connection read more (Widen) once it knows for
+	// whom.
 	Bodies map[string]int64
 	// Head is the most that a request's head may have.
 	Head int
@@ -63,7 +65,8 @@ func NewServer(handler http.Handler, rules Rules, config *tls.Config, log *slog.
 		Handler: only(handler, rules), Protocols: protocols, TLSConfig: config, TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 		ReadHeaderTimeout: headTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: rules.Head,
 		ConnContext: withConn,
-		// Strangers make mistakes as fast as they like: they are counted, and told at the level of debugging only.
+		// Anonymous callers make mistakes as fast as they like: they are counted, and told at the level of debugging
+		// only.
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }

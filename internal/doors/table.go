@@ -2,7 +2,7 @@ package doors
 
 import "time"
 
-// rank is how far a stranger's connection has got. One that has got less far goes first.
+// rank is how far an anonymous connection has got. One that has got less far goes first.
 type rank int
 
 const (
@@ -11,8 +11,8 @@ const (
 	asked              // a whole request is being looked at
 )
 
-// ripe is how long a connection of each rank is left alone by others of its own address: enough for an honest one to get
-// further, so that a flood behind a shared address does not close faster than honest ones can speak.
+// ripe is how long a connection of each rank is left alone by others of its own address: enough for an honest one to
+// get further, so that a flood behind a shared address does not close faster than honest ones can speak.
 var ripe = [...]time.Duration{silent: 50 * time.Millisecond, spoke: time.Second, asked: 2 * time.Second}
 
 // seat is a connection's place.
@@ -24,7 +24,7 @@ type seat struct {
 	rank   rank
 	busy   bool // a request is being answered
 
-	name     string // "" of a stranger
+	name     string // "" of an anonymous one
 	reserved bool
 }
 
@@ -33,7 +33,7 @@ type table struct {
 	limits Limits
 	seats  map[*seat]struct{}
 
-	strangers, known, reserved int
+	anonymous, known, reserved int
 	sources, names             map[string]int
 }
 
@@ -41,16 +41,17 @@ func newTable(l Limits) table {
 	return table{limits: l, seats: map[*seat]struct{}{}, sources: map[string]int{}, names: map[string]int{}}
 }
 
-// admit finds a place for a stranger. Where its address has its share already, or strangers as a whole do, it gets the place
-// of another one, out, or none.
+// admit finds a place for an anonymous connection. Where its address has its share already, or anonymous connections
+// as a whole do, it gets the place of another one, out, or none.
 func (t *table) admit(s *seat) (out *seat, reason string, ok bool) {
 	if t.sources[s.source] >= t.limits.PerSource {
 		reason = CauseSource
 		out = t.least(s.source, s.since, true)
-	} else if t.strangers >= t.limits.Strangers {
+	} else if t.anonymous >= t.limits.Anonymous {
 		reason = CauseFull
 		biggest, count := t.biggest(t.sources)
-		// Whoever has at least two more than the newcomer's address gives one up at once; otherwise nobody is closed before its time.
+		// Whoever has at least two more than the newcomer's address gives one up at once; otherwise nobody is closed
+		// before its time.
 		out = t.least(biggest, s.since, count <= t.sources[s.source]+1)
 	}
 	if reason != "" && out == nil {
@@ -60,12 +61,13 @@ func (t *table) admit(s *seat) (out *seat, reason string, ok bool) {
 		t.remove(out)
 	}
 	t.seats[s] = struct{}{}
-	t.strangers++
+	t.anonymous++
 	t.sources[s.source]++
 	return out, reason, true
 }
 
-// least is the stranger of an address that has done the least, and of those the oldest; nil when none may go.
+// least is the anonymous connection of an address that has done the least, and of those the oldest; nil when none may
+// go.
 func (t *table) least(source string, now time.Time, onlyRipe bool) *seat {
 	var out *seat
 	for s := range t.seats {
@@ -89,7 +91,8 @@ func (t *table) biggest(of map[string]int) (string, int) {
 	return name, most
 }
 
-// prove moves a stranger to those that are known. An idle connection gives up its place where there are too many.
+// prove moves an anonymous connection to those that are known. An idle connection gives up its place where there are
+// too many.
 func (t *table) prove(s *seat, name string, reserved bool) (out *seat, reason string, ok bool) {
 	if _, in := t.seats[s]; !in {
 		return nil, "", false // closed meanwhile
@@ -158,7 +161,7 @@ func (t *table) remove(s *seat) {
 	delete(t.seats, s)
 	switch {
 	case s.name == "":
-		t.strangers--
+		t.anonymous--
 		less(t.sources, s.source)
 		return
 	case s.reserved:

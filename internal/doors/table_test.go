@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-var small = Limits{Strangers: 8, PerSource: 5, Known: 6, PerName: 3, Reserved: 2, Wire: 1 << 10}
+var small = Limits{Anonymous: 8, PerSource: 5, Known: 6, PerName: 3, Reserved: 2, Wire: 1 << 10}
 
 var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -22,8 +22,8 @@ func mustAdmit(t *testing.T, tab *table, s *seat) {
 	}
 }
 
-// TestASharedAddress: one that is new gets the place of one of its own address that has done the least, and honest ones have
-// time to speak before that.
+// TestASharedAddress: one that is new gets the place of one of its own address that has done the least, and honest
+// ones have time to speak before that.
 func TestASharedAddress(t *testing.T) {
 	tab := newTable(small)
 	seats := make([]*seat, small.PerSource)
@@ -58,7 +58,7 @@ func TestManyAddresses(t *testing.T) {
 	for i := range small.PerSource {
 		mustAdmit(t, &tab, at("10.0.0.1", time.Duration(i)))
 	}
-	for i := range small.Strangers - small.PerSource {
+	for i := range small.Anonymous - small.PerSource {
 		mustAdmit(t, &tab, at(fmt.Sprintf("10.0.1.%d", i), 0))
 	}
 	out, reason, ok := tab.admit(at("10.0.0.9", time.Millisecond))
@@ -70,8 +70,8 @@ func TestManyAddresses(t *testing.T) {
 	}
 }
 
-// TestKnownOnesAreApart: no number of strangers closes one that is known, nor does one name close another's; what the
-// manager has is reserved.
+// TestKnownOnesAreApart: no number of anonymous connections closes one that is known, nor does one name close
+// another's; what the manager has is reserved.
 func TestKnownOnesAreApart(t *testing.T) {
 	tab := newTable(small)
 	know := func(name string, after time.Duration) *seat {
@@ -91,7 +91,7 @@ func TestKnownOnesAreApart(t *testing.T) {
 	}
 	for _, s := range append(mine, manager) {
 		if _, in := tab.seats[s]; !in {
-			t.Fatal("a stranger closed one that is known")
+			t.Fatal("an anonymous connection closed one that is known")
 		}
 	}
 	more := at("10.0.0.5", 2*time.Hour)
@@ -156,12 +156,12 @@ func TestTableIsBounded(t *testing.T) {
 		default:
 			s.busy = !s.busy
 		}
-		strangers, known, reserved := 0, 0, 0
+		anonymous, known, reserved := 0, 0, 0
 		names, sources := map[string]int{}, map[string]int{}
 		for s := range tab.seats {
 			switch {
 			case s.name == "":
-				strangers++
+				anonymous++
 				sources[s.source]++
 			case s.reserved:
 				reserved++
@@ -171,11 +171,11 @@ func TestTableIsBounded(t *testing.T) {
 				names[s.name]++
 			}
 		}
-		if strangers != tab.strangers || known != tab.known || reserved != tab.reserved || len(names) != len(tab.names) || len(sources) != len(tab.sources) {
-			t.Fatalf("step %d: counted %d, %d, %d, noted %+v", step, strangers, known, reserved, tab)
+		if anonymous != tab.anonymous || known != tab.known || reserved != tab.reserved || len(names) != len(tab.names) || len(sources) != len(tab.sources) {
+			t.Fatalf("step %d: counted %d, %d, %d, noted %+v", step, anonymous, known, reserved, tab)
 		}
-		if strangers > small.Strangers || known > small.Known || reserved > small.Reserved {
-			t.Fatalf("step %d: %d strangers, %d known, %d reserved", step, strangers, known, reserved)
+		if anonymous > small.Anonymous || known > small.Known || reserved > small.Reserved {
+			t.Fatalf("step %d: %d anonymous, %d known, %d reserved", step, anonymous, known, reserved)
 		}
 		for n, c := range names {
 			if n != "n0" && c > small.PerName {

@@ -1,9 +1,9 @@
 // Package fair is a controller's work queue in which tenants take turns. Whoever has ten thousand objects waiting, and
-// whoever has one, is served as often as the other; nobody holds every worker; and an object that changes without end is
-// looked at no more often than its pace allows.
+// whoever has one, is served as often as the other; nobody holds every worker; and an object that changes without end
+// is looked at no more often than its pace allows.
 //
-// It takes the place of controller-runtime's priority queue and keeps its contract: an item is in the queue once, it is not
-// handed out again before Done, the higher of two priorities and the earlier of two times win.
+// It takes the place of controller-runtime's priority queue and keeps its contract: an item is in the queue once, it
+// is not handed out again before Done, the higher of two priorities and the earlier of two times win.
 package fair
 
 import (
@@ -121,7 +121,8 @@ func (q *Queue[T]) count() uint64 {
 	return q.added
 }
 
-// place puts an item where it belongs: aside while a worker has it, among those that wait for their time, or into its flow.
+// place puts an item where it belongs: aside while a worker has it, among those that wait for their time, or into its
+// flow.
 func (q *Queue[T]) place(i *item[T], now time.Time) {
 	_, held := q.working[i.key]
 	switch {
@@ -237,8 +238,9 @@ func (q *Queue[T]) take() (key T, priority int, ok bool) {
 	return i.key, i.priority, true
 }
 
-// nextFlow is whose turn it is. Every other turn goes to the flow that was served longest ago, whatever it has waiting; the
-// turns between go by priority first, so that what somebody does now need not wait for everybody's backlog.
+// nextFlow is whose turn it is. Every other turn goes to the flow that was served longest ago, whatever it has
+// waiting; the turns between go by priority first, so that what somebody does now need not wait for everybody's
+// backlog.
 func (q *Queue[T]) nextFlow() *flow[T] {
 	free := q.options.Workers - len(q.working)
 	urgent := q.turn%2 == 0

@@ -206,8 +206,9 @@ func TestManyChangesOfOneObject(t *testing.T) {
 	if passes < Burst || passes > Burst+11 {
 		t.Errorf("%d passes, want about %d", passes, Burst+10)
 	}
-	// The last change is not lost, and another object of the tenant is not held back. A pass of the first becomes due at this very moment,
-	// and the timer's goroutine may have been there before us: then that is the first one's turn, and it changes once more.
+	// The last change is not lost, and another object of the tenant is not held back. A pass of the first becomes due
+	// at this very moment, and the timer's goroutine may have been there before us: then that is the first one's
+	// turn, and it changes once more.
 	q.Add("greedy/other")
 	key, ok := q.next()
 	if ok && key == "greedy/bot" {

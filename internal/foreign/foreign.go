@@ -1,7 +1,8 @@
-// Package foreign makes other people's words fit to be shown: what a database, a keyserver's peer, a kubelet or an API server says before it reaches a
-// log, a status, an event, a report or a terminal. What can be classed becomes a sentence of ours (Network, API); what must be shown is cleaned, bounded
-// and loses what has the shape of a secret (Text, Err, Name, Word). Every program logs through NewLogger and writes to terminals through NewWriter, so
-// that no call can forget it. It is pure.
+// Package foreign makes other people's words fit to be shown: what a database, a keyserver's peer, a kubelet or an
+// API server says before it reaches a log, a status, an event, a report or a terminal. What can be classed becomes a
+// sentence of ours (Network, API); what must be shown is cleaned, bounded and loses what has the shape of a secret
+// (Text, Err, Name, Word). Every program logs through NewLogger and writes to terminals through NewWriter, so that no
+// call can forget it. It is pure.
 package foreign
 
 import (
@@ -33,8 +34,9 @@ const (
 	unknown = '\uFFFD'
 )
 
-// Text is one line of at most MaxText bytes that a terminal, a log and a reader take for what it is: control characters, changes of writing direction,
-// invisible characters, line breaks and what has the shape of a secret are gone, runs of white space are one space.
+// Text is one line of at most MaxText bytes that a terminal, a log and a reader take for what it is: control
+// characters, changes of writing direction, invisible characters, line breaks and what has the shape of a secret are
+// gone, runs of white space are one space.
 func Text(text string) string { return Line(text, MaxText) }
 
 // Line is Text with another bound, of at least 4 bytes.
@@ -47,7 +49,8 @@ func Line(text string, most int) string {
 	return clean(redact(line), most, unicode.IsGraphic)
 }
 
-// Name is an identifier of somebody else's, fit to stand in a sentence: letters, digits, and the few signs that names are made of.
+// Name is an identifier of somebody else's, fit to stand in a sentence: letters, digits, and the few signs that names
+// are made of.
 func Name(name string) string {
 	return clean(name, MaxName, func(r rune) bool {
 		return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_$.-:/@ ", r)
@@ -104,7 +107,8 @@ func (e *Error) Error() string { return e.text }
 
 func (e *Error) Unwrap() error { return e.cause }
 
-// Network tells why a connection failed, in a sentence of ours, and nil for nil. Neither the names in a peer's certificate nor what it said is in the text.
+// Network tells why a connection failed, in a sentence of ours, and nil for nil. Neither the names in a peer's
+// certificate nor what it said is in the text.
 func Network(err error) error {
 	if err == nil {
 		return nil
@@ -156,7 +160,8 @@ func network(err error) string {
 	return "the connection broke"
 }
 
-// API tells what an API server refused: which fields, and the rule that each broke, without the value that broke it. Other errors are cleaned.
+// API tells what an API server refused: which fields, and the rule that each broke, without the value that broke it.
+// Other errors are cleaned.
 func API(err error) string {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {
@@ -183,7 +188,8 @@ func withoutValue(cause metav1.StatusCause) string {
 		}
 		quoted, err := strconv.QuotedPrefix(rest)
 		if err != nil {
-			// A number, a list or an object: the rule stands behind the last bracket or the first colon, and is not worth a guess.
+			// A number, a list or an object: the rule stands behind the last bracket or the first colon, and is not
+			// worth a guess.
 			return strings.ToLower(kind)
 		}
 		return strings.ToLower(kind) + rest[len(quoted):]

@@ -24,8 +24,8 @@ func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 	return slog.New(NewHandler(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})))
 }
 
-// NewHandler cleans whatever is logged before inner has it: messages, names and values of attributes, errors, groups, and what values turn into when they
-// are asked for their value.
+// NewHandler cleans whatever is logged before inner has it: messages, names and values of attributes, errors, groups,
+// and what values turn into when they are asked for their value.
 func NewHandler(inner slog.Handler) slog.Handler { return handler{inner} }
 
 type handler struct{ inner slog.Handler }
@@ -118,7 +118,8 @@ func leaves(tree any) any {
 	return tree
 }
 
-// Err is the text of an error, in which what an API server refused stands without the values that it refused. It is not cleaned yet.
+// Err is the text of an error, in which what an API server refused stands without the values that it refused. It is
+// not cleaned yet.
 func Err(err error) string {
 	text := err.Error()
 	for _, refused := range statuses(err) {
@@ -147,8 +148,9 @@ func statuses(err error) []error {
 	return found
 }
 
-// NewWriter cleans text of several lines on its way to a terminal: lines and tabs stay, whatever else a terminal would obey, a reader not see, or that has
-// the shape of a secret does not. Each call is a text of its own; only a character may be spread over two.
+// NewWriter cleans text of several lines on its way to a terminal: lines and tabs stay, whatever else a terminal
+// would obey, a reader not see, or that has the shape of a secret does not. Each call is a text of its own; only a
+// character may be spread over two.
 func NewWriter(w io.Writer) io.Writer { return &writer{to: w} }
 
 type writer struct {

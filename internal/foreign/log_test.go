@@ -210,7 +210,8 @@ func TestTheWriterKeepsLinesAndNothingElse(t *testing.T) {
 	}
 }
 
-// TestEveryProgramLogsHere: nobody in the programs makes a log of another kind, and each of them makes one of this kind, or none.
+// TestEveryProgramLogsHere: nobody in the programs makes a log of another kind, and each of them makes one of this
+// kind, or none.
 func TestEveryProgramLogsHere(t *testing.T) {
 	others := regexp.MustCompile(`slog\.New(JSON|Text)Handler|slog\.Default\(|zap\.New|klog\.(Info|Warning|Error|Fatal)|\blog\.(Print|Fatal|Panic|New\()|slog\.(Info|Warn|Error|Debug)\(`)
 	uses := map[string]string{}

@@ -11,13 +11,14 @@ const (
 	pemShape      = `-BEGIN [A-Z ]*PRIVATE KEY-`
 )
 
-// TokenShape is what credentials of well-known issuers look like: tokens of Telegram, JWTs, AWS, GitHub, GitLab, Slack, Stripe, OpenAI and Anthropic,
-// Google; a private key in PEM; a password in a URL, unless it begins as a placeholder does. The admission policies lethe-…-plaintext warn by the same
-// expression (TestOneShapeOfTokens), which is short because the API server charges by its length.
+// TokenShape is what credentials of well-known issuers look like: tokens of Telegram, JWTs, AWS, GitHub, GitLab,
+// Slack, Stripe, OpenAI and Anthropic, Google; a private key in PEM; a password in a URL, unless it begins as a
+// placeholder does. The admission policies lethe-…-plaintext warn by the same expression (TestOneShapeOfTokens),
+// which is short because the API server charges by its length.
 const TokenShape = `\b(` + telegramShape + `([^-\w]|$)|` + issuedShape + `\b|` + prefixedShape + `)|` + pemShape + `|://[^/?#@\s:]*:[^/?#@\s$<{*][^/?#@\s]*@`
 
-// What is taken out of foreign text: whole tokens, whatever length they have, passwords in URLs and in connection strings, and what a header authorizes
-// with. Wider than TokenShape: too little shown is no harm here.
+// What is taken out of foreign text: whole tokens, whatever length they have, passwords in URLs and in connection
+// strings, and what a header authorizes with. Wider than TokenShape: too little shown is no harm here.
 var (
 	tokens  = regexp.MustCompile(`\b(?:` + telegramShape + `|` + issuedShape + `|` + prefixedShape + `)[-\w.~+/=]*`)
 	keys    = regexp.MustCompile(`(?s)-+BEGIN [A-Z ]*PRIVATE KEY.*?(?:END [A-Z ]*PRIVATE KEY-+|$)`)

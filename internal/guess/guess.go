@@ -1,7 +1,7 @@
-// Package guess finds, by names alone, what a database's catalogue does not say: columns that are named after a dataset and that
-// no foreign key ties to it, and columns that hold the only pointer to a file or an object elsewhere. Products declare few foreign
-// keys. A guess that is wrong costs a person one sentence in spec.relations; one that is not made costs rows that somebody still
-// needs, so that names match widely. The package is pure.
+// Package guess finds, by names alone, what a database's catalogue does not say: columns that are named after a
+// dataset and that no foreign key ties to it, and columns that hold the only pointer to a file or an object
+// elsewhere. Products declare few foreign keys. A guess that is wrong costs a person one sentence in spec.relations;
+// one that is not made costs rows that somebody still needs, so that names match widely. The package is pure.
 package guess
 
 import (
@@ -163,7 +163,8 @@ var (
 	objects = words("storage object objects gcs minio file files blob blobs upload uploads media asset assets image images avatar photo video audio document")
 )
 
-// Pointer says whether a column may hold the only pointer to a file or an object: url, path, bucket, attachment, storage_key.
+// Pointer says whether a column may hold the only pointer to a file or an object: url, path, bucket, attachment,
+// storage_key.
 func Pointer(name, typ string) bool {
 	if typ == "oid" || typ == "lo" {
 		return true // a large object

@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestAColumnIsNamedAfterADataset walks the ways in which products name a column after a table, and what is no such name. The table
-// "child" has the column; the dataset "parent" is the table that it may be named after.
+// TestAColumnIsNamedAfterADataset walks the ways in which products name a column after a table, and what is no such
+// name. The table "child" has the column; the dataset "parent" is the table that it may be named after.
 func TestAColumnIsNamedAfterADataset(t *testing.T) {
 	tests := []struct {
 		table, column string

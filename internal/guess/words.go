@@ -26,7 +26,8 @@ func words(list string) map[string]bool {
 	return out
 }
 
-// split takes a name apart: at everything that is no letter, between letters and digits, and where a capital begins a word.
+// split takes a name apart: at everything that is no letter, between letters and digits, and where a capital begins a
+// word.
 func split(name string) []string {
 	var out []string
 	var word []rune
@@ -139,8 +140,8 @@ func names(column []string, thing string) (found, qualified bool) {
 	return found, qualified
 }
 
-// abbreviates says whether the words of a column name the word thing in short, as org_id and msg_id do: its beginning, or its consonants,
-// and then a word that identifies.
+// abbreviates says whether the words of a column name the word thing in short, as org_id and msg_id do: its
+// beginning, or its consonants, and then a word that identifies.
 func abbreviates(column []string, thing string) bool {
 	if thing == "" {
 		return false

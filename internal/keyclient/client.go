@@ -1,5 +1,5 @@
-// Package keyclient calls the keyserver, for the manager, for `unseal` and for the sweeper. It reads its token and the CA
-// bundle anew for each call, since others replace both, trusts nothing but that bundle, and never logs.
+// Package keyclient calls the keyserver, for the manager, for `unseal` and for the sweeper. It reads its token and
+// the CA bundle anew for each call, since others replace both, trusts nothing but that bundle, and never logs.
 package keyclient
 
 import (
@@ -40,8 +40,9 @@ type Options struct {
 	CA     func(context.Context) ([]byte, error)
 	// TokenFile holds the caller's token, with the audience lethe.dev/keyserver.
 	TokenFile string
-	// AddressesFile, where it is set, holds IP addresses of the keyserver, one a line, which are tried before its name is looked
-	// up: a pod without DNS has no other way. Whoever answers there must have a certificate for the name all the same.
+	// AddressesFile, where it is set, holds IP addresses of the keyserver, one a line, which are tried before its
+	// name is looked up: a pod without DNS has no other way. Whoever answers there must have a certificate for the
+	// name all the same.
 	AddressesFile string
 	// Timeout of one call. Defaults to DefaultTimeout.
 	Timeout time.Duration
@@ -201,7 +202,8 @@ func (c *Client) callAs(ctx context.Context, path string, req, into any) (string
 	return token, nil
 }
 
-// refusalOf reads a refusal. What is not from a keyserver (a proxy in between, say) is retryable and named by its status.
+// refusalOf reads a refusal. What is not from a keyserver (a proxy in between, say) is retryable and named by its
+// status.
 func refusalOf(status int, answer []byte) error {
 	var e protocol.Error
 	if err := json.Unmarshal(answer, &e); err != nil || foreign.Word(e.Reason) == "" {

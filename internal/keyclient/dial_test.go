@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestAddressesComeBeforeTheName: a pod without DNS finds the keyserver by the addresses that it was told; who answers there is
-// whom the certificate names.
+// TestAddressesComeBeforeTheName: a pod without DNS finds the keyserver by the addresses that it was told; who
+// answers there is whom the certificate names.
 func TestAddressesComeBeforeTheName(t *testing.T) {
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// annotationAccount on a Lease holds the account of the store's sweeps. Only the keyserver writes Leases in its namespace.
+// annotationAccount on a Lease holds the account of the store's sweeps. Only the keyserver writes Leases in its
+// namespace.
 const annotationAccount = "lethe.dev/account"
 
 // leaseLabels keep an account out of backups: an earlier copy would give back what has been used.
@@ -20,7 +21,8 @@ func leaseLabels() map[string]string {
 	return labels
 }
 
-// book reads the store's account out of its lease, enters what a sweep asks and tells, and puts it back. Nothing is written here.
+// book reads the store's account out of its lease, enters what a sweep asks and tells, and puts it back. Nothing is
+// written here.
 func (s *Server) book(lease *coordinationv1.Lease, h *holding) (*protocol.Account, error) {
 	l, lost := s.account(lease, h)
 	approved := h.store.Spec.ApprovedPlan
@@ -50,8 +52,9 @@ func (s *Server) book(lease *coordinationv1.Lease, h *holding) (*protocol.Accoun
 	return out, nil
 }
 
-// account of a store. Where there is none that can be read one is begun: what was approved before counts as used then, and what the
-// manager wrote down of the last sweep takes the place of what is not remembered. lost: the store was measured before.
+// account of a store. Where there is none that can be read one is begun: what was approved before counts as used
+// then, and what the manager wrote down of the last sweep takes the place of what is not remembered. lost: the store
+// was measured before.
 func (s *Server) account(lease *coordinationv1.Lease, h *holding) (l *ledger.Ledger, lost bool) {
 	status := h.store.Status
 	text, isThere := lease.Annotations[annotationAccount]

@@ -111,7 +111,8 @@ func (w *accountWorld) wantLeft(a protocol.Account, left int64, void string) {
 	}
 }
 
-// TestABacklogIsDebitedWithTheLease: whatever becomes of the pod, its Job, its report or the keyserver, what was debited stays so.
+// TestABacklogIsDebitedWithTheLease: whatever becomes of the pod, its Job, its report or the keyserver, what was
+// debited stays so.
 func TestABacklogIsDebitedWithTheLease(t *testing.T) {
 	w := newAccount(t)
 	first, account := w.begin()
@@ -234,7 +235,8 @@ func TestGoneBackInTimeIsKept(t *testing.T) {
 	}
 	pod, _ := w.begin()
 	w.granted(w.ask(pod, protocol.LeaseRequest{Seen: at(100)}))
-	// In a store that nobody has approved nothing is deleted, and so nothing is kept: whoever approves looks at what is there.
+	// In a store that nobody has approved nothing is deleted, and so nothing is kept: whoever approves looks at what
+	// is there.
 	w.granted(w.ask(pod, protocol.LeaseRequest{Seen: at(50), Restored: "its position is 50"}))
 	w.gone(pod)
 	pod, account := w.begin()

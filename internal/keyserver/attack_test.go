@@ -40,8 +40,8 @@ import (
 	"github.com/lethe-dev/lethe/test/env"
 )
 
-// attackedEnv names a file that tells this program to be a keyserver and nothing else: what it takes of memory is then a
-// keyserver's, without that of the attackers.
+// attackedEnv names a file that tells this program to be a keyserver and nothing else: what it takes of memory is
+// then a keyserver's, without that of the attackers.
 const attackedEnv = "LETHE_TEST_ATTACKED_KEYSERVER"
 
 // chartMemory is what the chart gives a keyserver.
@@ -169,10 +169,10 @@ func peakMemory(t *testing.T, pid int) int64 {
 	return 0
 }
 
-// TestMemoryUnderAttack: a keyserver with the chart's memory, under every attack at a time, and under the two that were seen to
-// kill it: 640 connections with one unfinished frame of HTTP/2 each, and 3842 idle ones from one pod. All come from the
-// victim's own address, as behind one that many pods share, and from many others. The victim's pod gets its credentials, the
-// manager its answers, and the process stays within its memory.
+// TestMemoryUnderAttack: a keyserver with the chart's memory, under every attack at a time, and under the two that
+// were seen to kill it: 640 connections with one unfinished frame of HTTP/2 each, and 3842 idle ones from one pod.
+// All come from the victim's own address, as behind one that many pods share, and from many others. The victim's pod
+// gets its credentials, the manager its answers, and the process stays within its memory.
 func TestMemoryUnderAttack(t *testing.T) {
 	keys, kek := testEnv.Namespace(t, "attacked", nil).Name, newKEKText()
 	w := newWorldAs(t, testEnv.As(t, "admin", "system:masters"), keys, parseKEK(kek))
@@ -258,7 +258,8 @@ func TestMemoryUnderAttack(t *testing.T) {
 	t.Logf("from others: %s", &stats[1])
 	t.Logf("%d of the largest reports from a bot's pod were refused", reports.Load())
 	t.Logf("memory: %d MiB before, %d MiB at its peak", quiet>>20, peak>>20)
-	// What the kernel holds for the connections comes on top: at most 512 of 32 KiB to receive into, and 256 of 128 KiB to send from.
+	// What the kernel holds for the connections comes on top: at most 512 of 32 KiB to receive into, and 256 of 128
+	// KiB to send from.
 	if peak > chartMemory/4*3 {
 		t.Errorf("%d MiB of memory at the peak", peak>>20)
 	}

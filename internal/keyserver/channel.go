@@ -19,13 +19,13 @@ import (
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-// A messenger answers one consumer of a bot at a time, whatever number of BotDeployments hold its token. So the identity of
-// a channel has one holder in the whole installation: a document of the keys' namespace that is created once, named by a
-// keyed digest of the identity. It goes with the bot's keys, and is not taken back when its bot is suspended: whoever comes
-// next looks, live, whether the holder still needs it.
+// A messenger answers one consumer of a bot at a time, whatever number of BotDeployments hold its token. So the
+// identity of a channel has one holder in the whole installation: a document of the keys' namespace that is created
+// once, named by a keyed digest of the identity. It goes with the bot's keys, and is not taken back when its bot is
+// suspended: whoever comes next looks, live, whether the holder still needs it.
 
-// telegramToken is a token as Telegram issues it: the bot's number, which is its identity and public, and a secret part,
-// which @BotFather can change.
+// telegramToken is a token as Telegram issues it: the bot's number, which is its identity and public, and a secret
+// part, which @BotFather can change.
 var telegramToken = regexp.MustCompile(`^([0-9]{1,20}):[A-Za-z0-9_-]{16,}$`)
 
 // channelCredential names the credential that a bot's channel takes its identity from; empty when it has none.
@@ -41,8 +41,8 @@ func channelCredential(bot *v1alpha1.BotDeployment) string {
 	return ""
 }
 
-// identity is the keyed digest of the channel that a token speaks for, "<kid>.<digest>", or empty where the value has no
-// token's shape and so no identity.
+// identity is the keyed digest of the channel that a token speaks for, "<kid>.<digest>", or empty where the value has
+// no token's shape and so no identity.
 func (s *Server) identity(ctx context.Context, token []byte) (string, error) {
 	found := telegramToken.FindSubmatch([]byte(strings.TrimSpace(string(token))))
 	if found == nil {
@@ -56,7 +56,8 @@ func (s *Server) identity(ctx context.Context, token []byte) (string, error) {
 }
 
 // holdChannel makes a bot the holder of the identity behind one of its credentials, and refuses the credential when
-// another bot is. A refused one goes on with the value before it, where that is of another channel that the bot still holds.
+// another bot is. A refused one goes on with the value before it, where that is of another channel that the bot still
+// holds.
 func (s *Server) holdChannel(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, r *resolved) error {
 	before := keys.Doc.Credentials[r.wanted.name]
 	if r.source == before.Source && s.knows(before.Identity) {
@@ -177,8 +178,8 @@ func (s *Server) takeOver(ctx context.Context, was *corev1.Secret, ring sealing.
 	return s.Client.Update(ctx, fresh)
 }
 
-// stillHolds looks, live, whether the holder of a channel needs it: it exists, runs or has a pod that has not ended, and its
-// token is of that channel.
+// stillHolds looks, live, whether the holder of a channel needs it: it exists, runs or has a pod that has not ended,
+// and its token is of that channel.
 func (s *Server) stillHolds(ctx context.Context, held keystore.ChannelHolderDoc) (bool, error) {
 	var bot v1alpha1.BotDeployment
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: held.Namespace, Name: held.Name}, &bot)
@@ -264,8 +265,8 @@ func (s *Server) holdsChannel(ctx context.Context, sub *subject, keys *keystore.
 	return s.claim(ctx, sub, identity)
 }
 
-// releaseChannels gives up what an object held whose keys are being destroyed. What a crash leaves behind is taken over by who
-// needs it, or forgotten by maintainChannels.
+// releaseChannels gives up what an object held whose keys are being destroyed. What a crash leaves behind is taken
+// over by who needs it, or forgotten by maintainChannels.
 func (s *Server) releaseChannels(ctx context.Context, doc keystore.ObjectDoc) error {
 	for _, c := range doc.Credentials {
 		_, digest, ok := strings.Cut(c.Identity, ".")
@@ -294,8 +295,8 @@ func (s *Server) releaseChannels(ctx context.Context, doc keystore.ObjectDoc) er
 // channelsEvery is how often holders are looked for that are gone.
 const channelsEvery = 10 * time.Minute
 
-// maintainChannels deletes the documents of holders that no longer exist and have no pod any more. Nobody waits for it: who
-// needs such a channel takes it over. It only keeps the keys' namespace from filling up.
+// maintainChannels deletes the documents of holders that no longer exist and have no pod any more. Nobody waits for
+// it: who needs such a channel takes it over. It only keeps the keys' namespace from filling up.
 func (s *Server) maintainChannels(ctx context.Context) error {
 	s.channelMu.Lock()
 	due := s.channelsSwept.IsZero() || !s.Clock.Now().Before(s.channelsSwept.Add(channelsEvery))

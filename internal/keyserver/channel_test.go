@@ -161,8 +161,8 @@ func TestAChannelIsFreed(t *testing.T) {
 	})
 }
 
-// TestAChannelIsTakenAgain: a bot that comes back finds its channel where nobody took it meanwhile, and is refused, pod and
-// all, where somebody did.
+// TestAChannelIsTakenAgain: a bot that comes back finds its channel where nobody took it meanwhile, and is refused,
+// pod and all, where somebody did.
 func TestAChannelIsTakenAgain(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()

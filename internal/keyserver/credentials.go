@@ -20,11 +20,11 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// credentials opens the credentials of an object and stores them again, all in one Secret that is named by what went in:
-// the same input makes no write. What cannot be opened leaves the value in use as it is, and says so.
+// credentials opens the credentials of an object and stores them again, all in one Secret that is named by what went
+// in: the same input makes no write. What cannot be opened leaves the value in use as it is, and says so.
 //
-// Requests to the API server: a new object and its tenant's keys are read, then its key and its Secret are created (4); a repeat reads
-// the object, its tenant's keys, its key and its Secret (4) and writes nothing.
+// Requests to the API server: a new object and its tenant's keys are read, then its key and its Secret are created
+// (4); a repeat reads the object, its tenant's keys, its key and its Secret (4) and writes nothing.
 func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.CredentialsRequest) (*protocol.CredentialsResponse, error) {
 	sub, err := s.find(ctx, req.Object)
 	if err != nil {
@@ -55,8 +55,8 @@ func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.Creden
 	resp, err := s.storeCredentials(ctx, sub, keys, wanted, !sub.hadKeys())
 	isNew := !sub.hadKeys()
 	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || errors.Is(err, errNotInUse) || (err == nil && isNew && len(wanted) > 0 && resp.Secret == "") {
-		// The object is not as new as its status says (a crash, or another replica), what is stored of it was moved, or a value
-		// was refused, and one that was stored before may go on: once more with what is stored.
+		// The object is not as new as its status says (a crash, or another replica), what is stored of it was moved,
+		// or a value was refused, and one that was stored before may go on: once more with what is stored.
 		resp, err = s.storeCredentials(ctx, sub, keys, wanted, false)
 	}
 	return resp, err
@@ -131,8 +131,8 @@ type set struct {
 	items []resolved
 }
 
-// newSet names a set by what goes into it: the object, the key that names its sets, and each credential's name, source, version and
-// variable. None of them gives a value away.
+// newSet names a set by what goes into it: the object, the key that names its sets, and each credential's name,
+// source, version and variable. None of them gives a value away.
 func newSet(sub *subject, keys *keystore.ObjectKeys, items []resolved) set {
 	sorted := slices.Clone(items)
 	slices.SortFunc(sorted, func(a, b resolved) int { return strings.Compare(a.wanted.name, b.wanted.name) })
@@ -151,8 +151,8 @@ func newSet(sub *subject, keys *keystore.ObjectKeys, items []resolved) set {
 	return set{name: resources.CredentialsName(sub.name(), hash), hash: hash, items: sorted}
 }
 
-// record is the document with a set in it: its name before its Secret exists, and the versions that went in. What it no longer
-// has room for has to be remembered elsewhere before it is written.
+// record is the document with a set in it: its name before its Secret exists, and the versions that went in. What it
+// no longer has room for has to be remembered elsewhere before it is written.
 func record(doc keystore.ObjectDoc, st set, now time.Time) (keystore.ObjectDoc, []keystore.VersionEntry) {
 	out := doc
 	out.Sets = slices.Clone(doc.Sets)

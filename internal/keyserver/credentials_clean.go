@@ -19,8 +19,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// cleanSets deletes the encrypted Secrets of an object that no pod template, present or about to go, refers to any more.
-// It looks only when there is more than the present one. A lookup that fails keeps everything.
+// cleanSets deletes the encrypted Secrets of an object that no pod template, present or about to go, refers to any
+// more. It looks only when there is more than the present one. A lookup that fails keeps everything.
 func (s *Server) cleanSets(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, present string) error {
 	if keys.Secret == nil || len(keys.Doc.Sets) < 2 || present == "" {
 		return nil

@@ -64,8 +64,8 @@ func (s *Server) resolveAll(ctx context.Context, sub *subject, tenant *keystore.
 	return out, nil
 }
 
-// knowing returns the tenant's keys with every key that the credentials are sealed to, as far as there is one: another replica
-// may have made a new one since these were remembered.
+// knowing returns the tenant's keys with every key that the credentials are sealed to, as far as there is one:
+// another replica may have made a new one since these were remembered.
 func (s *Server) knowing(ctx context.Context, tenant *keystore.TenantKeys, wanted []wantedCredential) (*keystore.TenantKeys, error) {
 	for _, w := range wanted {
 		if e, err := sealing.Parse(w.sealed); err == nil {
@@ -200,8 +200,8 @@ func mayRefer(t corev1.SecretType) bool {
 	return !strings.HasPrefix(string(t), "lethe.dev/")
 }
 
-// keepInUse lets a refused credential go on with the value that was stored before: a mistake, or a `git revert`, must not
-// stop a bot that runs. A store's password goes on only to the server that it was sealed for.
+// keepInUse lets a refused credential go on with the value that was stored before: a mistake, or a `git revert`, must
+// not stop a bot that runs. A store's password goes on only to the server that it was sealed for.
 func (s *Server) keepInUse(sub *subject, keys *keystore.ObjectKeys, r *resolved) {
 	before := keys.Doc.Credentials[r.wanted.name]
 	if before.Source == "" {
@@ -286,10 +286,12 @@ func decryptItem(keys *keystore.ObjectKeys, name string, text []byte) (storedIte
 const noVariable = "its value holds a single quote, a line break or the character NUL, or is longer than 32768 bytes, and cannot be an environment variable: " +
 	"use delivery File, and give the program the file's path"
 
-// maxCredentials is what the values of one object may come to, in bytes. An answer with all of them fits the door (maxAnswer), and so does their Secret.
+// maxCredentials is what the values of one object may come to, in bytes. An answer with all of them fits the door
+// (maxAnswer), and so does their Secret.
 const maxCredentials = 128 << 10
 
-// undeliverable refuses what a new set cannot deliver: a value that was stored for another delivery, or too much together. It says whether there was any.
+// undeliverable refuses what a new set cannot deliver: a value that was stored for another delivery, or too much
+// together. It says whether there was any.
 func undeliverable(ctx context.Context, all []resolved) bool {
 	found, sum := false, 0
 	for i := range all {

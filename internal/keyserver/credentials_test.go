@@ -443,8 +443,8 @@ func (w *world) newStore(name, ca string, change ...func(*v1alpha1.DataStoreSpec
 	return store
 }
 
-// TestCredentialsSurviveACrash lets the process die before and after each of its writes, in creating and in changing, and
-// then asks again: it converges on the same, with nothing twice and nothing left over.
+// TestCredentialsSurviveACrash lets the process die before and after each of its writes, in creating and in changing,
+// and then asks again: it converges on the same, with nothing twice and nothing left over.
 func TestCredentialsSurviveACrash(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()

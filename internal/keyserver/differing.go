@@ -14,9 +14,10 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// The manager may not read the keys' namespace, and asks about a Tenant once an hour where nothing gives it cause. So the keyserver,
-// which reads all documents every few minutes anyway, puts down whose keys are not those that the Tenant's status names. It stands in
-// the ConfigMap of the CA bundle, which the manager watches, and is no verdict: the manager asks about those Tenants.
+// The manager may not read the keys' namespace, and asks about a Tenant once an hour where nothing gives it cause. So
+// the keyserver, which reads all documents every few minutes anyway, puts down whose keys are not those that the
+// Tenant's status names. It stands in the ConfigMap of the CA bundle, which the manager watches, and is no verdict:
+// the manager asks about those Tenants.
 
 // maxDiffering bounds the list. Where more differ, every Tenant is asked about.
 const maxDiffering = 500

@@ -163,8 +163,9 @@ func (w *world) forge(secret *corev1.Secret, change func(*keystore.Envelope)) {
 	_ = w.server.keys.CheckKEK(w.Context()) // who asks is told what it found
 }
 
-// TestEveryFieldOfADocumentIsAuthenticated: whoever may write lethe-keys, and has no key, changes nothing of any document
-// without being found out: not a field, not the envelope, not the Secret that it lies in, not one document for another.
+// TestEveryFieldOfADocumentIsAuthenticated: whoever may write lethe-keys, and has no key, changes nothing of any
+// document without being found out: not a field, not the envelope, not the Secret that it lies in, not one document
+// for another.
 func TestEveryFieldOfADocumentIsAuthenticated(t *testing.T) {
 	d := newDrill(t)
 	d.must(d.server.authority.Maintain(t.Context()))

@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// mostStale is how old the proof may be that all changes of Tenants were seen. A lease ends 30 seconds after the proof.
+	// mostStale is how old the proof may be that all changes of Tenants were seen. A lease ends 30 seconds after the
+	// proof.
 	mostStale = 20 * time.Second
 	// followFor is how long Tenants are followed after a sweep last asked.
 	followFor = 5 * time.Minute
@@ -34,10 +35,10 @@ const (
 	maxMarks = 256
 )
 
-// everybody is what this process knows of all Tenants by a watch, while sweeps of Shared stores go on. A watch may be behind, or end
-// unseen, so that what it knows is never believed by itself. The proof: a list that the API server makes consistent says by its
-// resourceVersion how far the list of Tenants has come at that time, which is a mark; once the watch has come as far, by an event or by
-// a bookmark, all that was written before the mark is known.
+// everybody is what this process knows of all Tenants by a watch, while sweeps of Shared stores go on. A watch may be
+// behind, or end unseen, so that what it knows is never believed by itself. The proof: a list that the API server
+// makes consistent says by its resourceVersion how far the list of Tenants has come at that time, which is a mark;
+// once the watch has come as far, by an event or by a bookmark, all that was written before the mark is known.
 type everybody struct {
 	client client.WithWatch // nil: nobody is followed
 	clock  clock.PassiveClock
@@ -72,8 +73,8 @@ func newEverybody(c client.WithWatch, now clock.PassiveClock) *everybody {
 	return &everybody{client: c, clock: now, wake: make(chan struct{}, 1)}
 }
 
-// all are all Tenants, which nobody changes, unless it is not proven that they are: then they are not handed out. They are followed from
-// now on, in any case.
+// all are all Tenants, which nobody changes, unless it is not proven that they are: then they are not handed out.
+// They are followed from now on, in any case.
 func (e *everybody) all() (seenTenants, []v1alpha1.Tenant) {
 	if e.client == nil {
 		return seenTenants{}, nil
@@ -230,8 +231,8 @@ func (e *everybody) follow(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// failed begins anew where the API server no longer knows what came after the last change that was seen. After any other failure the
-// watch goes on from there.
+// failed begins anew where the API server no longer knows what came after the last change that was seen. After any
+// other failure the watch goes on from there.
 func (e *everybody) failed(err error) error {
 	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
 		e.forget()

@@ -20,8 +20,8 @@ func withConfig(b *v1alpha1.BotDeployment) {
 		{Path: "/etc/bot/config", ConfigMapKeyRef: &v1alpha1.ConfigMapKeyRef{Name: "config", Key: "k"}}}
 }
 
-// TestUnsealRefusesAlteredFiles: what a bot reads its settings from is its program as much as its image is. A manager that puts another file into the pod, or a
-// ConfigMap that is another one by now, ends with no credentials.
+// TestUnsealRefusesAlteredFiles: what a bot reads its settings from is its program as much as its image is. A manager
+// that puts another file into the pod, or a ConfigMap that is another one by now, ends with no credentials.
 func TestUnsealRefusesAlteredFiles(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
@@ -78,7 +78,8 @@ func TestUnsealRefusesAlteredFiles(t *testing.T) {
 	w.wantRefusal(refusal, v1alpha1.ReasonFileMissing)
 }
 
-// TestWhatCannotBeAVariable: a value that delivery Env cannot deliver is refused while a person looks, and not by a pod that does not start. What runs keeps what it has.
+// TestWhatCannotBeAVariable: a value that delivery Env cannot deliver is refused while a person looks, and not by a
+// pod that does not start. What runs keeps what it has.
 func TestWhatCannotBeAVariable(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()

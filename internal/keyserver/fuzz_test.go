@@ -18,8 +18,8 @@ import (
 	"github.com/lethe-dev/lethe/test/fuzz"
 )
 
-// FuzzBodies: whatever is sent as the body of a call, it is answered with JSON, by a call that got a request or by a refusal, and
-// neither the answer nor the log repeats it.
+// FuzzBodies: whatever is sent as the body of a call, it is answered with JSON, by a call that got a request or by a
+// refusal, and neither the answer nor the log repeats it.
 func FuzzBodies(f *testing.F) {
 	metrics, err := NewMetrics(prometheus.NewRegistry())
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-// TestNoCredentialForWhatIsGone: from the moment at which a bot, its Tenant or its namespace is no longer what it was, no pod of
-// it gets a credential, although its StatefulSet and its pod are there and no manager has noticed. Each is asked just before,
-// and answered.
+// TestNoCredentialForWhatIsGone: from the moment at which a bot, its Tenant or its namespace is no longer what it
+// was, no pod of it gets a credential, although its StatefulSet and its pod are there and no manager has noticed.
+// Each is asked just before, and answered.
 func TestNoCredentialForWhatIsGone(t *testing.T) {
 	type scene struct {
 		*world

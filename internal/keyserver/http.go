@@ -92,8 +92,9 @@ func handle[Request, Response any](s *Server, path string, queue *doors.Queue, a
 	})
 }
 
-// work does everything but giving the answer: nobody's place is taken up by a body that does not come, nor by an answer that
-// is not read. Reports are too large to lie about before it is known whose they are: they take up places of their own while they come.
+// work does everything but giving the answer: nobody's place is taken up by a body that does not come, nor by an
+// answer that is not read. Reports are too large to lie about before it is known whose they are: they take up places
+// of their own while they come.
 func work[Request, Response any](ctx context.Context, s *Server, w http.ResponseWriter, r *http.Request, req *Request, queue *doors.Queue,
 	authenticate authenticator, call func(context.Context, caller, *Request) (*Response, error)) (caller, []byte, error) {
 	isReport := queue == s.inFlight.reports
@@ -223,7 +224,7 @@ func writeRefusal(w http.ResponseWriter, req *http.Request, r *refusal) {
 	write(w, req, status, body)
 }
 
-// write answers. A stranger's connection ends with its answer: whoever wants to keep one shows a token that counts.
+// write answers. An anonymous connection ends with its answer: whoever wants to keep one shows a token that counts.
 func write(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	if conn := doors.Of(r.Context()); conn != nil && conn.Name() == "" {
 		w.Header().Set("Connection", "close")

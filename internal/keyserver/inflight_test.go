@@ -21,8 +21,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// turnstile is a server whose calls wait until they are let go, and whose tokens are "NAMESPACE/ACCOUNT", or "slow" for one that the
-// API server takes its time for.
+// turnstile is a server whose calls wait until they are let go, and whose tokens are "NAMESPACE/ACCOUNT", or "slow"
+// for one that the API server takes its time for.
 type turnstile struct {
 	*Server
 	http   *httptest.Server
@@ -82,8 +82,8 @@ func (ts *turnstile) call(ctx context.Context, token string) (int, error) {
 	return resp.StatusCode, err
 }
 
-// TestOneNamespaceHoldsUpNobodyElse: a namespace whose pods ask without end, from the address that all pods share, gets its
-// share of the work, and another one's pod behind the same address is answered at once.
+// TestOneNamespaceHoldsUpNobodyElse: a namespace whose pods ask without end, from the address that all pods share,
+// gets its share of the work, and another one's pod behind the same address is answered at once.
 func TestOneNamespaceHoldsUpNobodyElse(t *testing.T) {
 	ts := newTurnstile(t, protocol.PathUnseal, func(f *inFlight) *doors.Queue { return f.unseals })
 	ctx, stop := context.WithCancel(t.Context())
@@ -115,8 +115,8 @@ func TestOneNamespaceHoldsUpNobodyElse(t *testing.T) {
 	}
 }
 
-// TestKindsOfCallsAreApart: what pods do takes nothing from the manager's calls nor from sweeps, and garbage takes nothing from
-// anybody who is known.
+// TestKindsOfCallsAreApart: what pods do takes nothing from the manager's calls nor from sweeps, and garbage takes
+// nothing from anybody who is known.
 func TestKindsOfCallsAreApart(t *testing.T) {
 	f := newInFlight()
 	for i := range unsealLimits.Places {
@@ -124,8 +124,8 @@ func TestKindsOfCallsAreApart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for i := range strangerLimits.Places {
-		if _, err := f.strangers.Enter(t.Context(), fmt.Sprint("10.0.0.", i/strangerLimits.PerName)); err != nil {
+	for i := range anonymousLimits.Places {
+		if _, err := f.anonymous.Enter(t.Context(), fmt.Sprint("10.0.0.", i/anonymousLimits.PerName)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,19 +141,19 @@ func TestKindsOfCallsAreApart(t *testing.T) {
 // TestTokensThatTakeLong: questions to the API server that are not answered hold up one address's share and no more.
 func TestTokensThatTakeLong(t *testing.T) {
 	f := newInFlight()
-	for range strangerLimits.PerName {
-		if _, err := f.strangers.Enter(t.Context(), "10.0.0.1"); err != nil {
+	for range anonymousLimits.PerName {
+		if _, err := f.anonymous.Enter(t.Context(), "10.0.0.1"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	leave, err := f.strangers.Enter(t.Context(), "10.0.0.2")
+	leave, err := f.anonymous.Enter(t.Context(), "10.0.0.2")
 	if err != nil {
 		t.Fatal(err)
 	}
 	leave()
 	now, stop := context.WithCancel(t.Context())
 	stop()
-	if _, err := turn(now, f.strangers, "10.0.0.1"); err == nil || asRefusal(err).RetryAfter == 0 {
+	if _, err := turn(now, f.anonymous, "10.0.0.1"); err == nil || asRefusal(err).RetryAfter == 0 {
 		t.Errorf("beyond its share: %v", err)
 	}
 }

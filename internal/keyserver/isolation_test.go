@@ -22,8 +22,8 @@ func (w *world) isolation(status metav1.ConditionStatus, reason string) {
 	w.must(testEnv.Client.Status().Update(w.Context(), w.tenant))
 }
 
-// TestNoCredentialWhereItIsNotIsolated: while something of another hand is in the namespace no pod gets a bot's credentials and no
-// sweep a store's password; a sweep that has it may go on, and afterwards all get theirs.
+// TestNoCredentialWhereItIsNotIsolated: while something foreign is in the namespace no pod gets a bot's credentials
+// and no sweep a store's password; a sweep that has it may go on, and afterwards all get theirs.
 func TestNoCredentialWhereItIsNotIsolated(t *testing.T) {
 	w := newSweep(t)
 	bot, _ := w.newBot("support")
@@ -46,7 +46,7 @@ func TestNoCredentialWhereItIsNotIsolated(t *testing.T) {
 			t.Errorf("%s: the sweep got %+v, %+v", reason, answer, refusal)
 		}
 	}
-	w.isolation(metav1.ConditionTrue, "WalledIn")
+	w.isolation(metav1.ConditionTrue, "Isolated")
 	_, refusal := w.unseal(w.podToken(pod), string(pod.UID))
 	w.granted(refusal)
 	w.granted(w.call(protocol.PathLease, w.podToken(sweep), first, nil))

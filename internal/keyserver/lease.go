@@ -28,28 +28,31 @@ import (
 // Lengths of a sweep's lease.
 const (
 	leaseSeconds = 30
-	// lostAfter is how long after its end a lease is another's to take although the pod that held it is still there: the
-	// clocks of two replicas differ, and a node may be cut off.
+	// lostAfter is how long after its end a lease is another's to take although the pod that held it is still there:
+	// the clocks of two replicas differ, and a node may be cut off.
 	lostAfter = 60 * time.Second
-	// coveredMost is how long a sweep goes on by a plan that is not the live one but covered by it: what the live plan lets go besides
-	// waits that long for a sweep of its own, and so does what it asks to be measured.
+	// coveredMost is how long a sweep goes on by a plan that is not the live one but covered by it: what the live
+	// plan lets go besides waits that long for a sweep of its own, and so does what it asks to be measured.
 	coveredMost = 10 * time.Minute
 )
 
 // annotationHolder on a Lease names the pod that holds it; its UID is the holderIdentity.
 const annotationHolder = "lethe.dev/holder"
 
-// annotationPlan on a Lease is the hash of the plan that its holder was granted it for: the live one at that time, exactly.
+// annotationPlan on a Lease is the hash of the plan that its holder was granted it for: the live one at that time,
+// exactly.
 const annotationPlan = "lethe.dev/plan-hash"
 
-// annotationCovered on a Lease is since when its holder has gone on by a plan that the live one covers, in Unix seconds; none: it goes by the live one.
+// annotationCovered on a Lease is since when its holder has gone on by a plan that the live one covers, in Unix
+// seconds; none: it goes by the live one.
 const annotationCovered = "lethe.dev/covered-since"
 
 func leaseName(storeUID string) string { return "sweep-" + storeUID }
 
-// lease lets a sweep go on for at most 30 seconds. It takes the plan from what is live, or was at most so long before the lease's end,
-// itself each time, so that an edited plan gets nothing, and a changed policy, a suspended sweep or an Audit stops a running one. A
-// sweep begins only by the live plan; one that runs goes on while the live plan covers its own.
+// lease lets a sweep go on for at most 30 seconds. It takes the plan from what is live, or was at most so long before
+// the lease's end, itself each time, so that an edited plan gets nothing, and a changed policy, a suspended sweep or
+// an Audit stops a running one. A sweep begins only by the live plan; one that runs goes on while the live plan
+// covers its own.
 func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseRequest) (*protocol.LeaseResponse, error) {
 	var reply sealing.PublicKey
 	if req.PublicKey != "" {
@@ -121,8 +124,8 @@ func subjectOf(store *v1alpha1.DataStore) *subject {
 	return &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret, seen: store.Status.CredentialsGeneration}
 }
 
-// isSweep refuses a pod that is not the one that Lethe makes for a sweep of a store by a plan. isPresent: it was made with what this
-// keyserver has.
+// isSweep refuses a pod that is not the one that Lethe makes for a sweep of a store by a plan. isPresent: it was made
+// with what this keyserver has.
 func (s *Server) isSweep(ctx context.Context, job *batchv1.Job, pod *corev1.Pod, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, planHash string) (isPresent bool, err error) {
 	if isPresent, err = s.matchSweep(job, pod, store, tenant, planHash, nil); err == nil {
 		return isPresent, nil
@@ -215,8 +218,8 @@ func (s *Server) storeOf(ctx context.Context, pod *corev1.Pod) (*batchv1.Job, *v
 	return job, store, suspended, nil
 }
 
-// coveringPlan compiles the store's plan and compares it with the one that the sweep runs by: exact, or it covers that one, which is
-// enough for a sweep that has begun.
+// coveringPlan compiles the store's plan and compares it with the one that the sweep runs by: exact, or it covers
+// that one, which is enough for a sweep that has begun.
 func (s *Server) coveringPlan(ctx context.Context, store *v1alpha1.DataStore, req *protocol.LeaseRequest) (made *madePlan, exact bool, err error) {
 	now := s.Clock.Now()
 	made, err = s.planOf(ctx, store, req.PublicKey == "", now)
@@ -229,8 +232,8 @@ func (s *Server) coveringPlan(ctx context.Context, store *v1alpha1.DataStore, re
 	if err != nil {
 		return nil, false, err
 	}
-	// The plan of the week before is accepted too, or every sweep would be refused from a week's turn until the manager has
-	// written the new one.
+	// The plan of the week before is accepted too, or every sweep would be refused from a week's turn until the
+	// manager has written the new one.
 	if exact, err = made.accepts(req.PlanHash, now); err != nil {
 		return nil, false, err
 	}
@@ -248,8 +251,9 @@ func anotherPlan() error {
 	return refuse(v1alpha1.ReasonPlanChanged, "the plan that the live objects give is another one: this sweep ends, the next one runs by the new plan")
 }
 
-// covers says whether the live plan covers the one that a sweep holds. That one is read from its ConfigMap, which anybody may have
-// made: it is believed since its bytes have the hash for which, as hold sees to, the keyserver granted the lease itself.
+// covers says whether the live plan covers the one that a sweep holds. That one is read from its ConfigMap, which
+// anybody may have made: it is believed since its bytes have the hash for which, as hold sees to, the keyserver
+// granted the lease itself.
 func (s *Server) covers(ctx context.Context, store *v1alpha1.DataStore, live plan.Plan, req *protocol.LeaseRequest, now time.Time) (bool, error) {
 	if req.PublicKey != "" || len(req.PlanHash) != len(plan.HashBytes(nil)) || strings.Trim(req.PlanHash, "0123456789abcdef") != "" {
 		return false, nil // a sweep begins by the live plan alone
@@ -281,8 +285,8 @@ type holding struct {
 	now   time.Time
 }
 
-// hold takes or renews the store's lease for a pod, and writes the store's account in the same object at the same time: what a
-// sweep is permitted is debited before it hears so. Two sweeps of one store never hold it at a time.
+// hold takes or renews the store's lease for a pod, and writes the store's account in the same object at the same
+// time: what a sweep is permitted is debited before it hears so. Two sweeps of one store never hold it at a time.
 func (s *Server) hold(ctx context.Context, h *holding) (*protocol.Account, error) {
 	name := leaseName(string(h.store.UID))
 	var lease coordinationv1.Lease
@@ -326,7 +330,8 @@ func (s *Server) hold(ctx context.Context, h *holding) (*protocol.Account, error
 	return account, err
 }
 
-// coveredSince is since when a sweep has gone on by a plan that is covered; empty: it goes by the live one. It refuses one for which that is too long.
+// coveredSince is since when a sweep has gone on by a plan that is covered; empty: it goes by the live one. It
+// refuses one for which that is too long.
 func coveredSince(lease *coordinationv1.Lease, h *holding) (string, error) {
 	if h.exact {
 		return "", nil

@@ -260,7 +260,8 @@ func TestLeaseEndsWithItsPlan(t *testing.T) {
 	w.refused(pod, v1alpha1.ReasonPlanChanged)
 }
 
-// Who is known in a Shared store comes with its lease, page by page; who comes later changes the list, and stops no sweep that it does not dispute.
+// Who is known in a Shared store comes with its lease, page by page; who comes later changes the list, and stops no
+// sweep that it does not dispute.
 func TestLeaseTellsWhoIsKnown(t *testing.T) {
 	in := newWorld(t)
 	in.tenant, in.ns = in.newTenant(v1alpha1.TenantPlatform)

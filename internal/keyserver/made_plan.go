@@ -17,7 +17,8 @@ import (
 // planMemory is how long a compiled plan is remembered at most, although nothing that it was made of has changed.
 const planMemory = 5 * time.Minute
 
-// madePlan is the plan of a store, compiled from live objects, and what was worked out from it. Nothing in it is changed but hashes.
+// madePlan is the plan of a store, compiled from live objects, and what was worked out from it. Nothing in it is
+// changed but hashes.
 type madePlan struct {
 	plan        plan.Plan
 	tenant      *v1alpha1.Tenant
@@ -74,9 +75,10 @@ func (m *madePlan) accepts(hash string, now time.Time) (bool, error) {
 	return false, nil
 }
 
-// planOf compiles the plan of a store. All that it is made of is read live, but for a sweep that goes on by a Shared store: then the
-// Tenants are those that this process follows, where it is proven that it has seen all that was written until shortly before now. Where
-// nothing has changed since the plan was compiled the last time, it is the one of that time.
+// planOf compiles the plan of a store. All that it is made of is read live, but for a sweep that goes on by a Shared
+// store: then the Tenants are those that this process follows, where it is proven that it has seen all that was
+// written until shortly before now. Where nothing has changed since the plan was compiled the last time, it is the
+// one of that time.
 func (s *Server) planOf(ctx context.Context, store *v1alpha1.DataStore, goesOn bool, now time.Time) (*madePlan, error) {
 	r := &planReader{Reader: s.Client, everybody: s.everybody, follow: goesOn && store.Spec.Tenancy == v1alpha1.TenancyShared}
 	in, err := planner.Read(ctx, r, store, now)
@@ -101,7 +103,8 @@ func (s *Server) planOf(ctx context.Context, store *v1alpha1.DataStore, goesOn b
 	return made, nil
 }
 
-// madeOf names what a plan is made of. A change of a status changes it too: more is compiled anew than need be, and never less.
+// madeOf names what a plan is made of. A change of a status changes it too: more is compiled anew than need be, and
+// never less.
 func madeOf(in *plan.Input, tenants seenTenants) (of [sha256.Size]byte) {
 	h := sha256.New()
 	object := func(o client.Object) { fmt.Fprintf(h, "%s %s\n", o.GetUID(), o.GetResourceVersion()) }
@@ -115,8 +118,8 @@ func madeOf(in *plan.Input, tenants seenTenants) (of [sha256.Size]byte) {
 	return of
 }
 
-// planReader reads live what a plan is made of. Where it follows, the list of all Tenants is the one that everybody knows, if that is
-// proven to be fresh.
+// planReader reads live what a plan is made of. Where it follows, the list of all Tenants is the one that everybody
+// knows, if that is proven to be fresh.
 type planReader struct {
 	client.Reader
 	everybody *everybody
@@ -124,8 +127,8 @@ type planReader struct {
 	seen      seenTenants // what the list of Tenants was; the zero value: it was read live
 }
 
-// Get reads live. The Tenant comes by a list of one, which also says how far the list of all Tenants has come: a mark for those who
-// follow it.
+// Get reads live. The Tenant comes by a list of one, which also says how far the list of all Tenants has come: a mark
+// for those who follow it.
 func (r *planReader) Get(ctx context.Context, key client.ObjectKey, into client.Object, options ...client.GetOption) error {
 	if tenant, ok := into.(*v1alpha1.Tenant); ok && r.follow {
 		return r.everybody.one(ctx, r.Reader, key, tenant)

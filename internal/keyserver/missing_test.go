@@ -21,8 +21,8 @@ import (
 	"github.com/lethe-dev/lethe/test/env"
 )
 
-// TestAKindThatIsNotServedIsNotGone: an API server answers 404 for every object of a kind that it does not serve, be it that a
-// version was switched off or that the CRD is gone. Nothing is destroyed, given away or forgotten for that.
+// TestAKindThatIsNotServedIsNotGone: an API server answers 404 for every object of a kind that it does not serve, be
+// it that a version was switched off or that the CRD is gone. Nothing is destroyed, given away or forgotten for that.
 func TestAKindThatIsNotServedIsNotGone(t *testing.T) {
 	shared := testEnv
 	testEnv = env.Start(t) // here kinds go away for everybody
@@ -150,8 +150,8 @@ func (h *pagesHook) List(ctx context.Context, list client.ObjectList, opts ...cl
 	return h.Client.List(ctx, list, append(opts, client.Limit(h.limit))...)
 }
 
-// TestEveryListIsReadInPages: a list whose continue token has expired is begun again, each document still counts once, and of one
-// that could not be read to its end nothing is concluded.
+// TestEveryListIsReadInPages: a list whose continue token has expired is begun again, each document still counts
+// once, and of one that could not be read to its end nothing is concluded.
 func TestEveryListIsReadInPages(t *testing.T) {
 	w := newRotationWorld(t)
 	var bots []*v1alpha1.BotDeployment
@@ -220,8 +220,8 @@ func TestEveryListIsReadInPages(t *testing.T) {
 	}
 }
 
-// TestDifferingTenantsAreTold: the manager learns from the ConfigMap of the CA bundle whose keys are not those of the status, and
-// only when that changes.
+// TestDifferingTenantsAreTold: the manager learns from the ConfigMap of the CA bundle whose keys are not those of the
+// status, and only when that changes.
 func TestDifferingTenantsAreTold(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.server.Maintain(t.Context()))
@@ -264,8 +264,8 @@ func TestDifferingTenantsAreTold(t *testing.T) {
 	said(true)
 }
 
-// TestRotationDoesNotHideAnEarlierCopy: a pass of the rotation that comes upon an earlier copy of a document writes nothing on it. One
-// more write would give it the number that the live object has seen.
+// TestRotationDoesNotHideAnEarlierCopy: a pass of the rotation that comes upon an earlier copy of a document writes
+// nothing on it. One more write would give it the number that the live object has seen.
 func TestRotationDoesNotHideAnEarlierCopy(t *testing.T) {
 	w := newRotationWorld(t)
 	bot, _ := w.newBot("support")

@@ -45,8 +45,9 @@ func (w *world) tenantAgain(change ...func(*v1alpha1.Tenant)) {
 	w.restart()
 }
 
-// TestADeletedTenantsKeysWaitForTheSameTenantOnly: at once nothing opens; within the grace the same Tenant has its sealed values
-// opened again, under new data keys and with the versions that it had; nobody else does, and after the grace nobody at all.
+// TestADeletedTenantsKeysWaitForTheSameTenantOnly: at once nothing opens; within the grace the same Tenant has its
+// sealed values opened again, under new data keys and with the versions that it had; nobody else does, and after the
+// grace nobody at all.
 func TestADeletedTenantsKeysWaitForTheSameTenantOnly(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change  func(*v1alpha1.Tenant)
@@ -119,8 +120,9 @@ func TestADeletedTenantsKeysWaitForTheSameTenantOnly(t *testing.T) {
 	}
 }
 
-// TestANameIsNoIdentity: where neither Tenant has an external identifier, the next customer may have the name and the namespaces. It
-// gets nothing of the former one unless it names a key of it; until its maker has said which, it gets no keys at all.
+// TestANameIsNoIdentity: where neither Tenant has an external identifier, the next customer may have the name and the
+// namespaces. It gets nothing of the former one unless it names a key of it; until its maker has said which, it gets
+// no keys at all.
 func TestANameIsNoIdentity(t *testing.T) {
 	for name, tc := range map[string]struct {
 		says    func(kid string) string
@@ -174,8 +176,8 @@ func TestANameIsNoIdentity(t *testing.T) {
 	}
 }
 
-// TestAForgottenDocumentThatIsWrittenBack: what the threat model says of it. Nothing live holds the generation of what waits, so
-// that a writer of lethe-keys who kept a copy ends no grace, and lengthens none either.
+// TestAForgottenDocumentThatIsWrittenBack: what the threat model says of it. Nothing live holds the generation of
+// what waits, so that a writer of lethe-keys who kept a copy ends no grace, and lengthens none either.
 func TestAForgottenDocumentThatIsWrittenBack(t *testing.T) {
 	for name, tc := range map[string]struct {
 		after time.Duration

@@ -20,8 +20,8 @@ func notOurPod(err error) error {
 	return refuse(v1alpha1.ReasonPodMismatch, "the pod is not the one that Lethe makes: %s", err)
 }
 
-// matchBot refuses a pod unless its StatefulSet and the pod differ from what Lethe renders for the bot as it is now by nothing but
-// what narrows it. isPresent says that what of Lethe's own is in them is what this keyserver has.
+// matchBot refuses a pod unless its StatefulSet and the pod differ from what Lethe renders for the bot as it is now
+// by nothing but what narrows it. isPresent says that what of Lethe's own is in them is what this keyserver has.
 func (s *Server) matchBot(set *appsv1.StatefulSet, pod *corev1.Pod, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant, recorded *resources.Helper) (isPresent bool, err error) {
 	return s.match("StatefulSet is not the one that Lethe makes for this bot", set.Spec.Template, pod, recorded, func(h resources.Helper, metadata metav1.ObjectMeta) corev1.PodTemplateSpec {
 		return resources.BotPodTemplate(s.Settings.With(h), bot, tenant, metadata.Annotations[v1alpha1.AnnotationCredentials])
@@ -35,8 +35,8 @@ func (s *Server) matchSweep(job *batchv1.Job, pod *corev1.Pod, store *v1alpha1.D
 	})
 }
 
-// match holds a template and a pod against what is rendered. What of Lethe's own is in them must be what this keyserver has itself,
-// what it has on record for the object, or an earlier image that it was told of.
+// match holds a template and a pod against what is rendered. What of Lethe's own is in them must be what this
+// keyserver has itself, what it has on record for the object, or an earlier image that it was told of.
 func (s *Server) match(differs string, template corev1.PodTemplateSpec, pod *corev1.Pod, recorded *resources.Helper,
 	render func(resources.Helper, metav1.ObjectMeta) corev1.PodTemplateSpec,
 ) (isPresent bool, err error) {
@@ -90,8 +90,8 @@ func firstOf(helpers []resources.Helper, match func(resources.Helper) error) (re
 	return resources.Helper{}, first
 }
 
-// helpersFor are those that are let through for an object and that a pod can have by its image and address; the present one where it
-// has none of them.
+// helpersFor are those that are let through for an object and that a pod can have by its image and address; the
+// present one where it has none of them.
 func (s *Server) helpersFor(spec corev1.PodSpec, recorded *resources.Helper) []resources.Helper {
 	present := s.Settings.Helper()
 	all := []resources.Helper{present}
@@ -116,7 +116,8 @@ func (s *Server) presentHelper() *resources.Helper {
 	return &present
 }
 
-// recordHelper notes down that an object's pods are made with what this keyserver has itself: what it had before is good no more.
+// recordHelper notes down that an object's pods are made with what this keyserver has itself: what it had before is
+// good no more.
 func (s *Server) recordHelper(ctx context.Context, sub *subject, keys *keystore.ObjectKeys) error {
 	doc := keys.Doc
 	doc.Helper = s.presentHelper()

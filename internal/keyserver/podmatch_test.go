@@ -83,8 +83,8 @@ func likeAPlatform(p *corev1.PodTemplateSpec) {
 		Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("250m")}}
 }
 
-// TestPreviousImages: a pod that was made with an earlier image of Lethe still gets its credentials, where the keyserver's own
-// configuration names that image by its digest.
+// TestPreviousImages: a pod that was made with an earlier image of Lethe still gets its credentials, where the
+// keyserver's own configuration names that image by its digest.
 func TestPreviousImages(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
@@ -158,8 +158,9 @@ func TestLeaseRefusesAlteredJobs(t *testing.T) {
 	w.granted(e)
 }
 
-// TestANewImageRollsNoBot: a pod keeps the helper that it was made with, whatever Lethe comes after it, and only that one: what
-// the keyserver had itself when it gave that bot's pod its credentials. Nobody else's word counts, and there is no way back.
+// TestANewImageRollsNoBot: a pod keeps the helper that it was made with, whatever Lethe comes after it, and only that
+// one: what the keyserver had itself when it gave that bot's pod its credentials. Nobody else's word counts, and
+// there is no way back.
 func TestANewImageRollsNoBot(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
@@ -201,7 +202,8 @@ func TestANewImageRollsNoBot(t *testing.T) {
 	}
 	third := w.opts.Settings
 
-	// A bot that is made under the new one has no claim to the old one, and none of them to one that this keyserver never had.
+	// A bot that is made under the new one has no claim to the old one, and none of them to one that this keyserver
+	// never had.
 	other, _ := w.newBot("other")
 	othersSet := w.storeAndRecord(other).Secret
 	w.opts.Settings = first
@@ -246,9 +248,10 @@ func TestANewImageRollsNoBot(t *testing.T) {
 	w.wantRefusal(refusal, v1alpha1.ReasonPodMismatch)
 }
 
-// TestASweepOutlivesAnUpgrade: a sweep that is under way while Lethe is upgraded goes on with the image that it was started with, and
-// one that was made a moment before the upgrade begins; nothing that this keyserver never had itself is let through, nor what is
-// retired, and once a sweep of the present image had its credentials, nothing of before.
+// TestASweepOutlivesAnUpgrade: a sweep that is under way while Lethe is upgraded goes on with the image that it was
+// started with, and one that was made a moment before the upgrade begins; nothing that this keyserver never had
+// itself is let through, nor what is retired, and once a sweep of the present image had its credentials, nothing of
+// before.
 func TestASweepOutlivesAnUpgrade(t *testing.T) {
 	w := newSweep(t)
 	key, err := sealing.GeneratePrivateKey(rand.Reader)

@@ -11,8 +11,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// pullSecrets looks whether the Secrets are there that an object's images are to be pulled with. The manager may read no Secret, and
-// the kubelet says in an event alone, which nobody keeps, that one is missing. What is in them stays here.
+// pullSecrets looks whether the Secrets are there that an object's images are to be pulled with. The manager may read
+// no Secret, and the kubelet says in an event alone, which nobody keeps, that one is missing. What is in them stays
+// here.
 func (s *Server) pullSecrets(ctx context.Context, _ caller, req *protocol.PullSecretsRequest) (*protocol.PullSecretsResponse, error) {
 	sub, err := s.find(ctx, req.Object)
 	if err != nil {

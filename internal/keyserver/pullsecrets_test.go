@@ -16,8 +16,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-// TestPullSecretsAreLookedFor: the manager learns by name which Secrets of those that a bot's images are to be pulled with are of no use,
-// and nothing of what is in them; nobody else learns that.
+// TestPullSecretsAreLookedFor: the manager learns by name which Secrets of those that a bot's images are to be pulled
+// with are of no use, and nothing of what is in them; nobody else learns that.
 func TestPullSecretsAreLookedFor(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
@@ -51,8 +51,8 @@ func TestPullSecretsAreLookedFor(t *testing.T) {
 	w.wantRefusal(w.call(protocol.PathPullSecrets, w.manager, req, nil), v1alpha1.ReasonNotFound)
 }
 
-// TestUnsealOfPlacedPods: a pod that is placed by its Tenant, pulled with Secrets and annotated as the installation allows gets its
-// credentials; once the Tenant says another place, one that was made for the old one does not.
+// TestUnsealOfPlacedPods: a pod that is placed by its Tenant, pulled with Secrets and annotated as the installation
+// allows gets its credentials; once the Tenant says another place, one that was made for the old one does not.
 func TestUnsealOfPlacedPods(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()

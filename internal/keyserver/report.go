@@ -19,12 +19,13 @@ import (
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-// The last report of each store lies in a ConfigMap of the keys' namespace, with what the keyserver signed about it, and is replaced in
-// place. What it must be stands beside the store's lease (annotationReported), which is written first: nothing is kept under a number that
-// was not given, and no number is given twice. A ConfigMap and no Secret, since passes over all keys read every Secret.
+// The last report of each store lies in a ConfigMap of the keys' namespace, with what the keyserver signed about it,
+// and is replaced in place. What it must be stands beside the store's lease (annotationReported), which is written
+// first: nothing is kept under a number that was not given, and no number is given twice. A ConfigMap and no Secret,
+// since passes over all keys read every Secret.
 const (
-	// annotationReported on a Lease is what is remembered of the store's reports. It is apart from the account of what was used: a report is
-	// no reason to begin that anew.
+	// annotationReported on a Lease is what is remembered of the store's reports. It is apart from the account of
+	// what was used: a report is no reason to begin that anew.
 	annotationReported = "lethe.dev/reported"
 
 	// reportTries is how often a report is kept anew when others wrote at the same time.
@@ -38,8 +39,9 @@ const (
 
 func reportName(storeUID string) string { return reportNamePrefix + storeUID }
 
-// report takes what a sweep measured and did, of the pod that did it, which proves itself as for a lease. The pod needs no lease and its plan
-// need not be the live one any more: a sweep that was refused one has to be able to say so, and so has one that was asked to end.
+// report takes what a sweep measured and did, of the pod that did it, which proves itself as for a lease. The pod
+// needs no lease and its plan need not be the live one any more: a sweep that was refused one has to be able to say
+// so, and so has one that was asked to end.
 func (s *Server) report(ctx context.Context, who caller, req *protocol.ReportRequest) (*protocol.ReportResponse, error) {
 	digest, err := protocol.DigestPacked(req.Report)
 	if err != nil {
@@ -86,8 +88,8 @@ func (s *Server) reportingPod(ctx context.Context, who caller) (*batchv1.Job, *c
 	return job, pod, store, nil
 }
 
-// keepReport gives a report its place among those of its store, and keeps it. Each of the two writes may be the last thing that this
-// process does: the next try of the same pod goes on behind it.
+// keepReport gives a report its place among those of its store, and keeps it. Each of the two writes may be the last
+// thing that this process does: the next try of the same pod goes on behind it.
 func (s *Server) keepReport(ctx context.Context, statement ledger.Statement, packed []byte) (ledger.Statement, error) {
 	none := ledger.Statement{}
 	key, err := s.keyOfReports(ctx)
@@ -142,7 +144,8 @@ func (s *Server) keepReport(ctx context.Context, statement ledger.Statement, pac
 		Data: data, BinaryData: binary})
 }
 
-// reported reads what is remembered of a store's reports, with the lease that it stands at; one that is not there yet is not written here.
+// reported reads what is remembered of a store's reports, with the lease that it stands at; one that is not there yet
+// is not written here.
 func (s *Server) reported(ctx context.Context, storeUID string) (*coordinationv1.Lease, ledger.Reported, error) {
 	lease := &coordinationv1.Lease{}
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: leaseName(storeUID)}, lease)
@@ -176,8 +179,8 @@ func (s *Server) writeReported(ctx context.Context, lease *coordinationv1.Lease,
 	return s.Client.Update(ctx, lease)
 }
 
-// keptReport reads the last report of a store, and the statement about it. nil where there is none. What is not as it was signed is
-// refused, and the object returned with that.
+// keptReport reads the last report of a store, and the statement about it. nil where there is none. What is not as it
+// was signed is refused, and the object returned with that.
 func (s *Server) keptReport(ctx context.Context, storeUID string, key ledger.ReportKey) (*corev1.ConfigMap, ledger.Statement, error) {
 	none := ledger.Statement{}
 	cm := &corev1.ConfigMap{}

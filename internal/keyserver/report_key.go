@@ -15,8 +15,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// annotationReportKey on the ConfigMap of the CA bundle is the public key of reports, where whoever wants to check one finds it, and by
-// which it is known that there is a key.
+// annotationReportKey on the ConfigMap of the CA bundle is the public key of reports, where whoever wants to check
+// one finds it, and by which it is known that there is a key.
 const annotationReportKey = "lethe.dev/report-key"
 
 // keyOfReports reads the key of reports, and makes it where there never was one.

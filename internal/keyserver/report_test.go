@@ -75,7 +75,8 @@ func (w *sweepWorld) kept() *corev1.ConfigMap {
 	return cm
 }
 
-// TestAReportIsTakenOnce: by the pod that made it, with the lease or without one, and never a second one; each follows the one before it.
+// TestAReportIsTakenOnce: by the pod that made it, with the lease or without one, and never a second one; each
+// follows the one before it.
 func TestAReportIsTakenOnce(t *testing.T) {
 	w := newSweep(t)
 	if s, report, e := w.last(); e != nil || report != "" {
@@ -121,8 +122,8 @@ func TestAReportIsTakenOnce(t *testing.T) {
 	}
 }
 
-// TestWhoMayReport: the pod that Lethe makes for a sweep of the store by the plan that it names, and nobody else. It needs no lease, and
-// may be on its way out.
+// TestWhoMayReport: the pod that Lethe makes for a sweep of the store by the plan that it names, and nobody else. It
+// needs no lease, and may be on its way out.
 func TestWhoMayReport(t *testing.T) {
 	w := newSweep(t)
 	pod := w.sweep("chat-sweep-1")
@@ -214,7 +215,8 @@ func TestAReportSurvivesACrash(t *testing.T) {
 			w.wantLast(report, sequence)
 		}
 	}
-	// Nobody asks again: what the first write promised is not there, and the one before is not taken for it. The next one heals it.
+	// Nobody asks again: what the first write promised is not there, and the one before is not taken for it. The next
+	// one heals it.
 	w.writes.reset(2, false)
 	if _, e := w.post(w.sweep("chat-sweep-lost"), "lost"); e == nil {
 		t.Error("answered without its write")
@@ -396,7 +398,8 @@ func TestAReportGoesWithItsStore(t *testing.T) {
 	w.must(testEnv.Client.Update(t.Context(), w.store))
 }
 
-// TestBudgetOfReports: what a store costs in etcd, and what the largest report costs of the door. docs/design/0035 has the numbers.
+// TestBudgetOfReports: what a store costs in etcd, and what the largest report costs of the door. docs/design/0035
+// has the numbers.
 func TestBudgetOfReports(t *testing.T) {
 	w := newSweep(t)
 	noise := make([]byte, protocol.MaxPackedReport-64)
@@ -454,7 +457,8 @@ func TestBudgetOfReports(t *testing.T) {
 	}
 }
 
-// TestTheKeyOfReports: it is made once, published, rewrapped, in backups, and never made in the place of one that is gone.
+// TestTheKeyOfReports: it is made once, published, rewrapped, in backups, and never made in the place of one that is
+// gone.
 func TestTheKeyOfReports(t *testing.T) {
 	d := newDrill(t)
 	d.must(d.server.Maintain(t.Context()))

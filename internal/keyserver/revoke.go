@@ -19,8 +19,8 @@ import (
 // empty is an answer that says nothing more.
 type empty struct{}
 
-// revoke destroys the keys of an object that is being deleted, or is gone. It needs nothing of the object's namespace and
-// may be repeated. An object that lives is refused: a caller that went wrong must not be able to destroy every key.
+// revoke destroys the keys of an object that is being deleted, or is gone. It needs nothing of the object's namespace
+// and may be repeated. An object that lives is refused: a caller that went wrong must not be able to destroy every key.
 //
 // From the object's deletionTimestamp on no pod gets its credentials, on any replica: unseal and lease read the object
 // live. Destroying the key makes every copy of the ciphertext useless.
@@ -46,8 +46,8 @@ func stillLives(ref protocol.ObjectRef) error {
 	return refuse(v1alpha1.ReasonForbidden, "%s %s is not being deleted: its keys stay", ref.Kind, ref.Name)
 }
 
-// revokeObject remembers the versions of an object's credentials, deletes its encrypted Secrets, and destroys its key. The
-// document, which names them, goes last, so that a crash leaves nothing that is not found again.
+// revokeObject remembers the versions of an object's credentials, deletes its encrypted Secrets, and destroys its
+// key. The document, which names them, goes last, so that a crash leaves nothing that is not found again.
 func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error {
 	sub, err := s.find(ctx, ref)
 	if r := asRefusal(err); err != nil && r.Reason != v1alpha1.ReasonNotFound {
@@ -94,8 +94,8 @@ func (s *Server) forgetSweeps(ctx context.Context, kind, uid string) error {
 	return client.IgnoreNotFound(s.Client.Delete(ctx, lease))
 }
 
-// rememberObject keeps how far the versions of an object got, for one made again under its name. A document that cannot be
-// authenticated is not believed, and does not hold up its own destruction.
+// rememberObject keeps how far the versions of an object got, for one made again under its name. A document that
+// cannot be authenticated is not believed, and does not hold up its own destruction.
 func (s *Server) rememberObject(ctx context.Context, secret *corev1.Secret, doc keystore.ObjectDoc) error {
 	var holder corev1.Secret
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: keystore.TenantSecretName(doc.Tenant)}, &holder)
@@ -132,8 +132,8 @@ func (s *Server) destroyObject(ctx context.Context, secret *corev1.Secret, doc k
 	return s.keys.DeleteExactly(ctx, secret)
 }
 
-// deleteOldSet deletes an encrypted Secret of an object that is gone. Where the keyserver has no right any more, the Tenant has
-// left that namespace: what lies there is ciphertext without a key, and its owner is gone.
+// deleteOldSet deletes an encrypted Secret of an object that is gone. Where the keyserver has no right any more, the
+// Tenant has left that namespace: what lies there is ciphertext without a key, and its owner is gone.
 func (s *Server) deleteOldSet(ctx context.Context, doc keystore.ObjectDoc, name string) error {
 	var set corev1.Secret
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: doc.Namespace, Name: name}, &set)
@@ -154,9 +154,10 @@ func (s *Server) deleteOldSet(ctx context.Context, doc keystore.ObjectDoc, name 
 	return client.IgnoreNotFound(err)
 }
 
-// revokeTenant destroys a tenant's key, the data keys and the encrypted Secrets of all its objects at once. The private keys
-// that values were sealed to wait, disabled, for the grace: see pending.go. A crash between two writes leaves what the next
-// call finds: what waits is written first, the tenant's key goes next, and then one object after the other.
+// revokeTenant destroys a tenant's key, the data keys and the encrypted Secrets of all its objects at once. The
+// private keys that values were sealed to wait, disabled, for the grace: see pending.go. A crash between two writes
+// leaves what the next call finds: what waits is written first, the tenant's key goes next, and then one object after
+// the other.
 func (s *Server) revokeTenant(ctx context.Context, ref protocol.ObjectRef) error {
 	var tenant v1alpha1.Tenant
 	err := s.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &tenant)

@@ -22,9 +22,9 @@ const (
 	rotationPage = 500
 	// rotationWorkers is how many objects are worked on at once. The API server's own fairness bounds them further.
 	rotationWorkers = 4
-	// lateWrites is how long after a key was taken out of use a write under it may still land: another replica remembers the
-	// tenant's keys and which KEK wraps, and a request that had begun with them may last. Nothing that an earlier key wraps is
-	// looked for before that time is over, and the key goes only when nothing was found.
+	// lateWrites is how long after a key was taken out of use a write under it may still land: another replica
+	// remembers the tenant's keys and which KEK wraps, and a request that had begun with them may last. Nothing that
+	// an earlier key wraps is looked for before that time is over, and the key goes only when nothing was found.
 	lateWrites = keystore.KeyMemory + keystore.KEKMemory + 2*requestTimeout
 	// recount is how often everything is counted when nobody has asked for anything.
 	recount = time.Hour
@@ -34,8 +34,8 @@ const (
 	maxProblems = 20
 )
 
-// rotation is what a process remembers of its passes. Everything that matters lies in the documents: a new process finds
-// out by looking.
+// rotation is what a process remembers of its passes. Everything that matters lies in the documents: a new process
+// finds out by looking.
 type rotation struct {
 	mu      sync.Mutex
 	version string    // of the request that the last pass read
@@ -45,9 +45,9 @@ type rotation struct {
 	waits   bool // the last pass left something to do
 }
 
-// Rotate does what people asked for and what is left of it: one pass over all documents when one is due, else it reads the
-// request and does nothing. It may run on every replica at once and be killed anywhere; each step is one write of one
-// document, on the version that was read.
+// Rotate does what people asked for and what is left of it: one pass over all documents when one is due, else it
+// reads the request and does nothing. It may run on every replica at once and be killed anywhere; each step is one
+// write of one document, on the version that was read.
 func (s *Server) Rotate(ctx context.Context) error {
 	s.rotation.mu.Lock()
 	defer s.rotation.mu.Unlock()
@@ -247,8 +247,8 @@ func (p *pass) leave(layer keystore.Layer, n int) {
 	p.report.Left[layer] += n
 }
 
-// keysOfTenant opens a tenant's keys, as they are now, for its objects. A few are kept for as long as the pass lasts: an object
-// that is under none of them has them read anew.
+// keysOfTenant opens a tenant's keys, as they are now, for its objects. A few are kept for as long as the pass lasts:
+// an object that is under none of them has them read anew.
 func (p *pass) keysOfTenant(ctx context.Context, tenant, uid string, anew bool) (*keystore.TenantKeys, error) {
 	const remembered = 256
 	p.mu.Lock()

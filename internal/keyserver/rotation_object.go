@@ -28,8 +28,8 @@ const maxSteps = 12
 // errWaits: a new data key is there, and the old one may still be needed by a write that is under way.
 var errWaits = errors.New("a write under the earlier key may still be under way")
 
-// object brings one object's document up to date, step by step. Each step is found out from what is stored, so that a crash
-// after any of them is healed by the next pass of any replica.
+// object brings one object's document up to date, step by step. Each step is found out from what is stored, so that a
+// crash after any of them is healed by the next pass of any replica.
 func (p *pass) object(ctx context.Context, secret *corev1.Secret) error {
 	var doc keystore.ObjectDoc
 	e, err := keystore.ReadDocument(secret, keystore.FormatObject, &doc)
@@ -206,8 +206,8 @@ func (p *pass) noteFirst(tenant *keystore.TenantKeys) {
 	t.under++
 }
 
-// newDataKey puts a new data key in front of the present one, and the names of the Secrets that will hold what is encrypted
-// under it. From then on whatever is stored is under the new one; the earlier one only opens.
+// newDataKey puts a new data key in front of the present one, and the names of the Secrets that will hold what is
+// encrypted under it. From then on whatever is stored is under the new one; the earlier one only opens.
 func (p *pass) newDataKey(ctx context.Context, keys *keystore.ObjectKeys) (*corev1.Secret, error) {
 	key, entry, err := p.keys.NewKeyUnder(keys.Tenant.Keys, sealing.PurposeData, keys.Tenant.IDs(keys.Doc.UID)...)
 	if err != nil {
@@ -222,8 +222,8 @@ func (p *pass) newDataKey(ctx context.Context, keys *keystore.ObjectKeys) (*core
 	return p.store(ctx, keys, append(sealing.Ring{key}, keys.Keys...), doc)
 }
 
-// movedName is the name of the Secret that holds a set under a data key that is not the one it was first stored under. The set
-// keeps its own name, which stands in pod templates: so nothing restarts.
+// movedName is the name of the Secret that holds a set under a data key that is not the one it was first stored
+// under. The set keeps its own name, which stands in pod templates: so nothing restarts.
 func movedName(doc keystore.ObjectDoc, set, kid string) string {
 	h := sha256.New()
 	for _, part := range []string{"lethe/moved-set/v1", doc.UID, set, kid} {
@@ -232,9 +232,9 @@ func movedName(doc keystore.ObjectDoc, set, kid string) string {
 	return resources.CredentialsName(doc.Name, hex.EncodeToString(h.Sum(nil)))
 }
 
-// moveSets encrypts every set of an object under its first data key, each into a Secret of its own, and then says in one write
-// where the sets lie now and forgets the earlier data keys. Until that write every pod gets what it gets from the Secrets of
-// before; from then on from the new ones.
+// moveSets encrypts every set of an object under its first data key, each into a Secret of its own, and then says in
+// one write where the sets lie now and forgets the earlier data keys. Until that write every pod gets what it gets
+// from the Secrets of before; from then on from the new ones.
 func (p *pass) moveSets(ctx context.Context, keys *keystore.ObjectKeys) (*corev1.Secret, error) {
 	doc := keys.Doc
 	doc.Secrets, doc.Moving = maps.Clone(doc.Secrets), slices.Clone(doc.Moving)
@@ -316,8 +316,8 @@ func itemsOf(k *keystore.ObjectKeys, secret *corev1.Secret) (items []storedVersi
 	return items, moved
 }
 
-// writeMoved makes the Secret of a set under the first data key. One that is there already was made before a crash, or by
-// another replica, and must hold the same.
+// writeMoved makes the Secret of a set under the first data key. One that is there already was made before a crash,
+// or by another replica, and must hold the same.
 func (p *pass) writeMoved(ctx context.Context, keys *keystore.ObjectKeys, old *corev1.Secret, name string, items []storedVersion) error {
 	immutable := true
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: old.Namespace, Name: name, Labels: old.Labels,

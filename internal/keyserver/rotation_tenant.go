@@ -22,9 +22,9 @@ const (
 	maxDestroyed  = 32
 )
 
-// tenantDocument brings one tenant's document up to date: its key under the KEK that wraps, its sealing key and its own key no
-// older than asked for, what is under its own key under the first, retired sealing keys ended that somebody wants ended. All of
-// it is one write.
+// tenantDocument brings one tenant's document up to date: its key under the KEK that wraps, its sealing key and its
+// own key no older than asked for, what is under its own key under the first, retired sealing keys ended that
+// somebody wants ended. All of it is one write.
 func (p *pass) tenantDocument(ctx context.Context, secret *corev1.Secret) error {
 	var doc keystore.TenantDoc
 	e, err := keystore.ReadDocument(secret, keystore.FormatTenant, &doc)
@@ -50,8 +50,8 @@ func (p *pass) tenantDocument(ctx context.Context, secret *corev1.Secret) error 
 	return p.publishRotated(ctx, keys)
 }
 
-// isPresent refuses to go on from a document that is not what the live Tenant says was there: a write on an earlier copy would make it
-// look like the newest.
+// isPresent refuses to go on from a document that is not what the live Tenant says was there: a write on an earlier
+// copy would make it look like the newest.
 func (p *pass) isPresent(ctx context.Context, keys *keystore.TenantKeys) error {
 	var tenant v1alpha1.Tenant
 	err := p.Client.Get(ctx, client.ObjectKey{Name: keys.Doc.Tenant}, &tenant)
@@ -178,8 +178,8 @@ func (p *pass) writeTenant(ctx context.Context, keys *keystore.TenantKeys, ring 
 	return fresh, nil
 }
 
-// endSealKeys takes retired sealing keys out of a document that somebody wants destroyed. One that live objects still need
-// stays, unless that was said to be meant.
+// endSealKeys takes retired sealing keys out of a document that somebody wants destroyed. One that live objects still
+// need stays, unless that was said to be meant.
 func (p *pass) endSealKeys(ctx context.Context, doc keystore.TenantDoc) (keystore.TenantDoc, error) {
 	for kid, d := range p.request.Destroy {
 		i := slices.IndexFunc(doc.Seal, func(k keystore.SealDoc) bool { return k.KID == kid })
@@ -217,8 +217,8 @@ func (p *pass) refuse(kid, why string) {
 	}
 }
 
-// sealedWith counts the values of live objects of a tenant that are sealed to a key. Not being able to count is an error: then
-// nothing is destroyed.
+// sealedWith counts the values of live objects of a tenant that are sealed to a key. Not being able to count is an
+// error: then nothing is destroyed.
 func (s *Server) sealedWith(ctx context.Context, doc keystore.TenantDoc, kid string) (int, error) {
 	counts, err := s.sealedTo(ctx, doc)
 	return counts[kid], err
@@ -319,8 +319,8 @@ func (p *pass) dropRetired(ctx context.Context, keys *keystore.TenantKeys, t *pa
 	return nil
 }
 
-// countSealed counts the values of live objects that are sealed to retired keys: their number is for people, who seal them
-// again in Git. Tenants that never rotated cost nothing.
+// countSealed counts the values of live objects that are sealed to retired keys: their number is for people, who seal
+// them again in Git. Tenants that never rotated cost nothing.
 func (p *pass) countSealed(ctx context.Context) {
 	p.leave(keystore.LayerSealing, 0)
 	for uid, t := range p.tenants {
@@ -338,8 +338,8 @@ func (p *pass) countSealed(ctx context.Context) {
 	}
 }
 
-// publishRotated shows a tenant's sealing keys in its status, where they differ. The keyserver's answer to the manager does
-// the same; here it comes at once.
+// publishRotated shows a tenant's sealing keys in its status, where they differ. The keyserver's answer to the
+// manager does the same; here it comes at once.
 func (p *pass) publishRotated(ctx context.Context, keys *keystore.TenantKeys) error {
 	if len(keys.Doc.Seal) < 2 && len(keys.Doc.Destroyed) == 0 {
 		return nil

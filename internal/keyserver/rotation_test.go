@@ -147,7 +147,8 @@ func (w *world) newRunner(name string) *runner {
 	return r
 }
 
-// goesOn says that a pod gets its credential, and that the manager is told the same set as ever: a rotation restarts nothing.
+// goesOn says that a pod gets its credential, and that the manager is told the same set as ever: a rotation restarts
+// nothing.
 func (w *world) goesOn(r *runner, when string) {
 	w.Helper()
 	items, refusal := w.unseal(r.token, string(r.pod.UID))
@@ -235,8 +236,8 @@ func layersOf(w *world) map[keystore.Layer]func() *Server {
 	}
 }
 
-// TestRotationSurvivesACrashAtEveryWrite: for each layer the process dies before and after each write. In every state that this
-// leaves a pod gets its credential, and the next process ends what was begun, with nothing left over.
+// TestRotationSurvivesACrashAtEveryWrite: for each layer the process dies before and after each write. In every state
+// that this leaves a pod gets its credential, and the next process ends what was begun, with nothing left over.
 func TestRotationSurvivesACrashAtEveryWrite(t *testing.T) {
 	for _, layer := range keystore.Layers() {
 		for failAt := 1; ; failAt++ {

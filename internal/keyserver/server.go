@@ -42,7 +42,8 @@ const (
 type Options struct {
 	// Client reads live: one without a cache.
 	Client client.Client
-	// Watch is the same, and can watch: WatchTenants follows all Tenants by it. Without it every renewal of a lease reads all of them.
+	// Watch is the same, and can watch: WatchTenants follows all Tenants by it. Without it every renewal of a lease
+	// reads all of them.
 	Watch client.WithWatch
 	// KEK is the key-encryption key, and KEKPrevious are those of before, while anything may be under them.
 	KEK         sealing.Key
@@ -57,8 +58,8 @@ type Options struct {
 	Hosts []string
 	// Settings are those that the manager renders pods with.
 	Settings resources.Settings
-	// PreviousImages of Lethe, each by its digest (REPOSITORY@sha256:...): pods that were made with one of them still get
-	// their credentials. May be empty.
+	// PreviousImages of Lethe, each by its digest (REPOSITORY@sha256:...): pods that were made with one of them still
+	// get their credentials. May be empty.
 	PreviousImages []string
 	Clock          clock.PassiveClock
 	Random         io.Reader

@@ -18,8 +18,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-// TestAStoreOfAnUnknownType: the API server knows a type that this keyserver does not, since the kinds are newer. It neither takes the store's
-// credentials for ones that nobody wants any more, nor gives a lease.
+// TestAStoreOfAnUnknownType: the API server knows a type that this keyserver does not, since the kinds are newer. It
+// neither takes the store's credentials for ones that nobody wants any more, nor gives a lease.
 func TestAStoreOfAnUnknownType(t *testing.T) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {

@@ -84,8 +84,8 @@ func (o *subject) alive() error {
 	return nil
 }
 
-// storeType refuses a store of a type that this keyserver does not know: it would find no credential in its spec, and take those that are
-// stored for ones that nobody wants any more.
+// storeType refuses a store of a type that this keyserver does not know: it would find no credential in its spec, and
+// take those that are stored for ones that nobody wants any more.
 func (o *subject) storeType() error {
 	if o.store == nil {
 		return nil

@@ -162,7 +162,8 @@ func newWorldAs(t *testing.T, c client.Client, keysNamespace string, kek sealing
 	return w
 }
 
-// unpublish forgets the key of reports that another test's installation has published in the namespace that they all share.
+// unpublish forgets the key of reports that another test's installation has published in the namespace that they all
+// share.
 func (w *world) unpublish() {
 	w.Helper()
 	err := testEnv.Client.Get(w.Context(), client.ObjectKey{Namespace: w.opts.KeysNamespace, Name: keystore.ReportKeyName}, &corev1.Secret{})
@@ -208,8 +209,8 @@ func (w *world) newTenant(class v1alpha1.TenantClass) (*v1alpha1.Tenant, string)
 	w.must(testEnv.Client.Create(w.Context(), tenant))
 	cluster, keys := testEnv.Client, w.opts.KeysNamespace
 	w.Cleanup(func() {
-		// Later tests look at all Tenants and all keys that there are: these would make each of them slower. Either may be gone by now,
-		// or its kind.
+		// Later tests look at all Tenants and all keys that there are: these would make each of them slower. Either
+		// may be gone by now, or its kind.
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		_ = cluster.Delete(ctx, &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}})
@@ -465,7 +466,8 @@ type writeHook struct {
 	// reviewed, when set, changes what the API server says of a token.
 	reviewed func(*authenticationv1.TokenReview)
 	seen     []string
-	// tenants are those that a list shows; nil is all. An installation of its own would not know of the other tests' tenants.
+	// tenants are those that a list shows; nil is all. An installation of its own would not know of the other tests'
+	// tenants.
 	tenants map[string]bool
 }
 

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// orphansEvery is how often keys are looked for whose object or Tenant is gone, and how long it must have been gone before
-	// they are destroyed.
+	// orphansEvery is how often keys are looked for whose object or Tenant is gone, and how long it must have been
+	// gone before they are destroyed.
 	orphansEvery = 5 * time.Minute
 	// maxOrphans bounds what one pass destroys: the rest waits for the next.
 	maxOrphans = 100
@@ -30,8 +30,8 @@ const (
 type orphans struct {
 	mu     sync.Mutex
 	looked time.Time
-	// gone says since when the owner of a document was found gone, by the UIDs of the document's Secret and of the owner: a
-	// document that was put there since counts from then on.
+	// gone says since when the owner of a document was found gone, by the UIDs of the document's Secret and of the
+	// owner: a document that was put there since counts from then on.
 	gone map[string]time.Time
 }
 
@@ -44,10 +44,10 @@ type keyOwner struct {
 
 func (o keyOwner) id(ref protocol.ObjectRef) string { return o.secretUID + "/" + ref.UID }
 
-// sweepOrphans destroys keys that nobody revoked: the finalizer of their object or Tenant was taken off by hand. They go the way
-// of a deletion, so that a Tenant's sealing keys wait for the grace. Nothing goes that was not found gone in two passes, and
-// nothing when it could not be asked. What a restore writes for a Tenant that is not applied yet waits in a document of its
-// own kind (pending-), which this does not touch: minutes would be too short for a person.
+// sweepOrphans destroys keys that nobody revoked: the finalizer of their object or Tenant was taken off by hand. They
+// go the way of a deletion, so that a Tenant's sealing keys wait for the grace. Nothing goes that was not found gone
+// in two passes, and nothing when it could not be asked. What a restore writes for a Tenant that is not applied yet
+// waits in a document of its own kind (pending-), which this does not touch: minutes would be too short for a person.
 //
 // An encrypted Secret is found through its object's document alone: the keyserver may list no Secrets of tenants, and a
 // document names its Secrets before they are made.
@@ -94,8 +94,8 @@ func (s *Server) sweepOrphans(ctx context.Context) error {
 	return nil
 }
 
-// keyOwners lists whose keys lie in the keys' namespace, and what tenants have, by UID. Documents of another realm, or whose name is
-// not their owner's, are nobody's that could be asked for.
+// keyOwners lists whose keys lie in the keys' namespace, and what tenants have, by UID. Documents of another realm,
+// or whose name is not their owner's, are nobody's that could be asked for.
 func (s *Server) keyOwners(ctx context.Context) ([]keyOwner, map[string]heldKeys, error) {
 	var out []keyOwner
 	held := map[string]heldKeys{}
@@ -244,7 +244,8 @@ func (p *orphanPass) owner(ctx context.Context, ref protocol.ObjectRef) error {
 	return nil
 }
 
-// orphanTenant does what the deletion of a Tenant would have done. A document that does not open stays: its keys could not wait.
+// orphanTenant does what the deletion of a Tenant would have done. A document that does not open stays: its keys
+// could not wait.
 func (p *orphanPass) orphanTenant(ctx context.Context, o keyOwner) error {
 	var secret corev1.Secret
 	err := p.Client.Get(ctx, client.ObjectKey{Namespace: p.KeysNamespace, Name: keystore.TenantSecretName(o.tenant.Name)}, &secret)
@@ -265,8 +266,8 @@ func (p *orphanPass) orphanTenant(ctx context.Context, o keyOwner) error {
 	return p.revokeTenant(ctx, o.tenant)
 }
 
-// orphanObject does what the deletion of an object would have done. Its Tenant is there: while that one's own keys are missing, or
-// the document does not open with them, it stays, since it is how it is known that there were keys.
+// orphanObject does what the deletion of an object would have done. Its Tenant is there: while that one's own keys
+// are missing, or the document does not open with them, it stays, since it is how it is known that there were keys.
 func (p *orphanPass) orphanObject(ctx context.Context, o keyOwner) error {
 	var secret, holder corev1.Secret
 	if err := p.Client.Get(ctx, client.ObjectKey{Namespace: p.KeysNamespace, Name: o.secret}, &secret); err != nil {

@@ -111,8 +111,8 @@ func (s *orphanScene) untouched() {
 	}
 }
 
-// TestKeysWithoutAnOwnerGo: each kind of owner alone is gone without anybody having revoked its keys. They stay for the first
-// look and for five minutes more, and then go as they would have in a deletion; whatever lives keeps its own.
+// TestKeysWithoutAnOwnerGo: each kind of owner alone is gone without anybody having revoked its keys. They stay for
+// the first look and for five minutes more, and then go as they would have in a deletion; whatever lives keeps its own.
 func TestKeysWithoutAnOwnerGo(t *testing.T) {
 	remove := func(s *orphanScene, o client.Object) { s.must(testEnv.Client.Delete(s.Context(), o)) }
 	for name, tc := range map[string]struct {
@@ -222,7 +222,8 @@ func TestKeysWithoutAnOwnerGo(t *testing.T) {
 	}
 }
 
-// TestSweepingKeysSurvivesACrash: wherever the keyserver dies, the next one finds what is left, and a Tenant's keys wait once.
+// TestSweepingKeysSurvivesACrash: wherever the keyserver dies, the next one finds what is left, and a Tenant's keys
+// wait once.
 func TestSweepingKeysSurvivesACrash(t *testing.T) {
 	for kind, lose := range map[string]func(*orphanScene) client.Object{
 		"a bot":    func(s *orphanScene) client.Object { return s.bot },
@@ -290,8 +291,8 @@ func (h *readHook) Get(ctx context.Context, key client.ObjectKey, into client.Ob
 	return h.Client.Get(ctx, key, into, opts...)
 }
 
-// TestKeysStayWhileNobodyCanSay: what could not be asked for, what does not open, and what is needed to know that keys are
-// missing.
+// TestKeysStayWhileNobodyCanSay: what could not be asked for, what does not open, and what is needed to know that
+// keys are missing.
 func TestKeysStayWhileNobodyCanSay(t *testing.T) {
 	of := func(resource string) schema.GroupResource {
 		return schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: resource}

@@ -8,9 +8,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/tenancy"
 )
 
-// tenantMemory is how long `credentials` may believe that a namespace is a tenant's. A stale answer gives nobody access: what that
-// call writes is ciphertext under that tenant's key, bound to tenant and namespace, and unseal and lease, which give
-// values away, read namespace and tenant live.
+// tenantMemory is how long `credentials` may believe that a namespace is a tenant's. A stale answer gives nobody
+// access: what that call writes is ciphertext under that tenant's key, bound to tenant and namespace, and unseal and
+// lease, which give values away, read namespace and tenant live.
 const tenantMemory = 10 * time.Second
 
 // tenantOf returns the tenant that a namespace belongs to, read live.

@@ -18,8 +18,8 @@ const fieldOwner = client.FieldOwner("lethe-keyserver")
 const publishTries = 4
 
 // publishKeys writes into a Tenant's status what only the keyserver knows: the keys to seal to, how often they were
-// written, the range of user ids, and the grade of the key-encryption key. The manager writes the rest of that status, and
-// the admission policy lethe-manager-specs refuses it
+// written, the range of user ids, and the grade of the key-encryption key. The manager writes the rest of that
+// status, and the admission policy lethe-manager-specs refuses it
 // these fields: one that is broken into shows nobody a key of its own. Nothing is written when nothing has changed.
 func (s *Server) publishKeys(ctx context.Context, tenant *v1alpha1.Tenant, known *protocol.TenantResponse) error {
 	var keys []v1alpha1.SealingKey

@@ -9,8 +9,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
-// TestOnlyTheKeyserverPublishesATenantsKeys: the status has them before the manager could write any, whenever the keyserver
-// dies on the way, and a repeat writes nothing.
+// TestOnlyTheKeyserverPublishesATenantsKeys: the status has them before the manager could write any, whenever the
+// keyserver dies on the way, and a repeat writes nothing.
 func TestOnlyTheKeyserverPublishesATenantsKeys(t *testing.T) {
 	for failAt := range 5 {
 		for _, after := range []bool{false, true} {
@@ -43,7 +43,8 @@ func TestOnlyTheKeyserverPublishesATenantsKeys(t *testing.T) {
 	}
 }
 
-// TestForgedGradeIsPutRight: whoever may write a Tenant's status and is not the manager can lie there until the next call.
+// TestForgedGradeIsPutRight: whoever may write a Tenant's status and is not the manager can lie there until the next
+// call.
 func TestForgedGradeIsPutRight(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()

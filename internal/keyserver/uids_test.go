@@ -198,8 +198,8 @@ func TestRestoreKeepsUserIDs(t *testing.T) {
 	}
 }
 
-// TestALostCounterKnowsWhatWaits: the ids of a deleted Tenant whose keys wait are no other customer's, although the counter is an
-// earlier copy: should it come back, it has them again.
+// TestALostCounterKnowsWhatWaits: the ids of a deleted Tenant whose keys wait are no other customer's, although the
+// counter is an earlier copy: should it come back, it has them again.
 func TestALostCounterKnowsWhatWaits(t *testing.T) {
 	w := newInstallation(t)
 	w.askRange()

@@ -23,8 +23,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-// unseal gives a bot's pod its credentials, encrypted to the pod's one-time key. Everything that decides is read live: the
-// pod, its owners by UID, the bot, the namespace and the Tenant, the bot's data key.
+// unseal gives a bot's pod its credentials, encrypted to the pod's one-time key. Everything that decides is read
+// live: the pod, its owners by UID, the bot, the namespace and the Tenant, the bot's data key.
 func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealRequest) (*protocol.UnsealResponse, error) {
 	reply, err := sealing.ParsePublicKey(sealing.Suite, req.PublicKey)
 	if err != nil {
@@ -101,8 +101,8 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	return &protocol.UnsealResponse{Sealed: sealed}, nil
 }
 
-// callingPod reads the pod that a token is bound to. The API server vouches for a token some time after its pod began to
-// go, so the pod itself is asked: it must be the same object and on no way out.
+// callingPod reads the pod that a token is bound to. The API server vouches for a token some time after its pod began
+// to go, so the pod itself is asked: it must be the same object and on no way out.
 func (s *Server) callingPod(ctx context.Context, who caller) (*corev1.Pod, error) {
 	pod, err := s.presentPod(ctx, who)
 	if err == nil && !pod.DeletionTimestamp.IsZero() {
@@ -259,8 +259,8 @@ func (s *Server) openSet(ctx context.Context, sub *subject, keys *keystore.Objec
 		bundle.Items = append(bundle.Items, item.SecretItem)
 		found = append(found, resolved{wanted: wantedCredential{name: item.Name, envName: item.EnvName}, source: item.Source, version: version})
 	}
-	// Each value is authenticated by itself. The name, which the object's own document holds, stands for all of them: so none
-	// is missing, and none is out of an older Secret of the same object.
+	// Each value is authenticated by itself. The name, which the object's own document holds, stands for all of them:
+	// so none is missing, and none is out of an older Secret of the same object.
 	if newSet(sub, keys, found).name != set {
 		return nil, refuse(v1alpha1.ReasonForeignSecret, "Secret %s/%s does not hold what was stored in it: delete the Secret, and it is made again", sub.namespace(), set)
 	}

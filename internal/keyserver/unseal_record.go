@@ -12,8 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// uidsOnRecord refuses while the Tenant's status names other user ids than the tenant's document: the pod is compared with what
-// is rendered out of that status, and two tenants that run as one user use up each other's share of the node.
+// uidsOnRecord refuses while the Tenant's status names other user ids than the tenant's document: the pod is compared
+// with what is rendered out of that status, and two tenants that run as one user use up each other's share of the node.
 func (s *Server) uidsOnRecord(ctx context.Context, tenant *v1alpha1.Tenant) error {
 	if resources.BotUID(tenant) == 0 {
 		return later(v1alpha1.ReasonNotReady, 5, "Tenant %s has no range of user ids yet", tenant.Name)
@@ -28,8 +28,8 @@ func (s *Server) uidsOnRecord(ctx context.Context, tenant *v1alpha1.Tenant) erro
 	return nil
 }
 
-// claimOnRecord refuses a pod whose volume is not on record as this bot's: what is in it is somebody else's data, and whoever
-// had it mounted here could leave in it what reads the credentials.
+// claimOnRecord refuses a pod whose volume is not on record as this bot's: what is in it is somebody else's data, and
+// whoever had it mounted here could leave in it what reads the credentials.
 func (s *Server) claimOnRecord(ctx context.Context, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) error {
 	if bot.Spec.Storage == nil {
 		return nil
@@ -49,7 +49,8 @@ func (s *Server) claimOnRecord(ctx context.Context, bot *v1alpha1.BotDeployment,
 	return nil
 }
 
-// withFiles is the bot with the contents of its files, as they are now: what the manager put into the pod is held against them.
+// withFiles is the bot with the contents of its files, as they are now: what the manager put into the pod is held
+// against them.
 func (s *Server) withFiles(ctx context.Context, bot *v1alpha1.BotDeployment) (*v1alpha1.BotDeployment, error) {
 	found := map[string]*corev1.ConfigMap{}
 	for _, name := range resources.ConfigMapsOf(&bot.Spec) {

@@ -44,8 +44,8 @@ func TestUnsealRefusesForgedUserIDs(t *testing.T) {
 	w.granted(refusal)
 }
 
-// TestUnsealRefusesForeignVolumes: the record of the claim is read live, so that neither a race nor a broken-into manager mounts
-// somebody else's data beside a credential.
+// TestUnsealRefusesForeignVolumes: the record of the claim is read live, so that neither a race nor a broken-into
+// manager mounts somebody else's data beside a credential.
 func TestUnsealRefusesForeignVolumes(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()

@@ -8,8 +8,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/keystore"
 )
 
-// recallVersions puts into an object's document, in memory, how far its credentials got under an earlier object of its name,
-// or before their names were dropped. It asks only when there is a name that the document does not know.
+// recallVersions puts into an object's document, in memory, how far its credentials got under an earlier object of
+// its name, or before their names were dropped. It asks only when there is a name that the document does not know.
 func (s *Server) recallVersions(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, wanted []wantedCredential) error {
 	unknown := func(w wantedCredential) bool {
 		_, known := keys.Doc.Credentials[w.name]

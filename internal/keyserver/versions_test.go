@@ -165,8 +165,8 @@ func TestVersionsAreRememberedThroughACrash(t *testing.T) {
 	}
 }
 
-// TestManyCredentialsPushOutNoOtherBots: sixteen bots with all the credentials that they can have, thrown away, leave what is
-// remembered of others.
+// TestManyCredentialsPushOutNoOtherBots: sixteen bots with all the credentials that they can have, thrown away, leave
+// what is remembered of others.
 func TestManyCredentialsPushOutNoOtherBots(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
@@ -190,8 +190,8 @@ func TestManyCredentialsPushOutNoOtherBots(t *testing.T) {
 	}
 }
 
-// TestAnEarlierListOfVersions: what the threat model says of whoever writes lethe-keys: an earlier copy of the list is believed, and
-// what went since begins anew. What the objects' own documents say is not touched by it.
+// TestAnEarlierListOfVersions: what the threat model says of whoever writes lethe-keys: an earlier copy of the list
+// is believed, and what went since begins anew. What the objects' own documents say is not touched by it.
 func TestAnEarlierListOfVersions(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()

@@ -200,8 +200,8 @@ func (s BackupSecret) item() (BackupItem, error) {
 	}
 }
 
-// Verify opens every key of the backup with the key-encryption keys, and authenticates every document. The error names each
-// that is not right.
+// Verify opens every key of the backup with the key-encryption keys, and authenticates every document. The error
+// names each that is not right.
 func (b Backup) Verify(kek sealing.Ring) error {
 	if _, err := kek.Find(b.KEK); err != nil {
 		return fmt.Errorf("the backup needs key-encryption key %s, this one is %s", b.KEK, strings.Join(kek.KIDs(), ", "))

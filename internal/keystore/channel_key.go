@@ -95,7 +95,8 @@ func openChannelKey(secret *corev1.Secret, kek sealing.Ring) (sealing.Key, error
 	return key, nil
 }
 
-// IsChannelKey says whether digests that were made with a key of that name were made with the present one, as far as it was read.
+// IsChannelKey says whether digests that were made with a key of that name were made with the present one, as far as
+// it was read.
 func (s *Store) IsChannelKey(kid string) bool {
 	s.channelMu.Lock()
 	defer s.channelMu.Unlock()

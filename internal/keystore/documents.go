@@ -7,8 +7,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// What lies in the keys' namespace: Secrets of type lethe.dev/wrapped-key with one JSON document each, under documentKey,
-// in an envelope that authenticates it (envelope.go). Frozen in docs/design/formats.md.
+// What lies in the keys' namespace: Secrets of type lethe.dev/wrapped-key with one JSON document each, under
+// documentKey, in an envelope that authenticates it (envelope.go). Frozen in docs/design/formats.md.
 const (
 	DocumentKey = "keys.json"
 
@@ -43,8 +43,8 @@ func TenantSecretName(tenant string) string { return tenantPrefix + tenant }
 // ObjectSecretName is the name of the Secret of an object's data keys.
 func ObjectSecretName(uid string) string { return objectPrefix + uid }
 
-// States of a tenant's key and of a sealing key. An Active one is used for what is new; a Retired one only opens what is
-// still under it.
+// States of a tenant's key and of a sealing key. An Active one is used for what is new; a Retired one only opens what
+// is still under it.
 const (
 	StateActive  = v1alpha1.SealingKeyActive
 	StateRetired = v1alpha1.SealingKeyRetired
@@ -103,8 +103,8 @@ type ObjectDoc struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	UID       string `json:"uid"`
-	// Keys are the data keys under the tenant's key; the first one encrypts and authenticates, the others only open sets
-	// that are still in use.
+	// Keys are the data keys under the tenant's key; the first one encrypts and authenticates, the others only open
+	// sets that are still in use.
 	Keys []KeyDoc `json:"keys"`
 	// Credentials by name, also of those that the spec no longer has: their highest versions stay known.
 	Credentials map[string]CredentialDoc `json:"credentials,omitempty"`
@@ -113,15 +113,16 @@ type ObjectDoc struct {
 	Sets []string `json:"sets,omitempty"`
 	// Current is the one of them that is in use.
 	Current string `json:"current,omitempty"`
-	// Digest is a key under the tenant's that names sets and tells values apart. It encrypts nothing and outlives data keys, so
-	// that a new data key changes no name.
+	// Digest is a key under the tenant's that names sets and tells values apart. It encrypts nothing and outlives
+	// data keys, so that a new data key changes no name.
 	Digest KeyDoc `json:"digest"`
 	// Secrets says in which Secret a set lies that is not in the one of its own name: it was encrypted anew since.
 	Secrets map[string]string `json:"secrets,omitempty"`
 	// Moving are Secrets that may exist and in which no set lies (yet, or any more).
 	Moving []string `json:"moving,omitempty"`
-	// Helper is what of Lethe's own a bot's, or a store's, pods were last made with. It is taken from this keyserver's own settings and from
-	// nothing that anybody sends, and it goes forward only: to the present ones, once a pod made with those was given the credentials.
+	// Helper is what of Lethe's own a bot's, or a store's, pods were last made with. It is taken from this
+	// keyserver's own settings and from nothing that anybody sends, and it goes forward only: to the present ones,
+	// once a pod made with those was given the credentials.
 	Helper *resources.Helper `json:"helper,omitempty"`
 }
 
@@ -133,7 +134,8 @@ type CredentialDoc struct {
 	Source  string `json:"source,omitempty"`  // names the value in use without giving it away
 	// Destination is the digest of the server that the value in use was sealed for; empty for a bot's.
 	Destination string `json:"destination,omitempty"`
-	// Identity is the keyed digest of the messenger's channel that the value in use speaks for: <kid of the channel key>.<digest>.
+	// Identity is the keyed digest of the messenger's channel that the value in use speaks for: <kid of the channel
+	// key>.<digest>.
 	Identity string `json:"identity,omitempty"`
 	// Unused is when the name was first not in the spec any more.
 	Unused time.Time `json:"unused,omitzero"`

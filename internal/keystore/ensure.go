@@ -49,8 +49,8 @@ func (s *Store) EnsureTenantKeys(ctx context.Context, tenant *v1alpha1.Tenant) (
 	return s.openTenantKeys(&secret, tenant)
 }
 
-// firstDocument makes a tenant's document: out of keys that wait since an earlier Tenant that was the same was deleted, or
-// with new ones.
+// firstDocument makes a tenant's document: out of keys that wait since an earlier Tenant that was the same was
+// deleted, or with new ones.
 func (s *Store) firstDocument(ctx context.Context, tenant *v1alpha1.Tenant) (*corev1.Secret, *Waiting, error) {
 	old, err := s.waitingFor(ctx, tenant)
 	if err != nil {
@@ -68,8 +68,8 @@ func (s *Store) firstDocument(ctx context.Context, tenant *v1alpha1.Tenant) (*co
 	return fresh, nil, err
 }
 
-// MayMakeKeys refuses to make keys where there were some before. That is known from the tenant's status, and from keys of
-// objects that were wrapped under them.
+// MayMakeKeys refuses to make keys where there were some before. That is known from the tenant's status, and from
+// keys of objects that were wrapped under them.
 func (s *Store) MayMakeKeys(ctx context.Context, tenant *v1alpha1.Tenant) error {
 	if len(tenant.Status.SealingKeys) > 0 || tenant.Status.KeysGeneration > 0 {
 		return s.KeyMissing(tenant)

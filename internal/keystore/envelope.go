@@ -14,9 +14,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-// Envelope is what lies in a Secret of the keys' namespace: a document, how often it was written, and a MAC over both, over
-// the format and over the Secret's name. A tenant's document is authenticated under its own key, an object's under its
-// data key, every other one under the KEK.
+// Envelope is what lies in a Secret of the keys' namespace: a document, how often it was written, and a MAC over
+// both, over the format and over the Secret's name. A tenant's document is authenticated under its own key, an
+// object's under its data key, every other one under the KEK.
 type Envelope struct {
 	Format     string          `json:"format"`
 	Generation int64           `json:"generation"`
@@ -35,8 +35,8 @@ func altered(secret *corev1.Secret, what string) error {
 	return fmt.Errorf("secret %s/%s: %s: %w", secret.Namespace, secret.Name, what, ErrAltered)
 }
 
-// readEnvelope takes a Secret's envelope apart and believes nothing of it yet. What is not ours, or of a format that this
-// version does not know, is an error that says so.
+// readEnvelope takes a Secret's envelope apart and believes nothing of it yet. What is not ours, or of a format that
+// this version does not know, is an error that says so.
 func readEnvelope(secret *corev1.Secret, format string) (Envelope, error) {
 	var e Envelope
 	if secret.Type != v1alpha1.SecretTypeWrappedKey {
@@ -69,8 +69,8 @@ func earlier(format string) string {
 	return "; an unreleased version wrote it, without a MAC: nothing of it is taken over. Delete the Secrets of the keys' namespace, let the keyserver make new keys, and seal every credential again"
 }
 
-// ReadDocument decodes a document that is not authenticated. It is good for choosing what to open it with, for listing and
-// for deleting; for nothing else.
+// ReadDocument decodes a document that is not authenticated. It is good for choosing what to open it with, for
+// listing and for deleting; for nothing else.
 func ReadDocument(secret *corev1.Secret, format string, into any) (Envelope, error) {
 	e, err := readEnvelope(secret, format)
 	if err != nil {
@@ -165,7 +165,8 @@ func KeySecret(namespace, name, tenant string, data []byte) *corev1.Secret {
 	}
 }
 
-// OpenKEKDocument reads a document that is authenticated under the KEK itself. sealing.ErrUnknownKey when that is another one.
+// OpenKEKDocument reads a document that is authenticated under the KEK itself. sealing.ErrUnknownKey when that is
+// another one.
 func OpenKEKDocument(secret *corev1.Secret, format string, kek sealing.Ring, into any) (int64, error) {
 	e, err := ReadDocument(secret, format, into)
 	if err != nil {
@@ -179,7 +180,8 @@ func OpenKEKDocument(secret *corev1.Secret, format string, kek sealing.Ring, int
 	return e.Generation, e.Check(secret, kek)
 }
 
-// OpenTenantDocument reads, opens and authenticates a tenant's keys. sealing.ErrUnknownKey when they are under another KEK.
+// OpenTenantDocument reads, opens and authenticates a tenant's keys. sealing.ErrUnknownKey when they are under
+// another KEK.
 func OpenTenantDocument(secret *corev1.Secret, kek sealing.Ring) (*TenantKeys, error) {
 	keys := &TenantKeys{Secret: secret, Seal: map[string]sealing.PrivateKey{}}
 	e, err := ReadDocument(secret, FormatTenant, &keys.Doc)

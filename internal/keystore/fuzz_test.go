@@ -12,7 +12,8 @@ import (
 // known formats may be named in an error.
 const known = `"` + FormatTenant + `" "lethe.dev/tenant-keys/v1"`
 
-// FuzzDocument: what lies in the keys' namespace is refused without being repeated, or it is the one document that was written.
+// FuzzDocument: what lies in the keys' namespace is refused without being repeated, or it is the one document that
+// was written.
 func FuzzDocument(f *testing.F) {
 	key, err := sealing.NewKey(rand.Reader)
 	if err != nil {

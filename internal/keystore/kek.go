@@ -39,8 +39,8 @@ func LoadKEK(path string) (sealing.Key, error) {
 	return key, nil
 }
 
-// KEKUsable refuses every use of the keys while the KEK is not the one they were wrapped with. A wrong KEK must not make
-// keys: half of the tenants would then be under another one.
+// KEKUsable refuses every use of the keys while the KEK is not the one they were wrapped with. A wrong KEK must not
+// make keys: half of the tenants would then be under another one.
 func (s *Store) KEKUsable(ctx context.Context) error {
 	s.kekMu.Lock()
 	fresh := !s.kekChecked.IsZero() && s.Clock.Since(s.kekChecked) < KEKMemory
@@ -99,8 +99,8 @@ func (s *Store) openCanary(ctx context.Context) error {
 	return s.ring.lead(doc.present().KID)
 }
 
-// noteMissingKEK remembers that documents may be under an earlier key-encryption key that this process does not hold. What is
-// under the others is still answered for, but the process says that it is not ready.
+// noteMissingKEK remembers that documents may be under an earlier key-encryption key that this process does not hold.
+// What is under the others is still answered for, but the process says that it is not ready.
 func (s *Store) noteMissingKEK(doc CanaryDoc) {
 	missing := ""
 	for _, k := range doc.KEKs {
@@ -170,8 +170,9 @@ func (s *Store) makeCanary(ctx context.Context) error {
 	return nil
 }
 
-// kekRing holds the key-encryption keys of a process, the one that wraps in front. Which one that is stands in the canary's
-// document and not in the flags: so all replicas wrap with the same one while new ones take the place of old ones.
+// kekRing holds the key-encryption keys of a process, the one that wraps in front. Which one that is stands in the
+// canary's document and not in the flags: so all replicas wrap with the same one while new ones take the place of old
+// ones.
 type kekRing struct {
 	mu   sync.Mutex
 	ring sealing.Ring
@@ -225,8 +226,9 @@ func (s *Store) newKEKDoc(kek sealing.Key, since time.Time) (KEKDoc, error) {
 	return KEKDoc{KID: kek.KID(), Canary: wrapped, State: StateActive, Since: since}, err
 }
 
-// TurnKEK has the configured key wrap, when somebody asked for it after the present one began to. All replicas must hold both
-// by then: `kubectl lethe keys rotate kek` looks whether they do, and one that does not refuses to work until it does.
+// TurnKEK has the configured key wrap, when somebody asked for it after the present one began to. All replicas must
+// hold both by then: `kubectl lethe keys rotate kek` looks whether they do, and one that does not refuses to work
+// until it does.
 func (s *Store) TurnKEK(ctx context.Context, asked time.Time) error {
 	if asked.IsZero() || s.KEKs().First().KID() == s.KEK.KID() {
 		return nil

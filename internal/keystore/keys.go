@@ -15,8 +15,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-// KeyMemory is how long a tenant's opened keys stay in memory. Revoking does not wait for it: a Tenant that is going away
-// is refused because it is read live, and the object's own key is read live for every unseal.
+// KeyMemory is how long a tenant's opened keys stay in memory. Revoking does not wait for it: a Tenant that is going
+// away is refused because it is read live, and the object's own key is read live for every unseal.
 const KeyMemory = 60 * time.Second
 
 // TenantKeys are a tenant's keys, opened.
@@ -136,8 +136,8 @@ func (s *Store) openTenantKeys(secret *corev1.Secret, tenant *v1alpha1.Tenant) (
 	return keys, nil
 }
 
-// refuseDocument is the answer to a caller whose document of keys cannot be used. wrapped is a key of it, to name the KEK that
-// it needs.
+// refuseDocument is the answer to a caller whose document of keys cannot be used. wrapped is a key of it, to name the
+// KEK that it needs.
 func (s *Store) refuseDocument(err error, wrapped string) error {
 	switch {
 	case errors.Is(err, sealing.ErrUnknownKey):
@@ -150,8 +150,8 @@ func (s *Store) refuseDocument(err error, wrapped string) error {
 	return err
 }
 
-// RolledBack refuses a document that is older than what the live object says was there: somebody put an earlier copy in its
-// place, and with it older versions of credentials.
+// RolledBack refuses a document that is older than what the live object says was there: somebody put an earlier copy
+// in its place, and with it older versions of credentials.
 func RolledBack(secret *corev1.Secret, found, known int64) error {
 	return protocol.Refuse(v1alpha1.ReasonKeysRolledBack,
 		"Secret %s/%s was written %d times, and %d times were seen before: an earlier copy was put in its place; if that is a restore, do it with `kubectl lethe keys restore --kek-file`, which makes it the newest",

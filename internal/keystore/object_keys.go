@@ -28,8 +28,8 @@ func (k *ObjectKeys) Owner() sealing.Owner {
 	return sealing.Owner{Realm: k.Doc.Realm, Tenant: k.Doc.Tenant, Namespace: k.Doc.Namespace, Kind: k.Doc.Kind, UID: k.Doc.UID}
 }
 
-// LoadObjectKeys reads and opens an object's data key; nil when there is none. seen is the generation of it that the live object's status
-// names: an earlier one is refused.
+// LoadObjectKeys reads and opens an object's data key; nil when there is none. seen is the generation of it that the
+// live object's status names: an earlier one is refused.
 func (s *Store) LoadObjectKeys(ctx context.Context, ref protocol.ObjectRef, seen int64, tenant *TenantKeys) (*ObjectKeys, error) {
 	secret := &corev1.Secret{}
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: ObjectSecretName(ref.UID)}, secret)
@@ -98,7 +98,8 @@ func (d ObjectDoc) SecretOf(set string) string {
 	return set
 }
 
-// SecretNames are all Secrets that may hold anything of the object: where its sets lie, and what a rotation has begun or left.
+// SecretNames are all Secrets that may hold anything of the object: where its sets lie, and what a rotation has begun
+// or left.
 func (d ObjectDoc) SecretNames() []string {
 	out := slices.Clone(d.Moving)
 	for _, set := range d.Sets {

@@ -25,9 +25,9 @@ const Grace = 72 * time.Hour
 // PendingSecretName is the name of the Secret of what waits of a deleted Tenant.
 func PendingSecretName(tenantUID string) string { return pendingPrefix + tenantUID }
 
-// pendingDoc holds what of a deleted Tenant waits for the end of the grace: the private keys under the KEK, which no call uses,
-// and what belongs to them. A Tenant that is the same in everything that Binding covers, made by somebody who may adopt it,
-// gets them back; one without external identifiers only when it names one of the keys.
+// pendingDoc holds what of a deleted Tenant waits for the end of the grace: the private keys under the KEK, which no
+// call uses, and what belongs to them. A Tenant that is the same in everything that Binding covers, made by somebody
+// who may adopt it, gets them back; one without external identifiers only when it names one of the keys.
 type pendingDoc struct {
 	Realm   string    `json:"realm"`
 	Tenant  string    `json:"tenant"`
@@ -45,8 +45,8 @@ type pendingDoc struct {
 
 func (d pendingDoc) ids() []string { return []string{d.Realm, d.Tenant, d.UID} }
 
-// bindingOf names what a Tenant has to be the same in to be the same customer: realm, name, namespaces, external identifiers.
-// Their order does not count.
+// bindingOf names what a Tenant has to be the same in to be the same customer: realm, name, namespaces, external
+// identifiers. Their order does not count.
 func bindingOf(realm string, tenant *v1alpha1.Tenant) string {
 	var parts []string
 	for _, n := range tenant.Spec.Namespaces {
@@ -63,8 +63,8 @@ func bindingOf(realm string, tenant *v1alpha1.Tenant) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// SetAside writes what waits of a tenant whose keys are about to be destroyed: create-only, so that a repeat adds nothing and
-// lengthens nothing. live is the Tenant while it is still there.
+// SetAside writes what waits of a tenant whose keys are about to be destroyed: create-only, so that a repeat adds
+// nothing and lengthens nothing. live is the Tenant while it is still there.
 func (s *Store) SetAside(ctx context.Context, secret *corev1.Secret, live *v1alpha1.Tenant, objects []StoredObject) error {
 	if err := s.KEKUsable(ctx); err != nil {
 		return err
@@ -135,11 +135,11 @@ func (d pendingDoc) holds(kid string) bool {
 	return slices.ContainsFunc(d.Seal, func(k SealDoc) bool { return k.KID == kid })
 }
 
-// waitingFor finds the keys of an earlier Tenant that a Tenant gets back: the same in everything, within the grace, and its maker
-// may adopt. Admission (lethe-tenant-keys) lets only such a person, or program, make a Tenant without the annotation that
-// asks for new keys, or change the annotation. A name and namespaces alone are no identity, since the next customer can have them:
-// without external identifiers the annotation has to name a key of the earlier Tenant, and until it says the one or the other
-// nothing is made.
+// waitingFor finds the keys of an earlier Tenant that a Tenant gets back: the same in everything, within the grace,
+// and its maker may adopt. Admission (lethe-tenant-keys) lets only such a person, or program, make a Tenant without
+// the annotation that asks for new keys, or change the annotation. A name and namespaces alone are no identity, since
+// the next customer can have them: without external identifiers the annotation has to name a key of the earlier
+// Tenant, and until it says the one or the other nothing is made.
 func (s *Store) waitingFor(ctx context.Context, tenant *v1alpha1.Tenant) (*Waiting, error) {
 	named := tenant.Annotations[v1alpha1.AnnotationKeys]
 	if named == v1alpha1.KeysNew {
@@ -159,8 +159,8 @@ func (s *Store) waitingFor(ctx context.Context, tenant *v1alpha1.Tenant) (*Waiti
 	return found, nil
 }
 
-// sameAs finds the keys that the last Tenant left which was the same in everything that Binding covers; where one is named, those
-// among which it is.
+// sameAs finds the keys that the last Tenant left which was the same in everything that Binding covers; where one is
+// named, those among which it is.
 func (s *Store) sameAs(ctx context.Context, tenant *v1alpha1.Tenant, named string) (*Waiting, error) {
 	var found *Waiting
 	binding := bindingOf(s.Realm, tenant)
@@ -184,8 +184,8 @@ func (s *Store) sameAs(ctx context.Context, tenant *v1alpha1.Tenant, named strin
 	return found, err
 }
 
-// revive makes a tenant's document out of keys that wait: a new tenant's key, the private keys that its credentials in Git were
-// sealed to, and its user ids. What it remembers of versions is written first.
+// revive makes a tenant's document out of keys that wait: a new tenant's key, the private keys that its credentials
+// in Git were sealed to, and its user ids. What it remembers of versions is written first.
 func (s *Store) revive(ctx context.Context, tenant *v1alpha1.Tenant, w *Waiting) (*corev1.Secret, error) {
 	doc := TenantDoc{Realm: s.Realm, Tenant: tenant.Name, UID: string(tenant.UID), Binding: bindingOf(s.Realm, tenant), UIDRange: w.doc.UIDRange}
 	ids := []string{doc.Realm, doc.Tenant, doc.UID}
@@ -213,8 +213,8 @@ func (s *Store) revive(ctx context.Context, tenant *v1alpha1.Tenant, w *Waiting)
 	return NewDocument(s.KeysNamespace, TenantSecretName(tenant.Name), tenant.Name, FormatTenant, 1, sealing.Ring{key}, doc)
 }
 
-// WasDestroyed says whether the data key of this very object was destroyed with its Tenant, which lives again: then, and only then,
-// an object that had one gets another.
+// WasDestroyed says whether the data key of this very object was destroyed with its Tenant, which lives again: then,
+// and only then, an object that had one gets another.
 func (s *Store) WasDestroyed(ctx context.Context, uid string, tenant *TenantKeys) (bool, error) {
 	_, doc, err := s.Versions(ctx, tenant.Doc.UID)
 	return slices.ContainsFunc(doc.Entries, func(e VersionEntry) bool { return e.UID == uid }), err

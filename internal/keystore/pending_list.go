@@ -10,8 +10,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// PendingKeys are sealing keys of a deleted Tenant that wait for their destruction, as their document says. Only the keyserver
-// can authenticate it.
+// PendingKeys are sealing keys of a deleted Tenant that wait for their destruction, as their document says. Only the
+// keyserver can authenticate it.
 type PendingKeys struct {
 	Secret  string    `json:"secret"`
 	Tenant  string    `json:"tenant"`
@@ -21,8 +21,8 @@ type PendingKeys struct {
 	KIDs    []string  `json:"kids"`
 }
 
-// ListPending returns those among the Secrets of the keys' namespace, by Tenant and the time of deletion, and the names of
-// Secrets that should be such and cannot be read.
+// ListPending returns those among the Secrets of the keys' namespace, by Tenant and the time of deletion, and the
+// names of Secrets that should be such and cannot be read.
 func ListPending(secrets []corev1.Secret) (list []PendingKeys, unreadable []string) {
 	list = []PendingKeys{}
 	for i := range secrets {

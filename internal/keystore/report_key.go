@@ -20,16 +20,16 @@ const (
 	ReportKeyName = "report-key"
 )
 
-// reportKeyDoc holds the seed of the key that statements about reports are signed with, under the KEK. It stays the same when the KEK is
-// rotated.
+// reportKeyDoc holds the seed of the key that statements about reports are signed with, under the KEK. It stays the
+// same when the KEK is rotated.
 type reportKeyDoc struct {
 	Realm  string `json:"realm"`
 	Public string `json:"public"`
 	Key    string `json:"key"`
 }
 
-// ReportKey reads the key of reports. Where there is none it is made, unless mayMake says that there was one: create-only, so that of two
-// replicas the second takes the first one's.
+// ReportKey reads the key of reports. Where there is none it is made, unless mayMake says that there was one:
+// create-only, so that of two replicas the second takes the first one's.
 func (s *Store) ReportKey(ctx context.Context, mayMake func(context.Context) error) (ledger.ReportKey, error) {
 	s.reportMu.Lock()
 	defer s.reportMu.Unlock()

@@ -43,8 +43,8 @@ type LiveObject struct {
 type RestoreOptions struct {
 	// KEK is needed to adopt, and to make a copy that is older than what the live objects know of the newest one again.
 	KEK sealing.Ring
-	// Adopt binds the keys of Tenants and objects that were made again under their names, and so have other UIDs, to them,
-	// in the place of new keys that nothing was sealed to.
+	// Adopt binds the keys of Tenants and objects that were made again under their names, and so have other UIDs, to
+	// them, in the place of new keys that nothing was sealed to.
 	Adopt bool
 	// Tenants that do not exist and whose sealing keys wait again for one that is made like them, as after a deletion.
 	Tenants []string
@@ -58,8 +58,8 @@ type RestoreOptions struct {
 type Restoration struct {
 	// Create these Secrets; one that exists by then is a reason to stop.
 	Create []*corev1.Secret
-	// Replace these by their present resourceVersion, after those of Create: keys of an earlier Tenant, keys that nothing was
-	// sealed to, and what is behind the backup. Only with a key-encryption key.
+	// Replace these by their present resourceVersion, after those of Create: keys of an earlier Tenant, keys that
+	// nothing was sealed to, and what is behind the backup. Only with a key-encryption key.
 	Replace []*corev1.Secret
 	// Statuses name other keys than the Tenants will have, and are set after the Secrets. Only when adopting.
 	Statuses []TenantStatus
@@ -286,7 +286,8 @@ func (r *restoring) tenant(s BackupSecret) error {
 	return r.put(s.Name, doc.Tenant, FormatTenant, generation, keys.Keys, keys.Doc)
 }
 
-// asItIs goes by a tenant's keys that are there and stay. A restore that was broken off may not have come to the status.
+// asItIs goes by a tenant's keys that are there and stay. A restore that was broken off may not have come to the
+// status.
 func (r *restoring) asItIs(there *corev1.Secret, live LiveTenant, now TenantDoc) error {
 	if len(r.KEK) == 0 {
 		return nil
@@ -315,7 +316,8 @@ func (r *restoring) status(live LiveTenant, doc TenantDoc, generation int64) {
 	r.out.Statuses = append(r.out.Statuses, st)
 }
 
-// hasSealKeys says whether a has, or had until a person destroyed it, every sealing key of b: then a is no older than b.
+// hasSealKeys says whether a has, or had until a person destroyed it, every sealing key of b: then a is no older than
+// b.
 func hasSealKeys(a, b TenantDoc) bool {
 	return !slices.ContainsFunc(b.Seal, func(want SealDoc) bool {
 		return !hasSealKey(a, want.KID) && !slices.ContainsFunc(a.Destroyed, func(d DestroyedDoc) bool { return d.KID == want.KID })
@@ -423,8 +425,8 @@ func (r *restoring) adoptObject(s BackupSecret, doc ObjectDoc, written int64, ob
 		return err
 	}
 	if object.UID != doc.UID {
-		// Encrypted Secrets of the earlier object are bound to its UID and open no more. What must not be lost is how far
-		// the versions got.
+		// Encrypted Secrets of the earlier object are bound to its UID and open no more. What must not be lost is how
+		// far the versions got.
 		bound.Sets, bound.Current, bound.Credentials, bound.Secrets, bound.Moving = nil, "", map[string]CredentialDoc{}, nil, nil
 		for name, c := range doc.Credentials {
 			bound.Credentials[name] = CredentialDoc{Highest: c.Highest, Digest: c.Digest, Unused: c.Unused}

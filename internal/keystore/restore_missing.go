@@ -27,8 +27,9 @@ func (b Backup) names(tenants []string) error {
 	return nil
 }
 
-// missingTenant lets the sealing keys of a Tenant that does not exist wait for one that is made like it, if it was named. It
-// may have been deleted on purpose: its key and its objects' data keys stay gone, and what they opened is gone too.
+// missingTenant lets the sealing keys of a Tenant that does not exist wait for one that is made like it, if it was
+// named. It may have been deleted on purpose: its key and its objects' data keys stay gone, and what they opened is
+// gone too.
 func (r *restoring) missingTenant(name string, doc TenantDoc) error {
 	if _, exists := r.existing[name]; exists {
 		r.out.Kept = append(r.out.Kept, name)
@@ -84,7 +85,8 @@ func (r *restoring) wait(doc pendingDoc, generation int64) error {
 	return r.put(PendingSecretName(doc.UID), doc.Tenant, FormatPending, generation, r.KEK, doc)
 }
 
-// versionsOf is how far the versions of a tenant in the backup got, of objects that lived then and of those that were gone.
+// versionsOf is how far the versions of a tenant in the backup got, of objects that lived then and of those that were
+// gone.
 func (r *restoring) versionsOf(tenant *TenantKeys) ([]VersionEntry, error) {
 	var out []VersionEntry
 	for _, s := range r.backup.Secrets {
@@ -114,8 +116,8 @@ func (r *restoring) versionsOf(tenant *TenantKeys) ([]VersionEntry, error) {
 	return out, nil
 }
 
-// pending brings back keys that waited for their destruction when the backup was made. Their Tenant was deleted on purpose,
-// so that --all-tenants does not mean it.
+// pending brings back keys that waited for their destruction when the backup was made. Their Tenant was deleted on
+// purpose, so that --all-tenants does not mean it.
 func (r *restoring) pending(s BackupSecret) error {
 	var doc pendingDoc
 	e, err := s.as(FormatPending, &doc)
@@ -138,8 +140,8 @@ func (r *restoring) pending(s BackupSecret) error {
 	return r.wait(doc, e.Generation+1)
 }
 
-// usesOf lists what new keys of a Tenant, which the backup's would replace, are in use for: values that were sealed to them,
-// and data keys under them that the backup has nothing for.
+// usesOf lists what new keys of a Tenant, which the backup's would replace, are in use for: values that were sealed
+// to them, and data keys under them that the backup has nothing for.
 func (r *restoring) usesOf(there *corev1.Secret, now, backup TenantDoc) ([]string, error) {
 	keys, err := OpenTenantDocument(there, r.KEK)
 	if err != nil {

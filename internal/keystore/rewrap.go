@@ -24,9 +24,9 @@ type kekKind struct {
 	fresh func() (document any, wrapped func() []wrappedText)
 }
 
-// kekKinds are the kinds of documents that are authenticated under the KEK. A tenant's document is not among them: only its
-// key is under the KEK; and nothing of an object's is. TestEveryKindOfDocumentIsRewrapped holds this list against the formats
-// that the package knows.
+// kekKinds are the kinds of documents that are authenticated under the KEK. A tenant's document is not among them:
+// only its key is under the KEK; and nothing of an object's is. TestEveryKindOfDocumentIsRewrapped holds this list
+// against the formats that the package knows.
 var kekKinds = map[string]kekKind{
 	FormatCanary: {fresh: func() (any, func() []wrappedText) {
 		doc := &CanaryDoc{}
@@ -71,13 +71,15 @@ var kekKinds = map[string]kekKind{
 	}},
 }
 
-// notUnderKEK are the kinds of which nothing is under the KEK, nor authenticated under it, and that are no tenant's keys.
+// notUnderKEK are the kinds of which nothing is under the KEK, nor authenticated under it, and that are no tenant's
+// keys.
 var notUnderKEK = map[string]bool{FormatChannelHolder: true} // under the channel key
 
 // wrappedKID finds the keys that wrapped texts of a document are under.
 var wrappedKID = regexp.MustCompile(`"wrap\.v1\.([0-9a-f]{16})\.`)
 
-// Rewrap brings a document that is authenticated under the KEK under the one that wraps now, and says whether it was written.
+// Rewrap brings a document that is authenticated under the KEK under the one that wraps now, and says whether it was
+// written.
 func (s *Store) Rewrap(ctx context.Context, secret *corev1.Secret) (bool, error) {
 	format := FormatOf(secret)
 	if notUnderKEK[format] {

@@ -14,8 +14,8 @@ import (
 // formatText is a format of documents.
 var formatText = regexp.MustCompile(`^"lethe\.dev/[a-z-]+/v[0-9]+"$`)
 
-// TestEveryKindOfDocumentIsRewrapped holds the list of kinds against the formats that the code knows: a new kind cannot be
-// forgotten when the key-encryption key is changed.
+// TestEveryKindOfDocumentIsRewrapped holds the list of kinds against the formats that the code knows: a new kind
+// cannot be forgotten when the key-encryption key is changed.
 func TestEveryKindOfDocumentIsRewrapped(t *testing.T) {
 	elsewhere := map[string]string{
 		FormatTenant: "its key is rewrapped with the tenant's document", FormatObject: "nothing in it is under the KEK", formatBackup: "a file, not a Secret",

@@ -15,8 +15,9 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// Two ConfigMaps of the keys' namespace. People write the one, `kubectl lethe keys rotate` does it for them; the keyserver
-// writes the other. The manager has no right on either, so that it can have nothing rotated and nothing destroyed.
+// Two ConfigMaps of the keys' namespace. People write the one, `kubectl lethe keys rotate` does it for them; the
+// keyserver writes the other. The manager has no right on either, so that it can have nothing rotated and nothing
+// destroyed.
 const (
 	RotationName       = "lethe-key-rotation"
 	RotationStatusName = "lethe-key-rotation-status"
@@ -39,8 +40,8 @@ func Layers() []Layer { return []Layer{LayerKEK, LayerTenant, LayerSealing, Laye
 // maxAhead is how far the clock of whoever asks may be ahead of the keyserver's.
 const maxAhead = 5 * time.Minute
 
-// DestroyWithin is how long a request to destroy a key counts. One that was refused, or was not read, does not come true at
-// another time, when nobody is looking.
+// DestroyWithin is how long a request to destroy a key counts. One that was refused, or was not read, does not come
+// true at another time, when nobody is looking.
 const DestroyWithin = 10 * time.Minute
 
 // maxRequests bounds the entries of the ConfigMap, which holds a mebibyte.
@@ -54,8 +55,8 @@ const (
 	entryBackup       = "verified-backup"      // JSON of VerifiedBackup
 )
 
-// RotationRequest is what people have asked for. It says what shall be so, not what shall be done: no key is older than a
-// time. So it may be read by two replicas, again after a crash, and while new keys come in.
+// RotationRequest is what people have asked for. It says what shall be so, not what shall be done: no key is older
+// than a time. So it may be read by two replicas, again after a crash, and while new keys come in.
 type RotationRequest struct {
 	// NotBefore are the times by layer and tenant; the empty name is every tenant, and the one of LayerKEK.
 	NotBefore map[Layer]map[string]time.Time
@@ -180,8 +181,8 @@ func NewRotation(namespace string) *corev1.ConfigMap {
 		v1alpha1.LabelComponent: "keys", "app.kubernetes.io/part-of": "lethe"}}, Data: map[string]string{}}
 }
 
-// AskRotation puts a request into the ConfigMap: that no key of the layer is older than a time. The empty tenant is all of
-// them, and takes the place of what was asked for single ones before.
+// AskRotation puts a request into the ConfigMap: that no key of the layer is older than a time. The empty tenant is
+// all of them, and takes the place of what was asked for single ones before.
 func AskRotation(cm *corev1.ConfigMap, layer Layer, tenant string, at time.Time) error {
 	name := entryRotate + string(layer)
 	if tenant != "" {

@@ -15,8 +15,8 @@ type KEKStatus struct {
 	Since time.Time `json:"since"`
 	// Rewrapped is since when nothing in the keys' namespace has been under it.
 	Rewrapped time.Time `json:"rewrapped,omitzero"`
-	// Destroyed is when a person said to have destroyed every copy of it. From then on copies of the keys' namespace that are
-	// older than Rewrapped open for nobody.
+	// Destroyed is when a person said to have destroyed every copy of it. From then on copies of the keys' namespace
+	// that are older than Rewrapped open for nobody.
 	Destroyed time.Time `json:"destroyed,omitzero"`
 }
 
@@ -24,8 +24,8 @@ type KEKStatus struct {
 type RotationStatus struct {
 	// Seen is the resourceVersion of the request that was acted upon.
 	Seen string `json:"seen"`
-	// Left is how much of each layer is on an old key: documents of the KEK, keys under a tenant's earlier key, values of live
-	// objects that are sealed to a retired key, objects whose earlier data key is still there.
+	// Left is how much of each layer is on an old key: documents of the KEK, keys under a tenant's earlier key,
+	// values of live objects that are sealed to a retired key, objects whose earlier data key is still there.
 	Left map[Layer]int `json:"left"`
 	// KEKs are the key-encryption keys, the present one first.
 	KEKs   []KEKStatus     `json:"keks"`

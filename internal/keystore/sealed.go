@@ -10,7 +10,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-// CountSealed counts the sealed values in the specs of a namespace's bots and stores, by the key that they are sealed to.
+// CountSealed counts the sealed values in the specs of a namespace's bots and stores, by the key that they are sealed
+// to.
 func CountSealed(ctx context.Context, c client.Client, namespace string, into map[string]int) error {
 	count := func(text v1alpha1.SealedValue) {
 		if e, err := sealing.Parse(string(text)); err == nil {

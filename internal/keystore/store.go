@@ -35,12 +35,13 @@ type Options struct {
 	Clock         clock.PassiveClock
 	Random        io.Reader
 	Log           *slog.Logger
-	// KEKChecked, when there is one, is told whether the key-encryption key opens its canary, whenever that was looked at.
+	// KEKChecked, when there is one, is told whether the key-encryption key opens its canary, whenever that was
+	// looked at.
 	KEKChecked func(usable bool)
 }
 
-// Store reads and writes the documents of the keys' namespace, for one process that holds the key-encryption key. It may be used by many
-// at once. What it refuses is a *protocol.Refusal; every other error is the API server's.
+// Store reads and writes the documents of the keys' namespace, for one process that holds the key-encryption key. It
+// may be used by many at once. What it refuses is a *protocol.Refusal; every other error is the API server's.
 type Store struct {
 	Options
 	ring   *kekRing
@@ -100,8 +101,8 @@ func (s *Store) KEKs() sealing.Ring {
 	return s.ring.get()
 }
 
-// UpdateDocument writes a document anew: the next generation of what was read, and only over exactly that. It returns the
-// Secret and its generation.
+// UpdateDocument writes a document anew: the next generation of what was read, and only over exactly that. It returns
+// the Secret and its generation.
 func (s *Store) UpdateDocument(ctx context.Context, was *corev1.Secret, format string, keys sealing.Ring, document any) (*corev1.Secret, int64, error) {
 	e, err := readEnvelope(was, format)
 	if err != nil {
@@ -144,11 +145,12 @@ func (s *Store) EachTenant(ctx context.Context, look func(*v1alpha1.Tenant)) err
 // listPage is how many objects one answer of the API server holds.
 const listPage = 500
 
-// listTries is how often a list is begun again because its continue token has expired (etcd forgets after some minutes).
+// listTries is how often a list is begun again because its continue token has expired (etcd forgets after some
+// minutes).
 const listTries = 3
 
-// EachKeySecret looks at every Secret of the keys' namespace once, a page at a time. It is an error when not all could be read: a caller
-// that destroys collects first, and does nothing then.
+// EachKeySecret looks at every Secret of the keys' namespace once, a page at a time. It is an error when not all
+// could be read: a caller that destroys collects first, and does nothing then.
 func (s *Store) EachKeySecret(ctx context.Context, labels client.MatchingLabels, look func(*corev1.Secret) error) error {
 	next, seen, tries := "", map[types.UID]bool{}, 1
 	for {

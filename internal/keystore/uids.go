@@ -32,15 +32,15 @@ func (r UIDRangeDoc) overlaps(o UIDRangeDoc) bool {
 	return r.Size > 0 && o.Size > 0 && r.First < o.end() && o.First < r.end()
 }
 
-// UIDsDoc is the counter of user ids: Next is the first that was never given to any tenant. It never goes back, so that the
-// files of a tenant that is gone are no later tenant's.
+// UIDsDoc is the counter of user ids: Next is the first that was never given to any tenant. It never goes back, so
+// that the files of a tenant that is gone are no later tenant's.
 type UIDsDoc struct {
 	Realm string `json:"realm"`
 	Next  int64  `json:"next"`
 }
 
-// AllocateUIDs takes the next block of user ids. The counter is written before the block is used: a crash between the two
-// loses a block, and of two replicas one writes first. No block is ever given twice.
+// AllocateUIDs takes the next block of user ids. The counter is written before the block is used: a crash between the
+// two loses a block, and of two replicas one writes first. No block is ever given twice.
 func (s *Store) AllocateUIDs(ctx context.Context) (UIDRangeDoc, error) {
 	s.uidsMu.Lock()
 	defer s.uidsMu.Unlock()
@@ -98,9 +98,9 @@ func (s *Store) tryAllocateUIDs(ctx context.Context) (UIDRangeDoc, error) {
 	return block, s.Client.Create(ctx, fresh)
 }
 
-// highestUID is behind every id that any tenant is known to have, by its document, by its status, and by what waits of a deleted
-// one, or the very first. It is looked for once in a process: the counter may have been lost, or be an earlier copy. What a
-// Tenant had that is gone altogether is then not known.
+// highestUID is behind every id that any tenant is known to have, by its document, by its status, and by what waits
+// of a deleted one, or the very first. It is looked for once in a process: the counter may have been lost, or be an
+// earlier copy. What a Tenant had that is gone altogether is then not known.
 func (s *Store) highestUID(ctx context.Context) (int64, error) {
 	highest := int64(firstUID)
 	err := s.EachKeySecret(ctx, nil, func(secret *corev1.Secret) error {

@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	// MaxUnusedCredentials bounds the names in an object's document that the spec no longer has; the ones unused longest go
-	// to the tenant's versions.
+	// MaxUnusedCredentials bounds the names in an object's document that the spec no longer has; the ones unused
+	// longest go to the tenant's versions.
 	MaxUnusedCredentials = 64
-	// maxVersions bounds what a tenant remembers of objects and names that are gone, and maxVersionsOfObject what it remembers of one
-	// name. Of the object with the most the oldest are forgotten first.
+	// maxVersions bounds what a tenant remembers of objects and names that are gone, and maxVersionsOfObject what it
+	// remembers of one name. Of the object with the most the oldest are forgotten first.
 	maxVersions         = 1000
 	maxVersionsOfObject = 256
 	// rememberTries is how often the document is read again because another replica wrote it at the same time.
@@ -29,8 +29,8 @@ const (
 // VersionsSecretName is the name of the Secret of what a tenant remembers of versions.
 func VersionsSecretName(tenantUID string) string { return versionsPrefix + tenantUID }
 
-// VersionsDoc remembers how far the versions of credentials got whose objects are gone, so that an object made again under
-// its name does not begin anew.
+// VersionsDoc remembers how far the versions of credentials got whose objects are gone, so that an object made again
+// under its name does not begin anew.
 type VersionsDoc struct {
 	Realm     string `json:"realm"`
 	Tenant    string `json:"tenant"`
@@ -102,8 +102,8 @@ func mergeVersions(have, more []VersionEntry) []VersionEntry {
 	return boundVersions(out)
 }
 
-// boundVersions forgets entries, the oldest first: those of an object beyond its bound, then from the objects with the most, so
-// that many credentials under one name push out none of another name.
+// boundVersions forgets entries, the oldest first: those of an object beyond its bound, then from the objects with
+// the most, so that many credentials under one name push out none of another name.
 func boundVersions(entries []VersionEntry) []VersionEntry {
 	count := map[string]int{}
 	for _, e := range entries {
@@ -197,8 +197,8 @@ func sameVersions(a, b []VersionEntry) bool {
 	return !slices.ContainsFunc(a, func(e VersionEntry) bool { return !known[e] })
 }
 
-// DropUnused takes the names out of an object's document that its spec has not had for longest, where there are too many, and
-// returns what has to be remembered of them.
+// DropUnused takes the names out of an object's document that its spec has not had for longest, where there are too
+// many, and returns what has to be remembered of them.
 func DropUnused(doc *ObjectDoc, used func(string) bool) []VersionEntry {
 	var unused []string
 	for name := range doc.Credentials {

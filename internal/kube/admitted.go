@@ -22,8 +22,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/podspec"
 )
 
-// askAgainAfter is how long a StatefulSet or CronJob is left alone that admission made into something that no pod gets credentials
-// for. It is asked for again then, since the cluster may have been told better.
+// askAgainAfter is how long a StatefulSet or CronJob is left alone that admission made into something that no pod
+// gets credentials for. It is asked for again then, since the cluster may have been told better.
 const askAgainAfter = 10 * time.Minute
 
 // Admission is what is known of a cluster whose admission changes the StatefulSets and CronJobs that are written.
@@ -32,13 +32,15 @@ type Admission struct {
 	Annotations []string
 	// Clock.
 	Clock clock.PassiveClock
-	// Tell hears of each child and field once. A change that is tolerated leaves the pods what they are to the keyserver.
+	// Tell hears of each child and field once. A change that is tolerated leaves the pods what they are to the
+	// keyserver.
 	Tell func(kind string, child client.Object, field string, tolerated bool)
 }
 
-// admittedNote stands in the annotation lethe.dev/admitted of a child that admission changed while it was written. While the
-// generation is the same nobody has written the spec since, so what differs is admission's doing and no hand's; and while what
-// is asked for is the same, asking again would end the same. Nothing is trusted to it: the keyserver compares for itself.
+// admittedNote stands in the annotation lethe.dev/admitted of a child that admission changed while it was written.
+// While the generation is the same nobody has written the spec since, so what differs is admission's doing and no
+// hand's; and while what is asked for is the same, asking again would end the same. Nothing is trusted to it: the
+// keyserver compares for itself.
 type admittedNote struct {
 	// Generation of the child after it was written.
 	Generation int64 `json:"generation"`
@@ -71,8 +73,8 @@ func templateOf(object client.Object) *corev1.PodTemplateSpec {
 	}
 }
 
-// Asked is a digest of an object's spec. Long texts, of which the cache holds digests that are another process's own, count for
-// nothing in it: it is the same whether the object was stripped or not. What they are is compared beside it.
+// Asked is a digest of an object's spec. Long texts, of which the cache holds digests that are another process's own,
+// count for nothing in it: it is the same whether the object was stripped or not. What they are is compared beside it.
 func Asked(object client.Object) string {
 	var content map[string]any
 	text, err := json.Marshal(object)
@@ -109,8 +111,8 @@ func withoutLongTexts(value any) any {
 	return value
 }
 
-// isAdmitted says of a child that differs from what is desired that writing it would change nothing: it is what the API server
-// made of the same wish, and no hand's. What of that is not tolerated is tried again at times.
+// isAdmitted says of a child that differs from what is desired that writing it would change nothing: it is what the
+// API server made of the same wish, and no hand's. What of that is not tolerated is tried again at times.
 func (w Writer) isAdmitted(desired, live client.Object) bool {
 	if w.Admission == nil {
 		return false
@@ -137,8 +139,8 @@ func (w Writer) tolerates(desired, live client.Object) bool {
 	return Drift(probe, live) == ""
 }
 
-// noteAdmission looks at the answer to a write. Where admission made something else of it, that is noted down on the child, so that
-// it is not taken for a hand's doing, and told. A cluster that changes nothing costs nothing.
+// noteAdmission looks at the answer to a write. Where admission made something else of it, that is noted down on the
+// child, so that it is not taken for a hand's doing, and told. A cluster that changes nothing costs nothing.
 func noteAdmission[T client.Object](ctx context.Context, w Writer, kind string, desired, written T) (T, error) {
 	if w.Admission == nil || templateOf(desired) == nil {
 		return written, nil
@@ -164,8 +166,8 @@ func noteAdmission[T client.Object](ctx context.Context, w Writer, kind string, 
 	return marked, nil
 }
 
-// writeNote puts a note on a child, or takes it off where there is nothing to note. Others write the child's status at the same time; once
-// somebody has written its spec the note is true no more, and is left out.
+// writeNote puts a note on a child, or takes it off where there is nothing to note. Others write the child's status
+// at the same time; once somebody has written its spec the note is true no more, and is left out.
 func writeNote[T client.Object](ctx context.Context, w Writer, written T, note admittedNote) (T, error) {
 	text, err := json.Marshal(note)
 	if err != nil {

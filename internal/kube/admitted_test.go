@@ -72,8 +72,9 @@ func workload(kind, namespace string) client.Object {
 			RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{MaxUnavailable: ptr(intstr.FromInt32(2))}}, Template: template}}
 }
 
-// TestAdmission: what admission makes of a template is noted down with one write more, told once, and costs nothing afterwards. A hand is
-// told from it, whatever it changes; what is asked for anew is written; what no pod gets credentials for is asked for again at times.
+// TestAdmission: what admission makes of a template is noted down with one write more, told once, and costs nothing
+// afterwards. A hand is told from it, whatever it changes; what is asked for anew is written; what no pod gets
+// credentials for is asked for again at times.
 func TestAdmission(t *testing.T) {
 	for _, kind := range []string{"StatefulSet", "CronJob"} {
 		t.Run(kind, func(t *testing.T) {
@@ -134,8 +135,8 @@ func TestAdmission(t *testing.T) {
 			step("another label of the object itself", Updated, 2)
 			step("that is there", Unchanged, 0)
 
-			// Somebody writes other parts of the object at the same moment: the note is made all the same. Somebody writes its spec: it would not
-			// be true.
+			// Somebody writes other parts of the object at the same moment: the note is made all the same. Somebody
+			// writes its spec: it would not be true.
 			meanwhile := func(change func(live client.Object)) {
 				cluster.before = func() {
 					if writes != 1 {

@@ -23,9 +23,9 @@ type fieldOf struct {
 
 func field[T any](name string) fieldOf { return fieldOf{reflect.TypeFor[T](), name} }
 
-// defaults are what the API server fills in where a builder says nothing. Everything else that appears in a field that a
-// builder leaves empty was put there by another hand. The library's types decide what can appear: a field that a newer
-// server knows and they do not is never seen.
+// defaults are what the API server fills in where a builder says nothing. Everything else that appears in a field
+// that a builder leaves empty was put there by another client. The library's types decide what can appear: a field
+// that a newer server knows and they do not is never seen.
 var defaults = map[fieldOf][]any{
 	field[corev1.PodSpec]("RestartPolicy"):                                       {corev1.RestartPolicyAlways},
 	field[corev1.PodSpec]("DNSPolicy"):                                           {corev1.DNSClusterFirst},
@@ -172,8 +172,8 @@ func overlay(base, over map[string]string) map[string]string {
 	return result
 }
 
-// compare returns the path of the first difference below a field. Paths are put together on the way back, since most often
-// there is none to tell.
+// compare returns the path of the first difference below a field. Paths are put together on the way back, since most
+// often there is none to tell.
 func compare(f fieldOf, desired, live reflect.Value) (path string, differs bool) {
 	switch {
 	case isLeaf(desired):

@@ -1,11 +1,11 @@
 // Package kube writes the objects that Lethe owns, and only when something about them is not as it should be.
 //
-// An object is compared with what a builder says first; equal means no request at all. A missing one is created. One that
-// differs is written whole, at the version that was compared: what a foreign hand added to a field of ours goes away too,
-// which server-side apply would leave, since it takes back only what it once set itself. What the cluster's own admission makes of a
-// pod template in the same moment is told from that, and not written again and again. An object that another controller
-// owns, or nobody, is refused: never adopted, overwritten or deleted. A child of ours that was orphaned is told from those by
-// the record that it carries, and by a look at its owner past the cache.
+// An object is compared with what a builder says first; equal means no request at all. A missing one is created. One
+// that differs is written whole, at the version that was compared: what a foreign hand added to a field of ours goes
+// away too, which server-side apply would leave, since it takes back only what it once set itself. What the cluster's
+// own admission makes of a pod template in the same moment is told from that, and not written again and again. An
+// object that another controller owns, or nobody, is refused: never adopted, overwritten or deleted. A child of ours
+// that was orphaned is told from those by the record that it carries, and by a look at its owner past the cache.
 package kube
 
 import (
@@ -69,23 +69,25 @@ func (e *TerminatingError) Error() string {
 type Writer struct {
 	// Client reads from a cache that shows our own writes, and writes.
 	Client client.Client
-	// Live reads past the cache. It is asked when the cache knows no object of a name that is taken, and before an update.
+	// Live reads past the cache. It is asked when the cache knows no object of a name that is taken, and before an
+	// update.
 	Live client.Reader
-	// Strip, where it is set, is what the cache does to each object to keep it small. What differs in the cache is then read
-	// live before it is written.
+	// Strip, where it is set, is what the cache does to each object to keep it small. What differs in the cache is
+	// then read live before it is written.
 	Strip func(client.Object)
-	// Admission, where it is set, tells what the cluster's admission makes of a StatefulSet or CronJob from a hand's doing.
+	// Admission, where it is set, tells what the cluster's admission makes of a StatefulSet or CronJob from a hand's
+	// doing.
 	Admission *Admission
 }
 
-// Ensure makes the child of an owner be as desired says, and returns it as it is then, or as the cache has it. The child must
-// name the owner as its controller.
+// Ensure makes the child of an owner be as desired says, and returns it as it is then, or as the cache has it. The
+// child must name the owner as its controller.
 func Ensure[T client.Object](ctx context.Context, w Writer, desired T) (T, Outcome, error) {
 	return EnsureRendered(ctx, w, desired, func(context.Context) (T, error) { return desired, nil })
 }
 
-// EnsureRendered is Ensure for a child that is made of what the cache does not hold. The sketch is made of what it does hold: as
-// long as that is the same as the cached child nothing else is read.
+// EnsureRendered is Ensure for a child that is made of what the cache does not hold. The sketch is made of what it
+// does hold: as long as that is the same as the cached child nothing else is read.
 func EnsureRendered[T client.Object](ctx context.Context, w Writer, sketch T, render func(context.Context) (T, error)) (T, Outcome, error) {
 	owner := metav1.GetControllerOf(sketch)
 	if owner == nil {
@@ -170,9 +172,9 @@ func (w Writer) refusal(ctx context.Context, kind string, desired, object client
 	return nil
 }
 
-// takeOver says whether a child that its present owner does not control may be written for it: one of the owner's own that lost
-// its owner reference, or one that nobody controls and whose owner is gone. What runs, or is still controlled by an owner
-// that is gone, is not taken over but removed, and made anew.
+// takeOver says whether a child that its present owner does not control may be written for it: one of the owner's own
+// that lost its owner reference, or one that nobody controls and whose owner is gone. What runs, or is still
+// controlled by an owner that is gone, is not taken over but removed, and made anew.
 func (w Writer) takeOver(ctx context.Context, desired, live client.Object, foreign error) error {
 	wanted, ok := orphans.OwnerOf(desired)
 	was, known := orphans.OwnerOf(live)
@@ -218,7 +220,7 @@ func repair[T client.Object](ctx context.Context, w Writer, kind string, desired
 		return live, Unchanged, nil
 	}
 	if _, isBinding := any(desired).(*rbacv1.RoleBinding); isBinding && strings.HasPrefix(field, "roleRef") {
-		// A binding's role can never be changed, so this one was made anew by another hand.
+		// A binding's role can never be changed, so this one was made anew by another client.
 		if err := w.Delete(ctx, live); err != nil {
 			return live, Unchanged, err
 		}
@@ -243,8 +245,8 @@ func create[T client.Object](ctx context.Context, w Writer, kind string, desired
 	return noteAdmission(ctx, w, kind, desired, object)
 }
 
-// Delete removes an object as it was read: not one that was made anew under its name, and not one that has changed since.
-// An object that is gone already is no error.
+// Delete removes an object as it was read: not one that was made anew under its name, and not one that has changed
+// since. An object that is gone already is no error.
 func (w Writer) Delete(ctx context.Context, read client.Object) error {
 	kind, err := w.kindOf(read)
 	if err != nil {
@@ -262,8 +264,8 @@ func (w Writer) Delete(ctx context.Context, read client.Object) error {
 	return nil
 }
 
-// DeleteOwned removes the object of desired's kind and name where it exists and the same controller owns it, or owned it
-// before a hand took the reference away.
+// DeleteOwned removes the object of desired's kind and name where it exists and the same controller owns it, or owned
+// it before a hand took the reference away.
 func (w Writer) DeleteOwned(ctx context.Context, desired client.Object) error {
 	owner := metav1.GetControllerOf(desired)
 	if owner == nil {
@@ -279,8 +281,8 @@ func (w Writer) DeleteOwned(ctx context.Context, desired client.Object) error {
 	return w.Delete(ctx, live)
 }
 
-// IsOf says whether an object is a child of the owner with that UID: it controls the object, or nobody does and the object
-// records it.
+// IsOf says whether an object is a child of the owner with that UID: it controls the object, or nobody does and the
+// object records it.
 func IsOf(object client.Object, owner types.UID) bool {
 	if controller := metav1.GetControllerOf(object); controller != nil {
 		return controller.UID == owner

@@ -7,10 +7,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// IsMissing says whether an error of a read means that the API server, or a cache, knows the kind and has no object of that name.
-// An API server answers 404 as well for a kind, or a version of it, that it does not serve (any more, or yet) while the objects are
-// there, and so does whatever stands in front of it. Whoever destroys or gives away something because an object is gone asks this,
-// and takes any other 404 for a failure.
+// IsMissing says whether an error of a read means that the API server, or a cache, knows the kind and has no object
+// of that name. An API server answers 404 as well for a kind, or a version of it, that it does not serve (any more,
+// or yet) while the objects are there, and so does whatever stands in front of it. Whoever destroys or gives away
+// something because an object is gone asks this, and takes any other 404 for a failure.
 func IsMissing(err error, name string) bool {
 	var status apierrors.APIStatus
 	if !apierrors.IsNotFound(err) || !errors.As(err, &status) || apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse) {

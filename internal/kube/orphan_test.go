@@ -14,8 +14,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// TestEnsureAfterOrphaning: a bot that is made again under its name is not stuck on what the one before left behind, and a
-// record in an object of somebody else's gives nobody anything.
+// TestEnsureAfterOrphaning: a bot that is made again under its name is not stuck on what the one before left behind,
+// and a record in an object of somebody else's gives nobody anything.
 func TestEnsureAfterOrphaning(t *testing.T) {
 	var writes int
 	var blind bool

@@ -1,7 +1,7 @@
-// Package ledger is the account that the keyserver keeps of one store's sweeps: how much of what was permitted has been used,
-// where in its life the database was, and what complete sweeps have left. It lies beside the store's lease and is written
-// in the same breath, so that no report, pod or Job that is lost renews anything. What the keyserver says and signs of their reports is
-// here as well: statements, which make a chain. The package is pure.
+// Package ledger is the account that the keyserver keeps of one store's sweeps: how much of what was permitted has
+// been used, where in its life the database was, and what complete sweeps have left. It lies beside the store's lease
+// and is written in the same breath, so that no report, pod or Job that is lost renews anything. What the keyserver
+// says and signs of their reports is here as well: statements, which make a chain. The package is pure.
 package ledger
 
 import (
@@ -147,7 +147,8 @@ func (l *Ledger) Spend(p plan.Plan, spend []protocol.Spend, now time.Time) error
 	}
 	for name, used := range out {
 		if _, known := l.Used[name]; !known && len(l.Used) >= maxUsed {
-			// Of so many names that came and went none is remembered, and nothing that was approved until now is good any more.
+			// Of so many names that came and went none is remembered, and nothing that was approved until now is good
+			// any more.
 			l.Used, l.Since = nil, now.Unix()+1
 			return ErrSpent
 		}
@@ -179,8 +180,8 @@ func (l *Ledger) Account(p plan.Plan, now time.Time) *protocol.Account {
 	return out
 }
 
-// Approve takes note, once, of a point that a person has approved: what was seen before counts no more. Approvals are told
-// apart by their time, of which each new one has a later; one of a time that has not come is none.
+// Approve takes note, once, of a point that a person has approved: what was seen before counts no more. Approvals are
+// told apart by their time, of which each new one has a later; one of a time that has not come is none.
 func (l *Ledger) Approve(point protocol.Point, at, now time.Time) {
 	seconds, first := at.Unix(), l.Approved == 0
 	if at.After(now.Add(skew)) || seconds <= l.Approved {
@@ -205,7 +206,8 @@ func (l *Ledger) Approve(point protocol.Point, at, now time.Time) {
 	}
 }
 
-// Note takes down what a sweep by a plan has seen. While the database is known to have gone back, where it is now is no place to compare with.
+// Note takes down what a sweep by a plan has seen. While the database is known to have gone back, where it is now is
+// no place to compare with.
 func (l *Ledger) Note(p plan.Plan, req *protocol.LeaseRequest, now time.Time) {
 	if req.Restored != "" && l.Restored == "" {
 		l.Restored, l.RestoredAt = req.Restored[:min(len(req.Restored), maxText)], now.Unix()

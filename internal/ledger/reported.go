@@ -14,12 +14,12 @@ const reportedFormat = 1
 // maxReporters is how many pods are remembered to have reported. A store has one pod at a time, and for a moment two.
 const maxReporters = 16
 
-// Reported is what the keyserver remembers of the reports of a store. It lies beside the store's lease, apart from the report itself, so
-// that an earlier report that somebody puts back is found.
+// Reported is what the keyserver remembers of the reports of a store. It lies beside the store's lease, apart from
+// the report itself, so that an earlier report that somebody puts back is found.
 type Reported struct {
 	Format int `json:"v"`
-	// Last is the statement about the last report that was taken. It has all that the statement is made of: where the process dies before the
-	// report is kept, the same one is made again.
+	// Last is the statement about the last report that was taken. It has all that the statement is made of: where the
+	// process dies before the report is kept, the same one is made again.
 	Last Statement `json:"last"`
 	// Key is the public key that it was signed for.
 	Key string `json:"key"`
@@ -65,9 +65,9 @@ func (r Reported) Digest() (string, error) {
 	return r.Last.Digest()
 }
 
-// Take makes the statement about a report, whose Sequence, Previous and Time are this function's to set, and what is remembered from then
-// on. The last report of the same pod gives the statement that it gave before, and changed is false. floor is a sequence that was seen
-// elsewhere: a lower one is never given.
+// Take makes the statement about a report, whose Sequence, Previous and Time are this function's to set, and what is
+// remembered from then on. The last report of the same pod gives the statement that it gave before, and changed is
+// false. floor is a sequence that was seen elsewhere: a lower one is never given.
 func (r Reported) Take(s Statement, key string, floor int64, now time.Time) (out Reported, changed bool, err error) {
 	if r.Key != "" && r.Key != key {
 		return r, false, ErrAnotherKey

@@ -21,8 +21,9 @@ const statementHeader = "lethe report v1"
 // NoStatement is what the first statement about a store names in the place of the one before it.
 const NoStatement = "0000000000000000000000000000000000000000000000000000000000000000"
 
-// Statement is what the keyserver says, and signs, of a report that it took: which sweep of which store it came from, and its place among
-// the reports of that store. It has one form as a text, and names the statement before it, so that statements make a chain.
+// Statement is what the keyserver says, and signs, of a report that it took: which sweep of which store it came from,
+// and its place among the reports of that store. It has one form as a text, and names the statement before it, so
+// that statements make a chain.
 type Statement struct {
 	Namespace string    `json:"namespace"` // of the DataStore
 	Name      string    `json:"name"`
@@ -121,7 +122,8 @@ func (s Statement) Follows(before Statement) error {
 	return nil
 }
 
-// ReportKey signs statements: Ed25519, in the format of signed notes (golang.org/x/mod/sumdb/note), which others than Lethe can check.
+// ReportKey signs statements: Ed25519, in the format of signed notes (golang.org/x/mod/sumdb/note), which others than
+// Lethe can check.
 type ReportKey struct {
 	signer note.Signer
 	public string
@@ -173,7 +175,8 @@ func (k ReportKey) Sign(s Statement) (string, error) {
 	return string(signed), nil
 }
 
-// OpenStatement reads a signed note that must have the signature of a verifier key. Further signatures count for nothing.
+// OpenStatement reads a signed note that must have the signature of a verifier key. Further signatures count for
+// nothing.
 func OpenStatement(signed, public string) (Statement, error) {
 	verifier, err := note.NewVerifier(public)
 	if err != nil {

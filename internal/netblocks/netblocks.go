@@ -1,8 +1,10 @@
-// Package netblocks is the one table of the blocks of addresses that are not the public internet, and of who may open them. The rules of admission
-// on spec.egress, the NetworkPolicies and whatever connects on a bot's behalf read it. It is pure: it resolves no name.
+// Package netblocks is the one table of the blocks of addresses that are not the public internet, and of who may open
+// them. The rules of admission on spec.egress, the NetworkPolicies and whatever connects on a bot's behalf read it.
+// It is pure: it resolves no name.
 //
-// The rows follow IANA's registries of special-purpose addresses (RFC 6890; iana-ipv4-special-registry and iana-ipv6-special-registry), and add what
-// these leave out: multicast, the deprecated forms that carry an IPv4 address inside, and the addresses of cloud metadata services.
+// The rows follow IANA's registries of special-purpose addresses (RFC 6890; iana-ipv4-special-registry and
+// iana-ipv6-special-registry), and add what these leave out: multicast, the deprecated forms that carry an IPv4
+// address inside, and the addresses of cloud metadata services.
 package netblocks
 
 import (
@@ -66,7 +68,8 @@ var table = []Block{
 	block("100.100.100.200/32", Nobody, "metadata service", "Alibaba Cloud"),
 	block("168.63.129.16/32", Nobody, "metadata and wire service", "Azure"),
 
-	// IPv6. Only 2000::/3 is given out as global unicast (RFC 4291, RFC 3513); the three blocks around it leave nothing between the rows.
+	// IPv6. Only 2000::/3 is given out as global unicast (RFC 4291, RFC 3513); the three blocks around it leave
+	// nothing between the rows.
 	block("::/3", Platform, "not global unicast", "RFC 4291"),
 	block("4000::/2", Platform, "not global unicast", "RFC 4291"),
 	block("8000::/1", Platform, "not global unicast", "RFC 4291"),
@@ -105,7 +108,8 @@ var table = []Block{
 	block("ff00::/8", Platform, "multicast", "RFC 4291"),
 }
 
-// nat64 is the one prefix that carries an IPv4 address in a place that everybody knows, and that a cluster without IPv4 needs.
+// nat64 is the one prefix that carries an IPv4 address in a place that everybody knows, and that a cluster without
+// IPv4 needs.
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
 // carriers are the other blocks whose addresses carry one of IPv4.
@@ -179,9 +183,9 @@ func in(address netip.Addr, blocks []netip.Prefix) bool {
 	return ok && in(inner, blocks)
 }
 
-// Carried returns the IPv4 address that an IPv6 address carries inside, in every form that is written down: IPv4-mapped, -compatible and -translated,
-// NAT64, 6to4, Teredo (the client's), and ISATAP under any prefix. A NAT64 prefix that a network chose for itself cannot be told from any
-// other block: whoever opens it opens IPv4 through it.
+// Carried returns the IPv4 address that an IPv6 address carries inside, in every form that is written down:
+// IPv4-mapped, -compatible and -translated, NAT64, 6to4, Teredo (the client's), and ISATAP under any prefix. A NAT64
+// prefix that a network chose for itself cannot be told from any other block: whoever opens it opens IPv4 through it.
 func Carried(address netip.Addr) (netip.Addr, bool) {
 	if !address.Is6() {
 		return netip.Addr{}, false

@@ -1,8 +1,8 @@
 // Package orphans tells whether what Lethe made still has the object that it was made for.
 //
-// A child records its owner's UID in an annotation, beside the owner reference: orphaning (`--cascade=orphan`) takes the
-// reference away and leaves the record. A UID never comes back, so an owner that a consistent list does not hold, taken
-// after the child was read, is gone for good. The lists here are the API server's own; a cache is never asked.
+// A child records its owner's UID in an annotation, beside the owner reference: orphaning (`--cascade=orphan`) takes
+// the reference away and leaves the record. A UID never comes back, so an owner that a consistent list does not hold,
+// taken after the child was read, is gone for good. The lists here are the API server's own; a cache is never asked.
 package orphans
 
 import (
@@ -39,8 +39,8 @@ const (
 	Gone State = "Gone"
 )
 
-// OwnerOf returns whom a child of Lethe's was made for. It is not ok where that cannot be told: the object does not carry
-// our label, records nobody, or somebody else controls it.
+// OwnerOf returns whom a child of Lethe's was made for. It is not ok where that cannot be told: the object does not
+// carry our label, records nobody, or somebody else controls it.
 func OwnerOf(child client.Object) (Owner, bool) {
 	if child.GetLabels()[v1alpha1.LabelManagedBy] != v1alpha1.ManagedByLethe {
 		return Owner{}, false
@@ -99,8 +99,8 @@ func Among(list client.ObjectList) (Owners, error) {
 // pageSize bounds one answer of the API server.
 const pageSize = 500
 
-// List reads the objects of a kind in a namespace (empty for Tenants) past every cache. A failure to read is an error, never
-// an empty list.
+// List reads the objects of a kind in a namespace (empty for Tenants) past every cache. A failure to read is an
+// error, never an empty list.
 func List(ctx context.Context, live client.Reader, kind, namespace string) (Owners, error) {
 	owners := Owners{}
 	page := &metav1.PartialObjectMetadataList{}

@@ -8,7 +8,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
-// MaxAwaitingApproval is how many deletions that wait for approval a status names; MaxLine is the length of what is said of one.
+// MaxAwaitingApproval is how many deletions that wait for approval a status names; MaxLine is the length of what is
+// said of one.
 const (
 	MaxAwaitingApproval = 64
 	MaxLine             = 256
@@ -23,8 +24,8 @@ func (r *Result) Awaiting() []string {
 	return out
 }
 
-// judge says what a deletion would take beyond spec.approvedPlan, one line for each window, and gives the part of it that may
-// go: nil where nothing may. No lines: all of it is approved.
+// judge says what a deletion would take beyond spec.approvedPlan, one line for each window, and gives the part of it
+// that may go: nil where nothing may. No lines: all of it is approved.
 func (c *compiler) judge(d v1alpha1.Dataset, want *wanted) (missing []v1alpha1.AwaitedApproval, allowed *wanted) {
 	approved := c.in.Store.Spec.ApprovedPlan
 	if approved == nil {
@@ -64,7 +65,8 @@ func (c *compiler) judge(d v1alpha1.Dataset, want *wanted) (missing []v1alpha1.A
 	return missing, &part
 }
 
-// verdict is what an approval says of the windows of single tenants. It is the same for all datasets for which the same was approved.
+// verdict is what an approval says of the windows of single tenants. It is the same for all datasets for which the
+// same was approved.
 type verdict struct {
 	lacks      []lacking
 	allowed    *sheet
@@ -99,8 +101,8 @@ func (c *compiler) verdict(w *approval, want *wanted) *verdict {
 	return v
 }
 
-// missing are the windows of single tenants that were not approved. A tenant that is named in the approval needs a window at least
-// as long as that, also when it is now under the base.
+// missing are the windows of single tenants that were not approved. A tenant that is named in the approval needs a
+// window at least as long as that, also when it is now under the base.
 func (a *approval) missing(want *wanted) []lacking {
 	var out []lacking
 	for _, t := range a.named {
@@ -123,8 +125,8 @@ func (a *approval) missing(want *wanted) []lacking {
 	return out
 }
 
-// part is the windows of single tenants, and the identifiers of theirs, that were approved: other rows stay as long as was approved
-// for them, and everybody else's go on as before. The rest is for judge.
+// part is the windows of single tenants, and the identifiers of theirs, that were approved: other rows stay as long
+// as was approved for them, and everybody else's go on as before. The rest is for judge.
 func (a *approval) part(want *wanted) *sheet {
 	out := make([]Override, 0, len(want.own.overrides))
 	for _, o := range want.own.overrides {
@@ -141,8 +143,8 @@ func (a *approval) part(want *wanted) *sheet {
 		default:
 			o.RetainFor = allowed
 		}
-		// Rows under an identifier that is dropped here go by the base window, as rows of unknown tenants do. No override
-		// and no approval that judge lets pass is longer.
+		// Rows under an identifier that is dropped here go by the base window, as rows of unknown tenants do. No
+		// override and no approval that judge lets pass is longer.
 		if o.ExternalIDs = a.covered(o); len(o.ExternalIDs) > 0 {
 			out = append(out, o)
 		}
@@ -192,9 +194,10 @@ func (c *compiler) approved(dataset string) *approval {
 	return a
 }
 
-// covered are the identifiers of an override that may have its window: those that were approved as this tenant's, and where
-// the window is no shorter than the base, or for a tenant that the approval does not name than what it allows any, all but those that were approved for longer as another's. Otherwise whoever may edit
-// a Tenant with a shorter window could write another customer's identifier into it, and have that customer's rows deleted.
+// covered are the identifiers of an override that may have its window: those that were approved as this tenant's, and
+// where the window is no shorter than the base, or for a tenant that the approval does not name than what it allows
+// any, all but those that were approved for longer as another's. Otherwise whoever may edit a Tenant with a shorter
+// window could write another customer's identifier into it, and have that customer's rows deleted.
 func (a *approval) covered(o Override) []string {
 	var out []string
 	for _, id := range o.ExternalIDs {
@@ -210,7 +213,8 @@ func (a *approval) covered(o Override) []string {
 	return out
 }
 
-// lacks says what of an override was approved when that is not all of it. It counts identifiers and does not repeat them.
+// lacks says what of an override was approved when that is not all of it. It counts identifiers and does not repeat
+// them.
 func (a *approval) lacks(o Override) string {
 	allowed, t, bound := a.base, a.tenants[o.Tenant], ""
 	if t != nil {
@@ -230,7 +234,8 @@ func (a *approval) lacks(o Override) string {
 	}
 }
 
-// approve gives a deletion the backlog that was approved with it. A backlog was counted for one window, and is good for no other.
+// approve gives a deletion the backlog that was approved with it. A backlog was counted for one window, and is good
+// for no other.
 func (c *compiler) approve(dataset string, allowed *wanted) *Deletion {
 	out := &Deletion{Policy: allowed.Policy, Rule: allowed.Rule, RetainFor: allowed.RetainFor, Own: c.bound.column(allowed.own)}
 	w := windowFor(c.in.Store.Spec.ApprovedPlan, dataset)

@@ -16,8 +16,8 @@ import (
 
 // Input is everything that a plan is made of.
 type Input struct {
-	// Store to plan for, and the tenant that its namespace belongs to. Of its status the conflicts with other stores count, which the
-	// manager finds: whoever compiles a plan need not read all stores.
+	// Store to plan for, and the tenant that its namespace belongs to. Of its status the conflicts with other stores
+	// count, which the manager finds: whoever compiles a plan need not read all stores.
 	Store       *v1alpha1.DataStore
 	StoreTenant *v1alpha1.Tenant
 	// Policies of the cluster; those that do not select the store, or are being deleted, are left out here.
@@ -27,7 +27,8 @@ type Input struct {
 	Now     time.Time
 }
 
-// Problem is something that a person must mend. Its message names the field and the remedy, and never a value out of a store.
+// Problem is something that a person must mend. Its message names the field and the remedy, and never a value out of
+// a store.
 type Problem struct {
 	Dataset string
 	Policy  string // empty when no single policy is at fault
@@ -39,8 +40,8 @@ type Problem struct {
 type Result struct {
 	Plan     Plan
 	Problems []Problem
-	// AwaitingApproval says, one window each, what the rules would delete beyond spec.approvedPlan: of the rules that enforce,
-	// or where none does, of those in Audit, so that it can be approved before it matters.
+	// AwaitingApproval says, one window each, what the rules would delete beyond spec.approvedPlan: of the rules that
+	// enforce, or where none does, of those in Audit, so that it can be approved before it matters.
 	AwaitingApproval []v1alpha1.AwaitedApproval
 	// AwaitingDatasets are those that AwaitingApproval speaks of, sorted.
 	AwaitingDatasets []string
@@ -53,12 +54,13 @@ type Result struct {
 	Generations map[string]int64
 	// Ungoverned lists the datasets that no rule governs, sorted.
 	Ungoverned []string
-	// Unidentified lists tenants that a rule gives a shorter window, and whose rows cannot be told apart in a Shared store
-	// since the tenant has no externalIDs of its type. Rows of unknown tenants may be theirs.
+	// Unidentified lists tenants that a rule gives a shorter window, and whose rows cannot be told apart in a Shared
+	// store since the tenant has no externalIDs of its type. Rows of unknown tenants may be theirs.
 	Unidentified []string
 
-	// KnownTenants is how many tenants a Shared store can tell by an identifier that nobody else claims, and Known are all those
-	// identifiers, sorted. They are no part of the plan: a customer that comes, and has no window of its own, changes none.
+	// KnownTenants is how many tenants a Shared store can tell by an identifier that nobody else claims, and Known
+	// are all those identifiers, sorted. They are no part of the plan: a customer that comes, and has no window of
+	// its own, changes none.
 	KnownTenants int
 	Known        []string
 
@@ -140,8 +142,8 @@ type compiler struct {
 	// ids are the external identifiers of each tenant that nobody else claims.
 	ids map[string][]string
 
-	// What several datasets have in common is worked out once: the windows of single tenants under one rule and under several
-	// together, and what of them is approved.
+	// What several datasets have in common is worked out once: the windows of single tenants under one rule and under
+	// several together, and what of them is approved.
 	sheets   map[ruleKey]*sheet
 	combined map[string]*sheet
 	verdicts map[string]*verdict
@@ -215,7 +217,8 @@ func (c *compiler) selected() []v1alpha1.DataRetentionPolicy {
 	return out
 }
 
-// Selects says whether a policy selects a store with these labels. An empty selector, and one that cannot be read, selects nothing.
+// Selects says whether a policy selects a store with these labels. An empty selector, and one that cannot be read,
+// selects nothing.
 func Selects(p *v1alpha1.DataRetentionPolicy, storeLabels map[string]string) bool {
 	return Selector(p).Matches(labels.Set(storeLabels))
 }
@@ -263,7 +266,8 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 				}
 				continue
 			case !usable || rule.Problem != "":
-				// One rule that enforces and cannot be kept blocks the table: which rows it would have spared is not known.
+				// One rule that enforces and cannot be kept blocks the table: which rows it would have spared is not
+				// known.
 				blocked = rule.Problem
 			default:
 				enforce = append(enforce, rule)
@@ -321,7 +325,8 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 	return out
 }
 
-// tooPunctual is what is wrong with a slack that is shorter than the interval. It keeps nothing from being deleted: later is better than never.
+// tooPunctual is what is wrong with a slack that is shorter than the interval. It keeps nothing from being deleted:
+// later is better than never.
 const tooPunctual = "a store is swept and measured once in an hour, so that no shorter time can be promised; write hours: 1 or more"
 
 // rule works out which windows one rule gives a dataset. Not usable: it has no window at all.
@@ -422,7 +427,8 @@ func (c *compiler) overrides(policy string, r v1alpha1.RetentionRule, base calen
 	return newSheet(out, said...)
 }
 
-// window is the one that a rule gives the rows of one tenant: its own or a provably shorter one of that tenant. said are problems.
+// window is the one that a rule gives the rows of one tenant: its own or a provably shorter one of that tenant. said
+// are problems.
 func (c *compiler) window(policy string, r v1alpha1.RetentionRule, base calendar.Window, t *v1alpha1.Tenant) (w calendar.Window, said []string) {
 	var offered []calendar.Window
 	offer := func(p *v1alpha1.Period, field func() string) {
@@ -460,8 +466,8 @@ func (c *compiler) window(policy string, r v1alpha1.RetentionRule, base calendar
 }
 
 // combine takes the shortest window of several rules, for the base and for each tenant. Where two of the base cannot be
-// ordered it says why, and nothing may be deleted. Those of one tenant hold up nobody else: the base, which one of the rules
-// gives on its own, is for its rows then.
+// ordered it says why, and nothing may be deleted. Those of one tenant hold up nobody else: the base, which one of
+// the rules gives on its own, is for its rows then.
 func (c *compiler) combine(dataset string, rules []governing) (*wanted, string) {
 	bases := make([]calendar.Window, 0, len(rules))
 	for _, r := range rules {

@@ -15,12 +15,13 @@ const MaxDatasets = 512
 // MaxConflicts is how many conflicts a status holds: one for each dataset at least.
 const MaxConflicts = MaxDatasets
 
-// Conflicts lists, and counts, the tables of a store that another DataStore maps as well: two windows and two floors would hold for one table. The same
-// table is one of the same name in the same database, and that is the same where host, port and name are, or where both have shown the system
-// identifier of one server. tenant is the store's own.
+// Conflicts lists, and counts, the tables of a store that another DataStore maps as well: two windows and two floors
+// would hold for one table. The same table is one of the same name in the same database, and that is the same where
+// host, port and name are, or where both have shown the system identifier of one server. tenant is the store's own.
 //
-// Between two tenants a store says nothing about another's until both have logged in at the same address: whoever may make a store could
-// otherwise stop another tenant's deletions by writing down where its database is. Until then it is the younger that waits.
+// Between two tenants a store says nothing about another's until both have logged in at the same address: whoever may
+// make a store could otherwise stop another tenant's deletions by writing down where its database is. Until then it
+// is the younger that waits.
 func Conflicts(store *v1alpha1.DataStore, tenant string, others []v1alpha1.DataStore) (named []v1alpha1.StoreConflict, all int32) {
 	here, known := TargetOf(&store.Spec)
 	if !known {
@@ -52,8 +53,8 @@ func Conflicts(store *v1alpha1.DataStore, tenant string, others []v1alpha1.DataS
 	return out, all
 }
 
-// firstOfEach keeps one conflict of each dataset, which is enough to know of which nothing may be deleted: there are no more datasets than
-// a status has room for.
+// firstOfEach keeps one conflict of each dataset, which is enough to know of which nothing may be deleted: there are
+// no more datasets than a status has room for.
 func firstOfEach(in []v1alpha1.StoreConflict) []v1alpha1.StoreConflict {
 	return slices.CompactFunc(in, func(a, b v1alpha1.StoreConflict) bool { return a.Dataset == b.Dataset })
 }

@@ -115,7 +115,8 @@ func deleting(r Result) int {
 	return n
 }
 
-// A slack that is shorter than the interval, of an object from before it was refused, is a problem of policy and store, and stops no deletion.
+// A slack that is shorter than the interval, of an object from before it was refused, is a problem of policy and
+// store, and stops no deletion.
 func TestASlackShorterThanTheInterval(t *testing.T) {
 	for minutes, wrong := range map[int32]bool{5: true, 59: true, 60: false, 90: false} {
 		rule := makeRule("Conversations", days(90))
@@ -135,7 +136,8 @@ func TestASlackShorterThanTheInterval(t *testing.T) {
 	}
 }
 
-// A slack that is none, of an object from before it was refused, is a problem of policy and store, and deletes nothing: by when the rows must be gone is not known.
+// A slack that is none, of an object from before it was refused, is a problem of policy and store, and deletes
+// nothing: by when the rows must be gone is not known.
 func TestASlackThatIsNone(t *testing.T) {
 	for name, none := range map[string]*v1alpha1.Slack{"nothing": {}, "two units": {Hours: new(int32(1)), Days: new(int32(1))}, "a minus": {Hours: new(int32(-1))}} {
 		rule := makeRule("Conversations", days(90))

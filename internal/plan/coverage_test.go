@@ -83,7 +83,8 @@ func variations[S any](t *testing.T, spec S, look func(S) string) []string {
 	return unnoticed
 }
 
-// unset lists the optional fields of a spec that an example leaves empty, so that the example stays as rich as the kind.
+// unset lists the optional fields of a spec that an example leaves empty, so that the example stays as rich as the
+// kind.
 func unset(path string, v reflect.Value) []string {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -156,7 +157,8 @@ func TestEveryFieldOfAStoreMatters(t *testing.T) {
 		return world(changed)
 	})
 	// The password reaches sweeps through the keyserver, and a reason is for the person who audits the store.
-	// Where in its life the database was is what the keyserver compares with; when that was approved makes another plan.
+	// Where in its life the database was is what the keyserver compares with; when that was approved makes another
+	// plan.
 	want := []string{"spec.approvedPlan.seen.point.oid", "spec.approvedPlan.seen.point.position", "spec.approvedPlan.seen.point.timeline", "spec.approvedPlan.seen.point.transactions",
 		"spec.exempt[0].reason", "spec.exempt[1].reason", "spec.postgres.password", "spec.relations[0].reason"}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -9,10 +9,10 @@ import (
 	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
-// Covers says whether whatever a sweep by the plan held deletes a sweep by the plan live may delete as well, so that one that has
-// begun may go on. What can be ordered is ordered: windows, floors, the brake, backlogs, validity, disputes. Everything else
-// must be equal, also a field that this function knows nothing of. Where an order cannot be proved the answer is no: the
-// sweep ends, and the next is of the live plan.
+// Covers says whether whatever a sweep by the plan held deletes a sweep by the plan live may delete as well, so that
+// one that has begun may go on. What can be ordered is ordered: windows, floors, the brake, backlogs, validity,
+// disputes. Everything else must be equal, also a field that this function knows nothing of. Where an order cannot be
+// proved the answer is no: the sweep ends, and the next is of the live plan.
 func Covers(live, held Plan) bool {
 	if !equal(unordered(live), unordered(held)) {
 		return false
@@ -20,8 +20,9 @@ func Covers(live, held Plan) bool {
 	if live.BrakePercent < held.BrakePercent || live.ValidUntil.Before(held.ValidUntil) {
 		return false
 	}
-	// A value that is disputed since may be, to a column that takes upper and lower case for the same, one that the sweep takes for
-	// a single tenant's: the store has not been asked. Of those that are merely known the sweep hears with its lease.
+	// A value that is disputed since may be, to a column that takes upper and lower case for the same, one that the
+	// sweep takes for a single tenant's: the store has not been asked. Of those that are merely known the sweep hears
+	// with its lease.
 	if !subset(live.Disputed, held.Disputed) {
 		return false
 	}
@@ -34,7 +35,8 @@ func Covers(live, held Plan) bool {
 	return true
 }
 
-// equal compares by what is written of a plan: one that was read has nothing where one that was compiled has an empty list.
+// equal compares by what is written of a plan: one that was read has nothing where one that was compiled has an empty
+// list.
 func equal(a, b any) bool {
 	one, err := json.Marshal(a)
 	if err != nil {
@@ -65,8 +67,8 @@ func unorderedDeletion(d Deletion) Deletion {
 	return d
 }
 
-// unorderedBacklog is a backlog without what Covers has an order for. An approval that is another is not counted on: what is used up of the one says
-// nothing about the other.
+// unorderedBacklog is a backlog without what Covers has an order for. An approval that is another is not counted on:
+// what is used up of the one says nothing about the other.
 func unorderedBacklog(b Backlog) Backlog {
 	b.Rows, b.Until = 0, time.Time{}
 	return b
@@ -103,8 +105,9 @@ func backlogCovers(live, held *Backlog) bool {
 	return live != nil && equal(unorderedBacklog(*live), unorderedBacklog(*held)) && live.Rows >= held.Rows && !live.Until.Before(held.Until)
 }
 
-// windows says whether no row stays longer by the live ones. The same tenants must have windows of their own, under the same
-// identifiers: of an identifier that is there or not there the store must be asked first whether its column can tell it from another.
+// windows says whether no row stays longer by the live ones. The same tenants must have windows of their own, under
+// the same identifiers: of an identifier that is there or not there the store must be asked first whether its column
+// can tell it from another.
 func (c *cover) windows(live calendar.Window, liveOwn int, held calendar.Window, heldOwn int) bool {
 	if !c.ord.atMost(live, held) {
 		return false

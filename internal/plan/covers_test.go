@@ -14,7 +14,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
-// ordered fields of a plan: Covers compares them by an order of their own, or looks into them. All others must be equal.
+// ordered fields of a plan: Covers compares them by an order of their own, or looks into them. All others must be
+// equal.
 var ordered = map[string]string{
 	"Plan.Periods": "windows", "Plan.Classes": "windows", "Class.Windows": "windows", "Class.Tenants": "windows",
 	"Plan.Disputed": "disputed", "Plan.BrakePercent": "brake", "Plan.ValidUntil": "validity",
@@ -35,7 +36,8 @@ var equalFields = []string{
 	"Relation.Schema", "Relation.Table", "Relation.Column", "Relation.References", "Relation.ReferencesColumn", "Relation.State",
 }
 
-// TestEveryFieldIsClassified: whoever adds a field to a plan says here whether a running sweep may go on when it changes.
+// TestEveryFieldIsClassified: whoever adds a field to a plan says here whether a running sweep may go on when it
+// changes.
 func TestEveryFieldIsClassified(t *testing.T) {
 	home := reflect.TypeFor[Plan]().PkgPath()
 	seen := map[string]bool{}
@@ -216,8 +218,9 @@ func TestWhatHasAnOrder(t *testing.T) {
 	}
 }
 
-// model of a store: what a sweep by a plan takes from it. A column that folds case takes "A-1" and "a-1" for the same, and a dataset in
-// which a tenant with a window of its own cannot be told from another is refused, as the store does.
+// model of a store: what a sweep by a plan takes from it. A column that folds case takes "A-1" and "a-1" for the
+// same, and a dataset in which a tenant with a window of its own cannot be told from another is refused, as the store
+// does.
 type modelRow struct {
 	dataset, id string
 	age         time.Time
@@ -260,8 +263,8 @@ func sweepModel(p Plan, known []string, rows []modelRow, now time.Time, fold boo
 	return gone
 }
 
-// TestACoveredSweepDeletesNothingMore runs both plans over one store, whether or not its column folds case: where the live one covers the
-// one that is held, every row that the held one takes would go by the live one, too.
+// TestACoveredSweepDeletesNothingMore runs both plans over one store, whether or not its column folds case: where the
+// live one covers the one that is held, every row that the held one takes would go by the live one, too.
 func TestACoveredSweepDeletesNothingMore(t *testing.T) {
 	now := day0.AddDate(3, 0, 0)
 	var rows []modelRow

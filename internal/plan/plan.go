@@ -18,9 +18,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
-// Format is the version of the document that this package writes and reads. Format 1 repeated the windows of single tenants in
-// each rule of each dataset, up to format 2 all known tenants stood in a plan, and up to format 3 a window was written as the API
-// has it and not as ISO 8601 does.
+// Format is the version of the document that this package writes and reads. Format 1 repeated the windows of single
+// tenants in each rule of each dataset, up to format 2 all known tenants stood in a plan, and up to format 3 a window
+// was written as the API has it and not as ISO 8601 does.
 const Format = 4
 
 // MaxBytes is the largest plan: what fits a ConfigMap with room for its metadata.
@@ -34,15 +34,18 @@ type Plan struct {
 	Target Target `json:"target"`
 
 	Tenancy v1alpha1.StoreTenancy `json:"tenancy"`
-	// Periods are the windows of single tenants of a Shared store, each once. Classes name them by place, counted from 1.
+	// Periods are the windows of single tenants of a Shared store, each once. Classes name them by place, counted
+	// from 1.
 	Periods []calendar.Window `json:"periods,omitempty"`
 	// Classes are the tenants that have a window of their own, by the windows that they have.
 	Classes []Class `json:"classes,omitempty"`
-	// Disputed values are claimed by more than one tenant and so an unknown one's, sorted. The store keeps what its column
-	// takes for one of them from going by a tenant's own window. Who else is known comes with the lease: see Result.Known.
+	// Disputed values are claimed by more than one tenant and so an unknown one's, sorted. The store keeps what its
+	// column takes for one of them from going by a tenant's own window. Who else is known comes with the lease: see
+	// Result.Known.
 	Disputed []string `json:"disputed,omitempty"`
 
-	// Database is the database that deletion was approved for. Empty fields: nothing is approved, and nothing is deleted.
+	// Database is the database that deletion was approved for. Empty fields: nothing is approved, and nothing is
+	// deleted.
 	Database Database `json:"database"`
 
 	Datasets []Dataset `json:"datasets"`
@@ -96,12 +99,13 @@ type Rule struct {
 	Policy string              `json:"policy"`
 	Rule   string              `json:"rule"`
 	Mode   v1alpha1.PolicyMode `json:"mode"`
-	// RetainFor is the base window: of every row in a Dedicated store (its tenant's override already applied), in a Shared
-	// one of the rows of every tenant that has none of its own here, and of unknown tenants.
+	// RetainFor is the base window: of every row in a Dedicated store (its tenant's override already applied), in a
+	// Shared one of the rows of every tenant that has none of its own here, and of unknown tenants.
 	RetainFor calendar.Window `json:"retainFor"`
 	// DeleteWithin this much clock time after RetainFor a row is overdue.
 	DeleteWithin calendar.Slack `json:"deleteWithin"`
-	// Own is the column of the plan's classes that holds the windows of single tenants, counted from 1. 0: none has one here.
+	// Own is the column of the plan's classes that holds the windows of single tenants, counted from 1. 0: none has
+	// one here.
 	Own int `json:"own,omitempty"`
 	// Problem of the rule on this dataset, with its remedy.
 	Problem string `json:"problem,omitempty"`
@@ -179,12 +183,12 @@ var ErrTooLarge = errors.New("the plan is too large")
 // ErrMalformed says that bytes are no plan of this format.
 var ErrMalformed = errors.New("not a plan")
 
-// ErrFormat says that a plan is of another format than this program reads. The manager writes each store's plan anew as soon as
-// it runs; a sweep that was begun by the old one ends, and the next is of the new.
+// ErrFormat says that a plan is of another format than this program reads. The manager writes each store's plan anew
+// as soon as it runs; a sweep that was begun by the old one ends, and the next is of the new.
 var ErrFormat = fmt.Errorf("%w of this version of Lethe", ErrMalformed)
 
-// Decode reads canonical bytes. A field it does not know is an error: it might be a restraint. A plan of another format is not
-// read at all: what a field means in one need not be what it means in the other.
+// Decode reads canonical bytes. A field it does not know is an error: it might be a restraint. A plan of another
+// format is not read at all: what a field means in one need not be what it means in the other.
 func Decode(b []byte) (Plan, error) {
 	var head struct {
 		Format int `json:"format"`
@@ -244,11 +248,12 @@ func DigestOf(known []string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// KnownName is a digest of DigestOf as reports and statuses have it, 16 hex digits: it tells one list from another, and is no proof.
+// KnownName is a digest of DigestOf as reports and statuses have it, 16 hex digits: it tells one list from another,
+// and is no proof.
 func KnownName(digest string) string { return digest[:min(len(digest), 16)] }
 
-// Definition is the digest of a table's place, key, age column and tenant column, and of the declared relations that keep its rows, that an
-// approval names: 32 hex digits. Without one of those relations more could go than was approved.
+// Definition is the digest of a table's place, key, age column and tenant column, and of the declared relations that
+// keep its rows, that an approval names: 32 hex digits. Without one of those relations more could go than was approved.
 func Definition(t v1alpha1.Table, declared ...Relation) string {
 	parts := []string{string(schemaOf(t.Schema)), string(t.Name)}
 	for _, k := range t.Key {
@@ -283,8 +288,8 @@ func ValidUntil(storeUID string, now time.Time) time.Time {
 	return now.UTC().Add(-shift).Truncate(week).Add(shift + 2*week)
 }
 
-// Candidates are the ends of the plans that are in force now: the present week's and the one before it, whose CronJob may
-// not have been rewritten yet. Each is after now.
+// Candidates are the ends of the plans that are in force now: the present week's and the one before it, whose CronJob
+// may not have been rewritten yet. Each is after now.
 func Candidates(storeUID string, now time.Time) []time.Time {
 	until := ValidUntil(storeUID, now)
 	return []time.Time{until, until.Add(-week)}

@@ -103,8 +103,8 @@ func deletion(in Input) *goes {
 	return nil
 }
 
-// windowUnder is the window of the rows under one identifier, as the store's statements choose it: by the identifier alone.
-// ok is false when none of them may go.
+// windowUnder is the window of the rows under one identifier, as the store's statements choose it: by the identifier
+// alone. ok is false when none of them may go.
 func windowUnder(d *goes, id string) (calendar.Window, bool) {
 	if d == nil {
 		return calendar.Window{}, false
@@ -216,8 +216,9 @@ func owner(in Input, id string) string {
 	return ""
 }
 
-// TestNothingGoesThatWasNotApproved holds for each identifier, whoever has it now: it goes by the window of a tenant only where
-// it was approved as that tenant's, and else after the one for everybody, and not before any that it was approved for.
+// TestNothingGoesThatWasNotApproved holds for each identifier, whoever has it now: it goes by the window of a tenant
+// only where it was approved as that tenant's, and else after the one for everybody, and not before any that it was
+// approved for.
 func TestNothingGoesThatWasNotApproved(t *testing.T) {
 	seen, own, moved, bound := 0, 0, 0, 0
 	once := func(t *rapid.T) {
@@ -277,8 +278,9 @@ func named(a *v1alpha1.ApprovedPlan, tenant string) bool {
 	return slices.ContainsFunc(a.Windows[0].Tenants, func(t v1alpha1.ApprovedTenantWindow) bool { return t.Tenant == tenant })
 }
 
-// TestMovingAnIdentifierMakesNothingMoreDeletable: under one approval that names tenants and no bound, whoever may edit Tenants, and nothing else, brings no
-// row under a shorter window than the one for everybody that was not under that already when it was approved.
+// TestMovingAnIdentifierMakesNothingMoreDeletable: under one approval that names tenants and no bound, whoever may
+// edit Tenants, and nothing else, brings no row under a shorter window than the one for everybody that was not under
+// that already when it was approved.
 func TestMovingAnIdentifierMakesNothingMoreDeletable(t *testing.T) {
 	seen := 0
 	rapid.Check(t, func(t *rapid.T) {

@@ -47,7 +47,8 @@ type Proposal struct {
 // Waiting is how many rows of a dataset would go now.
 type Waiting struct {
 	Rows int64
-	// Returned is how many rows are there again that were gone; of those none may go now, and they are let go all the same.
+	// Returned is how many rows are there again that were gone; of those none may go now, and they are let go all the
+	// same.
 	Returned int64
 	// AtLeast is set when the count stopped at its bound: the whole table is approved then.
 	AtLeast bool
@@ -72,8 +73,8 @@ var (
 	ErrTooManyTenants = errors.New("too many tenants with a window of their own to approve each by name; approve them by a bound, for example --any-tenant-not-below P30D")
 )
 
-// Propose writes the approval that covers what a person asks for, as it was last measured, and leaves everything else as it
-// was approved before: another dataset's backlog is not renewed, nor a brake let go that nobody named.
+// Propose writes the approval that covers what a person asks for, as it was last measured, and leaves everything else
+// as it was approved before: another dataset's backlog is not renewed, nor a brake let go that nobody named.
 func Propose(r Result, store *v1alpha1.DataStore, a Asked, now time.Time) (Proposal, error) {
 	status, before := store.Status, store.Spec.ApprovedPlan
 	if err := measuredUnder(r, status, a, now); err != nil {
@@ -155,8 +156,8 @@ func present(r Result, status v1alpha1.DataStoreStatus, now time.Time) v1alpha1.
 	return out
 }
 
-// later gives an approval of the database a later time than the one before, which tells them apart, also where this person's clock
-// is behind. One of a time that has not come is none, and counts for nothing.
+// later gives an approval of the database a later time than the one before, which tells them apart, also where this
+// person's clock is behind. One of a time that has not come is none, and counts for nothing.
 func (p *proposer) later(old *v1alpha1.ApprovedPoint) {
 	seen, latest := p.out.Plan.Seen, p.now
 	if at := p.status.MeasuredAt; at.After(latest) {
@@ -197,8 +198,8 @@ func IsBraked(reason string) bool {
 	return reason == v1alpha1.ReasonBrakeTripped || reason == v1alpha1.ReasonReturned
 }
 
-// window approves the windows of one dataset, and the rows that wait now. Where the brake has tripped, the latter is asked for
-// by itself.
+// window approves the windows of one dataset, and the rows that wait now. Where the brake has tripped, the latter is
+// asked for by itself.
 func (p *proposer) window(name string) error {
 	want, dataset := p.r.wanted[name], p.dataset(name)
 	if want == nil || dataset == nil {
@@ -295,8 +296,9 @@ func (p *proposer) dataset(name string) *Dataset {
 	return nil
 }
 
-// waiting is the most that any rule found waiting that would delete: one in Audit does not count beside one that enforces. A
-// count that stopped at its bound says too little: the table's own size bounds it then. What was not measured is no number.
+// waiting is the most that any rule found waiting that would delete: one in Audit does not count beside one that
+// enforces. A count that stopped at its bound says too little: the table's own size bounds it then. What was not
+// measured is no number.
 func (p *proposer) waiting(name string) (out Waiting, braked bool, err error) {
 	dataset := p.dataset(name)
 	if dataset == nil {

@@ -306,7 +306,8 @@ func TestAnApprovalDoesNotStretch(t *testing.T) {
 	}
 }
 
-// 300 tenants with a window of their own are approved by a bound, and one that sets a shorter one later waits, and says so.
+// 300 tenants with a window of their own are approved by a bound, and one that sets a shorter one later waits, and
+// says so.
 func TestApprovalByBound(t *testing.T) {
 	in := shared(makePolicy("a", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90))))
 	for n := range 300 {
@@ -395,7 +396,8 @@ func TestProposeLetsReturnedRowsGoOn(t *testing.T) {
 	}
 }
 
-// An approval of the database has a later time than the one before, by whoever's clock; one of a time that has not come counts for nothing.
+// An approval of the database has a later time than the one before, by whoever's clock; one of a time that has not
+// come counts for nothing.
 func TestProposeATimeOfItsOwn(t *testing.T) {
 	for name, tc := range map[string]struct{ before, want time.Duration }{
 		"earlier":                         {-time.Hour, 0},

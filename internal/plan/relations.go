@@ -8,7 +8,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// relations are what spec.relations says, sorted. What cannot be kept of it is a problem, and keeps the dataset that it speaks of from being deleted from.
+// relations are what spec.relations says, sorted. What cannot be kept of it is a problem, and keeps the dataset that
+// it speaks of from being deleted from.
 func (c *compiler) relations() []Relation {
 	c.unkept = map[string]string{}
 	datasets := map[string]v1alpha1.Dataset{}

@@ -80,7 +80,8 @@ func TestRelationsOfASpec(t *testing.T) {
 	}
 }
 
-// Without a declared relation more would go than was approved, so that taking it away, or denying it, waits for a person.
+// Without a declared relation more would go than was approved, so that taking it away, or denying it, waits for a
+// person.
 func TestADeclaredRelationIsPartOfWhatIsApproved(t *testing.T) {
 	in := dedicated(makePolicy("privacy", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90))))
 	in.Store.Spec.Relations = []v1alpha1.Relation{{Table: "files", Column: "message_id", References: "messages", State: v1alpha1.RelationDeclared, Reason: "said so"}}

@@ -8,11 +8,11 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// Target says where a store is and as whom to log in: its type, and the one member that is of that type. Credentials are not
-// part of a plan: the keyserver hands them out with the lease.
+// Target says where a store is and as whom to log in: its type, and the one member that is of that type. Credentials
+// are not part of a plan: the keyserver hands them out with the lease.
 //
-// Whoever is not an engine asks the methods. A type that this program does not know has no member, no address and no endpoints: nothing
-// is opened for it, and no approval is of it.
+// Whoever is not an engine asks the methods. A type that this program does not know has no member, no address and no
+// endpoints: nothing is opened for it, and no approval is of it.
 type Target struct {
 	Type     v1alpha1.StoreType `json:"type"`
 	Postgres *PostgresTarget    `json:"postgres,omitempty"`
@@ -34,8 +34,8 @@ type Endpoint struct {
 	Port int32
 }
 
-// TargetOf reads the target out of a store's spec. It is not known where this program knows no store of the spec's type, or where
-// what is said of that type is missing.
+// TargetOf reads the target out of a store's spec. It is not known where this program knows no store of the spec's
+// type, or where what is said of that type is missing.
 func TargetOf(spec *v1alpha1.DataStoreSpec) (t Target, known bool) {
 	t.Type = spec.Type
 	if p := spec.Postgres; spec.Type == v1alpha1.StorePostgres && p != nil {

@@ -8,7 +8,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// A store of a type that this program does not know is measured by nobody and deleted from by nobody, whatever was approved, and it says so.
+// A store of a type that this program does not know is measured by nobody and deleted from by nobody, whatever was
+// approved, and it says so.
 func TestAStoreOfAnUnknownType(t *testing.T) {
 	for name, change := range map[string]func(*v1alpha1.DataStoreSpec){
 		"unknown":                        func(s *v1alpha1.DataStoreSpec) { s.Type, s.Postgres = "Punchcards", nil },

@@ -9,13 +9,14 @@ import (
 	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
-// Class is tenants that have the same windows of their own wherever any tenant has one. A tenant of which only some identifiers
-// have a window somewhere is in two classes, each with some of them.
+// Class is tenants that have the same windows of their own wherever any tenant has one. A tenant of which only some
+// identifiers have a window somewhere is in two classes, each with some of them.
 type Class struct {
-	// Windows of the class, one for each column that rules and deletions name by Own: the place of a period in Plan.Periods,
-	// counted from 1. 0: the class has no window of its own there, and the base window is for it.
+	// Windows of the class, one for each column that rules and deletions name by Own: the place of a period in
+	// Plan.Periods, counted from 1. 0: the class has no window of its own there, and the base window is for it.
 	Windows []int `json:"windows"`
-	// Tenants by name, each with the values of the tenant column that are its, sorted. Each value stands in a plan once.
+	// Tenants by name, each with the values of the tenant column that are its, sorted. Each value stands in a plan
+	// once.
 	Tenants map[string][]string `json:"tenants"`
 }
 
@@ -113,8 +114,8 @@ func (p Plan) checkTables() error {
 	return nil
 }
 
-// sheet is the windows of single tenants under one rule, or under several together, while a plan is compiled. It is shared by all
-// datasets that have the same ones, and never changed once it is made.
+// sheet is the windows of single tenants under one rule, or under several together, while a plan is compiled. It is
+// shared by all datasets that have the same ones, and never changed once it is made.
 type sheet struct {
 	overrides []Override // sorted by tenant
 	of        map[string]int

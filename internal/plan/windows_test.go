@@ -12,8 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
-// naive works out the window of one tenant under one rule from the objects alone: the shorter of the rule's own and of those that
-// the rule and the Tenant give it, as far as they can be proved to be shorter.
+// naive works out the window of one tenant under one rule from the objects alone: the shorter of the rule's own and
+// of those that the rule and the Tenant give it, as far as they can be proved to be shorter.
 func naive(t v1alpha1.Tenant, r v1alpha1.RetentionRule) calendar.Window {
 	base := calendar.Or(r.RetainFor)
 	var offered []calendar.Window
@@ -53,8 +53,9 @@ func under(p Plan, column int, id string, base calendar.Window) calendar.Window 
 	return base
 }
 
-// TestTheTablesSayWhatEachTenantGets: whoever reads a plan by its tables finds, for each identifier, dataset and rule, the window that
-// the objects give it, and the same for what is deleted where all of it was approved; also after the plan was written and read.
+// TestTheTablesSayWhatEachTenantGets: whoever reads a plan by its tables finds, for each identifier, dataset and
+// rule, the window that the objects give it, and the same for what is deleted where all of it was approved; also
+// after the plan was written and read.
 func TestTheTablesSayWhatEachTenantGets(t *testing.T) {
 	own, deleted := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -153,7 +154,8 @@ func TestNothingStandsTwice(t *testing.T) {
 	}
 }
 
-// A customer that comes, goes or is called otherwise changes no plan while it has no window of its own. One that claims what another has does.
+// A customer that comes, goes or is called otherwise changes no plan while it has no window of its own. One that
+// claims what another has does.
 func TestANewTenantChangesNoPlan(t *testing.T) {
 	in := shared(makePolicy("p", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90), override("acme", days(30)))))
 	approveAll(t, in)

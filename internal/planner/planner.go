@@ -36,8 +36,8 @@ type Compiled struct {
 	Tenant *v1alpha1.Tenant
 }
 
-// Store compiles the plan of a store that the caller has read. It takes three reads for a Dedicated store (namespace, tenant,
-// policies) and a fourth for a Shared one (tenants). The error is a *Refusal when the store may have no plan.
+// Store compiles the plan of a store that the caller has read. It takes three reads for a Dedicated store (namespace,
+// tenant, policies) and a fourth for a Shared one (tenants). The error is a *Refusal when the store may have no plan.
 func Store(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now time.Time) (Compiled, error) {
 	in, err := Read(ctx, r, store, now)
 	if err != nil {
@@ -46,8 +46,8 @@ func Store(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now 
 	return Compiled{Result: plan.Compile(in), Tenant: in.StoreTenant}, nil
 }
 
-// Read reads what Store compiles, and compiles nothing. Where the store may have no plan the error is a *Refusal, and of the input
-// only the tenant is there, if it is known.
+// Read reads what Store compiles, and compiles nothing. Where the store may have no plan the error is a *Refusal, and
+// of the input only the tenant is there, if it is known.
 func Read(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now time.Time) (plan.Input, error) {
 	if !store.DeletionTimestamp.IsZero() {
 		return plan.Input{}, &Refusal{Reason: v1alpha1.ReasonDeleting, Message: "the store is being deleted"}
@@ -86,5 +86,5 @@ func Read(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now t
 
 // refusals are the reasons for which a store gets no plan where its namespace is not held.
 var refusals = map[tenancy.Standing]string{
-	tenancy.Nobodys: v1alpha1.ReasonNoTenant, tenancy.NotWalledIn: v1alpha1.ReasonTenantNotReady, tenancy.NamespaceEnding: v1alpha1.ReasonDeleting, tenancy.TenantEnding: v1alpha1.ReasonDeleting,
+	tenancy.Nobodys: v1alpha1.ReasonNoTenant, tenancy.NotIsolated: v1alpha1.ReasonTenantNotReady, tenancy.NamespaceEnding: v1alpha1.ReasonDeleting, tenancy.TenantEnding: v1alpha1.ReasonDeleting,
 }

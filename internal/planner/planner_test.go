@@ -43,7 +43,8 @@ func (c *counting) List(ctx context.Context, l client.ObjectList, opts ...client
 	return c.Reader.List(ctx, l, opts...)
 }
 
-// cluster is a Platform tenant with a namespace that it has taken, one other tenant and one policy. change edits what is in it.
+// cluster is a Platform tenant with a namespace that it has taken, one other tenant and one policy. change edits what
+// is in it.
 type cluster struct {
 	namespace *corev1.Namespace
 	tenant    *v1alpha1.Tenant
@@ -124,7 +125,7 @@ func TestStore(t *testing.T) {
 		},
 		"a namespace made again under the same name": {
 			change:  func(c *cluster) { c.namespace.UID = types.UID("n2") },
-			refused: v1alpha1.ReasonTenantNotReady, says: "has not walled in", reads: 2,
+			refused: v1alpha1.ReasonTenantNotReady, says: "has not isolated", reads: 2,
 		},
 		"a type that this program does not know": {
 			change:  func(c *cluster) { c.store.Spec.Type, c.store.Spec.Postgres = "Punchcards", nil },

@@ -17,8 +17,8 @@ type Rule struct {
 }
 
 // Narrowing is the closed list. None of it lets anything read the pod's memory, or reach what the pod does not: it says
-// where the pod runs, how urgent it is, how much it may use of what it has, where its images are fetched, and what confines
-// it further.
+// where the pod runs, how urgent it is, how much it may use of what it has, where its images are fetched, and what
+// confines it further.
 var Narrowing = []Rule{
 	{"spec.nodeName", "the scheduler", func(want, got *corev1.PodSpec, _ string) { want.NodeName = got.NodeName }},
 	{"spec.nodeSelector", "admission may add keys; ours stay", func(want, got *corev1.PodSpec, _ string) {
@@ -86,8 +86,9 @@ var ofPodsOnly = map[string]bool{
 	"spec.nodeName": true, "spec.hostname": true, "spec.subdomain": true, "spec.overhead": true, "spec.priority": true, "spec.preemptionPolicy": true,
 }
 
-// Annotations are the foreign ones that a pod may carry, and who writes them: what a network plugin or an admission plugin
-// notes down. None of them is read by a container runtime. The keyserver's and the manager's --pod-annotations add to them.
+// Annotations are the foreign ones that a pod may carry, and who writes them: what a network plugin or an admission
+// plugin notes down. None of them is read by a container runtime. The keyserver's and the manager's --pod-annotations
+// add to them.
 var Annotations = map[string]string{
 	"kubernetes.io/limit-ranger":                         "Kubernetes' LimitRanger",
 	"cni.projectcalico.org/containerID":                  "Calico",

@@ -1,9 +1,9 @@
-// Package podspec recognises the pods that Lethe makes: whether a workload's template, and a live pod, differ from what a builder
-// rendered only in what the cluster is known to set and what narrows it.
+// Package podspec recognises the pods that Lethe makes: whether a workload's template, and a live pod, differ from
+// what a builder rendered only in what the cluster is known to set and what narrows it.
 //
-// It decides who gets credentials, so everything that is not on its lists is a difference: a field that admission added,
-// an annotation that a container runtime acts on, and a field that a newer API server knows and this program does not.
-// An error names the field, never what is in it.
+// It decides who gets credentials, so everything that is not on its lists is a difference: a field that admission
+// added, an annotation that a container runtime acts on, and a field that a newer API server knows and this program
+// does not. An error names the field, never what is in it.
 package podspec
 
 import (
@@ -23,9 +23,9 @@ import (
 // ownPrefix begins the labels and annotations that only Lethe sets.
 const ownPrefix = "lethe.dev/"
 
-// Match says whether a live pod is the one that a template describes. Every field of the pod's specification is compared
-// but those in Narrowing; a foreign annotation must be one of Annotations or of allowed (an entry that ends in * is a
-// prefix); a label beginning with lethe.dev/ must be the template's.
+// Match says whether a live pod is the one that a template describes. Every field of the pod's specification is
+// compared but those in Narrowing; a foreign annotation must be one of Annotations or of allowed (an entry that ends
+// in * is a prefix); a label beginning with lethe.dev/ must be the template's.
 func Match(want corev1.PodTemplateSpec, pod *corev1.Pod, allowed []string) error {
 	if err := matchMetadata(want.ObjectMeta, pod.ObjectMeta, func(key string) bool { return isAllowed(key, allowed) }); err != nil {
 		return err
@@ -37,9 +37,10 @@ func Match(want corev1.PodTemplateSpec, pod *corev1.Pod, allowed []string) error
 	return matchSpec("spec", expected, actual)
 }
 
-// MatchTemplate says whether the template of a workload is the one that was rendered, apart from what its pods may differ by: other
-// people's admission changes templates by the same rules as pods. What only a pod has, since the scheduler, its StatefulSet or a class
-// gives it, a template has not. Labels of others may stand beside ours, among them those that the Job controller sets.
+// MatchTemplate says whether the template of a workload is the one that was rendered, apart from what its pods may
+// differ by: other people's admission changes templates by the same rules as pods. What only a pod has, since the
+// scheduler, its StatefulSet or a class gives it, a template has not. Labels of others may stand beside ours, among
+// them those that the Job controller sets.
 func MatchTemplate(want, live corev1.PodTemplateSpec, allowed []string) error {
 	if err := matchMetadata(want.ObjectMeta, live.ObjectMeta, func(key string) bool { return isAllowed(key, allowed) }); err != nil {
 		return fmt.Errorf("template.%w", err)
@@ -53,8 +54,8 @@ func MatchTemplate(want, live corev1.PodTemplateSpec, allowed []string) error {
 	return matchSpec("template.spec", expected, actual)
 }
 
-// Read turns a live pod into its type. A field of its specification that this program does not know is an error: what it
-// means could not be judged.
+// Read turns a live pod into its type. A field of its specification that this program does not know is an error: what
+// it means could not be judged.
 func Read(object *unstructured.Unstructured) (*corev1.Pod, error) {
 	pod := &corev1.Pod{}
 	if err := read(object, pod, "spec"); err != nil {

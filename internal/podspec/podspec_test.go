@@ -146,8 +146,8 @@ func TestWhatNarrows(t *testing.T) {
 	}
 }
 
-// TestOnlyTheListNarrows puts something into every field of a pod's specification, and of a template's, that has a type, at any depth, and
-// holds what is taken against the list.
+// TestOnlyTheListNarrows puts something into every field of a pod's specification, and of a template's, that has a
+// type, at any depth, and holds what is taken against the list.
 func TestOnlyTheListNarrows(t *testing.T) {
 	base := podOf(template())
 	fillPod(&base.Spec)
@@ -290,8 +290,8 @@ func change(v reflect.Value) bool {
 	return true
 }
 
-// TestWhatNarrowsATemplate: admission changes the templates of workloads by the same rules as pods, and what makes a pod another one is
-// refused there, too.
+// TestWhatNarrowsATemplate: admission changes the templates of workloads by the same rules as pods, and what makes a
+// pod another one is refused there, too.
 func TestWhatNarrowsATemplate(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change  func(*corev1.PodTemplateSpec)
@@ -457,8 +457,8 @@ func TestTheListIsDocumented(t *testing.T) {
 	}
 }
 
-// TestTheWallsKnowTheNotes: what may stand on a pod, the manager may be seen to write, since admission puts it there. Both walls go by
-// the same lists.
+// TestTheWallsKnowTheNotes: what may stand on a pod, the manager may be seen to write, since admission puts it there.
+// Both walls go by the same lists.
 func TestTheWallsKnowTheNotes(t *testing.T) {
 	list := func(file, name string) []string {
 		content, err := os.ReadFile(filepath.Join("..", "..", "config", "admission", file))

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// A file of a bot names its credentials as ${credential:NAME}. A dollar sign in front of it takes that meaning away: $${credential: is ${credential:
-// as it stands.
+// A file of a bot names its credentials as ${credential:NAME}. A dollar sign in front of it takes that meaning away:
+// $${credential: is ${credential: as it stands.
 const (
 	fillOpen  = "${credential:"
 	fillClose = "}"
@@ -102,9 +102,10 @@ func fill(content string, text, name func(string) error) error {
 // MaxVariable is the longest value that an environment variable can have, in bytes.
 const MaxVariable = 32 << 10
 
-// CanBeVariable says whether a credential can be delivered as an environment variable. The kubelet reads them out of a file of lines NAME='value': inside the quotes
-// nothing is special and nothing can be escaped, so a value with a quote cannot be said; line ends are refused too, since the kubelet would change them
-// (it drops a carriage return) and a variable with one is a mistake more often than not.
+// CanBeVariable says whether a credential can be delivered as an environment variable. The kubelet reads them out of
+// a file of lines NAME='value': inside the quotes nothing is special and nothing can be escaped, so a value with a
+// quote cannot be said; line ends are refused too, since the kubelet would change them (it drops a carriage return)
+// and a variable with one is a mistake more often than not.
 func CanBeVariable(value []byte) bool {
 	return len(value) <= MaxVariable && !bytes.ContainsAny(value, "'\n\r\x00")
 }

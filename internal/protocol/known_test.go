@@ -39,7 +39,8 @@ func TestPagesOfKnownTenants(t *testing.T) {
 	}
 }
 
-// TestAPageFitsWhateverJSONMakesOfIt: some characters are six in JSON, and an answer of the keyserver is at most 512 KiB.
+// TestAPageFitsWhateverJSONMakesOfIt: some characters are six in JSON, and an answer of the keyserver is at most 512
+// KiB.
 func TestAPageFitsWhateverJSONMakesOfIt(t *testing.T) {
 	ids := make([]string, 5000)
 	for i := range ids {

@@ -42,7 +42,8 @@ type TenantRequest struct {
 type TenantResponse struct {
 	SealingKeys []SealingKey `json:"sealingKeys"`
 	KEKGrade    string       `json:"kekGrade"` // Production or Evaluation
-	// Generation of the document that holds the keys: to be kept in the Tenant's status, and held against it from then on.
+	// Generation of the document that holds the keys: to be kept in the Tenant's status, and held against it from
+	// then on.
 	Generation int64    `json:"generation"`
 	UIDRange   UIDRange `json:"uidRange"`
 }
@@ -73,7 +74,8 @@ type CredentialsResponse struct {
 	Secret string `json:"secret"`
 	// Items in the order of the spec.
 	Items []CredentialResult `json:"items"`
-	// Generation of the document that holds the object's data key, 0 where there is none: to be kept in the object's status.
+	// Generation of the document that holds the object's data key, 0 where there is none: to be kept in the object's
+	// status.
 	Generation int64 `json:"generation,omitempty"`
 }
 
@@ -91,8 +93,8 @@ type RevokeRequest struct {
 	Object ObjectRef `json:"object"`
 }
 
-// PullSecretsRequest asks about the Secrets that the images of a BotDeployment's or a DataStore's pods are to be pulled with. Their names
-// are in the object, its Tenant and the keyserver's own settings: the caller says none.
+// PullSecretsRequest asks about the Secrets that the images of a BotDeployment's or a DataStore's pods are to be
+// pulled with. Their names are in the object, its Tenant and the keyserver's own settings: the caller says none.
 type PullSecretsRequest struct {
 	Object ObjectRef `json:"object"`
 }
@@ -142,13 +144,15 @@ type LeaseRequest struct {
 	Spend []Spend `json:"spend,omitempty"`
 	// Seen is where in its life the database is; it is kept for the next sweep to be compared with.
 	Seen *Point `json:"seen,omitempty"`
-	// Restored says that the database has gone back in time, and from what that is known. It is kept until a person approves.
+	// Restored says that the database has gone back in time, and from what that is known. It is kept until a person
+	// approves.
 	Restored string `json:"restored,omitempty"`
 	// Returned names datasets in which rows that had gone are there again.
 	Returned []string `json:"returned,omitempty"`
 	// Cleared is how much of old a sweep has left in datasets that it came to the end of.
 	Cleared []Cleared `json:"cleared,omitempty"`
-	// KnownFrom asks for identifiers of known tenants of a Shared store, from this place on, counted from 1. 0: for none.
+	// KnownFrom asks for identifiers of known tenants of a Shared store, from this place on, counted from 1. 0: for
+	// none.
 	KnownFrom int `json:"knownFrom,omitempty"`
 }
 
@@ -159,13 +163,15 @@ type LeaseResponse struct {
 	Sealed  string    `json:"sealed,omitempty"` // base64url, as in UnsealResponse
 	// Account is what earlier sweeps have left; given with the credential.
 	Account *Account `json:"account,omitempty"`
-	// KnownDigest names the whole list of identifiers of known tenants of a Shared store: plan.DigestOf. Empty for a Dedicated one.
+	// KnownDigest names the whole list of identifiers of known tenants of a Shared store: plan.DigestOf. Empty for a
+	// Dedicated one.
 	KnownDigest string `json:"knownDigest,omitempty"`
 	// Known is as much of that list, from KnownFrom on, as fits one answer; none: that was all.
 	Known []string `json:"known,omitempty"`
 }
 
-// MaxKnownPage is how many bytes of identifiers one answer holds at most: six times as many, when JSON writes each as \u003c, fit into an answer.
+// MaxKnownPage is how many bytes of identifiers one answer holds at most: six times as many, when JSON writes each as
+// \u003c, fit into an answer.
 const MaxKnownPage = 64 << 10
 
 // KnownPage is the part of a list of identifiers that an answer holds, from a place on, counted from 1.
@@ -226,7 +232,8 @@ type Point struct {
 	Timeline     uint32 `json:"timeline"`
 	Position     uint64 `json:"position"` // in the write-ahead log, on the disk
 	Transactions uint64 `json:"transactions"`
-	// Witnesses are transactions that were rolled back just before: while history is the same they always will have been.
+	// Witnesses are transactions that were rolled back just before: while history is the same they always will have
+	// been.
 	Witnesses []uint64 `json:"witnesses,omitempty"`
 }
 
@@ -238,8 +245,8 @@ type Cleared struct {
 	Left       int64  `json:"left"`
 	// SweptAt is the time by which the sweep deleted, in Unix microseconds.
 	SweptAt int64 `json:"sweptAt,omitempty"`
-	// Windows is a digest of the windows by which it deleted, and Due how many rows of tenants with a shorter window than
-	// the others were past it then, and left.
+	// Windows is a digest of the windows by which it deleted, and Due how many rows of tenants with a shorter window
+	// than the others were past it then, and left.
 	Windows string `json:"windows,omitempty"`
 	Due     int64  `json:"due,omitempty"`
 }

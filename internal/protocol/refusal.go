@@ -2,8 +2,8 @@ package protocol
 
 import "fmt"
 
-// Refusal is an answer other than 200, as the error that the keyserver's parts hand on. Its message is for people and never
-// holds a value.
+// Refusal is an answer other than 200, as the error that the keyserver's parts hand on. Its message is for people and
+// never holds a value.
 type Refusal struct {
 	Answer
 	Cause error // for the log; may be nil

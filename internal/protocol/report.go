@@ -16,7 +16,8 @@ const (
 	MaxPackedReport = 128 << 10
 )
 
-// ReportRequest comes from a sweeper's pod, which its token names. A pod reports once; the same report may be sent again.
+// ReportRequest comes from a sweeper's pod, which its token names. A pod reports once; the same report may be sent
+// again.
 type ReportRequest struct {
 	PlanHash string `json:"planHash"`
 	// Report is what PackReport made of the report's canonical bytes.
@@ -73,7 +74,8 @@ func PackReport(canonical []byte) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// UnpackReport is the inverse. It never makes more of what it is given than a report can be, and takes nothing behind it.
+// UnpackReport is the inverse. It never makes more of what it is given than a report can be, and takes nothing behind
+// it.
 func UnpackReport(packed []byte) ([]byte, error) {
 	var canonical bytes.Buffer
 	if err := inflate(&canonical, packed); err != nil {

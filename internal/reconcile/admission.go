@@ -12,7 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// AdmissionOf is how the manager takes what admission makes of its StatefulSets and CronJobs. It tells the bot or the store.
+// AdmissionOf is how the manager takes what admission makes of its StatefulSets and CronJobs. It tells the bot or the
+// store.
 func AdmissionOf(settings resources.Settings, now clock.PassiveClock, recorder events.EventRecorder) *kube.Admission {
 	return &kube.Admission{Annotations: settings.PodAnnotations, Clock: now, Tell: func(kind string, child client.Object, field string, tolerated bool) {
 		owner := metav1.GetControllerOf(child)

@@ -8,9 +8,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// ResponseCache remembers what the keyserver last said about an object, so that it is not asked on every pass. It is lost on a
-// restart, and nothing depends on it but the number of questions. It holds one for each name at most, and none for a name whose
-// object is gone: whoever finds that forgets it.
+// ResponseCache remembers what the keyserver last said about an object, so that it is not asked on every pass. It is
+// lost on a restart, and nothing depends on it but the number of questions. It holds one for each name at most, and
+// none for a name whose object is gone: whoever finds that forgets it.
 type ResponseCache[A any] struct {
 	mutex sync.Mutex
 	known map[types.NamespacedName]Response[A]

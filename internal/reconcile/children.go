@@ -78,8 +78,8 @@ const (
 // StaleReadOK is for reads that need not wait until the cache has seen our own writes: none of those could change them.
 const StaleReadOK = client.DisableReadYourWritesConsistency
 
-// WholeOnly refuses to write an object back that came out of the cache, where most of it is missing. Patches are made of
-// differences, and lose nothing.
+// WholeOnly refuses to write an object back that came out of the cache, where most of it is missing. Patches are made
+// of differences, and lose nothing.
 type WholeOnly struct{ client.Client }
 
 // Update is that of the client.
@@ -90,8 +90,8 @@ func (c WholeOnly) Update(ctx context.Context, object client.Object, options ...
 	return c.Client.Update(ctx, object, options...) //nolint:wrapcheck // it stands for the client
 }
 
-// LookInto says whether bots or stores that count are in a namespace, and names those that only somebody else's finalizer
-// keeps. It is handed the API server to be sure, and the cache to be quick.
+// LookInto says whether bots or stores that count are in a namespace, and names those that only somebody else's
+// finalizer keeps. It is handed the API server to be sure, and the cache to be quick.
 func LookInto(ctx context.Context, from client.Reader, namespace string) (used bool, held []string, err error) {
 	bots, stores := &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}
 	for _, list := range []client.ObjectList{bots, stores} {

@@ -9,8 +9,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
-// AskCredentials has the keyserver open, encrypt and store the credentials of a bot or a store. What it answers is held against what the
-// Tenant says of its keys; a refusal, or its absence, is a problem of CredentialsReady.
+// AskCredentials has the keyserver open, encrypt and store the credentials of a bot or a store. What it answers is
+// held against what the Tenant says of its keys; a refusal, or its absence, is a problem of CredentialsReady.
 func AskCredentials(ctx context.Context, keys Keys, doubts *KeyDoubts, kind string, object client.Object, tenant *v1alpha1.Tenant) (protocol.CredentialsResponse, error) {
 	answer, err := keys.Credentials(ctx, RefTo(kind, object))
 	doubts.Weigh(ctx, tenant, answer, err)

@@ -13,8 +13,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
-// KeyDoubts are Tenants whose condition KeysReady may not be so any more, since the keyserver said something about one of their bots
-// or stores that does not agree with it. The Tenant is looked at now, and the keyserver asked about it.
+// KeyDoubts are Tenants whose condition KeysReady may not be so any more, since the keyserver said something about
+// one of their bots or stores that does not agree with it. The Tenant is looked at now, and the keyserver asked about
+// it.
 type KeyDoubts struct {
 	Events chan event.GenericEvent
 

@@ -10,7 +10,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
-// TestWhatIsDoubtedAboutKeys: an answer about a bot wakes its Tenant where the two do not agree, once, and not otherwise.
+// TestWhatIsDoubtedAboutKeys: an answer about a bot wakes its Tenant where the two do not agree, once, and not
+// otherwise.
 func TestWhatIsDoubtedAboutKeys(t *testing.T) {
 	stored := protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Reason: v1alpha1.ReasonStored}}}
 	unknown := protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Reason: v1alpha1.ReasonStored}, {Reason: v1alpha1.ReasonUnknownKey}}}
@@ -22,13 +23,13 @@ func TestWhatIsDoubtedAboutKeys(t *testing.T) {
 		err    error
 		want   bool
 	}{
-		"all is well":                           {keys: metav1.ConditionTrue, reason: "KeysOpen", answer: stored},
-		"keys are gone":                         {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(v1alpha1.ReasonKeyMissing), want: true},
-		"an earlier copy":                       {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(v1alpha1.ReasonKeysRolledBack), want: true},
-		"altered":                               {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(v1alpha1.ReasonKeysAltered), want: true},
-		"sealed to a key that is not there":     {keys: metav1.ConditionTrue, reason: "KeysOpen", answer: unknown, want: true},
-		"the keyserver is away":                 {keys: metav1.ConditionTrue, reason: "KeysOpen", err: errors.New("connection refused")},
-		"another refusal":                       {keys: metav1.ConditionTrue, reason: "KeysOpen", err: refused(v1alpha1.ReasonNotReady)},
+		"all is well":                           {keys: metav1.ConditionTrue, reason: "KeysAvailable", answer: stored},
+		"keys are gone":                         {keys: metav1.ConditionTrue, reason: "KeysAvailable", err: refused(v1alpha1.ReasonKeyMissing), want: true},
+		"an earlier copy":                       {keys: metav1.ConditionTrue, reason: "KeysAvailable", err: refused(v1alpha1.ReasonKeysRolledBack), want: true},
+		"altered":                               {keys: metav1.ConditionTrue, reason: "KeysAvailable", err: refused(v1alpha1.ReasonKeysAltered), want: true},
+		"sealed to a key that is not there":     {keys: metav1.ConditionTrue, reason: "KeysAvailable", answer: unknown, want: true},
+		"the keyserver is away":                 {keys: metav1.ConditionTrue, reason: "KeysAvailable", err: errors.New("connection refused")},
+		"another refusal":                       {keys: metav1.ConditionTrue, reason: "KeysAvailable", err: refused(v1alpha1.ReasonNotReady)},
 		"gone, and known to be":                 {keys: metav1.ConditionFalse, reason: v1alpha1.ReasonKeyMissing, err: refused(v1alpha1.ReasonKeyMissing)},
 		"back again":                            {keys: metav1.ConditionFalse, reason: v1alpha1.ReasonKeyMissing, answer: stored, want: true},
 		"gone, and the keyserver is away":       {keys: metav1.ConditionFalse, reason: v1alpha1.ReasonKeyMissing, err: errors.New("connection refused")},

@@ -16,7 +16,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// FitRecorder is the one way to an Event: its note is a line that a terminal takes for what it is, and as long as the API server takes.
+// FitRecorder is the one way to an Event: its note is a line that a terminal takes for what it is, and as long as the
+// API server takes.
 type FitRecorder struct{ events.EventRecorder }
 
 // Eventf implements events.EventRecorder.
@@ -24,8 +25,8 @@ func (r FitRecorder) Eventf(regarding, related runtime.Object, kind, reason, act
 	r.EventRecorder.Eventf(regarding, related, kind, reason, action, "%s", foreign.Line(fmt.Sprintf(note, args...), foreign.MaxText))
 }
 
-// EmitEvents sends an event for each condition that went wrong or came right, once, after the status says so. A condition that is
-// right from the start is no news.
+// EmitEvents sends an event for each condition that went wrong or came right, once, after the status says so. A
+// condition that is right from the start is no news.
 func EmitEvents(recorder events.EventRecorder, object client.Object, before, after []metav1.Condition) {
 	told := map[string]bool{}
 	for _, was := range before {
@@ -55,7 +56,7 @@ func EmitEvents(recorder events.EventRecorder, object client.Object, before, aft
 }
 
 // expected are reasons for something not to be ready that nobody need look at.
-var expected = map[string]bool{v1alpha1.ReasonProgressing: true, v1alpha1.ReasonSuspended: true, v1alpha1.ReasonStopping: true, v1alpha1.ReasonOldPodEnding: true}
+var expected = map[string]bool{v1alpha1.ReasonProgressing: true, v1alpha1.ReasonSuspended: true, v1alpha1.ReasonStopping: true, v1alpha1.ReasonPodTerminating: true}
 
 // isBad says whether a condition tells of something that a person should look at.
 func isBad(c metav1.Condition) bool {

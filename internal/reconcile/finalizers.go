@@ -49,7 +49,8 @@ func ForeignFinalizers(object client.Object) []string {
 	})
 }
 
-// IsHeld says that nothing of an object is left to do for us: its keys are destroyed, and somebody else's finalizer keeps it.
+// IsHeld says that nothing of an object is left to do for us: its keys are destroyed, and somebody else's finalizer
+// keeps it.
 func IsHeld(object client.Object) bool {
 	return object.GetDeletionTimestamp() != nil && !HasFinalizer(object)
 }

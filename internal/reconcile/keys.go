@@ -13,8 +13,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// Keys is what reconcilers ask of the keyserver. They say which object they mean; the keyserver reads it itself. An error
-// that the keyserver answered with has a method Reason; any other means that it could not be reached.
+// Keys is what reconcilers ask of the keyserver. They say which object they mean; the keyserver reads it itself. An
+// error that the keyserver answered with has a method Reason; any other means that it could not be reached.
 type Keys interface {
 	// Tenant makes or finds a tenant's keys.
 	Tenant(ctx context.Context, tenant protocol.ObjectRef) (protocol.TenantResponse, error)

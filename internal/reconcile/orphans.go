@@ -14,7 +14,7 @@ type Orphans interface {
 	Clear(ctx context.Context, namespace string) (running []string, err error)
 	// Running names the pods of ours in a namespace.
 	Running(ctx context.Context, namespace string) ([]string, error)
-	// Regain gives the manager its rights back in a namespace whose Tenant is gone, and returns a conflict then: the write that was
-	// refused can be made again. Where it cannot, it returns the refusal.
+	// Regain gives the manager its rights back in a namespace whose Tenant is gone, and returns a conflict then: the
+	// write that was refused can be made again. Where it cannot, it returns the refusal.
 	Regain(ctx context.Context, namespace string, refused error) error
 }

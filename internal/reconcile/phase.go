@@ -1,6 +1,6 @@
-// Package reconcile is what the reconcilers of several kinds share. They all have one shape: read the object, arm the one status
-// write, go away cleanly when it is being deleted, and run phases in order. A phase asks a pure builder what should exist,
-// makes it so, and says when it wants to be run again.
+// Package reconcile is what the reconcilers of several kinds share. They all have one shape: read the object, arm the
+// one status write, go away cleanly when it is being deleted, and run phases in order. A phase asks a pure builder
+// what should exist, makes it so, and says when it wants to be run again.
 package reconcile
 
 import (

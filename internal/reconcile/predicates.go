@@ -13,8 +13,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// ClaimChange lets a volume through when whose it is, its size or its end has changed, or when it is gone. That it was made is
-// no news, and what Kubernetes binds and counts neither.
+// ClaimChange lets a volume through when whose it is, its size or its end has changed, or when it is gone. That it
+// was made is no news, and what Kubernetes binds and counts neither.
 func ClaimChange() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
@@ -45,10 +45,12 @@ func recordOf(claim *corev1.PersistentVolumeClaim) []string {
 // Queue is what event handlers put requests into.
 type Queue = workqueue.TypedRateLimitingInterface[ctrl.Request]
 
-// LaterPriority is below that of a new or changed object, which is 0, and above that of a resync and of a restart's backlog.
+// LaterPriority is below that of a new or changed object, which is 0, and above that of a resync and of a restart's
+// backlog.
 const LaterPriority = -10
 
-// LabelMoved lets a namespace through when it begins or ends to be a tenant's: the cache holds those with the label only.
+// LabelMoved lets a namespace through when it begins or ends to be a tenant's: the cache holds those with the label
+// only.
 func LabelMoved(old, now *corev1.Namespace) bool {
 	return old.Labels[v1alpha1.LabelTenant] != now.Labels[v1alpha1.LabelTenant]
 }

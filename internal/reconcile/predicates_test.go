@@ -14,7 +14,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// TestWhatWakes: what a hand has changed wakes the owner, what only Kubernetes counts does not, and a resync wakes each object once.
+// TestWhatWakes: what a hand has changed wakes the owner, what only Kubernetes counts does not, and a resync wakes
+// each object once.
 func TestWhatWakes(t *testing.T) {
 	meta := func(version string, generation int64, change func(*metav1.ObjectMeta)) metav1.ObjectMeta {
 		m := metav1.ObjectMeta{Name: "x", ResourceVersion: version, Generation: generation, Finalizers: []string{v1alpha1.FinalizerKeys}}

@@ -18,13 +18,15 @@ import (
 const (
 	// ConflictWait lets the cache catch up with a conflicting write.
 	ConflictWait = 200 * time.Millisecond
-	// ForeignObjectWait is how often we look whether a foreign object is gone: it does not carry our label, so no watch tells.
+	// ForeignObjectWait is how often we look whether a foreign object is gone: it does not carry our label, so no
+	// watch tells.
 	ForeignObjectWait = time.Minute
 	// TerminatingWait is for objects that the cache may not hold.
 	TerminatingWait = 15 * time.Second
 )
 
-// ProblemFromError turns the error of a write into a problem of a condition. Messages are the same as long as the problem is.
+// ProblemFromError turns the error of a write into a problem of a condition. Messages are the same as long as the
+// problem is.
 func ProblemFromError(kind string, err error) error {
 	if err == nil || ProblemIn(err) != nil {
 		return err

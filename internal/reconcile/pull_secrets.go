@@ -12,8 +12,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// PullSecretsSentence says of an image that cannot be pulled which Secrets it was tried with, and which of them are of no use. It asks
-// the keyserver: the manager may read no Secret. While that does not answer, the names alone are said.
+// PullSecretsSentence says of an image that cannot be pulled which Secrets it was tried with, and which of them are
+// of no use. It asks the keyserver: the manager may read no Secret. While that does not answer, the names alone are
+// said.
 func PullSecretsSentence(ctx context.Context, keys Keys, s resources.Settings, kind string, object client.Object, tenant *v1alpha1.Tenant) string {
 	bot, _ := object.(*v1alpha1.BotDeployment)
 	names := resources.PullSecrets(s, tenant, bot)
@@ -56,6 +57,7 @@ func whoNames(name string, tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment)
 	}
 }
 
-// LookEvery is between two looks at a pod that does not become ready, for a message that is true. What the API shows is told within 15 seconds,
-// and a look, what it reads and the write of it take their part of them: also of a bot that has been stalled for long.
+// LookEvery is between two looks at a pod that does not become ready, for a message that is true. What the API shows
+// is told within 15 seconds, and a look, what it reads and the write of it take their part of them: also of a bot
+// that has been stalled for long.
 const LookEvery = 10 * time.Second

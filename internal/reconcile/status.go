@@ -14,8 +14,9 @@ import (
 	"github.com/lethe-dev/lethe/internal/kube"
 )
 
-// WriteStatus sends the status if it differs from what was read, and says whether it did. Both objects are the same but for
-// their status. One controller writes one status, so no lock is needed: a newer spec only makes observedGeneration old.
+// WriteStatus sends the status if it differs from what was read, and says whether it did. Both objects are the same
+// but for their status. One controller writes one status, so no lock is needed: a newer spec only makes
+// observedGeneration old.
 func WriteStatus(ctx context.Context, c client.Client, before, after client.Object, same bool) (bool, error) {
 	if same {
 		return false, nil
@@ -30,8 +31,8 @@ func WriteStatus(ctx context.Context, c client.Client, before, after client.Obje
 // SameStatus compares statuses as the API server would: what is empty is as what is not there.
 func SameStatus[S any](before, after S) bool { return equality.Semantic.DeepEqual(before, after) }
 
-// ApplyGrace is how long a bot or a store may be without its Tenant before that is said to need a person: what is applied together
-// comes in any order.
+// ApplyGrace is how long a bot or a store may be without its Tenant before that is said to need a person: what is
+// applied together comes in any order.
 const ApplyGrace = 2 * time.Minute
 
 // GraceLeft is how much of the grace is left to an object that was made, or was ready, a while ago.

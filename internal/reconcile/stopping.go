@@ -19,13 +19,14 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// Stopping takes pods away and nothing else: a StatefulSet whose bot exists is scaled to nothing, since its deletion could
-// take a volume along, and one whose bot is on its way out is deleted. What is stopped by mistake starts again.
+// Stopping takes pods away and nothing else: a StatefulSet whose bot exists is scaled to nothing, since its deletion
+// could take a volume along, and one whose bot is on its way out is deleted. What is stopped by mistake starts again.
 //
 // +kubebuilder:rbac:groups=apps,roleName=lethe-manager-tenant,resources=statefulsets,verbs=delete
 // +kubebuilder:rbac:groups=batch,roleName=lethe-manager-tenant,resources=cronjobs;jobs,verbs=delete
 
-// ScaleToNothing lets a StatefulSet keep everything but its pods. It is read live first: the cache holds but a part of it.
+// ScaleToNothing lets a StatefulSet keep everything but its pods. It is read live first: the cache holds but a part
+// of it.
 func ScaleToNothing(ctx context.Context, w kube.Writer, set *appsv1.StatefulSet) error {
 	if !RunsPods(set) {
 		return nil
@@ -87,8 +88,8 @@ func StopSweeps(ctx context.Context, w kube.Writer, store *v1alpha1.DataStore) e
 	return nil
 }
 
-// WithoutRights passes over a refusal: where our RoleBinding is gone already, the namespace is on its way out, or the orphan
-// sweep says so.
+// WithoutRights passes over a refusal: where our RoleBinding is gone already, the namespace is on its way out, or the
+// orphan sweep says so.
 func WithoutRights(err error) error {
 	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
 		return nil

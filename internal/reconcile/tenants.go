@@ -19,12 +19,12 @@ func TenantOfNamespace(ctx context.Context, cache client.Reader, namespace strin
 	return object.Labels[v1alpha1.LabelTenant]
 }
 
-// IsNobodys asks past the cache whether a namespace is no tenant's, or is being deleted, or its Tenant is: nothing of ours may
-// run in it then. A Tenant that has yet to set the namespace up does not count: after a restore each does.
+// IsNobodys asks past the cache whether a namespace is no tenant's, or is being deleted, or its Tenant is: nothing of
+// ours may run in it then. A Tenant that has yet to set the namespace up does not count: after a restore each does.
 func IsNobodys(ctx context.Context, live client.Reader, namespace string) (bool, error) {
 	whose, err := tenancy.Read(ctx, live, namespace)
 	if err != nil {
 		return false, err
 	}
-	return whose.Standing != tenancy.Held && whose.Standing != tenancy.NotWalledIn, nil
+	return whose.Standing != tenancy.Held && whose.Standing != tenancy.NotIsolated, nil
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// CheckUIDRange is a problem while a bot of the tenant must not run: its range is not known, or another Tenant shares an id
-// with it.
+// CheckUIDRange is a problem while a bot of the tenant must not run: its range is not known, or another Tenant shares
+// an id with it.
 func CheckUIDRange(ctx context.Context, c client.Reader, tenant *v1alpha1.Tenant, condition string) error {
 	if tenant.Status.UIDRange == nil || resources.CheckUIDRange(*tenant.Status.UIDRange) != nil {
 		return &Problem{Problem: status.Problem{Condition: condition, Reason: v1alpha1.ReasonTenantNotReady,

@@ -8,7 +8,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
-// Dataset is what was measured of one dataset after the sweep: what is its table's once, and beneath it each rule that governs it.
+// Dataset is what was measured of one dataset after the sweep: what is its table's once, and beneath it each rule
+// that governs it.
 type Dataset struct {
 	Name             string `json:"ds"`
 	Rows             int64  `json:"n"` // estimate of the planner
@@ -18,7 +19,8 @@ type Dataset struct {
 	BacklogLeft      int64  `json:"bl,omitempty"`  // of the approved backlog
 	OldestAgeSeconds int64  `json:"age,omitempty"` // age of the oldest row whose age is known
 	Capped           bool   `json:"cap,omitempty"` // a count of the table stopped at its bound
-	// Problem is why the dataset was not measured, or not deleted from. It holds for each rule that has none of its own.
+	// Problem is why the dataset was not measured, or not deleted from. It holds for each rule that has none of its
+	// own.
 	v1alpha1.Problem `json:",inline"`
 	Notice           string `json:"note,omitempty"` // what is worth knowing and is no problem
 	Rules            []Rule `json:"rules,omitempty"`
@@ -94,7 +96,8 @@ func (d *Dataset) worst() *Rule {
 	return &d.Rules[0]
 }
 
-// compare orders measurements: not measured first, then by how long and how much is overdue, then what waits, then by name.
+// compare orders measurements: not measured first, then by how long and how much is overdue, then what waits, then by
+// name.
 func compare(d *Dataset, r *Rule, e *Dataset, s *Rule) int {
 	more := func(a, b int64) int {
 		switch {

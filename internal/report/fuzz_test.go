@@ -7,8 +7,8 @@ import (
 	"github.com/lethe-dev/lethe/test/fuzz"
 )
 
-// FuzzReport: a termination message is refused without being repeated, or is a report that can be written and read again, within its
-// bounds.
+// FuzzReport: a termination message is refused without being repeated, or is a report that can be written and read
+// again, within its bounds.
 func FuzzReport(f *testing.F) {
 	whole, err := Encode(Report{Outcome: "Swept", Plan: "p", Datasets: []Dataset{{Name: "messages", Rules: []Rule{{Policy: "p", Rule: "r"}}}}})
 	if err != nil {

@@ -1,6 +1,6 @@
 // Package report is the document in which a sweep tells what it measured and did. It travels as the termination message
-// of the sweeper's container, which the kubelet cuts at 4096 bytes, so names are short, a long report is packed, and the
-// worst line comes first.
+// of the sweeper's container, which the kubelet cuts at 4096 bytes, so names are short, a long report is packed, and
+// the worst line comes first.
 package report
 
 import (
@@ -20,7 +20,8 @@ import (
 // MaxBytes is the most that a kubelet keeps of one container's termination message.
 const MaxBytes = 4096
 
-// format of the document. Up to format 1 each rule on each dataset had a line that repeated what was measured of the table.
+// format of the document. Up to format 1 each rule on each dataset had a line that repeated what was measured of the
+// table.
 const format = 2
 
 const (
@@ -64,8 +65,8 @@ type Report struct {
 	Uncovered      []string `json:"unc,omitempty"`  // schema.table; the first 16
 	UncoveredCount int      `json:"uncN,omitempty"` // all of them
 
-	// Undeclared are columns that are named after a dataset and that nothing ties to it; Pointers may lead to files elsewhere. The first
-	// of each, and how many there are. For want of space they are left out before any line is.
+	// Undeclared are columns that are named after a dataset and that nothing ties to it; Pointers may lead to files
+	// elsewhere. The first of each, and how many there are. For want of space they are left out before any line is.
 	Undeclared      []Relation `json:"rel,omitempty"`
 	UndeclaredCount int        `json:"relN,omitempty"`
 	Pointers        []string   `json:"ptr,omitempty"` // dataset.column
@@ -98,9 +99,9 @@ type Point struct {
 	Transactions uint64 `json:"xid"`
 }
 
-// Encode sorts datasets and their rules worst first. A document that does not fit MaxBytes is packed; if that is not enough, its last
-// measurements are dropped until it fits, and counted. Names of columns that a person has to look at go before lines do, in a report of as many as there are
-// counted all the same.
+// Encode sorts datasets and their rules worst first. A document that does not fit MaxBytes is packed; if that is not
+// enough, its last measurements are dropped until it fits, and counted. Names of columns that a person has to look at
+// go before lines do, in a report of as many as there are counted all the same.
 func Encode(r Report) ([]byte, error) {
 	b, dropped, err := encodeFitting(r)
 	for _, names := range []func(){func() { r.Pointers = nil }, func() { r.Undeclared = r.Undeclared[:min(len(r.Undeclared), 4)] }} {

@@ -137,7 +137,8 @@ func TestReadLooksWhosePlanItIs(t *testing.T) {
 	}
 }
 
-// Names that a person has to look at make room for measurements, and stay counted; rows that were deleted are counted whatever is left out.
+// Names that a person has to look at make room for measurements, and stay counted; rows that were deleted are counted
+// whatever is left out.
 func TestNamesGoBeforeLines(t *testing.T) {
 	dice := rand.New(rand.NewPCG(3, 4))
 	random := func() string { return fmt.Sprintf("%x%x", dice.Uint64(), dice.Uint64()) }

@@ -74,8 +74,9 @@ func preferredPodTerms(wanted []v1alpha1.PreferredPodTerm, tenant *v1alpha1.Tena
 	return terms
 }
 
-// podTerm names no namespace, which is the pod's own alone: the scheduler applies a required podAntiAffinity to the pods that it
-// selects as well, and those must not be another tenant's. Nor are they sweeps: where bots run, what is due would not be deleted.
+// podTerm names no namespace, which is the pod's own alone: the scheduler applies a required podAntiAffinity to the
+// pods that it selects as well, and those must not be another tenant's. Nor are they sweeps: where bots run, what is
+// due would not be deleted.
 func podTerm(wanted v1alpha1.PodTerm, tenant *v1alpha1.Tenant) corev1.PodAffinityTerm {
 	term := corev1.PodAffinityTerm{TopologyKey: wanted.TopologyKey, LabelSelector: &metav1.LabelSelector{}}
 	if wanted.LabelSelector == nil {

@@ -105,8 +105,9 @@ func podTermsOf(affinity *corev1.Affinity) []corev1.PodAffinityTerm {
 	return terms
 }
 
-// TestAffinityStaysAtHome: whatever a Tenant says, no term is about another namespace, where it would learn of other tenants' pods and, being required, keep them off
-// whole nodes; and none is about sweeps, which it would keep from deleting what is due.
+// TestAffinityStaysAtHome: whatever a Tenant says, no term is about another namespace, where it would learn of other
+// tenants' pods and, being required, keep them off whole nodes; and none is about sweeps, which it would keep from
+// deleting what is due.
 func TestAffinityStaysAtHome(t *testing.T) {
 	sweep := labels.Set(SweepPodTemplate(testSettings(), makeSweepStore("db.example"), placedTenant(), sweepHash).Labels)
 	own := labels.Set(BotPodTemplate(testSettings(), richBot(), placedTenant(), "set").Labels)
@@ -140,7 +141,8 @@ func TestAffinityStaysAtHome(t *testing.T) {
 	}
 }
 
-// TestAdmissionAddsAffinity: where the Tenant says nothing of nodes, a platform may, beside what it says of pods; what it says stays.
+// TestAdmissionAddsAffinity: where the Tenant says nothing of nodes, a platform may, beside what it says of pods;
+// what it says stays.
 func TestAdmissionAddsAffinity(t *testing.T) {
 	tenant := placedTenant()
 	tenant.Spec.Placement.Affinity = &v1alpha1.TenantAffinity{PodAntiAffinity: everyAffinity().PodAntiAffinity}

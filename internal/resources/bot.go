@@ -18,9 +18,9 @@ func BotServiceAccount(bot *v1alpha1.BotDeployment) *corev1.ServiceAccount {
 	}
 }
 
-// BotNetworkPolicy says what a bot reaches beyond what its Tenant opens to all: Telegram, unless the channel brings its own
-// address, and spec.egress, under the Tenant's ceiling and without any private address; and DNS, when it reaches anything at
-// all. Nothing reaches the bot.
+// BotNetworkPolicy says what a bot reaches beyond what its Tenant opens to all: Telegram, unless the channel brings
+// its own address, and spec.egress, under the Tenant's ceiling and without any private address; and DNS, when it
+// reaches anything at all. Nothing reaches the bot.
 func BotNetworkPolicy(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) *networkingv1.NetworkPolicy {
 	policy := &networkingv1.NetworkPolicy{
 		ObjectMeta: botMeta(bot),
@@ -36,16 +36,16 @@ func BotNetworkPolicy(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.
 	return policy
 }
 
-// MinReadySeconds is how long a new pod has to be ready before it counts as ready: a program that ends a moment after its start
-// never was.
+// MinReadySeconds is how long a new pod has to be ready before it counts as ready: a program that ends a moment after
+// its start never was.
 const MinReadySeconds = 5
 
-// BotStatefulSet runs the bot: one pod object at a time, since a StatefulSet makes a new pod under the old one's name only
-// after the old one is gone. A bot or a tenant that is suspended has no pod.
+// BotStatefulSet runs the bot: one pod object at a time, since a StatefulSet makes a new pod under the old one's name
+// only after the old one is gone. A bot or a tenant that is suspended has no pod.
 //
-// Two settings keep a revision that never becomes ready from blocking the one that repairs it: parallel pod management, and
-// for servers that count unavailable pods before they replace one (1.35 and newer, feature MaxUnavailableStatefulSet) room
-// for the broken pod beside the one to be replaced.
+// Two settings keep a revision that never becomes ready from blocking the one that repairs it: parallel pod
+// management, and for servers that count unavailable pods before they replace one (1.35 and newer, feature
+// MaxUnavailableStatefulSet) room for the broken pod beside the one to be replaced.
 func BotStatefulSet(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant, credentialsSecret string) *appsv1.StatefulSet {
 	replicas := int32(1)
 	if IsSuspended(bot, tenant) {
@@ -69,8 +69,8 @@ func BotStatefulSet(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Te
 	return set
 }
 
-// IsSuspended says whether a bot must have no pod, because of itself or of its tenant. That of a Tenant that is being deleted
-// must not either.
+// IsSuspended says whether a bot must have no pod, because of itself or of its tenant. That of a Tenant that is being
+// deleted must not either.
 func IsSuspended(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) bool {
 	return bot.Spec.OperatingMode == v1alpha1.ModeSuspended || tenant.Spec.State == v1alpha1.TenantSuspended ||
 		tenant.DeletionTimestamp != nil

@@ -21,8 +21,8 @@ func BotClaimName(bot *v1alpha1.BotDeployment) string {
 	return childName(bot.Name, "-data", objectNameLimit)
 }
 
-// BotClaim is the volume of a bot with storage. It has no owner: what Kubernetes collects, or a StatefulSet removes, must
-// never be data. Whose it is stands in its record.
+// BotClaim is the volume of a bot with storage. It has no owner: what Kubernetes collects, or a StatefulSet removes,
+// must never be data. Whose it is stands in its record.
 func BotClaim(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) *corev1.PersistentVolumeClaim {
 	return &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{
@@ -47,8 +47,8 @@ func ClaimLabels(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) map[strin
 	return labels
 }
 
-// ClaimRecord says whose a volume is, and what becomes of it. Of one that was taken over it says the former only: who writes bots
-// does not decide that data which was there before them goes.
+// ClaimRecord says whose a volume is, and what becomes of it. Of one that was taken over it says the former only: who
+// writes bots does not decide that data which was there before them goes.
 func ClaimRecord(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) map[string]string {
 	record := map[string]string{
 		v1alpha1.AnnotationTenantUID: string(tenant.UID),

@@ -21,7 +21,8 @@ const (
 	envTelegramAPIURL    = "TELEGRAM_API_URL"
 )
 
-// What a container that says nothing asks for and may use: rendered, and in the namespace's LimitRange for pods that are not Lethe's.
+// What a container that says nothing asks for and may use: rendered, and in the namespace's LimitRange for pods that
+// are not Lethe's.
 const (
 	DefaultCPULimit      = "500m"
 	DefaultMemoryLimit   = "256Mi"
@@ -63,10 +64,11 @@ func containerPorts(ports []v1alpha1.ContainerPort) []corev1.ContainerPort {
 	return out
 }
 
-// resourcesOf are what a container asks for and may use. All of it is said: what is left out would come from a LimitRange, and one of
-// another hand's in the namespace may have less than the request. A request that is left out is the limit, as the API server has it, or
-// the default where there is no limit; a limit that is left out is the default, or the request where that is more, since a
-// pod that asks for more than it may use is refused. Of the node's disk the scratch directories are the limit, and a share of that is reserved.
+// resourcesOf are what a container asks for and may use. All of it is said: what is left out would come from a
+// LimitRange, and one of another client's in the namespace may have less than the request. A request that is left out
+// is the limit, as the API server has it, or the default where there is no limit; a limit that is left out is the
+// default, or the request where that is more, since a pod that asks for more than it may use is refused. Of the
+// node's disk the scratch directories are the limit, and a share of that is reserved.
 func resourcesOf(resources *v1alpha1.BotResources, scratch []scratchDir) corev1.ResourceRequirements {
 	if resources == nil {
 		resources = &v1alpha1.BotResources{}
@@ -133,7 +135,8 @@ func credentialEnv(credential v1alpha1.Credential) corev1.EnvVar {
 	}}
 }
 
-// withPlain puts a container's variables together. Admission refuses two of one name; where one slips through, ours wins.
+// withPlain puts a container's variables together. Admission refuses two of one name; where one slips through, ours
+// wins.
 func withPlain(plain []v1alpha1.EnvVar, timeZone string, ours []corev1.EnvVar) []corev1.EnvVar {
 	if timeZone != "" {
 		ours = append(ours, corev1.EnvVar{Name: envTZ, Value: Literal(timeZone)})

@@ -12,8 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
-// A bot's files travel in annotations of its pod: so they are part of the revision, and of what the keyserver compares. unseal fills credentials in; a bot
-// without credentials has its files as the annotations hold them.
+// A bot's files travel in annotations of its pod: so they are part of the revision, and of what the keyserver
+// compares. unseal fills credentials in; a bot without credentials has its files as the annotations hold them.
 const (
 	templatesDir = "/var/run/lethe/templates"
 	filesDir     = "/var/run/lethe/files"
@@ -44,7 +44,8 @@ func ConfigMapsOf(spec *v1alpha1.BotDeploymentSpec) []string {
 	return names
 }
 
-// WithFiles is a bot with the contents of all its files in place. found are the ConfigMaps of ConfigMapsOf that exist. An error is a *FileError.
+// WithFiles is a bot with the contents of all its files in place. found are the ConfigMaps of ConfigMapsOf that
+// exist. An error is a *FileError.
 func WithFiles(bot *v1alpha1.BotDeployment, found map[string]*corev1.ConfigMap) (*v1alpha1.BotDeployment, error) {
 	if len(bot.Spec.Files) == 0 {
 		return bot, nil
@@ -100,7 +101,8 @@ func contentOf(bot *v1alpha1.BotDeployment, path string, ref *v1alpha1.ConfigMap
 	return content, nil
 }
 
-// checkFile refuses a file that names a credential which the bot does not have. Of what the API server was given it has refused that already.
+// checkFile refuses a file that names a credential which the bot does not have. Of what the API server was given it
+// has refused that already.
 func checkFile(spec *v1alpha1.BotDeploymentSpec, file *v1alpha1.BotFile) error {
 	names, err := protocol.Named(file.Content)
 	if err != nil {
@@ -114,8 +116,8 @@ func checkFile(spec *v1alpha1.BotDeploymentSpec, file *v1alpha1.BotFile) error {
 	return nil
 }
 
-// IsSharedWith says whether the value of an annotation names a bot, or all bots of its namespace. Who may write bots has thereby no Secret and
-// no ConfigMap, and must not come by one that was put there for something else.
+// IsSharedWith says whether the value of an annotation names a bot, or all bots of its namespace. Who may write bots
+// has thereby no Secret and no ConfigMap, and must not come by one that was put there for something else.
 func IsSharedWith(value, bot string) bool {
 	for name := range strings.SplitSeq(value, ",") {
 		if name = strings.TrimSpace(name); name == "*" || name == bot {

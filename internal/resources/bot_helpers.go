@@ -9,7 +9,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// addHelpers puts the helpers beside the bot. They run as the same user behind the same walls; what of the bot's a helper sees is what it names.
+// addHelpers puts the helpers beside the bot. They run as the same user behind the same walls; what of the bot's a
+// helper sees is what it names.
 func addHelpers(pod *corev1.PodSpec, spec *v1alpha1.BotDeploymentSpec) {
 	for i := range spec.Helpers {
 		helper := &spec.Helpers[i]
@@ -57,7 +58,8 @@ func sharesStorage(spec *v1alpha1.BotDeploymentSpec, helper *v1alpha1.BotHelper)
 	return spec.Storage != nil && slices.Contains(helper.Mounts, v1alpha1.MountStorage)
 }
 
-// sharedScratch are the directories that the bot names and the helper shares. What they may hold is counted with the bot's own container.
+// sharedScratch are the directories that the bot names and the helper shares. What they may hold is counted with the
+// bot's own container.
 func sharedScratch(spec *v1alpha1.BotDeploymentSpec, helper *v1alpha1.BotHelper) []scratchDir {
 	if !slices.Contains(helper.Mounts, v1alpha1.MountScratch) {
 		return nil

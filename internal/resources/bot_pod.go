@@ -33,9 +33,9 @@ const (
 	secretsSize  = "1Mi"
 )
 
-// BotPodTemplate describes the pod of a bot. credentialsSecret names the encrypted Secret that its credentials come from;
-// it is empty for a bot without credentials, whose pod then never asks the keyserver for anything. The contents of the bot's files
-// must be in place: see WithFiles.
+// BotPodTemplate describes the pod of a bot. credentialsSecret names the encrypted Secret that its credentials come
+// from; it is empty for a bot without credentials, whose pod then never asks the keyserver for anything. The contents
+// of the bot's files must be in place: see WithFiles.
 func BotPodTemplate(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant, credentialsSecret string) corev1.PodTemplateSpec {
 	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: BotLabels(bot.Name), Annotations: ownedBy(bot.UID)}}
 	template.Labels[v1alpha1.LabelTenant] = LabelValue(tenant.Name)

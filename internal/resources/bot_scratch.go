@@ -21,9 +21,11 @@ const (
 
 	defaultScratchDisk   = "1Gi"
 	defaultScratchMemory = "64Mi"
-	// roomForLogs is what a container may have of its node's disk beside its scratch directories: the kubelet keeps that much of its output.
+	// roomForLogs is what a container may have of its node's disk beside its scratch directories: the kubelet keeps
+	// that much of its output.
 	roomForLogs = "256Mi"
-	// reservedShare of what a container may write is reserved for it on its node: so many times over is a node's disk promised at most.
+	// reservedShare of what a container may write is reserved for it on its node: so many times over is a node's disk
+	// promised at most.
 	reservedShare = 8
 )
 
@@ -34,7 +36,8 @@ type scratchDir struct {
 	memory       bool
 }
 
-// scratchOf are a bot's scratch directories: /tmp and a home, where the bot has none of its own, and those that it names.
+// scratchOf are a bot's scratch directories: /tmp and a home, where the bot has none of its own, and those that it
+// names.
 func scratchOf(spec *v1alpha1.BotDeploymentSpec) []scratchDir {
 	named := namedScratch(spec)
 	hasTmp := (spec.Storage != nil && spec.Storage.MountPath == tmpDir) ||
@@ -86,7 +89,8 @@ func diskOf(dirs []scratchDir) resource.Quantity {
 	return sum
 }
 
-// reservedOf is what of a node's disk is reserved for a container that may have so much of it and asks for nothing: whole mebibytes.
+// reservedOf is what of a node's disk is reserved for a container that may have so much of it and asks for nothing:
+// whole mebibytes.
 func reservedOf(most resource.Quantity) resource.Quantity {
 	const share = reservedShare << 20
 	return *resource.NewQuantity((most.Value()+share-1)/share<<20, resource.BinarySI)
@@ -120,8 +124,8 @@ func emptyVolume(name string, medium corev1.StorageMedium, size resource.Quantit
 	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: medium, SizeLimit: &size}}}
 }
 
-// BeyondDisk says what of a bot asks for more of its node's disk than its Tenant lets one container have; empty: nothing. What all of them reserve
-// together a quota counts.
+// BeyondDisk says what of a bot asks for more of its node's disk than its Tenant lets one container have; empty:
+// nothing. What all of them reserve together a quota counts.
 func BeyondDisk(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) string {
 	most := MostDisk(tenant)
 	template := corev1.PodSpec{Containers: []corev1.Container{botContainer(bot)}}

@@ -155,8 +155,8 @@ func TestEgressNeverOpensAPrivateAddress(t *testing.T) {
 	})
 }
 
-// TestEgressInsideAPrivateRangeOpensNothing: an object that was stored before a range came onto the list is not asked again
-// by the API server.
+// TestEgressInsideAPrivateRangeOpensNothing: an object that was stored before a range came onto the list is not asked
+// again by the API server.
 func TestEgressInsideAPrivateRangeOpensNothing(t *testing.T) {
 	for _, cidr := range []string{"10.0.0.0/8", "10.1.2.3/32", "10.1.0.0/16", "169.254.169.254/32", "198.18.0.1/32", "192.0.0.192/32", "240.1.0.0/16", "fd00:ec2::254/128", "fc00::/7",
 		"2001::/32", "::8.8.8.8/128", "fec0::/10", "2001:db8::/32", "64:ff9b::808:808/128", "203.0.113.0/24"} {
@@ -193,7 +193,8 @@ func reaches(policy *networkingv1.NetworkPolicy, address netip.Addr) bool {
 	return false
 }
 
-// TestRefusedRangesAreTheExceptions: the rules that the API server checks and the exceptions that a builder makes are one table.
+// TestRefusedRangesAreTheExceptions: the rules that the API server checks and the exceptions that a builder makes are
+// one table.
 func TestRefusedRangesAreTheExceptions(t *testing.T) {
 	for file, want := range map[string][]netip.Prefix{
 		"api/v1alpha1/botdeployment_types.go": netblocks.ClosedToBots(), "api/v1alpha1/tenant_types.go": netblocks.ClosedToAll(),
@@ -252,8 +253,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestNoTwoOwnersShareAChild: whatever two bots or stores are called, none of their children have one name, and none of their labels one
-// value, which the selectors of their policies rest on.
+// TestNoTwoOwnersShareAChild: whatever two bots or stores are called, none of their children have one name, and none
+// of their labels one value, which the selectors of their policies rest on.
 func TestNoTwoOwnersShareAChild(t *testing.T) {
 	const hash, other = "0123456789abcdef", "fedcba9876543210"
 	// By kind of object: the children of a bot, and of a store.
@@ -353,7 +354,8 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// TestPullPolicyIsHandedOn: what a bot says of pulling its image is what the kubelet is told; the threat model tells what that lets it run.
+// TestPullPolicyIsHandedOn: what a bot says of pulling its image is what the kubelet is told; the threat model tells
+// what that lets it run.
 func TestPullPolicyIsHandedOn(t *testing.T) {
 	for _, policy := range []corev1.PullPolicy{corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever} {
 		bot := richBot()

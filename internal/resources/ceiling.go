@@ -37,8 +37,8 @@ func wantedEgress(bot *v1alpha1.BotDeployment) []wanted {
 	return all
 }
 
-// BeyondCeiling names the elements of a bot's spec that ask for more than its Tenant's egressCeiling lets through. What is
-// inside is opened all the same.
+// BeyondCeiling names the elements of a bot's spec that ask for more than its Tenant's egressCeiling lets through.
+// What is inside is opened all the same.
 func BeyondCeiling(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) []string {
 	if tenant.Spec.EgressCeiling == nil {
 		return nil
@@ -52,8 +52,8 @@ func BeyondCeiling(bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) []strin
 	return beyond
 }
 
-// underCeiling cuts rules down to what a ceiling lets through: each block with each block of the ceiling, of which one always
-// holds the other or they have nothing in common, and of the ports those in its ranges.
+// underCeiling cuts rules down to what a ceiling lets through: each block with each block of the ceiling, of which
+// one always holds the other or they have nothing in common, and of the ports those in its ranges.
 func underCeiling(ceiling *v1alpha1.EgressCeiling, rules []v1alpha1.EgressRule) []v1alpha1.EgressRule {
 	if ceiling == nil {
 		return rules
@@ -88,8 +88,8 @@ func underCeiling(ceiling *v1alpha1.EgressCeiling, rules []v1alpha1.EgressRule) 
 	return result
 }
 
-// isUnder says whether a ceiling lets all of a rule through. What no bot may open in any case counts as let through: it is
-// not the ceiling that closes it.
+// isUnder says whether a ceiling lets all of a rule through. What no bot may open in any case counts as let through:
+// it is not the ceiling that closes it.
 func isUnder(ceiling *v1alpha1.EgressCeiling, rule v1alpha1.EgressRule) bool {
 	block, err := netip.ParsePrefix(rule.CIDR)
 	if err != nil {
@@ -150,7 +150,8 @@ func HasDNS(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) bo
 	return len(botEgress(s, bot, tenant)) > 0 || len(egressRules(tenant.Spec.Egress, s.closed(netblocks.ClosedToAll()))) > 0
 }
 
-// botEgress is what a bot opens by itself: under its Tenant's ceiling, and without any private address, nor one that this cluster closes.
+// botEgress is what a bot opens by itself: under its Tenant's ceiling, and without any private address, nor one that
+// this cluster closes.
 func botEgress(s Settings, bot *v1alpha1.BotDeployment, tenant *v1alpha1.Tenant) []networkingv1.NetworkPolicyEgressRule {
 	var rules []networkingv1.NetworkPolicyEgressRule
 	for _, w := range wantedEgress(bot) {

@@ -23,8 +23,8 @@ func blocks(t *rapid.T, label string) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4(address), rapid.IntRange(0, 32).Draw(t, label+" bits"))
 }
 
-// TestBotsNeverReachBeyondTheCeiling: whatever is asked, what is opened is what was asked for, under the ceiling, and never
-// private; and what is named as cut is cut.
+// TestBotsNeverReachBeyondTheCeiling: whatever is asked, what is opened is what was asked for, under the ceiling, and
+// never private; and what is named as cut is cut.
 func TestBotsNeverReachBeyondTheCeiling(t *testing.T) {
 	ports := rapid.Int32Range(1, 6)
 	rapid.Check(t, func(t *rapid.T) {
@@ -150,8 +150,8 @@ func opensDNS(policy *networkingv1.NetworkPolicy) bool {
 	})
 }
 
-// TestClosedAddressesAreNobodysToOpen: what a cluster closes, its API server first, neither a bot nor its Tenant nor a sweep opens,
-// whether it asks for that very address or for a block around it.
+// TestClosedAddressesAreNobodysToOpen: what a cluster closes, its API server first, neither a bot nor its Tenant nor
+// a sweep opens, whether it asks for that very address or for a block around it.
 func TestClosedAddressesAreNobodysToOpen(t *testing.T) {
 	s := DefaultSettings()
 	if err := s.setClosedAddresses("8.8.4.7, 2a00:1::/64,10.1.2.3/32"); err != nil {

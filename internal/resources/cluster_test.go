@@ -37,8 +37,8 @@ func placedTenant() *v1alpha1.Tenant {
 	return tenant
 }
 
-// TestPlacement: what a Tenant says of where its pods run is on bots and on sweeps, but for the priority and the spread, which are
-// bots' alone.
+// TestPlacement: what a Tenant says of where its pods run is on bots and on sweeps, but for the priority and the
+// spread, which are bots' alone.
 func TestPlacement(t *testing.T) {
 	seconds := int64(60)
 	bot := BotPodTemplate(testSettings(), richBot(), placedTenant(), "set").Spec
@@ -72,7 +72,8 @@ func TestPlacement(t *testing.T) {
 	}
 }
 
-// TestPlacedPodsAreRecognised: what admission does to a pod that is placed, and what a RuntimeClass adds, is no other pod; another place is.
+// TestPlacedPodsAreRecognised: what admission does to a pod that is placed, and what a RuntimeClass adds, is no other
+// pod; another place is.
 func TestPlacedPodsAreRecognised(t *testing.T) {
 	want := BotPodTemplate(testSettings(), richBot(), placedTenant(), "set")
 	live := func(change func(*corev1.PodSpec)) *corev1.Pod {
@@ -118,8 +119,8 @@ func TestPlacedPodsAreRecognised(t *testing.T) {
 	}
 }
 
-// TestPullSecrets: bots and sweeps are pulled with what the bot, the Tenant and the installation name, each once, the bot's first; the
-// accounts name none.
+// TestPullSecrets: bots and sweeps are pulled with what the bot, the Tenant and the installation name, each once, the
+// bot's first; the accounts name none.
 func TestPullSecrets(t *testing.T) {
 	s, tenant, bot, store := testSettings(), richTenant(), richBot(), makeSweepStore("db.example")
 	if pod := BotPodTemplate(s, bot, tenant, "set").Spec; len(pod.ImagePullSecrets) > 0 {
@@ -162,7 +163,8 @@ func parseSettings(arguments ...string) (Settings, error) {
 	return s, err
 }
 
-// TestSettingsOfOtherClusters reads the flags that the chart renders, and refuses what opens more than DNS or lets bots choose their walls.
+// TestSettingsOfOtherClusters reads the flags that the chart renders, and refuses what opens more than DNS or lets
+// bots choose their walls.
 func TestSettingsOfOtherClusters(t *testing.T) {
 	s, err := parseSettings("--dns-namespace=openshift-dns", "--dns-ports=5353,53", "--dns-blocks=169.254.20.10, 10.96.0.10/32,fd00:1::a/128",
 		"--image-pull-secrets=regcred,other", "--bot-annotations=cluster-autoscaler.kubernetes.io/safe-to-evict,example.com/*")
@@ -281,7 +283,8 @@ func TestDNSWall(t *testing.T) {
 	}
 }
 
-// TestBotAnnotations: a bot gets the annotations that the installation allows, and no other, and never one in the place of Lethe's.
+// TestBotAnnotations: a bot gets the annotations that the installation allows, and no other, and never one in the
+// place of Lethe's.
 func TestBotAnnotations(t *testing.T) {
 	s, err := parseSettings("--bot-annotations=cluster-autoscaler.kubernetes.io/safe-to-evict,example.com/*")
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 // dnsPort is the port that resolvers ask, before a Service translates it.
 const dnsPort = 53
 
-// DNSWall says why what answers DNS in this cluster lies behind the walls that the settings make: what pods ask, compared with what
-// policies open. It is empty where one of the nameservers is in reach, or where nobody can tell. services and endpoints are those of the
-// settings' DNS namespace.
+// DNSWall says why what answers DNS in this cluster lies behind the walls that the settings make: what pods ask,
+// compared with what policies open. It is empty where one of the nameservers is in reach, or where nobody can tell.
+// services and endpoints are those of the settings' DNS namespace.
 func DNSWall(s Settings, nameservers []netip.Addr, services []corev1.Service, endpoints []discoveryv1.EndpointSlice) string {
 	var walls []string
 	for _, server := range nameservers {

@@ -19,8 +19,9 @@ var telegramRanges = []string{
 	"2001:67c:4e8::/48", "2001:b28:f23c::/48", "2001:b28:f23d::/48", "2001:b28:f23f::/48", "2a0a:f280::/32",
 }
 
-// egressRules turn a spec's rules into a policy's, without the ranges in except: netblocks.ClosedToBots for what a bot opens by
-// itself, netblocks.ClosedToAll for what its Tenant opens. Blocks that do not parse open nothing: the API server has refused them.
+// egressRules turn a spec's rules into a policy's, without the ranges in except: netblocks.ClosedToBots for what a
+// bot opens by itself, netblocks.ClosedToAll for what its Tenant opens. Blocks that do not parse open nothing: the
+// API server has refused them.
 func egressRules(rules []v1alpha1.EgressRule, except []netip.Prefix) []networkingv1.NetworkPolicyEgressRule {
 	var result []networkingv1.NetworkPolicyEgressRule
 	for _, rule := range rules {

@@ -16,9 +16,9 @@ const (
 	urlArg = "--url="
 )
 
-// Helper is what the installation, and not the bot, puts into a bot's pod: the init container that fetches its credentials, and how
-// its image is had; in a sweep's pod it is the sweeper. A pod keeps the one that it was made with until it is made anew for a reason of its own, so that a new Lethe
-// restarts no bot.
+// Helper is what the installation, and not the bot, puts into a bot's pod: the init container that fetches its
+// credentials, and how its image is had; in a sweep's pod it is the sweeper. A pod keeps the one that it was made
+// with until it is made anew for a reason of its own, so that a new Lethe restarts no bot.
 type Helper struct {
 	Image      string            `json:"image"`
 	PullPolicy corev1.PullPolicy `json:"pullPolicy,omitempty"`
@@ -46,8 +46,8 @@ func (s Settings) IsRetired(image string) bool {
 	return image != s.Image && (slices.Contains(s.RetiredImages, image) || slices.Contains(s.RetiredImages, allImages))
 }
 
-// IsIn says whether a pod, or a template, of a bot or of a sweep has this helper by its image and its address. How the image is had is
-// compared with the rest of the pod.
+// IsIn says whether a pod, or a template, of a bot or of a sweep has this helper by its image and its address. How
+// the image is had is compared with the rest of the pod.
 func (h Helper) IsIn(spec corev1.PodSpec) bool {
 	for _, c := range spec.InitContainers {
 		if c.Name == ContainerUnseal {

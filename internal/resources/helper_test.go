@@ -12,8 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// TestNoSettingRollsABot: whatever is set otherwise, with the helper of before the same pod comes out, so that the manager changes
-// no template. The one setting that does is named, with why.
+// TestNoSettingRollsABot: whatever is set otherwise, with the helper of before the same pod comes out, so that the
+// manager changes no template. The one setting that does is named, with why.
 func TestNoSettingRollsABot(t *testing.T) {
 	acts := map[string]string{
 		"BotAnnotations": "it takes from a bot what it was allowed before",

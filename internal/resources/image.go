@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// ImagePattern is the grammar of an image's name as kubelets and container runtimes read it (github.com/distribution/reference): a registry with a
-// port, a repository in lower case, a tag, a digest. The rules of spec.image and spec.helpers[].image have the same.
+// ImagePattern is the grammar of an image's name as kubelets and container runtimes read it
+// (github.com/distribution/reference): a registry with a port, a repository in lower case, a tag, a digest. The rules
+// of spec.image and spec.helpers[].image have the same.
 const ImagePattern = `^(([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*|[[][0-9a-fA-F:]+[]])(:[0-9]+)?/)?` +
 	`[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?` +
 	`(@(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}))?$`

@@ -23,9 +23,9 @@ const (
 	LabelName = "app.kubernetes.io/name"
 	NameLethe = "lethe"
 
-	// AnnotationCreatedFor on a Namespace holds the UID of the Tenant that the manager made it for. It decides whether the
-	// namespace goes with the Tenant. It is not an owner reference, because a Tenant that is restored from a backup has
-	// another UID, and garbage collection would then take the namespace and its volumes.
+	// AnnotationCreatedFor on a Namespace holds the UID of the Tenant that the manager made it for. It decides
+	// whether the namespace goes with the Tenant. It is not an owner reference, because a Tenant that is restored
+	// from a backup has another UID, and garbage collection would then take the namespace and its volumes.
 	AnnotationCreatedFor = "lethe.dev/created-for"
 )
 

@@ -39,16 +39,17 @@ const (
 	// keyserver) and in each tenant namespace (copied by the manager). Its key is CABundleKey, in PEM.
 	CABundleName = "lethe-keyserver-ca"
 	CABundleKey  = "ca.crt"
-	// AddressesKey in the same ConfigMap holds the cluster IPs of the keyserver's Service, one a line: a bot without egress has
-	// no DNS. It is empty where the Service has none.
+	// AddressesKey in the same ConfigMap holds the cluster IPs of the keyserver's Service, one a line: a bot without
+	// egress has no DNS. It is empty where the Service has none.
 	AddressesKey = "addresses"
-	// DifferingKey in the manager's own copy lists the UIDs of Tenants, one a line, whose keys the keyserver has not found as their
-	// status names them; DifferingAll stands for more than would fit. It is left out where there is none.
+	// DifferingKey in the manager's own copy lists the UIDs of Tenants, one a line, whose keys the keyserver has not
+	// found as their status names them; DifferingAll stands for more than would fit. It is left out where there is
+	// none.
 	DifferingKey = "keys-differ"
 	DifferingAll = "*"
 
-	// SealingKeyName is the ConfigMap with the public key that credentials are sealed to, in each tenant namespace. Its key is
-	// SealingKeyFile.
+	// SealingKeyName is the ConfigMap with the public key that credentials are sealed to, in each tenant namespace.
+	// Its key is SealingKeyFile.
 	SealingKeyName = v1alpha1.SealingKeyConfigMap
 	SealingKeyFile = v1alpha1.KeyFileName
 
@@ -96,13 +97,14 @@ func CatchUpName(store, hash string) string {
 	return hashedName(store, "-catchup-", hash, labelValueLimit)
 }
 
-// CredentialsName names the encrypted Secret of a bot or store, by the first ten characters of the hash of what is in it.
+// CredentialsName names the encrypted Secret of a bot or store, by the first ten characters of the hash of what is in
+// it.
 func CredentialsName(owner, hash string) string {
 	return hashedName(owner, "-cred-", hash, objectNameLimit)
 }
 
-// LabelValue is a name as a label's value: itself, or cut and hashed where it is longer than a label's value may be. No name of an
-// object has an underscore, so no name is the label's value of another one.
+// LabelValue is a name as a label's value: itself, or cut and hashed where it is longer than a label's value may be.
+// No name of an object has an underscore, so no name is the label's value of another one.
 func LabelValue(name string) string {
 	if len(name) <= labelValueLimit {
 		return name
@@ -117,10 +119,11 @@ func hashedName(owner, infix, hash string, limit int) string {
 	return childName(owner, infix+hash, limit)
 }
 
-// childName appends a suffix, which begins with a dash, to the owner's name. Names with dots are refused by Kubernetes as a pod's host name,
-// and long ones do not fit: those are cut, with a hash of the whole name in between and a mark behind the hash. A child of an
-// owner that is short ends in "-bot", one of an owner that was hashed in a hash, its
-// mark and "-bot", and an owner whose own name ends like that is hashed as well: no owner can choose a name whose child is another's.
+// childName appends a suffix, which begins with a dash, to the owner's name. Names with dots are refused by
+// Kubernetes as a pod's host name, and long ones do not fit: those are cut, with a hash of the whole name in between
+// and a mark behind the hash. A child of an owner that is short ends in "-bot", one of an owner that was hashed in a
+// hash, its mark and "-bot", and an owner whose own name ends like that is hashed as well: no owner can choose a name
+// whose child is another's.
 func childName(owner, suffix string, limit int) string {
 	if len(owner)+len(suffix) <= limit && !strings.Contains(owner, ".") && !looksHashed(owner) {
 		return owner + suffix

@@ -53,8 +53,8 @@ func botsOf(tenant *v1alpha1.Tenant) map[string]string {
 	return map[string]string{v1alpha1.LabelComponent: ComponentBot, v1alpha1.LabelTenant: LabelValue(tenant.Name)}
 }
 
-// tolerations never hold one without a key, which would tolerate every taint, those of control planes included: the API server refuses
-// it, but not in an object that is older than its rule.
+// tolerations never hold one without a key, which would tolerate every taint, those of control planes included: the
+// API server refuses it, but not in an object that is older than its rule.
 func tolerations(wanted []v1alpha1.Toleration) []corev1.Toleration {
 	var result []corev1.Toleration
 	for _, t := range wanted {
@@ -70,8 +70,8 @@ func tolerations(wanted []v1alpha1.Toleration) []corev1.Toleration {
 	return result
 }
 
-// PullSecrets are the names of the Secrets that a pod's images may be pulled with: the bot's own, its Tenant's, and those of the
-// installation, which Lethe's own image may need. bot is nil for a sweep.
+// PullSecrets are the names of the Secrets that a pod's images may be pulled with: the bot's own, its Tenant's, and
+// those of the installation, which Lethe's own image may need. bot is nil for a sweep.
 func PullSecrets(s Settings, tenant *v1alpha1.Tenant, bot *v1alpha1.BotDeployment) []string {
 	var names []string
 	add := func(name string) {

@@ -16,8 +16,9 @@ import (
 	"github.com/lethe-dev/lethe/test/specs"
 )
 
-// TestPodsAreRestricted renders ten thousand bots of fifty tenants, has Kubernetes' own library judge the pods, and lets no id of one tenant's pods be another's. (That the keyserver never
-// gives one block to two tenants is TestTenantsNeverShareUserIDs.)
+// TestPodsAreRestricted renders ten thousand bots of fifty tenants, has Kubernetes' own library judge the pods, and
+// lets no id of one tenant's pods be another's. (That the keyserver never gives one block to two tenants is
+// TestTenantsNeverShareUserIDs.)
 func TestPodsAreRestricted(t *testing.T) {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
@@ -71,8 +72,9 @@ func TestPodsAreRestricted(t *testing.T) {
 	}
 }
 
-// checkIDs is every user and group that a pod's programs run as on the node, its containers' own included. Each is out of the tenant's block, or the pod has a user namespace of its own,
-// whose ids the node maps to some that nobody else has.
+// checkIDs is every user and group that a pod's programs run as on the node, its containers' own included. Each is
+// out of the tenant's block, or the pod has a user namespace of its own, whose ids the node maps to some that nobody
+// else has.
 func checkIDs(t *testing.T, tenant *v1alpha1.Tenant, pod corev1.PodSpec) []int64 {
 	t.Helper()
 	var ids []int64
@@ -160,7 +162,8 @@ func checkPod(t *testing.T, bot *v1alpha1.BotDeployment, template corev1.PodTemp
 	}
 }
 
-// checkContainer holds that nothing is expanded, there twice or unbounded, and that nobody but unseal has the token or more than it names.
+// checkContainer holds that nothing is expanded, there twice or unbounded, and that nobody but unseal has the token
+// or more than it names.
 func checkContainer(t *testing.T, bot *v1alpha1.BotDeployment, c corev1.Container, volumes map[string]corev1.Volume) {
 	t.Helper()
 	if c.SecurityContext.ReadOnlyRootFilesystem == nil || !*c.SecurityContext.ReadOnlyRootFilesystem {
@@ -197,7 +200,8 @@ func checkContainer(t *testing.T, bot *v1alpha1.BotDeployment, c corev1.Containe
 			t.Errorf("container %s asks for %s of %s and may have %s", c.Name, request.String(), name, limit.String())
 		}
 	}
-	// A LimitRange of another hand's in the namespace fills in what is left out, and less than the request is a pod that is refused.
+	// A foreign LimitRange in the namespace fills in what is left out, and less than the request is a pod that is
+	// refused.
 	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
 		_, asks := c.Resources.Requests[name]
 		if _, limited := c.Resources.Limits[name]; !limited || !asks {
@@ -208,7 +212,8 @@ func checkContainer(t *testing.T, bot *v1alpha1.BotDeployment, c corev1.Containe
 	if disk.IsZero() {
 		t.Errorf("container %s may fill up its node's disk", c.Name)
 	}
-	// As with memory, a node's disk is promised a bounded number of times over; only who asks for less himself gets less.
+	// As with memory, a node's disk is promised a bounded number of times over; only who asks for less himself gets
+	// less.
 	asked := slices.ContainsFunc(resourcesIn(bot), func(r *v1alpha1.BotResources) bool { return r != nil && !r.Requests.StorageEphemeral().IsZero() })
 	if least := disk.Value() / reservedShare; reserved.IsZero() || reserved.Value() < least && !asked {
 		t.Errorf("container %s may have %s of its node's disk, and %s is reserved", c.Name, disk.String(), reserved.String())
@@ -294,7 +299,8 @@ func resourcesIn(bot *v1alpha1.BotDeployment) []*v1alpha1.BotResources {
 	return all
 }
 
-// TestWhatIsReservedOfADisk: a share of what a container may write, unless the bot says otherwise; and what a sweep reserves no quota counts.
+// TestWhatIsReservedOfADisk: a share of what a container may write, unless the bot says otherwise; and what a sweep
+// reserves no quota counts.
 func TestWhatIsReservedOfADisk(t *testing.T) {
 	list := func(disk string) corev1.ResourceList {
 		return corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse(disk)}

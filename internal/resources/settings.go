@@ -20,8 +20,8 @@ type Settings struct {
 	Image string
 	// ImagePullPolicy of that image. Empty: Kubernetes' own rule (Always for :latest and no tag, else IfNotPresent).
 	ImagePullPolicy corev1.PullPolicy
-	// RetiredImages are earlier images of Lethe that no pod may run any more; * stands for all but Image. Bots whose pods were made
-	// with one are made anew, and the keyserver gives such a pod nothing.
+	// RetiredImages are earlier images of Lethe that no pod may run any more; * stands for all but Image. Bots whose
+	// pods were made with one are made anew, and the keyserver gives such a pod nothing.
 	RetiredImages []string
 	// ImagePullSecrets are names of Secrets, in each tenant's namespaces, that this image may be pulled with.
 	ImagePullSecrets []string
@@ -29,17 +29,19 @@ type Settings struct {
 	KeyserverURL string
 	// Namespace of the manager and the keyserver.
 	Namespace string
-	// DNSNamespace and DNSPodLabels say which pods answer DNS, and DNSPorts on which ports of theirs. DNSBlocks are addresses that
-	// answer DNS and are no pods: a cache on the node, a cloud's resolver. Nothing else is reachable on those ports.
+	// DNSNamespace and DNSPodLabels say which pods answer DNS, and DNSPorts on which ports of theirs. DNSBlocks are
+	// addresses that answer DNS and are no pods: a cache on the node, a cloud's resolver. Nothing else is reachable
+	// on those ports.
 	DNSNamespace string
 	DNSPodLabels map[string]string
 	DNSPorts     []int32
 	DNSBlocks    []netip.Prefix
-	// ClosedAddresses are those of the API server, and whatever else this cluster adds to what nobody opens: neither a bot nor its
-	// Tenant's egress reaches them.
+	// ClosedAddresses are those of the API server, and whatever else this cluster adds to what nobody opens: neither
+	// a bot nor its Tenant's egress reaches them.
 	ClosedAddresses []netip.Prefix
-	// PodAnnotations are keys of annotations that the cluster puts on pods and that change nothing about what a pod may do;
-	// an entry that ends in * is a prefix. Any other foreign annotation makes a pod one that Lethe did not make.
+	// PodAnnotations are keys of annotations that the cluster puts on pods and that change nothing about what a pod
+	// may do; an entry that ends in * is a prefix. Any other foreign annotation makes a pod one that Lethe did not
+	// make.
 	PodAnnotations []string
 	// BotAnnotations are keys of annotations that bots may ask for; an entry that ends in * is a prefix.
 	BotAnnotations []string
@@ -56,7 +58,8 @@ func DefaultSettings() Settings {
 	}
 }
 
-// AddFlags declares the flags that the manager and the keyserver share. Fields that are empty take their defaults first.
+// AddFlags declares the flags that the manager and the keyserver share. Fields that are empty take their defaults
+// first.
 func (s *Settings) AddFlags(flags *flag.FlagSet) {
 	defaults := DefaultSettings()
 	if s.KeyserverURL == "" {

@@ -37,8 +37,8 @@ func (s *Settings) setImagePullSecrets(text string) error {
 	return nil
 }
 
-// actedOn are the beginnings of annotations that container runtimes and network plugins act on: a bot that may set them chooses its
-// own walls.
+// actedOn are the beginnings of annotations that container runtimes and network plugins act on: a bot that may set
+// them chooses its own walls.
 var actedOn = []string{
 	"cdi.k8s.io/", "cni.projectcalico.org/", "dev.gvisor.", "k8s.ovn.org/", "org.systemd.property.", "ovn.kubernetes.io/", "policy.cilium.io/", "run.oci.", "container.apparmor.security.beta.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/", "io.containerd.", "io.katacontainers.",
 	"io.kubernetes.cri", "k8s.v1.cni.cncf.io/", "seccomp.security.alpha.kubernetes.io/", "v1.multus-cni.io/",
@@ -99,7 +99,8 @@ func (s *Settings) allowedAnnotations(bot *v1alpha1.BotDeployment) map[string]st
 	return allowed
 }
 
-// notDNS are ports that API servers, kubelets, etcd and metadata services answer on: opening one of them for DNS opens those.
+// notDNS are ports that API servers, kubelets, etcd and metadata services answer on: opening one of them for DNS
+// opens those.
 var notDNS = []int32{80, 443, 2379, 2380, 6443, 8443, 10250, 10255, 16443}
 
 func (s *Settings) setDNSPorts(text string) error {

@@ -12,9 +12,10 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 )
 
-// SweeperNetworkPolicy says what a store's sweeps reach beyond what the Tenant opens to all its pods: the store's port, on
-// the store's address where the spec names one, else on any public address, since a policy knows no names. A private
-// address is opened by the Tenant's egress and by nothing else, the node itself and metadata services by nothing at all. Nothing reaches a sweep.
+// SweeperNetworkPolicy says what a store's sweeps reach beyond what the Tenant opens to all its pods: the store's
+// port, on the store's address where the spec names one, else on any public address, since a policy knows no names. A
+// private address is opened by the Tenant's egress and by nothing else, the node itself and metadata services by
+// nothing at all. Nothing reaches a sweep.
 func SweeperNetworkPolicy(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant) *networkingv1.NetworkPolicy {
 	return &networkingv1.NetworkPolicy{
 		ObjectMeta: meta(store.Namespace, SweeperName(store.Name), StoreLabels(store.Name, ComponentSweeper),

@@ -16,7 +16,8 @@ const (
 	// SweepInterval is how often a store is swept and measured. A measurement older than two of them counts as unknown.
 	SweepInterval = calendar.SweepInterval
 
-	// SweepTimeBudget is when a sweep stops by itself. The Job's own deadline is later: that one deletes the pod and its report.
+	// SweepTimeBudget is when a sweep stops by itself. The Job's own deadline is later: that one deletes the pod and
+	// its report.
 	SweepTimeBudget   = 45 * time.Minute
 	sweepDeadline     = 55 * time.Minute
 	sweepJobsKeptFor  = time.Hour
@@ -36,8 +37,8 @@ const (
 	sweepTokenFor    = 10 * time.Minute
 )
 
-// SweepPodTemplate is the pod of one sweep of a store by the plan of that hash. The manager puts it into the CronJob and
-// into catch-up Jobs; the keyserver gives a lease and a credential only to a pod that looks like it.
+// SweepPodTemplate is the pod of one sweep of a store by the plan of that hash. The manager puts it into the CronJob
+// and into catch-up Jobs; the keyserver gives a lease and a credential only to a pod that looks like it.
 func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Tenant, planHash string) corev1.PodTemplateSpec {
 	labels := StoreLabels(store.Name, ComponentSweeper)
 	labels[v1alpha1.LabelTenant] = LabelValue(tenant.Name)
@@ -75,7 +76,8 @@ func SweepPodTemplate(s Settings, store *v1alpha1.DataStore, tenant *v1alpha1.Te
 				Resources: corev1.ResourceRequirements{
 					Requests: corev1.ResourceList{
 						corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
-						// What is 0 no quota counts, nor refuses: bots that have reserved all that there is keep no sweep from running.
+						// What is 0 no quota counts, nor refuses: bots that have reserved all that there is keep no
+						// sweep from running.
 						corev1.ResourceEphemeralStorage: resource.MustParse("0"),
 					},
 					Limits: corev1.ResourceList{

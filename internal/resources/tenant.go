@@ -15,8 +15,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/netblocks"
 )
 
-// Namespace is a namespace of a tenant. Pods in it must meet the restricted Pod Security Standard. created says that the
-// manager makes it, and removes it with the Tenant.
+// Namespace is a namespace of a tenant. Pods in it must meet the restricted Pod Security Standard. created says that
+// the manager makes it, and removes it with the Tenant.
 func Namespace(tenant *v1alpha1.Tenant, name string, created bool) *corev1.Namespace {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name,
@@ -32,8 +32,8 @@ func Namespace(tenant *v1alpha1.Tenant, name string, created bool) *corev1.Names
 	return namespace
 }
 
-// TenantRoleBindings give the manager and the keyserver their rights in a namespace, and the tenant's people theirs. The
-// manager's comes first, because it needs it for everything else.
+// TenantRoleBindings give the manager and the keyserver their rights in a namespace, and the tenant's people theirs.
+// The manager's comes first, because it needs it for everything else.
 func TenantRoleBindings(s Settings, tenant *v1alpha1.Tenant, namespace string) []*rbacv1.RoleBinding {
 	return []*rbacv1.RoleBinding{
 		roleBinding(tenant, namespace, BindingManager, RoleManagerTenant, serviceAccount(s.Namespace, ServiceAccountManager)),
@@ -43,9 +43,9 @@ func TenantRoleBindings(s Settings, tenant *v1alpha1.Tenant, namespace string) [
 	}
 }
 
-// TenantResourceQuotas bound what the bots of a namespace use. Sweeps are not counted: a tenant that has used up its quota
-// must not be able to stop its data from being deleted. Storage has a quota of its own, since Kubernetes does not let one
-// that looks at priority classes count it; sweeps have no volumes and reserve nothing of a node's disk.
+// TenantResourceQuotas bound what the bots of a namespace use. Sweeps are not counted: a tenant that has used up its
+// quota must not be able to stop its data from being deleted. Storage has a quota of its own, since Kubernetes does
+// not let one that looks at priority classes count it; sweeps have no volumes and reserve nothing of a node's disk.
 func TenantResourceQuotas(tenant *v1alpha1.Tenant, namespace string) []*corev1.ResourceQuota {
 	quota := tenant.Spec.Quota
 	if quota == nil {
@@ -87,11 +87,11 @@ func TenantResourceQuotas(tenant *v1alpha1.Tenant, namespace string) []*corev1.R
 	}
 }
 
-// objectCounts bound how many objects a namespace holds. Bots and stores are the Tenant's decision, and what only Lethe makes
-// for them follows with room for those that are on their way out. Of what people with other roles may make too, they get no
-// more than half (admission policy lethe-object-counts): the other half is Lethe's, so that nobody can stop its bots, its
-// keys or its sweeps by filling up a namespace. Jobs and CronJobs are not counted for the same reason: nobody but Lethe and
-// Kubernetes makes them here.
+// objectCounts bound how many objects a namespace holds. Bots and stores are the Tenant's decision, and what only
+// Lethe makes for them follows with room for those that are on their way out. Of what people with other roles may
+// make too, they get no more than half (admission policy lethe-object-counts): the other half is Lethe's, so that
+// nobody can stop its bots, its keys or its sweeps by filling up a namespace. Jobs and CronJobs are not counted for
+// the same reason: nobody but Lethe and Kubernetes makes them here.
 func objectCounts(quota *v1alpha1.TenantQuota) corev1.ResourceList {
 	const others = 100 // objects of a kind that people with other roles may have, beside as many as Lethe needs
 	bots, stores := int64(v1alpha1.DefaultQuotaBots), int64(v1alpha1.DefaultQuotaStores)
@@ -133,7 +133,8 @@ func objectCounts(quota *v1alpha1.TenantQuota) corev1.ResourceList {
 	return counts
 }
 
-// TenantLimitRange gives containers that say nothing a share of the quota, and bounds what each may have of its node's disk.
+// TenantLimitRange gives containers that say nothing a share of the quota, and bounds what each may have of its
+// node's disk.
 func TenantLimitRange(tenant *v1alpha1.Tenant, namespace string) *corev1.LimitRange {
 	return &corev1.LimitRange{
 		ObjectMeta: tenantMeta(tenant, namespace, LimitRangeName),
@@ -188,8 +189,8 @@ func TenantNetworkPolicies(s Settings, tenant *v1alpha1.Tenant, namespace string
 // TenantPolicies are the names of a Tenant's policies in each of its namespaces.
 func TenantPolicies() []string { return []string{PolicyDefaultDeny, PolicyKeyserver, PolicyEgress} }
 
-// TenantCABundle is the copy of the keyserver's CA certificates that pods mount, with the addresses that a pod without DNS
-// finds it by. Changing it restarts no pod.
+// TenantCABundle is the copy of the keyserver's CA certificates that pods mount, with the addresses that a pod
+// without DNS finds it by. Changing it restarts no pod.
 func TenantCABundle(tenant *v1alpha1.Tenant, namespace, bundle, addresses string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: tenantMeta(tenant, namespace, CABundleName),
@@ -197,7 +198,8 @@ func TenantCABundle(tenant *v1alpha1.Tenant, namespace, bundle, addresses string
 	}
 }
 
-// MostDisk is what one container of a Tenant may have of its node's disk, and what all pods of a namespace may reserve together.
+// MostDisk is what one container of a Tenant may have of its node's disk, and what all pods of a namespace may
+// reserve together.
 func MostDisk(tenant *v1alpha1.Tenant) resource.Quantity {
 	if tenant.Spec.Quota == nil {
 		return resource.MustParse(defaultDisk)

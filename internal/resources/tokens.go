@@ -16,13 +16,15 @@ const TokenShape = foreign.TokenShape
 
 var tokenShape = regexp.MustCompile(TokenShape)
 
-// Plaintext names the elements of a bot's spec that hold what looks like a credential, as a person finds them, and never what they hold. It goes over every
-// text of the spec, whatever fields that has; so do the admission policies of config/admission/plaintext.yaml, which list them.
+// Plaintext names the elements of a bot's spec that hold what looks like a credential, as a person finds them, and
+// never what they hold. It goes over every text of the spec, whatever fields that has; so do the admission policies
+// of config/admission/plaintext.yaml, which list them.
 func Plaintext(bot *v1alpha1.BotDeployment) []string {
 	return plaintext(reflect.ValueOf(bot.Spec), "spec", "spec")
 }
 
-// plaintext goes over a value at a path. in is the list or map around it, by which a name is told that itself looks like a credential.
+// plaintext goes over a value at a path. in is the list or map around it, by which a name is told that itself looks
+// like a credential.
 func plaintext(v reflect.Value, path, in string) []string {
 	var found []string
 	switch v.Kind() {
@@ -83,7 +85,8 @@ func keyOf(v reflect.Value) string {
 	return ""
 }
 
-// labelOf is what an element of a list is called: its name or its path, unless that looks like a credential itself, or its place.
+// labelOf is what an element of a list is called: its name or its path, unless that looks like a credential itself,
+// or its place.
 func labelOf(v reflect.Value, i int) string {
 	if key := keyOf(v); key != "" {
 		for n := range v.NumField() {

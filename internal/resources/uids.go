@@ -6,8 +6,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// User ids of Lethe's own programs, each its own: what the kernel counts by user (inotify instances, processes, keys) is then
-// nobody else's to use up. They lie below every tenant's range.
+// User ids of Lethe's own programs, each its own: what the kernel counts by user (inotify instances, processes, keys)
+// is then nobody else's to use up. They lie below every tenant's range.
 const (
 	UIDSweeper   = 65531
 	UIDManager   = 65532
@@ -35,8 +35,8 @@ func SharesUID(a, b v1alpha1.UIDRange) bool {
 	return a.First < b.First+b.Size && b.First < a.First+a.Size
 }
 
-// BotUID is the user and group that a tenant's bots run as, whatever their images say. While the range is not known, or is
-// none that a tenant may have, it is 0, and a pod that must not run as root does not start as that.
+// BotUID is the user and group that a tenant's bots run as, whatever their images say. While the range is not known,
+// or is none that a tenant may have, it is 0, and a pod that must not run as root does not start as that.
 func BotUID(tenant *v1alpha1.Tenant) int64 {
 	if tenant.Status.UIDRange == nil || CheckUIDRange(*tenant.Status.UIDRange) != nil {
 		return 0

@@ -25,8 +25,8 @@ func uidRanges() *rapid.Generator[v1alpha1.UIDRange] {
 	})
 }
 
-// TestNoTwoTenantsShareAUserID renders the bots of two tenants with any ranges that are let through: whatever their images
-// say, they run as different users, within their ranges, and never as one of Lethe's own programs.
+// TestNoTwoTenantsShareAUserID renders the bots of two tenants with any ranges that are let through: whatever their
+// images say, they run as different users, within their ranges, and never as one of Lethe's own programs.
 func TestNoTwoTenantsShareAUserID(t *testing.T) {
 	ours := []int64{UIDSweeper, UIDManager, UIDKeyserver, uidInUserNamespace, 0}
 	rapid.Check(t, func(t *rapid.T) {

@@ -1,5 +1,6 @@
-// Package rollout decides how many bots may be restarted at a time because of Lethe, over the whole installation, and when that
-// has to stop. It is pure: what it needs to know stands in the objects, so that a manager that comes later decides the same.
+// Package rollout decides how many bots may be restarted at a time because of Lethe, over the whole installation, and
+// when that has to stop. It is pure: what it needs to know stands in the objects, so that a manager that comes later
+// decides the same.
 package rollout
 
 import (
@@ -15,11 +16,12 @@ type Limits struct {
 	Percent int
 	// StopAfter is how many bots, which were ready and fail with it, end it.
 	StopAfter int
-	// Deadline is how long a restarted bot may be on its way before it counts as failed. It is who operates Lethe that says so: by a
-	// deadline of the bot's own one tenant would hold up all others.
+	// Deadline is how long a restarted bot may be on its way before it counts as failed. It is who operates Lethe
+	// that says so: by a deadline of the bot's own one tenant would hold up all others.
 	Deadline time.Duration
-	// Lasts is how long a restarted bot has to have been ready, without a restart of its own, before it is proven: programs that fail
-	// with a change mostly do so when they first log in, poll, or run into a time-out, within half a minute of their start.
+	// Lasts is how long a restarted bot has to have been ready, without a restart of its own, before it is proven:
+	// programs that fail with a change mostly do so when they first log in, poll, or run into a time-out, within half
+	// a minute of their start.
 	Lasts time.Duration
 }
 
@@ -66,7 +68,8 @@ const (
 	Failed Stage = "Failed"
 )
 
-// Stage of a bot that was restarted at a time. What fails does so also while it is ready for a moment: so it is with crash loops.
+// Stage of a bot that was restarted at a time. What fails does so also while it is ready for a moment: so it is with
+// crash loops.
 func (l Limits) Stage(restarted, now time.Time, isReady, isFailing bool) Stage {
 	switch {
 	case isFailing:
@@ -86,8 +89,8 @@ type Bot struct {
 	Stage  Stage
 }
 
-// Proven counts the bots that were restarted and have lasted, since something began to wait. It lives in the manager's memory: one
-// that comes later begins slowly again.
+// Proven counts the bots that were restarted and have lasted, since something began to wait. It lives in the
+// manager's memory: one that comes later begins slowly again.
 type Proven struct {
 	All int
 	Of  map[string]int // by tenant
@@ -112,7 +115,8 @@ type State struct {
 	limits Limits
 	proven Proven
 	of     map[string]*counts
-	// open are those of tenants that are not stopped by their own failures: what a stopped one has failed takes nobody's room.
+	// open are those of tenants that are not stopped by their own failures: what a stopped one has failed takes
+	// nobody's room.
 	open counts
 }
 
@@ -138,7 +142,8 @@ func Compute(bots []Bot, proven Proven, limits Limits) State {
 		case Untouched:
 		}
 	}
-	// One tenant alone stops its own bots only: for all others there have to be as many failures, from as many tenants as there are.
+	// One tenant alone stops its own bots only: for all others there have to be as many failures, from as many
+	// tenants as there are.
 	share, counted := (limits.StopAfter+len(s.of)-1)/max(1, len(s.of)), 0
 	for _, c := range s.of {
 		counted += min(c.failed, share)
@@ -151,7 +156,8 @@ func Compute(bots []Bot, proven Proven, limits Limits) State {
 	return s
 }
 
-// IsStopped says whether no bot of a tenant is restarted: because nobody's is, or because too many of its own have failed.
+// IsStopped says whether no bot of a tenant is restarted: because nobody's is, or because too many of its own have
+// failed.
 func (s State) IsStopped(tenant string) bool { return s.Stopped || s.isStoppedAlone(tenant) }
 
 func (s State) isStoppedAlone(tenant string) bool {
@@ -188,7 +194,8 @@ func (s State) room(tenant string) int {
 	if s.IsStopped(tenant) {
 		return 0
 	}
-	// Those that may be unready, and those that are not proven: until as many have lasted as would stop it, no more than those.
+	// Those that may be unready, and those that are not proven: until as many have lasted as would stop it, no more
+	// than those.
 	unready := s.Most() - s.open.rolling - s.open.failed
 	if s.open.rolling == 0 {
 		unready = max(1, unready) // one that has failed must not end it alone
@@ -219,8 +226,9 @@ type Waiting struct {
 	Tenant, Namespace, Name string
 }
 
-// Turns are those of the waiting that may be restarted now, in their order: tenants take turns, and who has the fewest that are not
-// proven comes first, so that failures are seen with as few as possible, and with different tenants.
+// Turns are those of the waiting that may be restarted now, in their order: tenants take turns, and who has the
+// fewest that are not proven comes first, so that failures are seen with as few as possible, and with different
+// tenants.
 func (s State) Turns(waiting []Waiting) []Waiting {
 	of := map[string][]Waiting{}
 	for _, w := range waiting {

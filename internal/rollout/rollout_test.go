@@ -124,8 +124,8 @@ func (b *rolled) stage(now time.Time) Stage {
 	return defaults.Stage(b.at, now, b.readyAfter > 0 && age >= b.readyAfter, b.endsAfter > 0 && age >= b.endsAfter)
 }
 
-// goRound plays a change that restarts everybody, second by second, as the manager does it, and holds what the docs promise. It ends
-// when nothing has happened for ten minutes.
+// goRound plays a change that restarts everybody, second by second, as the manager does it, and holds what the docs
+// promise. It ends when nothing has happened for ten minutes.
 func goRound(t *testing.T, name string, bots []*rolled) {
 	t.Helper()
 	proven, now := Proven{Of: map[string]int{}}, time.Now()
@@ -260,7 +260,8 @@ func TestWhatIsPromised(t *testing.T) {
 	}
 }
 
-// TestNeverStuck: in whatever stages a fleet is, something is restarted next, or is on its way and makes room, or it was stopped.
+// TestNeverStuck: in whatever stages a fleet is, something is restarted next, or is on its way and makes room, or it
+// was stopped.
 func TestNeverStuck(t *testing.T) {
 	for range 20000 {
 		limits := Limits{Percent: 1 + rand.IntN(100), StopAfter: 1 + rand.IntN(10), Deadline: DefaultDeadline}

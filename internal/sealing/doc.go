@@ -1,12 +1,12 @@
-// Package sealing is the cryptography of Lethe: sealed values for Git, wrapped keys, encrypted Secrets, and answers that
-// only one pod can read. It does no I/O and reads no clock; randomness is passed in wherever the standard library
+// Package sealing is the cryptography of Lethe: sealed values for Git, wrapped keys, encrypted Secrets, and answers
+// that only one pod can read. It does no I/O and reads no clock; randomness is passed in wherever the standard library
 // lets it be (HPKE takes its own).
 //
 // Every format names its version and its key, binds what it is and where it belongs into the authenticated data, and is
 // frozen in docs/design/formats.md with test vectors in testdata. Nothing here tries several keys on one ciphertext.
 //
-// No error of this package holds a value or tells why a decryption failed: a wrong key, a wrong place that the hint does
-// not show, and a flipped bit are all ErrDoesNotOpen.
+// No error of this package holds a value or tells why a decryption failed: a wrong key, a wrong place that the hint
+// does not show, and a flipped bit are all ErrDoesNotOpen.
 package sealing
 
 import (
@@ -42,7 +42,8 @@ func lp(parts ...string) []byte {
 	return b
 }
 
-// b64 is base64url without padding. Strict: bits that carry nothing must be zero, or one ciphertext would have several texts.
+// b64 is base64url without padding. Strict: bits that carry nothing must be zero, or one ciphertext would have
+// several texts.
 var b64 = base64.RawURLEncoding.Strict()
 
 // decode64 reads base64url and nothing else: the standard decoder skips line breaks, which a frozen format must not.

@@ -11,8 +11,8 @@ import (
 
 var fuzzPlace = Place{Realm: "test", Tenant: "acme", Namespace: "acme-bots", Kind: KindBotDeployment, Name: "support", Key: "telegram", Version: 3}
 
-// FuzzSealed: a text is refused without being repeated, or it is a sealed value whose parts are in the only order they can be; and
-// none opens but what was sealed.
+// FuzzSealed: a text is refused without being repeated, or it is a sealed value whose parts are in the only order
+// they can be; and none opens but what was sealed.
 func FuzzSealed(f *testing.F) {
 	key, err := GeneratePrivateKey(rand.Reader)
 	if err != nil {

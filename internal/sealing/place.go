@@ -43,8 +43,8 @@ type Destination struct {
 	CASHA256 string // of the CA bundle's certificates, see DestinationOf; empty where the system's own are used
 }
 
-// Digest names a destination: the hex SHA-256 over each of its parts in the order of the struct, written <length>:<text>,
-// with the port in decimal. Empty for no destination.
+// Digest names a destination: the hex SHA-256 over each of its parts in the order of the struct, written
+// <length>:<text>, with the port in decimal. Empty for no destination.
 func (d Destination) Digest() string {
 	if d == (Destination{}) {
 		return ""
@@ -56,8 +56,8 @@ func (d Destination) Digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// DestinationOf reads the destination out of a store's spec. The CA's digest is the hex SHA-256 over the certificates in
-// DER, in order and each behind its length, so that comments and line ends do not count.
+// DestinationOf reads the destination out of a store's spec. The CA's digest is the hex SHA-256 over the certificates
+// in DER, in order and each behind its length, so that comments and line ends do not count.
 func DestinationOf(spec *v1alpha1.DataStoreSpec) Destination {
 	d := Destination{Type: string(spec.Type)}
 	p := spec.Postgres

@@ -2,8 +2,8 @@ package sealing
 
 import "io"
 
-// Rewrap wraps with the first key what another key of the ring wrapped, under the same purpose and name. What is under the
-// first one already comes back as it is, so that a repeat changes nothing.
+// Rewrap wraps with the first key what another key of the ring wrapped, under the same purpose and name. What is
+// under the first one already comes back as it is, so that a repeat changes nothing.
 func (r Ring) Rewrap(random io.Reader, wrapped string, purpose Purpose, ids ...string) (string, error) {
 	parent, err := WrappingKID(wrapped)
 	if err != nil {

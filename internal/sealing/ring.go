@@ -11,8 +11,8 @@ import (
 // macPrefix begins the MAC of a document: mac.v1.<kid of the key>.<b64 of the MAC>.
 const macPrefix = "mac.v1."
 
-// Ring are the keys of one owner, of which a key may be on its way out: the first one wraps and authenticates, and each of
-// them opens what names it. Nothing is ever tried against several.
+// Ring are the keys of one owner, of which a key may be on its way out: the first one wraps and authenticates, and
+// each of them opens what names it. Nothing is ever tried against several.
 type Ring []Key
 
 // First is the key that is used for what is new. The zero Key, which does nothing, of an empty ring.
@@ -88,8 +88,8 @@ func (r Ring) Encrypted(text string) (Key, error) {
 	return r.Find(kid)
 }
 
-// DocumentMAC authenticates a document of the keys' namespace under the first key: what it is, the Secret that it lies in,
-// how often it was written, and every byte of it.
+// DocumentMAC authenticates a document of the keys' namespace under the first key: what it is, the Secret that it
+// lies in, how often it was written, and every byte of it.
 func (r Ring) DocumentMAC(format, secret string, generation int64, document []byte) (string, error) {
 	key := r.First()
 	if len(key.secret) != keySize {

@@ -172,7 +172,8 @@ func TestWrongPlaceSaysBoth(t *testing.T) {
 	}
 }
 
-// TestAnyMutationFails changes one character of a sealed value, or one part of its place, and expects never to see the value.
+// TestAnyMutationFails changes one character of a sealed value, or one part of its place, and expects never to see
+// the value.
 func TestAnyMutationFails(t *testing.T) {
 	priv := fixedKey(t, 1)
 	names := rapid.StringMatching(`[a-z0-9]([-a-z0-9]{0,12}[a-z0-9])?`)

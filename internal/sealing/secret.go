@@ -9,8 +9,8 @@ import (
 // encPrefix begins every value of an encrypted Secret: enc.v1.<kid of the data key>.<version>.<nonce || ciphertext>.
 const encPrefix = "enc.v1."
 
-// Owner is the object whose credentials an encrypted Secret holds. The UID is bound: a Secret copied to an object of the
-// same name made later opens for nobody.
+// Owner is the object whose credentials an encrypted Secret holds. The UID is bound: a Secret copied to an object of
+// the same name made later opens for nobody.
 type Owner struct {
 	Realm, Tenant, Namespace, Kind, UID string
 }

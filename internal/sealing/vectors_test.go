@@ -200,8 +200,8 @@ func TestDestinationDigest(t *testing.T) {
 	}
 }
 
-// TestDestinationsOfDifferentEngines: what is sealed for a store of one engine opens for no store of another, whatever its address says, nor for another
-// store of the same engine. The mapping is that of docs/design/0034.
+// TestDestinationsOfDifferentEngines: what is sealed for a store of one engine opens for no store of another,
+// whatever its address says, nor for another store of the same engine. The mapping is that of docs/design/0034.
 func TestDestinationsOfDifferentEngines(t *testing.T) {
 	var all []Destination
 	for _, kind := range []string{"Postgres", "MariaDB", "Redis", "S3", "Unknown"} {

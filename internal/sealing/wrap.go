@@ -19,7 +19,8 @@ const (
 	keySize  = 32
 )
 
-// wrapPrefix begins every wrapped key: wrap.v1.<kid of the wrapping key>.<kid of the wrapped key>.<nonce || ciphertext>.
+// wrapPrefix begins every wrapped key: wrap.v1.<kid of the wrapping key>.<kid of the wrapped key>.<nonce ||
+// ciphertext>.
 const wrapPrefix = "wrap.v1."
 
 // Purpose says what a wrapped key is for. It is authenticated, so that no key can be taken for another.
@@ -32,7 +33,8 @@ const (
 	PurposeDigest  Purpose = "digest"  // a key that names an object's sets, under the tenant's; bound like a data key
 	PurposeCA      Purpose = "ca"      // the private key of the keyserver's CA under the KEK; bound to the realm
 	PurposeChannel Purpose = "channel" // the key that channels' identities are digested with, under the KEK; bound to the realm
-	// PurposePending is a private key of a deleted tenant under the KEK; bound to realm, tenant, the earlier tenant's UID.
+	// PurposePending is a private key of a deleted tenant under the KEK; bound to realm, tenant, the earlier tenant's
+	// UID.
 	PurposePending Purpose = "pending"
 	PurposeReport  Purpose = "report" // the seed of the key that statements about reports are signed with, under the KEK; bound to the realm
 	PurposeCanary  Purpose = "canary" // a known text under the KEK, to tell a wrong KEK; bound to the realm
@@ -55,7 +57,8 @@ func NewKey(random io.Reader) (Key, error) {
 }
 
 // ParseKEK reads a key-encryption key: 32 bytes in base64 (standard or base64url, with or without padding); white space
-// around it does not count. Its name is a keyed fingerprint, so that a wrong KEK is recognised before anything is opened.
+// around it does not count. Its name is a keyed fingerprint, so that a wrong KEK is recognised before anything is
+// opened.
 func ParseKEK(text []byte) (Key, error) {
 	s := strings.TrimRight(strings.TrimSpace(string(text)), "=")
 	enc := base64.RawStdEncoding

@@ -14,14 +14,16 @@ import (
 const (
 	// replacedAfter is how much younger than its set a pod is that was not the first.
 	replacedAfter = 5 * time.Second
-	// endsWithin is how long before the present pod was made the one before may have been told to end, beside its own time to end.
+	// endsWithin is how long before the present pod was made the one before may have been told to end, beside its own
+	// time to end.
 	endsWithin = 2 * time.Minute
 	// toldWithin is how long the manager may take to see that a bot is not ready.
 	toldWithin = 15 * time.Second
 )
 
-// endings are the reasons of events that tell why a pod was ended as a whole: by the kubelet, which also rejects one that it does not take, by the
-// scheduler, and by who empties a node. A StatefulSet's controller deletes such a pod at once, and with it what it said.
+// endings are the reasons of events that tell why a pod was ended as a whole: by the kubelet, which also rejects one
+// that it does not take, by the scheduler, and by who empties a node. A StatefulSet's controller deletes such a pod
+// at once, and with it what it said.
 var endings = []string{
 	v1alpha1.ReasonEvicted, v1alpha1.ReasonNodeShutdown, "Preempted", "Preempting", "TaintManagerEviction", "NodeAffinity", "UnexpectedAdmissionError", "TopologyAffinityError",
 	"NodeName", "NodePorts", "PodOSNotSupported", "AppArmor",
@@ -70,7 +72,8 @@ func NodeBefore(o PodObserved) string {
 	return ""
 }
 
-// endedBefore says why the pod before the present one was ended as a whole; not ok where nobody tells, or there was none.
+// endedBefore says why the pod before the present one was ended as a whole; not ok where nobody tells, or there was
+// none.
 func endedBefore(o PodObserved) (Workload, bool) {
 	all := ofBefore(o)
 	var last *corev1.Event
@@ -89,7 +92,8 @@ func endedBefore(o PodObserved) (Workload, bool) {
 	return trouble(v1alpha1.ReasonNodeShutdown, "Node %s, on which the pod ran, has ended it and is shut down; another one is made.", name), true
 }
 
-// endedBecause says why a pod was ended as a whole, and what to do where that is the bot's. Another one is made in its place.
+// endedBecause says why a pod was ended as a whole, and what to do where that is the bot's. Another one is made in
+// its place.
 func endedBecause(reason, message string) Workload {
 	why := orNothing(foreign.Line(message, messageLimit/2))
 	switch {

@@ -11,8 +11,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// TestEndedBefore: why the pod before was ended as a whole is said by what remains of it, its events, while nothing is wrong with the present one and as
-// long as that can be the reason.
+// TestEndedBefore: why the pod before was ended as a whole is said by what remains of it, its events, while nothing
+// is wrong with the present one and as long as that can be the reason.
 func TestEndedBefore(t *testing.T) {
 	of := func(uid, reason, message string, before time.Duration) corev1.Event {
 		return corev1.Event{Reason: reason, Message: message, LastTimestamp: ago(before), Source: corev1.EventSource{Host: "gone"},
@@ -94,5 +94,5 @@ func TestEndedBefore(t *testing.T) {
 	checkUnready(t, PodObserved{Pod: tablePod(func(p *corev1.Pod) {
 		p.DeletionTimestamp = &end
 		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting"})
-	})}, v1alpha1.ReasonOldPodEnding, "(EvictionByEvictionAPI)", false)
+	})}, v1alpha1.ReasonPodTerminating, "(EvictionByEvictionAPI)", false)
 }

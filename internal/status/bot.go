@@ -113,8 +113,9 @@ func Bot(o BotObserved) []metav1.Condition {
 // plaintextShown is how many elements a condition names.
 const plaintextShown = 3
 
-// withPlaintext notes in CredentialsReady that credentials seem to stand in the spec. The bot runs all the same, and a reason that says more is kept. The
-// note comes first, and is not added to a condition of an earlier pass that begins with it.
+// withPlaintext notes in CredentialsReady that credentials seem to stand in the spec. The bot runs all the same, and
+// a reason that says more is kept. The note comes first, and is not added to a condition of an earlier pass that
+// begins with it.
 func withPlaintext(c metav1.Condition, elements []string) metav1.Condition {
 	if len(elements) == 0 || c.Status != metav1.ConditionTrue {
 		return c

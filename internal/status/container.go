@@ -30,8 +30,8 @@ const (
 	steadyLeast, steadyMost = time.Minute, 10 * time.Minute
 )
 
-// ofWaiting says why a container is not started, in words that stay the same while Kubernetes' own go back and forth; not ok
-// when it is not that.
+// ofWaiting says why a container is not started, in words that stay the same while Kubernetes' own go back and forth;
+// not ok when it is not that.
 func ofWaiting(pod *corev1.Pod, c *corev1.ContainerStatus) (Workload, bool) {
 	if c.State.Waiting == nil {
 		return Workload{}, false
@@ -60,8 +60,9 @@ func lastEnd(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 	return c.LastTerminationState.Terminated
 }
 
-// isSteady says whether a program that has ended before runs again for good, as far as one can tell: for twice as long as it
-// did before, a minute at least. One that had run for ten minutes is not held up: that was one crash, and no loop.
+// isSteady says whether a program that has ended before runs again for good, as far as one can tell: for twice as
+// long as it did before, a minute at least. One that had run for ten minutes is not held up: that was one crash, and
+// no loop.
 func isSteady(c *corev1.ContainerStatus, now time.Time) bool {
 	return steadyIn(c, now) <= 0
 }
@@ -81,9 +82,9 @@ func steadyIn(c *corev1.ContainerStatus, now time.Time) time.Duration {
 	return min(max(2*ran, steadyLeast), steadyMost) - now.Sub(c.State.Running.StartedAt.Time)
 }
 
-// Unsteady says whether a pod that is ready has a program that ended a short while ago, and for how long that stays so. A
-// crash loop is ready again and again, and a bot in one never is. What the pod itself says goes before what was counted of it: that is
-// older, and knows nothing of programs.
+// Unsteady says whether a pod that is ready has a program that ended a short while ago, and for how long that stays
+// so. A crash loop is ready again and again, and a bot in one never is. What the pod itself says goes before what was
+// counted of it: that is older, and knows nothing of programs.
 func Unsteady(o PodObserved) (Workload, time.Duration, bool) {
 	if o.Pod == nil {
 		return Workload{}, 0, false
@@ -121,8 +122,8 @@ func wasKilled(pod *corev1.Pod) bool {
 	return false
 }
 
-// afterEnd says why a container's program has ended. The words are the same while it waits, and while it runs again and has
-// not lasted yet.
+// afterEnd says why a container's program has ended. The words are the same while it waits, and while it runs again
+// and has not lasted yet.
 func afterEnd(o PodObserved, c *corev1.ContainerStatus, t *corev1.ContainerStateTerminated) Workload {
 	spec := containerOf(o.Pod, c.Name)
 	log := fmt.Sprintf("See kubectl logs -n %s %s -c %s --previous.", o.Pod.Namespace, o.Pod.Name, c.Name)

@@ -17,9 +17,9 @@ func NoCredentials() *metav1.Condition {
 	return &c
 }
 
-// Credentials is CredentialsReady out of the keyserver's answer, and the problem that it means, if any. A value that was
-// refused is a problem also where the one before it goes on being used. A value that is older than the one in use is not:
-// reverting a commit must not stop a bot.
+// Credentials is CredentialsReady out of the keyserver's answer, and the problem that it means, if any. A value that
+// was refused is a problem also where the one before it goes on being used. A value that is older than the one in use
+// is not: reverting a commit must not stop a bot.
 func Credentials(answer protocol.CredentialsResponse) (*metav1.Condition, *Problem) {
 	const kind = v1alpha1.ConditionCredentialsReady
 	var refused, older, plain, notes []string

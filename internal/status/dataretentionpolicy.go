@@ -75,13 +75,14 @@ func Policy(o PolicyObserved) (v1alpha1.DataRetentionPolicyStatus, []metav1.Cond
 		v[v1alpha1.ConditionCompliant] = no(v1alpha1.ReasonOverdue, "%s", strings.Join(append([]string{
 			fmt.Sprintf("rows are past window and slack, and still there, in: %s", list(late))}, unshown...), "; "))
 	case len(unshown) > 0:
-		v[v1alpha1.ConditionCompliant] = unknown(v1alpha1.ReasonUnproven, "%s", strings.Join(unshown, "; "))
+		v[v1alpha1.ConditionCompliant] = unknown(v1alpha1.ReasonNotVerified, "%s", strings.Join(unshown, "; "))
 	default:
 		v[v1alpha1.ConditionCompliant] = yes(v1alpha1.ReasonCompliant, "each rule was measured in every store, and nothing is overdue")
 	}
 	compliant := v[v1alpha1.ConditionCompliant]
 	out.OverdueRows = overdueRows(out.Overdue, compliant.Status)
-	// The policy is in force as it is written as soon as its rules can be: whether the promise is kept is Compliant's to say.
+	// The policy is in force as it is written as soon as its rules can be: whether the promise is kept is Compliant's
+	// to say.
 	summary := Summary(nil, false, orElse(compliantReason(compliant), v1alpha1.ReasonReady), inForce(compliant))
 	if problems := messages(o.Problems); len(problems) > 0 {
 		summary = Summary(&Problem{Reason: v1alpha1.ReasonRuleRefused, Message: strings.Join(problems, "; "), Stalled: true}, false, "", "")
@@ -106,7 +107,8 @@ func nowhere(p *v1alpha1.DataRetentionPolicy, stores []*v1alpha1.DataStore) []st
 	return names
 }
 
-// nearMiss names the store that was most likely meant by a selector that selects none, and the label by which it is missed.
+// nearMiss names the store that was most likely meant by a selector that selects none, and the label by which it is
+// missed.
 func nearMiss(selector metav1.LabelSelector, stores []*v1alpha1.DataStore) string {
 	type miss struct {
 		rank        int

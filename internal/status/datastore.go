@@ -40,7 +40,8 @@ type StoreObserved struct {
 	Refusal *Problem
 	// Problem is what stopped this pass; nil when nothing did.
 	Problem *Problem
-	// Credentials is the verdict about the store's password. Retried says that it comes right by itself where it is not.
+	// Credentials is the verdict about the store's password. Retried says that it comes right by itself where it is
+	// not.
 	Credentials Verdict
 	Retried     bool
 	// Result and Content of the plan in force; nil with a Refusal.
@@ -52,8 +53,8 @@ type StoreObserved struct {
 	StaleAfter time.Duration
 }
 
-// Store computes a DataStore's conditions. Ready says whether the store is in force as it is written, and Compliant alone whether
-// the promise is kept. Unknown is failing. Promises says the same of each policy.
+// Store computes a DataStore's conditions. Ready says whether the store is in force as it is written, and Compliant
+// alone whether the promise is kept. Unknown is failing. Promises says the same of each policy.
 func Store(o StoreObserved) []metav1.Condition {
 	v := map[string]Verdict{v1alpha1.ConditionCredentialsReady: o.Credentials}
 	if o.Refusal != nil {
@@ -91,7 +92,8 @@ func conditions(v map[string]Verdict) []metav1.Condition {
 	return out
 }
 
-// reached says whether a sweep that ended with this reason, or with none, talked to the store; known is false when the reason does not tell.
+// reached says whether a sweep that ended with this reason, or with none, talked to the store; known is false when
+// the reason does not tell.
 func reached(reason string) (talked, known bool) {
 	if reason == "" {
 		return true, true
@@ -100,13 +102,14 @@ func reached(reason string) (talked, known bool) {
 	return told == v1alpha1.TruthYes, told != v1alpha1.TruthNotTold
 }
 
-// summarise sets Ready, Reconciling and Stalled: whether the store is in force as it is written. What it measures, and what waits to
-// be approved, keeps no store from being that.
+// summarise sets Ready, Reconciling and Stalled: whether the store is in force as it is written. What it measures,
+// and what waits to be approved, keeps no store from being that.
 func summarise(o StoreObserved, v map[string]Verdict) {
 	problems := messages(o.Result.Problems)
 	credentials, reachable := v[v1alpha1.ConditionCredentialsReady], v[v1alpha1.ConditionReachable]
 	approved, compliant := v[v1alpha1.ConditionApproved], v[v1alpha1.ConditionCompliant]
-	// Nobody has looked yet at the store as it is now: no sweep of this plan has ended, or none of those that have came so far.
+	// Nobody has looked yet at the store as it is now: no sweep of this plan has ended, or none of those that have
+	// came so far.
 	unseen, look := o.Measured.MeasuredContent != o.Content, compliant
 	if last := o.Measured.LastSweep; last != nil && last.Content != o.Content {
 		unseen, look = true, unknown(v1alpha1.ReasonPlanChanged, messagePlanChanged)
@@ -321,7 +324,8 @@ func orElse(text, fallback string) string {
 // list names the first eight and counts the rest.
 func list(names []string) string { return joined(names, len(names), ", ") }
 
-// joined names the first eight of so many, or as many as leave room in a condition for what else it says, and counts the rest.
+// joined names the first eight of so many, or as many as leave room in a condition for what else it says, and counts
+// the rest.
 func joined(names []string, total int, separator string) string {
 	const most, room = 8, messageLimit / 2
 	n, length := 0, 0

@@ -6,13 +6,15 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// maxDatasetBytes is how much of a status its datasets take at most, as JSON. Everything else that a status holds is bounded by its schema and stays under
-// 488 KiB (TestAStatusHasItsSize), so that a status is under 1000 KiB: etcd takes 1.5 MiB of one object, and a spec of 512 datasets is a part of that.
+// maxDatasetBytes is how much of a status its datasets take at most, as JSON. Everything else that a status holds is
+// bounded by its schema and stays under 488 KiB (TestAStatusHasItsSize), so that a status is under 1000 KiB: etcd
+// takes 1.5 MiB of one object, and a spec of 512 datasets is a part of that.
 const maxDatasetBytes = 512 << 10
 
-// fit leaves of datasets, which are sorted worst first, what fits into so many bytes, and says what went. Texts go first, those of the least bad datasets
-// before others: notices, then messages, whose reasons stay. If that is not enough, measurements go: those of which nothing bad is to be told, and then the
-// least bad. before is what was left out the last time: the worst that was ever seen of rules that have no room is kept for them together.
+// fit leaves of datasets, which are sorted worst first, what fits into so many bytes, and says what went. Texts go
+// first, those of the least bad datasets before others: notices, then messages, whose reasons stay. If that is not
+// enough, measurements go: those of which nothing bad is to be told, and then the least bad. before is what was left
+// out the last time: the worst that was ever seen of rules that have no room is kept for them together.
 func fit(datasets []v1alpha1.DatasetMeasurement, most int, before *v1alpha1.OmittedMeasurements) ([]v1alpha1.DatasetMeasurement, *v1alpha1.OmittedMeasurements) {
 	f := &fitting{datasets: datasets, most: most, sizes: make([]int, len(datasets))}
 	for i := range datasets {

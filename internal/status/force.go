@@ -8,7 +8,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// misfit is why what the spec says of a dataset cannot be true of the database, or empty: a person has to change one or the other.
+// misfit is why what the spec says of a dataset cannot be true of the database, or empty: a person has to change one
+// or the other.
 func misfit(s v1alpha1.DataStoreStatus) string {
 	for d, m := range s.Lines {
 		switch reason := d.ProblemOf(m).Reason; reason {
@@ -72,8 +73,8 @@ func OverdueRows(overdue int64, conditions []metav1.Condition) string {
 // OverdueUnknown is what the column OVERDUE says while nothing shows how many rows are.
 const OverdueUnknown = "unknown"
 
-// toldElsewhere lets Compliant name the condition that says already why the promise is not shown to be kept. A table that nobody
-// has put on the map, or a dataset that no rule governs, may hold anything.
+// toldElsewhere lets Compliant name the condition that says already why the promise is not shown to be kept. A table
+// that nobody has put on the map, or a dataset that no rule governs, may hold anything.
 func toldElsewhere(compliant Verdict, v map[string]Verdict) Verdict {
 	reachable, coverage, approved := v[v1alpha1.ConditionReachable], v[v1alpha1.ConditionCoverageComplete], v[v1alpha1.ConditionApproved]
 	switch {

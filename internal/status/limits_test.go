@@ -85,8 +85,8 @@ func measuredAll(p plan.Plan, padding string) report.Report {
 	return r
 }
 
-// TestEveryLimitIsLoud meets each limit of a store and of what is known about it: a condition says so at once, with the number and what to
-// do. The names of the cases are those that limits refers to.
+// TestEveryLimitIsLoud meets each limit of a store and of what is known about it: a condition says so at once, with
+// the number and what to do. The names of the cases are those that limits refers to.
 func TestEveryLimitIsLoud(t *testing.T) {
 	for name, tc := range loud {
 		t.Run(name, func(t *testing.T) {
@@ -229,8 +229,9 @@ func relationsNamed(column string, n int) []report.Relation {
 	return out
 }
 
-// limits are the lists of all kinds that have a bound. Of a spec the API server refuses more, by the list's name and its bound. What a status
-// holds no more of is told by a case of TestEveryLimitIsLoud, counted beside, or cannot be more.
+// limits are the lists of all kinds that have a bound. Of a spec the API server refuses more, by the list's name and
+// its bound. What a status holds no more of is told by a case of TestEveryLimitIsLoud, counted beside, or cannot be
+// more.
 var limits = map[string]string{
 	"DataStore status.conditions":            "as many as there are types",
 	"DataStore status.datasets":              "as many as spec.datasets; more bytes of them than a status holds are counted in status.omitted",

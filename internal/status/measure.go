@@ -38,8 +38,8 @@ type Sweep struct {
 	Overlapped bool
 }
 
-// Measure puts into a status what a sweep reported. A report that cannot be read changes no measurement: it is kept with
-// its time, and the sweep counts as lost.
+// Measure puts into a status what a sweep reported. A report that cannot be read changes no measurement: it is kept
+// with its time, and the sweep counts as lost.
 func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content string) v1alpha1.DataStoreStatus {
 	out := *s.DeepCopy()
 	attempt := int32(0)
@@ -113,8 +113,8 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 	return out
 }
 
-// datasetsOf are the measurements of the plan's datasets and rules in the order of a report, which is the worst first. A report says nothing of others: those
-// are of an earlier plan, or out of a pod that was broken into.
+// datasetsOf are the measurements of the plan's datasets and rules in the order of a report, which is the worst
+// first. A report says nothing of others: those are of an earlier plan, or out of a pod that was broken into.
 func datasetsOf(r report.Report, s v1alpha1.DataStoreStatus, p plan.Plan, when time.Time) []v1alpha1.DatasetMeasurement {
 	planned := make(map[string]*plan.Dataset, len(p.Datasets))
 	for i := range p.Datasets {
@@ -146,7 +146,8 @@ func datasetsOf(r report.Report, s v1alpha1.DataStoreStatus, p plan.Plan, when t
 	return out
 }
 
-// leftOut are the rules of a dataset that the plan still has, that something overdue was once seen of, and that are not among those measured now.
+// leftOut are the rules of a dataset that the plan still has, that something overdue was once seen of, and that are
+// not among those measured now.
 func leftOut(d plan.Dataset, before, measured []v1alpha1.DatasetMeasurement) []v1alpha1.RuleMeasurement {
 	var out []v1alpha1.RuleMeasurement
 	for _, r := range d.Rules {
@@ -213,7 +214,8 @@ func bounded(p v1alpha1.Problem) v1alpha1.Problem {
 	return v1alpha1.Problem{Reason: cut(p.Reason, maxReason), Message: cut(p.Message, maxProblem)}
 }
 
-// keepWorst remembers the longest that a row was seen overdue under the same promise; before is what was measured of it last, or nil.
+// keepWorst remembers the longest that a row was seen overdue under the same promise; before is what was measured of
+// it last, or nil.
 func keepWorst(m, before *v1alpha1.RuleMeasurement, seen int64, when time.Time) {
 	if before != nil {
 		m.WorstOverdueSeconds, m.WorstOverdueAt = before.WorstOverdueSeconds, before.WorstOverdueAt

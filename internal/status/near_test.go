@@ -11,7 +11,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
-// TestAPolicyNamesTheStoreThatItNearlySelects: a misspelt label is found where it is asked for, whichever of the two is misspelt.
+// TestAPolicyNamesTheStoreThatItNearlySelects: a misspelt label is found where it is asked for, whichever of the two
+// is misspelt.
 func TestAPolicyNamesTheStoreThatItNearlySelects(t *testing.T) {
 	store := func(name string, labels map[string]string) *v1alpha1.DataStore {
 		return &v1alpha1.DataStore{ObjectMeta: metav1.ObjectMeta{Namespace: "data", Name: name, Labels: labels}}

@@ -13,8 +13,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
-// IsSetDone says whether a StatefulSet of one pod, or none, is as its spec says. A pod counts once it has been ready for
-// minReadySeconds.
+// IsSetDone says whether a StatefulSet of one pod, or none, is as its spec says. A pod counts once it has been ready
+// for minReadySeconds.
 func IsSetDone(set *appsv1.StatefulSet) bool {
 	replicas := wanted(set)
 	return set.Status.ObservedGeneration >= set.Generation && set.Status.Replicas == replicas &&
@@ -82,8 +82,8 @@ func Looks(o PodObserved) Look {
 	return look
 }
 
-// needsNode says whether what a pod says of itself may be old: its node tells, and Kubernetes marks only pods that were ready when a node stops to
-// answer. One that is ready, or has ended, needs no node.
+// needsNode says whether what a pod says of itself may be old: its node tells, and Kubernetes marks only pods that
+// were ready when a node stops to answer. One that is ready, or has ended, needs no node.
 func needsNode(pod *corev1.Pod) bool {
 	over := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
 	return !over && (pod.DeletionTimestamp != nil || !isTrue(pod, corev1.PodReady))
@@ -115,8 +115,8 @@ func trouble(reason, format string, args ...any) Workload {
 	return Workload{Reason: reason, Message: fmt.Sprintf(format, args...), Trouble: true}
 }
 
-// Unready says why the pod of a set that is not done is not ready. Messages hold nothing that changes by itself: no times, no
-// counts of restarts. Why the pod before was ended remains said while nothing is wrong with the present one.
+// Unready says why the pod of a set that is not done is not ready. Messages hold nothing that changes by itself: no
+// times, no counts of restarts. Why the pod before was ended remains said while nothing is wrong with the present one.
 func Unready(o PodObserved) Workload {
 	w := unready(o)
 	if before, ok := endedBefore(o); ok && !w.Trouble {
@@ -136,11 +136,11 @@ func unready(o PodObserved) Workload {
 		return missing(o)
 	case pod.DeletionTimestamp != nil:
 		if c := podCondition(pod, corev1.DisruptionTarget); c != nil && c.Status == corev1.ConditionTrue {
-			return on(v1alpha1.ReasonOldPodEnding, "The pod is being ended (%s), and another one is made: %s", foreign.Word(c.Reason), orNothing(foreign.Line(c.Message, messageLimit/2)))
+			return on(v1alpha1.ReasonPodTerminating, "The pod is being ended (%s), and another one is made: %s", foreign.Word(c.Reason), orNothing(foreign.Line(c.Message, messageLimit/2)))
 		}
-		return on(v1alpha1.ReasonOldPodEnding, "Waiting for the pod before to end.")
+		return on(v1alpha1.ReasonPodTerminating, "Waiting for the pod before to end.")
 	case o.Set.Status.UpdateRevision != "" && pod.Labels[appsv1.ControllerRevisionHashLabelKey] != o.Set.Status.UpdateRevision:
-		return on(v1alpha1.ReasonOldPodEnding, "Waiting for the pod before to be replaced.")
+		return on(v1alpha1.ReasonPodTerminating, "Waiting for the pod before to be replaced.")
 	case pod.Status.Phase == corev1.PodFailed:
 		return endedBecause(pod.Status.Reason, pod.Status.Message)
 	}
@@ -190,7 +190,8 @@ func missing(o PodObserved) Workload {
 		}
 		return on(v1alpha1.ReasonPodMissing, "The pod was not made yet: see the events of StatefulSet %s.", o.Set.Name)
 	}
-	// create Pod x-bot-0 in StatefulSet x-bot failed error: pods "x-bot-0" is forbidden: exceeded quota: lethe, requested: ...
+	// create Pod x-bot-0 in StatefulSet x-bot failed error: pods "x-bot-0" is forbidden: exceeded quota: lethe,
+	// requested: ...
 	_, why, found := strings.Cut(last.Message, " failed error: ")
 	if !found {
 		why = last.Message

@@ -125,7 +125,7 @@ func TestUnready(t *testing.T) {
 		"was not made yet":               {o: PodObserved{}, reason: v1alpha1.ReasonPodMissing, says: "events of StatefulSet b-bot", calm: true},
 		"quota, by the numbers":          {o: PodObserved{Quota: full}, reason: v1alpha1.ReasonQuotaExceeded, says: "limits.cpu is used up"},
 		"quota, in its own words":        {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: exceeded quota: lethe, requested: limits.memory=512Mi, used: limits.memory=1Gi, limited: limits.memory=1Gi`)}, reason: v1alpha1.ReasonQuotaExceeded, says: "exceeded quota: lethe, requested: limits.memory=512Mi, used: limits.memory=1Gi, limited: limits.memory=1Gi. Give up"},
-		"quota of another hand":          {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3`)}, reason: v1alpha1.ReasonQuotaExceeded, says: "ResourceQuota team, which is not Lethe's, leaves no room for the pod"},
+		"quota of another client":        {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3`)}, reason: v1alpha1.ReasonQuotaExceeded, says: "ResourceQuota team, which is not Lethe's, leaves no room for the pod"},
 		"a LimitRange refuses it":        {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: maximum memory usage per Container is 128Mi, but limit is 256Mi`)}, reason: v1alpha1.ReasonPodRefused, says: "is 128Mi, but limit is 256Mi. A LimitRange says so: see kubectl -n ns get limitrange -o yaml"},
 		"it names no class":              {o: PodObserved{Events: refused(`pods "b-bot-0" is forbidden: no PriorityClass with name x was found`)}, reason: v1alpha1.ReasonPodRefused, says: "Have it made, or spec.placement of the Tenant changed."},
 		"quota that was made up for":     {o: PodObserved{Events: append(refused("exceeded quota"), podEvent("SuccessfulCreate", "create Pod", 0))}, reason: v1alpha1.ReasonPodMissing, calm: true},
@@ -133,10 +133,10 @@ func TestUnready(t *testing.T) {
 		"a webhook refuses it":           {o: PodObserved{Events: refused("admission webhook \"validate.kyverno.svc\" denied the request: no registry")}, reason: v1alpha1.ReasonPodRefused, says: "denied the request: no registry. Do as it says, or have whoever runs that webhook or policy exempt the namespace"},
 		"Pod Security refuses it":        {o: PodObserved{Events: refused("pods \"b-bot-0\" is forbidden: violates PodSecurity \"restricted:latest\"")}, reason: v1alpha1.ReasonPodRefused, says: "Have what changes pods in the namespace found"},
 		"with a line break in it":        {o: PodObserved{Events: refused("a\nb\x1b[31mc")}, reason: v1alpha1.ReasonPodRefused, says: "kubectl -n ns describe statefulset b-bot"},
-		"the one before ends":            {o: PodObserved{Pod: tablePod(deleted(0))}, reason: v1alpha1.ReasonOldPodEnding, calm: true},
-		"the one before is there":        {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Labels = nil })}, reason: v1alpha1.ReasonOldPodEnding, calm: true},
+		"the one before ends":            {o: PodObserved{Pod: tablePod(deleted(0))}, reason: v1alpha1.ReasonPodTerminating, calm: true},
+		"the one before is there":        {o: PodObserved{Pod: tablePod(func(p *corev1.Pod) { p.Labels = nil })}, reason: v1alpha1.ReasonPodTerminating, calm: true},
 		"the one before, its node lost":  {o: PodObserved{Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: v1alpha1.ReasonNodeLost, says: "Node n does not answer"},
-		"the one before, its node there": {o: PodObserved{Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionTrue)}, reason: v1alpha1.ReasonOldPodEnding, calm: true},
+		"the one before, its node there": {o: PodObserved{Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionTrue)}, reason: v1alpha1.ReasonPodTerminating, calm: true},
 		"stopped, its node lost":         {o: PodObserved{Set: stopping, Pod: tablePod(deleted(time.Minute)), HasNode: true, Node: node(corev1.ConditionFalse)}, reason: v1alpha1.ReasonNodeLost, says: "Never delete the pod by force"},
 		"node lost a moment ago":         {o: PodObserved{Pod: tablePod(), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: v1alpha1.ReasonNodeLost, says: "out-of-service"},
 		"node lost, and it crashed":      {o: PodObserved{Pod: tablePod(endsIn(end("Error", 1, time.Second, ""), "waits")), HasNode: true, Node: node(corev1.ConditionUnknown)}, reason: v1alpha1.ReasonNodeLost, says: "Node n does not answer"},
@@ -207,7 +207,8 @@ func TestUnready(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { checkUnready(t, tc.o, tc.reason, tc.says, !tc.calm) })
 	}
-	// What ends again and again is told in the same words in all three faces, so that the condition stands still and one event is sent.
+	// What ends again and again is told in the same words in all three faces, so that the condition stands still and
+	// one event is sent.
 	killed := []corev1.Event{podEvent("Killing", "Container bot failed liveness probe, will be restarted", 21*time.Second)}
 	started := []corev1.Event{podEvent("Killing", "Container bot failed startup probe, will be restarted", 21*time.Second)}
 	for name, tc := range map[string]struct {
@@ -272,8 +273,8 @@ func checkUnready(t *testing.T, o PodObserved, reason, says string, isTrouble bo
 	return got
 }
 
-// TestPulls: each sort of failure to get an image has its own words and its own next step, in Kubernetes' first word for it and in its
-// back-off's; and only where the registry asked who it is do pull secrets matter.
+// TestPulls: each sort of failure to get an image has its own words and its own next step, in Kubernetes' first word
+// for it and in its back-off's; and only where the registry asked who it is do pull secrets matter.
 func TestPulls(t *testing.T) {
 	const rpc = "failed to pull and unpack image \"registry.example/bot:1\": failed to resolve reference \"registry.example/bot:1\": "
 	for why, tc := range map[string]struct {
@@ -327,8 +328,8 @@ func TestPulls(t *testing.T) {
 	}
 }
 
-// TestSteady: a program that has ended counts as ready once it has run for twice as long as before; one crash after a long time
-// holds nobody up.
+// TestSteady: a program that has ended counts as ready once it has run for twice as long as before; one crash after a
+// long time holds nobody up.
 func TestSteady(t *testing.T) {
 	for _, tc := range []struct {
 		ran, runs time.Duration
@@ -352,7 +353,8 @@ func TestSteady(t *testing.T) {
 			t.Errorf("ran for %s, runs again for %s: steady is %v", tc.ran, tc.runs, !unsteady)
 		}
 	}
-	// What its node has forgotten, or tells no times of, is no long run; what has ended since the pod was counted as ready is not ready.
+	// What its node has forgotten, or tells no times of, is no long run; what has ended since the pod was counted as
+	// ready is not ready.
 	for name, edit := range map[string]func(*corev1.Pod){
 		"restarted, and nothing known": func(p *corev1.Pod) { bot(p).RestartCount, bot(p).State.Running.StartedAt = 1, ago(6*time.Second) },
 		"no times": func(p *corev1.Pod) {
@@ -397,8 +399,8 @@ func TestLooks(t *testing.T) {
 	}
 }
 
-// TestReasonsAreOneThing: every reason is a word that the API takes, has one name in all packages, and what a kubelet says of a container that it cannot start, or whose program has
-// ended, is among what fails, and nothing else is.
+// TestReasonsAreOneThing: every reason is a word that the API takes, has one name in all packages, and what a kubelet
+// says of a container that it cannot start, or whose program has ended, is among what fails, and nothing else is.
 func TestReasonsAreOneThing(t *testing.T) {
 	names, words := map[string]string{}, regexp.MustCompile(`^[A-Z][A-Za-z]{2,62}$`)
 	for _, folder := range []string{"../status", "../protocol", "../planner", "../report", "../../controllers", "../../api/v1alpha1"} {

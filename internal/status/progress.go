@@ -9,13 +9,14 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// LiesBehind says whether what kept a bot, by the reason that was told last, is over, now that another reason is told: the bot has come further. What a
-// program does of itself is never behind before it lasts.
+// LiesBehind says whether what kept a bot, by the reason that was told last, is over, now that another reason is
+// told: the bot has come further. What a program does of itself is never behind before it lasts.
 func LiesBehind(was, now string) bool {
 	return v1alpha1.FactsOf(was).Pod.Step < v1alpha1.FactsOf(now).Pod.Step
 }
 
-// LastStep is when the pod of the present revision came its last step further on the way to be ready; zero where there is no such pod.
+// LastStep is when the pod of the present revision came its last step further on the way to be ready; zero where
+// there is no such pod.
 func LastStep(o PodObserved) time.Time {
 	pod := o.Pod
 	if pod == nil || pod.Labels[appsv1.ControllerRevisionHashLabelKey] != o.Set.Status.UpdateRevision {

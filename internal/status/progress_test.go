@@ -12,7 +12,7 @@ import (
 // TestLiesBehind: a bot comes further from one obstacle to the next, and never by a program that ends again and again.
 func TestLiesBehind(t *testing.T) {
 	way := [][]string{
-		{"FileMissing", v1alpha1.ReasonSuspended, v1alpha1.ReasonWaiting, v1alpha1.ReasonNodeLost, v1alpha1.ReasonOldPodEnding, "NameTaken", "VolumeMissing"},
+		{"FileMissing", v1alpha1.ReasonSuspended, v1alpha1.ReasonWaiting, v1alpha1.ReasonNodeLost, v1alpha1.ReasonPodTerminating, "NameTaken", "VolumeMissing"},
 		{v1alpha1.ReasonQuotaExceeded, v1alpha1.ReasonPodRefused},
 		{v1alpha1.ReasonPodMissing},
 		{v1alpha1.ReasonUnschedulable},

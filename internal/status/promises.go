@@ -19,8 +19,8 @@ func storeCompliant(o StoreObserved) Verdict {
 	return judge(o, "")
 }
 
-// Promises says of each policy that governs a dataset of the store how the store keeps it, by the spec that the policy has in the
-// plan, and how many there are: a status has room for some of them only. None: there is no plan.
+// Promises says of each policy that governs a dataset of the store how the store keeps it, by the spec that the
+// policy has in the plan, and how many there are: a status has room for some of them only. None: there is no plan.
 func Promises(o StoreObserved) (named []v1alpha1.StorePromise, all int32) {
 	if o.Result == nil || o.Refusal != nil {
 		return nil, 0
@@ -49,8 +49,8 @@ func governing(r *plan.Result) []string {
 	return out
 }
 
-// promisesOverLimit says of how many policies a status has no room for a promise; empty: of none. Such a policy counts the store as one that
-// does not show that it keeps it.
+// promisesOverLimit says of how many policies a status has no room for a promise; empty: of none. Such a policy
+// counts the store as one that does not show that it keeps it.
 func promisesOverLimit(o StoreObserved) string {
 	all := len(governing(o.Result))
 	if all <= maxPromises {
@@ -60,10 +60,11 @@ func promisesOverLimit(o StoreObserved) string {
 		all-maxPromises, all, maxPromises)
 }
 
-// promise of one policy. What another policy's rows are does not count against it, nor do tables and datasets that no rule governs.
+// promise of one policy. What another policy's rows are does not count against it, nor do tables and datasets that no
+// rule governs.
 func promise(o StoreObserved, policy string) v1alpha1.PromiseState {
 	if unmeasured(o) != nil {
-		return v1alpha1.PromiseUnproven
+		return v1alpha1.PromiseNotVerified
 	}
 	switch judge(o, policy).Status {
 	case metav1.ConditionTrue:
@@ -71,7 +72,7 @@ func promise(o StoreObserved, policy string) v1alpha1.PromiseState {
 	case metav1.ConditionFalse:
 		return v1alpha1.PromiseOverdue
 	default:
-		return v1alpha1.PromiseUnproven
+		return v1alpha1.PromiseNotVerified
 	}
 }
 

@@ -36,36 +36,36 @@ func TestPromises(t *testing.T) {
 		"late by the other, and a measurement of this one had no room": {func(o *StoreObserved) {
 			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.LastSweep.LeftOut = 1, 1
 			o.Measured.Datasets = slices.Delete(o.Measured.Datasets, contacts, contacts+1)
-		}, "Overdue", "Unproven"},
+		}, "Overdue", "NotVerified"},
 		"late by the other, and a measurement of this one is missing": {func(o *StoreObserved) {
 			o.Measured.Datasets[messages].Rules[1].Overdue = 1
 			o.Measured.Datasets = slices.Delete(o.Measured.Datasets, contacts, contacts+1)
-		}, "Overdue", "Unproven"},
+		}, "Overdue", "NotVerified"},
 		"late by the other, and of this one only the worst is known": {func(o *StoreObserved) {
 			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.LastSweep.LeftOut = 1, 1
 			o.Measured.Datasets[contacts].Reason = v1alpha1.ReasonLeftOut
-		}, "Overdue", "Unproven"},
+		}, "Overdue", "NotVerified"},
 		"late by the other, and rows that may be of a tenant with a shorter window": {func(o *StoreObserved) {
 			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.Datasets[contacts].UnknownTenant, o.Result.Unidentified = 1, 4, []string{"acme"}
-		}, "Overdue", "Unproven"},
+		}, "Overdue", "NotVerified"},
 		"late by the other, and rows without an age": {func(o *StoreObserved) {
 			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.Datasets[contacts].UnknownAge = 1, 1
-		}, "Overdue", "Unproven"},
+		}, "Overdue", "NotVerified"},
 		"late by the other, and late rows of no known tenant": {func(o *StoreObserved) {
 			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.Datasets[contacts].Rules[0].UnknownTenantLate = 1, 1
-		}, "Overdue", "Unproven"},
-		"measured under another window": {func(o *StoreObserved) { o.Measured.Datasets[contacts].Rules[0].Window = "P30D" }, "Kept", "Unproven"},
+		}, "Overdue", "NotVerified"},
+		"measured under another window": {func(o *StoreObserved) { o.Measured.Datasets[contacts].Rules[0].Window = "P30D" }, "Kept", "NotVerified"},
 		"a trigger of the other's dataset": {func(o *StoreObserved) {
 			o.Measured.Datasets[contacts].Reason = v1alpha1.ReasonGuarded
-		}, "Kept", "Unproven"},
-		"the plan has changed": {func(o *StoreObserved) { o.Content = "another" }, "Unproven", "Unproven"},
+		}, "Kept", "NotVerified"},
+		"the plan has changed": {func(o *StoreObserved) { o.Content = "another" }, "NotVerified", "NotVerified"},
 		"late, and the plan has changed": {func(o *StoreObserved) {
 			o.Content, o.Measured.Datasets[messages].Rules[0].Overdue = "another", 1
-		}, "Unproven", "Unproven"},
-		"the measurement is old":           {func(o *StoreObserved) { o.Now = o.Measured.MeasuredAt.Add(o.StaleAfter) }, "Unproven", "Unproven"},
-		"the report is lost":               {func(o *StoreObserved) { o.Measured.LastSweep.Outcome = v1alpha1.SweepLost }, "Unproven", "Unproven"},
-		"never measured":                   {func(o *StoreObserved) { o.Measured = v1alpha1.DataStoreStatus{} }, "Unproven", "Unproven"},
-		"another database":                 {func(o *StoreObserved) { o.Measured.LastSweep.Reason = v1alpha1.ReasonIdentityChanged }, "Unproven", "Unproven"},
+		}, "NotVerified", "NotVerified"},
+		"the measurement is old":           {func(o *StoreObserved) { o.Now = o.Measured.MeasuredAt.Add(o.StaleAfter) }, "NotVerified", "NotVerified"},
+		"the report is lost":               {func(o *StoreObserved) { o.Measured.LastSweep.Outcome = v1alpha1.SweepLost }, "NotVerified", "NotVerified"},
+		"never measured":                   {func(o *StoreObserved) { o.Measured = v1alpha1.DataStoreStatus{} }, "NotVerified", "NotVerified"},
+		"another database":                 {func(o *StoreObserved) { o.Measured.LastSweep.Reason = v1alpha1.ReasonIdentityChanged }, "NotVerified", "NotVerified"},
 		"a dataset that no rule governs":   {func(o *StoreObserved) { o.Result.Ungoverned = []string{"files"} }, "Kept", "Kept"},
 		"a table that is not on the map":   {func(o *StoreObserved) { o.Measured.Uncovered = []string{"public.drafts"} }, "Kept", "Kept"},
 		"a password that opens no longer":  {func(o *StoreObserved) { o.Credentials = no("DoesNotOpen", "seal it again") }, "Kept", "Kept"},
@@ -115,7 +115,7 @@ func TestPolicy(t *testing.T) {
 		change(s)
 		return s
 	}
-	unproven := map[string]string{"Compliant": "Unknown Unproven", "Ready": "True Unproven"}
+	unproven := map[string]string{"Compliant": "Unknown NotVerified", "Ready": "True NotVerified"}
 	tests := map[string]struct {
 		rules    []v1alpha1.RetentionRule // besides that of Conversations
 		stores   []*v1alpha1.DataStore
@@ -138,14 +138,14 @@ func TestPolicy(t *testing.T) {
 		},
 		"the worst store is the one that is overdue longest": {
 			rows:   "11",
-			stores: []*v1alpha1.DataStore{kept("a"), store("b", "Overdue", 9, 60), store("c", "Overdue", 2, 3600), store("d", "Unproven", 0, 0)},
+			stores: []*v1alpha1.DataStore{kept("a"), store("b", "Overdue", 9, 60), store("c", "Overdue", 2, 3600), store("d", "NotVerified", 0, 0)},
 			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 4, Compliant: 1, Overdue: 11, OldestOverdueSeconds: 3600, WorstStore: "ns/c"},
 			states: map[string]string{"Compliant": "False Overdue", "Ready": "True Overdue"},
 			says:   "not shown by a measurement of: ns/d",
 		},
 		"a store that has not shown it is not green": {
 			rows:   "unknown",
-			stores: []*v1alpha1.DataStore{kept("a"), store("b", "Unproven", 0, 0)},
+			stores: []*v1alpha1.DataStore{kept("a"), store("b", "NotVerified", 0, 0)},
 			want:   v1alpha1.DataRetentionPolicyStatus{Matched: 2, Compliant: 1, WorstStore: "ns/b"},
 			states: unproven, says: "ns/b",
 		},

@@ -24,8 +24,8 @@ func Unpulled(pod *corev1.Pod) (Workload, bool) {
 	return Workload{}, false
 }
 
-// sorts of what a registry, or the way to it, answers: by words of which one is in it, the first that fits. Its words differ from registry to
-// registry. what comes after the container's name and the image's, and says what to do.
+// sorts of what a registry, or the way to it, answers: by words of which one is in it, the first that fits. Its words
+// differ from registry to registry. what comes after the container's name and the image's, and says what to do.
 var sorts = []struct {
 	reason  string
 	words   []string
@@ -56,7 +56,8 @@ var sorts = []struct {
 		what: "cannot be pulled. Its registry has trouble of its own; it is tried again and again. See whoever runs the registry."},
 }
 
-// ofImage says why a node does not get an image. reason is Kubernetes' own; its back-off's message repeats the first one's.
+// ofImage says why a node does not get an image. reason is Kubernetes' own; its back-off's message repeats the first
+// one's.
 func ofImage(pod *corev1.Pod, container, image, reason, message string) Workload {
 	say := func(reason, what string) Workload {
 		return trouble(reason, "Container %s: the image %s %s", container, image, what)

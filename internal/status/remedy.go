@@ -13,8 +13,8 @@ import (
 // quotaInWords is how the API server names the quota that is used up.
 var quotaInWords = regexp.MustCompile(`exceeded quota: ([-a-z0-9.]+)`)
 
-// NoRoom says that a quota is used up, in Kubernetes' own words, and what to do. The Tenant's quotas are named lethe and lethe-...; another one
-// in the namespace is whoever's made it.
+// NoRoom says that a quota is used up, in Kubernetes' own words, and what to do. The Tenant's quotas are named lethe
+// and lethe-...; another one in the namespace is whoever's made it.
 func NoRoom(forWhat, words string) string {
 	whose, raise := "The Tenant's quota", "have the Tenant's spec.quota raised"
 	if match := quotaInWords.FindStringSubmatch(words); match != nil && match[1] != "lethe" && !strings.HasPrefix(match[1], "lethe-") {
@@ -23,7 +23,8 @@ func NoRoom(forWhat, words string) string {
 	return fmt.Sprintf("%s leaves no room%s: %s. Give up something else, or %s.", whose, forWhat, strings.TrimSuffix(foreign.Line(words, messageLimit/2), "."), raise)
 }
 
-// afterRefusal says what to do about a pod that admission does not take, by who refused it. It is tried again by itself.
+// afterRefusal says what to do about a pod that admission does not take, by who refused it. It is tried again by
+// itself.
 func afterRefusal(namespace, set, words string) string {
 	switch {
 	case strings.Contains(words, "admission webhook"), strings.Contains(words, "ValidatingAdmissionPolicy"):
@@ -66,7 +67,8 @@ func placement(words string) string {
 	return "have spec.placement of the Tenant say nodes that there are"
 }
 
-// toStart says what to do about a container that the kubelet does not start. None of it needs a change of the bot's name, or a pod deleted by hand.
+// toStart says what to do about a container that the kubelet does not start. None of it needs a change of the bot's
+// name, or a pod deleted by hand.
 func toStart(pod *corev1.Pod, reason, words string) string {
 	describe := fmt.Sprintf("See kubectl describe pod -n %s %s", pod.Namespace, pod.Name)
 	switch {

@@ -1,5 +1,5 @@
-// Package status computes conditions out of what was observed. It knows no client and no clock: the same observation gives
-// the same conditions, so that nothing is written when nothing has changed.
+// Package status computes conditions out of what was observed. It knows no client and no clock: the same observation
+// gives the same conditions, so that nothing is written when nothing has changed.
 package status
 
 import (
@@ -34,9 +34,10 @@ func condition(kind string, value metav1.ConditionStatus, reason, message string
 	return metav1.Condition{Type: kind, Status: value, Reason: reason, Message: foreign.Line(message, messageLimit)}
 }
 
-// Summary is Ready, with Reconciling or Stalled where the object is not Current, in kstatus' sense: they say whether the object is in
-// force as it is written, out of the first problem of one that has any. progressing says that the controller still works towards the
-// spec. Reconciling and Stalled are there only while they are True, as kstatus and Flux' checker want it.
+// Summary is Ready, with Reconciling or Stalled where the object is not Current, in kstatus' sense: they say whether
+// the object is in force as it is written, out of the first problem of one that has any. progressing says that the
+// controller still works towards the spec. Reconciling and Stalled are there only while they are True, as kstatus and
+// Flux' checker want it.
 func Summary(problem *Problem, progressing bool, reason, message string) []metav1.Condition {
 	switch {
 	case problem == nil && !progressing:
@@ -80,7 +81,8 @@ func See(conditions []metav1.Condition, kind string) *metav1.Condition {
 	return nil
 }
 
-// once leaves a message in one condition: that of the step that it is about, or else in Ready. The others name that one.
+// once leaves a message in one condition: that of the step that it is about, or else in Ready. The others name that
+// one.
 func once(conditions []metav1.Condition) []metav1.Condition {
 	rank := func(c metav1.Condition) int {
 		switch c.Type {
@@ -117,8 +119,8 @@ func once(conditions []metav1.Condition) []metav1.Condition {
 	return conditions
 }
 
-// Step is the condition of one part of the work. It takes the problem that belongs to it; without one it is True when done,
-// and Unknown otherwise.
+// Step is the condition of one part of the work. It takes the problem that belongs to it; without one it is True when
+// done, and Unknown otherwise.
 func Step(kind string, problem *Problem, done bool, reason, message string) metav1.Condition {
 	switch {
 	case problem != nil && problem.Condition == kind:
@@ -130,8 +132,8 @@ func Step(kind string, problem *Problem, done bool, reason, message string) meta
 	}
 }
 
-// Apply puts conditions in place, each of a generation. A condition's time changes only when its status does. What no longer
-// reconciles, or is no longer stalled, has no condition that says so.
+// Apply puts conditions in place, each of a generation. A condition's time changes only when its status does. What no
+// longer reconciles, or is no longer stalled, has no condition that says so.
 func Apply(conditions *[]metav1.Condition, computed []metav1.Condition, generation int64, now metav1.Time) {
 	for _, kind := range []string{v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
 		if meta.FindStatusCondition(computed, kind) == nil {

@@ -79,8 +79,8 @@ func TestTenant(t *testing.T) {
 	}{
 		"nothing is known yet": {TenantObserved{},
 			"Ready=False/Progressing Reconciling=True/Progressing NamespacesReady=Unknown/Waiting IsolationReady=Unknown/Waiting KeysReady=Unknown/Waiting ChangesPaused=False/WithinBudget InUse=False/Empty"},
-		"it is set up": {TenantObserved{WalledIn: true, Unopened: true, KeysOpen: true, InUse: true},
-			"Ready=True/Ready NamespacesReady=True/WalledIn IsolationReady=True/WalledIn KeysReady=True/KeysOpen ChangesPaused=False/WithinBudget InUse=True/HoldsBotsOrStores"},
+		"it is set up": {TenantObserved{Isolated: true, Unopened: true, KeysAvailable: true, InUse: true},
+			"Ready=True/Ready NamespacesReady=True/Isolated IsolationReady=True/Isolated KeysReady=True/KeysAvailable ChangesPaused=False/WithinBudget InUse=True/HoldsBotsOrStores"},
 		"what stalls speaks before what does not": {TenantObserved{Problems: []Problem{away, taken}, InUse: true},
 			"Ready=False/NamespaceTaken Stalled=True/NamespaceTaken NamespacesReady=False/NamespaceTaken IsolationReady=Unknown/Waiting KeysReady=False/KeyserverUnavailable ChangesPaused=False/WithinBudget InUse=True/HoldsBotsOrStores"},
 		"it is going away": {TenantObserved{Deleting: "Waiting.", Problems: []Problem{away}},
@@ -97,7 +97,7 @@ func TestTenant(t *testing.T) {
 }
 
 func TestEvaluationGradeIsSaid(t *testing.T) {
-	c := meta.FindStatusCondition(Tenant(TenantObserved{WalledIn: true, Unopened: true, KeysOpen: true, KEKGrade: "Evaluation"}), v1alpha1.ConditionKeysReady)
+	c := meta.FindStatusCondition(Tenant(TenantObserved{Isolated: true, Unopened: true, KeysAvailable: true, KEKGrade: "Evaluation"}), v1alpha1.ConditionKeysReady)
 	if !strings.Contains(c.Message, "evaluation") {
 		t.Errorf("nobody learns of it: %s", c.Message)
 	}
@@ -138,7 +138,8 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestPlaintextInSpec: the note comes once, first and without pushing out a reason that says more; a second pass over what the first made changes nothing.
+// TestPlaintextInSpec: the note comes once, first and without pushing out a reason that says more; a second pass over
+// what the first made changes nothing.
 func TestPlaintextInSpec(t *testing.T) {
 	elements := []string{"spec.env[A].value", "spec.args[0]", "spec.args[1]", "spec.command[2]"}
 	of := func(c *metav1.Condition) metav1.Condition {

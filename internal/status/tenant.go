@@ -13,13 +13,13 @@ import (
 type TenantObserved struct {
 	// Problems in the order they were met. The first that stalls, or else the first, speaks for the Tenant.
 	Problems []Problem
-	// WalledIn says that every namespace of the spec is the tenant's and isolated.
-	WalledIn bool
-	// Unopened says that no network policy of another hand, and nothing from before the walls that may reach what runs, is in
+	// Isolated says that every namespace of the spec is the tenant's and isolated.
+	Isolated bool
+	// Unopened says that no foreign network policy, and nothing from before the walls that may reach what runs, is in
 	// the namespaces, but what the spec names.
 	Unopened bool
-	// KeysOpen says that the keyserver has the tenant's keys.
-	KeysOpen bool
+	// KeysAvailable says that the keyserver has the tenant's keys.
+	KeysAvailable bool
 	// KEKGrade is Production or Evaluation, once the keys are open.
 	KEKGrade string
 	// InUse says that bots or stores are in the tenant's namespaces.
@@ -28,9 +28,10 @@ type TenantObserved struct {
 	Retained []string
 	// Paused says that changes are refused, since more was written than the Tenant's budget.
 	Paused bool
-	// Overruled says which Pod Security labels another hand set otherwise, of late.
+	// Overruled says which Pod Security labels another client set otherwise, of late.
 	Overruled []string
-	// Contested says which external identifiers another Tenant claims too, later than this one; empty when there are none. It is no problem of this Tenant.
+	// Contested says which external identifiers another Tenant claims too, later than this one; empty when there are
+	// none. It is no problem of this Tenant.
 	Contested string
 	// Deleting is what a deletion waits for; empty when the Tenant is not being deleted.
 	Deleting string
@@ -42,8 +43,8 @@ func Tenant(o TenantObserved) []metav1.Condition {
 		return append(deleting(o.Problems, o.Deleting), paused(o.Paused), inUse(o.InUse, o.Retained))
 	}
 	worst := Worst(o.Problems)
-	progressing := !o.WalledIn || !o.KeysOpen || !o.Unopened
-	message := "The namespaces are walled in and the keys are open."
+	progressing := !o.Isolated || !o.KeysAvailable || !o.Unopened
+	message := "The namespaces are isolated and the keys are open."
 	if progressing {
 		message = "Setting up namespaces and keys."
 	}
@@ -52,27 +53,27 @@ func Tenant(o TenantObserved) []metav1.Condition {
 	}
 	conditions := Summary(worst, progressing, v1alpha1.ReasonReady, message)
 	conditions = append(conditions,
-		Step(v1alpha1.ConditionNamespacesReady, first(o.Problems, v1alpha1.ConditionNamespacesReady), o.WalledIn, walledReason(o), walledMessage(o)),
-		Step(v1alpha1.ConditionIsolationReady, first(o.Problems, v1alpha1.ConditionIsolationReady), o.Unopened, v1alpha1.ReasonWalledIn,
-			"Nothing of other hands that may undo the walls is in the namespaces but what the Tenant names."),
-		Step(v1alpha1.ConditionKeysReady, first(o.Problems, v1alpha1.ConditionKeysReady), o.KeysOpen, v1alpha1.ReasonKeysOpen, keysMessage(o.KEKGrade)),
+		Step(v1alpha1.ConditionNamespacesReady, first(o.Problems, v1alpha1.ConditionNamespacesReady), o.Isolated, isolatedReason(o), isolatedMessage(o)),
+		Step(v1alpha1.ConditionIsolationReady, first(o.Problems, v1alpha1.ConditionIsolationReady), o.Unopened, v1alpha1.ReasonIsolated,
+			"Nothing of other clients that may undo the walls is in the namespaces but what the Tenant names."),
+		Step(v1alpha1.ConditionKeysReady, first(o.Problems, v1alpha1.ConditionKeysReady), o.KeysAvailable, v1alpha1.ReasonKeysAvailable, keysMessage(o.KEKGrade)),
 		paused(o.Paused), inUse(o.InUse, o.Retained))
 	return conditions
 }
 
-func walledReason(o TenantObserved) string {
+func isolatedReason(o TenantObserved) string {
 	if len(o.Overruled) > 0 {
 		return v1alpha1.ReasonPodSecurityOverruled
 	}
-	return v1alpha1.ReasonWalledIn
+	return v1alpha1.ReasonIsolated
 }
 
-func walledMessage(o TenantObserved) string {
+func isolatedMessage(o TenantObserved) string {
 	if len(o.Overruled) > 0 {
-		return fmt.Sprintf("Every namespace is the tenant's and walled in. Lethe's Pod Security labels stand, restricted and latest, and another hand sets others: %s. "+
+		return fmt.Sprintf("Every namespace is the tenant's and isolated. Lethe's Pod Security labels stand, restricted and latest, and another client sets others: %s. "+
 			"Take them out of the manifest, or write these there.", strings.Join(o.Overruled, "; "))
 	}
-	return "Every namespace is the tenant's and walled in."
+	return "Every namespace is the tenant's and isolated."
 }
 
 func keysMessage(grade string) string {

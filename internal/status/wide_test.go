@@ -15,7 +15,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
-// wideStore is a store of as many datasets as there may be, under four policies, and the report of a sweep that measured all of it.
+// wideStore is a store of as many datasets as there may be, under four policies, and the report of a sweep that
+// measured all of it.
 func wideStore(t *testing.T) (StoreObserved, report.Report) {
 	t.Helper()
 	r := wide(t, plan.MaxDatasets, func(in *plan.Input) {
@@ -33,8 +34,8 @@ func wideStore(t *testing.T) (StoreObserved, report.Report) {
 	return o, measuredAll(r.Plan, "")
 }
 
-// TestEveryLineOf512Datasets: what was measured of each of 2048 rules on datasets is in the status, it is green where all of them are, and one that is late
-// makes it red and stands first.
+// TestEveryLineOf512Datasets: what was measured of each of 2048 rules on datasets is in the status, it is green where
+// all of them are, and one that is late makes it red and stands first.
 func TestEveryLineOf512Datasets(t *testing.T) {
 	o, r := wideStore(t)
 	if n := report.Measurements(r.Datasets); n != 2048 {
@@ -96,9 +97,9 @@ func TestEveryLineOf512Datasets(t *testing.T) {
 	}
 }
 
-// TestAStatusHasItsSize: whatever was measured and said, the datasets of a status stay under their bound; what went is counted; a reason is never lost
-// where its dataset is there, and the worst that was seen is kept, if need be for all that has no room together. With everything else at its bound, a
-// status is under 1000 KiB.
+// TestAStatusHasItsSize: whatever was measured and said, the datasets of a status stay under their bound; what went
+// is counted; a reason is never lost where its dataset is there, and the worst that was seen is kept, if need be for
+// all that has no room together. With everything else at its bound, a status is under 1000 KiB.
 func TestAStatusHasItsSize(t *testing.T) {
 	dice := rand.New(rand.NewPCG(5, 6))
 	when := metav1.NewTime(storeNow)
@@ -164,7 +165,7 @@ func TestAStatusHasItsSize(t *testing.T) {
 		rest.Conflicts = append(rest.Conflicts, v1alpha1.StoreConflict{Dataset: strings.Repeat("d", 63), Store: strings.Repeat("s", 317), OtherDataset: strings.Repeat("d", 63)})
 	}
 	for range maxPromises {
-		rest.Promises = append(rest.Promises, v1alpha1.StorePromise{Policy: strings.Repeat("p", 253), Generation: 1 << 40, State: v1alpha1.PromiseUnproven})
+		rest.Promises = append(rest.Promises, v1alpha1.StorePromise{Policy: strings.Repeat("p", 253), Generation: 1 << 40, State: v1alpha1.PromiseNotVerified})
 	}
 	for range plan.MaxAwaitingApproval {
 		rest.Plan.AwaitingApproval = append(rest.Plan.AwaitingApproval, v1alpha1.AwaitedApproval{Dataset: strings.Repeat("d", 63), Message: strings.Repeat("m", plan.MaxLine)})

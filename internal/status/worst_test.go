@@ -11,7 +11,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
-// What was overdue stays known with its time, also when the sweep that saw it has deleted it, and only under the same promise.
+// What was overdue stays known with its time, also when the sweep that saw it has deleted it, and only under the same
+// promise.
 func TestTheWorstThatWasSeenIsKept(t *testing.T) {
 	first := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 	rule := func(window string) v1alpha1.RuleMeasurement {
@@ -44,8 +45,8 @@ func TestTheWorstThatWasSeenIsKept(t *testing.T) {
 	}
 }
 
-// TestTheWorstOutlivesAReportThatWasCut: a clean line is the first that a report leaves out, and what was seen of its rule stays known as
-// long as the plan has the rule with its window. That it was measured is not said thereby.
+// TestTheWorstOutlivesAReportThatWasCut: a clean line is the first that a report leaves out, and what was seen of its
+// rule stays known as long as the plan has the rule with its window. That it was measured is not said thereby.
 func TestTheWorstOutlivesAReportThatWasCut(t *testing.T) {
 	o := makeObserved()
 	line := func(dataset, rule string, overdue int64) report.Dataset {

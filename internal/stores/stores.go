@@ -1,10 +1,12 @@
-// Package stores is the contract between a sweep and the kinds of store that it can work on. A sweep knows no engine by name: it opens a store, holds the
-// plan's datasets against what is there, measures, and deletes in batches, all through the interfaces of this package. An engine for another kind of store is
-// a package that fills them; who starts sweeps names the engines that there are ([Engines]).
+// Package stores is the contract between a sweep and the kinds of store that it can work on. A sweep knows no engine
+// by name: it opens a store, holds the plan's datasets against what is there, measures, and deletes in batches, all
+// through the interfaces of this package. An engine for another kind of store is a package that fills them; who
+// starts sweeps names the engines that there are ([Engines]).
 //
-// An engine must keep the promises of each method whatever the store is like. Where a store cannot do something at all (it has no transactions, keeps no
-// history, has no lock of its own, counts only roughly), the contract says what the engine does instead, and always on the cautious side: a row that is not
-// surely due stays, and what was not surely counted is not called zero.
+// An engine must keep the promises of each method whatever the store is like. Where a store cannot do something at
+// all (it has no transactions, keeps no history, has no lock of its own, counts only roughly), the contract says what
+// the engine does instead, and always on the cautious side: a row that is not surely due stays, and what was not
+// surely counted is not called zero.
 package stores
 
 import (
@@ -24,23 +26,29 @@ import (
 type Engine interface {
 	// Type is the kind of store, as spec.type of a DataStore says it.
 	Type() v1alpha1.StoreType
-	// CommitMargin is for how long a batch may still change the store after its permit was asked for the last time: that much of a lease must be left then.
+	// CommitMargin is for how long a batch may still change the store after its permit was asked for the last time:
+	// that much of a lease must be left then.
 	CommitMargin() time.Duration
-	// Open logs in. clock is the caller's, to compare the store's with. The password is not kept. The error is an *Error.
+	// Open logs in. clock is the caller's, to compare the store's with. The password is not kept. The error is an
+	// *Error.
 	Open(ctx context.Context, where plan.Target, password string, clock func() time.Time) (Session, error)
-	// Describe tells an error of this engine's methods in words for people: never in words of the store's, which may repeat what a record holds.
+	// Describe tells an error of this engine's methods in words for people: never in words of the store's, which may
+	// repeat what a record holds.
 	Describe(err error) string
 }
 
 // Session is a store that is open. One goroutine uses it at a time.
 type Session interface {
-	// Identify reads which store this is. A store that cannot be swept at all is an *Error with [report.ReasonUnsupportedServer].
+	// Identify reads which store this is. A store that cannot be swept at all is an *Error with
+	// [report.ReasonUnsupportedServer].
 	Identify(ctx context.Context) (Identity, error)
 	// Lock keeps other sweepers out of the store, whoever started them, until the session ends.
 	Lock(ctx context.Context) (Lock, error)
-	// Now is the store's clock, and how far it is ahead of the caller's. A store without a clock that can be read answers with the caller's.
+	// Now is the store's clock, and how far it is ahead of the caller's. A store without a clock that can be read
+	// answers with the caller's.
 	Now(ctx context.Context) (now time.Time, skew time.Duration, err error)
-	// Bind holds datasets against what is in the store. What a dataset cannot be deleted from or measured for is its Problem, no error.
+	// Bind holds datasets against what is in the store. What a dataset cannot be deleted from or measured for is its
+	// Problem, no error.
 	Bind(ctx context.Context, c Config) (Bound, error)
 	// Closed says that the session is at an end, and the lock with it.
 	Closed() bool
@@ -48,17 +56,19 @@ type Session interface {
 	Close(ctx context.Context) error
 }
 
-// Historian is a Session of a store that can tell where in its life it is, so that one which was put back to an earlier state is seen before anything is
-// deleted from it. Without it, only records that have returned are seen.
+// Historian is a Session of a store that can tell where in its life it is, so that one which was put back to an
+// earlier state is seen before anything is deleted from it. Without it, only records that have returned are seen.
 type Historian interface {
 	// Mark notes where the store is now. What was deleted before must be seen by whoever reaches the mark.
 	Mark(ctx context.Context) (Mark, error)
-	// Reach waits until nothing before a mark can be lost any more by a crash of the store, and returns the mark as a point to be remembered. System is left
-	// empty: it is the identity's.
+	// Reach waits until nothing before a mark can be lost any more by a crash of the store, and returns the mark as a
+	// point to be remembered. System is left empty: it is the identity's.
 	Reach(ctx context.Context, m Mark) (protocol.Point, error)
-	// Witness leaves so many traces in the history of the store by which Back tells this history from another. They change nothing that anybody sees.
+	// Witness leaves so many traces in the history of the store by which Back tells this history from another. They
+	// change nothing that anybody sees.
 	Witness(ctx context.Context, n int) ([]uint64, error)
-	// Back says what shows that the store is now at an earlier point than last, or in another history; empty: nothing does.
+	// Back says what shows that the store is now at an earlier point than last, or in another history; empty: nothing
+	// does.
 	Back(ctx context.Context, last, now protocol.Point) (string, error)
 }
 
@@ -73,24 +83,26 @@ const (
 	LockBusy Lock = iota
 	// LockHeld: no other sweeper can have it until the session ends.
 	LockHeld
-	// LockNone: the store has nothing of the kind, and the keyserver's lease alone keeps two sweepers apart. What an engine deletes must then be right beside
-	// another sweeper too.
+	// LockNone: the store has nothing of the kind, and the keyserver's lease alone keeps two sweepers apart. What an
+	// engine deletes must then be right beside another sweeper too.
 	LockNone
 )
 
 // Bound is a store whose datasets have been found, or found wanting. Datasets are indexed as in the Config.
 //
-// The reasons of problems are those of api/v1alpha1. An error of any method is about the session, the context, the permit, or [ErrPaused];
-// what one dataset ran into is a *Problem.
+// The reasons of problems are those of api/v1alpha1. An error of any method is about the session, the context, the
+// permit, or [ErrPaused]; what one dataset ran into is a *Problem.
 type Bound interface {
 	// Order lists the datasets so that what refers comes before what is referred to.
 	Order() []int
 	// Waits says whether records of a dataset may be kept by records of one of those for which open holds.
 	Waits(i int, open func(child int) bool) bool
-	// Know tells the store anew which tenants are known: all of them, or why that is not known ([Config]). What was refused since an earlier list showed that
-	// tenants cannot be told apart stays refused; what was refused since there was no list is not any more once there is one.
+	// Know tells the store anew which tenants are known: all of them, or why that is not known ([Config]). What was
+	// refused since an earlier list showed that tenants cannot be told apart stays refused; what was refused since
+	// there was no list is not any more once there is one.
 	Know(ctx context.Context, tenants []string, unread string) error
-	// Unclear says that a tenant with a window of its own cannot be told from others in a dataset: nothing of it may go any more.
+	// Unclear says that a tenant with a window of its own cannot be told from others in a dataset: nothing of it may
+	// go any more.
 	Unclear(i int) bool
 	// Problem keeps a dataset from being deleted from; nil: nothing does.
 	Problem(i int) *Problem
@@ -98,29 +110,33 @@ type Bound interface {
 	Notice(i int) string
 	// Uncovered names what the store holds that is neither a dataset nor exempt, sorted.
 	Uncovered() []string
-	// Undeclared are ties between datasets that a person has to declare or deny; Pointers may be the only way to data elsewhere.
+	// Undeclared are ties between datasets that a person has to declare or deny; Pointers may be the only way to data
+	// elsewhere.
 	Undeclared() []guess.Relation
 	Pointers() []string
 
-	// Measure counts what a dataset holds, and for each of its rules, in their order, what is past its window, overdue and kept, and why. It changes nothing. What
-	// has a Reason was not, or not wholly, measured: a rule's own, or the dataset's, which holds for all. An engine that cannot count exactly says no less
-	// than there may be.
+	// Measure counts what a dataset holds, and for each of its rules, in their order, what is past its window,
+	// overdue and kept, and why. It changes nothing. What has a Reason was not, or not wholly, measured: a rule's
+	// own, or the dataset's, which holds for all. An engine that cannot count exactly says no less than there may be.
 	Measure(ctx context.Context, i int, at Clocks) (report.Dataset, error)
 	// Overdue is Measure of the rules as far as it is about what is overdue.
 	Overdue(ctx context.Context, i int, at Clocks) ([]report.Rule, error)
 
-	// Expired counts what has expired, no less than Delete would take, and the dataset's records, those no further than most, which is told the former.
+	// Expired counts what has expired, no less than Delete would take, and the dataset's records, those no further
+	// than most, which is told the former.
 	Expired(ctx context.Context, i int, at time.Time, most func(expired int64) int64) (expired, records int64, problem *Problem, err error)
 	// Planned is Expired of what Delete would take, exactly or rather too much.
 	Planned(ctx context.Context, i int, at time.Time, most func(planned int64) int64) (planned, records int64, problem *Problem, err error)
-	// Delete takes from a dataset what had expired before at, batch by batch, until nothing is left that can go, or a turn is over ([ErrPaused]). Whatever went
-	// is in the Deletion, which counts all turns of the dataset, also beside an error. A record is looked at again at the moment at which it goes: one that has
-	// become younger, another tenant's, or referred to meanwhile stays.
+	// Delete takes from a dataset what had expired before at, batch by batch, until nothing is left that can go, or a
+	// turn is over ([ErrPaused]). Whatever went is in the Deletion, which counts all turns of the dataset, also
+	// beside an error. A record is looked at again at the moment at which it goes: one that has become younger,
+	// another tenant's, or referred to meanwhile stays.
 	Delete(ctx context.Context, i int, at time.Time, permit Permit) (Deletion, error)
 
 	// Older counts the records whose age lies at or before a cutoff, as far as ages are believed, up to [CountCap].
 	Older(ctx context.Context, i int, cutoff time.Time) (int64, *Problem, error)
-	// Due counts, of tenants whose window is shorter than the others', the records past it at a time, up to [CountCap]; -1: that could not be counted.
+	// Due counts, of tenants whose window is shorter than the others', the records past it at a time, up to
+	// [CountCap]; -1: that could not be counted.
 	Due(ctx context.Context, i int, at time.Time) (int64, error)
 }
 
@@ -144,8 +160,8 @@ type Config struct {
 	Exempt [][2]string
 	// Tenants are all identifiers of tenants that are known; nil: no dataset is shared.
 	Tenants []string
-	// TenantsUnread says why Tenants are not known; empty: they are. Nothing is deleted then where a tenant has a window of its own, and whose the records
-	// are is not called measured.
+	// TenantsUnread says why Tenants are not known; empty: they are. Nothing is deleted then where a tenant has a
+	// window of its own, and whose the records are is not called measured.
 	TenantsUnread string
 	// Disputed are identifiers that more than one tenant claims: records of unknown tenants.
 	Disputed []string
@@ -194,7 +210,8 @@ type Relation struct {
 // String names a relation as spec.relations does.
 func (r Relation) String() string { return r.Schema + "." + r.Table + "." + r.Column }
 
-// Clocks are the times that a sweep reckons with. Deleting uses the earlier of the store's and the pod's clock, accusing the later.
+// Clocks are the times that a sweep reckons with. Deleting uses the earlier of the store's and the pod's clock,
+// accusing the later.
 type Clocks struct {
 	Early, Late time.Time
 }
@@ -205,7 +222,8 @@ type Problem struct {
 	Message string
 }
 
-// Error is a reason of package report with a message for people: what is wrong and what to do. It holds no value of a record.
+// Error is a reason of package report with a message for people: what is wrong and what to do. It holds no value of a
+// record.
 type Error struct {
 	Reason  string
 	Message string
@@ -225,10 +243,12 @@ func (e *Error) Unwrap() error { return e.Cause }
 type Permit struct {
 	// Begin is asked before each batch, which is meant to take so many records.
 	Begin func(records int64) error
-	// Commit is asked when it is known how many records a batch takes, and before it cannot be taken back any more: in a store with transactions right before
-	// COMMIT, in one without before the first record goes. An error keeps all of the batch. After one that is ErrRepeat the batch begins anew, with Begin.
+	// Commit is asked when it is known how many records a batch takes, and before it cannot be taken back any more:
+	// in a store with transactions right before COMMIT, in one without before the first record goes. An error keeps
+	// all of the batch. After one that is ErrRepeat the batch begins anew, with Begin.
 	Commit func(records int64) error
-	// Pause is asked between batches; true ends the turn of this dataset: Delete says ErrPaused and, called again, goes on from there. nil: never.
+	// Pause is asked between batches; true ends the turn of this dataset: Delete says ErrPaused and, called again,
+	// goes on from there. nil: never.
 	Pause func() bool
 }
 
@@ -246,7 +266,8 @@ type Deletion struct {
 	Longest time.Duration
 	// Rollbacks is how many transactions failed.
 	Rollbacks int
-	// Skipped batches whose records others held, or that the store would not delete; Problem says why. The rest is gone.
+	// Skipped batches whose records others held, or that the store would not delete; Problem says why. The rest is
+	// gone.
 	Skipped int
 	Problem *Problem
 }

@@ -14,8 +14,9 @@ import (
 // measuredRows is how many rows a table must have for the brake to mean anything.
 const measuredRows = 1000
 
-// backlog is what a person has permitted beyond the brake, and how much of it is used up: at the keyserver, where it is debited
-// before a row goes, and in rows that have gone. What was debited and not used stays debited: nobody else could tell.
+// backlog is what a person has permitted beyond the brake, and how much of it is used up: at the keyserver, where it
+// is debited before a row goes, and in rows that have gone. What was debited and not used stays debited: nobody else
+// could tell.
 type backlog struct {
 	permit  protocol.Permit
 	until   time.Time
@@ -43,9 +44,9 @@ func (s *run) openBacklogs() []backlog {
 	return out
 }
 
-// draw sees to it that the next batch may take so many rows: as long as the backlog of its dataset lasts, each is debited before.
-// Two batches are debited at a time, and no more than is planned: that much a sweep that is killed loses. Beyond the backlog rows
-// are what the brake itself allows, since it has been asked.
+// draw sees to it that the next batch may take so many rows: as long as the backlog of its dataset lasts, each is
+// debited before. Two batches are debited at a time, and no more than is planned: that much a sweep that is killed
+// loses. Beyond the backlog rows are what the brake itself allows, since it has been asked.
 func (s *run) draw(ctx context.Context, i int, batch int64) error {
 	b := &s.backlogs[i]
 	want := max(b.owed, min(b.used+2*batch, b.planned, b.debited+b.left()))
@@ -79,8 +80,8 @@ func (s *run) commit(ctx context.Context, i int, rows int64) error {
 	return nil
 }
 
-// unanswered is what a debit that did not come back means. The batch is rolled back; where another answer may come it is deleted
-// again, after the same debit: asked for twice it is one.
+// unanswered is what a debit that did not come back means. The batch is rolled back; where another answer may come it
+// is deleted again, after the same debit: asked for twice it is one.
 func (s *run) unanswered(err error) error {
 	switch {
 	case keyclient.ReasonOf(err) == v1alpha1.ReasonBacklogSpent:
@@ -113,7 +114,8 @@ func (s *run) why(i int) string {
 	}
 }
 
-// brake refuses a dataset that would lose suspiciously much, unless that much was approved as its backlog and is left of it.
+// brake refuses a dataset that would lose suspiciously much, unless that much was approved as its backlog and is left
+// of it.
 func (s *run) brake(ctx context.Context, i int) error {
 	d := s.Plan.Datasets[i]
 	if d.Delete == nil || s.store.Problem(i) != nil {
@@ -132,7 +134,8 @@ func (s *run) brake(ctx context.Context, i int) error {
 		// As many rows as must be there for so many to go, and one more, so that rounding down costs none.
 		return max(measuredRows, (planned+1)*100/max(1, percent)+1)
 	}
-	// What has expired is counted at once, what would really go takes longer: it matters only when the former is too much.
+	// What has expired is counted at once, what would really go takes longer: it matters only when the former is too
+	// much.
 	for _, count := range []func(context.Context, int, time.Time, func(int64) int64) (int64, int64, *stores.Problem, error){s.store.Expired, s.store.Planned} {
 		planned, rows, problem, err := count(ctx, i, s.clocks.Early, enough)
 		if err != nil {
@@ -142,8 +145,8 @@ func (s *run) brake(ctx context.Context, i int) error {
 		if problem != nil {
 			return nil
 		}
-		// The backlog was counted by an Audit some time ago; rows that have crossed their window since then are what the brake
-		// itself is for.
+		// The backlog was counted by an Audit some time ago; rows that have crossed their window since then are what
+		// the brake itself is for.
 		most := left + rows*percent/100
 		s.Log.Info("Planned", "dataset", d.Name, "rows", planned, "allowed", most, "backlogLeft", left)
 		if planned <= most || planned > left && rows < measuredRows {

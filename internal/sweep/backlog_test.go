@@ -17,7 +17,8 @@ import (
 	"github.com/lethe-dev/lethe/test/storetest"
 )
 
-// A backlog is used up as it is used: once what was approved is gone, as many rows again stay, whatever time is left of it.
+// A backlog is used up as it is used: once what was approved is gone, as many rows again stay, whatever time is left
+// of it.
 func TestABacklogIsUsedOnce(t *testing.T) {
 	w := newWorld(t, logTable, dataset("log", 90))
 	w.plan.BrakePercent = 1
@@ -48,7 +49,8 @@ func TestABacklogIsUsedOnce(t *testing.T) {
 	}
 }
 
-// Rows that the brake itself would have let go are taken off as well: a permission does not lie about until it is needed.
+// Rows that the brake itself would have let go are taken off as well: a permission does not lie about until it is
+// needed.
 func TestABacklogIsTakenFirst(t *testing.T) {
 	w := newWorld(t, logTable, dataset("log", 90))
 	w.plan.BrakePercent = 60
@@ -60,7 +62,8 @@ func TestABacklogIsTakenFirst(t *testing.T) {
 	}
 }
 
-// oneAge is a table of which 5000 rows are of one age, and as many were approved to go: more than a batch is expected to take.
+// oneAge is a table of which 5000 rows are of one age, and as many were approved to go: more than a batch is expected
+// to take.
 func oneAge(t *testing.T) (*world, *lease.Server) {
 	t.Helper()
 	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
@@ -80,8 +83,8 @@ func TestABatchOfManyIsDebited(t *testing.T) {
 	}
 }
 
-// TestKilledSweepsRenewNoBacklog: sweeps that are killed by SIGKILL at any time, and leave no report, together delete no more than
-// was approved and the brake allows in one sweep, and lose no more of it than they had drawn ahead.
+// TestKilledSweepsRenewNoBacklog: sweeps that are killed by SIGKILL at any time, and leave no report, together delete
+// no more than was approved and the brake allows in one sweep, and lose no more of it than they had drawn ahead.
 func TestKilledSweepsRenewNoBacklog(t *testing.T) {
 	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
 		INSERT INTO log SELECT n, now() - interval '100 days' - n * interval '1 second' FROM generate_series(1, 20000) n; INSERT INTO log SELECT n, now() FROM generate_series(20001, 40000) n;
@@ -123,8 +126,8 @@ func TestKilledSweepsRenewNoBacklog(t *testing.T) {
 	if killed == 0 || gone == 0 {
 		t.Error("the test interrupts nothing")
 	}
-	// The rest, with as many rows again: more than is left and the brake allows, so nothing goes. Where the machine was so slow that a sweep
-	// came to its end before it was killed, they are rows that have returned.
+	// The rest, with as many rows again: more than is left and the brake allows, so nothing goes. Where the machine
+	// was so slow that a sweep came to its end before it was killed, they are rows that have returned.
 	why := func(reason string) bool {
 		return reason == v1alpha1.ReasonBrakeTripped || gone == 20000 && reason == v1alpha1.ReasonReturned
 	}
@@ -181,8 +184,8 @@ func TestABacklogThatEndsMeanwhile(t *testing.T) {
 	}
 }
 
-// An answer that is lost right before COMMIT costs that batch one more turn, and nothing of the backlog: rows of one age go in a batch that is
-// larger than what was drawn for it.
+// An answer that is lost right before COMMIT costs that batch one more turn, and nothing of the backlog: rows of one
+// age go in a batch that is larger than what was drawn for it.
 func TestALostAnswerBeforeCommitRepeatsTheBatch(t *testing.T) {
 	w, k := oneAge(t)
 	var asked []int64

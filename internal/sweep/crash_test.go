@@ -24,9 +24,9 @@ import (
 	"github.com/lethe-dev/lethe/test/lease"
 )
 
-// chat is a chat product's tables with every kind of foreign key, and beside them the oracle's own book: shadow holds what
-// was ever written, by whoever wrote it, in the same transaction. record is run by the database for each row that goes or
-// loses its parent, and judges by itself whether that was right at that moment.
+// chat is a chat product's tables with every kind of foreign key, and beside them the oracle's own book: shadow holds
+// what was ever written, by whoever wrote it, in the same transaction. record is run by the database for each row
+// that goes or loses its parent, and judges by itself whether that was right at that moment.
 const chat = `
 	CREATE TABLE account (id bigint PRIMARY KEY, at timestamptz);
 	CREATE TABLE conversation (id bigint PRIMARY KEY, at timestamptz, parent bigint REFERENCES account ON DELETE CASCADE);
@@ -106,8 +106,8 @@ func TestKilledAtAnyPointNothingGoesThatShouldStay(t *testing.T) {
 		conn, dice := server.Admin(t, w.database), rand.New(rand.NewPCG(seed, uint64(n+2)))
 		writers.Go(func() { write(t, writing, conn.Conn, dice) })
 	}
-	// How long a sweep takes depends on the machine: the time to kill within grows while nothing has gone, and shrinks when
-	// the sweep was faster.
+	// How long a sweep takes depends on the machine: the time to kill within grows while nothing has gone, and
+	// shrinks when the sweep was faster.
 	killed, inTheMiddle, before, within := 0, 0, int64(0), 400*time.Millisecond
 	for starts := 0; killed < kills && starts < 10*kills; starts++ {
 		sweeper.start(t)
@@ -148,8 +148,8 @@ func TestKilledAtAnyPointNothingGoesThatShouldStay(t *testing.T) {
 	}
 }
 
-// write changes ages, adds children and adds old rows, each together with the oracle's book, until the context ends. The
-// server may refuse what comes too late: the row or its parent has gone.
+// write changes ages, adds children and adds old rows, each together with the oracle's book, until the context ends.
+// The server may refuse what comes too late: the row or its parent has gone.
 func write(t *testing.T, ctx context.Context, conn *pgx.Conn, dice *rand.Rand) {
 	kinds := []struct{ child, parent string }{{"conversation", "account"}, {"message", "conversation"}, {"attachment", "message"}, {"payment", "account"}}
 	for ctx.Err() == nil {

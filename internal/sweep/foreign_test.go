@@ -18,8 +18,8 @@ import (
 
 const rowSecret = "hunter2-Xq7-of-a-row"
 
-// TestADatabasesWordsStayOutside sweeps databases that say hostile things in every way that a database can, and looks for them in the report, in what a
-// manager reads from it, and in the log.
+// TestADatabasesWordsStayOutside sweeps databases that say hostile things in every way that a database can, and looks
+// for them in the report, in what a manager reads from it, and in the log.
 func TestADatabasesWordsStayOutside(t *testing.T) {
 	const table = `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, email text); CREATE INDEX ON log (at);
 		INSERT INTO log SELECT n, now() - interval '100 days', '` + rowSecret + `' || n FROM generate_series(1, 20) n;`

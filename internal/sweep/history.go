@@ -22,8 +22,8 @@ const (
 	rememberWithin = 15 * time.Second
 )
 
-// place looks where in its life the store is, and compares that with where sweeps saw it last. One that has gone back is only
-// measured, until a person approves it as it is.
+// place looks where in its life the store is, and compares that with where sweeps saw it last. One that has gone back
+// is only measured, until a person approves it as it is.
 func (s *run) place(ctx context.Context) error {
 	if s.history == nil {
 		s.placed = !s.another
@@ -81,7 +81,8 @@ func (s *run) notice(i int) string {
 	return lost + "; " + said
 }
 
-// windowsOf is a digest of the windows by which a dataset is deleted from: what a sweep has left by others says nothing.
+// windowsOf is a digest of the windows by which a dataset is deleted from: what a sweep has left by others says
+// nothing.
 func windowsOf(p plan.Plan, d plan.Dataset) string {
 	b, err := json.Marshal([]any{d.Delete.RetainFor, p.Overrides(d.Delete.Own), d.Floor})
 	if err != nil {
@@ -101,8 +102,8 @@ func (s *run) cleared(i int) *protocol.Cleared {
 	return nil
 }
 
-// comeBack refuses a dataset in which more rows are older than a cutoff than the last complete sweep left there: nobody writes
-// such rows, unless a backup was restored, or something brings in old records.
+// comeBack refuses a dataset in which more rows are older than a cutoff than the last complete sweep left there:
+// nobody writes such rows, unless a backup was restored, or something brings in old records.
 func (s *run) comeBack(ctx context.Context, i int) error {
 	d, c := s.Plan.Datasets[i], s.cleared(i)
 	if c == nil || d.Delete == nil || s.store.Problem(i) != nil {
@@ -132,8 +133,8 @@ func (s *run) comeBack(ctx context.Context, i int) error {
 	return nil
 }
 
-// remember tells the keyserver where the database is at the end, and what complete sweeps of its datasets left. When that fails the
-// record of the beginning stands: less is known, nothing is renewed.
+// remember tells the keyserver where the database is at the end, and what complete sweeps of its datasets left. When
+// that fails the record of the beginning stands: less is known, nothing is renewed.
 func (s *run) remember(ctx context.Context, end ending, err error) {
 	if !s.placed || s.session.Closed() {
 		return
@@ -148,7 +149,8 @@ func (s *run) remember(ctx context.Context, end ending, err error) {
 	}
 }
 
-// ending is a place in the life of the database after the last deletion, and transactions that were rolled back before it.
+// ending is a place in the life of the database after the last deletion, and transactions that were rolled back
+// before it.
 type ending struct {
 	mark      stores.Mark
 	witnesses []uint64

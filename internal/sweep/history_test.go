@@ -172,8 +172,9 @@ func (p *past) await(so func() bool) {
 	}
 }
 
-// A server that is killed and recovers by itself has not gone back, whatever it had not written yet: its own writer of the write-ahead log, which
-// is told to come seldom, would have left both what was deleted and what is remembered in memory.
+// A server that is killed and recovers by itself has not gone back, whatever it had not written yet: its own writer
+// of the write-ahead log, which is told to come seldom, would have left both what was deleted and what is remembered
+// in memory.
 func TestACrashIsNoRestore(t *testing.T) {
 	p := newPast(t)
 	p.admin.Run(`ALTER SYSTEM SET wal_writer_delay = '10s'`)
@@ -245,7 +246,8 @@ func TestAMovedAddressIsAnotherIdentity(t *testing.T) {
 	p.swept(0)
 }
 
-// Rows that a complete sweep had deleted are there again, in a database that has not gone back: a table was loaded from a dump.
+// Rows that a complete sweep had deleted are there again, in a database that has not gone back: a table was loaded
+// from a dump.
 func TestReturnedRowsAreBraked(t *testing.T) {
 	w := newWorld(t, logTable+`CREATE TABLE kept AS SELECT * FROM log WHERE id <= 300; CREATE TABLE other (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON other (at);
 		INSERT INTO other SELECT n, now() - interval '100 days' FROM generate_series(1, 50) n; INSERT INTO log VALUES (0, NULL), (-1, 'infinity'), (-2, '1970-01-01');`, dataset("log", 90), dataset("other", 90))

@@ -20,7 +20,8 @@ type Leaser interface {
 }
 
 const (
-	// leaseMargin is what must be left of a lease at a commit beside what the engine says that it takes: a slow disk, and then some.
+	// leaseMargin is what must be left of a lease at a commit beside what the engine says that it takes: a slow disk,
+	// and then some.
 	leaseMargin = time.Second
 	// renewEvery is how often a lease is renewed, renewAgain how soon again when the keyserver did not answer.
 	renewEvery = 10 * time.Second
@@ -77,8 +78,8 @@ func acquire(ctx context.Context, leaser Leaser, hash string, clock func() time.
 	}
 }
 
-// keep renews the lease until the context ends. A refusal ends the lease at once and calls lost; silence ends it when it
-// runs out.
+// keep renews the lease until the context ends. A refusal ends the lease at once and calls lost; silence ends it when
+// it runs out.
 func (k *keeper) keep(ctx context.Context, lost func(error)) {
 	ctx, k.stop = context.WithCancel(ctx)
 	go func() {
@@ -132,7 +133,8 @@ func (k *keeper) digest() string {
 const (
 	// knownTries is how often a list of known tenants that changes while it is read is begun anew.
 	knownTries = 3
-	// maxKnown is how many identifiers are taken from a keyserver: some 32 MiB, and several times that while the store compares them, of a pod's 256.
+	// maxKnown is how many identifiers are taken from a keyserver: some 32 MiB, and several times that while the
+	// store compares them, of a pod's 256.
 	maxKnown = 250_000
 	// askAgain is after how long a keyserver is asked once more that did not say who is known.
 	askAgain = 30 * time.Second
@@ -181,7 +183,8 @@ func (k *keeper) readKnown(ctx context.Context) (ids []string, digest string, er
 	}
 }
 
-// tell has the keyserver debit or remember something, and returns when it has: until the lease is lost it is asked again.
+// tell has the keyserver debit or remember something, and returns when it has: until the lease is lost it is asked
+// again.
 func (k *keeper) tell(ctx context.Context, req protocol.LeaseRequest) error {
 	_, err := k.insist(ctx, req)
 	return err

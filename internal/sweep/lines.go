@@ -26,7 +26,8 @@ func (s *run) nameGuesses() {
 	}
 }
 
-// complete adds to a measurement what is not measured: what was deleted, what was refused, what the plan itself complains of.
+// complete adds to a measurement what is not measured: what was deleted, what was refused, what the plan itself
+// complains of.
 func (s *run) complete(m *report.Dataset, i int) {
 	d := s.Plan.Datasets[i]
 	m.Returned, m.BacklogLeft = s.returned[i], s.backlogs[i].left()
@@ -84,7 +85,8 @@ func (s *run) judge() {
 	}
 }
 
-// refused says of a reason that something of its dataset was not measured or not deleted from, and that nothing else tells why.
+// refused says of a reason that something of its dataset was not measured or not deleted from, and that nothing else
+// tells why.
 func refused(reason string) bool {
 	switch reason {
 	case "", v1alpha1.ReasonUngoverned, v1alpha1.ReasonPlan, v1alpha1.ReasonNotReached, v1alpha1.ReasonContradiction:

@@ -1,5 +1,5 @@
-// Package sweep runs one sweep over one store: lease, lock, identity, catalogue, brake, deletion, verification, measurement,
-// report. However it ends, there is a report.
+// Package sweep runs one sweep over one store: lease, lock, identity, catalogue, brake, deletion, verification,
+// measurement, report. However it ends, there is a report.
 package sweep
 
 import (
@@ -39,8 +39,8 @@ type Options struct {
 
 const (
 	maxSkew = time.Minute
-	// measureWithin bounds the last measurement after the budget has ended, measureTerminated after SIGTERM, and stopWithin
-	// everything after it: a pod has half a minute then.
+	// measureWithin bounds the last measurement after the budget has ended, measureTerminated after SIGTERM, and
+	// stopWithin everything after it: a pod has half a minute then.
 	measureWithin     = 5 * time.Minute
 	measureTerminated = 10 * time.Second
 	stopWithin        = 15 * time.Second
@@ -143,7 +143,8 @@ func (s *run) sweep(ctx context.Context) {
 		s.end(report.Refused, v1alpha1.ReasonPlanMismatch, "this sweeper knows no store of type %q: is it of the same version as the manager?", s.Plan.Target.Type)
 		return
 	}
-	// What is asked of the store ends with the lease: losing it cuts the connection, and with it whatever is not committed.
+	// What is asked of the store ends with the lease: losing it cuts the connection, and with it whatever is not
+	// committed.
 	ctx, cut := context.WithCancelCause(ctx)
 	defer cut(nil)
 	go s.awaitStop(ctx, cut)
@@ -260,7 +261,7 @@ func (s *run) open(ctx context.Context) error {
 	s.r.SystemIdentifier, s.r.Database = id.SystemIdentifier, id.Database
 	lock, err := s.session.Lock(ctx)
 	// The server may still be busy ending the session of a sweep that was killed.
-	for end := s.Clock().Add(lockWithin); err == nil && lock == stores.LockBusy && s.Clock().Before(end) && s.goOn() == nil && pause(ctx, lockAgain); {
+	for end := s.Clock().Add(lockWithin); err == nil && lock == stores.LockBusy && s.Clock().Before(end) && s.mayContinue() == nil && pause(ctx, lockAgain); {
 		lock, err = s.session.Lock(ctx)
 	}
 	if err != nil {
@@ -328,7 +329,7 @@ func (s *run) readClocks(ctx context.Context) error {
 // measureBefore looks what is overdue before it is deleted: a promise that was broken between two sweeps shows.
 func (s *run) measureBefore(ctx context.Context) error {
 	for i := range s.Plan.Datasets {
-		if err := s.goOn(); err != nil {
+		if err := s.mayContinue(); err != nil {
 			return err
 		}
 		if s.Clock().Sub(s.started) > s.Budget/8 {
@@ -393,9 +394,10 @@ func (s *run) order() []int {
 	return out
 }
 
-// mayDelete asks the brakes before the first turn of a dataset: what they count takes its time, and others have their turns meanwhile.
+// mayDelete asks the brakes before the first turn of a dataset: what they count takes its time, and others have their
+// turns meanwhile.
 func (s *run) mayDelete(ctx context.Context, i int) error {
-	if err := s.goOn(); err != nil {
+	if err := s.mayContinue(); err != nil {
 		return err
 	}
 	if err := s.tellApart(ctx, i); errors.Is(err, errUnclear) {
@@ -431,7 +433,7 @@ func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished
 		return true, nil
 	}
 	permit := stores.Permit{Pause: over, Begin: func(rows int64) error {
-		if err := s.goOn(); err != nil {
+		if err := s.mayContinue(); err != nil {
 			return err
 		}
 		if err := s.tellApart(ctx, i); err != nil {
@@ -469,8 +471,8 @@ func (s *run) deleteFrom(ctx context.Context, i int, over func() bool) (finished
 	return true, err
 }
 
-// goOn says whether another batch may begin as far as time and the pod's life are concerned.
-func (s *run) goOn() error {
+// mayContinue says whether another batch may begin as far as time and the pod's life are concerned.
+func (s *run) mayContinue() error {
 	select {
 	case <-s.Stop:
 		return errTerminated

@@ -205,7 +205,8 @@ func TestBrake(t *testing.T) {
 }
 
 func TestTheClocksAreReadToTheirDisadvantage(t *testing.T) {
-	// The pod is 50 s ahead: what expired only by its clock stays. 50 s behind: the store's is the later one, the pod's deletes.
+	// The pod is 50 s ahead: what expired only by its clock stays. 50 s behind: the store's is the later one, the
+	// pod's deletes.
 	for name, tc := range map[string]struct {
 		ahead time.Duration
 		left  int64

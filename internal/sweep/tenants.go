@@ -15,8 +15,8 @@ var errUnclear = errors.New("it is not known whose the rows of this dataset are"
 // known is who is known in a Shared store, as the keyserver says.
 type known struct {
 	ids []string
-	// unread says why they are not known, where the sweep goes on all the same: nothing goes then of what depends on them, and
-	// nothing of it is green.
+	// unread says why they are not known, where the sweep goes on all the same: nothing goes then of what depends on
+	// them, and nothing of it is green.
 	unread string
 	// digest that the keyserver named when it was asked. It is asked again when it names another.
 	digest string
@@ -33,8 +33,9 @@ func (s *run) whoIsKnown(ctx context.Context) (known, error) {
 	return known{ids: ids, digest: digest}, err
 }
 
-// tellApart looks whether others are known now than when the store was told, and tells it. A tenant that came meanwhile may be called
-// what the column takes for another's name; where that one has a window of its own, nothing of the dataset goes any more.
+// tellApart looks whether others are known now than when the store was told, and tells it. A tenant that came
+// meanwhile may be called what the column takes for another's name; where that one has a window of its own, nothing
+// of the dataset goes any more.
 func (s *run) tellApart(ctx context.Context, i int) error {
 	if s.Plan.Tenancy != v1alpha1.TenancyShared {
 		return nil
@@ -68,8 +69,8 @@ func (s *run) hear(ctx context.Context) error {
 	return nil
 }
 
-// listed gives datasets that waited only for the list of known tenants another turn, when it is there by now. It says whether there are any.
-// What a brake has counted of them stands.
+// listed gives datasets that waited only for the list of known tenants another turn, when it is there by now. It says
+// whether there are any. What a brake has counted of them stands.
 func (s *run) listed(ctx context.Context) (bool, error) {
 	if !slices.Contains(s.unlisted, true) {
 		return false, nil

@@ -13,9 +13,9 @@ import (
 	"github.com/lethe-dev/lethe/test/lease"
 )
 
-// TestWhoIsKnownRestrains: acme has a window of its own, and the column takes upper and lower case for the same. Whoever else is called ACME,
-// from the beginning, in dispute, before anything goes or while it goes, keeps the rows from going by the window of acme; and so does a
-// keyserver that does not say who is known.
+// TestWhoIsKnownRestrains: acme has a window of its own, and the column takes upper and lower case for the same.
+// Whoever else is called ACME, from the beginning, in dispute, before anything goes or while it goes, keeps the rows
+// from going by the window of acme; and so does a keyserver that does not say who is known.
 func TestWhoIsKnownRestrains(t *testing.T) {
 	const rows = 5000
 	none, all, some := [2]int64{0, 0}, [2]int64{rows, rows}, [2]int64{1, rows - 1}
@@ -104,7 +104,8 @@ func TestWhoIsKnownRestrains(t *testing.T) {
 	}
 }
 
-// Where no tenant has a window of its own it matters nothing for deletion who is known; who is unknown is not measured, and nothing is green.
+// Where no tenant has a window of its own it matters nothing for deletion who is known; who is unknown is not
+// measured, and nothing is green.
 func TestWithoutAListTheBaseWindowHolds(t *testing.T) {
 	d := dataset("log", 90)
 	d.Table.TenantColumn = "tenant"
@@ -119,7 +120,8 @@ func TestWithoutAListTheBaseWindowHolds(t *testing.T) {
 	}
 }
 
-// What is not known of the tenants hides nothing that is worse: another database is no place to be remembered, and the reason is said.
+// What is not known of the tenants hides nothing that is worse: another database is no place to be remembered, and
+// the reason is said.
 func TestWithoutAListAnotherDatabaseIsAnother(t *testing.T) {
 	d := dataset("log", 90)
 	d.Table.TenantColumn = "tenant"
@@ -160,7 +162,8 @@ func TestWhatWentBeforeANewcomerIsReported(t *testing.T) {
 		w.plan.Datasets[i].Delete.Backlog = permit(5000, k.Clock().Add(-time.Minute), 24*time.Hour)
 	}
 	k.By(&w.plan)
-	// While the first batch of a is debited somebody comes who is called ACME, and the turn of a is over with that batch.
+	// While the first batch of a is debited somebody comes who is called ACME, and the turn of a is over with that
+	// batch.
 	var ahead atomic.Int64
 	k.After = func(r *protocol.LeaseRequest) *protocol.Error {
 		if len(r.Spend) > 0 && k.Known == nil {

@@ -22,7 +22,8 @@ const slowTable = `CREATE TABLE a_slow (id bigint PRIMARY KEY, at timestamptz); 
 	CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.005); RETURN OLD; END';
 	CREATE TRIGGER slow BEFORE DELETE ON a_slow FOR EACH ROW EXECUTE FUNCTION public.slow();`
 
-// One dataset that could take all of the time does not keep the others from theirs, and what keeps other rows of it is gone over again.
+// One dataset that could take all of the time does not keep the others from theirs, and what keeps other rows of it
+// is gone over again.
 func TestDatasetsTakeTurns(t *testing.T) {
 	w := newWorld(t, slowTable+`
 		CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON log (at);
@@ -69,7 +70,8 @@ func TestWhatIsSeenBeforeAndBeside(t *testing.T) {
 	}
 }
 
-// Rows deleted are booked to the rule that deleted them: a policy in Audit that governs the same dataset, and stands before it by name, shows none.
+// Rows deleted are booked to the rule that deleted them: a policy in Audit that governs the same dataset, and stands
+// before it by name, shows none.
 func TestDeletedRowsAreBookedToTheirRule(t *testing.T) {
 	d := dataset("log", 90)
 	audits := d.Rules[0]

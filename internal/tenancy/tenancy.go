@@ -1,10 +1,10 @@
-// Package tenancy says whose a namespace is. The manager, the keyserver and the command line ask it alone, so that there is one
-// answer: what runs for a tenant, and what is unsealed for it, follows the same rule.
+// Package tenancy says whose a namespace is. The manager, the keyserver and the command line ask it alone, so that
+// there is one answer: what runs for a tenant, and what is unsealed for it, follows the same rule.
 //
-// A namespace is a Tenant's when both say so: the namespace by its protected label, which names the Tenant and which a tenant cannot
-// write, and the Tenant by its status, which holds the namespace's UID once it is walled in. Names prove nothing, since a namespace or a
-// Tenant that is made again has the name of the one before. Nothing that stands in the namespace is asked. In doubt nothing runs and
-// nothing is given away.
+// A namespace is a Tenant's when both say so: the namespace by its protected label, which names the Tenant and which
+// a tenant cannot write, and the Tenant by its status, which holds the namespace's UID once it is isolated. Names
+// prove nothing, since a namespace or a Tenant that is made again has the name of the one before. Nothing that stands
+// in the namespace is asked. In doubt nothing runs and nothing is given away.
 package tenancy
 
 import (
@@ -26,9 +26,9 @@ type Standing int
 const (
 	// Nobodys: the namespace is no Tenant's. Nothing runs there, and what does is stopped.
 	Nobodys Standing = iota
-	// NotWalledIn: the Tenant lists the namespace and has not walled it in, or walled in another of that name. Nothing is made or given
-	// away there. What runs is left: after a restore from a backup every namespace is one.
-	NotWalledIn
+	// NotIsolated: the Tenant lists the namespace and has not isolated it, or isolated another of that name. Nothing
+	// is made or given away there. What runs is left: after a restore from a backup every namespace is one.
+	NotIsolated
 	// NamespaceEnding: the namespace is being deleted, whosever it was.
 	NamespaceEnding
 	// TenantEnding: the namespace is the Tenant's, which is being deleted: its pods are stopped and get nothing.
@@ -40,14 +40,15 @@ const (
 // Answer says whose a namespace is.
 type Answer struct {
 	Standing Standing
-	// Tenant is whose the namespace is, with Held and TenantEnding, or will be, with NotWalledIn. Otherwise it is nil.
+	// Tenant is whose the namespace is, with Held and TenantEnding, or will be, with NotIsolated. Otherwise it is nil.
 	Tenant *v1alpha1.Tenant
 	// Why says why it is not Held, and what to do: one clause without a full stop, fit for an error.
 	Why string
 }
 
-// Of says whose a namespace is. named is the Tenant of the name in the namespace's label, nil when there is none; any other is not
-// believed. It asks nobody: what it is given should have been read live wherever the answer gives something away.
+// Of says whose a namespace is. named is the Tenant of the name in the namespace's label, nil when there is none; any
+// other is not believed. It asks nobody: what it is given should have been read live wherever the answer gives
+// something away.
 func Of(namespace *corev1.Namespace, named *v1alpha1.Tenant) Answer {
 	nobodys := func(format string, args ...any) Answer { return Answer{Why: fmt.Sprintf(format, args...)} }
 	label := namespace.Labels[v1alpha1.LabelTenant]
@@ -66,9 +67,9 @@ func Of(namespace *corev1.Namespace, named *v1alpha1.Tenant) Answer {
 	case !isHeld && !isListed:
 		return nobodys("namespace %s carries the label of Tenant %s, which does not list it: put it into that Tenant's spec.namespaces", namespace.Name, label)
 	case !isHeld && !named.DeletionTimestamp.IsZero():
-		return nobodys("namespace %s is not walled in, and Tenant %s, which lists it, is being deleted", namespace.Name, label)
+		return nobodys("namespace %s is not isolated, and Tenant %s, which lists it, is being deleted", namespace.Name, label)
 	case !isHeld:
-		return Answer{Standing: NotWalledIn, Tenant: named, Why: fmt.Sprintf("Tenant %s has not walled in namespace %s yet: see the Tenant's conditions", label, namespace.Name)}
+		return Answer{Standing: NotIsolated, Tenant: named, Why: fmt.Sprintf("Tenant %s has not isolated namespace %s yet: see the Tenant's conditions", label, namespace.Name)}
 	case !named.DeletionTimestamp.IsZero():
 		return Answer{Standing: TenantEnding, Tenant: named, Why: fmt.Sprintf("Tenant %s is being deleted", label)}
 	default:
@@ -81,8 +82,9 @@ func unlisted(namespace string) Answer {
 	return Answer{Why: fmt.Sprintf("namespace %s belongs to no Tenant: put it into spec.namespaces of one", namespace)}
 }
 
-// Read reads a namespace, and the Tenant that its label names, and says whose it is. An error is a failure to read: nothing is known
-// then. A kind that the API server does not serve is one, too, and not proof that there is no such Tenant.
+// Read reads a namespace, and the Tenant that its label names, and says whose it is. An error is a failure to read:
+// nothing is known then. A kind that the API server does not serve is one, too, and not proof that there is no such
+// Tenant.
 func Read(ctx context.Context, r client.Reader, name string) (Answer, error) {
 	namespace := &corev1.Namespace{}
 	if err := r.Get(ctx, client.ObjectKey{Name: name}, namespace); err != nil {
@@ -110,7 +112,8 @@ func Lists(tenant *v1alpha1.Tenant, name string) bool {
 	return slices.ContainsFunc(tenant.Spec.Namespaces, func(n v1alpha1.TenantNamespace) bool { return n.Name == name })
 }
 
-// Holds says whether a Tenant's status holds a namespace, by UID: that it has walled in this one, and not another of the same name.
+// Holds says whether a Tenant's status holds a namespace, by UID: that it has isolated this one, and not another of
+// the same name.
 func Holds(tenant *v1alpha1.Tenant, namespace client.Object) bool {
 	uid := string(namespace.GetUID())
 	return uid != "" && slices.ContainsFunc(tenant.Status.Namespaces, func(n v1alpha1.TenantNamespaceStatus) bool {
@@ -118,7 +121,8 @@ func Holds(tenant *v1alpha1.Tenant, namespace client.Object) bool {
 	})
 }
 
-// Mentions says whether a Tenant's spec or status has a namespace of that name. It is for telling who may want to know, and proves nothing.
+// Mentions says whether a Tenant's spec or status has a namespace of that name. It is for telling who may want to
+// know, and proves nothing.
 func Mentions(tenant *v1alpha1.Tenant, name string) bool {
 	return Lists(tenant, name) || slices.ContainsFunc(tenant.Status.Namespaces, func(n v1alpha1.TenantNamespaceStatus) bool { return n.Name == name })
 }

@@ -82,8 +82,8 @@ func (c *cluster) labelled(value string) { c.namespaces[home].Labels[v1alpha1.La
 
 func ending(o client.Object) { o.SetDeletionTimestamp(&metav1.Time{Time: time.Unix(1, 0)}) }
 
-// TestWhose holds every way in which namespace and Tenant can say different things. Where the manager and the keyserver, which each had
-// an answer of its own once, did not agree, the row says so.
+// TestWhose holds every way in which namespace and Tenant can say different things. Where the manager and the
+// keyserver, which each had an answer of its own once, did not agree, the row says so.
 func TestWhose(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(c *cluster)
@@ -124,14 +124,14 @@ func TestWhose(t *testing.T) {
 		"a label whose Tenant knows nothing of it": {
 			want: Nobodys, says: "label of Tenant acme, which does not list it", reads: 2,
 		},
-		"listed and not walled in": {
+		"listed and not isolated": {
 			change: func(c *cluster) { c.lists("acme") },
-			want:   NotWalledIn, whose: "acme", says: "Tenant acme has not walled in namespace home yet", reads: 2,
+			want:   NotIsolated, whose: "acme", says: "Tenant acme has not isolated namespace home yet", reads: 2,
 		},
 
 		"a namespace made again under its name": {
 			change: func(c *cluster) { c.lists("acme"); c.holds("acme", wasUID) },
-			want:   NotWalledIn, whose: "acme", says: "has not walled in", reads: 2,
+			want:   NotIsolated, whose: "acme", says: "has not isolated", reads: 2,
 		},
 		// The manager waited for a Tenant that does not want it to wall it in; for the keyserver it was nobody's.
 		"a namespace made again that is on the list no more": {
@@ -146,7 +146,7 @@ func TestWhose(t *testing.T) {
 		// For the manager no UID was any UID; for the keyserver none was the same as none.
 		"a namespace without a UID": {
 			change: func(c *cluster) { c.lists("acme"); c.holds("acme", ""); c.namespaces[home].UID = "" },
-			want:   NotWalledIn, whose: "acme", says: "has not walled in", reads: 2,
+			want:   NotIsolated, whose: "acme", says: "has not isolated", reads: 2,
 		},
 		"a Tenant made again under its name": {
 			change: func(c *cluster) {
@@ -154,7 +154,7 @@ func TestWhose(t *testing.T) {
 				c.tenants["acme"] = &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "t3"}}
 				c.lists("acme")
 			},
-			want: NotWalledIn, whose: "acme", says: "has not walled in", reads: 2,
+			want: NotIsolated, whose: "acme", says: "has not isolated", reads: 2,
 		},
 
 		"two Tenants list it": {
@@ -177,7 +177,7 @@ func TestWhose(t *testing.T) {
 				c.lists("globex")
 				c.labelled("globex")
 			},
-			want: NotWalledIn, whose: "globex", says: "Tenant globex has not walled in", reads: 2,
+			want: NotIsolated, whose: "globex", says: "Tenant globex has not isolated", reads: 2,
 		},
 		"the label of another Tenant that does not": {
 			change: func(c *cluster) { c.lists("acme"); c.holds("acme", isUID); c.labelled("globex") },
@@ -199,17 +199,18 @@ func TestWhose(t *testing.T) {
 			change: func(c *cluster) { c.lists("acme"); c.holds("acme", isUID); ending(c.tenants["acme"]) },
 			want:   TenantEnding, whose: "acme", says: "Tenant acme is being deleted", reads: 2,
 		},
-		// Both waited for it to be walled in, which it never is.
-		"a Tenant that is being deleted lists it and has not walled it in": {
+		// Both waited for it to be isolated, which it never is.
+		"a Tenant that is being deleted lists it and has not isolated it": {
 			change: func(c *cluster) { c.lists("acme"); ending(c.tenants["acme"]) },
-			want:   Nobodys, says: "is not walled in, and Tenant acme, which lists it, is being deleted", reads: 2,
+			want:   Nobodys, says: "is not isolated, and Tenant acme, which lists it, is being deleted", reads: 2,
 		},
 		"a Tenant that is being deleted, and holds another of that name": {
 			change: func(c *cluster) { c.lists("acme"); c.holds("acme", wasUID); ending(c.tenants["acme"]) },
 			want:   Nobodys, says: "is being deleted", reads: 2,
 		},
 
-		// The status never has one of those, since the manager refuses to wall it in. Whatever it says, no program of a tenant's runs there.
+		// The status never has one of those, since the manager refuses to wall it in. Whatever it says, no program of
+		// a tenant's runs there.
 		"the cluster's own": {
 			change: func(c *cluster) {
 				c.namespaces[home].Name = "kube-system"
@@ -266,7 +267,8 @@ func TestOfBelievesTheNamedTenantAlone(t *testing.T) {
 	}
 }
 
-// TestAFailedReadIsNoAnswer: neither an API server that is away nor a kind that it does not serve says that a namespace is nobody's.
+// TestAFailedReadIsNoAnswer: neither an API server that is away nor a kind that it does not serve says that a
+// namespace is nobody's.
 func TestAFailedReadIsNoAnswer(t *testing.T) {
 	away := errors.New("etcd is away")
 	for name, fail := range map[string]func(c *cluster){

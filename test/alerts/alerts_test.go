@@ -172,19 +172,19 @@ func (w *world) ofStores(acme *v1alpha1.Tenant) {
 	}
 
 	w.must(w.admin.Delete(w.t.Context(), policy))
-	w.fires("LetheStoreUnproven", of...)
+	w.fires("LetheStoreNotVerified", of...)
 	policy.ResourceVersion, policy.UID = "", ""
 	w.must(w.admin.Create(w.t.Context(), policy)) // the plan is the one that was measured
-	w.clears("LetheStoreUnproven", of...)
+	w.clears("LetheStoreNotVerified", of...)
 
 	// A rule of whose class no dataset is, since it is misspelt, beside one that is kept.
 	right := slices.Clone(policy.Spec.Rules)
 	amend(w, w.admin, policy, func(p *v1alpha1.DataRetentionPolicy) {
 		p.Spec.Rules = append(p.Spec.Rules, v1alpha1.RetentionRule{Name: "mails", DataClass: "Mials", RetainFor: &v1alpha1.Period{Days: &days}})
 	})
-	w.fires("LethePolicyUnproven", "name=privacy")
+	w.fires("LethePolicyNotVerified", "name=privacy")
 	amend(w, w.admin, policy, func(p *v1alpha1.DataRetentionPolicy) { p.Spec.Rules = right })
-	w.clears("LethePolicyUnproven", "name=privacy")
+	w.clears("LethePolicyNotVerified", "name=privacy")
 }
 
 // braked says that the last sweep of a store of one dataset was, and why.
@@ -259,7 +259,8 @@ func (w *world) ofRollouts() {
 	}
 }
 
-// forbid is a policy of somebody else that refuses an operation where an expression is true, until what is returned is deleted.
+// forbid is a policy of somebody else that refuses an operation where an expression is true, until what is returned
+// is deleted.
 func (w *world) forbid(operation admissionv1.OperationType, resource, namespace, where string) client.Object {
 	w.t.Helper()
 	name := "forbid-" + resource

@@ -1,3 +1,3 @@
-// Package alerts tries the alerts of config/monitoring: by promtool on made-up series, and once each on something that is really broken,
-// scraped by a real Prometheus.
+// Package alerts tries the alerts of config/monitoring: by promtool on made-up series, and once each on something
+// that is really broken, scraped by a real Prometheus.
 package alerts

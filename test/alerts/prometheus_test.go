@@ -22,8 +22,8 @@ import (
 	"github.com/lethe-dev/lethe/test/ports"
 )
 
-// prometheus is a real one that scrapes the programs of a world twice a second and evaluates the rules as they are shipped, but for
-// time: what must hold for minutes has to be seen once, and increases are looked for within seconds.
+// prometheus is a real one that scrapes the programs of a world twice a second and evaluates the rules as they are
+// shipped, but for time: what must hold for minutes has to be seen once, and increases are looked for within seconds.
 type prometheus struct {
 	t       *testing.T
 	address string

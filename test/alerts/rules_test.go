@@ -118,7 +118,8 @@ func TestRulesAreWhole(t *testing.T) {
 	}
 }
 
-// unit of an alert on made-up series, a value a minute (or ten, where it takes a day): which labels it fires with, and series with which it is silent.
+// unit of an alert on made-up series, a value a minute (or ten, where it takes a day): which labels it fires with,
+// and series with which it is silent.
 type unit struct {
 	fires  []string // of name{labels} values
 	at     string   // when it fires
@@ -141,12 +142,12 @@ func units() map[string]unit {
 			[]string{"lethe_store_measured" + store + "0x100 1x100"}},
 		"LetheStoreNotMeasured": {[]string{"lethe_store_measured_timestamp_seconds" + store + "60x200"}, "130m", `namespace="acme", store="chat"`,
 			[]string{"lethe_store_measured_timestamp_seconds" + store + "60x60 3600x60 7200x80", `lethe_store_measured_timestamp_seconds{namespace="acme", store="new"} 0x200`}},
-		"LetheStoreUnproven": {[]string{condition("DataStore", "acme", "chat", "Compliant", "unknown") + "1x200",
+		"LetheStoreNotVerified": {[]string{condition("DataStore", "acme", "chat", "Compliant", "unknown") + "1x200",
 			"lethe_store_measured_timestamp_seconds" + store + "60+60x200"}, "150m", `namespace="acme", store="chat"`,
 			[]string{condition("DataStore", "acme", "chat", "Compliant", "unknown") + "1x200", "lethe_store_measured_timestamp_seconds" + store + "0x200",
 				condition("DataStore", "acme", "other", "Compliant", "unknown") + "0x200", `lethe_store_measured_timestamp_seconds{namespace="acme", store="other"} 60+60x200`,
 				condition("DataRetentionPolicy", "", "p", "Compliant", "unknown") + "1x200"}},
-		"LethePolicyUnproven": {[]string{condition("DataRetentionPolicy", "", "p", "Compliant", "unknown") + "1x200"}, "150m", `name="p"`,
+		"LethePolicyNotVerified": {[]string{condition("DataRetentionPolicy", "", "p", "Compliant", "unknown") + "1x200"}, "150m", `name="p"`,
 			[]string{condition("DataRetentionPolicy", "", "p", "Compliant", "unknown") + "1x100 0x100", condition("DataRetentionPolicy", "", "p", "Compliant", "false") + "1x200",
 				condition("DataStore", "acme", "chat", "Compliant", "unknown") + "1x200"}},
 		"LetheStoreApprovalPending": {[]string{"lethe_store_approval_pending" + store + "1x150"}, "25h", `namespace="acme", store="chat"`,
@@ -193,8 +194,8 @@ func units() map[string]unit {
 	}
 }
 
-// TestRulesOnMadeUpSeries runs promtool's unit tests: each alert fires with the labels that say of whom, and is silent beside what only looks
-// like it.
+// TestRulesOnMadeUpSeries runs promtool's unit tests: each alert fires with the labels that say of whom, and is
+// silent beside what only looks like it.
 func TestRulesOnMadeUpSeries(t *testing.T) {
 	rules := readRules(t)
 	folder := t.TempDir()

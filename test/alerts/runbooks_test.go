@@ -118,8 +118,8 @@ func (p *prometheus) runbooksWereRun() {
 	}
 }
 
-// command runs a line in a shell. Two answers are no failure: that a store is not compliant, while the alert says so; and, here, where no
-// kubelet runs our programs, that there is no such Deployment to have a log or to roll out.
+// command runs a line in a shell. Two answers are no failure: that a store is not compliant, while the alert says so;
+// and, here, where no kubelet runs our programs, that there is no such Deployment to have a log or to roll out.
 func (p *prometheus) command(alert, heading, line string) {
 	p.t.Helper()
 	out, err := exec.CommandContext(p.t.Context(), "sh", "-c", line).CombinedOutput()

@@ -78,8 +78,8 @@ type aheadClock struct{ by atomic.Int64 }
 func (c *aheadClock) Now() time.Time                  { return time.Now().Add(time.Duration(c.by.Load())) }
 func (c *aheadClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
 
-// world is a cluster with the real manager and the real keyserver, each with its own rights, a real PostgreSQL, and a real Prometheus that
-// scrapes what they serve. What runs containers and Kubernetes' own controllers are played.
+// world is a cluster with the real manager and the real keyserver, each with its own rights, a real PostgreSQL, and a
+// real Prometheus that scrapes what they serve. What runs containers and Kubernetes' own controllers are played.
 type world struct {
 	*prometheus
 	t       *testing.T
@@ -373,8 +373,8 @@ func (w *world) bot(namespace, name string, change func(*v1alpha1.BotDeployment)
 	return bot
 }
 
-// sweep runs the real sweeper against the real database for the Job that waits, or for one of the CronJob, which ends at a time, and waits
-// until the manager has read its report.
+// sweep runs the real sweeper against the real database for the Job that waits, or for one of the CronJob, which ends
+// at a time, and waits until the manager has read its report.
 func (w *world) sweep(store *v1alpha1.DataStore, ended time.Time) {
 	w.t.Helper()
 	job := w.job(store)

@@ -1,5 +1,5 @@
-// Package attack does to a server of Lethe's what a broken-into bot would do over the network, bounded in number and time.
-// The tests of the doors use it on loopback, and `make bench-attack` inside pods.
+// Package attack does to a server of Lethe's what a broken-into bot would do over the network, bounded in number and
+// time. The tests of the doors use it on loopback, and `make bench-attack` inside pods.
 package attack
 
 import (

@@ -25,7 +25,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 )
 
-// TestChartAndKustomizeAreTheSame compares both object by object. What differs on purpose is said here and nowhere else.
+// TestChartAndKustomizeAreTheSame compares both object by object. What differs on purpose is said here and nowhere
+// else.
 func TestChartAndKustomizeAreTheSame(t *testing.T) {
 	chart, base := byKey(mustRender(renderChart("lethe-system", needed...))(t)), byKey(append(mustRender(renderBase())(t), mustRender(renderGuard())(t)...))
 	onlyInBase := []string{
@@ -106,8 +107,8 @@ func TestWhatMustSurviveAnUninstall(t *testing.T) {
 	}
 }
 
-// TestDrainsNeverBlockForEver: whatever is installed, and however few replicas there are, a node can be drained: each budget lets one
-// pod go at any time, and a pod that is not ready without being counted.
+// TestDrainsNeverBlockForEver: whatever is installed, and however few replicas there are, a node can be drained: each
+// budget lets one pod go at any time, and a pod that is not ready without being counted.
 func TestDrainsNeverBlockForEver(t *testing.T) {
 	for name, objects := range map[string][]*unstructured.Unstructured{
 		"kustomize":       mustRender(renderBase())(t),

@@ -30,8 +30,8 @@ func ofFinalizer(t *testing.T, arguments ...string) []string {
 	return names
 }
 
-// TestTheFinalizerOfBotsIsTheSame: where the API server serves the kind the chart renders what config/finalizer has, and elsewhere nothing of it: an older one
-// would refuse the whole release.
+// TestTheFinalizerOfBotsIsTheSame: where the API server serves the kind the chart renders what config/finalizer has,
+// and elsewhere nothing of it: an older one would refuse the whole release.
 func TestTheFinalizerOfBotsIsTheSame(t *testing.T) {
 	base := byKey(mustRender(render(exec.CommandContext(t.Context(), kustomize, "build", filepath.Join(root, "config", "finalizer"))))(t))
 	if len(base) != 2 {
@@ -59,7 +59,8 @@ func TestTheFinalizerOfBotsIsTheSame(t *testing.T) {
 	}
 }
 
-// TestHelmAsksTheCluster: on a real API server helm finds by itself that the kind is served, and the server takes both objects as they are.
+// TestHelmAsksTheCluster: on a real API server helm finds by itself that the kind is served, and the server takes
+// both objects as they are.
 func TestHelmAsksTheCluster(t *testing.T) {
 	_, kubeconfig := installed(t, serves...)
 	if got := ofFinalizer(t, slices.Concat(needed, []string{"--validate", "--is-upgrade", "--kubeconfig", kubeconfig})...); len(got) != 2 {

@@ -15,8 +15,8 @@ import (
 
 var overlay = regexp.MustCompile("(?s)```yaml\n# kustomize: ([^\n]+)\n(.*?)```")
 
-// TestOverlaysAreTheChartsValues builds each overlay of docs/platforms.md on config/default and holds it, object by object, against what the chart renders with the values that its first
-// line names.
+// TestOverlaysAreTheChartsValues builds each overlay of docs/platforms.md on config/default and holds it, object by
+// object, against what the chart renders with the values that its first line names.
 func TestOverlaysAreTheChartsValues(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(root, "docs", "platforms.md"))
 	if err != nil {

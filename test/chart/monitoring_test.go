@@ -21,7 +21,8 @@ var monitored = append(slices.Clone(needed), "--set", "monitoring.podMonitor.ena
 
 const podMonitor, prometheusRule = "PodMonitor.monitoring.coreos.com lethe-system/lethe", "PrometheusRule.monitoring.coreos.com lethe-system/lethe"
 
-// TestMonitoringIsTheSame: the kinds of the Prometheus Operator are rendered where they are asked for, as config/monitoring has them.
+// TestMonitoringIsTheSame: the kinds of the Prometheus Operator are rendered where they are asked for, as
+// config/monitoring has them.
 func TestMonitoringIsTheSame(t *testing.T) {
 	base := byKey(mustRender(render(exec.CommandContext(t.Context(), kustomize, "build", filepath.Join(root, "config", "monitoring"))))(t))
 	if len(base) != 2 || base[podMonitor] == nil || base[prometheusRule] == nil {
@@ -64,8 +65,8 @@ func TestMonitoringIsTheSame(t *testing.T) {
 	}
 }
 
-// TestMonitoringReachesThePods: what the PodMonitor selects are the pods of both programs, they have the port, and their walls let the
-// namespace of the monitoring in there and nowhere else.
+// TestMonitoringReachesThePods: what the PodMonitor selects are the pods of both programs, they have the port, and
+// their walls let the namespace of the monitoring in there and nowhere else.
 func TestMonitoringReachesThePods(t *testing.T) {
 	for _, namespace := range []string{"monitoring", "observability"} {
 		objects := byKey(mustRender(renderChart("lethe-system", append(slices.Clone(monitored), "--set", "networkPolicy.metricsNamespace="+namespace)...))(t))

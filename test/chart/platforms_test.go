@@ -173,7 +173,8 @@ func TestWrongValuesOfOtherClusters(t *testing.T) {
 	}
 }
 
-// TestKubernetesOwnRoles: view reads bots and stores, edit writes bots, and nothing is written of what deletes rows or is the platform's.
+// TestKubernetesOwnRoles: view reads bots and stores, edit writes bots, and nothing is written of what deletes rows
+// or is the platform's.
 func TestKubernetesOwnRoles(t *testing.T) {
 	objects := byKey(mustRender(renderChart("lethe-system", needed...))(t))
 	verbs := map[string][]string{}
@@ -203,8 +204,8 @@ var platform = regexp.MustCompile("(?s)```yaml\n# values: ([a-z0-9]+)\n(.*?)```"
 // yours are values that whoever installs it chooses: no platform says them.
 var yours = []string{"realm", "repository", "tag", "source", "secretName", "replicas", "metricsNamespace", "acceptEvaluationGrade"}
 
-// TestPlatformsAreRendered holds docs/platforms.md: each block renders and is clean, each line says where it comes from, each source is
-// listed and used, and what it says of DNS is what the manager is told.
+// TestPlatformsAreRendered holds docs/platforms.md: each block renders and is clean, each line says where it comes
+// from, each source is listed and used, and what it says of DNS is what the manager is told.
 func TestPlatformsAreRendered(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "docs", "platforms.md"))
 	if err != nil {
@@ -292,7 +293,8 @@ func dnsOf(t *testing.T, o *unstructured.Unstructured) string {
 	return strings.Join(parts, " ") + " " + fmt.Sprint(ports)
 }
 
-// TestTheManagerGivesBotsWhatIsAllowed: with the chart's pods.botAnnotations the manager may put these on a bot's template, and no other, nor on
+// TestTheManagerGivesBotsWhatIsAllowed: with the chart's pods.botAnnotations the manager may put these on a bot's
+// template, and no other, nor on
 // anything but a bot's.
 func TestTheManagerGivesBotsWhatIsAllowed(t *testing.T) {
 	c, kubeconfig := installed(t, "--set-json", `pods.botAnnotations=["example.com/*","cluster-autoscaler.kubernetes.io/safe-to-evict"]`)

@@ -31,8 +31,8 @@ func takes(name, value string) error {
 	return s.Validate()
 }
 
-// TestChartRefusesWhatTheProgramsRefuse: what the manager or the keyserver would not start with is refused before anything is installed.
-// Each row is refused by the flag too, where there is one.
+// TestChartRefusesWhatTheProgramsRefuse: what the manager or the keyserver would not start with is refused before
+// anything is installed. Each row is refused by the flag too, where there is one.
 func TestChartRefusesWhatTheProgramsRefuse(t *testing.T) {
 	var many []string
 	for i := range 8 {
@@ -117,8 +117,8 @@ func judged(t *testing.T, expression string, texts []string) []string {
 	return all
 }
 
-// TestChartJudgesAsTheProgramsDo: of blocks, ports, annotations and quantities the chart's templates say what the flags say, word for word in
-// what is wrong.
+// TestChartJudgesAsTheProgramsDo: of blocks, ports, annotations and quantities the chart's templates say what the
+// flags say, word for word in what is wrong.
 func TestChartJudgesAsTheProgramsDo(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 7))
 	blocks := []string{"", "/", "1", "::", "::/0", "::1", ":::", ":1::2/128", "1::2::3/64", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8/128", "1:2:3:4::5:6:7:8", "g::/32", "12345::/32", "10.0.0.0/08",

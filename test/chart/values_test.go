@@ -105,8 +105,9 @@ var changed = map[string]change{
 	"topologySpread[].whenUnsatisfiable":         {set: `topologySpread=[{"topologyKey":"zone","whenUnsatisfiable":"DoNotSchedule"}]`, in: theKeyserver, base: spread},
 }
 
-// TestEveryValueDoesSomething walks what the schema and values.yaml have, and sets each to another valid value, with the company that it needs: the
-// object that it is for is then another. A new value fails until it is in one of the tables, and does something.
+// TestEveryValueDoesSomething walks what the schema and values.yaml have, and sets each to another valid value, with
+// the company that it needs: the object that it is for is then another. A new value fails until it is in one of the
+// tables, and does something.
 func TestEveryValueDoesSomething(t *testing.T) {
 	tables := slices.Concat(slices.Collect(maps.Keys(changed)), slices.Collect(maps.Keys(notOurs)))
 	for set := range placed {
@@ -180,7 +181,8 @@ func texts(t *testing.T, objects []*unstructured.Unstructured) map[string]string
 	return out
 }
 
-// schemaLeaves are the paths of all values that the chart takes. What any key may have is one value, and so is a list of what has no fields.
+// schemaLeaves are the paths of all values that the chart takes. What any key may have is one value, and so is a list
+// of what has no fields.
 func schemaLeaves(t *testing.T) []string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(root, "charts", "lethe", "values.schema.json"))

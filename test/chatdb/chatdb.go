@@ -1,9 +1,9 @@
 // Package chatdb makes a database of a chat product's shape, and tells by plain SQL of its own which of its rows a
 // retention promise makes go. The demo, the end-to-end tests and the benches fill their PostgreSQL with it.
 //
-// Two customers share every table. Besides ordinary rows it holds what a sweep gets wrong when it is careless: old conversations
-// that got a message yesterday, attachments stored again long after their message, payments that the law keeps and that
-// refer to old conversations, and dates that are NULL, 1970, in the future or infinite.
+// Two customers share every table. Besides ordinary rows it holds what a sweep gets wrong when it is careless: old
+// conversations that got a message yesterday, attachments stored again long after their message, payments that the
+// law keeps and that refer to old conversations, and dates that are NULL, 1970, in the future or infinite.
 package chatdb
 
 import (
@@ -21,7 +21,8 @@ const (
 	Globex = "1002"
 )
 
-// Tables that hold customers' records, children before what they refer to. The table accounts holds the customers themselves.
+// Tables that hold customers' records, children before what they refer to. The table accounts holds the customers
+// themselves.
 var Tables = []string{"attachments", "messages", "payments", "conversations", "contacts"}
 
 // AgeColumns of the tables, all of type timestamptz.
@@ -40,8 +41,8 @@ var indexesSQL string
 type Options struct {
 	// Now is the moment that ages are counted back from. Required.
 	Now time.Time
-	// Messages defaults to 300 000. There are about 25 times fewer conversations, 10 times fewer attachments and 60 times
-	// fewer contacts and payments.
+	// Messages defaults to 300 000. There are about 25 times fewer conversations, 10 times fewer attachments and 60
+	// times fewer contacts and payments.
 	Messages int
 	// Days that conversations and messages are spread over. Defaults to 120.
 	Days int

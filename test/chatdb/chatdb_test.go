@@ -160,7 +160,8 @@ INSERT INTO payments VALUES (1, 1002, 4, NULL, 1, '2019-03-01 12:00Z'), (2, 1002
 		// 2: globex has 90 days. 7: its attachment is young. 10: as early as a date may be.
 		"messages": "1 goes, 2 young, 3 goes, 4 young, 5 unknown, 6 unknown, 7 child, 8 unknown, 9 unknown, 10 goes",
 		"payments": "1 goes, 2 young, 3 goes, 4 unknown",
-		// 3: got a message yesterday. 4: a payment the law keeps, though its messages' ages are unknown too. 5: a payment and a message of unknown age.
+		// 3: got a message yesterday. 4: a payment the law keeps, though its messages' ages are unknown too. 5: a
+		// payment and a message of unknown age.
 		"conversations": "1 goes, 2 young, 3 child, 4 floor, 5 child, 6 child",
 		"contacts":      "1 young, 2 child, 3 child, 4 floor, 5 unknown, 6 goes, 7 young",
 	}

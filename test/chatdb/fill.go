@@ -11,8 +11,8 @@ type filling struct {
 }
 
 // functions in pg_temp. pick is a number in [0,n) that looks random and depends on nothing but the row, the column's
-// salt and the seed, so that tables can be filled in any order. aged moves a time that would come to the end of a window within the
-// quiet time back to before the window's end at now.
+// salt and the seed, so that tables can be filled in any order. aged moves a time that would come to the end of a
+// window within the quiet time back to before the window's end at now.
 const functions = `
 CREATE FUNCTION pg_temp.pick(i bigint, salt bigint, n bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS
 $$ SELECT ((hashint8extended(i, %d::bigint * 1000 + salt) %% n) + n) %% n $$;

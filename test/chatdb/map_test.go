@@ -13,7 +13,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
 )
 
-// The quickstart's map says all that there is to say about this database: no table is left out, and nobody has to guess which rows refer to others.
+// The quickstart's map says all that there is to say about this database: no table is left out, and nobody has to
+// guess which rows refer to others.
 func TestTheQuickstartMapsThisDatabase(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join("..", "..", "examples", "quickstart", "store.yaml"))
 	if err != nil {

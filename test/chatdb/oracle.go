@@ -45,8 +45,8 @@ type Row struct {
 // Verdicts are the Oracle's answer by table, each ordered by id.
 type Verdicts map[string][]Row
 
-// oracleSQL decides from the leaves up, one table after the other, in words as close to the promise as SQL allows. It shares
-// nothing with the sweeper: a mistake would have to be made twice.
+// oracleSQL decides from the leaves up, one table after the other, in words as close to the promise as SQL allows. It
+// shares nothing with the sweeper: a mistake would have to be made twice.
 //
 // A date says an age when it is there, finite, not before 1990 and not in the future.
 const oracleSQL = `

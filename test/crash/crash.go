@@ -1,4 +1,5 @@
-// Package crash chooses where tests let a process die. docs/design/0029-crash-points.md says why these places are enough.
+// Package crash chooses where tests let a process die. docs/design/0029-crash-points.md says why these places are
+// enough.
 package crash
 
 import "flag"

@@ -1,5 +1,5 @@
-// Package docs holds the pages in docs/ against the code: every field, condition and reason is explained, every example is
-// valid, and every link leads somewhere.
+// Package docs holds the pages in docs/ against the code: every field, condition and reason is explained, every
+// example is valid, and every link leads somewhere.
 package docs
 
 import (
@@ -109,7 +109,8 @@ func TestEveryConditionAndReasonIsExplained(t *testing.T) {
 	}
 }
 
-// TestEachKindExplainsItsOwnReasons: a reason that a kind's controller gives stands in a table of that kind's page, so that nobody searches four.
+// TestEachKindExplainsItsOwnReasons: a reason that a kind's controller gives stands in a table of that kind's page,
+// so that nobody searches four.
 func TestEachKindExplainsItsOwnReasons(t *testing.T) {
 	values := named(t, "api/v1alpha1", "Reason")
 	uses := regexp.MustCompile(`\bReason[A-Z]\w+`)
@@ -271,7 +272,8 @@ func TestLinksLeadSomewhere(t *testing.T) {
 var uses = regexp.MustCompile(`uses: (\S+)`)
 var pinned = regexp.MustCompile(`^[\w.-]+/[\w./-]+@[0-9a-f]{40}$`)
 
-// TestWorkflowsArePinned: an action by tag is whatever its tag points to tomorrow, and a token that can write is a way in.
+// TestWorkflowsArePinned: an action by tag is whatever its tag points to tomorrow, and a token that can write is a
+// way in.
 func TestWorkflowsArePinned(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, ".github", "workflows", "*.yml"))
 	if err != nil || len(files) == 0 {

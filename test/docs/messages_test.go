@@ -28,7 +28,8 @@ func everyPage(t *testing.T) string {
 	return all.String()
 }
 
-// said are the messages that an API server shows because of Lethe: whole ones, and the constant parts of those that are put together.
+// said are the messages that an API server shows because of Lethe: whole ones, and the constant parts of those that
+// are put together.
 func said(t *testing.T) (whole, parts []string) {
 	t.Helper()
 	add := func(message, expression string) {
@@ -98,7 +99,8 @@ func rules(schema *apiextensionsv1.JSONSchemaProps, visit func(apiextensionsv1.V
 	}
 }
 
-// TestEveryMessageHasItsRemedy: whoever searches the docs for what the API server said finds it, word by word, beside what to do.
+// TestEveryMessageHasItsRemedy: whoever searches the docs for what the API server said finds it, word by word, beside
+// what to do.
 func TestEveryMessageHasItsRemedy(t *testing.T) {
 	whole, parts := said(t)
 	all := everyPage(t)

@@ -16,8 +16,8 @@ var (
 	testFuncs = regexp.MustCompile(`(?m)^func (Test\w+|Fuzz\w+|Benchmark\w+)\(`)
 )
 
-// TestTheThreatModelIsTested: every row of its tables, every item of its lists and every paragraph names, in a comment, the
-// tests that hold it, and those tests exist.
+// TestTheThreatModelIsTested: every row of its tables, every item of its lists and every paragraph names, in a
+// comment, the tests that hold it, and those tests exist.
 func TestTheThreatModelIsTested(t *testing.T) {
 	exists := everyTest(t)
 	said := 0
@@ -40,8 +40,8 @@ func TestTheThreatModelIsTested(t *testing.T) {
 	}
 }
 
-// statements are the rows, items and paragraphs of a page, without its headings, its tables' heads and its numbered list of
-// what is protected.
+// statements are the rows, items and paragraphs of a page, without its headings, its tables' heads and its numbered
+// list of what is protected.
 func statements(page string) []string {
 	var out []string
 	begins := regexp.MustCompile(`^(\| |- |[A-Z])`)
@@ -88,7 +88,8 @@ var (
 	testsNamed = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z]\w+…?`)
 )
 
-// TestPagesNameTestsThatExist: a decision that says what holds it is held by that. Names stand in the text of a page or in its comments.
+// TestPagesNameTestsThatExist: a decision that says what holds it is held by that. Names stand in the text of a page
+// or in its comments.
 func TestPagesNameTestsThatExist(t *testing.T) {
 	exists := everyTest(t)
 	named := 0

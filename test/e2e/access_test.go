@@ -105,7 +105,8 @@ func tenantUser(t *testing.T, w *world) {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "e2e-acme"}}
 	label := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"lethe.dev/tenant":"e2e-globex"}}}`))
 	forbidden(t, "set the protected label", dev.Patch(ctx, ns, label, client.DryRunAll))
-	// Somebody who may edit everything in every namespace, the namespaces themselves too, still may not set it, nor make a pod in a tenant's.
+	// Somebody who may edit everything in every namespace, the namespaces themselves too, still may not set it, nor
+	// make a pod in a tenant's.
 	editor := w.as(t, "editor", "system:masters")
 	// He may indeed: were the group not his, all that follows would be forbidden for want of rights.
 	if err := editor.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "e2e-nobodys"}}, client.DryRunAll); err != nil {

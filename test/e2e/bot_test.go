@@ -17,7 +17,8 @@ import (
 	"github.com/lethe-dev/lethe/test/stage"
 )
 
-// botAnswers: the bot comes up with its token, answers, and through rollouts of every kind no second consumer ever polls.
+// botAnswers: the bot comes up with its token, answers, and through rollouts of every kind no second consumer ever
+// polls.
 func botAnswers(t *testing.T, w *world) {
 	acme := w.tenant(t, "e2e-acme", func(s *v1alpha1.TenantSpec) {
 		s.Access = []v1alpha1.TenantAccess{{Group: "acme-developers", Role: v1alpha1.AccessOperate}, {Group: "acme-readers", Role: v1alpha1.AccessView}}
@@ -71,8 +72,8 @@ func botAnswers(t *testing.T, w *world) {
 	}
 }
 
-// badImage sets two traps: a revision that never starts, and a token that is nobody's. What they do to the status is looked at
-// later, in goodImage: a bot may take a minute before its status says that it is on its way.
+// badImage sets two traps: a revision that never starts, and a token that is nobody's. What they do to the status is
+// looked at later, in goodImage: a bot may take a minute before its status says that it is on its way.
 func badImage(t *testing.T, w *world) {
 	bot := &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: "e2e-acme", Name: "support"}}
 	change(t, w.client, bot, func(b *v1alpha1.BotDeployment) { b.Spec.Image = w.noImage() })
@@ -157,8 +158,8 @@ func wrongPlace(t *testing.T, w *world) {
 			t.Errorf("condition %s repeats the value", c.Type)
 		}
 	}
-	// Sealed for the right place, it works: nothing else was wrong. Somebody who tries again is told again, and the bot goes on with
-	// the value that it has.
+	// Sealed for the right place, it works: nothing else was wrong. Somebody who tries again is told again, and the
+	// bot goes on with the value that it has.
 	wrong := stolen.Spec.Credentials[0].Sealed
 	for round := range 2 {
 		change(t, w.client, stolen, func(b *v1alpha1.BotDeployment) {

@@ -42,9 +42,9 @@ import (
 	"github.com/lethe-dev/lethe/test/stage"
 )
 
-// otherClusters makes the node into what other people have: admission that changes pods as OpenShift's security context constraints,
-// PodNodeSelector and Kyverno do, DNS that answers on port 5353 of its pods, and a registry that wants a password, for the bot's image, for
-// Lethe's helper in its pod and for the sweeper.
+// otherClusters makes the node into what other people have: admission that changes pods as OpenShift's security
+// context constraints, PodNodeSelector and Kyverno do, DNS that answers on port 5353 of its pods, and a registry that
+// wants a password, for the bot's image, for Lethe's helper in its pod and for the sweeper.
 func otherClusters(t *testing.T, w *world) {
 	private := w.privateRegistry(t)
 	w.meddle(t, "e2e-elsewhere")
@@ -162,8 +162,8 @@ func (w *world) isMeddledWith(t *testing.T, bot *v1alpha1.BotDeployment, private
 	}
 }
 
-// sweepsFrom: a sweep's image is pulled with the Tenant's Secret, and its pod, changed by admission like the bot's, is given its password: the
-// database is not there, which is as far as it has to come.
+// sweepsFrom: a sweep's image is pulled with the Tenant's Secret, and its pod, changed by admission like the bot's,
+// is given its password: the database is not there, which is as far as it has to come.
 func (w *world) sweepsFrom(t *testing.T, tenant *v1alpha1.Tenant, private *privateRegistry) {
 	t.Helper()
 	store := example[v1alpha1.DataStore](t, w, "store.yaml")
@@ -278,8 +278,8 @@ func (r *privateRegistry) fill(t *testing.T, images http.Handler, repository, ta
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Another image than the one that is on the node already: a kubelet that has pulled one with a password gives it, under whichever name, to
-	// nobody without.
+	// Another image than the one that is on the node already: a kubelet that has pulled one with a password gives it,
+	// under whichever name, to nobody without.
 	known, err := image.ConfigFile()
 	if err != nil {
 		t.Fatal(err)
@@ -328,8 +328,8 @@ func (r *privateRegistry) secret(namespace string) *corev1.Secret {
 		Data: map[string][]byte{corev1.DockerConfigJsonKey: config}}
 }
 
-// meddle changes each pod of a namespace at its creation, and the template of each StatefulSet and CronJob whenever one is written, as others'
-// clusters do.
+// meddle changes each pod of a namespace at its creation, and the template of each StatefulSet and CronJob whenever
+// one is written, as others' clusters do.
 func (w *world) meddle(t *testing.T, namespace string) {
 	t.Helper()
 	host := w.info.Network.HostIP
@@ -364,7 +364,8 @@ func (w *world) meddle(t *testing.T, namespace string) {
 			{"op": "add", "path": "/spec/nodeSelector", "value": nodes},
 			{"op": "add", "path": "/spec/dnsConfig", "value": ndots},
 		}
-		// Kyverno's rules for pods are written out for templates, too, and GKE Autopilot sets the resources of workloads.
+		// Kyverno's rules for pods are written out for templates, too, and GKE Autopilot sets the resources of
+		// workloads.
 		if template := map[string]string{"StatefulSet": "/spec/template", "CronJob": "/spec/jobTemplate/spec/template"}[review.Request.Kind.Kind]; template != "" {
 			changes = []map[string]any{
 				{"op": "add", "path": template + "/spec/dnsConfig", "value": ndots},

@@ -26,8 +26,9 @@ var ourUserIDs = map[string]int64{"sweeper": 65531, "manager": 65532, "keyserver
 // podPids is the kubelet's podPidsLimit of hack/cluster.
 const podPids = 1024
 
-// takesAll: one tenant's bot takes all that the kernel counts by user (inotify instances and watches), by pod (processes) and by process (files). Another tenant's bot starts
-// after that, through the same kubelet, and gets its share; so does whoever runs as one of Lethe's own users.
+// takesAll: one tenant's bot takes all that the kernel counts by user (inotify instances and watches), by pod
+// (processes) and by process (files). Another tenant's bot starts after that, through the same kubelet, and gets its
+// share; so does whoever runs as one of Lethe's own users.
 func takesAll(t *testing.T, w *world) {
 	const program = "attacker"
 	if err := w.BuildImage(t.Context(), program, "./test/attack/cmd"); err != nil {
@@ -56,7 +57,8 @@ func takesAll(t *testing.T, w *world) {
 	w.create(t, taker)
 	w.awaitReady(t, taker, 2*time.Minute)
 
-	// It has really taken all: as many processes as its pod may have, but for a few, and no inotify instance is left for its user.
+	// It has really taken all: as many processes as its pod may have, but for a few, and no inotify instance is left
+	// for its user.
 	said, err := w.Kubectl(t.Context(), "", "logs", "-n", greedy.Name, "counted-bot-0")
 	if err != nil {
 		t.Fatal(err)

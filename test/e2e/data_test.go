@@ -86,7 +86,8 @@ func manifest[T any](t *testing.T, w *world, path string) *T {
 	return o
 }
 
-// applyStore makes the role by the grants that Lethe prints, seals its password with the command line, and applies store and promise.
+// applyStore makes the role by the grants that Lethe prints, seals its password with the command line, and applies
+// store and promise.
 func (c *chat) applyStore(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
@@ -184,7 +185,8 @@ func (w *world) dataTenants(t *testing.T, at *stage.Database) {
 	}
 }
 
-// fireCronJob makes the Job that the CronJob would make at its hour, as Kubernetes' own controller does, and waits for its end.
+// fireCronJob makes the Job that the CronJob would make at its hour, as Kubernetes' own controller does, and waits
+// for its end.
 func (c *chat) fireCronJob(t *testing.T) {
 	t.Helper()
 	out, err := c.Kubectl(t.Context(), "", "-n", c.store.Namespace, "create", "job", c.name+"-by-hand", "--from=cronjob/"+c.name+"-sweep",
@@ -204,8 +206,8 @@ func (c *chat) fireCronJob(t *testing.T) {
 	})
 }
 
-// hideJob takes Lethe's label off the running sweep and gives it back once the manager has stumbled over it: it looks before it makes
-// a second one.
+// hideJob takes Lethe's label off the running sweep and gives it back once the manager has stumbled over it: it looks
+// before it makes a second one.
 func (c *chat) hideJob(t *testing.T) {
 	t.Helper()
 	var jobs batchv1.JobList
@@ -264,7 +266,8 @@ func forgets(t *testing.T, w *world) {
 		}
 		return err
 	})
-	// Enforce without approval deletes nothing. In Audit the same was waiting for approval: only the plan shows that it has been seen.
+	// Enforce without approval deletes nothing. In Audit the same was waiting for approval: only the plan shows that
+	// it has been seen.
 	inAudit := c.store.Status.Plan.Hash
 	c.setMode(t, v1alpha1.PolicyEnforce)
 	until(t, time.Minute, "see another plan come into force", func(ctx context.Context) (string, error) {
@@ -308,7 +311,8 @@ func forgets(t *testing.T, w *world) {
 	})
 }
 
-// putBack: a running sweep ends within 30 seconds once the promise is in Audit again, with rows left that it would have deleted.
+// putBack: a running sweep ends within 30 seconds once the promise is in Audit again, with rows left that it would
+// have deleted.
 func putBack(t *testing.T, w *world) {
 	c := w.newChat(t, "stops", 30_000)
 	// Slow enough that it is far from its end after 30 seconds.

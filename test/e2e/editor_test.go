@@ -21,8 +21,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// editorReachesNothing: a person with Kubernetes' own role edit in a tenant's namespace makes every object that could open a way,
-// really and not by a dry run, then packets are sent, and all that he may read is looked through.
+// editorReachesNothing: a person with Kubernetes' own role edit in a tenant's namespace makes every object that could
+// open a way, really and not by a dry run, then packets are sent, and all that he may read is looked through.
 func editorReachesNothing(t *testing.T, w *world) {
 	const ns, name = "e2e-acme", "e2e-eddy"
 	w.create(t, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},

@@ -218,7 +218,8 @@ func uninstall(t *testing.T, w *world) {
 	})
 }
 
-// unusedGrants reads the rights out of config/rbac, and from the audit log of the whole run which of them were ever used.
+// unusedGrants reads the rights out of config/rbac, and from the audit log of the whole run which of them were ever
+// used.
 func unusedGrants(t *testing.T, w *world) {
 	used, err := rights.UsedIn(w.info.AuditLog)
 	if err != nil || len(used) < 20 {

@@ -30,10 +30,10 @@ type goneBot struct {
 	pod types.UID // the one that was there before
 }
 
-// goneIsGone: while no manager runs, bots go in all the ways that leave something behind. Garbage collection and the StatefulSet controller are
-// Kubernetes' own. A pod that is started anew for such a bot gets no credential, and a minute after a manager leads again nothing
-// runs without a bot that lives and is not suspended. The control is a bot that lives through it all: its new pod gets its credential although no manager
-// runs, and the manager leaves it alone.
+// goneIsGone: while no manager runs, bots go in all the ways that leave something behind. Garbage collection and the
+// StatefulSet controller are Kubernetes' own. A pod that is started anew for such a bot gets no credential, and a
+// minute after a manager leads again nothing runs without a bot that lives and is not suspended. The control is a bot
+// that lives through it all: its new pod gets its credential although no manager runs, and the manager leaves it alone.
 func goneIsGone(t *testing.T, w *world) {
 	const two = "e2e-gone-two"
 	tenant := w.tenant(t, "e2e-gone", func(s *v1alpha1.TenantSpec) {
@@ -257,7 +257,8 @@ func (w *world) strip(t *testing.T, o client.Object) {
 	}
 }
 
-// withoutNoOrphans does something while the policy against orphaning is not in force, as after an attempt to be rid of it.
+// withoutNoOrphans does something while the policy against orphaning is not in force, as after an attempt to be rid
+// of it.
 func (w *world) withoutNoOrphans(t *testing.T, bot *v1alpha1.BotDeployment, do func()) {
 	t.Helper()
 	binding := &admissionregistrationv1.ValidatingAdmissionPolicyBinding{}

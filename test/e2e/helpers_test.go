@@ -52,7 +52,8 @@ func change[T client.Object](t *testing.T, c client.Client, o T, edit func(T)) {
 	})
 }
 
-// tenant makes a customer of one namespace, which has its name, and waits until it is ready. The stand-in for Telegram is open to it.
+// tenant makes a customer of one namespace, which has its name, and waits until it is ready. The stand-in for
+// Telegram is open to it.
 func (w *world) tenant(t *testing.T, name string, edit func(*v1alpha1.TenantSpec)) *v1alpha1.Tenant {
 	t.Helper()
 	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.TenantSpec{

@@ -24,8 +24,8 @@ func hashed(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// anyImage: a program that nobody here wrote finds a home, room, its files with the credentials in them, its zone, memory as it asked for, and a helper beside it that sees no more
-// than it names. restartedAt replaces its pod.
+// anyImage: a program that nobody here wrote finds a home, room, its files with the credentials in them, its zone,
+// memory as it asked for, and a helper beside it that sees no more than it names. restartedAt replaces its pod.
 func anyImage(t *testing.T, w *world) {
 	const program = "anybody"
 	image := w.image(t, program, "./test/e2e/program")

@@ -1,6 +1,7 @@
-// Package e2e plays Lethe's whole way on a real node, as assertions: pods run, secrets are looked for on the disk, rows go.
-// It needs root on Linux, and fails where it has neither: no test passes by running nothing. On a cluster that is somebody's, which it is given by
-// make test-e2e CLUSTER=current, it runs the parts that need no access to a node, and names those that it does not.
+// Package e2e plays Lethe's whole way on a real node, as assertions: pods run, secrets are looked for on the disk,
+// rows go. It needs root on Linux, and fails where it has neither: no test passes by running nothing. On a cluster
+// that is somebody's, which it is given by make test-e2e CLUSTER=current, it runs the parts that need no access to a
+// node, and names those that it does not.
 package e2e
 
 import (
@@ -182,7 +183,8 @@ func traces(w *world) []string {
 type part struct {
 	name string
 	run  func(*testing.T, *world)
-	// node is what the part does that an API server alone does not let anybody do: it is not run on a cluster that is somebody's. Empty: it is.
+	// node is what the part does that an API server alone does not let anybody do: it is not run on a cluster that is
+	// somebody's. Empty: it is.
 	node string
 }
 
@@ -217,8 +219,8 @@ func parts() []part {
 	}
 }
 
-// TestEndToEnd is the whole run. Its parts share the cluster and are played in this order; each makes the tenants that it
-// needs, and the last ones look back on all the others.
+// TestEndToEnd is the whole run. Its parts share the cluster and are played in this order; each makes the tenants
+// that it needs, and the last ones look back on all the others.
 func TestEndToEnd(t *testing.T) {
 	w := shared
 	defer func() {

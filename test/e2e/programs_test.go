@@ -25,15 +25,17 @@ import (
 	"github.com/lethe-dev/lethe/test/stage"
 )
 
-// hosted is what the parts about programs share: how each was before the parts between them, and what it must know again after those.
+// hosted is what the parts about programs share: how each was before the parts between them, and what it must know
+// again after those.
 type hosted struct {
 	whatsApp, alerts *v1alpha1.BotDeployment
 	pods             map[*v1alpha1.BotDeployment]*corev1.Pod
 	there            *whatsAppStandIn
 }
 
-// programs: two that people run, as examples/programs has them, with their configuration, home and database. Each answers, and says truthfully that it
-// does not yet. In the end both are told to start again, which they do while other parts go on.
+// programs: two that people run, as examples/programs has them, with their configuration, home and database. Each
+// answers, and says truthfully that it does not yet. In the end both are told to start again, which they do while
+// other parts go on.
 func programs(t *testing.T, w *world) {
 	images := w.programImages(t, map[string]string{"whatsapp-bot": "./whatsapp-bot", "alertmanager": "github.com/prometheus/alertmanager/cmd/alertmanager"})
 	password := stage.Random()
@@ -95,8 +97,8 @@ func programs(t *testing.T, w *world) {
 	}
 }
 
-// programsAgain: after a restart both know what they knew. WhatsApp's bot is the device that was paired, and in the same session with the friend that wrote
-// to it; Alertmanager has what is silenced.
+// programsAgain: after a restart both know what they knew. WhatsApp's bot is the device that was paired, and in the
+// same session with the friend that wrote to it; Alertmanager has what is silenced.
 func programsAgain(t *testing.T, w *world) {
 	h := w.hosted
 	if h == nil {
@@ -127,7 +129,8 @@ func programsAgain(t *testing.T, w *world) {
 	}
 }
 
-// programImages builds programs of the module of test/programs, beside each other, and brings images of them to the node. It returns their full names.
+// programImages builds programs of the module of test/programs, beside each other, and brings images of them to the
+// node. It returns their full names.
 func (w *world) programImages(t *testing.T, programs map[string]string) map[string]string {
 	t.Helper()
 	type made struct {
@@ -162,7 +165,8 @@ func (w *world) programImages(t *testing.T, programs map[string]string) map[stri
 	return images
 }
 
-// program is a bot of examples/programs, with an image, another address in its file, and its credentials sealed. The one named ca is what it trusts.
+// program is a bot of examples/programs, with an image, another address in its file, and its credentials sealed. The
+// one named ca is what it trusts.
 func (w *world) program(t *testing.T, tenant *v1alpha1.Tenant, file, image, from, to string, credentials map[string]string) *v1alpha1.BotDeployment {
 	t.Helper()
 	bot := manifest[v1alpha1.BotDeployment](t, w, "examples/programs/"+file)
@@ -201,8 +205,8 @@ func (w *world) inPod(t *testing.T, bot *v1alpha1.BotDeployment, want string, co
 	return said
 }
 
-// foundWhatItNeeds looks into a pod through its own root: its file with the credential in it (the first of its secrets), its home, its database; and into its
-// log, where none of its secrets is.
+// foundWhatItNeeds looks into a pod through its own root: its file with the credential in it (the first of its
+// secrets), its home, its database; and into its log, where none of its secrets is.
 func (w *world) foundWhatItNeeds(t *testing.T, pod *corev1.Pod, bot *v1alpha1.BotDeployment, secrets []string) {
 	t.Helper()
 	data := dataOf(t, pod)
@@ -249,7 +253,8 @@ func (w *world) web(t *testing.T, bot *v1alpha1.BotDeployment, method, path, bod
 	return string(out)
 }
 
-// whatsAppStandIn is the stand-in of test/programs/whatsapp, as a process of its own: the whole module of whatsmeow is not this one's.
+// whatsAppStandIn is the stand-in of test/programs/whatsapp, as a process of its own: the whole module of whatsmeow
+// is not this one's.
 type whatsAppStandIn struct {
 	Proxy, CA, Root, Control string
 	asked                    string // last

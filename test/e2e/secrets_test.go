@@ -31,8 +31,8 @@ const (
 	canariesPerBot = 16 // as many as a bot may have, the authority of the stand-in for Telegram among them
 )
 
-// thousandCanaries runs bots with a thousand secrets and looks for every secret of the whole run in everything that is written or
-// can be read. A control value, which stands where secrets must not, is found in each place.
+// thousandCanaries runs bots with a thousand secrets and looks for every secret of the whole run in everything that
+// is written or can be read. A control value, which stands where secrets must not, is found in each place.
 func thousandCanaries(t *testing.T, w *world) {
 	pods := int32(100)
 	tenant := w.tenant(t, "e2e-canaries", func(s *v1alpha1.TenantSpec) {

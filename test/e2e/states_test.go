@@ -31,7 +31,8 @@ type state struct {
 	bot    func(*v1alpha1.BotDeployment)
 	reason string
 	says   string
-	// shows says of the pod (nil where there is none) and of the events about it, or about its StatefulSet, that the API shows it.
+	// shows says of the pod (nil where there is none) and of the events about it, or about its StatefulSet, that the
+	// API shows it.
 	shows func(*corev1.Pod, []corev1.Event) bool
 	// never ready, at no moment.
 	never bool
@@ -44,8 +45,8 @@ type state struct {
 	ready time.Time
 }
 
-// statesTellWhy: what the API shows of a bot's pod stands in the bot's status within 15 seconds, in words that say why. All situations are
-// there at the same time, on a real node.
+// statesTellWhy: what the API shows of a bot's pod stands in the bot's status within 15 seconds, in words that say
+// why. All situations are there at the same time, on a real node.
 func statesTellWhy(t *testing.T, w *world) {
 	const program = "states"
 	w.mismatch(t, "e2e-states", "mismatch-bot-0")
@@ -98,7 +99,8 @@ func statesTellWhy(t *testing.T, w *world) {
 		if late > soonEnough {
 			t.Errorf("%s was told %s after the API showed it", s.name, late)
 		}
-		// A kubelet on a busy machine may say of a program that it runs when it has ended: only then, and only until it says so, is it called ready.
+		// A kubelet on a busy machine may say of a program that it runs when it has ended: only then, and only until
+		// it says so, is it called ready.
 		if !s.ready.IsZero() && (s.ended.IsZero() || !s.ended.Before(s.ready)) {
 			t.Errorf("%s was called ready at %s, and ended at %s", s.name, s.ready, s.ended)
 		}
@@ -285,7 +287,8 @@ func (w *world) look(ctx context.Context, s *state, bot *v1alpha1.BotDeployment)
 	return nil
 }
 
-// blip: a pod that is older than the deadline is not ready for a moment. That is told, and is no reason to give up on it.
+// blip: a pod that is older than the deadline is not ready for a moment. That is told, and is no reason to give up on
+// it.
 func (w *world) blip(t *testing.T, bot *v1alpha1.BotDeployment) {
 	t.Helper()
 	w.awaitReady(t, bot, time.Minute)
@@ -364,7 +367,8 @@ func (w *world) toldOnce(t *testing.T, bot *v1alpha1.BotDeployment, reason strin
 	}
 }
 
-// nodeLost stops the kubelet: Kubernetes gives up on the node after a while, and the bot's status names it and the remedy.
+// nodeLost stops the kubelet: Kubernetes gives up on the node after a while, and the bot's status names it and the
+// remedy.
 func (w *world) nodeLost(t *testing.T, bot *v1alpha1.BotDeployment) {
 	t.Helper()
 	w.awaitReady(t, bot, time.Minute)

@@ -23,8 +23,9 @@ import (
 	"github.com/lethe-dev/lethe/test/stage"
 )
 
-// volumes: data outlives the StatefulSet and the pod that had it, and is in the next pod again. A claim that is nobody's is not mounted because it
-// has the right name: only when it is given to the Tenant and named in a bot's spec, which is the control.
+// volumes: data outlives the StatefulSet and the pod that had it, and is in the next pod again. A claim that is
+// nobody's is not mounted because it has the right name: only when it is given to the Tenant and named in a bot's
+// spec, which is the control.
 func volumes(t *testing.T, w *world) {
 	tenant := w.tenant(t, "e2e-volumes", nil)
 	keeper := w.keeper(t, tenant, "keeper", 30)

@@ -59,7 +59,8 @@ func (w *world) dns(t *testing.T) string {
 	return net.JoinHostPort(w.running(t, "kube-system", client.MatchingLabels{"k8s-app": "kube-dns"}).Status.PodIP, "53")
 }
 
-// reaches sends packets out of a pod's network to all that a broken-into bot would look for, and to the little that it needs.
+// reaches sends packets out of a pod's network to all that a broken-into bot would look for, and to the little that
+// it needs.
 func (w *world) reaches(t *testing.T, namespace, name string) {
 	t.Helper()
 	ctx := t.Context()
@@ -69,7 +70,8 @@ func (w *world) reaches(t *testing.T, namespace, name string) {
 		t.Fatal(err)
 	}
 	node := nodes.Items[0].Status.Addresses[0].Address
-	// A plugin may let a pod to its own node whatever a policy says; the one here does not, so that it shows what ours ask for.
+	// A plugin may let a pod to its own node whatever a policy says; the one here does not, so that it shows what
+	// ours ask for.
 	walled := map[string]string{
 		"the API server's service":        net.JoinHostPort(api.Spec.ClusterIP, "443"),
 		"the API server":                  net.JoinHostPort(node, "6443"),

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// TestWritesGoesOn: the audit log is read once, from where it was read to, and a line that is half written is read when it is whole.
+// TestWritesGoesOn: the audit log is read once, from where it was read to, and a line that is half written is read
+// when it is whole.
 func TestWritesGoesOn(t *testing.T) {
 	e := &Env{auditLog: filepath.Join(t.TempDir(), "audit.jsonl")}
 	file, err := os.Create(e.auditLog)

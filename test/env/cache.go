@@ -18,8 +18,9 @@ type shared struct {
 	ended  chan error
 }
 
-// Cache reads from memory what the API server has told of all objects of a kind, and begins to listen when it is first asked for one. It may be
-// behind. What it hands out is its own: whoever changes it copies it before. All tests of a process share it.
+// Cache reads from memory what the API server has told of all objects of a kind, and begins to listen when it is
+// first asked for one. It may be behind. What it hands out is its own: whoever changes it copies it before. All tests
+// of a process share it.
 func (e *Env) Cache(t testing.TB) client.Reader {
 	t.Helper()
 	e.shared.mutex.Lock()

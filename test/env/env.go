@@ -47,7 +47,8 @@ type Env struct {
 	// Assets is the folder of kube-apiserver, etcd and kubectl.
 	Assets string
 
-	// mapper is that of all clients: one that finds out for itself asks the API server some ten times before its first request.
+	// mapper is that of all clients: one that finds out for itself asks the API server some ten times before its
+	// first request.
 	mapper   meta.RESTMapper
 	auditLog string
 	folder   string
@@ -71,8 +72,8 @@ func Start(t testing.TB) *Env {
 	return e
 }
 
-// Main is a TestMain: it runs the tests of a package against one API server, which use hands to them. Meanwhile Flux' own code looks
-// at every status that the manager writes.
+// Main is a TestMain: it runs the tests of a package against one API server, which use hands to them. Meanwhile Flux'
+// own code looks at every status that the manager writes.
 //
 //	func TestMain(m *testing.M) { os.Exit(env.Main(m, func(e *env.Env) { testEnv = e })) }
 func Main(m *testing.M, use func(*Env)) int {
@@ -99,8 +100,8 @@ func Main(m *testing.M, use func(*Env)) int {
 	return code
 }
 
-// New runs an API server until Stop. The binaries are those in KUBEBUILDER_ASSETS or, where that is unset, the ones that
-// hack/cluster has built or builds now.
+// New runs an API server until Stop. The binaries are those in KUBEBUILDER_ASSETS or, where that is unset, the ones
+// that hack/cluster has built or builds now.
 func New(ctx context.Context) (*Env, error) {
 	root, err := repositoryRoot()
 	if err != nil {

@@ -25,8 +25,8 @@ const (
 	finalizerWait = time.Minute
 )
 
-// InstallBotFinalizer applies config/finalizer, as an installation on Kubernetes 1.36 and newer has it, and waits until it works. Where no manager
-// runs nobody would take the finalizer off again, so that it is no part of Start.
+// InstallBotFinalizer applies config/finalizer, as an installation on Kubernetes 1.36 and newer has it, and waits
+// until it works. Where no manager runs nobody would take the finalizer off again, so that it is no part of Start.
 func (e *Env) InstallBotFinalizer(ctx context.Context) error {
 	if err := e.applyFolder(ctx, filepath.Join(e.Root, "config", "finalizer")); err != nil {
 		return err
@@ -34,7 +34,8 @@ func (e *Env) InstallBotFinalizer(ctx context.Context) error {
 	return e.awaitBotFinalizer(ctx, true)
 }
 
-// WithoutBotFinalizer is a cluster in which nothing puts Lethe's finalizer on new bots, as before Kubernetes 1.36, until the test ends.
+// WithoutBotFinalizer is a cluster in which nothing puts Lethe's finalizer on new bots, as before Kubernetes 1.36,
+// until the test ends.
 func (e *Env) WithoutBotFinalizer(t testing.TB) {
 	t.Helper()
 	binding := &admissionv1.MutatingAdmissionPolicyBinding{}
@@ -56,8 +57,9 @@ func (e *Env) WithoutBotFinalizer(t testing.TB) {
 	}
 }
 
-// awaitBotFinalizer waits until a bot that would be made has Lethe's finalizer, or has none. The API server learns of policies in the background,
-// and until it knows the schema of a kind that a policy changes it answers that the service is unavailable, whatever the failurePolicy says.
+// awaitBotFinalizer waits until a bot that would be made has Lethe's finalizer, or has none. The API server learns of
+// policies in the background, and until it knows the schema of a kind that a policy changes it answers that the
+// service is unavailable, whatever the failurePolicy says.
 func (e *Env) awaitBotFinalizer(ctx context.Context, want bool) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "env-finalizer-", Labels: map[string]string{v1alpha1.LabelTenant: "env"}}}
 	if err := e.Client.Create(ctx, namespace); err != nil {

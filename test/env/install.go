@@ -43,7 +43,8 @@ func assetsFolder(ctx context.Context, root string) (string, error) {
 	return lastLine(string(out)), nil
 }
 
-// install makes the namespaces of Lethe and applies config/rbac, config/admission and config/flowcontrol as they are in the repository.
+// install makes the namespaces of Lethe and applies config/rbac, config/admission and config/flowcontrol as they are
+// in the repository.
 func (e *Env) install(ctx context.Context) error {
 	for _, name := range []string{SystemNamespace, KeysNamespace} {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}

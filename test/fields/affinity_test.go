@@ -42,7 +42,8 @@ func affinities(into map[string][]any) {
 	}
 }
 
-// TestAffinityThatCannotBe: what says nothing or contradicts itself, and what would reach other namespaces, is refused by its name.
+// TestAffinityThatCannotBe: what says nothing or contradicts itself, and what would reach other namespaces, is
+// refused by its name.
 func TestAffinityThatCannotBe(t *testing.T) {
 	node := func(requirement map[string]any) map[string]any {
 		return map[string]any{"nodeAffinity": map[string]any{required: map[string]any{"nodeSelectorTerms": []any{map[string]any{"matchExpressions": []any{requirement}}}}}}
@@ -103,7 +104,8 @@ func pathsIn(value any, path string, into map[string]bool) {
 	}
 }
 
-// TestRandomPlacementsAreTaken: what the API server takes of a Tenant, it takes of the pods of its bots, which would otherwise never be made. Each field is set in some.
+// TestRandomPlacementsAreTaken: what the API server takes of a Tenant, it takes of the pods of its bots, which would
+// otherwise never be made. Each field is set in some.
 func TestRandomPlacementsAreTaken(t *testing.T) {
 	pods := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "fields-placed"}}
 	if err := cluster.Client.Create(t.Context(), pods); err != nil {
@@ -143,8 +145,8 @@ func TestRandomPlacementsAreTaken(t *testing.T) {
 	}
 }
 
-// TestTheGreatestAffinityIsWarnedOf: an expression whose cost is above what the API server grants is left out without a word, so as many elements as the schema takes, each as
-// long as it may be, are looked at to the last.
+// TestTheGreatestAffinityIsWarnedOf: an expression whose cost is above what the API server grants is left out without
+// a word, so as many elements as the schema takes, each as long as it may be, are looked at to the last.
 func TestTheGreatestAffinityIsWarnedOf(t *testing.T) {
 	w := newWarned(t)
 	key := repeat("d.1a-", 188) + "d/" + repeat("K_1.a-", 62) + "k"

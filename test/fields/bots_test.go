@@ -14,8 +14,8 @@ import (
 	"github.com/lethe-dev/lethe/test/specs"
 )
 
-// TestWhatCannotStandTogether: two elements of a bot that are right by themselves and not together are refused, by name, and with what to do. Otherwise one would vanish, or the pod
-// would never start.
+// TestWhatCannotStandTogether: two elements of a bot that are right by themselves and not together are refused, by
+// name, and with what to do. Otherwise one would vanish, or the pod would never start.
 func TestWhatCannotStandTogether(t *testing.T) {
 	enforced(t)
 	list := func(elements ...any) []any { return elements }
@@ -75,7 +75,8 @@ func TestWhatCannotStandTogether(t *testing.T) {
 		"an unknown zone":          {object("timeZone", "Europe/Brelin"), []string{"spec.timeZone", "Europe/Brelin", "must be a zone of the IANA database such as Europe/Berlin"}},
 		"a prompt of 30 000 bytes": {object("env", list(object("name", "PROMPT", "value", strings.Repeat("p", 30_000)))), nil},
 		"a file of 64 KiB":         {object("files", list(object("path", "/x", "content", strings.Repeat("p", 65_536)))), nil},
-		// What a Pod has there is refused with its remedy (TestWhatPodSecurityForbidsIsRefused); elsewhere it is as unknown as any other name.
+		// What a Pod has there is refused with its remedy (TestWhatPodSecurityForbidsIsRefused); elsewhere it is as
+		// unknown as any other name.
 		"a host's folder": {object("scratch", list(object("path", "/x", "hostPath", object("path", "/etc")))), []string{`unknown field "spec.scratch[0].hostPath"`}},
 	} {
 		o := kinds()["BotDeployment"].build(t)
@@ -116,7 +117,8 @@ func sent(t *testing.T, o *unstructured.Unstructured) *unstructured.Unstructured
 	return out
 }
 
-// TestRandomBotsAreTaken: the bots that ten thousand pods are rendered of (TestPodsAreRestricted) are ones that the API server takes. It is asked about some of them.
+// TestRandomBotsAreTaken: the bots that ten thousand pods are rendered of (TestPodsAreRestricted) are ones that the
+// API server takes. It is asked about some of them.
 func TestRandomBotsAreTaken(t *testing.T) {
 	enforced(t)
 	for seed := range uint64(400) {

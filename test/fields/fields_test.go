@@ -1,5 +1,5 @@
-// Package fields asks a real API server for each field of each kind: does it refuse what can never be right, does the refusal
-// name the field, and does it keep to itself what was pasted there.
+// Package fields asks a real API server for each field of each kind: does it refuse what can never be right, does the
+// refusal name the field, and does it keep to itself what was pasted there.
 package fields
 
 import (
@@ -205,16 +205,17 @@ func names(refusal, field string) bool {
 		strings.Contains(refusal, strings.ReplaceAll(field, "[0]", "[]"))
 }
 
-// enums are fields whose refusal repeats the value. They hold one of a few words that a person chooses and never pastes, and
-// their words belong into the schema, where editors and 'kubectl explain' find them.
+// enums are fields whose refusal repeats the value. They hold one of a few words that a person chooses and never
+// pastes, and their words belong into the schema, where editors and 'kubectl explain' find them.
 var enums = []string{
 	"probes.startup.type", "probes.liveness.type", "probes.readiness.type", "helpers[].probes.startup.type", "helpers[].probes.liveness.type", "helpers[].probes.readiness.type",
 	"type", "class", "state", "userNamespaces", "retainedVolumes", "mode", "access[].role", "foreignObjects[].kind", "egressCeiling.allow[].ports[].protocol", "rules[].basis", "rules[].action", "tenancy", "imagePullPolicy", "operatingMode", "channels[].type", "credentials[].delivery", "storage.reclaimPolicy",
 	"placement.tolerations[].operator", "placement.tolerations[].effect", "placement.topologySpread[].whenUnsatisfiable", "egress[].ports[].protocol", "scratch[].medium", "helpers[].imagePullPolicy", "helpers[].mounts[]", "datasets[].table.ageColumn.type", "approvedPlan.tenancy", "relations[].state",
 }
 
-// TestWhatWasPastedNeverComesBack: a secret in any field of any kind is not in the server's answer. Beside enums only quantities repeat what they refuse: their
-// pattern is Kubernetes' own and is asked before any rule of ours (docs/threat-model.md says so).
+// TestWhatWasPastedNeverComesBack: a secret in any field of any kind is not in the server's answer. Beside enums only
+// quantities repeat what they refuse: their pattern is Kubernetes' own and is asked before any rule of ours
+// (docs/threat-model.md says so).
 func TestWhatWasPastedNeverComesBack(t *testing.T) {
 	for name, k := range kinds() {
 		for _, f := range leaves(k.spec, "") {
@@ -312,8 +313,8 @@ func TestWhatIsRightIsTaken(t *testing.T) {
 	}
 }
 
-// TestNobodyToleratesEverything: a toleration without a key would reach control planes and nodes that are ending, and one that
-// contradicts itself would be refused for each pod.
+// TestNobodyToleratesEverything: a toleration without a key would reach control planes and nodes that are ending, and
+// one that contradicts itself would be refused for each pod.
 func TestNobodyToleratesEverything(t *testing.T) {
 	for want, toleration := range map[string]map[string]any{
 		"spec.placement.tolerations[0].key":               {"operator": "Exists"},

@@ -176,8 +176,10 @@ spec:
 	return check.Versions[len(check.Versions)-1].CheckPod(&pod.ObjectMeta, &pod.Spec)
 }
 
-// TestWhatPodSecurityForbidsIsRefused: whatever makes Kubernetes' own library refuse a pod under the standard restricted is refused of a bot when it is applied, where it would stand in a Pod,
-// with what to do instead and without the value, however little the client asks the API server to validate: what a kind does not declare is dropped without a word otherwise.
+// TestWhatPodSecurityForbidsIsRefused: whatever makes Kubernetes' own library refuse a pod under the standard
+// restricted is refused of a bot when it is applied, where it would stand in a Pod, with what to do instead and
+// without the value, however little the client asks the API server to validate: what a kind does not declare is
+// dropped without a word otherwise.
 func TestWhatPodSecurityForbidsIsRefused(t *testing.T) {
 	checks := map[policy.CheckID]policy.Check{}
 	for _, check := range policy.DefaultChecks() {

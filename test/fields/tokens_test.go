@@ -118,8 +118,8 @@ var harmless = []string{
 	"postgres://db.example:5432/app?user=a@b", "key=value,other=1", strings.Repeat("a", 1000), strings.Repeat("1", 1000),
 }
 
-// TestTokensAreWarnedOf: a credential in plain text is warned of where it stands and never repeated; what is harmless is not warned of. The bot's
-// condition goes by the same expression.
+// TestTokensAreWarnedOf: a credential in plain text is warned of where it stands and never repeated; what is harmless
+// is not warned of. The bot's condition goes by the same expression.
 func TestTokensAreWarnedOf(t *testing.T) {
 	w := newWarned(t)
 	places := map[string]string{"env[].value": "spec.env[A].value", "args[]": "spec.args[0]", "command[]": "spec.command[0]"}
@@ -159,8 +159,9 @@ func noText(path string) bool {
 	return strings.HasSuffix(path, ".sealed") || strings.HasSuffix(path, ".password") || strings.HasPrefix(path, "approvedPlan.")
 }
 
-// TestEveryTextIsLookedAt: whichever text of our kinds a token is written into, it is refused or warned of, and never repeated. The types are walked by reflection, so
-// that a new field is not forgotten; the bot's condition names the same place as the warning.
+// TestEveryTextIsLookedAt: whichever text of our kinds a token is written into, it is refused or warned of, and never
+// repeated. The types are walked by reflection, so that a new field is not forgotten; the bot's condition names the
+// same place as the warning.
 func TestEveryTextIsLookedAt(t *testing.T) {
 	w := newWarned(t)
 	warned := map[string]int{}
@@ -221,7 +222,8 @@ func tried(t *testing.T, w *warned, name string, k kind, f leaf) bool {
 	return false
 }
 
-// TestTheGreatestBotIsWarnedOf: as many values as the schema takes, and nearly as large together as policy lethe-object-size lets them be, are looked at to the last, and a warning too long to name all says so.
+// TestTheGreatestBotIsWarnedOf: as many values as the schema takes, and nearly as large together as policy
+// lethe-object-size lets them be, are looked at to the last, and a warning too long to name all says so.
 func TestTheGreatestBotIsWarnedOf(t *testing.T) {
 	w := newWarned(t)
 	greatest := func(last string) *unstructured.Unstructured {
@@ -261,8 +263,9 @@ func TestTheGreatestBotIsWarnedOf(t *testing.T) {
 	}
 }
 
-// TestTheGreatestStoreAndPolicyAreWarnedOf: a policy of admission whose cost is above what the API server grants is left out without a word, since
-// it may not keep anybody from applying. So as many elements as the schema takes, each as long as it may be, are looked at to the last.
+// TestTheGreatestStoreAndPolicyAreWarnedOf: a policy of admission whose cost is above what the API server grants is
+// left out without a word, since it may not keep anybody from applying. So as many elements as the schema takes, each
+// as long as it may be, are looked at to the last.
 func TestTheGreatestStoreAndPolicyAreWarnedOf(t *testing.T) {
 	w := newWarned(t)
 	token := "AKIA" + repeat("IOSFODNN7", 16)

@@ -12,7 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// TestAStoreOf512DatasetsIsTaken with an approval for each, and with the status that 2048 rules on them make: the API server and etcd have room for it.
+// TestAStoreOf512DatasetsIsTaken with an approval for each, and with the status that 2048 rules on them make: the API
+// server and etcd have room for it.
 func TestAStoreOf512DatasetsIsTaken(t *testing.T) {
 	o := kinds()["DataStore"].build(t)
 	var s v1alpha1.DataStore

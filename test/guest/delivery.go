@@ -18,15 +18,16 @@ type Delivery struct {
 	Load []string
 }
 
-// nowhere is what images are called that are only loaded: a name that no node can pull from anywhere, whatever is missing.
+// nowhere is what images are called that are only loaded: a name that no node can pull from anywhere, whatever is
+// missing.
 const nowhere = "demo.lethe.invalid/lethe"
 
 // Ways are the choices, for messages.
 const Ways = "either IMAGE=registry.example.com/you/lethe-demo, a repository that you may push to and nodes pull from without a password of the demo's, " +
 	"or LOAD=kind, LOAD=k3d, LOAD=minikube, or LOAD='a command', which is given the path of an image's archive and brings it to every node"
 
-// Deliver chooses. image and load are the user's words and may be empty; minikube says that the kubeconfig names minikube as who made the
-// cluster.
+// Deliver chooses. image and load are the user's words and may be empty; minikube says that the kubeconfig names
+// minikube as who made the cluster.
 func Deliver(image, load, kubeContext string, minikube bool) (Delivery, error) {
 	if image != "" && load != "" {
 		return Delivery{}, errors.New("IMAGE and LOAD are both set: say one of them. " + Ways)

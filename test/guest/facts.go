@@ -25,7 +25,8 @@ type Facts struct {
 	DefaultClass          bool     // a StorageClass is the default
 	DNSPods               int      // that have the labels which the chart looks for
 	Minikube              bool     // the kubeconfig says that minikube made the cluster
-	// Was is the play that was here and is not all gone, or nil; Mark is what it is known by, and WasDNS where its chart put the manager's role.
+	// Was is the play that was here and is not all gone, or nil; Mark is what it is known by, and WasDNS where its
+	// chart put the manager's role.
 	Was    *Play
 	Mark   types.UID
 	WasDNS string
@@ -167,7 +168,8 @@ func (f Facts) DownQuestion() string {
 `, f.where(), strings.Join(f.Was.Namespaces(), ", "), f.WasDNS)
 }
 
-// Agree shows a question and wants the context's name typed, unless the user has said it beforehand: yes is that, or empty.
+// Agree shows a question and wants the context's name typed, unless the user has said it beforehand: yes is that, or
+// empty.
 func Agree(in io.Reader, out io.Writer, terminal bool, yes, question, kubeContext string) error {
 	if _, err := io.WriteString(out, question); err != nil {
 		return fmt.Errorf("ask: %w", err)

@@ -67,8 +67,8 @@ func (g *Guest) ready() *Guest {
 	return g
 }
 
-// Pinned is the user's kubeconfig with its current context, or another that is named, alone and in itself: whoever changes the current
-// context while the demo runs does not move it to another cluster.
+// Pinned is the user's kubeconfig with its current context, or another that is named, alone and in itself: whoever
+// changes the current context while the demo runs does not move it to another cluster.
 func Pinned(kubeContext string) (*clientcmdapi.Config, error) {
 	cfg, err := clientcmd.NewDefaultClientConfigLoadingRules().Load()
 	if err != nil {
@@ -181,8 +181,8 @@ func (g *Guest) lookAtNodes(ctx context.Context, f *Facts) error {
 	return nil
 }
 
-// lookForOthers finds what has the play's names and is not ours: with a mark, what the play that it names did not apply, and namespaces that only this
-// one has; without it, everything.
+// lookForOthers finds what has the play's names and is not ours: with a mark, what the play that it names did not
+// apply, and namespaces that only this one has; without it, everything.
 func (g *Guest) lookForOthers(ctx context.Context, f *Facts) error {
 	mark, was, err := g.mark(ctx)
 	if err != nil {
@@ -231,8 +231,9 @@ func (g *Guest) lookForOthers(ctx context.Context, f *Facts) error {
 	return nil
 }
 
-// lookAtVolumes finds volumes of claims that have the names of the play's. One that is released holds what somebody has kept, a key-encryption key
-// perhaps, and no new claim gets it; one that waits for a claim of such a name would be given to the play's.
+// lookAtVolumes finds volumes of claims that have the names of the play's. One that is released holds what somebody
+// has kept, a key-encryption key perhaps, and no new claim gets it; one that waits for a claim of such a name would
+// be given to the play's.
 func (g *Guest) lookAtVolumes(ctx context.Context, f *Facts, mark *corev1.Namespace) error {
 	var volumes corev1.PersistentVolumeList
 	if err := g.Client.List(ctx, &volumes); err != nil {
@@ -254,8 +255,8 @@ func (g *Guest) lookAtVolumes(ctx context.Context, f *Facts, mark *corev1.Namesp
 	return nil
 }
 
-// mark is our own namespace and the play that made it, or nil where there is none that is ours. Lethe's namespace has the mark too: it stands in where
-// the first has lost it.
+// mark is our own namespace and the play that made it, or nil where there is none that is ours. Lethe's namespace has
+// the mark too: it stands in where the first has lost it.
 func (g *Guest) mark(ctx context.Context) (*corev1.Namespace, *Play, error) {
 	for _, name := range []string{Namespace, systemNamespace} {
 		var ns corev1.Namespace
@@ -302,7 +303,8 @@ func dnsOf(mark *corev1.Namespace) string {
 	return metav1.NamespaceSystem
 }
 
-// Mark makes our own namespaces. The first of them is the mark. It looks again before: what was there was seen before the programs were built.
+// Mark makes our own namespaces. The first of them is the mark. It looks again before: what was there was seen before
+// the programs were built.
 func (g *Guest) Mark(ctx context.Context) error {
 	var now Facts
 	if err := g.lookForOthers(ctx, &now); err != nil {
@@ -353,7 +355,8 @@ func (g *Guest) makeNamespace(ctx context.Context, name string) (*corev1.Namespa
 	return nil, fmt.Errorf("make namespace %s: %w", name, err)
 }
 
-// kinds that can be listed and deleted, for the search. A group of an aggregated API server that does not answer is left out: Lethe has none there.
+// kinds that can be listed and deleted, for the search. A group of an aggregated API server that does not answer is
+// left out: Lethe has none there.
 func (g *Guest) kinds(namespaced bool) ([]kind, error) {
 	lists, err := g.discovery.ServerPreferredResources()
 	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {

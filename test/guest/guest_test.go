@@ -230,7 +230,8 @@ func TestWhatIsAPlaysOwn(t *testing.T) {
 	}
 }
 
-// TestWhatOnlySaysThatItIsOurs: annotations and labels of ours on what is older than the mark, or where the chart has nothing, make nothing ours.
+// TestWhatOnlySaysThatItIsOurs: annotations and labels of ours on what is older than the mark, or where the chart has
+// nothing, make nothing ours.
 func TestWhatOnlySaysThatItIsOurs(t *testing.T) {
 	mark := metav1.NewTime(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))
 	ours := map[string]string{"meta.helm.sh/release-name": "lethe", "meta.helm.sh/release-namespace": "lethe-system"}

@@ -18,7 +18,8 @@ var ErrBusy = errors.New("another run of the demo, or of the tests, is at work o
 // holdName is the Lease that a run renews while it works. A run that was killed renews it no more.
 const holdName = "lethe-demo-run"
 
-// busy says whether somebody else's run is at work in the namespace of a mark. A Lease is somebody's as long as it changes: no clocks are compared.
+// busy says whether somebody else's run is at work in the namespace of a mark. A Lease is somebody's as long as it
+// changes: no clocks are compared.
 func (g *Guest) busy(ctx context.Context, namespace string) (bool, error) {
 	var first string
 	for end := time.Now().Add(4 * g.beat); ; {
@@ -50,7 +51,8 @@ func (g *Guest) busy(ctx context.Context, namespace string) (bool, error) {
 	}
 }
 
-// hold tells others that a run is at work, until Release or the end of this program. A Lease that somebody has left is taken over.
+// hold tells others that a run is at work, until Release or the end of this program. A Lease that somebody has left
+// is taken over.
 func (g *Guest) hold(ctx context.Context, namespace string) error {
 	busy, err := g.busy(ctx, namespace)
 	if err != nil {
@@ -93,7 +95,8 @@ func (g *Guest) hold(ctx context.Context, namespace string) error {
 				if g.Client.Update(at, l) == nil {
 					continue
 				}
-				// The next one tries again with what is there now, unless somebody has taken it over. A Lease that is gone went with its namespace.
+				// The next one tries again with what is there now, unless somebody has taken it over. A Lease that is
+				// gone went with its namespace.
 				if g.Client.Get(at, client.ObjectKeyFromObject(l), l) == nil && (l.Spec.HolderIdentity == nil || *l.Spec.HolderIdentity != g.run) {
 					return
 				}

@@ -1,5 +1,5 @@
-// Package guest plays on a cluster that is somebody's: it looks before it touches anything, says what it will make and asks, marks what it
-// makes, and takes away what carries its mark, and nothing else.
+// Package guest plays on a cluster that is somebody's: it looks before it touches anything, says what it will make
+// and asks, marks what it makes, and takes away what carries its mark, and nothing else.
 package guest
 
 import (
@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// Namespace holds what is our own beside Lethe: a PostgreSQL, the stand-in for Telegram. It is made first and goes last:
-	// while it is there, what has our names and was made after it is ours.
+	// Namespace holds what is our own beside Lethe: a PostgreSQL, the stand-in for Telegram. It is made first and
+	// goes last: while it is there, what has our names and was made after it is ours.
 	Namespace = "lethe-demo"
 	// MarkLabel is on the namespaces that are made here: its value is the play's name.
 	MarkLabel = "demo.lethe.dev/play"
@@ -29,7 +29,8 @@ type Play struct {
 
 	// tenants with their namespaces, which Lethe makes and takes away.
 	tenants map[string][]string
-	// objects of Lethe's other kinds, by the kind's plural: "namespace/name", or "namespace/" for all of a tenant's namespace.
+	// objects of Lethe's other kinds, by the kind's plural: "namespace/name", or "namespace/" for all of a tenant's
+	// namespace.
 	objects map[string][]string
 }
 

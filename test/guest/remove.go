@@ -33,9 +33,10 @@ func (e *foreignError) Error() string {
 	return fmt.Sprintf("somebody has applied objects that are not the demo's while it is removed, and they stay: %s. Delete these first", Some(e.objects))
 }
 
-// Remove takes away what a demo has made, whole or broken off anywhere. What a Lethe that works takes away itself is left to it; what it cannot,
-// because it never started or has ended, goes by name. The mark goes last, so that a removal that is broken off is begun again. agreed is the mark
-// that was looked at, or "" when there was none: no other is removed.
+// Remove takes away what a demo has made, whole or broken off anywhere. What a Lethe that works takes away itself is
+// left to it; what it cannot, because it never started or has ended, goes by name. The mark goes last, so that a
+// removal that is broken off is begun again. agreed is the mark that was looked at, or "" when there was none: no
+// other is removed.
 func (g *Guest) Remove(ctx context.Context, agreed types.UID) error {
 	mark, was, err := g.mark(ctx)
 	if err != nil {
@@ -107,7 +108,8 @@ func (g *Guest) Remove(ctx context.Context, agreed types.UID) error {
 	return g.removeNamespaces(ctx, map[string]func(*corev1.Namespace) bool{mark.Name: func(ns *corev1.Namespace) bool { return ns.UID == mark.UID }})
 }
 
-// rememberClaims keeps on the mark which claims the play has: by their UIDs its volumes are known when the claims are gone.
+// rememberClaims keeps on the mark which claims the play has: by their UIDs its volumes are known when the claims are
+// gone.
 func (g *Guest) rememberClaims(ctx context.Context, mark *corev1.Namespace, was *Play) ([]string, error) {
 	claims := strings.Fields(mark.Annotations[claimsAnnotation])
 	known := len(claims)
@@ -136,7 +138,8 @@ func (g *Guest) rememberClaims(ctx context.Context, mark *corev1.Namespace, was 
 	return claims, nil
 }
 
-// removeWork deletes the demo's objects of Lethe's kinds: bots and what deletes data first, then the tenants, whose namespaces Lethe takes away.
+// removeWork deletes the demo's objects of Lethe's kinds: bots and what deletes data first, then the tenants, whose
+// namespaces Lethe takes away.
 func (g *Guest) removeWork(ctx context.Context, was *Play, since metav1.Time, dns string) error {
 	if !g.works(ctx) {
 		g.Note("Lethe does not run: its objects are removed without it")
@@ -177,8 +180,8 @@ func (g *Guest) works(ctx context.Context) bool {
 	return true
 }
 
-// eachOfLethes does something with every object of Lethe's kinds, tenants last, and says which there were. One that is not the play's was applied since
-// the removal began, and stops it.
+// eachOfLethes does something with every object of Lethe's kinds, tenants last, and says which there were. One that
+// is not the play's was applied since the removal began, and stops it.
 func (g *Guest) eachOfLethes(ctx context.Context, was *Play, do func(kind, *metav1.PartialObjectMetadata) error) ([]string, error) {
 	var there []string
 	for _, k := range lethesKinds() {
@@ -199,8 +202,9 @@ func (g *Guest) eachOfLethes(ctx context.Context, was *Play, do func(kind, *meta
 	return there, nil
 }
 
-// force removes the demo's objects without Lethe: its walls and programs first, since they would refuse or fight it, then the finalizers, which
-// nobody is left to honour. What they guard, keys and namespaces of the demo's tenants, goes in the same removal.
+// force removes the demo's objects without Lethe: its walls and programs first, since they would refuse or fight it,
+// then the finalizers, which nobody is left to honour. What they guard, keys and namespaces of the demo's tenants,
+// goes in the same removal.
 func (g *Guest) force(ctx context.Context, was *Play, since metav1.Time, dns string) error {
 	if err := g.removeHelms(ctx, since, dns, func(k kind) bool { return k.Group == admission || k.Resource == "deployments" }); err != nil {
 		return err
@@ -224,8 +228,9 @@ func (g *Guest) force(ctx context.Context, was *Play, since metav1.Time, dns str
 	return err
 }
 
-// removeInstallation takes away what helm made, in whatever state its release is. CustomResourceDefinitions are kept by an uninstall;
-// here they go too, since they were not there before the demo, unless somebody has applied objects of theirs since.
+// removeInstallation takes away what helm made, in whatever state its release is. CustomResourceDefinitions are kept
+// by an uninstall; here they go too, since they were not there before the demo, unless somebody has applied objects
+// of theirs since.
 func (g *Guest) removeInstallation(ctx context.Context, was *Play, since metav1.Time, dns string) error {
 	for _, which := range []func(kind) bool{
 		func(k kind) bool { return k.Group == admission },
@@ -246,8 +251,8 @@ func (g *Guest) removeInstallation(ctx context.Context, was *Play, since metav1.
 	return g.removeHelms(ctx, since, dns, func(k kind) bool { return k.Resource == "customresourcedefinitions" })
 }
 
-// removeHelms removes what our release made of some of the chart's kinds where the chart has them, and waits until it is gone. What is older than the
-// mark only says that it is our release's.
+// removeHelms removes what our release made of some of the chart's kinds where the chart has them, and waits until it
+// is gone. What is older than the mark only says that it is our release's.
 func (g *Guest) removeHelms(ctx context.Context, since metav1.Time, dns string, which func(kind) bool) error {
 	return stage.Until(ctx, 2*time.Minute, "remove what the chart made", func(ctx context.Context) (string, error) {
 		var left []string
@@ -320,7 +325,8 @@ func (g *Guest) endPods(ctx context.Context, namespace string) error {
 	return nil
 }
 
-// removeNamespaces deletes namespaces if they are ours, all at once, and waits until they are gone with all that was in them.
+// removeNamespaces deletes namespaces if they are ours, all at once, and waits until they are gone with all that was
+// in them.
 func (g *Guest) removeNamespaces(ctx context.Context, all map[string]func(*corev1.Namespace) bool) error {
 	return stage.Until(ctx, 3*time.Minute, "remove namespaces", func(ctx context.Context) (string, error) {
 		var left []string
@@ -357,8 +363,9 @@ func why(ns *corev1.Namespace) string {
 	return ""
 }
 
-// awaitVolumes waits until the volumes of the play's claims are gone with them. A class that keeps volumes keeps the key: whoever runs the demo must
-// know. A volume is the play's by its claim's UID, or when it was made for a claim of the play's namespaces since the mark; another's is left alone.
+// awaitVolumes waits until the volumes of the play's claims are gone with them. A class that keeps volumes keeps the
+// key: whoever runs the demo must know. A volume is the play's by its claim's UID, or when it was made for a claim of
+// the play's namespaces since the mark; another's is left alone.
 func (g *Guest) awaitVolumes(ctx context.Context, p *Play, since metav1.Time, claims []string) error {
 	return stage.Until(ctx, time.Minute, "wait for the end of the demo's volumes", func(ctx context.Context) (string, error) {
 		var volumes corev1.PersistentVolumeList

@@ -62,7 +62,8 @@ func volume(name, in string, claim types.UID, made metav1.Time, policy corev1.Pe
 	}
 }
 
-// TestVolumesOfEarlierClaims: a volume that an earlier Lethe left may be the last copy of its key. It is said, never taken for the demo's.
+// TestVolumesOfEarlierClaims: a volume that an earlier Lethe left may be the last copy of its key. It is said, never
+// taken for the demo's.
 func TestVolumesOfEarlierClaims(t *testing.T) {
 	before, after := metav1.NewTime(noon.Add(-time.Hour)), metav1.NewTime(noon.Add(time.Minute))
 	const keep, drop = corev1.PersistentVolumeReclaimRetain, corev1.PersistentVolumeReclaimDelete
@@ -85,7 +86,8 @@ func TestVolumesOfEarlierClaims(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)
 		}
 	}
-	// Before anything begins: the one that is kept is named in the question, the one that a new claim would be given refuses.
+	// Before anything begins: the one that is kept is named in the question, the one that a new claim would be given
+	// refuses.
 	g := on(t, interceptor.Funcs{}, volume("kept", systemNamespace, "earlier", before, keep, corev1.VolumeReleased), volume("waits", systemNamespace, "", before, keep, corev1.VolumeAvailable))
 	f := good()
 	if err := g.lookForOthers(t.Context(), &f); err != nil || !slices.Equal(f.Foreign, []string{"persistentvolumes/waits"}) {
@@ -138,7 +140,8 @@ func TestARunThatIsAtWorkIsKnown(t *testing.T) {
 	other.Release(t.Context())
 }
 
-// TestAMarkWhoseAnswerWasLost: the API server made the namespace and the answer did not come; or the second namespace is somebody's.
+// TestAMarkWhoseAnswerWasLost: the API server made the namespace and the answer did not come; or the second namespace
+// is somebody's.
 func TestAMarkWhoseAnswerWasLost(t *testing.T) {
 	lost := interceptor.Funcs{Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
 		if ns, ok := o.(*corev1.Namespace); ok {
@@ -174,7 +177,8 @@ func TestAMarkWhoseAnswerWasLost(t *testing.T) {
 	}
 }
 
-// TestNothingAppliedMeanwhileIsRemoved: a Tenant that somebody applies while the removal is at work stays, with its finalizers.
+// TestNothingAppliedMeanwhileIsRemoved: a Tenant that somebody applies while the removal is at work stays, with its
+// finalizers.
 func TestNothingAppliedMeanwhileIsRemoved(t *testing.T) {
 	theirs := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "initech", Finalizers: []string{"lethe.dev/keys"}}}
 	demos := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "acme", Finalizers: []string{"lethe.dev/keys"}}}
@@ -215,7 +219,8 @@ func TestALostMarkIsKnown(t *testing.T) {
 			t.Errorf("%s: %v", o.GetName(), err)
 		}
 	}
-	// Helm would adopt a Role in kube-system that says that it is of the release: it refuses, and make demo-down does not call it nothing.
+	// Helm would adopt a Role in kube-system that says that it is of the release: it refuses, and make demo-down does
+	// not call it nothing.
 	g, f = on(t, interceptor.Funcs{}, role()), good()
 	want := []string{"kube-system/roles/lethe-manager-dns"}
 	if err := g.lookForOthers(t.Context(), &f); err != nil || !slices.Equal(f.Foreign, want) || !slices.Equal(f.Released, want) {
@@ -223,7 +228,8 @@ func TestALostMarkIsKnown(t *testing.T) {
 	}
 }
 
-// TestOnlyTheChartsKindsAreListed: a kind of somebody's that cannot be listed stops nothing, and no Secret is read but in the play's own namespaces.
+// TestOnlyTheChartsKindsAreListed: a kind of somebody's that cannot be listed stops nothing, and no Secret is read
+// but in the play's own namespaces.
 func TestOnlyTheChartsKindsAreListed(t *testing.T) {
 	lists := map[string]bool{}
 	funcs := interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
@@ -281,7 +287,8 @@ func plural(kind string) string {
 	return p
 }
 
-// TestTheRightsAreThoseOfTheChart: what the chart makes, rendered by helm with all that can be moved, is what is asked for, looked at and removed.
+// TestTheRightsAreThoseOfTheChart: what the chart makes, rendered by helm with all that can be moved, is what is
+// asked for, looked at and removed.
 func TestTheRightsAreThoseOfTheChart(t *testing.T) {
 	root, err := stage.RepositoryRoot()
 	if err != nil {

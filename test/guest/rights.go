@@ -33,7 +33,8 @@ var (
 	reading = []string{"get", "list"}
 )
 
-// rights are all that the demo needs: on what the chart makes, on what it makes itself, and on what it looks at. dns is as in Guest.
+// rights are all that the demo needs: on what the chart makes, on what it makes itself, and on what it looks at. dns
+// is as in Guest.
 func rights(dns string) []right {
 	var out []right
 	add := func(verbs []string, group, resource, subresource string, namespaces ...string) {

@@ -25,8 +25,8 @@ var Places = []struct{ Folder, Name string }{
 	{"logs", "logs of all containers there"},
 }
 
-// Dump writes what the API tells into files below a folder, a folder for each place, to be searched as files are. It reads the demo's own
-// namespaces and Lethe's kinds, and nothing else of the cluster's.
+// Dump writes what the API tells into files below a folder, a folder for each place, to be searched as files are. It
+// reads the demo's own namespaces and Lethe's kinds, and nothing else of the cluster's.
 func (g *Guest) Dump(ctx context.Context, dir string) error {
 	for _, p := range Places {
 		if err := os.MkdirAll(filepath.Join(dir, p.Folder), 0o700); err != nil {

@@ -21,8 +21,8 @@ type kind struct {
 
 func (k kind) group() string { return k.Group }
 
-// thing is a kind, and where the chart or Lethe has objects of it. Nothing else is ever listed on the cluster: a kind of somebody's that cannot be
-// listed must not stop the removal, and Secrets of other namespaces are nobody's to read.
+// thing is a kind, and where the chart or Lethe has objects of it. Nothing else is ever listed on the cluster: a kind
+// of somebody's that cannot be listed must not stop the removal, and Secrets of other namespaces are nobody's to read.
 type thing struct {
 	kind
 	namespace string // empty: cluster-wide, or in every namespace

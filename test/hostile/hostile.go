@@ -1,5 +1,6 @@
-// Package hostile is whoever Lethe's programs hear and did not write: an API server or a keyserver whose every word carries a secret, orders to a
-// terminal, and lines that look like Lethe's own. A test plants its words and looks at what a program shows.
+// Package hostile is whoever Lethe's programs hear and did not write: an API server or a keyserver whose every word
+// carries a secret, orders to a terminal, and lines that look like Lethe's own. A test plants its words and looks at
+// what a program shows.
 package hostile
 
 import (
@@ -31,13 +32,15 @@ const (
 // token has the shape of one of Telegram's; put together here, so that no scanner takes it for a real one.
 var token = strings.Repeat("hW-7x", 7)
 
-// Words are what is planted: a connection string with a password, tokens, orders to a terminal, a change of writing direction, and lines of their own.
+// Words are what is planted: a connection string with a password, tokens, orders to a terminal, a change of writing
+// direction, and lines of their own.
 func Words() string {
 	return Mark + " \x1b[2J\x1b]0;title\x07 postgres://app:" + password + "@db.example/app and 987654321:" + token + " and password=" + password +
 		"\n" + forged + `{"level":"INFO","msg":"all is well"}` + "\r\n" + forged + "   acme   compliant\t0 \u202egnp.exe\u2066 \u009b2J\u2028" + forged + " \x00\x7f end"
 }
 
-// Check fails on whatever of the planted words must not be shown: secrets, what a terminal would obey, and lines that somebody else began.
+// Check fails on whatever of the planted words must not be shown: secrets, what a terminal would obey, and lines that
+// somebody else began.
 func Check(t testing.TB, what, shown string) {
 	t.Helper()
 	for _, secret := range []string{password, token} {
@@ -85,8 +88,8 @@ func Answer(w http.ResponseWriter, code int, body any) {
 	_ = json.NewEncoder(w).Encode(body) // whoever asked and went away gets nothing
 }
 
-// API is an API server that knows Lethe's kinds, a few of Kubernetes' own, and answers what is asked by the paths in answers (a prefix of "METHOD /path"),
-// and everything else with a refusal.
+// API is an API server that knows Lethe's kinds, a few of Kubernetes' own, and answers what is asked by the paths in
+// answers (a prefix of "METHOD /path"), and everything else with a refusal.
 func API(t testing.TB, answers map[string]any) *httptest.Server {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -1,5 +1,6 @@
-// Package house holds the shape of the module: which package is for what, which way imports point, and how long a file may be. It parses the
-// files and compiles nothing. The checks are pure functions over a listing, so that a table of broken listings shows that each of them can fail.
+// Package house holds the shape of the module: which package is for what, which way imports point, and how long a
+// file may be. It parses the files and compiles nothing. The checks are pure functions over a listing, so that a
+// table of broken listings shows that each of them can fail.
 package house
 
 import (
@@ -181,8 +182,8 @@ func TestNoFileIsTooLong(t *testing.T) {
 	report(t, tooLong(listing(t, root)))
 }
 
-// farFloor says when the number of tests that hack/test.sh asks for is so far below what the files hold that whole packages could be lost unseen,
-// or above it. Some of what the files hold needs a tag and is not in the run.
+// farFloor says when the number of tests that hack/test.sh asks for is so far below what the files hold that whole
+// packages could be lost unseen, or above it. Some of what the files hold needs a tag and is not in the run.
 func farFloor(files []file, floor int) []string {
 	tests := 0
 	for _, f := range files {

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// rule says what some packages do not import. Names of packages stand for the package and all below it, with /* at the end for all below it.
+// rule says what some packages do not import. Names of packages stand for the package and all below it, with /* at
+// the end for all below it.
 type rule struct {
 	name    string   // as in .golangci.yml
 	from    []string // nothing: every package
@@ -18,7 +19,8 @@ type rule struct {
 	owed    []owed
 }
 
-// owed is an import that breaks a rule today, and what takes it away. Once it is away, its line has to go: it would let it come back.
+// owed is an import that breaks a rule today, and what takes it away. Once it is away, its line has to go: it would
+// let it come back.
 type owed struct{ from, imports, until string }
 
 const (
@@ -45,12 +47,14 @@ var rules = []rule{
 		not: []string{"internal/plan", "internal/resources", "internal/status"}},
 	// Only main.go wires the controllers.
 	{name: "controllers", except: []string{"main.go", "controllers", "test", "hack"}, not: []string{"controllers"}},
-	// A kind's package imports no other kind's: what several need is in internal/reconcile. Only package controllers imports them.
+	// A kind's package imports no other kind's: what several need is in internal/reconcile. Only package controllers
+	// imports them.
 	{name: "kinds", from: []string{"controllers/*"}, not: []string{"controllers"}},
 	{name: "wired-once", except: []string{"controllers", "test", "hack"}, not: []string{"controllers/*"}},
 	// Whoever else needs keys asks over the protocol.
 	{name: "keyserver", except: []string{"cmd/keyserver", "internal/keyserver", "test", "hack"}, not: []string{"internal/keyserver"}},
-	// What lies in the keys' namespace is the keyserver's and the command line's, which backs it up and brings it back. It knows neither.
+	// What lies in the keys' namespace is the keyserver's and the command line's, which backs it up and brings it
+	// back. It knows neither.
 	{name: "keystore", except: []string{"cmd/keyserver", "cmd/kubectl-lethe", "internal/keystore", "internal/authority", "internal/keyserver", "test", "hack"},
 		not: []string{"internal/keystore"}},
 	{name: "authority", except: []string{"internal/authority", "internal/keyserver", "test", "hack"}, not: []string{"internal/authority"}},
@@ -154,7 +158,8 @@ type room struct {
 	name, pure, says string
 }
 
-// rooms reads the lines of the tables below the heading: a name in backquotes, whether it is pure where that is said, one sentence.
+// rooms reads the lines of the tables below the heading: a name in backquotes, whether it is pure where that is said,
+// one sentence.
 func rooms(page string) (out []room, wrong []string) {
 	for line := range strings.Lines(section(page, "## Rooms")) {
 		line = strings.TrimSpace(line)
@@ -190,7 +195,8 @@ func section(page, heading string) string {
 	return before
 }
 
-// unlisted names the packages without a line on the page, the lines without a package, and where the page's "pure" is not the rule's.
+// unlisted names the packages without a line on the page, the lines without a package, and where the page's "pure" is
+// not the rule's.
 func unlisted(files []file, text string) []string {
 	listed, out := rooms(text)
 	ours := packages(files)

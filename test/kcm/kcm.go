@@ -1,5 +1,5 @@
-// Package kcm plays the parts of Kubernetes' controller-manager that tests with a bare API server need. As that does, it looks at a cache,
-// which may be behind, and asks the API server itself before it removes anything.
+// Package kcm plays the parts of Kubernetes' controller-manager that tests with a bare API server need. As that does,
+// it looks at a cache, which may be behind, and asks the API server itself before it removes anything.
 package kcm
 
 import (
@@ -34,7 +34,8 @@ import (
 type Controllers struct {
 	// Client may do everything: env.AsCluster.
 	Client client.Client
-	// Reader is what is looked at in each step: env.Cache. What it hands out is shared, and copied before it is changed.
+	// Reader is what is looked at in each step: env.Cache. What it hands out is shared, and copied before it is
+	// changed.
 	Reader client.Reader
 	// Broken says of an image that its pod never becomes ready.
 	Broken func(image string) bool
@@ -70,7 +71,8 @@ func (f *Controllers) Once() error {
 	return errors.Join(f.count(), f.runSets(), f.collect(), f.endClaims(), f.endNamespaces())
 }
 
-// count plays the controller that says how much of a quota is used. What is gone it does not notice before half is used.
+// count plays the controller that says how much of a quota is used. What is gone it does not notice before half is
+// used.
 func (f *Controllers) count() error {
 	return each(f.Reader, &corev1.ResourceQuotaList{}, func(o client.Object) error {
 		quota, ok := o.(*corev1.ResourceQuota)
@@ -246,7 +248,8 @@ func (f *Controllers) endNamespaces() error {
 	})
 }
 
-// empty deletes what is in a namespace, and says what there was, as the namespace controller does: "pods. has 1 resource instances".
+// empty deletes what is in a namespace, and says what there was, as the namespace controller does: "pods. has 1
+// resource instances".
 func (f *Controllers) empty(reader client.Reader, namespace string) ([]string, error) {
 	var left []string
 	for _, list := range append(ChildLists(), &v1alpha1.BotDeploymentList{}, &v1alpha1.DataStoreList{}, &corev1.PodList{}) {

@@ -1,7 +1,8 @@
-// Package keytimes is a store of another kind than PostgreSQL, and an engine for it, in the tests' own tree: it proves that a sweep needs nothing of
-// PostgreSQL, and that an engine is added without a change outside its package. The store holds keys with times. It knows no transactions, no locks and no
-// relations, tells how many keys it holds only roughly and late, hands out keys in no order and one of them twice, and what a role may not see it leaves
-// out without a word.
+// Package keytimes is a store of another kind than PostgreSQL, and an engine for it, in the tests' own tree: it
+// proves that a sweep needs nothing of PostgreSQL, and that an engine is added without a change outside its package.
+// The store holds keys with times. It knows no transactions, no locks and no relations, tells how many keys it holds
+// only roughly and late, hands out keys in no order and one of them twice, and what a role may not see it leaves out
+// without a word.
 package keytimes
 
 import (
@@ -107,7 +108,8 @@ func (s *Server) roughly(set string) int {
 	return was
 }
 
-// scan hands out about n keys after a cursor, and the next cursor, 0 at the end. A key that is there all the time is handed out at least once.
+// scan hands out about n keys after a cursor, and the next cursor, 0 at the end. A key that is there all the time is
+// handed out at least once.
 func (s *Server) scan(set string, cursor uint32, n int) (keys []string, next uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package kstatus is what Flux makes of our objects: its own code looks at every version of them that a test's API server shows, and
-// says what is wrong with the status.
+// Package kstatus is what Flux makes of our objects: its own code looks at every version of them that a test's API
+// server shows, and says what is wrong with the status.
 package kstatus
 
 import (

@@ -1,6 +1,7 @@
 // Package leakscan looks for secrets where none may be: in etcd's files, in snapshots, on a node's disk, in logs and in
-// objects. It looks for each value as it is, in hex, and in base64 of both alphabets at every alignment, so that a secret inside a
-// larger document that was encoded as a whole is found too. Gzip streams are opened and searched as well.
+// objects. It looks for each value as it is, in hex, and in base64 of both alphabets at every alignment, so that a
+// secret inside a larger document that was encoded as a whole is found too. Gzip streams are opened and searched as
+// well.
 //
 // A finding names the secret, the form and the place. The value itself is in no finding and no error.
 package leakscan
@@ -13,7 +14,8 @@ import (
 	"fmt"
 )
 
-// MinLength of a value in bytes. A shorter one would be found by chance, or its encoded forms would be too short to look for.
+// MinLength of a value in bytes. A shorter one would be found by chance, or its encoded forms would be too short to
+// look for.
 const MinLength = 12
 
 // Needle is one secret to look for.
@@ -87,8 +89,8 @@ func forms(n Needle) []pattern {
 		{n.Name, "hex", bytes.ToUpper(lower)},
 	}
 	for before := range 3 {
-		// With this many bytes before it, the value's own bits fill these characters alone; those at the edges also hold
-		// bits of the neighbours.
+		// With this many bytes before it, the value's own bits fill these characters alone; those at the edges also
+		// hold bits of the neighbours.
 		padded := append(make([]byte, before), n.Value...)
 		first, last := (8*before+5)/6, 8*(before+len(n.Value))/6
 		std := base64.RawStdEncoding.EncodeToString(padded)[first:last]

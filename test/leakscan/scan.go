@@ -79,7 +79,8 @@ func (s *Scanner) stream(place string, r io.Reader, inflate bool) (Report, error
 }
 
 // inflate opens what looks like gzip in the buffer. A stream is followed to the buffer's end, which is far for
-// what systems keep compressed inside other files (Helm's releases, journals); a file that is gzip as a whole is opened by file.
+// what systems keep compressed inside other files (Helm's releases, journals); a file that is gzip as a whole is
+// opened by file.
 func (s *Scanner) inflate(place string, offset int64, buf []byte, within int, rep *Report) {
 	magic := []byte{0x1f, 0x8b, 0x08}
 	for at := 0; at < within; {
@@ -136,8 +137,8 @@ func (s *Scanner) File(path string) (Report, error) {
 	return rep, nil
 }
 
-// Tree searches every regular file below a folder, without following links. A file that cannot be read is an error, since it
-// was not searched; one that is gone meanwhile is counted.
+// Tree searches every regular file below a folder, without following links. A file that cannot be read is an error,
+// since it was not searched; one that is gone meanwhile is counted.
 func (s *Scanner) Tree(ctx context.Context, root string) (Report, error) {
 	rep := Report{}
 	var problems []error

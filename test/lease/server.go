@@ -1,5 +1,5 @@
-// Package lease is a stand-in for the keyserver that only gives leases and takes reports, over TLS and by the real protocol, so that the real
-// sweeper can run without Kubernetes.
+// Package lease is a stand-in for the keyserver that only gives leases and takes reports, over TLS and by the real
+// protocol, so that the real sweeper can run without Kubernetes.
 package lease
 
 import (
@@ -44,8 +44,8 @@ type Server struct {
 	Clock func() time.Time
 	// Lost has the account said to be lost.
 	Lost bool
-	// Known are identifiers of known tenants, beside those of the plan that By names. Unnamed has the store taken for a Dedicated one,
-	// and Digest, if set, is said in place of the list's own.
+	// Known are identifiers of known tenants, beside those of the plan that By names. Unnamed has the store taken for
+	// a Dedicated one, and Digest, if set, is said in place of the list's own.
 	Known   []string
 	Unnamed bool
 	Digest  string

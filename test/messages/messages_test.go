@@ -1,5 +1,6 @@
-// Package messages meets every message with which the API server refuses one of our kinds: a bad input for each, and the answer word by word. A rule that no
-// input meets fails the test, so that nobody adds one whose answer nobody has read.
+// Package messages meets every message with which the API server refuses one of our kinds: a bad input for each, and
+// the answer word by word. A rule that no input meets fails the test, so that nobody adds one whose answer nobody has
+// read.
 package messages
 
 import (
@@ -33,7 +34,8 @@ var cluster *env.Env
 
 func TestMain(m *testing.M) { os.Exit(env.Main(m, func(e *env.Env) { cluster = e })) }
 
-// row is one bad input: what is set on a good object, path by path. was is set on the object that is there before, where the rule is about a change.
+// row is one bad input: what is set on a good object, path by path. was is set on the object that is there before,
+// where the rule is about a change.
 type row struct {
 	kind string
 	set  []string // path and JSON, in turn
@@ -216,7 +218,8 @@ var (
 // is says whether an answer is a rule's.
 func (r *rule) is(kind string, cause metav1.StatusCause) bool {
 	field := strings.TrimPrefix(index.ReplaceAllString(cause.Field, "[]"), "<nil>")
-	// A zone that does not exist fails the rule instead of answering it: the answer is about the object around the field.
+	// A zone that does not exist fails the rule instead of answering it: the answer is about the object around the
+	// field.
 	failed := strings.HasSuffix(cause.Message, " evaluating rule: "+r.message) && strings.HasPrefix(r.at, field+".")
 	if r.kind != kind || (r.at != field && !failed) {
 		return false
@@ -278,7 +281,8 @@ func (r row) String() string {
 	return text
 }
 
-// TestEveryMessage: each rule of the four kinds, and of the admission policies on their fields, is met by an input of the table, the answer stands in testdata/messages.txt word by word, and names the element.
+// TestEveryMessage: each rule of the four kinds, and of the admission policies on their fields, is met by an input of
+// the table, the answer stands in testdata/messages.txt word by word, and names the element.
 func TestEveryMessage(t *testing.T) {
 	for kind := range good {
 		if err := cluster.Client.Create(t.Context(), object(t, kind, nil), client.DryRunAll); err != nil {
@@ -377,7 +381,8 @@ func TestAnswersHoldNoValue(t *testing.T) {
 	}
 }
 
-// listed are fields whose values are out of a list, or of a form that holds no secret, so that the API server's own check answers first.
+// listed are fields whose values are out of a list, or of a form that holds no secret, so that the API server's own
+// check answers first.
 func listed(path string) bool {
 	for _, end := range []string{".cidr", ".class", ".tenancy", ".delivery", ".until", ".size", ".quota.cpu", ".quota.memory", ".quota.storage", ".quota.ephemeralStorage"} {
 		if strings.HasSuffix(path, end) {

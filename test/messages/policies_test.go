@@ -13,8 +13,8 @@ import (
 	"github.com/lethe-dev/lethe/test/policies"
 )
 
-// heldElsewhere are the admission policies that an administrator's object of one of our kinds does not meet: they are about who asks, about other kinds, or about sizes. The test
-// that meets them, in its file.
+// heldElsewhere are the admission policies that an administrator's object of one of our kinds does not meet: they are
+// about who asks, about other kinds, or about sizes. The test that meets them, in its file.
 var heldElsewhere = map[string]string{
 	"lethe-changes-paused":      "walls/mutation_test.go TestEachPolicyHoldsSomething",
 	"lethe-changes-paused-mark": "walls/paused_test.go TestTheMarkOfAPause",
@@ -79,7 +79,8 @@ func validationsOf(t *testing.T) []*validation {
 	return out
 }
 
-// is says whether an answer is a validation's: its message, what its expression makes of one, or the error that it ends in.
+// is says whether an answer is a validation's: its message, what its expression makes of one, or the error that it
+// ends in.
 func (v *validation) is(cause metav1.StatusCause) bool {
 	if !strings.Contains(cause.Message, "ValidatingAdmissionPolicy '"+v.policy+"'") {
 		return false

@@ -21,8 +21,8 @@ var (
 	word   = regexp.MustCompile("`([a-z_]+)`")
 )
 
-// Check compares the section of a program with its registry, which knows also what has no series yet, and with the text of a scrape.
-// Lethe's own metrics are listed one by one, those of libraries by what their names begin with.
+// Check compares the section of a program with its registry, which knows also what has no series yet, and with the
+// text of a scrape. Lethe's own metrics are listed one by one, those of libraries by what their names begin with.
 func Check(t testing.TB, heading string, registry prometheus.Collector, scrape string) {
 	t.Helper()
 	section := read(t, heading)

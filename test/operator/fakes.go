@@ -22,8 +22,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
-// KeyserverDouble behaves like the keyserver: it reads objects live, answers for single credentials, and writes one immutable
-// Secret, named by what went into it.
+// KeyserverDouble behaves like the keyserver: it reads objects live, answers for single credentials, and writes one
+// immutable Secret, named by what went into it.
 type KeyserverDouble struct {
 	AsKeyserver, live client.Client
 

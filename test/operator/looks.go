@@ -118,7 +118,8 @@ func (w *World) Versions() map[string]string {
 	return versions
 }
 
-// kindOfWrite shortens "PATCH /apis/lethe.dev/v1alpha1/namespaces/a/botdeployments/b/status" to "PATCH botdeployments/status".
+// kindOfWrite shortens "PATCH /apis/lethe.dev/v1alpha1/namespaces/a/botdeployments/b/status" to "PATCH
+// botdeployments/status".
 func kindOfWrite(write string) string {
 	verb, path, _ := strings.Cut(write, " ")
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")

@@ -124,8 +124,8 @@ func NewStoreBench(t *testing.T, class v1alpha1.TenantClass) *StoreBench {
 	return b
 }
 
-// Use lets the reconcilers work anew, as after a restart: they remember nothing. They write with the manager's rights, and
-// read what its cache would hold; wrap may stand in between.
+// Use lets the reconcilers work anew, as after a restart: they remember nothing. They write with the manager's
+// rights, and read what its cache would hold; wrap may stand in between.
 func (b *StoreBench) Use(wrap func(client.Client) client.Client) {
 	manager := b.Env.AsServiceAccount(b.T, env.SystemNamespace, resources.ServiceAccountManager)
 	var c client.Client = cachedLike{Client: manager, reads: b.Env.Client}
@@ -146,7 +146,8 @@ func (Unheard) Clear(context.Context, string) ([]string, error)         { return
 func (Unheard) Running(context.Context, string) ([]string, error)       { return nil, nil }
 func (Unheard) Regain(_ context.Context, _ string, refused error) error { return refused }
 
-// cachedLike reads like the manager's cache, which holds of Kubernetes' kinds only what carries our label, and is never late.
+// cachedLike reads like the manager's cache, which holds of Kubernetes' kinds only what carries our label, and is
+// never late.
 type cachedLike struct {
 	client.Client
 	reads client.Reader
@@ -218,8 +219,8 @@ func (b *StoreBench) clean() {
 	if err := b.Env.Client.DeleteAllOf(ctx, &v1alpha1.Tenant{}); err != nil {
 		b.Error(err)
 	}
-	// Nor does one collect what stores leave behind: the orphan sweep of another test's manager would, among the writes that
-	// it counts.
+	// Nor does one collect what stores leave behind: the orphan sweep of another test's manager would, among the
+	// writes that it counts.
 	for _, left := range []client.Object{&batchv1.CronJob{}, &batchv1.Job{}, &corev1.Pod{}, &networkingv1.NetworkPolicy{}, &corev1.ServiceAccount{},
 		&corev1.ConfigMap{}, &rbacv1.RoleBinding{}} {
 		if err := b.Cluster.DeleteAllOf(ctx, left, client.InNamespace(b.Namespace), client.GracePeriodSeconds(0)); err != nil {
@@ -266,8 +267,8 @@ func (b *StoreBench) Store(name string, change func(*v1alpha1.DataStore)) *v1alp
 	}
 	unmade := s.DeepCopy()
 	b.Must(b.Env.Client.Create(b.Context(), s))
-	// A store's plan is renewed once a week, at a minute that its UID gives: one whose minute is near is made again, since what
-	// a test moves the clock by must not decide whether it meets a renewal.
+	// A store's plan is renewed once a week, at a minute that its UID gives: one whose minute is near is made again,
+	// since what a test moves the clock by must not decide whether it meets a renewal.
 	for plan.ValidUntil(string(s.UID), b.Clock.Now()) != plan.ValidUntil(string(s.UID), b.Clock.Now().Add(noRenewalFor)) {
 		b.Must(b.Env.Client.Delete(b.Context(), s))
 		s = unmade.DeepCopy()
@@ -347,7 +348,8 @@ func (b *StoreBench) Job() *batchv1.Job {
 	return &jobs[0]
 }
 
-// Finish ends a Job with what its pod says, as the kubelet and the Job controller would. An empty message leaves no pod.
+// Finish ends a Job with what its pod says, as the kubelet and the Job controller would. An empty message leaves no
+// pod.
 func (b *StoreBench) Finish(job *batchv1.Job, message string) {
 	b.Helper()
 	if message != "" {
@@ -405,7 +407,8 @@ func (b *StoreBench) WaitingPod(job *batchv1.Job, reason, message string) *corev
 	return pod
 }
 
-// Told is a report of a Job's plan: every rule of every dataset measured and nothing overdue, unless edit says otherwise.
+// Told is a report of a Job's plan: every rule of every dataset measured and nothing overdue, unless edit says
+// otherwise.
 func (b *StoreBench) Told(job *batchv1.Job, edit func(*report.Report)) string {
 	b.Helper()
 	p := b.Plan(job)

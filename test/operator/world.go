@@ -1,5 +1,5 @@
-// Package operator runs the manager with all its reconcilers on a real API server, beside a keyserver that behaves: what the tests of the
-// controllers share.
+// Package operator runs the manager with all its reconcilers on a real API server, beside a keyserver that behaves:
+// what the tests of the controllers share.
 package operator
 
 import (
@@ -41,7 +41,8 @@ import (
 
 var TestEnv *env.Env
 
-// Main runs a package's tests against an API server of their own, in which the classes, annotations and finalizers stand that tests need.
+// Main runs a package's tests against an API server of their own, in which the classes, annotations and finalizers
+// stand that tests need.
 func Main(m *testing.M) {
 	log := logr.Discard() // crashes are wanted here, and loud; LETHE_TEST_LOG=1 lets them be heard
 	if os.Getenv("LETHE_TEST_LOG") != "" {
@@ -114,7 +115,8 @@ func TestSettings() resources.Settings {
 	return s
 }
 
-// World is a cluster with a running manager, a keyserver that behaves, and a hand that plays Kubernetes' own controllers.
+// World is a cluster with a running manager, a keyserver that behaves, and a hand that plays Kubernetes' own
+// controllers.
 type World struct {
 	T       *testing.T
 	Admin   client.Client
@@ -315,7 +317,8 @@ func (w *World) Soon(what string, condition func() error) {
 	w.poll(3*time.Millisecond, what, condition)
 }
 
-// Patience is how long a test waits for what must happen: the race detector and a busy machine make everything many times slower.
+// Patience is how long a test waits for what must happen: the race detector and a busy machine make everything many
+// times slower.
 const Patience = 2 * time.Minute
 
 func (w *World) poll(every time.Duration, what string, condition func() error) {

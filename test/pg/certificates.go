@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// writeCertificates makes an authority and a certificate of the server for names and addresses. The authority's key is thrown away.
+// writeCertificates makes an authority and a certificate of the server for names and addresses. The authority's key
+// is thrown away.
 func writeCertificates(dir string, names []string) error {
 	now := time.Now()
 	authority := &x509.Certificate{

@@ -48,8 +48,8 @@ func (s *Server) Save(ctx context.Context, name string) error {
 	return s.Resume(ctx)
 }
 
-// Restore halts the server, puts the files of Save in place of its own, and starts it again. Settings are added to the configuration;
-// a recovery from an archive also begins a new timeline.
+// Restore halts the server, puts the files of Save in place of its own, and starts it again. Settings are added to
+// the configuration; a recovery from an archive also begins a new timeline.
 func (s *Server) Restore(ctx context.Context, name string, recovery map[string]string) error {
 	if err := s.Halt(); err != nil {
 		return err

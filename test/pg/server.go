@@ -43,7 +43,8 @@ type Options struct {
 	Names []string
 	// Password of Superuser; empty: a new one.
 	Password string
-	// FSync writes through to the disk, as a real server does. Without it a server is faster and does not survive a power cut.
+	// FSync writes through to the disk, as a real server does. Without it a server is faster and does not survive a
+	// power cut.
 	FSync bool
 	// Settings of postgresql.conf on top of ours.
 	Settings map[string]string
@@ -85,8 +86,8 @@ func Binaries() (string, error) {
 	return filepath.Dir(slices.MaxFunc(found, func(a, b string) int { return version(a) - version(b) })), nil
 }
 
-// Start makes a database cluster and starts a server on it; it answers when Start returns. The server is a process group of
-// its own and outlives the program that started it, unless that calls Stop.
+// Start makes a database cluster and starts a server on it; it answers when Start returns. The server is a process
+// group of its own and outlives the program that started it, unless that calls Stop.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	bin, err := Binaries()
 	if err != nil {
@@ -198,7 +199,8 @@ func (s *Server) configure(data string, o Options) error {
 	return nil
 }
 
-// unprivileged returns how to start processes as someone other than root, whom PostgreSQL refuses, and gives that user the files.
+// unprivileged returns how to start processes as someone other than root, whom PostgreSQL refuses, and gives that
+// user the files.
 func (s *Server) unprivileged() (*syscall.SysProcAttr, error) {
 	attributes := &syscall.SysProcAttr{Setpgid: true}
 	if os.Geteuid() != 0 {

@@ -11,7 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Main starts one server for all tests of a package, runs them, and stops it; call it from TestMain. The exit code comes back.
+// Main starts one server for all tests of a package, runs them, and stops it; call it from TestMain. The exit code
+// comes back.
 func Main(m *testing.M, o Options, use func(*Server)) int {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -8,9 +8,9 @@ import (
 	"strconv"
 )
 
-// The ports that are given out. They lie below those that Linux gives to outgoing connections and to listeners on port 0
-// (net.ipv4.ip_local_port_range, 32768 to 60999 by default): a port of that range that is free now, or whose server is
-// being restarted, may belong to any connection of the machine a moment later.
+// The ports that are given out. They lie below those that Linux gives to outgoing connections and to listeners on
+// port 0 (net.ipv4.ip_local_port_range, 32768 to 60999 by default): a port of that range that is free now, or whose
+// server is being restarted, may belong to any connection of the machine a moment later.
 const first, last = 20000, 29999
 
 // Free gives n different TCP ports of host on which nobody listens now.

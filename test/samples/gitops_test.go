@@ -47,8 +47,8 @@ func remove(t *testing.T, o client.Object) {
 	})
 }
 
-// TestNobodyTakesANewObjectForReady: no manager has ever run here. kstatus, and so Flux, waits for every object from its first moment,
-// as the answer to its creation and as it is read again.
+// TestNobodyTakesANewObjectForReady: no manager has ever run here. kstatus, and so Flux, waits for every object from
+// its first moment, as the answer to its creation and as it is read again.
 func TestNobodyTakesANewObjectForReady(t *testing.T) {
 	kinds := map[string]int{}
 	for _, file := range manifests(t) {
@@ -81,8 +81,8 @@ func TestNobodyTakesANewObjectForReady(t *testing.T) {
 	}
 }
 
-// TestApplyTwiceIsUnchanged: kubectl itself has nothing to do the second time, and the three-way comparison of what is in Git, what was
-// applied and what is there, which is Argo CD's, finds nothing.
+// TestApplyTwiceIsUnchanged: kubectl itself has nothing to do the second time, and the three-way comparison of what
+// is in Git, what was applied and what is there, which is Argo CD's, finds nothing.
 func TestApplyTwiceIsUnchanged(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := os.WriteFile(config, cluster.Kubeconfig(), 0o600); err != nil {
@@ -130,7 +130,8 @@ func TestApplyTwiceIsUnchanged(t *testing.T) {
 	}
 }
 
-// TestNoDefaultsInsideLists: a client that compares lists as a whole takes what the API server has put into an element for a change.
+// TestNoDefaultsInsideLists: a client that compares lists as a whole takes what the API server has put into an
+// element for a change.
 func TestNoDefaultsInsideLists(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(cluster.Root, "config", "crd", "bases", "*.yaml"))
 	if err != nil || len(files) != len(flux.Kinds) {

@@ -41,8 +41,8 @@ type document struct {
 	} `json:"seal"`
 }
 
-// Open opens every credential that is in use, and every private key. It stops at the first that does not open. kek is the
-// file's text: 32 bytes in base64.
+// Open opens every credential that is in use, and every private key. It stops at the first that does not open. kek is
+// the file's text: 32 bytes in base64.
 func Open(secrets []corev1.Secret, kek []byte) (Opened, error) {
 	opened := Opened{Credentials: map[string][]byte{}, PrivateKeys: map[string][]byte{}}
 	root, err := sealing.ParseKEK(kek)

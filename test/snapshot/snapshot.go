@@ -1,6 +1,6 @@
-// Package snapshot does what someone does who got hold of a copy of etcd: it reads the Secrets in a snapshot file, and tries to open
-// the credentials in them with a key-encryption key. The demo and the tests show with it that a snapshot opens nothing without
-// that key, and everything with it.
+// Package snapshot does what someone does who got hold of a copy of etcd: it reads the Secrets in a snapshot file,
+// and tries to open the credentials in them with a key-encryption key. The demo and the tests show with it that a
+// snapshot opens nothing without that key, and everything with it.
 package snapshot
 
 import (

@@ -20,8 +20,8 @@ type Field struct {
 	Set bool
 }
 
-// Fields are all fields of a type, those of types that it holds included, found by reflection: a new one is among them. A map is one field, and what is refused at
-// every value is none.
+// Fields are all fields of a type, those of types that it holds included, found by reflection: a new one is among
+// them. A map is one field, and what is refused at every value is none.
 func Fields[T any](of ...T) []Field {
 	values := make([]reflect.Value, 0, len(of))
 	for i := range of {
@@ -71,7 +71,8 @@ func fieldsOf(of reflect.Type, path, name string, values []reflect.Value) []Fiel
 	return append(out, Field{Path: path, Name: name, Set: set})
 }
 
-// Unset are the names of fields that no path leads to something by, in the order of the type. A union has each of its members by some path.
+// Unset are the names of fields that no path leads to something by, in the order of the type. A union has each of its
+// members by some path.
 func Unset(fields []Field) []string {
 	set := map[string]bool{}
 	for _, f := range fields {

@@ -10,7 +10,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// RandomPlacement is what a Tenant says of where its pods run, another one for each seed. Each field is set in some of them (TestRandomPlacementsAreTaken).
+// RandomPlacement is what a Tenant says of where its pods run, another one for each seed. Each field is set in some
+// of them (TestRandomPlacementsAreTaken).
 func RandomPlacement(seed uint64) *v1alpha1.TenantPlacement {
 	r := maker{rand.New(rand.NewPCG(seed, 11))}
 	p := &v1alpha1.TenantPlacement{RuntimeClassName: pick(r, "", "gvisor"), PriorityClassName: pick(r, "", "customers.gold")}

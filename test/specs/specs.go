@@ -1,4 +1,5 @@
-// Package specs makes up bots that are valid: what an API server takes, and what is then rendered, is tried on many of them.
+// Package specs makes up bots that are valid: what an API server takes, and what is then rendered, is tried on many
+// of them.
 package specs
 
 import (

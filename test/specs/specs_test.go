@@ -7,7 +7,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// TestRandomSetsEveryField: what is tried on random bots is tried with each field that a bot has, by each way that leads to it.
+// TestRandomSetsEveryField: what is tried on random bots is tried with each field that a bot has, by each way that
+// leads to it.
 func TestRandomSetsEveryField(t *testing.T) {
 	var bots []v1alpha1.BotDeploymentSpec
 	for seed := range uint64(400) {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Build builds what runs on this machine (kubectl-lethe, the stand-in for Telegram, helm) and, when withImages is set, the two images.
-// Nothing that has not changed is compiled again.
+// Build builds what runs on this machine (kubectl-lethe, the stand-in for Telegram, helm) and, when withImages is
+// set, the two images. Nothing that has not changed is compiled again.
 func (s *Stage) Build(ctx context.Context, withImages bool) error {
 	for name, pkg := range map[string]string{
 		"kubectl-lethe": "./cmd/kubectl-lethe", "telegram": "./test/telegram/cmd", "telegram-bot": "./examples/telegram-bot",
@@ -59,7 +59,8 @@ func (s *Stage) BuildImage(ctx context.Context, name, pkg string) error {
 	return s.WrapImage(ctx, name)
 }
 
-// BuildProgram builds a program that is static, out of a module in a folder of this repository, which may be another module's. It returns its path.
+// BuildProgram builds a program that is static, out of a module in a folder of this repository, which may be another
+// module's. It returns its path.
 func (s *Stage) BuildProgram(ctx context.Context, name, folder, pkg string) (string, error) {
 	cmd := s.command(ctx, "go", "build", "-C", folder, "-trimpath", "-o", s.Path("bin", name), pkg)
 	cmd.Env = append(cmd.Env, "CGO_ENABLED=0", "GOFLAGS=")
@@ -84,7 +85,8 @@ func (s *Stage) makeImage(ctx context.Context, name string, more ...string) erro
 
 func (s *Stage) archive(name string) string { return s.Path("images", name+".tar") }
 
-// tagged is an image's full name. What is in it names it: a checkout that has changed is another image, and pods are replaced.
+// tagged is an image's full name. What is in it names it: a checkout that has changed is another image, and pods are
+// replaced.
 func (s *Stage) tagged(name string) (string, error) {
 	f, err := os.Open(s.archive(name))
 	if err != nil {
@@ -130,7 +132,8 @@ func (s *Stage) LoadImage(ctx context.Context, name string) (string, error) {
 	return full, nil
 }
 
-// TagLethe gives the image of Lethe on the node another tag beside its own, as a registry would have the same bits under two.
+// TagLethe gives the image of Lethe on the node another tag beside its own, as a registry would have the same bits
+// under two.
 func (s *Stage) TagLethe(ctx context.Context, tag string) (string, error) {
 	const registry = "docker.io/library/"
 	if _, err := s.cluster(ctx, "ctr", "--name", s.Cluster, "--", "images", "tag", "--force", registry+letheImage+":build", registry+letheImage+":"+tag); err != nil {

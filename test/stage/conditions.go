@@ -12,7 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// AwaitCondition waits until an object's condition has a status and, unless it is empty, a reason, for the present spec.
+// AwaitCondition waits until an object's condition has a status and, unless it is empty, a reason, for the present
+// spec.
 func AwaitCondition(ctx context.Context, from client.Reader, o client.Object, kind string, status metav1.ConditionStatus, reason string, most time.Duration) error {
 	wanted := fmt.Sprintf("%s=%s", kind, status)
 	if reason != "" {

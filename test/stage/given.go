@@ -14,8 +14,8 @@ import (
 // GivenVariable names the file of a Given to the end-to-end tests. Without it they make a cluster of their own.
 const GivenVariable = "LETHE_E2E_GIVEN"
 
-// Given is an installation on a cluster that is somebody's, with what plays beside it, for tests that neither make nor remove it. It holds secrets of
-// that play alone.
+// Given is an installation on a cluster that is somebody's, with what plays beside it, for tests that neither make
+// nor remove it. It holds secrets of that play alone.
 type Given struct {
 	Dir, Realm, Kubectl string
 	Images              TheirImages
@@ -56,7 +56,8 @@ func ReadGiven(path string) (*Given, error) {
 // LabelPolicy is the name of the policy of OpenByLabel, for the Tenant that lets it in.
 const LabelPolicy = "lethe-demo"
 
-// OpenByLabel opens ports of a namespace to all pods of another by the namespace's name, where a network plugin does not take an address for a pod's.
+// OpenByLabel opens ports of a namespace to all pods of another by the namespace's name, where a network plugin does
+// not take an address for a pod's.
 func OpenByLabel(from, to string, ports ...int32) *networkingv1.NetworkPolicy {
 	rule := networkingv1.NetworkPolicyEgressRule{
 		To: []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: to}}}},

@@ -49,7 +49,8 @@ func (s *Stage) BuildOnHost(ctx context.Context) error {
 	return nil
 }
 
-// InstallOnHost installs the chart without pods and starts the two programs on this machine. managerArgs are added to the manager's.
+// InstallOnHost installs the chart without pods and starts the two programs on this machine. managerArgs are added to
+// the manager's.
 func (s *Stage) InstallOnHost(ctx context.Context, managerArgs ...string) (*Host, error) {
 	if err := os.MkdirAll(s.Path("kek"), 0o700); err != nil {
 		return nil, fmt.Errorf("make a folder for the key-encryption key: %w", err)

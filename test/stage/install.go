@@ -40,8 +40,8 @@ func (s *Stage) KEK() ([]byte, error) {
 	return key, nil
 }
 
-// PrepareKEK makes a key-encryption key if there is none, and a volume of this folder that the keyserver's pods mount by a claim. The pods
-// stay restricted: a claim is allowed there, a hostPath is not.
+// PrepareKEK makes a key-encryption key if there is none, and a volume of this folder that the keyserver's pods mount
+// by a claim. The pods stay restricted: a claim is allowed there, a hostPath is not.
 func (s *Stage) PrepareKEK(ctx context.Context) error {
 	if err := os.MkdirAll(s.Path("kek"), 0o700); err != nil {
 		return fmt.Errorf("make a folder for the key-encryption key: %w", err)
@@ -102,8 +102,8 @@ func (s *Stage) PrepareKEK(ctx context.Context) error {
 	return nil
 }
 
-// Install installs Lethe with its chart, or brings an installation to this checkout's state, and waits until it is ready. set are more
-// of helm's --set values.
+// Install installs Lethe with its chart, or brings an installation to this checkout's state, and waits until it is
+// ready. set are more of helm's --set values.
 func (s *Stage) Install(ctx context.Context, set ...string) error {
 	full, err := s.LetheImage()
 	if err != nil {

@@ -104,8 +104,8 @@ func (s *Stage) stopProcess(ctx context.Context, name string) error {
 	return fmt.Errorf("stop %s: it does not end", name)
 }
 
-// startTime of a process that is there and has not ended. While its other threads still end, and so hold its ports, its first thread is a zombie already:
-// fields[17] is their number (field 20 of the line, see proc_pid_stat(5)).
+// startTime of a process that is there and has not ended. While its other threads still end, and so hold its ports,
+// its first thread is a zombie already: fields[17] is their number (field 20 of the line, see proc_pid_stat(5)).
 func startTime(pid int) (string, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {

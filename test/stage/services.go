@@ -102,8 +102,8 @@ func (s *Stage) telegram(ctx context.Context, tokenFile, ready, address string) 
 	return t, resp.Body.Close()
 }
 
-// StartPostgres starts a PostgreSQL on an address of this machine, or finds it running. Its folder is not the stage's own: it runs as
-// a user who cannot enter root's cache.
+// StartPostgres starts a PostgreSQL on an address of this machine, or finds it running. Its folder is not the stage's
+// own: it runs as a user who cannot enter root's cache.
 func (s *Stage) StartPostgres(ctx context.Context, address string) (*pg.Server, error) {
 	if dir, err := s.postgresDir(); err == nil {
 		if server, err := pg.Open(dir); err == nil && server.Host == address {
@@ -164,8 +164,8 @@ func Random() string {
 	return hex.EncodeToString(b)
 }
 
-// Down removes every trace: processes, the cluster with its mounts and links, and the stage's folder. What cannot be removed is in
-// the error, and the rest goes all the same.
+// Down removes every trace: processes, the cluster with its mounts and links, and the stage's folder. What cannot be
+// removed is in the error, and the rest goes all the same.
 func (s *Stage) Down(ctx context.Context) error {
 	err := errors.Join(s.StopOnHost(ctx), s.stopProcess(ctx, "telegram"), s.stopPostgres())
 	if err := errors.Join(err, s.DownCluster(ctx)); err != nil {

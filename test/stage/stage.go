@@ -1,6 +1,6 @@
 // Package stage sets up what the demo and the end-to-end tests play on: a cluster of hack/cluster, the images, Lethe
-// installed with its chart, a stand-in for Telegram, and a PostgreSQL. Everything it makes lies in one folder, and nothing of the
-// user's is read or changed: every program gets the kubeconfig of this cluster and no other.
+// installed with its chart, a stand-in for Telegram, and a PostgreSQL. Everything it makes lies in one folder, and
+// nothing of the user's is read or changed: every program gets the kubeconfig of this cluster and no other.
 package stage
 
 import (
@@ -143,7 +143,8 @@ func (s *Stage) Note(format string, args ...any) {
 	}
 }
 
-// Until asks again and again until something holds, within a bound. ok returns what is still missing, or "" when it holds.
+// Until asks again and again until something holds, within a bound. ok returns what is still missing, or "" when it
+// holds.
 func Until(ctx context.Context, most time.Duration, what string, ok func(context.Context) (missing string, err error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("not within %s", most))
 	defer cancel()

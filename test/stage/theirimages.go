@@ -30,7 +30,8 @@ import (
 type Theirs struct {
 	// Arch of its nodes.
 	Arch string
-	// Repository is what the images are called. Push: it is a registry's. Otherwise Load brings an archive, named behind it, to the nodes.
+	// Repository is what the images are called. Push: it is a registry's. Otherwise Load brings an archive, named
+	// behind it, to the nodes.
 	Repository string
 	Push       bool
 	Load       []string
@@ -57,7 +58,8 @@ type TheirImages struct {
 	Pull                            corev1.PullPolicy
 }
 
-// BuildTheirs builds what the demo needs on a cluster that is not its own: programs for this machine, and images for that cluster's nodes.
+// BuildTheirs builds what the demo needs on a cluster that is not its own: programs for this machine, and images for
+// that cluster's nodes.
 func (s *Stage) BuildTheirs(ctx context.Context, t Theirs) error {
 	jobs := []func(context.Context) error{
 		func(ctx context.Context) error { return s.makeImage(ctx, letheImage, "--arch", t.Arch) },
@@ -214,8 +216,8 @@ func (s *Stage) listPostgres(ctx context.Context, arch string) (string, error) {
 	return list, nil
 }
 
-// postgresFiles are the server, what initdb loads into it, the shell that initdb runs it by, and the libraries of all of them. bin is as Debian
-// has it: /usr/lib/postgresql/VERSION/bin, with /usr/share/postgresql/VERSION beside it.
+// postgresFiles are the server, what initdb loads into it, the shell that initdb runs it by, and the libraries of all
+// of them. bin is as Debian has it: /usr/lib/postgresql/VERSION/bin, with /usr/share/postgresql/VERSION beside it.
 func postgresFiles(ctx context.Context, bin string) ([]string, error) {
 	version := filepath.Base(filepath.Dir(bin))
 	lib, share := filepath.Join(filepath.Dir(bin), "lib"), filepath.Join("/usr/share/postgresql", version)

@@ -170,8 +170,9 @@ func (v *Services) said(ctx context.Context, pod string, into any) error {
 	})
 }
 
-// forward leads a free port of this machine's loopback to a port of a pod, until Close. Each connection has a kubectl port-forward of its own: one of them
-// ends with the first connection that its server resets, as PostgreSQL does after a client has said goodbye.
+// forward leads a free port of this machine's loopback to a port of a pod, until Close. Each connection has a kubectl
+// port-forward of its own: one of them ends with the first connection that its server resets, as PostgreSQL does
+// after a client has said goodbye.
 func (v *Services) forward(ctx context.Context, pod string, port int) (int, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -253,7 +254,8 @@ func forwarded(line string) (int, bool) {
 	return n, err == nil
 }
 
-// Telegram starts the stand-in as a pod. Bots reach it at the pod's address, the demo its control side through the API server.
+// Telegram starts the stand-in as a pod. Bots reach it at the pod's address, the demo its control side through the
+// API server.
 func (v *Services) Telegram(ctx context.Context) (*Telegram, error) {
 	const port, control = 8443, 8081
 	token := Random()
@@ -368,7 +370,8 @@ func (v *Services) Say(ctx context.Context, name, text string) error {
 	})
 }
 
-// GiveKEK makes a key-encryption key here and brings it to a volume of the cluster's, through a pod's standard input: it is in no object of the API.
+// GiveKEK makes a key-encryption key here and brings it to a volume of the cluster's, through a pod's standard input:
+// it is in no object of the API.
 func (v *Services) GiveKEK(ctx context.Context, class string) error {
 	s := v.stage
 	if err := os.MkdirAll(s.Path("kek"), 0o700); err != nil {
@@ -414,7 +417,8 @@ func (v *Services) GiveKEK(ctx context.Context, class string) error {
 	return nil
 }
 
-// InstallTheirs installs Lethe with its chart. ports are those of the API server's own endpoints; values is a file for helm, or "".
+// InstallTheirs installs Lethe with its chart. ports are those of the API server's own endpoints; values is a file
+// for helm, or "".
 func (v *Services) InstallTheirs(ctx context.Context, ports []int32, values string) error {
 	set := []string{
 		"image.repository=" + v.images.Repository, "image.tag=" + v.images.LetheTag, "image.pullPolicy=" + string(v.images.Pull),

@@ -2,7 +2,8 @@ package storetest
 
 import "github.com/lethe-dev/lethe/internal/report"
 
-// Line is one rule on one dataset with what was measured of both, for tests that look at them together. A dataset without rules has one.
+// Line is one rule on one dataset with what was measured of both, for tests that look at them together. A dataset
+// without rules has one.
 type Line struct {
 	Dataset, Policy, Rule            string
 	Rows, Eligible                   int64

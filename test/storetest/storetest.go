@@ -1,5 +1,6 @@
-// Package storetest is what every engine of package stores must pass, against a real store of its kind: it deletes what an oracle says and nothing else,
-// through crashes, lost leases, races and turns, and it never calls measured what it did not see.
+// Package storetest is what every engine of package stores must pass, against a real store of its kind: it deletes
+// what an oracle says and nothing else, through crashes, lost leases, races and turns, and it never calls measured
+// what it did not see.
 //
 // The oracle is written from the words of a promise (a window, a floor, whose a record is) and knows no engine.
 package storetest
@@ -30,7 +31,8 @@ type Record struct {
 // Stage is a store of an engine's kind that is empty but for its tables.
 type Stage interface {
 	Engine() stores.Engine
-	// Where the store is, and the password of the role that sweeps: the least one that the engine's documentation asks for.
+	// Where the store is, and the password of the role that sweeps: the least one that the engine's documentation
+	// asks for.
 	Where() (plan.Target, string)
 	// Table declares a table of the stage as a dataset of a DataStore does, shared: with what tells whose a record is.
 	Table(name string, shared bool) v1alpha1.Table
@@ -38,7 +40,8 @@ type Stage interface {
 	Put(ctx context.Context, table string, records ...Record) error
 	// Keys of all records that are there, in any order, whoever may see them.
 	Keys(ctx context.Context, table string) ([]string, error)
-	// Hide takes from the role the sight of some records of a table, in the way in which that happens to stores of this kind, so that nobody tells it.
+	// Hide takes from the role the sight of some records of a table, in the way in which that happens to stores of
+	// this kind, so that nobody tells it.
 	Hide(ctx context.Context, table string) error
 }
 
@@ -195,7 +198,8 @@ func (s *suite) stay(records []Record, d stores.Dataset) []Record {
 	return out
 }
 
-// records at random, and always the same: of every tenant, of none, without an age, of tomorrow, of either side of windows of 10, 30 and 60 days.
+// records at random, and always the same: of every tenant, of none, without an age, of tomorrow, of either side of
+// windows of 10, 30 and 60 days.
 func (s *suite) records(n int) []Record {
 	random := rand.New(rand.NewPCG(1, 2))
 	tenants := []string{"", "short", "long", "plain", "disputed", "nobody's"}

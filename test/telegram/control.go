@@ -35,8 +35,8 @@ type idResponse struct {
 	ID int64 `json:"id"`
 }
 
-// Control returns the handler by which a test or a demo speaks as the users and as BotFather. It is meant for a listener of
-// its own: what the bots can reach should not be able to make bots. An empty token refuses everyone.
+// Control returns the handler by which a test or a demo speaks as the users and as BotFather. It is meant for a
+// listener of its own: what the bots can reach should not be able to make bots. An empty token refuses everyone.
 func (s *Server) Control(token string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+pathBots, func(w http.ResponseWriter, r *http.Request) {
@@ -108,8 +108,8 @@ func requireToken(token string, next http.Handler) http.Handler {
 	})
 }
 
-// readControl decodes a request strictly; it says whether it could. The decoder's own error may quote the body, which may hold a
-// token, so it is not passed on.
+// readControl decodes a request strictly; it says whether it could. The decoder's own error may quote the body, which
+// may hold a token, so it is not passed on.
 func readControl(w http.ResponseWriter, r *http.Request, into any) bool {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()

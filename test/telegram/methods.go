@@ -53,8 +53,8 @@ func (s *Server) call(b *bot, method string, r *http.Request) (result any, note 
 	}
 }
 
-// getUpdates confirms what lies before the offset, ends another poll that waits, and answers as soon as there is an update or the
-// time is over.
+// getUpdates confirms what lies before the offset, ends another poll that waits, and answers as soon as there is an
+// update or the time is over.
 func (s *Server) getUpdates(b *bot, p params, r *http.Request) (any, *apiError) {
 	offset := p.number("offset", 0, math.MinInt64, math.MaxInt64)
 	limit := int(p.number("limit", 100, 1, 100))
@@ -176,7 +176,8 @@ func (s *Server) sendMessage(b *bot, p params) (any, *apiError) {
 	return m, nil
 }
 
-// setMyCommands checks a bot's list of commands, which many bots send before they poll. Nobody asks for it, so it is not kept.
+// setMyCommands checks a bot's list of commands, which many bots send before they poll. Nobody asks for it, so it is
+// not kept.
 func setMyCommands(p params) (any, string, *apiError) {
 	var commands []struct {
 		Command     string `json:"command"`

@@ -3,9 +3,9 @@
 // {"ok":true,"result":…} or {"ok":false,"error_code":…,"description":…} with the same number as HTTP status.
 //
 // It knows what a bot that polls needs: getMe, getUpdates, sendMessage, setMyCommands, setWebhook, deleteWebhook and
-// getWebhookInfo. Where Telegram's own server has a rule that a bot can notice, the stand-in has it too: an update is handed out
-// until a later offset confirms it, a second getUpdates ends the first with 409, a webhook excludes polling, a chat
-// exists only once its user has written.
+// getWebhookInfo. Where Telegram's own server has a rule that a bot can notice, the stand-in has it too: an update is
+// handed out until a later offset confirms it, a second getUpdates ends the first with 409, a webhook excludes
+// polling, a chat exists only once its user has written.
 //
 // Tokens are kept as hashes and are never logged.
 package telegram

@@ -95,12 +95,12 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 // maxBody bounds a request: the stand-in takes text, no files.
 const maxBody = 1 << 20
 
-// params are a call's parameters, from the query and the body together. Values that are not strings in JSON keep their JSON form,
-// as they have in a form.
+// params are a call's parameters, from the query and the body together. Values that are not strings in JSON keep
+// their JSON form, as they have in a form.
 type params map[string]string
 
-// readParams reads them as Telegram does: query, application/x-www-form-urlencoded, multipart/form-data, application/json.
-// Names are case-insensitive nowhere: they are taken as they are.
+// readParams reads them as Telegram does: query, application/x-www-form-urlencoded, multipart/form-data,
+// application/json. Names are case-insensitive nowhere: they are taken as they are.
 func readParams(r *http.Request) (params, *apiError) {
 	p := params{}
 	p.merge(r.URL.Query())
@@ -124,7 +124,8 @@ func readParams(r *http.Request) (params, *apiError) {
 		err = p.readMultipart(body, attributes["boundary"])
 	}
 	if err == nil {
-		// To the end, also past a multipart's last delimiter: net/http notices that a caller has left only once the body was read.
+		// To the end, also past a multipart's last delimiter: net/http notices that a caller has left only once the
+		// body was read.
 		_, err = io.Copy(io.Discard, body)
 	}
 	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {

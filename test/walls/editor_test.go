@@ -93,7 +93,8 @@ func TestNobodyHoldsUpDrains(t *testing.T) {
 	})
 }
 
-// TestEventsOfATenantsNamespace: no quota counts Events, so who holds a namespace alone writes none, and nobody large ones.
+// TestEventsOfATenantsNamespace: no quota counts Events, so who holds a namespace alone writes none, and nobody large
+// ones.
 func TestEventsOfATenantsNamespace(t *testing.T) {
 	editor, elsewhere := editorOf(t, tenantNS), editorOf(t, otherNS)
 	writes := role("walls:events", rbacv1.PolicyRule{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch", "update"}})
@@ -179,8 +180,8 @@ func labelled(ns, name string) map[string]client.Object {
 	}
 }
 
-// TestOnlyTheManagerGivesItsLabel: what carries it the manager keeps in memory, in the whole cluster, so nobody else gives it,
-// above all where no quota and no bound on sizes holds.
+// TestOnlyTheManagerGivesItsLabel: what carries it the manager keeps in memory, in the whole cluster, so nobody else
+// gives it, above all where no quota and no bound on sizes holds.
 func TestOnlyTheManagerGivesItsLabel(t *testing.T) {
 	elsewhere, editor := editorOf(t, otherNS), editorOf(t, tenantNS)
 	most, adopter, adoptAll := as("eve", groupMost), as("velero", groupMost, groupAdopt), as("restorer", groupMost, groupAdoptAll)
@@ -198,7 +199,7 @@ func TestOnlyTheManagerGivesItsLabel(t *testing.T) {
 			attempt{name: kind + " by the administrator", as: admin, try: create(object)},
 			attempt{name: kind + " restored by who may adopt every Tenant", as: adoptAll, try: create(object)},
 			attempt{name: kind + " by Kubernetes", as: cluster(), try: create(object)},
-			attempt{name: kind + " of another hand's label", as: most, try: create(other)},
+			attempt{name: kind + " of another client's label", as: most, try: create(other)},
 			attempt{name: kind + ", the label taken off", as: most, try: patchOf(left, off)},
 			attempt{name: kind + ", changed with a right in the whole cluster", as: most, try: patchOf(left, grow)},
 			attempt{name: kind + " by somebody", as: most, denied: true, try: create(object)},
@@ -289,8 +290,8 @@ func TestAVolumeIsChangedByNobodyElse(t *testing.T) {
 	})
 }
 
-// TestKindsWithoutDataAreBounded: what somebody with edit or admin may make has room for little, in every text that Kubernetes
-// does not bound.
+// TestKindsWithoutDataAreBounded: what somebody with edit or admin may make has room for little, in every text that
+// Kubernetes does not bound.
 func TestKindsWithoutDataAreBounded(t *testing.T) {
 	most := as("someone", groupMost, groupAdoptAll, "walls:leases")
 	mustCreate(t, role("walls:leases", rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"*"}}))

@@ -29,8 +29,8 @@ func keptBot(ns, name, policy string) *lethev1.BotDeployment {
 	return bot
 }
 
-// TestKubernetesPutsTheFinalizerOnNewBots: on those that need it and do not have it, in namespaces of tenants, and on nothing else.
-// Others' stay, in their order.
+// TestKubernetesPutsTheFinalizerOnNewBots: on those that need it and do not have it, in namespaces of tenants, and on
+// nothing else. Others' stay, in their order.
 func TestKubernetesPutsTheFinalizerOnNewBots(t *testing.T) {
 	if prepared != nil {
 		t.Fatal(prepared)
@@ -83,7 +83,8 @@ func TestKubernetesPutsTheFinalizerOnNewBots(t *testing.T) {
 	}
 }
 
-// TestTheFinalizerIsPutThereOnceOnly: a bot that the manager, or a hand that may, took it off is not given it again by a change. Nobody owns it as a field.
+// TestTheFinalizerIsPutThereOnceOnly: a bot that the manager, or a hand that may, took it off is not given it again
+// by a change. Nobody owns it as a field.
 func TestTheFinalizerIsPutThereOnceOnly(t *testing.T) {
 	if prepared != nil {
 		t.Fatal(prepared)
@@ -106,8 +107,9 @@ func TestTheFinalizerIsPutThereOnceOnly(t *testing.T) {
 	}
 }
 
-// TestKubectlHasNothingToSayOfTheFinalizer: kubectl itself, both ways of applying: there is never a difference to see, and nothing changes again and again.
-// (The second server-side apply of an object of any custom kind makes one version more, which says the same, also where no policy is.)
+// TestKubectlHasNothingToSayOfTheFinalizer: kubectl itself, both ways of applying: there is never a difference to
+// see, and nothing changes again and again. (The second server-side apply of an object of any custom kind makes one
+// version more, which says the same, also where no policy is.)
 func TestKubectlHasNothingToSayOfTheFinalizer(t *testing.T) {
 	if prepared != nil {
 		t.Fatal(prepared)

@@ -29,8 +29,9 @@ func (orphanDependents) ApplyToDelete(o *client.DeleteOptions) {
 	o.Raw = &metav1.DeleteOptions{OrphanDependents: &yes} //nolint:staticcheck // old clients still say it so
 }
 
-// TestNothingIsOrphaned: who deletes a bot, a store or a Tenant takes what runs for it along, whoever it is and however it is
-// said: by an option of the request, by the old one, on a collection, and by a finalizer that was put on before.
+// TestNothingIsOrphaned: who deletes a bot, a store or a Tenant takes what runs for it along, whoever it is and
+// however it is said: by an option of the request, by the old one, on a collection, and by a finalizer that was put
+// on before.
 func TestNothingIsOrphaned(t *testing.T) {
 	orphan := client.PropagationPolicy(metav1.DeletePropagationOrphan)
 	background, foreground := client.PropagationPolicy(metav1.DeletePropagationBackground), client.PropagationPolicy(metav1.DeletePropagationForeground)

@@ -21,8 +21,8 @@ func waitFor(t *testing.T, what string, ok func(context.Context) bool) {
 	}
 }
 
-// TestPodsOfTenantsAreSomebodyOnlyToTheKeyserver: the manager makes StatefulSets and Jobs. Under an account that somebody
-// gave rights to, with its token, a pod of its making would read what that account may.
+// TestPodsOfTenantsAreSomebodyOnlyToTheKeyserver: the manager makes StatefulSets and Jobs. Under an account that
+// somebody gave rights to, with its token, a pod of its making would read what that account may.
 func TestPodsOfTenantsAreSomebodyOnlyToTheKeyserver(t *testing.T) {
 	controller := as("system:serviceaccount:kube-system:job-controller", groupMost)
 	if err := cluster().Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNS, Name: "s-sweeper"}}); err != nil {
@@ -70,8 +70,8 @@ func projecting(sources ...corev1.VolumeProjection) func(*corev1.Pod) {
 	}
 }
 
-// TestServiceAccountsOfBots: clouds hand out rights by annotations on them, and kubelets pull images with the Secrets that
-// they name.
+// TestServiceAccountsOfBots: clouds hand out rights by annotations on them, and kubelets pull images with the Secrets
+// that they name.
 func TestServiceAccountsOfBots(t *testing.T) {
 	manager, eve := as(managerUser, groupMost), as("eve", groupMost)
 	const ns = "acme-accounts"
@@ -122,7 +122,8 @@ func TestServiceAccountsOfBots(t *testing.T) {
 	})
 }
 
-// TestManagerSetsNoLabelsThatOthersActOn: a mesh, a network plugin or a policy engine is told by labels and annotations.
+// TestManagerSetsNoLabelsThatOthersActOn: a mesh, a network plugin or a policy engine is told by labels and
+// annotations.
 func TestManagerSetsNoLabelsThatOthersActOn(t *testing.T) {
 	manager := as(managerUser, groupMost)
 	const ns = "acme-objects"

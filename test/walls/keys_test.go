@@ -9,8 +9,9 @@ import (
 	lethev1 "github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// TestWhoGetsADeletedTenantsKeys: that one annotation does not ask for new keys is what the keyserver takes for the right to get
-// those of an earlier Tenant back. Only who may adopt leaves it out, names a key in it, or changes it, by whichever way.
+// TestWhoGetsADeletedTenantsKeys: that one annotation does not ask for new keys is what the keyserver takes for the
+// right to get those of an earlier Tenant back. Only who may adopt leaves it out, names a key in it, or changes it,
+// by whichever way.
 func TestWhoGetsADeletedTenantsKeys(t *testing.T) {
 	most, operator, manager := as("eve", groupMost), as("ann", groupMost, groupOperate), as(managerUser, groupMost)
 	adopter, adopterAll := as("gitops", groupMost, groupAdopt), as("gitops", groupMost, groupAdoptAll)

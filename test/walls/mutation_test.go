@@ -172,8 +172,8 @@ func openings(t *testing.T) map[string]func(context.Context) error {
 	}
 }
 
-// TestEachPolicyHoldsSomething: each admission policy of config/admission is unbound, and what it alone keeps closed is open then.
-// One that no test would miss, or that stands behind another, is seen here.
+// TestEachPolicyHoldsSomething: each admission policy of config/admission is unbound, and what it alone keeps closed
+// is open then. One that no test would miss, or that stands behind another, is seen here.
 func TestEachPolicyHoldsSomething(t *testing.T) {
 	if prepared != nil {
 		t.Fatal(prepared)

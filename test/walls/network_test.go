@@ -29,7 +29,8 @@ func policy(ns, name string) *networkingv1.NetworkPolicy {
 		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, Egress: []networkingv1.NetworkPolicyEgressRule{{}}}}
 }
 
-// TestOnlyTheManagerWritesNetworkPolicies: policies add up, so that one more opens everything, and one fewer what it closed.
+// TestOnlyTheManagerWritesNetworkPolicies: policies add up, so that one more opens everything, and one fewer what it
+// closed.
 func TestOnlyTheManagerWritesNetworkPolicies(t *testing.T) {
 	manager, eve, netop := as(managerUser, groupMost), as("eve", groupMost), as("netop", groupMost, groupNetwork)
 	const ns = "acme-net"
@@ -85,7 +86,8 @@ func TestOnlyTheManagerWritesNetworkPolicies(t *testing.T) {
 	climb(t, "lethe-network", attempts)
 }
 
-// TestPoliciesOfKindsThatComeLater: a network plugin's kinds are installed after the walls, and are behind them all the same.
+// TestPoliciesOfKindsThatComeLater: a network plugin's kinds are installed after the walls, and are behind them all
+// the same.
 func TestPoliciesOfKindsThatComeLater(t *testing.T) {
 	installCiliumPolicies(t)
 	write := func(user string, groups ...string) func(context.Context, identity) error {

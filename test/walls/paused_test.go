@@ -6,8 +6,8 @@ import (
 	lethev1 "github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// TestTheMarkOfAPause: the manager alone sets the annotation by which changes are paused. Who may update the Tenant takes it
-// off; nobody else, and nobody hands it on with a namespace.
+// TestTheMarkOfAPause: the manager alone sets the annotation by which changes are paused. Who may update the Tenant
+// takes it off; nobody else, and nobody hands it on with a namespace.
 func TestTheMarkOfAPause(t *testing.T) {
 	labels := restricted(tenant)
 	marked := namespace("acme-paused", labels)

@@ -133,7 +133,8 @@ func TestTenantsUsersRights(t *testing.T) {
 	try(t, attempts)
 }
 
-// TestRolesHoldNothingThatLeadsFurther reads the roles as shipped: the verbs and resources by which one right becomes another.
+// TestRolesHoldNothingThatLeadsFurther reads the roles as shipped: the verbs and resources by which one right becomes
+// another.
 func TestRolesHoldNothingThatLeadsFurther(t *testing.T) {
 	var roles []namedRules
 	var clusterRoles rbacv1.ClusterRoleList

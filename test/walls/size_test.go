@@ -278,8 +278,8 @@ func data(o client.Object, n int) {
 	}
 }
 
-// TestOthersFillAtMostHalf: of what Lethe needs too, people with other roles make no more than half of what the quota counts,
-// and Lethe and Kubernetes' own controllers go on.
+// TestOthersFillAtMostHalf: of what Lethe needs too, people with other roles make no more than half of what the quota
+// counts, and Lethe and Kubernetes' own controllers go on.
 func TestOthersFillAtMostHalf(t *testing.T) {
 	if prepared != nil {
 		t.Fatal(prepared)
@@ -320,8 +320,8 @@ func TestOthersFillAtMostHalf(t *testing.T) {
 	}
 }
 
-// TestFlowControl: what people write to our kinds goes through a priority level of its own, and what Lethe's programs do through
-// another, as the API server itself says.
+// TestFlowControl: what people write to our kinds goes through a priority level of its own, and what Lethe's programs
+// do through another, as the API server itself says.
 func TestFlowControl(t *testing.T) {
 	if prepared != nil {
 		t.Fatal(prepared)

@@ -32,7 +32,8 @@ var golden = []struct{ file, kind string }{
 	{"tenant-limitrange", "limitranges"}, {"tenant-resourcequotas", "resourcequotas"},
 }
 
-// makeOwn makes them as who makes them, and returns their names by kind. Those quotas come last, since nothing counts here.
+// makeOwn makes them as who makes them, and returns their names by kind. Those quotas come last, since nothing counts
+// here.
 func (s *sweep) makeOwn() map[string][]string {
 	s.t.Helper()
 	mustCreate(s.t, namespace(ownNS, map[string]string{lethev1.LabelTenant: tenant}))
@@ -105,8 +106,8 @@ func podOf(s *sweep, owner *unstructured.Unstructured) *unstructured.Unstructure
 	return pod
 }
 
-// tryOwn tries a right that writes on each of Lethe's own objects of its kind, with a label, a finalizer that holds it and an owner
-// that takes it along, and returns what is allowed.
+// tryOwn tries a right that writes on each of Lethe's own objects of its kind, with a label, a finalizer that holds
+// it and an owner that takes it along, and returns what is allowed.
 func (s *sweep) tryOwn(who *rest.RESTClient, role string, r right, own map[string][]string) {
 	s.t.Helper()
 	writes := slices.Contains([]string{"update", "patch", "delete", "deletecollection"}, r.verb) || (r.verb == "create" && r.subresource != "")
@@ -139,8 +140,8 @@ func (s *sweep) tryOwn(who *rest.RESTClient, role string, r right, own map[strin
 	}
 }
 
-// tryAsTheBot acts as a bot's ServiceAccount, by the verb impersonate that edit and admin have on ServiceAccounts: with credentials
-// of its own and not by the administrator's, and with every right that admin would have.
+// tryAsTheBot acts as a bot's ServiceAccount, by the verb impersonate that edit and admin have on ServiceAccounts:
+// with credentials of its own and not by the administrator's, and with every right that admin would have.
 func (s *sweep) tryAsTheBot() {
 	s.t.Helper()
 	const name = "impersonator"

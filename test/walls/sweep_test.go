@@ -32,8 +32,8 @@ var updateRights = flag.Bool("update", false, "write testdata/rights.txt")
 // sweepNS is the tenant's namespace in which every right is tried.
 const sweepNS = "acme-sweep"
 
-// bodies are valid objects of the kinds that the built-in roles write. A kind that is missing here fails the sweep: what a new
-// server gives those roles must be tried too.
+// bodies are valid objects of the kinds that the built-in roles write. A kind that is missing here fails the sweep:
+// what a new server gives those roles must be tried too.
 const bodies = `
 configmaps: {data: {a: b}}
 secrets: {stringData: {a: b}}
@@ -69,8 +69,8 @@ botdeployments.lethe.dev: {spec: {image: "i:1"}}
 datastores.lethe.dev: {spec: {type: Postgres}}
 `
 
-// closed is the promise: what nobody below the platform does in a tenant's namespace, whatever role of the namespace he has. Each
-// line is a verb, or * for those that write, and a kind.
+// closed is the promise: what nobody below the platform does in a tenant's namespace, whatever role of the namespace
+// he has. Each line is a verb, or * for those that write, and a kind.
 var closed = []string{
 	"create pods", "update pods", "patch pods", "create pods/exec", "get pods/exec", "create pods/attach", "get pods/attach", "create pods/portforward", "get pods/portforward",
 	"create pods/proxy", "get pods/proxy", "update pods/proxy", "patch pods/proxy", "delete pods/proxy",
@@ -84,9 +84,9 @@ var closed = []string{
 	"create replicationcontrollers", "update replicationcontrollers", "patch replicationcontrollers",
 }
 
-// TestRightsSweep tries every verb and resource of the built-in roles edit and admin and of Lethe's own two, as the server at hand
-// has them, in a tenant's namespace. What is closed must be refused by a policy; everything else stands in testdata/rights.txt,
-// so that a right that comes with a new server, or goes, is seen.
+// TestRightsSweep tries every verb and resource of the built-in roles edit and admin and of Lethe's own two, as the
+// server at hand has them, in a tenant's namespace. What is closed must be refused by a policy; everything else
+// stands in testdata/rights.txt, so that a right that comes with a new server, or goes, is seen.
 func TestRightsSweep(t *testing.T) {
 	if prepared != nil {
 		t.Fatal(prepared)

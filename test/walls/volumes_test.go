@@ -30,7 +30,8 @@ func recordOf(tenantUID, botUID string) map[string]string {
 	return map[string]string{lethev1.AnnotationTenantUID: tenantUID, lethev1.AnnotationBotUID: botUID, lethev1.AnnotationBot: "b", lethev1.AnnotationReclaimPolicy: "Retain"}
 }
 
-// TestTheRecordOfAVolume: whose a volume is, nobody says but the manager and who may adopt, and the manager not across Tenants.
+// TestTheRecordOfAVolume: whose a volume is, nobody says but the manager and who may adopt, and the manager not
+// across Tenants.
 func TestTheRecordOfAVolume(t *testing.T) {
 	manager, eve, adopter := as(managerUser, groupMost), as("eve", groupMost), as("gitops", groupMost, groupAdopt)
 	operator := as("olga", groupOperate, groupMost)

@@ -59,8 +59,8 @@ type column struct {
 	typOID   uint32
 	notNull  bool
 	readable bool
-	// foreign: the type is an extension's, and so are its operators. The search path finds the server's own only, which may
-	// see differences where the type's do not: of citext, 'a' = 'A'.
+	// foreign: the type is an extension's, and so are its operators. The search path finds the server's own only,
+	// which may see differences where the type's do not: of citext, 'a' = 'A'.
 	foreign bool
 }
 
@@ -86,8 +86,8 @@ func (t *table) String() string { return foreign.Name(t.schema + "." + t.name) }
 
 func (e *edge) cascades() bool { return e.onDelete == "c" || e.detaches() }
 
-// detaches says that the database itself cuts the reference when the parent goes: SET NULL, SET DEFAULT. Such a row keeps
-// nothing from being deleted.
+// detaches says that the database itself cuts the reference when the parent goes: SET NULL, SET DEFAULT. Such a row
+// keeps nothing from being deleted.
 func (e *edge) detaches() bool { return e.onDelete == "n" || e.onDelete == "d" }
 
 const ours = `n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\_toast%' AND n.nspname NOT LIKE 'pg\_temp\_%'`
@@ -213,8 +213,8 @@ func (c *catalogue) readTriggers(ctx context.Context, tx pgx.Tx) error {
 	return rows.Err()
 }
 
-// readPublications finds tables of which the server would refuse to delete: a publication passes deletions on, of the table
-// or of what it is a partition of, and nothing tells its rows.
+// readPublications finds tables of which the server would refuse to delete: a publication passes deletions on, of the
+// table or of what it is a partition of, and nothing tells its rows.
 func (c *catalogue) readPublications(ctx context.Context, tx pgx.Tx) error {
 	rows, err := tx.Query(ctx, `SELECT c.oid, min(p.pubname::text) FROM pg_class c
 		CROSS JOIN LATERAL (SELECT c.oid AS relid UNION SELECT relid::oid FROM pg_partition_ancestors(c.oid)) a
@@ -241,8 +241,8 @@ func (c *catalogue) readPublications(ctx context.Context, tx pgx.Tx) error {
 	return rows.Err()
 }
 
-// readEdges reads the foreign keys as they were declared: the copies that PostgreSQL makes for partitions are left out, and
-// a key of or to a single partition counts for the whole table.
+// readEdges reads the foreign keys as they were declared: the copies that PostgreSQL makes for partitions are left
+// out, and a key of or to a single partition counts for the whole table.
 func (c *catalogue) readEdges(ctx context.Context, tx pgx.Tx) error {
 	rows, err := tx.Query(ctx, `SELECT k.conname::text, k.conrelid, k.confrelid, k.conkey, k.confkey, k.confdeltype::text,
 			-- Servers before 15 have no such column: there all columns of the key are set.

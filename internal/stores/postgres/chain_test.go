@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Rows that refer to the one before, as the versions of a document do: a whole chain goes, however long, in batches, and a
-// row that stays keeps all that it leads to.
+// Rows that refer to the one before, as the versions of a document do: a whole chain goes, however long, in batches,
+// and a row that stays keeps all that it leads to.
 func TestChains(t *testing.T) {
 	const chain = `CREATE TABLE version (id bigint PRIMARY KEY, at timestamptz, before bigint REFERENCES version ON DELETE %s); CREATE INDEX ON version (before); CREATE INDEX ON version (at);
 		INSERT INTO version SELECT n, now() - interval '200 days' + n * interval '1 minute', nullif(n - 1, 0) FROM generate_series(1, %d) n;`

@@ -156,7 +156,8 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			// The grants need tables that are there and columns that have these names: what is wrong comes after, or is left out.
+			// The grants need tables that are there and columns that have these names: what is wrong comes after, or
+			// is left out.
 			var good []Dataset
 			for _, d := range tc.datasets {
 				switch r := tc.want[d.Name]; {

@@ -33,7 +33,8 @@ func TestOnlyStatesThatAreKnownPass(t *testing.T) {
 	}
 }
 
-// TestOneFileReadsWhatAServerSays: nothing but code, and the comparison with what the catalogue knows, looks into a server's error.
+// TestOneFileReadsWhatAServerSays: nothing but code, and the comparison with what the catalogue knows, looks into a
+// server's error.
 func TestOneFileReadsWhatAServerSays(t *testing.T) {
 	fields := regexp.MustCompile(`\b(server|pgErr|pge)\.(Code|Severity|SeverityUnlocalized|Message|Detail|Hint|Where|InternalQuery|SchemaName|TableName|ColumnName|DataTypeName|ConstraintName|Routine|File)\b|OnNotice|OnNotification|OnPgError`)
 	files, err := filepath.Glob("*.go")

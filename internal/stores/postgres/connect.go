@@ -34,8 +34,8 @@ type Target struct {
 	CABundle string // PEM; empty: the system's own
 }
 
-// Session is one connection. The store's lock is held by the very session that deletes, so that whoever has lost the one
-// has lost the other.
+// Session is one connection. The store's lock is held by the very session that deletes, so that whoever has lost the
+// one has lost the other.
 type Session struct {
 	conn *pgx.Conn
 	pid  uint32
@@ -46,14 +46,14 @@ type Session struct {
 	mute     bool   // the server lets the role write no message into the write-ahead log
 }
 
-// lockKey is the advisory lock of every sweep. Such locks belong to one database of one cluster, which is the identity of
-// a store: two DataStores that name the same database exclude each other.
+// lockKey is the advisory lock of every sweep. Such locks belong to one database of one cluster, which is the
+// identity of a store: two DataStores that name the same database exclude each other.
 const lockKey = int64(0x6c657468655f3031) // "lethe_01"
 
 const connectTimeout = 10 * time.Second
 
-// Connect logs in over TLS with a verified certificate and by SCRAM-SHA-256, and never otherwise. clock is the caller's, to compare with the store's
-// and to measure how long things take. Errors are *Error.
+// Connect logs in over TLS with a verified certificate and by SCRAM-SHA-256, and never otherwise. clock is the
+// caller's, to compare with the store's and to measure how long things take. Errors are *Error.
 func Connect(ctx context.Context, t Target, password string, clock func() time.Time) (*Session, error) {
 	// Everything is set by hand below: neither the environment nor a password file has a say.
 	cfg, err := pgx.ParseConfig("sslmode=verify-full")
@@ -66,13 +66,14 @@ func Connect(ctx context.Context, t Target, password string, clock func() time.T
 	}
 	cfg.Host, cfg.Port, cfg.Database, cfg.User, cfg.Password = t.Host, uint16(t.Port), t.Database, t.Username, password
 	cfg.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.Host, RootCAs: roots}
-	// A server that asks for the password itself, or for its MD5, gets nothing, and one that asks for nothing has not shown that it knows it.
-	// Where the server offers it, the exchange is bound to the certificate of this very connection.
+	// A server that asks for the password itself, or for its MD5, gets nothing, and one that asks for nothing has not
+	// shown that it knows it. Where the server offers it, the exchange is bound to the certificate of this very
+	// connection.
 	cfg.RequireAuth, cfg.ChannelBinding = "scram-sha-256", "prefer"
 	cfg.BuildFrontend = checkedFrontend
 	cfg.Fallbacks, cfg.ConnectTimeout = nil, connectTimeout
-	// Every statement is planned for its own values: a plan for other cutoffs may read the whole table. plan_cache_mode would
-	// do the same to the checks of foreign keys, which run for each row.
+	// Every statement is planned for its own values: a plan for other cutoffs may read the whole table.
+	// plan_cache_mode would do the same to the checks of foreign keys, which run for each row.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	cfg.DialFunc = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}).DialContext
 	cfg.RuntimeParams = map[string]string{
@@ -94,9 +95,9 @@ func Connect(ctx context.Context, t Target, password string, clock func() time.T
 	return s, nil
 }
 
-// setSearchPath makes statements of ours find what is the server's own, and nothing else. Triggers, which are the users' code,
-// run under the path that the role or the database gives them, with the server's own before it: so an operator of ours that is
-// written without its schema could be another's there, and none is.
+// setSearchPath makes statements of ours find what is the server's own, and nothing else. Triggers, which are the
+// users' code, run under the path that the role or the database gives them, with the server's own before it: so an
+// operator of ours that is written without its schema could be another's there, and none is.
 func (s *Session) setSearchPath(ctx context.Context) error {
 	err := s.conn.QueryRow(ctx, "SELECT 'pg_catalog, ' || reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'search_path'").Scan(&s.path)
 	if err == nil {
@@ -221,7 +222,8 @@ func (s *Session) Identify(ctx context.Context) (Identity, error) {
 	return id, nil
 }
 
-// Now reads the store's clock, between two looks at the caller's: skew is the store's time minus the caller's in the middle.
+// Now reads the store's clock, between two looks at the caller's: skew is the store's time minus the caller's in the
+// middle.
 func (s *Session) Now(ctx context.Context) (now time.Time, skew time.Duration, err error) {
 	before := s.clock()
 	if err := s.conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
@@ -246,8 +248,8 @@ func (s *Session) Lock(ctx context.Context) (bool, error) {
 	return got, nil
 }
 
-// names says whether the server names, as the constraint of an error or in the lines that tell where it comes from, what the
-// catalogue knows: a name is compared and never handed on.
+// names says whether the server names, as the constraint of an error or in the lines that tell where it comes from,
+// what the catalogue knows: a name is compared and never handed on.
 func names(err error, constraint, function string) bool {
 	var server *pgconn.PgError
 	if !errors.As(err, &server) {
@@ -256,9 +258,10 @@ func names(err error, constraint, function string) bool {
 	return constraint != "" && server.ConstraintName == constraint || function != "" && strings.Contains(server.Where, function)
 }
 
-// code is the SQLSTATE of an error that the server sent, else empty. What is not of the form of one, or of no class that PostgreSQL documents, is XX000,
-// internal error: the server, and a trigger's RAISE, can write anything there. Nothing else of what a server says beside an error (severity, message,
-// detail, hint, names of constraints and routines, notices) is read at all.
+// code is the SQLSTATE of an error that the server sent, else empty. What is not of the form of one, or of no class
+// that PostgreSQL documents, is XX000, internal error: the server, and a trigger's RAISE, can write anything there.
+// Nothing else of what a server says beside an error (severity, message, detail, hint, names of constraints and
+// routines, notices) is read at all.
 func code(err error) string {
 	var server *pgconn.PgError
 	if !errors.As(err, &server) {

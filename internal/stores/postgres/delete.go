@@ -13,8 +13,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// Bounds of one batch. A transaction is to stay under half a second also on a busy machine: it lasts at most StatementTimeout
-// and what beginning, counting and committing take, and aims at targetBatch.
+// Bounds of one batch. A transaction is to stay under half a second also on a busy machine: it lasts at most
+// StatementTimeout and what beginning, counting and committing take, and aims at targetBatch.
 const (
 	StatementTimeout = 350 * time.Millisecond
 	lockTimeout      = 150 * time.Millisecond
@@ -24,13 +24,15 @@ const (
 	leastBatch = 100
 	mostBatch  = 20000
 
-	// A batch grows by no more than this; after one has run into its timeout, carefully: what is rolled back was for nothing.
+	// A batch grows by no more than this; after one has run into its timeout, carefully: what is rolled back was for
+	// nothing.
 	fastGrowth, carefulGrowth = 2.0, 1.2
 
 	// retries of a batch that ran into a writer, each with a new snapshot, before it is halved.
 	retries = 3
 
-	// rollbackTimeout bounds a ROLLBACK, after which the connection is given up; the server ends what is idle after two seconds.
+	// rollbackTimeout bounds a ROLLBACK, after which the connection is given up; the server ends what is idle after
+	// two seconds.
 	rollbackTimeout = 5 * time.Second
 
 	// walkTimeout bounds looking for the end of the next batch, which holds no locks.
@@ -40,9 +42,9 @@ const (
 // brakeTimeout bounds counting what a dataset would lose, which is exact and not capped.
 const brakeTimeout = 60 * time.Second
 
-// Planned counts the rows that Delete would take from a dataset, and the rows of its table, the latter no further than most,
-// which is told the former. The planner's estimate is not asked: of a table that has shrunk since the last ANALYZE it tells
-// too much. Children count as gone where they may be deleted themselves.
+// Planned counts the rows that Delete would take from a dataset, and the rows of its table, the latter no further
+// than most, which is told the former. The planner's estimate is not asked: of a table that has shrunk since the last
+// ANALYZE it tells too much. Children count as gone where they may be deleted themselves.
 func (st *Store) Planned(ctx context.Context, i int, at time.Time, most func(planned int64) int64) (planned, rows int64, problem *Problem, err error) {
 	d := st.datasets[i]
 	if _, ok := d.paths(); !ok {
@@ -59,7 +61,8 @@ func (st *Store) Planned(ctx context.Context, i int, at time.Time, most func(pla
 	return st.countAgainst(ctx, d, q, all(append([]string{d.deletable(q, "a", at)}, none(d.reaches(q, "a", relevant, stays))...)...), most)
 }
 
-// Expired is Planned for the impatient: it counts what has expired, whether or not other rows refer to it. It is never less.
+// Expired is Planned for the impatient: it counts what has expired, whether or not other rows refer to it. It is
+// never less.
 func (st *Store) Expired(ctx context.Context, i int, at time.Time, most func(expired int64) int64) (expired, rows int64, problem *Problem, err error) {
 	d, q := st.datasets[i], &query{}
 	return st.countAgainst(ctx, d, q, d.deletable(q, "a", at), most)
@@ -80,10 +83,10 @@ func (st *Store) countAgainst(ctx context.Context, d *dataset, q *query, where s
 	return counted, rows, problem, err
 }
 
-// Delete deletes from a dataset what expired before at, in short transactions, again from the start until a whole pass finds
-// nothing. A row goes when it is past its window and its floor and no row of any dataset refers to it any more. The error is
-// about the connection, the context or the permit, or ErrPaused; whatever was committed until then is in Deletion, which counts
-// all turns of the dataset.
+// Delete deletes from a dataset what expired before at, in short transactions, again from the start until a whole
+// pass finds nothing. A row goes when it is past its window and its floor and no row of any dataset refers to it any
+// more. The error is about the connection, the context or the permit, or ErrPaused; whatever was committed until then
+// is in Deletion, which counts all turns of the dataset.
 func (st *Store) Delete(ctx context.Context, i int, at time.Time, permit Permit) (Deletion, error) {
 	d := st.datasets[i]
 	if d.Delete == nil || d.blocked() != nil {
@@ -126,8 +129,8 @@ func (st *Store) Delete(ctx context.Context, i int, at time.Time, permit Permit)
 	}
 }
 
-// flush waits until what was committed is on the disk: batches do not wait for it. A server that crashes before has the rows
-// back, and the next sweep deletes them again; what is reported as deleted must stay so.
+// flush waits until what was committed is on the disk: batches do not wait for it. A server that crashes before has
+// the rows back, and the next sweep deletes them again; what is reported as deleted must stay so.
 func (st *Store) flush(ctx context.Context, rows int64) error {
 	if rows == 0 {
 		return nil
@@ -151,15 +154,16 @@ var begin = []string{
 	"SET LOCAL synchronous_commit = off",
 	// What a deferred trigger does is to be seen before COMMIT.
 	"SET CONSTRAINTS ALL IMMEDIATE",
-	// Each foreign key has an index, and a batch is small: looking up its rows one by one is right, and hashing or reading all
-	// of a child's table for each batch, which the planner likes for middling tables, makes a sweep quadratic.
-	// What is off costs so much to the planner that it would compile each statement of a trigger: minutes for some ten thousand rows.
+	// Each foreign key has an index, and a batch is small: looking up its rows one by one is right, and hashing or
+	// reading all of a child's table for each batch, which the planner likes for middling tables, makes a sweep
+	// quadratic. What is off costs so much to the planner that it would compile each statement of a trigger: minutes
+	// for some ten thousand rows.
 	"SET LOCAL jit = off",
 	"SET LOCAL enable_hashjoin = off", "SET LOCAL enable_mergejoin = off", "SET LOCAL enable_seqscan = off", "SET LOCAL enable_material = off",
 }
 
-// touched counts what the transaction has deleted or changed so far: in the dataset's own table, in others, and changes in
-// tables with a floor.
+// touched counts what the transaction has deleted or changed so far: in the dataset's own table, in others, and
+// changes in tables with a floor.
 const touched = `SELECT (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(o)), 0)::int8 FROM pg_catalog.unnest($1::oid[]) o),
 	(SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(o)), 0)::int8 FROM pg_catalog.unnest($2::oid[]) o),
 	(SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(o)), 0)::int8 FROM pg_catalog.unnest($3::oid[]) o)`
@@ -199,8 +203,8 @@ func (w *walker) adapt(rows int64, took time.Duration) {
 	}
 }
 
-// transaction deletes one range. It takes two turns to the server: begin, delete and count; then, if the lease still holds,
-// commit. deleted is called between them.
+// transaction deletes one range. It takes two turns to the server: begin, delete and count; then, if the lease still
+// holds, commit. deleted is called between them.
 func (w *walker) transaction(ctx context.Context, from, to mark, deleted func(int64)) (rows int64, err error) {
 	conn := w.st.session.conn
 	defer func() {
@@ -222,8 +226,8 @@ func (w *walker) transaction(ctx context.Context, from, to mark, deleted func(in
 	return rows, w.commit(ctx)
 }
 
-// peels is how often one transaction deletes again from a range of a table whose rows refer to each other by ON DELETE RESTRICT:
-// each statement takes the rows that nothing refers to, and so uncovers the next.
+// peels is how often one transaction deletes again from a range of a table whose rows refer to each other by ON
+// DELETE RESTRICT: each statement takes the rows that nothing refers to, and so uncovers the next.
 const peels = 32
 
 func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, err error) {
@@ -277,8 +281,9 @@ func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, er
 	return rows, w.sideEffect(rows, before, after)
 }
 
-// deletion writes the DELETE of one range. Where rows of the table refer to each other, a row goes together with those that
-// refer to it: all that may go are gathered, those are put back that a row refers to which stays, and what these refer to.
+// deletion writes the DELETE of one range. Where rows of the table refer to each other, a row goes together with
+// those that refer to it: all that may go are gathered, those are put back that a row refers to which stays, and what
+// these refer to.
 func (w *walker) deletion(q *query, from, to mark) string {
 	d := w.d
 	where := w.where(q, from, to)
@@ -313,8 +318,8 @@ func (w *walker) deletion(q *query, from, to mark) string {
 		d.name(), equal("x", d.key, "a", d.key), equal("x", d.key, "a", d.key))
 }
 
-// restrictsItself says whether rows of the table refer to each other so that none can go in one statement with those that
-// refer to it.
+// restrictsItself says whether rows of the table refer to each other so that none can go in one statement with those
+// that refer to it.
 func (d *dataset) restrictsItself() bool {
 	return slices.ContainsFunc(d.self(), func(l *link) bool { return l.onDelete == "r" })
 }
@@ -339,8 +344,8 @@ func (d *dataset) unreferred(l *link) string {
 	return fmt.Sprintf("NOT EXISTS (SELECT 1 FROM %s c WHERE %s)", qualified(l.edge.child), refers)
 }
 
-// sideEffect compares what the transaction did to what the DELETE says it did. Triggers are the users' own code: one that
-// deletes other rows, or keeps rows, or changes what a floor protects, makes this dataset unfit for sweeping.
+// sideEffect compares what the transaction did to what the DELETE says it did. Triggers are the users' own code: one
+// that deletes other rows, or keeps rows, or changes what a floor protects, makes this dataset unfit for sweeping.
 func (w *walker) sideEffect(rows int64, before, after [3]int64) error {
 	var what string
 	switch {

@@ -8,7 +8,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// What two tenants are called may be told apart in Kubernetes, where names are text, and be the same in the tenant column.
+// What two tenants are called may be told apart in Kubernetes, where names are text, and be the same in the tenant
+// column.
 func TestTenantsThatTheColumnCannotTellApart(t *testing.T) {
 	tests := map[string]struct {
 		typ, row string
@@ -74,8 +75,8 @@ func TestTenantsThatTheColumnCannotTellApart(t *testing.T) {
 	}
 }
 
-// Of what a tenant is called only a part may be approved: the rows under the rest wait for the base window, as those of an
-// unknown tenant do, and are overdue by what was promised.
+// Of what a tenant is called only a part may be approved: the rows under the rest wait for the base window, as those
+// of an unknown tenant do, and are overdue by what was promised.
 func TestANameThatIsNotApprovedGoesByTheBaseWindow(t *testing.T) {
 	w := newWorld(t, Config{Tenants: []string{"1", "2", "8"}, Datasets: []Dataset{
 		in(after(90, aTable("log")), withTenant("tenant", Override{IDs: []string{"1", "2"}, RetainFor: days(30)}), func(d *Dataset) {

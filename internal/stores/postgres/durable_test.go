@@ -12,8 +12,8 @@ import (
 	"github.com/lethe-dev/lethe/test/pg"
 )
 
-// lazy makes the server's own writer of the write-ahead log come so seldom: what a transaction of ours does not bring to the disk itself
-// stays in memory meanwhile, and a crash takes it.
+// lazy makes the server's own writer of the write-ahead log come so seldom: what a transaction of ours does not bring
+// to the disk itself stays in memory meanwhile, and a crash takes it.
 func lazy(t *testing.T, s *pg.Server, every time.Duration) {
 	t.Helper()
 	for _, sql := range []string{fmt.Sprintf("ALTER SYSTEM SET wal_writer_delay = '%dms'", every.Milliseconds()), "SELECT pg_reload_conf()"} {
@@ -36,8 +36,9 @@ func (w *world) onDisk() int64 {
 	return w.admin.Count(`SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::int8`)
 }
 
-// TestAMarkIsOnTheDisk: whatever the server's own setting for its commits is, a mark is on the disk when it is there, and nobody waits for the
-// server's writer; where the role may not leave a message in the write-ahead log, Reach waits for it, and goes on as soon as it has come.
+// TestAMarkIsOnTheDisk: whatever the server's own setting for its commits is, a mark is on the disk when it is there,
+// and nobody waits for the server's writer; where the role may not leave a message in the write-ahead log, Reach
+// waits for it, and goes on as soon as it has come.
 func TestAMarkIsOnTheDisk(t *testing.T) {
 	t.Cleanup(func() {
 		for _, sql := range []string{"ALTER SYSTEM RESET wal_writer_delay", "SELECT pg_reload_conf()"} {

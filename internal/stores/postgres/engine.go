@@ -35,8 +35,8 @@ type (
 	Permit = stores.Permit
 	// Deletion is [stores.Deletion].
 	Deletion = stores.Deletion
-	// Identity is [stores.Identity]. SystemIdentifier is that of the database cluster, made by initdb and kept by its copies and standbys; Version is
-	// server_version_num.
+	// Identity is [stores.Identity]. SystemIdentifier is that of the database cluster, made by initdb and kept by its
+	// copies and standbys; Version is server_version_num.
 	Identity = stores.Identity
 )
 
@@ -118,7 +118,8 @@ func (s session) Back(ctx context.Context, last, now protocol.Point) (string, er
 	if why := back(last, now); why != "" {
 		return why, nil
 	}
-	// The history that the database has now left the one that sweeps saw before they saw it: transactions that were rolled back then are others now.
+	// The history that the database has now left the one that sweeps saw before they saw it: transactions that were
+	// rolled back then are others now.
 	same, err := s.WereRolledBack(ctx, last.Witnesses)
 	if err != nil || same {
 		return "", err
@@ -126,8 +127,8 @@ func (s session) Back(ctx context.Context, last, now protocol.Point) (string, er
 	return "its history has left the one of the last sweep before that sweep ended", nil
 }
 
-// back says what shows that a database is at an earlier point than it was; empty: nothing does. A promoted standby goes on on a
-// later timeline at a position that is not lower.
+// back says what shows that a database is at an earlier point than it was; empty: nothing does. A promoted standby
+// goes on on a later timeline at a position that is not lower.
 func back(last, now protocol.Point) string {
 	switch {
 	case now.OID != last.OID:

@@ -16,8 +16,8 @@ const notAvailable = "55P03"
 // unnamed are the SQLSTATEs of code that names something which is not there: table, function, column, object, schema.
 var unnamed = []string{"42P01", "42883", "42703", "42704", "3F000"}
 
-// explain tells why rows could not be deleted, by what the catalogue knows of the table: the server's own words can repeat
-// values of a row.
+// explain tells why rows could not be deleted, by what the catalogue knows of the table: the server's own words can
+// repeat values of a row.
 func (w *walker) explain(err error) *Problem {
 	t, c := w.d.table, code(err)
 	reason, message := explain(err)
@@ -68,8 +68,8 @@ func (w *walker) culprits(err error) []trigger {
 	return all
 }
 
-// runningTriggers are those of a table that run when a row of it is deleted, and those that run where a foreign key carries
-// the deletion on.
+// runningTriggers are those of a table that run when a row of it is deleted, and those that run where a foreign key
+// carries the deletion on.
 func (c *catalogue) runningTriggers(t *table) []trigger {
 	var out []trigger
 	seen := map[*table]bool{}
@@ -122,8 +122,8 @@ func (w *walker) split(ctx context.Context, err error) (*Problem, error) {
 	return split(err)
 }
 
-// checkIdentity refuses a table whose deletions a publication passes on, and that has nothing by which to tell its rows: the
-// server refuses each deletion then.
+// checkIdentity refuses a table whose deletions a publication passes on, and that has nothing by which to tell its
+// rows: the server refuses each deletion then.
 func (d *dataset) checkIdentity(tables map[uint32]*table) {
 	for _, oid := range append([]uint32{d.table.oid}, d.table.leaves...) {
 		t := tables[oid]

@@ -10,9 +10,10 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// Grants returns the SQL, for psql and a role that owns the tables, that makes the role of a store's sweeps and gives it what
-// it needs and no more: to delete from the datasets' tables, and to read their key, age and tenant columns and the columns
-// that their foreign keys and declared relations among each other are made of. It can be run again, and must be when one is added.
+// Grants returns the SQL, for psql and a role that owns the tables, that makes the role of a store's sweeps and gives
+// it what it needs and no more: to delete from the datasets' tables, and to read their key, age and tenant columns
+// and the columns that their foreign keys and declared relations among each other are made of. It can be run again,
+// and must be when one is added.
 func Grants(spec v1alpha1.DataStoreSpec) string {
 	if spec.Postgres == nil {
 		return ""

@@ -20,19 +20,20 @@ type Point struct {
 	Transactions uint64 // no transaction before it will be used again, after a crash either
 }
 
-// onDiskWithin bounds waiting for the server's own writer of the write-ahead log: it is never behind for longer than three times
-// wal_writer_delay, which is 10 s at most.
+// onDiskWithin bounds waiting for the server's own writer of the write-ahead log: it is never behind for longer than
+// three times wal_writer_delay, which is 10 s at most.
 const onDiskWithin = 35 * time.Second
 
-// Mark is a place in the life of a database. Reach says when it is on the disk: before that a crash may take it back, the numbers of
-// transactions included.
+// Mark is a place in the life of a database. Reach says when it is on the disk: before that a crash may take it back,
+// the numbers of transactions included.
 type Mark struct {
 	transactions uint64
 	position     int64
 }
 
-// Mark commits a transaction of its own, which changes nothing, and notes where the database is then. What was committed before is on the
-// disk with it when it returns; where the role may not write what a commit waits for, Reach waits.
+// Mark commits a transaction of its own, which changes nothing, and notes where the database is then. What was
+// committed before is on the disk with it when it returns; where the role may not write what a commit waits for,
+// Reach waits.
 func (s *Session) Mark(ctx context.Context) (Mark, error) {
 	if !s.mute {
 		m, err := s.message(ctx)
@@ -46,9 +47,10 @@ func (s *Session) Mark(ctx context.Context) (Mark, error) {
 	return s.bareMark(ctx)
 }
 
-// message marks by an empty message in the write-ahead log: a commit waits for the disk only if its transaction has written something
-// there before its commit record, whatever synchronous_commit is. It is for nobody: physical replication passes over it, and logical
-// decoding shows it to those that ask for messages. No standby is waited for, since one that is away would stop the sweep.
+// message marks by an empty message in the write-ahead log: a commit waits for the disk only if its transaction has
+// written something there before its commit record, whatever synchronous_commit is. It is for nobody: physical
+// replication passes over it, and logical decoding shows it to those that ask for messages. No standby is waited for,
+// since one that is away would stop the sweep.
 func (s *Session) message(ctx context.Context) (Mark, error) {
 	var m Mark
 	var next int64
@@ -56,7 +58,8 @@ func (s *Session) message(ctx context.Context) (Mark, error) {
 		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = local"); err != nil {
 			return fmt.Errorf("ask for a durable commit: %w", err)
 		}
-		// The record of the message holds the number of the transaction, and lies after the commit records of all that were committed before.
+		// The record of the message holds the number of the transaction, and lies after the commit records of all
+		// that were committed before.
 		err := tx.QueryRow(ctx, "SELECT pg_current_xact_id()::text::int8 + 1, "+fmt.Sprintf(sinceBeginning, "pg_logical_emit_message(true, 'lethe', '')")).
 			Scan(&next, &m.position)
 		if err != nil {
@@ -71,7 +74,8 @@ func (s *Session) message(ctx context.Context) (Mark, error) {
 	return m, nil
 }
 
-// bareMark marks by the numbers of transactions alone. PostgreSQL does not let the commit of a transaction that wrote nothing wait for the disk.
+// bareMark marks by the numbers of transactions alone. PostgreSQL does not let the commit of a transaction that wrote
+// nothing wait for the disk.
 func (s *Session) bareMark(ctx context.Context) (Mark, error) {
 	var m Mark
 	var next int64
@@ -82,7 +86,8 @@ func (s *Session) bareMark(ctx context.Context) (Mark, error) {
 	if err := s.conn.QueryRow(ctx, "SELECT "+fmt.Sprintf(sinceBeginning, "pg_current_wal_insert_lsn()")).Scan(&m.position); err != nil {
 		return m, fmt.Errorf("read the position in the write-ahead log: %w", err)
 	}
-	// Where a record ends with its page, that position lies behind the head of the next, which is not written before there is another record.
+	// Where a record ends with its page, that position lies behind the head of the next, which is not written before
+	// there is another record.
 	if _, err := s.conn.Exec(ctx, "SELECT pg_current_xact_id()"); err != nil {
 		return m, fmt.Errorf("read the transaction counter: %w", err)
 	}
@@ -93,8 +98,8 @@ func (s *Session) bareMark(ctx context.Context) (Mark, error) {
 // sinceBeginning is a position in the write-ahead log in bytes.
 const sinceBeginning = "(%s - '0/0'::pg_lsn)::int8"
 
-// Reach waits until a mark is on the disk, and returns it as the point that is safe to remember. One that does not come there in time is no
-// such point.
+// Reach waits until a mark is on the disk, and returns it as the point that is safe to remember. One that does not
+// come there in time is no such point.
 func (s *Session) Reach(ctx context.Context, m Mark) (Point, error) {
 	p := Point{Transactions: m.transactions, Position: uint64(m.position)}
 	if err := s.awaitDisk(ctx, m.position); err != nil {
@@ -134,8 +139,8 @@ func (s *Session) awaitDisk(ctx context.Context, want int64) error {
 	}
 }
 
-// RollBack begins so many transactions and rolls them back, and returns their numbers. They change nothing; once a later mark is
-// reached, WereRolledBack tells by them whether history is still the same.
+// RollBack begins so many transactions and rolls them back, and returns their numbers. They change nothing; once a
+// later mark is reached, WereRolledBack tells by them whether history is still the same.
 func (s *Session) RollBack(ctx context.Context, n int) ([]uint64, error) {
 	var out []uint64
 	for range n {
@@ -152,8 +157,9 @@ func (s *Session) RollBack(ctx context.Context, n int) ([]uint64, error) {
 	return out, nil
 }
 
-// WereRolledBack says whether transactions that were rolled back before are so still. In a history that has left the one in which
-// they were, their numbers are used again, or not yet. One that the server does not remember any more says nothing.
+// WereRolledBack says whether transactions that were rolled back before are so still. In a history that has left the
+// one in which they were, their numbers are used again, or not yet. One that the server does not remember any more
+// says nothing.
 func (s *Session) WereRolledBack(ctx context.Context, ids []uint64) (bool, error) {
 	for _, id := range ids {
 		var status *string
@@ -171,8 +177,8 @@ func (s *Session) WereRolledBack(ctx context.Context, ids []uint64) (bool, error
 	return true, nil
 }
 
-// Due counts, of tenants whose window is shorter than the others', the rows past it at a time, up to CountCap; -1: that could not
-// be counted in its time.
+// Due counts, of tenants whose window is shorter than the others', the rows past it at a time, up to CountCap; -1:
+// that could not be counted in its time.
 func (st *Store) Due(ctx context.Context, i int, at time.Time) (int64, error) {
 	d := st.datasets[i]
 	if d.Delete == nil || d.blocked() != nil {

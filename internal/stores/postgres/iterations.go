@@ -11,9 +11,10 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// minIterations of SCRAM is what RFC 7677 asks of servers, and PostgreSQL's default. The client's proof is only as hard to guess a
-// password from as there are iterations, and the server says how many: one whose certificate is trusted, and that is not the
-// database, would ask for a single one and try passwords against the answer at leisure. The driver bounds them from above.
+// minIterations of SCRAM is what RFC 7677 asks of servers, and PostgreSQL's default. The client's proof is only as
+// hard to guess a password from as there are iterations, and the server says how many: one whose certificate is
+// trusted, and that is not the database, would ask for a single one and try passwords against the answer at leisure.
+// The driver bounds them from above.
 const minIterations = 4096
 
 // maxLogin bounds one message of the server before the login is over, and how many bytes of it are kept.
@@ -89,8 +90,8 @@ func (l *loginReader) next() error {
 	return nil
 }
 
-// enoughIterations reads i= of a server's first message (RFC 5802): r=nonce,s=salt,i=iterations. What has none, or no number, the
-// driver refuses itself; where it stands twice, the smallest counts.
+// enoughIterations reads i= of a server's first message (RFC 5802): r=nonce,s=salt,i=iterations. What has none, or no
+// number, the driver refuses itself; where it stands twice, the smallest counts.
 func enoughIterations(challenge []byte) error {
 	for attribute := range bytes.SplitSeq(challenge, []byte(",")) {
 		number, found := bytes.CutPrefix(attribute, []byte("i="))

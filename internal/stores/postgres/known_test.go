@@ -6,8 +6,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// TestALockedTableIsItsOwnDatasets: names of a tenant that comes are compared with the column of each dataset. One whose table cannot be read then says so
-// itself; the others go on.
+// TestALockedTableIsItsOwnDatasets: names of a tenant that comes are compared with the column of each dataset. One
+// whose table cannot be read then says so itself; the others go on.
 func TestALockedTableIsItsOwnDatasets(t *testing.T) {
 	own := Windows{RetainFor: days(90), Overrides: []Override{{IDs: []string{"acme"}, RetainFor: days(30)}}}
 	var config Config

@@ -27,8 +27,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// listener takes connections as PostgreSQL does, over TLS with a certificate that the returned target trusts, and hands each to serve after the startup
-// message.
+// listener takes connections as PostgreSQL does, over TLS with a certificate that the returned target trusts, and
+// hands each to serve after the startup message.
 func listener(t *testing.T, serve func(*tls.Conn, *pgproto3.Backend)) Target {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -73,7 +73,8 @@ func listener(t *testing.T, serve func(*tls.Conn, *pgproto3.Backend)) Target {
 
 const secret = "hunter2-Xq7-password"
 
-// TestOnlySCRAMIsAnswered: a server that asks in any other way than by SCRAM-SHA-256 hears nothing any more, and one that asks for nothing is no server.
+// TestOnlySCRAMIsAnswered: a server that asks in any other way than by SCRAM-SHA-256 hears nothing any more, and one
+// that asks for nothing is no server.
 func TestOnlySCRAMIsAnswered(t *testing.T) {
 	ready := []pgproto3.BackendMessage{&pgproto3.AuthenticationOk{}, &pgproto3.ParameterStatus{Name: "server_version", Value: "17"}, &pgproto3.ReadyForQuery{TxStatus: 'I'}}
 	for name, messages := range map[string][]pgproto3.BackendMessage{
@@ -184,8 +185,8 @@ func TestAServerProvesThatItKnowsThePassword(t *testing.T) {
 	}
 }
 
-// TestFewIterationsAreNotAnswered: whatever a server whose certificate is trusted asks for, it gets no proof that is cheap to guess the
-// password from.
+// TestFewIterationsAreNotAnswered: whatever a server whose certificate is trusted asks for, it gets no proof that is
+// cheap to guess the password from.
 func TestFewIterationsAreNotAnswered(t *testing.T) {
 	for challenge, refused := range map[string]bool{"i=1": true, "i=4095": true, "i=0": true, "i=-1": true, "i=1,i=4096": true, "i=4096,i=1": true, "i=4096": false, "i=40960": false} {
 		t.Run(challenge, func(t *testing.T) {
@@ -306,8 +307,8 @@ func TestHowARealServerLogsIn(t *testing.T) {
 	}
 }
 
-// TestTheLoginIsBoundToTheCertificate: whoever stands in between with a certificate that is trusted, and passes every byte on, does not get a session:
-// the exchange is bound to the certificate that the client saw.
+// TestTheLoginIsBoundToTheCertificate: whoever stands in between with a certificate that is trusted, and passes every
+// byte on, does not get a session: the exchange is bound to the certificate that the client saw.
 func TestTheLoginIsBoundToTheCertificate(t *testing.T) {
 	w := newWorld(t, Config{}, `SELECT 1`)
 	for name, strip := range map[string]bool{"every byte is passed on": false, "the offer of channel binding is taken out": true} {

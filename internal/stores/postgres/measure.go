@@ -20,8 +20,9 @@ const (
 	readLockTimeout = time.Second
 )
 
-// Measure counts what a dataset holds, and for each of its rules what is past its window, overdue and kept, and why. It changes nothing. What has a
-// Reason was not measured, or not wholly; its numbers mean nothing then. The error is about the connection only.
+// Measure counts what a dataset holds, and for each of its rules what is past its window, overdue and kept, and why.
+// It changes nothing. What has a Reason was not measured, or not wholly; its numbers mean nothing then. The error is
+// about the connection only.
 func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) (report.Dataset, error) {
 	d := st.datasets[i]
 	out := report.Dataset{Name: d.Name}
@@ -38,7 +39,7 @@ func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) (report.Data
 		if err := unlessLost(st.measureTable(ctx, d, clocks, &out), &out.Problem); err != nil {
 			return out, err
 		}
-		if out.Reason == "" && out.UnknownTenant > 0 && d.untold() {
+		if out.Reason == "" && out.UnknownTenant > 0 && d.ambiguousTenants() {
 			out.Reason, out.Message = v1alpha1.ReasonUnclearTenant, fmt.Sprintf(
 				"column %s of %s is %s, which can hold none of the externalIDs of a tenant with a shorter window, and there are rows of unknown tenants, which may be its: correct spec.externalIDs of the Tenant",
 				d.tenant.name, d.table, d.tenant.typ)
@@ -89,7 +90,8 @@ func (st *Store) Overdue(ctx context.Context, i int, clocks Clocks) ([]report.Ru
 	return rules, nil
 }
 
-// overdueAt is the time at which a row must have been past its window to be overdue now, and the ways down from the dataset.
+// overdueAt is the time at which a row must have been past its window to be overdue now, and the ways down from the
+// dataset.
 func (d *dataset) overdueAt(r Rule, clocks Clocks) (paths [][]*link, at time.Time, err error) {
 	paths, ok := d.paths()
 	if !ok {
@@ -106,8 +108,8 @@ func (st *Store) setTimeout(ctx context.Context, most time.Duration) error {
 	return nil
 }
 
-// unlessLost notes what the server said, and passes on only what ended the connection. That something was not counted goes before
-// whatever else is noted: the numbers mean nothing.
+// unlessLost notes what the server said, and passes on only what ended the connection. That something was not counted
+// goes before whatever else is noted: the numbers mean nothing.
 func unlessLost(err error, noted *v1alpha1.Problem) error {
 	problem, lost := split(err)
 	if problem != nil {
@@ -162,7 +164,7 @@ func (st *Store) measureTable(ctx context.Context, d *dataset, clocks Clocks, ou
 	q := &query{}
 	oldest := fmt.Sprintf("(SELECT min(%s) FROM %s a WHERE %s >= %s)", d.instant("a"), d.name(), dotted("a", d.age), d.plausible())
 	var age *time.Time
-	err = st.session.conn.QueryRow(ctx, "SELECT "+capped(d.name()+" a", d.incredible(q, "a", clocks.Late))+", "+oldest, q.args...).Scan(&out.UnknownAge, &age)
+	err = st.session.conn.QueryRow(ctx, "SELECT "+capped(d.name()+" a", d.unknownAge(q, "a", clocks.Late))+", "+oldest, q.args...).Scan(&out.UnknownAge, &age)
 	if err != nil {
 		return fmt.Errorf("measure %s: %w", d.Name, err)
 	}
@@ -186,7 +188,8 @@ func (st *Store) measureTable(ctx context.Context, d *dataset, clocks Clocks, ou
 	return nil
 }
 
-// rows counts a table, or estimates one that is large. A table is counted once in a sweep; what is deleted from it is taken off.
+// rows counts a table, or estimates one that is large. A table is counted once in a sweep; what is deleted from it is
+// taken off.
 func (st *Store) rows(ctx context.Context, d *dataset) (int64, error) {
 	if d.counted {
 		return d.rows, nil
@@ -241,8 +244,8 @@ func (st *Store) measureRule(ctx context.Context, d *dataset, r Rule, clocks Clo
 	return st.measureOverdue(ctx, d, r, paths, at, out)
 }
 
-// eligible is true of a row that is past the rule's window and its floor, and that no row which has not expired refers to,
-// however far down: those that have expired go first, in the same sweep.
+// eligible is true of a row that is past the rule's window and its floor, and that no row which has not expired
+// refers to, however far down: those that have expired go first, in the same sweep.
 func (d *dataset) eligible(q *query, alias string, r Rule, at time.Time) string {
 	alive := func(q *query, c *dataset, alias string) string { return c.expired(q, alias, at) + " IS NOT TRUE" }
 	conditions := []string{d.past(q, alias, r.Windows, at, true)}
@@ -271,9 +274,9 @@ func (d *dataset) heldByFloor(q *query, alias string, r Rule, at time.Time) []st
 	return append(out, d.reaches(q, alias, relevant, held)...)
 }
 
-// measureOverdue counts the rows that were past window and floor at a time that already lies a slack in the past, whatever
-// keeps them, and finds how long the worst has been due since then. Only floors excuse: its own, and that of a row which
-// refers to it.
+// measureOverdue counts the rows that were past window and floor at a time that already lies a slack in the past,
+// whatever keeps them, and finds how long the worst has been due since then. Only floors excuse: its own, and that of
+// a row which refers to it.
 func (st *Store) measureOverdue(ctx context.Context, d *dataset, r Rule, paths [][]*link, at time.Time, out *report.Rule) error {
 	q := &query{}
 	where := []string{d.past(q, "a", r.Windows, at, true)}

@@ -11,8 +11,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// A writer adds a child, or changes a row, in a transaction that is open while the sweep's DELETE runs, and commits in the
-// middle of it. These are the races that a check before the DELETE does not win under READ COMMITTED.
+// A writer adds a child, or changes a row, in a transaction that is open while the sweep's DELETE runs, and commits
+// in the middle of it. These are the races that a check before the DELETE does not win under READ COMMITTED.
 func TestWritersInTheMiddleOfABatch(t *testing.T) {
 	const base = `CREATE TABLE parent (id bigint PRIMARY KEY, at timestamptz); CREATE INDEX ON parent (at);
 		INSERT INTO parent SELECT n, now() - interval '100 days' FROM generate_series(1, 50) n;
@@ -65,7 +65,8 @@ func TestWritersInTheMiddleOfABatch(t *testing.T) {
 				}
 				want := tc.want
 				if strings.HasPrefix(action, "SET") && !strings.Contains(name, "age") {
-					// The reference is cut, with a new snapshot that knows the child: it keeps nothing, and is not lost.
+					// The reference is cut, with a new snapshot that knows the child: it keeps nothing, and is not
+					// lost.
 					want = []string{"child 1 none", "child 2 none"}[:len(want)-1]
 				}
 				if diff := cmp.Diff(want, w.admin.List(left)); diff != "" {
@@ -171,7 +172,8 @@ func TestTriggers(t *testing.T) {
 	}
 }
 
-// Statements of triggers are not compiled: the settings that keep a batch to its indexes make each look expensive enough.
+// Statements of triggers are not compiled: the settings that keep a batch to its indexes make each look expensive
+// enough.
 func TestTriggersAreNotCompiled(t *testing.T) {
 	w := newWorld(t, Config{Datasets: []Dataset{after(90, aTable("log"))}},
 		`CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE TABLE seen (jit text);

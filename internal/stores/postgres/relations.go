@@ -9,8 +9,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/guess"
 )
 
-// declare adds the declared relations to the foreign keys: what refers to a row keeps it, as ON DELETE NO ACTION does. The database
-// knows nothing of them, so that it checks nothing itself.
+// declare adds the declared relations to the foreign keys: what refers to a row keeps it, as ON DELETE NO ACTION
+// does. The database knows nothing of them, so that it checks nothing itself.
 func (st *Store) declare(relations []Relation) {
 	for _, r := range relations {
 		i := slices.IndexFunc(st.datasets, func(d *dataset) bool { return d.Name == r.References })
@@ -65,8 +65,8 @@ func (e *edge) undo() string {
 	return "drop the foreign key"
 }
 
-// checkRelations refuses to delete from datasets of which nobody has said whether rows refer to each other: a column is named after
-// the one, and neither a foreign key nor spec.relations ties it. Both sides wait for a person.
+// checkRelations refuses to delete from datasets of which nobody has said whether rows refer to each other: a column
+// is named after the one, and neither a foreign key nor spec.relations ties it. Both sides wait for a person.
 func (st *Store) checkRelations(relations []Relation) {
 	byTable := map[[2]string]*dataset{}
 	var known []guess.Dataset

@@ -10,8 +10,9 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 )
 
-// chat is a product that declares no foreign key: of 2 000 conversations that are past their window 100 got a message yesterday. Beside them there are
-// conversations without an age and with an impossible one, messages of conversations that are gone, and messages of none.
+// chat is a product that declares no foreign key: of 2 000 conversations that are past their window 100 got a message
+// yesterday. Beside them there are conversations without an age and with an impossible one, messages of conversations
+// that are gone, and messages of none.
 const chat = `CREATE TABLE conversations (id %[1]s PRIMARY KEY, created_at timestamptz); CREATE INDEX ON conversations (created_at);
 	CREATE TABLE messages (id bigint PRIMARY KEY, conversation_id %[1]s, created_at timestamptz, attachment_url text); CREATE INDEX ON messages (created_at);
 	INSERT INTO conversations SELECT n::text::%[1]s, now() - interval '100 days' FROM generate_series(1, 2000) n;
@@ -54,14 +55,16 @@ func declared(table, column, to string) v1alpha1.Relation {
 
 const indexed = `CREATE INDEX ON messages (conversation_id);`
 
-// What the policy's text says, in plain SQL: a conversation is older than 90 days and nobody has written in it for 90 days.
+// What the policy's text says, in plain SQL: a conversation is older than 90 days and nobody has written in it for 90
+// days.
 const (
 	mayGo   = `SELECT count(*) FROM conversations c WHERE c.created_at BETWEEN '1990-01-01' AND now() - interval '90 days' AND NOT EXISTS (SELECT FROM messages m WHERE m.conversation_id = c.id AND (m.created_at > now() - interval '90 days' OR m.created_at IS NULL))`
 	live    = `SELECT count(*) FROM conversations c WHERE EXISTS (SELECT FROM messages m WHERE m.conversation_id = c.id AND m.created_at > now() - interval '90 days')`
 	orphans = `SELECT count(*) FROM messages m WHERE m.conversation_id IS NOT NULL AND NOT EXISTS (SELECT FROM conversations c WHERE c.id = m.conversation_id)`
 )
 
-// Live data is not deleted on a guess: until a person has said whether messages refer to conversations, nothing goes from either.
+// Live data is not deleted on a guess: until a person has said whether messages refer to conversations, nothing goes
+// from either.
 func TestLiveDataIsNotDeletedOnAGuess(t *testing.T) {
 	for _, key := range []string{"bigint", "text"} {
 		w := chatWorld(t, key, nil, indexed)

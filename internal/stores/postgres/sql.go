@@ -13,7 +13,8 @@ import (
 	"github.com/lethe-dev/lethe/internal/calendar"
 )
 
-// query collects the arguments of a statement. Values are always bound; identifiers come from the catalogue and are quoted.
+// query collects the arguments of a statement. Values are always bound; identifiers come from the catalogue and are
+// quoted.
 type query struct {
 	args  []any
 	alias int
@@ -111,8 +112,8 @@ func (d *dataset) plausible() string {
 // machine's clock wrote.
 const skewTolerance = time.Minute
 
-// incredible is true of rows whose age is unknown.
-func (d *dataset) incredible(q *query, alias string, now time.Time) string {
+// unknownAge is true of rows whose age is unknown.
+func (d *dataset) unknownAge(q *query, alias string, now time.Time) string {
 	now = now.Add(skewTolerance)
 	if d.ageType() != "timestamptz" {
 		now = calendar.LocalNow(now, d.zone)
@@ -148,8 +149,8 @@ func (d *dataset) cutoff(w calendar.Window, at time.Time, floor bool) time.Time 
 	return c
 }
 
-// past is true of rows whose age is known and past their window at a time, with a floor past that, too. It is written so
-// that an index on the age column bounds what is read.
+// past is true of rows whose age is known and past their window at a time, with a floor past that, too. It is written
+// so that an index on the age column bounds what is read.
 func (d *dataset) past(q *query, alias string, w Windows, at time.Time, floor bool) string {
 	base, groups := d.cutoffs(w, at, floor)
 	latest := base
@@ -165,8 +166,8 @@ type group struct {
 	ids    []string
 }
 
-// cutoffs are that of the window, and those of tenants with one of their own, the earliest first. An identifier that stands in
-// two groups has the earlier.
+// cutoffs are that of the window, and those of tenants with one of their own, the earliest first. An identifier that
+// stands in two groups has the earlier.
 func (d *dataset) cutoffs(w Windows, at time.Time, floor bool) (base time.Time, groups []group) {
 	of := map[time.Time][]string{}
 	for _, o := range w.Overrides {
@@ -228,9 +229,9 @@ func (d *dataset) deletable(q *query, alias string, at time.Time) string {
 // lane is a part of what may be deleted from a dataset.
 type lane func(q *query, alias string) string
 
-// lanes parts what may be deleted so that each part is found by an index. The rows of a tenant whose window is shorter than the
-// others' lie among theirs: by age alone all of theirs would be read for its few, again and again. Where an index begins with the
-// tenant, such tenants have lanes of their own.
+// lanes parts what may be deleted so that each part is found by an index. The rows of a tenant whose window is
+// shorter than the others' lie among theirs: by age alone all of theirs would be read for its few, again and again.
+// Where an index begins with the tenant, such tenants have lanes of their own.
 func (d *dataset) lanes(at time.Time) []lane {
 	all := lane(func(q *query, alias string) string { return d.deletable(q, alias, at) })
 	if d.Delete == nil || d.blocked() != nil || d.tenant == nil || !d.table.leads(d.tenant) || len(d.self()) > 0 {
@@ -298,8 +299,8 @@ func (d *dataset) ways(further func(*dataset) bool) [][]*link {
 	return out
 }
 
-// chain writes the rows that a path leads to from the row root of d: FROM items, conditions that tie them to root, and the
-// alias of the last. A table that refers to itself is followed to the end.
+// chain writes the rows that a path leads to from the row root of d: FROM items, conditions that tie them to root,
+// and the alias of the last. A table that refers to itself is followed to the end.
 func (d *dataset) chain(q *query, root string, path []*link) (from, where, last string) {
 	var items, ties []string
 	join := func(what, alias, on string) {
@@ -339,9 +340,9 @@ func (d *dataset) chain(q *query, root string, path []*link) (from, where, last 
 // keys writes a query for keys of a dataset.
 type keys func(q *query) string
 
-// reaches writes conditions on a row of d of which at least one holds when a row that refers to it meets cond, however far
-// down. relevant are the rows of d that it is asked of: where a table refers to itself, all of them are followed at once,
-// so that a chain of any length costs its length.
+// reaches writes conditions on a row of d of which at least one holds when a row that refers to it meets cond,
+// however far down. relevant are the rows of d that it is asked of: where a table refers to itself, all of them are
+// followed at once, so that a chain of any length costs its length.
 func (d *dataset) reaches(q *query, root string, relevant condition, cond condition) []string {
 	return d.reach(q, root, func(q *query) string {
 		r := q.newAlias()
@@ -376,8 +377,8 @@ func (d *dataset) reach(q *query, root string, relevant keys, cond condition, se
 	return out
 }
 
-// joined writes the rows that a path leads to from the row root: FROM items, conditions that tie them to root, and the alias
-// of the last.
+// joined writes the rows that a path leads to from the row root: FROM items, conditions that tie them to root, and
+// the alias of the last.
 func joined(q *query, root string, path []*link) (from, tie, last string) {
 	items, ties, alias := make([]string, 0, len(path)), make([]string, 0, len(path)), root
 	for _, l := range path {

@@ -19,7 +19,8 @@ type Store struct {
 	cat       *catalogue
 	datasets  []*dataset
 	uncovered []string
-	// undeclared relations keep their datasets from being deleted from; pointers are columns that may lead to files elsewhere.
+	// undeclared relations keep their datasets from being deleted from; pointers are columns that may lead to files
+	// elsewhere.
 	undeclared []guess.Relation
 	pointers   []string
 	order      []int // children before parents
@@ -82,7 +83,8 @@ func Open(ctx context.Context, s *Session, c Config) (*Store, error) {
 // Order lists the datasets children first: the order to delete in.
 func (st *Store) Order() []int { return slices.Clone(st.order) }
 
-// Waits says whether rows of a dataset may be kept by rows of one of those for which open holds, directly or through others.
+// Waits says whether rows of a dataset may be kept by rows of one of those for which open holds, directly or through
+// others.
 func (st *Store) Waits(i int, open func(child int) bool) bool {
 	place := map[*dataset]int{}
 	for n, d := range st.datasets {
@@ -289,8 +291,8 @@ func (st *Store) checkRepeated() {
 	}
 }
 
-// checkEdges walks the foreign keys into each dataset. Whatever refers to it must be a dataset itself, indexed, readable,
-// and nothing that the database would change on its own may lie under a floor.
+// checkEdges walks the foreign keys into each dataset. Whatever refers to it must be a dataset itself, indexed,
+// readable, and nothing that the database would change on its own may lie under a floor.
 func (st *Store) checkEdges() {
 	byTable := map[*table]*dataset{}
 	for _, d := range st.datasets {
@@ -333,8 +335,8 @@ func (d *dataset) tells(k *column) bool {
 	return k == d.age || k == d.tenant || slices.Contains(d.key, k)
 }
 
-// checkDetaching refuses a foreign key that would take from a row that stays what says whose it is or how old, and one that would set
-// NULL what must not be NULL: each deletion would fail.
+// checkDetaching refuses a foreign key that would take from a row that stays what says whose it is or how old, and
+// one that would set NULL what must not be NULL: each deletion would fail.
 func (d *dataset) checkDetaching(e *edge, child *dataset) {
 	for _, k := range e.detached {
 		if child.tells(k) {
@@ -382,8 +384,8 @@ func (st *Store) checkCascades(d *dataset, from *table, seen []*table, byTable m
 	}
 }
 
-// checkPromises finds promises that cannot both be kept: a row must go, and one that refers to it, without a floor, may stay
-// longer. Nothing is deleted any earlier or later for it; it is said before the first row is late.
+// checkPromises finds promises that cannot both be kept: a row must go, and one that refers to it, without a floor,
+// may stay longer. Nothing is deleted any earlier or later for it; it is said before the first row is late.
 func (st *Store) checkPromises() {
 	byID := windowsByID{}
 	for _, d := range st.datasets {
@@ -405,13 +407,14 @@ func (st *Store) checkPromises() {
 	}
 }
 
-// goesWithin says whether some rule lets the rows of a tenant go after a window that is provably not longer; the tenant "" has
-// none of its own.
+// goesWithin says whether some rule lets the rows of a tenant go after a window that is provably not longer; the
+// tenant "" has none of its own.
 func (d *dataset) goesWithin(byID windowsByID, tenant string, window calendar.Window) bool {
 	return slices.ContainsFunc(d.Rules, func(r Rule) bool { return byID.of(r.Windows, tenant).AtMost(window) })
 }
 
-// windowsByID are overrides by identifier. Rules share what they have in common, and so a thousand tenants are read once.
+// windowsByID are overrides by identifier. Rules share what they have in common, and so a thousand tenants are read
+// once.
 type windowsByID map[*Override]map[string]calendar.Window
 
 func (m windowsByID) of(w Windows, id string) calendar.Window {
@@ -434,8 +437,8 @@ func (m windowsByID) of(w Windows, id string) calendar.Window {
 	return w.RetainFor
 }
 
-// sortChildrenFirst puts a dataset after everything that refers to it, and refuses circles. A table that refers to itself is
-// no circle: its batches are repeated until they are empty.
+// sortChildrenFirst puts a dataset after everything that refers to it, and refuses circles. A table that refers to
+// itself is no circle: its batches are repeated until they are empty.
 func (st *Store) sortChildrenFirst() []int {
 	const visiting, done = 1, 2
 	state := map[*dataset]int{}
@@ -499,8 +502,8 @@ func (st *Store) findUncovered(exempt [][2]string) []string {
 	return out
 }
 
-// readTenants finds out which of the known tenants the type of each tenant column can hold: "acme" is no uuid, so no row
-// of a uuid column is its.
+// readTenants finds out which of the known tenants the type of each tenant column can hold: "acme" is no uuid, so no
+// row of a uuid column is its.
 func (st *Store) readTenants(ctx context.Context, all []string) error {
 	possible := map[string]map[string]bool{}
 	for _, d := range st.datasets {
@@ -520,7 +523,8 @@ func (st *Store) readTenants(ctx context.Context, all []string) error {
 	return nil
 }
 
-// castable are those identifiers that a type can hold. Each is asked for once: where one cannot be held, they are asked for one by one.
+// castable are those identifiers that a type can hold. Each is asked for once: where one cannot be held, they are
+// asked for one by one.
 func (st *Store) castable(ctx context.Context, typ string, ids []string) (map[string]bool, error) {
 	asked := st.castables[typ]
 	if asked == nil {

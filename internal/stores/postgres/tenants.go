@@ -54,10 +54,11 @@ func (st *Store) Know(ctx context.Context, all []string, unread string) error {
 // Unclear says that nothing of a dataset goes since its tenants cannot be told apart.
 func (st *Store) Unclear(i int) bool { return st.datasets[i].unclear || st.datasets[i].unlisted() }
 
-// checkTenants refuses a dataset whose tenant column cannot tell a tenant with a window of its own from another: to an int
-// column "7" and "007" are the same, to a uuid column upper and lower case are, and the rows of the one would go by the
-// window of the other. So would those of one tenant of whose two names only one was approved for its window, and those under
-// a disputed name, of which it is not known whose they are. The column itself compares, with its own type and collation.
+// checkTenants refuses a dataset whose tenant column cannot tell a tenant with a window of its own from another: to
+// an int column "7" and "007" are the same, to a uuid column upper and lower case are, and the rows of the one would
+// go by the window of the other. So would those of one tenant of whose two names only one was approved for its
+// window, and those under a disputed name, of which it is not known whose they are. The column itself compares, with
+// its own type and collation.
 func (st *Store) checkTenants(ctx context.Context, all, disputed []string) error {
 	for _, d := range st.datasets {
 		if d.tenant == nil || d.unread {
@@ -93,7 +94,8 @@ func (st *Store) checkTenants(ctx context.Context, all, disputed []string) error
 	return nil
 }
 
-// compare refuses a dataset whose tenant column takes one of the owners' identifiers, and one of the others' that has not the same window, for the same.
+// compare refuses a dataset whose tenant column takes one of the owners' identifiers, and one of the others' that has
+// not the same window, for the same.
 func (st *Store) compare(ctx context.Context, d *dataset, owners map[string][]Override, others []string) error {
 	rows, err := st.session.conn.Query(ctx, fmt.Sprintf(`SELECT a.id, b.id FROM unnest($1::text[]) a (id) JOIN unnest($2::text[]) b (id)
 		ON a.id::%[1]s = coalesce((SELECT %[2]s FROM %[3]s LIMIT 0), b.id::%[1]s) WHERE a.id <> b.id`, d.tenant.typ, ident(d.tenant.name), d.name()),
@@ -121,9 +123,9 @@ func (st *Store) compare(ctx context.Context, d *dataset, owners map[string][]Ov
 	return nil
 }
 
-// untold says whether the column can hold none of what a tenant with a window of its own is called: rows of unknown
-// tenants may be that tenant's then, and are kept longer than promised.
-func (d *dataset) untold() bool {
+// ambiguousTenants says whether the column can hold none of what a tenant with a window of its own is called: rows of
+// unknown tenants may be that tenant's then, and are kept longer than promised.
+func (d *dataset) ambiguousTenants() bool {
 	for _, o := range d.overrides() {
 		if len(d.known(o.IDs)) == 0 {
 			return true
@@ -143,15 +145,15 @@ func (d *dataset) overrides() []Override {
 	return out
 }
 
-// tenantsTimeout bounds finding rows of unknown tenants. Without an index on the tenant column all of the table is read, of
-// tens of millions of rows for many seconds; a reader holds up nobody.
+// tenantsTimeout bounds finding rows of unknown tenants. Without an index on the tenant column all of the table is
+// read, of tens of millions of rows for many seconds; a reader holds up nobody.
 const tenantsTimeout = 2 * time.Minute
 
 // maxUnknown is how many unknown values of a tenant column are looked for one by one.
 const maxUnknown = 10_000
 
-// findUnknownTenants looks for values of the tenant column that are no known tenant's, where an index leads from one value to
-// the next, so that counting their rows need not read everybody's. It leaves the timeout at tenantsTimeout.
+// findUnknownTenants looks for values of the tenant column that are no known tenant's, where an index leads from one
+// value to the next, so that counting their rows need not read everybody's. It leaves the timeout at tenantsTimeout.
 func (st *Store) findUnknownTenants(ctx context.Context, d *dataset) error {
 	if err := st.setTimeout(ctx, tenantsTimeout); err != nil {
 		return err
@@ -191,8 +193,8 @@ func (d *dataset) ofUnknownTenant(q *query, alias string) string {
 
 func (d *dataset) knownIDs() []string { return slices.Collect(maps.Keys(d.ids)) }
 
-// latestOverride is the cutoff of the shortest window that a rule gives any single tenant: rows of unknown tenants that are
-// older may be that tenant's. nil: no tenant has a window of its own.
+// latestOverride is the cutoff of the shortest window that a rule gives any single tenant: rows of unknown tenants
+// that are older may be that tenant's. nil: no tenant has a window of its own.
 func (d *dataset) latestOverride(r Rule, at time.Time) *time.Time {
 	if d.tenant == nil {
 		return nil

@@ -49,7 +49,8 @@ func (st *Store) walker(d *dataset, at time.Time, permit Permit, out *Deletion) 
 	w := &walker{st: st, d: d, at: at, permit: permit, out: out, size: firstBatch, least: leastBatch, growth: fastGrowth, lanes: d.lanes(at), own: d.table.leaves}
 	switch {
 	case !d.table.leads(d.age):
-		// Without an index on the age one walk by the key reads the table once; one by age would sort it for each batch.
+		// Without an index on the age one walk by the key reads the table once; one by age would sort it for each
+		// batch.
 		w.order = d.walkKey()
 	case d.Table.AgeColumn.Type == v1alpha1.AgeDate:
 		w.order = append([]*column{d.age}, d.key...) // many rows share a day
@@ -136,8 +137,8 @@ func (w *walker) pass(ctx context.Context) error {
 	return nil
 }
 
-// next finds the end of a range of size rows that begins after from; nil: the rest is smaller. Rows of the same age as the
-// last belong to it.
+// next finds the end of a range of size rows that begins after from; nil: the rest is smaller. Rows of the same age
+// as the last belong to it.
 func (w *walker) next(ctx context.Context, from mark) (to mark, size int, err error) {
 	for {
 		to, err := w.look(ctx, from)
@@ -181,8 +182,8 @@ func (w *walker) scan(row pgx.Row) (mark, error) {
 	return to, nil
 }
 
-// where lists what rows of a range meet: they may be deleted, lie after from and not after to, and inside what the walk keeps
-// within. From a mark to the same mark are the rows that have it.
+// where lists what rows of a range meet: they may be deleted, lie after from and not after to, and inside what the
+// walk keeps within. From a mark to the same mark are the rows that have it.
 func (w *walker) where(q *query, from, to mark) []string {
 	out := []string{w.lanes[w.lane](q, "a")}
 	if in := w.inside; in != nil {
@@ -218,12 +219,12 @@ func (w *walker) values(q *query, m mark) string {
 	return strings.Join(values, ", ")
 }
 
-// What cannot be deleted must cost little: after mostRollbacks rolled back transactions, and two more for each that succeeded, the
-// dataset is left for this sweep. So rows that go pay for finding the ones beside them that do not.
+// What cannot be deleted must cost little: after mostRollbacks rolled back transactions, and two more for each that
+// succeeded, the dataset is left for this sweep. So rows that go pay for finding the ones beside them that do not.
 const mostRollbacks = 70
 
-// finish deletes a range: at once, or when that fails, in halves. What cannot be deleted even alone is skipped, so that one
-// row does not keep all others.
+// finish deletes a range: at once, or when that fails, in halves. What cannot be deleted even alone is skipped, so
+// that one row does not keep all others.
 func (w *walker) finish(ctx context.Context, from, to mark, size int) error {
 	for attempt := 0; ; attempt++ {
 		rows, err := w.batch(ctx, from, to)
@@ -279,7 +280,8 @@ func (w *walker) hopeless(ctx context.Context, err error) *Problem {
 	return p
 }
 
-// conflict is an error that a new snapshot may cure: another session changed or referred to a row of the batch meanwhile.
+// conflict is an error that a new snapshot may cure: another session changed or referred to a row of the batch
+// meanwhile.
 func conflict(err error) bool {
 	switch code(err) {
 	case "40001", "40P01", "23503", "23001":
@@ -298,8 +300,8 @@ func (w *walker) halve(ctx context.Context, from, to mark, size int) error {
 			return err
 		}
 		if size == 1 {
-			// This is the next row. There is none, it lies further on, or it is deleted without a search for it: between it and
-			// the one before may lie millions that stay.
+			// This is the next row. There is none, it lies further on, or it is deleted without a search for it:
+			// between it and the one before may lie millions that stay.
 			if next == nil || to != nil && !slices.Equal(next, to) && w.past(ctx, next, to) {
 				return nil
 			}
@@ -328,7 +330,8 @@ func (w *walker) halve(ctx context.Context, from, to mark, size int) error {
 // byAge says whether rows of one age cannot be told apart in the walk.
 func (w *walker) byAge() bool { return w.inside == nil && len(w.order) == 1 && w.order[0] == w.d.age }
 
-// sameAge goes by key over a range whose rows are of one age, or mostly, and too many for one batch: an import has made them.
+// sameAge goes by key over a range whose rows are of one age, or mostly, and too many for one batch: an import has
+// made them.
 func (w *walker) sameAge(ctx context.Context, from, to mark) error {
 	by := *w
 	w.inner = &by

@@ -1,8 +1,9 @@
 //go:build linux
 
-// Command attacker is the broken-into bot of `make bench-attack`: it does nothing until the bench says go, and then does to the
-// keyserver all that test/attack can, until the bench says that it is over. `attacker rest` is a bot that does nothing, `attacker take ADDRESS` one
-// that takes all that the kernel counts, and `attacker need [ADDRESS]` whoever must still get some of that.
+// Command attacker is the broken-into bot of `make bench-attack`: it does nothing until the bench says go, and then
+// does to the keyserver all that test/attack can, until the bench says that it is over. `attacker rest` is a bot that
+// does nothing, `attacker take ADDRESS` one that takes all that the kernel counts, and `attacker need [ADDRESS]`
+// whoever must still get some of that.
 package main
 
 import (

@@ -39,7 +39,8 @@ func instances(n int) ([]int, error) {
 	return held, nil
 }
 
-// watches takes watches of these instances until there are none left, or n: of what every container has enough of, and lets be read.
+// watches takes watches of these instances until there are none left, or n: of what every container has enough of,
+// and lets be read.
 func watches(instances []int, n int) (int, error) {
 	taken := 0
 	for _, root := range []string{"/proc/sys", "/sys/kernel", "/sys/devices", "/sys/module"} {
@@ -82,7 +83,8 @@ func files(n int) ([]int, error) {
 	return held, nil
 }
 
-// fork makes a process of this one that does nothing, for ever. It shares this one's memory, and so costs little else than its number.
+// fork makes a process of this one that does nothing, for ever. It shares this one's memory, and so costs little else
+// than its number.
 //
 //go:norace
 //go:noinline
@@ -132,7 +134,8 @@ func hoard() error {
 	return nil
 }
 
-// take takes all inotify instances, watches, processes and files that it can, holds them, says how many, and is ready then.
+// take takes all inotify instances, watches, processes and files that it can, holds them, says how many, and is ready
+// then.
 func take(ctx context.Context, address string) error {
 	held, err := instances(mostInstances)
 	fmt.Printf("inotify=%d (%v)\n", len(held), err)

@@ -1,6 +1,6 @@
-// Command attack measures what one tenant can take from everybody: a cluster with a real node, Lethe by its chart with the chart's own
-// limits, one tenant whose every pod and object does its worst, and 20 other tenants with new bots, measured quiet first and then under attack.
-// It ends with lines for machines:
+// Command attack measures what one tenant can take from everybody: a cluster with a real node, Lethe by its chart
+// with the chart's own limits, one tenant whose every pod and object does its worst, and 20 other tenants with new
+// bots, measured quiet first and then under attack. It ends with lines for machines:
 //
 //	keyserver_rss_peak_mib=, manager_rss_peak_mib=  most resident memory of one process (limits 256 and 512)
 //	restarts=                restarts of containers of Lethe's

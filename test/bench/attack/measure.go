@@ -150,9 +150,9 @@ func (u *updates) String() string {
 	return fmt.Sprintf("%d updates, %d of them of the largest object; %d were refused, %d had no answer", u.made.Load(), u.large.Load(), u.refused.Load(), u.failed.Load())
 }
 
-// update changes two objects again and again: one writer the largest, which costs the API server the most for each, until etcd
-// has grown too much for the run; the others an attacker's bot, as fast as they are answered. What is refused was asked for all the
-// same, and counts.
+// update changes two objects again and again: one writer the largest, which costs the API server the most for each,
+// until etcd has grown too much for the run; the others an attacker's bot, as fast as they are answered. What is
+// refused was asked for all the same, and counts.
 func (b *bench) update(ctx context.Context, before int64, done *updates) {
 	var next atomic.Int64
 	var all sync.WaitGroup
@@ -210,8 +210,8 @@ func (b *bench) restartManager(ctx context.Context) error {
 	return nil
 }
 
-// newBots makes a bot in each tenant's namespace, one after the other, and measures how long each takes to be Ready. middle is
-// done when half of them exist.
+// newBots makes a bot in each tenant's namespace, one after the other, and measures how long each takes to be Ready.
+// middle is done when half of them exist.
 func (b *bench) newBots(ctx context.Context, tenants []*v1alpha1.Tenant, middle func(context.Context) error) (times, error) {
 	var result times
 	limits := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
@@ -285,7 +285,8 @@ func (b *bench) newBots(ctx context.Context, tenants []*v1alpha1.Tenant, middle 
 	return result, err
 }
 
-// sayStages says where the time of the victims' bots went, the slowest first. What a kubelet writes down has whole seconds.
+// sayStages says where the time of the victims' bots went, the slowest first. What a kubelet writes down has whole
+// seconds.
 func (b *bench) sayStages(ctx context.Context, created map[string]time.Time, ready map[string]time.Duration) error {
 	slowest := slices.SortedFunc(maps.Keys(ready), func(x, y string) int { return cmp.Compare(ready[y], ready[x]) })
 	for _, namespace := range slowest {

@@ -125,7 +125,8 @@ func resident(pid int) int64 {
 	return 0
 }
 
-// groupPeak is the most memory that a process's control group ever had, the kernel's for it included; 0 where the kernel does not say.
+// groupPeak is the most memory that a process's control group ever had, the kernel's for it included; 0 where the
+// kernel does not say.
 func groupPeak(pid int) int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {

@@ -97,7 +97,8 @@ func (o *orders) sums() (dialled, answered int64) {
 	return dialled, answered
 }
 
-// prepareOrders finds the keyservers, and makes a token of its own for each attacker's pod: the one that its unsealing had.
+// prepareOrders finds the keyservers, and makes a token of its own for each attacker's pod: the one that its
+// unsealing had.
 func (b *bench) prepareOrders(ctx context.Context) error {
 	var servers, pods corev1.PodList
 	if err := b.admin.List(ctx, &servers, client.InNamespace(stage.SystemNamespace), client.MatchingLabels{"app.kubernetes.io/component": "keyserver"}); err != nil {

@@ -1,6 +1,7 @@
-// Command rotate measures a rotation of every layer of keys: N bots with a stored credential each, on a real API server and
-// etcd, two keyservers with the rights of the chart that both look for work, and their callers asking meanwhile. Nothing but
-// the clock is made up: it is put forward where a keyserver waits for late writes. It ends with lines for machines:
+// Command rotate measures a rotation of every layer of keys: N bots with a stored credential each, on a real API
+// server and etcd, two keyservers with the rights of the chart that both look for work, and their callers asking
+// meanwhile. Nothing but the clock is made up: it is put forward where a keyserver waits for late writes. It ends
+// with lines for machines:
 //
 //	rewrap_s=             seconds until every document was under the new key-encryption key
 //	tenant_s= data_s=     the same for the tenants' keys and for the data keys, encrypted Secrets included
@@ -317,7 +318,8 @@ func (b *bench) status(ctx context.Context) (keystore.RotationStatus, error) {
 	return keystore.ReadRotationStatus(&cm)
 }
 
-// rotate asks for one layer and has both keyservers look until nothing of it is left. It returns how long they were busy.
+// rotate asks for one layer and has both keyservers look until nothing of it is left. It returns how long they were
+// busy.
 func (b *bench) rotate(ctx context.Context, layer keystore.Layer) (time.Duration, error) {
 	b.clock.put(2 * time.Second)
 	if err := b.request(ctx, func(cm *corev1.ConfigMap) error { return keystore.AskRotation(cm, layer, "", b.clock.Now()) }); err != nil {
@@ -435,7 +437,8 @@ func (b *bench) measure(ctx context.Context, old, fresh sealing.Key) error {
 	return nil
 }
 
-// destroy goes the rest of the way that a person goes: a verified backup, a restart without the old key, and the statement.
+// destroy goes the rest of the way that a person goes: a verified backup, a restart without the old key, and the
+// statement.
 func (b *bench) destroy(ctx context.Context, old, fresh sealing.Key) error {
 	copied, err := b.copies(ctx)
 	if err != nil {

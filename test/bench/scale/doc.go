@@ -1,9 +1,10 @@
 // Command scale measures what Lethe costs for each bot: `make bench-scale N=1000`.
 //
-// It brings up a cluster of its own with simulated nodes, and runs the manager and the keyserver on this machine with the
-// identities and the rights that they have in earnest. The measure is a bare client that creates the same objects, cloned
-// from the children that a real bot got, with the same identities, on the same cluster, before and after the bots: what
-// is reported is the ratio, since seconds belong to the machine. All requests are counted from the API server's audit log.
+// It brings up a cluster of its own with simulated nodes, and runs the manager and the keyserver on this machine with
+// the identities and the rights that they have in earnest. The measure is a bare client that creates the same
+// objects, cloned from the children that a real bot got, with the same identities, on the same cluster, before and
+// after the bots: what is reported is the ratio, since seconds belong to the machine. All requests are counted from
+// the API server's audit log.
 //
 // The last lines of its output are name=value:
 //

@@ -21,10 +21,12 @@ import (
 // benchAgent begins the user agent of everything that the bench itself sends.
 const benchAgent = "lethe-bench"
 
-// labelFloor marks what the bare client made, to find it again. It creates under the identities of our own programs, and these may set our labels only.
+// labelFloor marks what the bare client made, to find it again. It creates under the identities of our own programs,
+// and these may set our labels only.
 const labelFloor = "lethe.dev/bench-floor"
 
-// patternBots are made before all others. The first one lets everything come to be that is made once, and the last one is the pattern.
+// patternBots are made before all others. The first one lets everything come to be that is made once, and the last
+// one is the pattern.
 const patternBots = 2
 
 // template is one child of a real bot, as the API server stored it, without what the API server gave it.
@@ -279,8 +281,8 @@ func mustKind(b *bench, object client.Object) schema.GroupVersionKind {
 	return gvk
 }
 
-// remove takes away what the floor made, so that the bots find the cluster as the floor found it. Each object goes by the hand that made it: nobody
-// else may.
+// remove takes away what the floor made, so that the bots find the cluster as the floor found it. Each object goes by
+// the hand that made it: nobody else may.
 func (f *floor) remove(ctx context.Context) error {
 	type thing struct {
 		object client.Object

@@ -69,7 +69,8 @@ func (b *bench) makeTenants(ctx context.Context) error {
 	return nil
 }
 
-// firstTelegramBot begins the numbers that Telegram knows the bots by: each has its own, since two that poll as one stop each other and are refused.
+// firstTelegramBot begins the numbers that Telegram knows the bots by: each has its own, since two that poll as one
+// stop each other and are refused.
 const firstTelegramBot = 8_100_000_000
 
 // bot is one with a sealed credential, as a user would write it.
@@ -158,8 +159,8 @@ func (b *bench) botsReady(ctx context.Context) (int, string, error) {
 	return ready, sample, nil
 }
 
-// drained waits until a manager has nothing to do for a while, and returns when it last did something. It looks once in an
-// interval: a look costs the manager some milliseconds.
+// drained waits until a manager has nothing to do for a while, and returns when it last did something. It looks once
+// in an interval: a look costs the manager some milliseconds.
 func (b *bench) drained(ctx context.Context, p *program, interval, quiet time.Duration, atLeast float64) (time.Time, queues, error) {
 	var last queues
 	var changed time.Time
@@ -177,9 +178,9 @@ func (b *bench) drained(ctx context.Context, p *program, interval, quiet time.Du
 	return changed, last, err
 }
 
-// caughtUp waits until a manager that has just started has looked at everything once and has nothing left to do, and returns
-// when that was. It then looks on for a while: single passes are the hourly looks, whose times are spread over the hour;
-// more than a few mean that it had not been done.
+// caughtUp waits until a manager that has just started has looked at everything once and has nothing left to do, and
+// returns when that was. It then looks on for a while: single passes are the hourly looks, whose times are spread
+// over the hour; more than a few mean that it had not been done.
 func (b *bench) caughtUp(ctx context.Context, p *program, all float64) (time.Time, error) {
 	const watch = 4 * time.Second
 	var then time.Time

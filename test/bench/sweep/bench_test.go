@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestASmallBench runs the bench as a person does, on a thousandth of the rows, and asks it for what does not depend on time.
+// TestASmallBench runs the bench as a person does, on a thousandth of the rows, and asks it for what does not depend
+// on time.
 func TestASmallBench(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "run", ".", "-rows=20000", "-rounds=1", "-unknown=20000", "-fsync=false").CombinedOutput()
 	if err != nil {

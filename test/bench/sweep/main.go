@@ -1,7 +1,7 @@
-// Command sweep measures a sweep against one raw DELETE of the same rows, on the same server, in the same run: the shipped
-// role, its statements, foreign keys, a lease, one million messages. Each of three rounds deletes both ways, in turns, from
-// a fresh copy of the same database; medians count. Then one sweep of each database that is hard for one (hard.go).
-// It ends with lines for machines:
+// Command sweep measures a sweep against one raw DELETE of the same rows, on the same server, in the same run: the
+// shipped role, its statements, foreign keys, a lease, one million messages. Each of three rounds deletes both ways,
+// in turns, from a fresh copy of the same database; medians count. Then one sweep of each database that is hard for
+// one (hard.go). It ends with lines for machines:
 //
 //	before_sweep_ratio=    sweep_ratio of an earlier commit's engine, by its own bench, in the same run
 //	sweep_ratio=           rows per second of the sweep over those of the raw DELETE
@@ -52,8 +52,9 @@ const (
 	window   = 90
 )
 
-// schema of a chat product. Messages are spread over 120 days, so that about a quarter has expired, the oldest first in the
-// table, as in a table that is written as time goes by. Every fifth has an attachment of its age. The body is what a message weighs.
+// schema of a chat product. Messages are spread over 120 days, so that about a quarter has expired, the oldest first
+// in the table, as in a table that is written as time goes by. Every fifth has an attachment of its age. The body is
+// what a message weighs.
 const schema = `
 	CREATE TABLE conversation (id bigint PRIMARY KEY, at timestamptz NOT NULL, title text);
 	CREATE TABLE message (id bigint PRIMARY KEY, conversation_id bigint NOT NULL REFERENCES conversation, at timestamptz NOT NULL, body text);
@@ -188,7 +189,8 @@ func (b *bench) prepare(ctx context.Context, messages int) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Close(ctx)
-	// The raw DELETE takes the cutoff that the sweep finds by itself some seconds later; a moment without rows hides the difference.
+	// The raw DELETE takes the cutoff that the sweep finds by itself some seconds later; a moment without rows hides
+	// the difference.
 	if err := conn.QueryRow(ctx, `SELECT now() - interval '90 days'`).Scan(&b.cutoff); err != nil {
 		return fmt.Errorf("choose the cutoff: %w", err)
 	}
@@ -283,7 +285,8 @@ func (b *bench) processor(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the server's processor time: %w", err)
 	}
-	// After the name in brackets come state and numbers; the 14th and 15th are what ended children used, in hundredths of a second.
+	// After the name in brackets come state and numbers; the 14th and 15th are what ended children used, in
+	// hundredths of a second.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	total := time.Duration(own.Utime.Nano() + own.Stime.Nano())
 	for _, field := range fields[13:15] {

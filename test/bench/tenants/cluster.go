@@ -266,8 +266,8 @@ func (b *bench) kubeconfig(ctx context.Context, account, server string, ca []byt
 	return path, nil
 }
 
-// makeTenants of customers. The first ones get a namespace from the manager; the others list one that is nobody's, so that they are known
-// and cost the API server no walls.
+// makeTenants of customers. The first ones get a namespace from the manager; the others list one that is nobody's, so
+// that they are known and cost the API server no walls.
 func (b *bench) makeTenants(ctx context.Context, tenants []v1alpha1.Tenant, before int) error {
 	const workers = 8
 	var next atomic.Int64
@@ -332,8 +332,8 @@ func (b *bench) makeStore(ctx context.Context, in plan.Input) error {
 	return b.begin(ctx, "few")
 }
 
-// begin waits until the manager has written the plan that the objects give now, and begins a sweep by it, as the CronJob's controller
-// and a kubelet would.
+// begin waits until the manager has written the plan that the objects give now, and begins a sweep by it, as the
+// CronJob's controller and a kubelet would.
 func (b *bench) begin(ctx context.Context, name string) error {
 	var cron batchv1.CronJob
 	err := until(ctx, "the store's plan", 10*time.Minute, func() (bool, error) {

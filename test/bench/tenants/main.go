@@ -1,6 +1,6 @@
-// Command tenants measures what a store of very many tenants costs: the size of its plan, and the processor time that compiling and
-// writing one takes; then, against a real API server with the real manager and keyserver, what a renewal of its sweep's lease costs and
-// what a customer does that comes meanwhile. It ends with lines for machines:
+// Command tenants measures what a store of very many tenants costs: the size of its plan, and the processor time that
+// compiling and writing one takes; then, against a real API server with the real manager and keyserver, what a
+// renewal of its sweep's lease costs and what a customer does that comes meanwhile. It ends with lines for machines:
 //
 //	plan_bytes= compile_ms= plans_per_newcomer=   of the plan alone, which is a pure function of the objects
 //	lease_api_calls= lease_read_bytes=            of a renewal, to and from the API server

@@ -25,9 +25,9 @@ type renewal struct {
 	paths        string
 }
 
-// renew renews the lease of a sweep that goes on, as often as is asked for. Before it counts it waits until renewals cost what they cost in
-// the middle of a sweep: until the keyserver has found out what it follows. The calls of the middle renewal are taken, so that what the
-// keyserver does once a minute besides is not counted to a single one.
+// renew renews the lease of a sweep that goes on, as often as is asked for. Before it counts it waits until renewals
+// cost what they cost in the middle of a sweep: until the keyserver has found out what it follows. The calls of the
+// middle renewal are taken, so that what the keyserver does once a minute besides is not counted to a single one.
 func (b *bench) renew(ctx context.Context, name string) (renewal, error) {
 	one := func() (calls, bytes int64, err error) {
 		calls, bytes = b.wire.calls.Load(), b.wire.bytes.Load()
@@ -87,8 +87,8 @@ func (b *bench) renew(ctx context.Context, name string) (renewal, error) {
 	return r, nil
 }
 
-// onboard makes a customer without a window of its own, while a sweep goes on: how often the manager writes a plan for that, and whether
-// the sweep ends.
+// onboard makes a customer without a window of its own, while a sweep goes on: how often the manager writes a plan
+// for that, and whether the sweep ends.
 func (b *bench) onboard(ctx context.Context) (writes, stopped int, err error) {
 	before, err := b.lease.Lease(ctx, protocol.LeaseRequest{PlanHash: b.hash}, false)
 	if err != nil {

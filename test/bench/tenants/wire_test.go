@@ -12,7 +12,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// TestTheWireCounts: what goes to the API server arrives there as it was sent, and is counted; a watch is counted apart.
+// TestTheWireCounts: what goes to the API server arrives there as it was sent, and is counted; a watch is counted
+// apart.
 func TestTheWireCounts(t *testing.T) {
 	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "%s %s by %s", r.Method, r.URL, r.Header.Get("Authorization"))

@@ -1,5 +1,5 @@
-// Command upgrade measures what a new Lethe does to a fleet: a cluster with a real node, Lethe by its chart, bots that run and one that
-// is broken. It ends with lines for machines:
+// Command upgrade measures what a new Lethe does to a fleet: a cluster with a real node, Lethe by its chart, bots
+// that run and one that is broken. It ends with lines for machines:
 //
 //	restarted_bots=     pods that were restarted or replaced by an upgrade to another image of Lethe
 //	old_pod_unsealed=   1 when a pod made by the Lethe of before got its credentials from the new one

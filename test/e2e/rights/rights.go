@@ -1,4 +1,5 @@
-// Package rights holds the rights that Lethe's identities were granted against those that they used, by the API server's audit log.
+// Package rights holds the rights that Lethe's identities were granted against those that they used, by the API
+// server's audit log.
 package rights
 
 import (
@@ -60,9 +61,9 @@ func UsedIn(file string) (map[Use]bool, error) {
 	return Used(f)
 }
 
-// Used reads from an audit log what Lethe's identities asked for and were given, those who only acted as one of them left
-// out. What was refused is no use of a right: another one was missing. An object that is not there, or there already, or that has
-// changed meanwhile, is an answer that needed the right.
+// Used reads from an audit log what Lethe's identities asked for and were given, those who only acted as one of them
+// left out. What was refused is no use of a right: another one was missing. An object that is not there, or there
+// already, or that has changed meanwhile, is an answer that needed the right.
 func Used(log io.Reader) (map[Use]bool, error) {
 	used := map[Use]bool{}
 	lines := bufio.NewScanner(log)
@@ -96,8 +97,8 @@ func Used(log io.Reader) (map[Use]bool, error) {
 	return used, nil
 }
 
-// repairs are rights that are needed only where something went wrong, or a person asked for something, that this run does not
-// bring about. Each is used in a test of its own against a real API server.
+// repairs are rights that are needed only where something went wrong, or a person asked for something, that this run
+// does not bring about. Each is used in a test of its own against a real API server.
 var repairs = map[Use]bool{
 	// TestOrphansOfEachKind
 	{resources.ServiceAccountManager, InTenants, "delete", "", "pods"}:          true,
@@ -111,8 +112,8 @@ var repairs = map[Use]bool{
 	{resources.ServiceAccountKeyserver, InTenants, "list", "lethe.dev", "datastores"}:     true,
 }
 
-// NeverUsed are the rights that were granted and not used. A right in one place is not excused by the same one in another; only one
-// in the whole cluster is used wherever it is.
+// NeverUsed are the rights that were granted and not used. A right in one place is not excused by the same one in
+// another; only one in the whole cluster is used wherever it is.
 func NeverUsed(granted []Use, used map[Use]bool) []string {
 	var never []string
 	is := func(g Use) bool {

@@ -1,5 +1,6 @@
-// Package stranger plays the demo on a cluster of hack/cluster as if it were somebody's: with a kubeconfig and things of that somebody's own, and
-// nothing of the stage's but a command that loads images. It needs root on Linux, as package e2e does, and fails elsewhere.
+// Package stranger plays the demo on a cluster of hack/cluster as if it were somebody's: with a kubeconfig and things
+// of that somebody's own, and nothing of the stage's but a command that loads images. It needs root on Linux, as
+// package e2e does, and fails elsewhere.
 package stranger
 
 import (
@@ -51,7 +52,8 @@ type somebody struct {
 
 const kubeContext = "the-shop"
 
-// TestTheDemoOnSomebodysCluster refuses, is killed half-way, begins again, checks every outcome, and leaves every object as it was.
+// TestTheDemoOnSomebodysCluster refuses, is killed half-way, begins again, checks every outcome, and leaves every
+// object as it was.
 func TestTheDemoOnSomebodysCluster(t *testing.T) {
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		t.Fatal("nothing was run: pods that really run need Linux and root")
@@ -209,7 +211,8 @@ func open(t *testing.T) *somebody {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the demo: %v\n%s", err, out)
 	}
-	// The demo's own files are in a cache of their own, so that what is left of them is seen; the programs that are built for every cache are not built again.
+	// The demo's own files are in a cache of their own, so that what is left of them is seen; the programs that are
+	// built for every cache are not built again.
 	if err := os.MkdirAll(s.Path("cache"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +229,8 @@ func open(t *testing.T) *somebody {
 	return s
 }
 
-// writeKubeconfig gives the cluster's administrator the name of somebody's context, and adds a context of somebody who may nothing.
+// writeKubeconfig gives the cluster's administrator the name of somebody's context, and adds a context of somebody
+// who may nothing.
 func (s *somebody) writeKubeconfig(t *testing.T) {
 	t.Helper()
 	cfg, err := clientcmd.LoadFromFile(s.Kubeconfig())
@@ -397,8 +401,9 @@ func (l *locked) String() string {
 	return l.b.String()
 }
 
-// snapshot is every object of the cluster that is not in motion by itself: by its kind, namespace and name, with its UID and a sum of what it
-// says. Left out are Leases, of which the cluster renews some, and Events of others than Lethe's and the demo's objects.
+// snapshot is every object of the cluster that is not in motion by itself: by its kind, namespace and name, with its
+// UID and a sum of what it says. Left out are Leases, of which the cluster renews some, and Events of others than
+// Lethe's and the demo's objects.
 func (s *somebody) snapshot(t *testing.T) map[string]string {
 	t.Helper()
 	out, err := s.objects(t.Context())
@@ -443,7 +448,8 @@ func (s *somebody) objects(ctx context.Context) (map[string]string, error) {
 	return out, nil
 }
 
-// aboutTheDemo: an event that names anything of Lethe's or of the demo's. The node, which has this cluster's name, has events all the time.
+// aboutTheDemo: an event that names anything of Lethe's or of the demo's. The node, which has this cluster's name,
+// has events all the time.
 func aboutTheDemo(o unstructured.Unstructured) bool {
 	if kind, _, _ := unstructured.NestedString(o.Object, "involvedObject", "kind"); kind == "Node" {
 		return false
@@ -466,7 +472,8 @@ func sum(o unstructured.Unstructured) string {
 	return hex.EncodeToString(h[:8])
 }
 
-// same waits until every object is as it was: controllers of the cluster's own take a moment, for their roles above all.
+// same waits until every object is as it was: controllers of the cluster's own take a moment, for their roles above
+// all.
 func (s *somebody) same(t *testing.T, before map[string]string, when string) {
 	t.Helper()
 	err := stage.Until(t.Context(), 30*time.Second, when+" wait until every object is as it was before", func(ctx context.Context) (string, error) {

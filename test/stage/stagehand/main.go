@@ -65,7 +65,8 @@ func install(dir string) (err error) {
 	return os.WriteFile(filepath.Join(dir, "stagehand"), content, 0o755)
 }
 
-// receive writes a file that was not there, readable for its owner's group: the keyserver's. Half of one is never under the name.
+// receive writes a file that was not there, readable for its owner's group: the keyserver's. Half of one is never
+// under the name.
 func receive(path string, in io.Reader) error {
 	const most = 1 << 20
 	content, err := io.ReadAll(io.LimitReader(in, most+1))

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// certificate makes a certificate for an address that is its own authority, and the authority in PEM. The key stays in memory.
+// certificate makes a certificate for an address that is its own authority, and the authority in PEM. The key stays
+// in memory.
 func certificate(address net.Addr, now time.Time) (tls.Certificate, string, error) {
 	host, _, err := net.SplitHostPort(address.String())
 	if err != nil {

@@ -1,5 +1,6 @@
-// Command telegram runs the stand-in for the Telegram Bot API as a process of its own, for the demo and the end-to-end tests.
-// The Bot API and the control side have a listener each, so that only the first need be reachable for bots.
+// Command telegram runs the stand-in for the Telegram Bot API as a process of its own, for the demo and the
+// end-to-end tests. The Bot API and the control side have a listener each, so that only the first need be reachable
+// for bots.
 package main
 
 import (

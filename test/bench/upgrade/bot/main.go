@@ -1,4 +1,5 @@
-// Command bot is what the bots of the bench run: it asks once at its start whether it may run, ends when it may not, and rests.
+// Command bot is what the bots of the bench run: it asks once at its start whether it may run, ends when it may not,
+// and rests.
 package main
 
 import (

@@ -174,10 +174,12 @@ func (s *Server) WatchTenants(ctx context.Context) {
 		}
 		if err := e.follow(ctx, s.Log); err != nil && ctx.Err() == nil {
 			s.Log.Warn("Tenants are not followed: leases of Shared stores read all of them", "cause", err)
+			again := time.NewTimer(watchAgain)
 			select {
 			case <-ctx.Done():
-			case <-time.After(watchAgain):
+			case <-again.C:
 			}
+			again.Stop()
 		}
 	}
 }

@@ -337,9 +337,9 @@ func coveredSince(lease *coordinationv1.Lease, h *holding) (string, error) {
 		return "", nil
 	}
 	text := lease.Annotations[annotationCovered]
-	since, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return strconv.FormatInt(h.now.Unix(), 10), nil
+	since, unread := strconv.ParseInt(text, 10, 64)
+	if unread != nil { // it begins now: the Lease says nothing of it yet
+		text, since = strconv.FormatInt(h.now.Unix(), 10), h.now.Unix()
 	}
 	if h.now.Sub(time.Unix(since, 0)) >= coveredMost {
 		return "", refuse(v1alpha1.ReasonPlanChanged, "the plan that the live objects give is another one, for %s by now: this sweep ends, the next one runs by the new plan", coveredMost)

@@ -68,12 +68,9 @@ func TestEveryLineOf512Datasets(t *testing.T) {
 	late := &r.Datasets[400]
 	late.Rules[3].Overdue, late.Rules[3].OldestOverdueSeconds = 1, 60
 	of := late.Rules[3].Policy
-	b, err := json.Marshal(r) // as the channel carries it, and the reader sorts it
-	if err != nil {
-		t.Fatal(err)
-	}
 	r.Format, r.Plan, r.Outcome = 2, "hash", report.Done
-	if b, err = json.Marshal(r); err != nil {
+	b, err := json.Marshal(r)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if r, err = report.Read(string(b), "hash"); err != nil {

@@ -40,7 +40,7 @@ func (s *run) complete(m *report.Dataset, i int) {
 	if d.Problem != "" && m.Reason == "" {
 		m.Reason, m.Message = v1alpha1.ReasonPlan, d.Problem
 	}
-	m.Message, m.Notice = cut(m.Message, maxMessage), cut(s.notice(i), maxMessage)
+	m.Message, m.Notice = cut(m.Message), cut(s.notice(i))
 }
 
 func (s *run) completeRule(m *report.Dataset, rule *report.Rule, i int) {
@@ -61,7 +61,7 @@ func (s *run) completeRule(m *report.Dataset, rule *report.Rule, i int) {
 			}
 		}
 	}
-	rule.Message = cut(rule.Message, maxMessage)
+	rule.Message = cut(rule.Message)
 }
 
 // judge turns what single datasets ran into to the outcome of the whole.

@@ -36,8 +36,6 @@ func TestMain(m *testing.M) {
 
 const password = "only-for-tests"
 
-func ptr[T any](v T) *T { return &v }
-
 func days(n int32) calendar.Window { return calendar.Or(&v1alpha1.Period{Days: &n}) }
 
 func slackHours(n int32) calendar.Slack {

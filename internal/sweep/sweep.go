@@ -112,7 +112,7 @@ func (s *run) end(outcome report.Outcome, reason, format string, args ...any) {
 	if s.r.Outcome != report.Done {
 		return
 	}
-	s.r.Outcome, s.r.Reason, s.r.Message = outcome, reason, cut(fmt.Sprintf(format, args...), maxMessage)
+	s.r.Outcome, s.r.Reason, s.r.Message = outcome, reason, cut(fmt.Sprintf(format, args...))
 }
 
 // fail is end for an error, by what kind of error it is.
@@ -574,6 +574,6 @@ func overrides(in []plan.Override) []stores.Override {
 }
 
 // cut is the door of the report: names of tables and triggers are the database's own.
-func cut(s string, most int) string {
-	return foreign.Line(s, most)
+func cut(s string) string {
+	return foreign.Line(s, maxMessage)
 }

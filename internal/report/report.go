@@ -169,7 +169,7 @@ func Decode(message string) (Report, error) {
 		return Report{}, fmt.Errorf("%w: format %d", ErrUnreadable, r.Format)
 	}
 	// The pod that wrote it had a database's own words, and may be broken into.
-	if !isWord(r.Reason) || !isWord(r.Tenants) || len(r.Tenants) > 64 || !isNumber(r.SystemIdentifier) {
+	if !isWord(r.Reason) || !isDigest(r.Tenants) || !isNumber(r.SystemIdentifier) {
 		return Report{}, fmt.Errorf("%w: a field is not of its form", ErrUnreadable)
 	}
 	r.Message, r.Database = foreign.Text(r.Message), foreign.Name(r.Database)
@@ -192,6 +192,11 @@ func Decode(message string) (Report, error) {
 }
 
 func isWord(text string) bool { return text == "" || foreign.Word(text) == text }
+
+// isDigest says whether a text is the name of a list, in hex.
+func isDigest(text string) bool {
+	return len(text) <= 64 && !strings.ContainsFunc(text, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
+}
 
 func isNumber(text string) bool {
 	return len(text) <= 20 && !strings.ContainsFunc(text, func(r rune) bool { return r < '0' || r > '9' })

@@ -165,3 +165,31 @@ func TestNamesGoBeforeLines(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoWasKnownIsADigest: a sweep of a Shared store names those that it knew in hex, and nothing else stands there.
+func TestWhoWasKnownIsADigest(t *testing.T) {
+	for name, tc := range map[string]struct {
+		tenants string
+		want    bool
+	}{
+		"none":                 {"", true},
+		"digits first":         {"0123456789abcdef", true},
+		"letters first":        {"fedcba9876543210", true},
+		"a whole digest":       {strings.Repeat("a", 64), true},
+		"longer than a digest": {strings.Repeat("a", 65), false},
+		"a word":               {"Acme", false},
+		"a line":               {"ab\ncd", false},
+	} {
+		b, err := Encode(Report{Plan: "h", Outcome: Done, Mode: "Audit", Tenants: tc.tenants})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got, err := Decode(string(b))
+		if (err == nil) != tc.want || err == nil && got.Tenants != tc.tenants {
+			t.Errorf("%s: %q, %v", name, got.Tenants, err)
+		}
+		if err != nil && !errors.Is(err, ErrUnreadable) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

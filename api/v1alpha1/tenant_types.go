@@ -451,8 +451,8 @@ type TenantSpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	ForeignNetworkPolicies []ForeignNetworkPolicy `json:"foreignNetworkPolicies,omitempty"`
 
-	// foreignObjects are Services, pods and workloads that were in the tenant's namespaces before Lethe walled them
-	// in and are meant to stay. One that is not named here keeps the tenant's bots from starting (ForeignObject).
+	// foreignObjects are Services, pods and workloads that were in the tenant's namespaces before Lethe isolated them
+	// and are meant to stay. One that is not named here keeps the tenant's bots from starting (ForeignObject).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32

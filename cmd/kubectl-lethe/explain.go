@@ -113,13 +113,23 @@ func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string
 		return // what was measured is not what the files say
 	}
 	switch of, m := s.measured(d.Name, r.Policy, r.Rule); {
+	case m == nil && s.hadNoRoom():
+		say("    Unknown: the last report, or the status, had no room for all measurements (LimitReached).")
 	case m == nil:
 		say("    Not measured yet.")
+	case of.ProblemOf(m).Reason != "" && of.ProblemOf(m).Message == "":
+		say("    Last measurement: %s.", of.ProblemOf(m).Reason)
 	case of.ProblemOf(m).Reason != "":
 		say("    Last measurement: %s: %s", of.ProblemOf(m).Reason, of.ProblemOf(m).Message)
 	default:
 		say("    Last measurement: %s.", measurementWords(of, m))
 	}
+}
+
+// hadNoRoom says whether measurements were left out of what is known of the store.
+func (s *compiledStore) hadNoRoom() bool {
+	now := s.store.Status
+	return now.Omitted != nil && now.Omitted.Rules > 0 || now.LastSweep != nil && now.LastSweep.LeftOut > 0
 }
 
 func (s *compiledStore) fateWords(d plan.Dataset, r plan.Rule) string {

@@ -54,6 +54,8 @@ var nextCommands = map[string]string{
 	"OOMKilled":                 "kubectl lethe logs OBJECT --previous CONTAINER",
 	"PodNotReady":               "kubectl lethe logs OBJECT CONTAINER",
 	"CredentialsNotFetched":     "kubectl lethe logs OBJECT -c unseal",
+	"UnknownStoreType":          readSpec,
+	"TooManyTenants":            "kubectl get tenants -o yaml",
 	"ImagePullBackOff":          describePod,
 	"ImageNotFound":             describePod,
 	"RegistryUnavailable":       describePod,

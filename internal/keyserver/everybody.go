@@ -172,8 +172,12 @@ func (s *Server) WatchTenants(ctx context.Context) {
 			}
 			continue
 		}
-		if err := e.follow(ctx, s.Log); err != nil && ctx.Err() == nil {
+		begun := e.clock.Now()
+		err := e.follow(ctx, s.Log)
+		if err != nil && ctx.Err() == nil {
 			s.Log.Warn("Tenants are not followed: leases of Shared stores read all of them", "cause", err)
+		}
+		if err != nil || e.clock.Since(begun) < watchAgain { // a watch that ends at once is none to be begun at once
 			again := time.NewTimer(watchAgain)
 			select {
 			case <-ctx.Done():

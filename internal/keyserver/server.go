@@ -25,7 +25,7 @@ import (
 
 // Limits of one request.
 const (
-	maxBody = 8 << 10
+	maxBody = protocol.MaxRequest
 	// maxReportBody is a packed report in base64, and what is around it; TLS adds less than wireOfReport to that.
 	maxReportBody  = protocol.MaxPackedReport/3*4 + 1<<10
 	wireOfReport   = 8 << 10

@@ -170,6 +170,9 @@ type LeaseResponse struct {
 	Known []string `json:"known,omitempty"`
 }
 
+// MaxRequest is how many bytes the body of a request has at most, but for a report's.
+const MaxRequest = 8 << 10
+
 // MaxKnownPage is how many bytes of identifiers one answer holds at most: six times as many, when JSON writes each as
 // \u003c, fit into an answer.
 const MaxKnownPage = 64 << 10

@@ -38,11 +38,11 @@ func fit(datasets []v1alpha1.DatasetMeasurement, most int, before *v1alpha1.Omit
 			out = append(out, f.datasets[i])
 		}
 	}
-	if f.out.Rules == 0 && f.out.Texts == 0 {
-		return out, nil
-	}
-	if before != nil && f.out.Rules > 0 && before.WorstOverdueSeconds > f.out.WorstOverdueSeconds {
+	if before != nil && before.WorstOverdueSeconds > f.out.WorstOverdueSeconds {
 		f.out.WorstOverdueSeconds, f.out.WorstOverdueAt = before.WorstOverdueSeconds, before.WorstOverdueAt
+	}
+	if f.out == (v1alpha1.OmittedMeasurements{}) {
+		return out, nil
 	}
 	return out, &f.out
 }
@@ -98,6 +98,13 @@ func (f *fitting) keepFirst(i, most int) {
 }
 
 func (f *fitting) dropRules(d *v1alpha1.DatasetMeasurement, goes func(*v1alpha1.DatasetMeasurement, *v1alpha1.RuleMeasurement) bool) {
+	if len(d.Rules) == 0 { // no rule governs it, or it could not be measured: it counts as one
+		if none := (v1alpha1.RuleMeasurement{}); goes(d, &none) {
+			f.out.Rules++
+			*d = v1alpha1.DatasetMeasurement{}
+		}
+		return
+	}
 	for n := len(d.Rules) - 1; n >= 0; n-- {
 		if goes(d, &d.Rules[n]) {
 			f.omit(d, n)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +120,9 @@ func TestAStatusHasItsSize(t *testing.T) {
 				d.Rules = append(d.Rules, m)
 				rules++
 			}
+			if len(d.Rules) == 0 {
+				rules++ // it counts as one
+			}
 			for _, text := range []string{d.Notice, d.Message} {
 				if text != "" {
 					texts++
@@ -139,7 +143,7 @@ func TestAStatusHasItsSize(t *testing.T) {
 			if wasFailing := d.Name < fmt.Sprintf("dataset-%03d", len(datasets)/2); wasFailing != (d.Reason != "") || i > 0 && d.Name < out[i-1].Name {
 				t.Fatalf("%+v lost its reason or its place", d)
 			}
-			leftRules += len(d.Rules)
+			leftRules += max(1, len(d.Rules))
 			for _, m := range d.Rules {
 				leftWorst = max(leftWorst, m.WorstOverdueSeconds)
 			}
@@ -194,7 +198,31 @@ func TestTheWorstOfWhatHasNoRoomIsKept(t *testing.T) {
 	if _, then := fit(datasets(0), 400, first); then == nil || then.WorstOverdueSeconds != 700 {
 		t.Errorf("the next time %+v", then)
 	}
-	if _, room := fit(datasets(0), maxDatasetBytes, first); room != nil {
+	if _, room := fit(datasets(0), maxDatasetBytes, first); room == nil || room.Rules != 0 || room.WorstOverdueSeconds != 700 {
 		t.Errorf("with room for all %+v", room)
+	}
+}
+
+// TestADatasetWithoutRulesIsNotLeftOutSilently: what is not measured stays longer than what is well, and counts as one
+// where it has no room.
+func TestADatasetWithoutRulesIsNotLeftOutSilently(t *testing.T) {
+	var all []v1alpha1.DatasetMeasurement
+	for i := range 8 {
+		all = append(all, v1alpha1.DatasetMeasurement{Name: fmt.Sprintf("ungoverned-%d", i), Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUngoverned}})
+	}
+	for i := range 8 {
+		all = append(all, v1alpha1.DatasetMeasurement{Name: fmt.Sprintf("well-%d", i), Rules: []v1alpha1.RuleMeasurement{{Policy: "p", Rule: "r", Window: "P90D"}}})
+	}
+	left, out := fit(slices.Clone(all), 600, nil)
+	if out == nil || len(left)+int(out.Rules) != len(all) {
+		t.Fatalf("%d of %d are left, and %+v", len(left), len(all), out)
+	}
+	for _, d := range left[:min(len(left), 8)] {
+		if len(d.Rules) > 0 && len(left) < 9 {
+			t.Errorf("%s is left before one that is not measured", d.Name)
+		}
+	}
+	if left, out = fit(slices.Clone(all), 120, nil); out == nil || len(left)+int(out.Rules) != len(all) {
+		t.Errorf("%d of %d are left, and %+v", len(left), len(all), out)
 	}
 }

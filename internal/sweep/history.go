@@ -20,6 +20,11 @@ const (
 	witnesses = 8
 	// rememberWithin bounds what is done at the end of a sweep for the next one to be compared with.
 	rememberWithin = 15 * time.Second
+	// rememberEach is added to that for each dataset.
+	rememberEach = 100 * time.Millisecond
+	// clearedAtOnce is of how many datasets one request tells: they are some 170 bytes each, and the keyserver takes
+	// requests of 8 KiB.
+	clearedAtOnce = 24
 )
 
 // place looks where in its life the store is, and compares that with where sweeps saw it last. One that has gone back
@@ -139,7 +144,7 @@ func (s *run) remember(ctx context.Context, end ending, err error) {
 	if !s.placed || s.session.Closed() {
 		return
 	}
-	bounded, cancel := context.WithTimeout(ctx, rememberWithin)
+	bounded, cancel := context.WithTimeout(ctx, rememberWithin+time.Duration(len(s.Plan.Datasets))*rememberEach)
 	defer cancel()
 	if err == nil {
 		err = s.tellEnd(bounded, end)
@@ -189,7 +194,12 @@ func (s *run) tellEnd(ctx context.Context, end ending) error {
 		if due >= 0 {
 			c.Windows, c.Due = windowsOf(s.Plan, d), due
 		}
-		told.Cleared = append(told.Cleared, c)
+		if told.Cleared = append(told.Cleared, c); len(told.Cleared) == clearedAtOnce {
+			if err := s.keeper.tell(ctx, told); err != nil {
+				return err
+			}
+			told.Cleared = nil
+		}
 	}
 	if s.point != nil {
 		p, err := s.reach(ctx, end.mark)

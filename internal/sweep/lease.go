@@ -119,7 +119,11 @@ func (k *keeper) ask(ctx context.Context, req protocol.LeaseRequest) (keyclient.
 	k.mu.Lock()
 	k.knownDigest = lease.KnownDigest
 	k.mu.Unlock()
-	k.set(before.Add(lease.For), nil)
+	until := before.Add(lease.For)
+	if held := k.expires(); held.After(until) {
+		until = held // each lease is good by what was proven for it
+	}
+	k.set(until, nil)
 	return lease, nil
 }
 

@@ -376,6 +376,9 @@ func (s *run) delete(ctx context.Context) error {
 			if again, err = s.listed(ctx); err != nil {
 				return err
 			}
+			if again {
+				clear(done) // what has its turn now kept rows of others
+			}
 		}
 	}
 	return nil

@@ -83,7 +83,7 @@ func (s *run) listed(ctx context.Context) (bool, error) {
 	any := false
 	for i := range s.unlisted {
 		if s.unlisted[i] && !s.store.Unclear(i) {
-			s.unlisted[i], s.refused[i], any = false, nil, true
+			s.unlisted[i], s.refused[i], s.finished[i], any = false, nil, false, true
 		}
 	}
 	return any, nil

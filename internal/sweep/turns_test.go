@@ -1,8 +1,10 @@
 package sweep
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"regexp"
 	"strings"
 	"testing"
@@ -108,6 +110,32 @@ func TestGuessesAreReported(t *testing.T) {
 	w.plan.Relations = []plan.Relation{{Schema: "public", Table: "post", Column: "threadId", References: "thread", State: v1alpha1.RelationDenied}}
 	if r := w.run(Options{}); r.Deleted != 3 || r.UndeclaredCount != 0 {
 		t.Errorf("denied, %d rows went, and %d relations wait", r.Deleted, r.UndeclaredCount)
+	}
+}
+
+// TestManyDatasetsAreRemembered: what complete sweeps left of them is more than one request to the keyserver holds.
+func TestManyDatasetsAreRemembered(t *testing.T) {
+	var tables strings.Builder
+	var datasets []plan.Dataset
+	for i := range 2*clearedAtOnce + 12 {
+		name := fmt.Sprintf("t%02d", i)
+		fmt.Fprintf(&tables, "CREATE TABLE %[1]s (id bigint PRIMARY KEY, at timestamptz); INSERT INTO %[1]s VALUES (1, now() - interval '100 days');", name)
+		datasets = append(datasets, dataset(name, 90))
+	}
+	w := newWorld(t, tables.String(), datasets...)
+	k := newKeyserver(t)
+	k.By(&w.plan)
+	if r := w.run(Options{Leaser: client(t, k)}); r.Outcome != report.Done || int(r.Deleted) != len(datasets) {
+		t.Fatalf("%s, %d rows went: %s", r.Outcome, r.Deleted, r.Message)
+	}
+	if got := len(k.Ledger.Cleared); got != len(datasets) || k.Ledger.Point == nil {
+		t.Errorf("%d of %d datasets are remembered, and where the database is: %v", got, len(datasets), k.Ledger.Point)
+	}
+	// A request of one dataset with the longest name and words leaves room for as many.
+	b, err := json.Marshal(protocol.Cleared{Dataset: strings.Repeat("d", 63), Definition: strings.Repeat("f", 32), Cutoff: math.MinInt64, Left: math.MaxInt64,
+		SweptAt: math.MinInt64, Windows: strings.Repeat("w", 16), Due: math.MaxInt64})
+	if room := protocol.MaxRequest - 1<<10; err != nil || clearedAtOnce*(len(b)+1) > room {
+		t.Errorf("%d of %d bytes do not fit %d: %v", clearedAtOnce, len(b), room, err)
 	}
 }
 

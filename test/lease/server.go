@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -118,7 +119,14 @@ func (s *Server) answer(r *http.Request) (int, any) {
 		return s.takeReport(r)
 	}
 	var req protocol.LeaseRequest
-	if err := json.NewDecoder(r.Body).Decode(&req); err != nil || r.URL.Path != protocol.PathLease {
+	body, err := io.ReadAll(io.LimitReader(r.Body, protocol.MaxRequest+1))
+	if len(body) > protocol.MaxRequest {
+		return http.StatusRequestEntityTooLarge, protocol.Error{Reason: v1alpha1.ReasonBadRequest}
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &req)
+	}
+	if err != nil || r.URL.Path != protocol.PathLease {
 		return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest}
 	}
 	s.asked++

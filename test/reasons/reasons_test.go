@@ -17,10 +17,10 @@ var root = filepath.Join("..", "..")
 // holders are the types that have a reason, and calls are the functions that are told one: by which argument.
 var (
 	holders = map[string]bool{"Condition": true, "Problem": true, "problem": true, "Verdict": true, "Workload": true, "Refusal": true, "FileError": true, "CredentialResult": true,
-		"Report": true, "Line": true, "RuleMeasurement": true, "SweepStatus": true}
+		"Report": true, "Dataset": true, "Rule": true, "DatasetMeasurement": true, "RuleMeasurement": true, "SweepStatus": true}
 	calls = map[string]int{"Eventf": 3, "condition": 2, "Step": 3, "Summary": 2, "yes": 0, "no": 0, "unknown": 0, "on": 0, "trouble": 0, "refuse": 0, "later": 0, "Refuse": 0, "Later": 0, "refused": 1}
 	// The calls of those packages alone have these names.
-	callers = []string{"controllers/", "internal/status/", "internal/keyserver/", "internal/keystore/", "internal/authority/"}
+	callers = []string{"controllers/", "internal/reconcile/", "internal/dnscheck/", "internal/status/", "internal/keyserver/", "internal/keystore/", "internal/authority/"}
 )
 
 // found are the places of a file at which a reason stands as a string.

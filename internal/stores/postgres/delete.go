@@ -53,10 +53,11 @@ func (st *Store) Planned(ctx context.Context, i int, at time.Time, most func(pla
 	q := &query{}
 	relevant := func(q *query, d *dataset, alias string) string { return d.deletable(q, alias, at) }
 	stays := func(q *query, c *dataset, alias string) string {
-		if gone := c.deletable(q, alias, at); gone != "false" {
-			return gone + " IS NOT TRUE"
+		if c.Delete == nil || c.problem != nil {
+			return "true"
 		}
-		return "true"
+		// One that only waits to hear who is known may go within this sweep, and is counted as if it did.
+		return c.past(q, alias, *c.Delete, at, true) + " IS NOT TRUE"
 	}
 	return st.countAgainst(ctx, d, q, all(append([]string{d.deletable(q, "a", at)}, none(d.reaches(q, "a", relevant, stays))...)...), most)
 }

@@ -145,6 +145,33 @@ func TestPlannedIsWhatThenGoes(t *testing.T) {
 	}
 }
 
+// TestPlannedCountsAChildThatWaitsForTheList: who is known may be heard within the sweep, and the brake of what the
+// child keeps is asked once.
+func TestPlannedCountsAChildThatWaitsForTheList(t *testing.T) {
+	shared := func(name string) v1alpha1.Table {
+		table := aTable(name)
+		table.TenantColumn = "tenant"
+		return table
+	}
+	own := func(d *Dataset) {
+		d.Delete = &Windows{RetainFor: d.Delete.RetainFor, Overrides: []Override{{IDs: []string{"acme"}, RetainFor: days(30)}}}
+	}
+	w := newWorld(t, Config{Datasets: []Dataset{after(90, shared("parent")), in(after(90, shared("child")), own)}, TenantsUnread: "the keyserver did not say who is known"},
+		`CREATE TABLE parent (id bigint PRIMARY KEY, at timestamptz, tenant text);
+		CREATE TABLE child (id bigint PRIMARY KEY, at timestamptz, tenant text, parent bigint REFERENCES parent); CREATE INDEX ON child (parent);
+		INSERT INTO parent SELECT n, now() - interval '100 days', 'acme' FROM generate_series(1, 10) n;
+		INSERT INTO child SELECT n, now() - interval '40 days', 'acme', n FROM generate_series(1, 6) n;
+		INSERT INTO child VALUES (7, now(), 'acme', 7)`)
+	planned, _, problem, err := w.open().Planned(t.Context(), 0, w.now, func(int64) int64 { return 1000 })
+	if err != nil || problem != nil || planned != 9 {
+		t.Errorf("%d rows are planned, want the 9 that no living child may keep: %v, %v", planned, problem, err)
+	}
+	// As long as nobody says so, they stay.
+	if gone := w.sweep()["parent"].Rows; gone != 3 {
+		t.Errorf("%d rows went, want the 3 without children", gone)
+	}
+}
+
 func TestALockedTableIsUnknownAndNotZero(t *testing.T) {
 	w := newWorld(t, Config{Datasets: []Dataset{after(90, aTable("log"))}}, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); INSERT INTO log VALUES (1, now() - interval '91 days')`)
 	st := w.open()

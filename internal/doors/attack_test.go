@@ -294,9 +294,9 @@ func underAttack(t *testing.T, kind attack.Kind, connections int, from ...string
 	t.Logf("%s; turned away %v", &stats, h.metric(t, "test_connections_refused_total"))
 }
 
-// newcomer tries as our clients do: again, for a while. On a busy machine that is long.
+// newcomer tries as our clients do: again, for a while.
 func (h *house) newcomer(t *testing.T, name string) error {
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(15 * time.Second)
 	for {
 		c := h.client("127.0.0.1")
 		err := h.call(t.Context(), c, "known "+name)

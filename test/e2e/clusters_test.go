@@ -109,7 +109,7 @@ func otherClusters(t *testing.T, w *world) {
 	}
 	// What enforces network policies on a node takes a moment to hear of one that has changed.
 	dns := net.JoinHostPort(w.running(t, "kube-system", client.MatchingLabels{"k8s-app": "kube-dns"}).Status.PodIP, "5353")
-	until(t, 30*time.Second, "let the bot reach DNS on its port", func(ctx context.Context) (string, error) {
+	until(t, 15*time.Second, "let the bot reach DNS on its port", func(ctx context.Context) (string, error) {
 		return dial(ctx, "/proc/"+processOf(t, &pod)+"/ns/net", dns), nil
 	})
 	w.sweepsFrom(t, tenant, private) // and finds the keyserver by its name

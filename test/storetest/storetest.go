@@ -82,14 +82,7 @@ func allow() stores.Permit {
 func days(n int32) calendar.Window { return calendar.Or(&v1alpha1.Period{Days: &n}) }
 
 // day is the slack of every rule.
-var day = must(calendar.SlackOf(v1alpha1.Slack{Hours: new(int32(24))}))
-
-func must(s calendar.Slack, err error) calendar.Slack {
-	if err != nil {
-		panic(err)
-	}
-	return s
-}
+var day, _ = calendar.SlackOf(v1alpha1.Slack{Hours: new(int32(24))}) // one that is none would delete nothing
 
 // dataset of a table that is deleted from after some days.
 func (s *suite) dataset(table string, w stores.Windows) stores.Dataset {

@@ -403,10 +403,7 @@ func datasets() []plan.Dataset {
 // dataset is a table of the window, whose age stands in the column at.
 func dataset(name string, key ...v1alpha1.Identifier) plan.Dataset {
 	retain := calendar.Or(&v1alpha1.Period{Days: new(int32(window))})
-	day, err := calendar.SlackOf(v1alpha1.Slack{Hours: new(int32(24))})
-	if err != nil {
-		panic(err)
-	}
+	day, _ := calendar.SlackOf(v1alpha1.Slack{Hours: new(int32(24))}) // a slack that is none would delete nothing
 	return plan.Dataset{
 		Name: name, DataClass: "Conversations",
 		Table:  v1alpha1.Table{Schema: "public", Name: v1alpha1.Identifier(name), Key: key, AgeColumn: v1alpha1.AgeColumn{Name: "at", Type: v1alpha1.AgeTimestamptz}},

@@ -233,6 +233,7 @@ type Wire struct {
 	Writes atomic.Int64
 	Reads  atomic.Int64 // of single objects, past the cache
 	dead   atomic.Bool
+	turn   sync.Mutex
 	mutex  sync.Mutex
 	log    []string
 	kinds  []string
@@ -256,6 +257,13 @@ func (w *Wire) Written() []string {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	return append([]string(nil), w.log...)
+}
+
+// Kinds of all writes, in their order.
+func (w *Wire) Kinds() []string {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return slices.Clone(w.kinds)
 }
 
 // KindOf a write: what is written, and what the keyserver was asked since the one before.
@@ -288,6 +296,14 @@ func (t wireTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if r.Method == http.MethodGet || strings.Contains(r.URL.Path, "/events") || strings.Contains(r.URL.Path, "/leases") {
 		return t.next.RoundTrip(r)
+	}
+	if w.After {
+		// One write after the other: none is on its way any more when the process dies.
+		w.turn.Lock()
+		defer w.turn.Unlock()
+		if w.dead.Load() {
+			return nil, fmt.Errorf("the wire is cut")
+		}
 	}
 	if !w.note(r.Method + " " + r.URL.Path) {
 		return t.next.RoundTrip(r)

@@ -26,7 +26,10 @@ const (
 	// followFor is how long Tenants are followed after a sweep last asked.
 	followFor = 5 * time.Minute
 	// watchFor is how long one watch lasts. The API server says how far it has come two seconds before the end.
-	watchFor = 5 * time.Second
+	watchFor = 10 * time.Second
+	// markAfter is when, in a watch, a mark is set that the end of it proves: so soon before that the proof is new, and
+	// soon enough for the call.
+	markAfter = 7 * time.Second
 	// watchAgain is how soon again after a failure.
 	watchAgain = time.Second
 	// tenantsPage is how many Tenants are read at a time.
@@ -52,6 +55,7 @@ type everybody struct {
 	version  uint64                      // another one whenever a plan might be another one
 	position uint64                      // the resourceVersion up to which all changes are known
 	marks    []mark                      // in the order of time
+	named    string                      // a Tenant that was read by a list of one
 	proven   time.Time                   // all that was written before is known
 }
 
@@ -109,6 +113,9 @@ func (e *everybody) one(ctx context.Context, r client.Reader, key client.ObjectK
 		return err
 	}
 	e.mark(at, list.ResourceVersion)
+	e.mu.Lock()
+	e.named = key.Name
+	e.mu.Unlock()
 	for i := range list.Items {
 		if list.Items[i].Name == key.Name {
 			list.Items[i].DeepCopyInto(into)
@@ -212,8 +219,8 @@ func (e *everybody) follow(ctx context.Context, log *slog.Logger) error {
 			return err
 		}
 	}
-	// Twice as long as the API server is asked for: a connection may be dead.
-	ctx, cancel := context.WithTimeout(ctx, 2*watchFor)
+	// Longer than the API server is asked for: a connection may be dead.
+	ctx, cancel := context.WithTimeout(ctx, watchFor+watchFor/2)
 	defer cancel()
 	seconds := int64(watchFor / time.Second)
 	w, err := e.client.Watch(ctx, &v1alpha1.TenantList{}, &client.ListOptions{Raw: &metav1.ListOptions{
@@ -222,7 +229,20 @@ func (e *everybody) follow(ctx context.Context, log *slog.Logger) error {
 		return e.failed(err)
 	}
 	defer w.Stop()
-	for event := range w.ResultChan() {
+	markNow := time.NewTimer(markAfter)
+	defer markNow.Stop()
+	for {
+		var event watch.Event
+		select {
+		case <-markNow.C:
+			e.markAgain(ctx)
+			continue
+		case next, isOpen := <-w.ResultChan():
+			if !isOpen {
+				return nil
+			}
+			event = next
+		}
 		if event.Type == watch.Error {
 			return e.failed(apierrors.FromObject(event.Object))
 		}
@@ -234,7 +254,17 @@ func (e *everybody) follow(ctx context.Context, log *slog.Logger) error {
 		}
 		e.take(event.Type, tenant)
 	}
-	return nil
+}
+
+// markAgain sets a mark although no sweep has asked: what sweeps ask soon may rest on what was read before. Where it
+// fails there is no new proof, and nothing else.
+func (e *everybody) markAgain(ctx context.Context) {
+	e.mu.Lock()
+	key := client.ObjectKey{Name: e.named}
+	e.mu.Unlock()
+	if key.Name != "" {
+		_ = e.one(ctx, e.client, key, &v1alpha1.Tenant{})
+	}
 }
 
 // failed begins anew where the API server no longer knows what came after the last change that was seen. After any

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -117,25 +118,24 @@ func (s *sharedSweep) customer(name string, ids ...string) *v1alpha1.Tenant {
 	return c
 }
 
-// untilFollowed renews a lease until that reads no list of all Tenants any more.
-func (s *sharedSweep) untilFollowed(token string) protocol.LeaseResponse {
+// untilFollowed has the lease of a pod granted, on what is read for it, until that reads no list of all Tenants any
+// more. The token is the one that it was granted by then.
+func (s *sharedSweep) untilFollowed(pod *corev1.Pod) (token string, resp protocol.LeaseResponse) {
 	s.Helper()
-	var resp protocol.LeaseResponse
 	s.eventuallyWithin(30*time.Second, func() bool {
 		before := s.lists.all.Load()
-		resp = protocol.LeaseResponse{}
+		token, resp = s.podToken(pod), protocol.LeaseResponse{}
 		s.granted(s.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: s.hash}, &resp))
 		return s.lists.all.Load() == before
 	})
-	return resp
+	return token, resp
 }
 
 // A sweep of a Shared store that goes on has not all Tenants read, and ends all the same when one of them restrains it.
 func TestARenewalDoesNotReadAllTenants(t *testing.T) {
 	w := newSharedSweep(t)
 	w.customer("one-", "a-1")
-	token := w.podToken(w.sweep("chat-sweep-1"))
-	first := w.untilFollowed(token)
+	token, first := w.untilFollowed(w.sweep("chat-sweep-1"))
 
 	// A customer that comes stops nothing, and is known in the end.
 	w.customer("two-", "a-2")
@@ -155,23 +155,23 @@ func TestARenewalDoesNotReadAllTenants(t *testing.T) {
 	})
 }
 
-// What is not a Tenant is read live in each renewal, also while Tenants are followed.
+// What is not a Tenant is read live whenever it is read, also while Tenants are followed.
 func TestARenewalReadsTheRestLive(t *testing.T) {
 	w := newSharedSweep(t)
-	token := w.podToken(w.sweep("chat-sweep-1"))
-	w.untilFollowed(token)
+	pod := w.sweep("chat-sweep-1")
+	w.untilFollowed(pod)
 	w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.store), w.store))
 	w.store.Spec.Brake.MaxPercentOfTable--
 	w.must(testEnv.Client.Update(t.Context(), w.store))
-	w.wantRefusal(w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, nil), v1alpha1.ReasonPlanChanged)
+	w.refused(pod, v1alpha1.ReasonPlanChanged)
 	w.store.Spec.Brake.MaxPercentOfTable++
 	w.must(testEnv.Client.Update(t.Context(), w.store))
-	w.untilFollowed(token)
+	w.untilFollowed(pod)
 
 	w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
 	w.tenant.Status.Namespaces = nil
 	w.must(testEnv.Client.Status().Update(t.Context(), w.tenant))
-	w.wantRefusal(w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, nil), v1alpha1.ReasonPlanChanged)
+	w.refused(pod, v1alpha1.ReasonPlanChanged)
 }
 
 // A watch that has fallen silent is believed for some seconds only, for which the lease is the shorter.
@@ -183,8 +183,7 @@ func TestAStaleWatchIsNotTrusted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newSharedSweep(t)
 			w.customer("one-", "a-1")
-			token := w.podToken(w.sweep("chat-sweep-1"))
-			w.untilFollowed(token)
+			token, _ := w.untilFollowed(w.sweep("chat-sweep-1"))
 			stale(w)
 			began := w.clock.Now()
 			w.eventually(func() bool { return w.watches.count() > 0 })

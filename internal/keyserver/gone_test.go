@@ -3,6 +3,7 @@ package keyserver
 import (
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -154,6 +155,7 @@ func TestNoLeaseForWhatIsGone(t *testing.T) {
 			refusal := w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, nil)
 			w.granted(refusal)
 			how(w)
+			w.clock.SetTime(w.clock.Now().Add(restFor + time.Second))
 			if refusal = w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, nil); refusal == nil {
 				t.Fatal("the sweep goes on")
 			}

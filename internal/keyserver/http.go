@@ -61,6 +61,10 @@ func asRefusal(err error) *refusal {
 type caller struct {
 	Namespace, ServiceAccount string
 	Pod, PodUID               string // of a token that is bound to a pod
+
+	token string // SHA-256 of the token, of one that is bound to a pod
+	// review asks the API server about the token; nil: it was asked in this call.
+	review func(context.Context) (caller, error)
 }
 
 func (c caller) LogValue() slog.Value {

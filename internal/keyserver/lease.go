@@ -50,9 +50,9 @@ const annotationCovered = "lethe.dev/covered-since"
 func leaseName(storeUID string) string { return "sweep-" + storeUID }
 
 // lease lets a sweep go on for at most 30 seconds. It takes the plan from what is live, or was at most so long before
-// the lease's end, itself each time, so that an edited plan gets nothing, and a changed policy, a suspended sweep or
-// an Audit stops a running one. A sweep begins only by the live plan; one that runs goes on while the live plan
-// covers its own.
+// the lease's end, itself, so that an edited plan gets nothing, and a changed policy, a suspended sweep or an Audit
+// stops a running one. A sweep begins only by the live plan; one that runs goes on while the live plan covers its
+// own.
 func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseRequest) (*protocol.LeaseResponse, error) {
 	var reply sealing.PublicKey
 	if req.PublicKey != "" {
@@ -61,6 +61,22 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 			return nil, refuse(v1alpha1.ReasonBadRequest, "publicKey is not a public key of %s in base64url", sealing.Suite)
 		}
 	}
+	if resp := s.restedLease(ctx, who, req); resp != nil {
+		return resp, nil
+	}
+	// From here on all is read. What is refused now is granted by nothing of before.
+	var known *coordinationv1.Lease
+	if st, ok := s.standings.Get(who.token); ok {
+		known = st.lease
+		s.standings.Forget(who.token)
+	}
+	if who.review != nil {
+		var err error
+		if who, err = who.review(ctx); err != nil {
+			return nil, err
+		}
+	}
+	began := s.Clock.Now()
 	job, pod, store, err := s.sweptStore(ctx, who)
 	if err != nil {
 		return nil, err
@@ -90,20 +106,27 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	}
 	// The clock is read before the lease is written: writing takes time that is not the sweeper's.
 	now := s.Clock.Now()
-	account, err := s.hold(ctx, &holding{store: store, pod: pod, plan: made.at(now), exact: exact, req: req, now: now})
+	h := &holding{store: store, pod: pod, plan: made.at(now), exact: exact, req: req, now: now, known: known}
+	lease, account, err := s.hold(ctx, h)
+	if known != nil && err != nil { // it may be another one by now
+		h.known = nil
+		lease, account, err = s.hold(ctx, h)
+	}
+	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
+		return nil, later(v1alpha1.ReasonInUse, 2, "another sweep of this store was faster")
+	}
 	if err != nil {
 		return nil, err
 	}
-	// What the permission rests on may be older than now: it ends 30 seconds after the oldest of that.
-	resp := &protocol.LeaseResponse{Expires: made.as(now).Add(leaseSeconds * time.Second).UTC(), Account: account}
-	resp.Seconds = int(resp.Expires.Sub(now) / time.Second)
-	if store.Spec.Tenancy == v1alpha1.TenancyShared {
-		resp.KnownDigest, resp.Known = made.knownDigest, protocol.KnownPage(made.known, req.KnownFrom)
+	if exact {
+		s.standings.Put(who.token, newStanding(who, h, began, made, lease))
 	}
+	// What the permission rests on is older than now: it ends 30 seconds after the oldest of that.
+	resp := leaseFor(store, made, req, made.as(began), now)
 	if keys == nil {
-		resp.Account = nil
 		return resp, nil
 	}
+	resp.Account = account
 	bundle, err := s.openSet(ctx, sub, keys, keys.Doc.Current)
 	if err != nil {
 		return nil, err
@@ -164,6 +187,7 @@ func (s *Server) release(ctx context.Context, who caller, _ *protocol.ReleaseReq
 	if holder(&lease) != who.PodUID {
 		return &empty{}, nil
 	}
+	s.standings.Forget(who.token)
 	none := ""
 	lease.Spec.HolderIdentity = &none
 	return &empty{}, s.Client.Update(ctx, &lease)
@@ -283,36 +307,44 @@ type holding struct {
 	exact bool // the sweep runs by plan itself, and not by one that it covers
 	req   *protocol.LeaseRequest
 	now   time.Time
+	known *coordinationv1.Lease // the Lease as this process wrote it last for that pod; nil: it is to be read
 }
 
 // hold takes or renews the store's lease for a pod, and writes the store's account in the same object at the same
-// time: what a sweep is permitted is debited before it hears so. Two sweeps of one store never hold it at a time.
-func (s *Server) hold(ctx context.Context, h *holding) (*protocol.Account, error) {
-	name := leaseName(string(h.store.UID))
-	var lease coordinationv1.Lease
-	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: name}, &lease)
-	if client.IgnoreNotFound(err) != nil {
-		return nil, err
+// time: what a sweep is permitted is debited before it hears so. Two sweeps of one store never hold it at a time. A
+// Lease that is known is written with its resourceVersion, which the API server refuses where it is another one by
+// now.
+func (s *Server) hold(ctx context.Context, h *holding) (*coordinationv1.Lease, *protocol.Account, error) {
+	lease, isNew := h.known.DeepCopy(), false
+	if lease == nil {
+		lease = &coordinationv1.Lease{}
+		key := client.ObjectKey{Namespace: s.KeysNamespace, Name: leaseName(string(h.store.UID))}
+		err := s.Client.Get(ctx, key, lease)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, nil, err
+		}
+		if isNew = apierrors.IsNotFound(err); isNew {
+			lease = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Labels: leaseLabels()}}
+		}
 	}
-	isNew := apierrors.IsNotFound(err)
-	if isNew {
-		lease = coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: s.KeysNamespace, Name: name, Labels: leaseLabels()}}
-	} else if err := s.mayTake(ctx, &lease, h.pod, h.now); err != nil {
-		return nil, err
+	if !isNew {
+		if err := s.mayTake(ctx, lease, h.pod, h.now); err != nil {
+			return nil, nil, err
+		}
 	}
 	// Only a sweep that was let begin by exactly its plan goes on by a plan that covers it.
-	if !h.exact && (holder(&lease) != string(h.pod.UID) || lease.Annotations[annotationPlan] != h.req.PlanHash) {
-		return nil, anotherPlan()
+	if !h.exact && (holder(lease) != string(h.pod.UID) || lease.Annotations[annotationPlan] != h.req.PlanHash) {
+		return nil, nil, anotherPlan()
 	}
-	covered, err := coveredSince(&lease, h)
+	covered, err := coveredSince(lease, h)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	account, err := s.book(&lease, h)
+	account, err := s.book(lease, h)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	grant(&lease, h.pod, h.now)
+	grant(lease, h.pod, h.now)
 	lease.Annotations[annotationPlan] = h.req.PlanHash
 	if covered == "" {
 		delete(lease.Annotations, annotationCovered)
@@ -320,14 +352,11 @@ func (s *Server) hold(ctx context.Context, h *holding) (*protocol.Account, error
 		lease.Annotations[annotationCovered] = covered
 	}
 	if isNew {
-		err = s.Client.Create(ctx, &lease)
+		err = s.Client.Create(ctx, lease)
 	} else {
-		err = s.Client.Update(ctx, &lease)
+		err = s.Client.Update(ctx, lease)
 	}
-	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
-		return nil, later(v1alpha1.ReasonInUse, 2, "another sweep of this store was faster")
-	}
-	return account, err
+	return lease, account, err
 }
 
 // coveredSince is since when a sweep has gone on by a plan that is covered; empty: it goes by the live one. It

@@ -24,8 +24,10 @@ type madePlan struct {
 	tenant      *v1alpha1.Tenant
 	known       []string
 	knownDigest string
-	// since is the time up to which everything that was written is in it; the zero time stands for the call itself.
+	// since is the time up to which everything that was written to Tenants is in it; zero: they were read live.
 	since time.Time
+	// tenants is what everybody calls all Tenants that it was made of; 0: they were read live, or are no part of it.
+	tenants uint64
 	// of names what it was made of: objects by resourceVersion, and all Tenants by what everybody calls them.
 	of [sha256.Size]byte
 
@@ -45,7 +47,7 @@ func (m *madePlan) at(now time.Time) plan.Plan {
 	return p
 }
 
-// as is up to when everything is known, for a call that began at a time.
+// as is up to when everything is known, for a call that began to read at a time.
 func (m *madePlan) as(now time.Time) time.Time {
 	if m.since.IsZero() || now.Before(m.since) {
 		return now
@@ -95,7 +97,7 @@ func (s *Server) planOf(ctx context.Context, store *v1alpha1.DataStore, goesOn b
 		}
 	}
 	res := plan.Compile(in)
-	made := &madePlan{plan: res.Plan, tenant: in.StoreTenant, known: res.Known, knownDigest: plan.DigestOf(res.Known), since: r.seen.since, of: of,
+	made := &madePlan{plan: res.Plan, tenant: in.StoreTenant, known: res.Known, knownDigest: plan.DigestOf(res.Known), since: r.seen.since, tenants: r.seen.version, of: of,
 		hashes: &planHashes{list: map[time.Time]string{}}}
 	if isRemembered {
 		s.plans.Put(string(store.UID), made)

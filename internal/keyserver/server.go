@@ -75,6 +75,7 @@ type Server struct {
 	tenants   *memo.Memo[*v1alpha1.Tenant] // by namespace
 	managers  *memo.Memo[struct{}]         // by SHA-256 of the token
 	plans     *memo.Memo[*madePlan]        // by UID of the store
+	standings *memo.Memo[*standing]        // by SHA-256 of the token
 	everybody *everybody
 	inFlight  *inFlight
 
@@ -117,6 +118,7 @@ func New(o Options) (*Server, error) {
 	s.tenants = memo.New[*v1alpha1.Tenant](o.Clock, tenantMemory)
 	s.managers = memo.New[struct{}](o.Clock, managerMemory)
 	s.plans = memo.New[*madePlan](o.Clock, planMemory)
+	s.standings = memo.New[*standing](o.Clock, standingMemory)
 	s.everybody = newEverybody(o.Watch, o.Clock)
 	s.authority = authority.New(authority.Options{Keys: keys, Hosts: o.Hosts, Namespace: o.Settings.Namespace, Ends: o.Metrics.certificateEnds})
 	return s, nil
@@ -141,6 +143,7 @@ func (s *Server) Maintain(ctx context.Context) error {
 	s.tenants.Sweep()
 	s.managers.Sweep()
 	s.plans.Sweep()
+	s.standings.Sweep()
 	s.Metrics.tenantKeys.Set(float64(s.keys.SweepMemory()))
 	return errors.Join(s.authority.Maintain(ctx), s.maintainReportKey(ctx), s.maintainChannels(ctx), s.endGrace(ctx), s.sweepOrphans(ctx))
 }
@@ -174,7 +177,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("POST "+protocol.PathRevoke, handle(s, protocol.PathRevoke, s.inFlight.manager, s.forManager, s.revoke))
 	mux.Handle("POST "+protocol.PathPullSecrets, handle(s, protocol.PathPullSecrets, s.inFlight.manager, s.forManager, s.pullSecrets))
 	mux.Handle("POST "+protocol.PathUnseal, handle(s, protocol.PathUnseal, s.inFlight.unseals, s.forPod, s.unseal))
-	mux.Handle("POST "+protocol.PathLease, handle(s, protocol.PathLease, s.inFlight.leases, s.forPod, s.lease))
+	mux.Handle("POST "+protocol.PathLease, handle(s, protocol.PathLease, s.inFlight.leases, s.forSweep, s.lease))
 	mux.Handle("POST "+protocol.PathRelease, handle(s, protocol.PathRelease, s.inFlight.leases, s.forPod, s.release))
 	mux.Handle("POST "+protocol.PathReport, handle(s, protocol.PathReport, s.inFlight.reports, s.forPod, s.report))
 	mux.Handle("POST "+protocol.PathLastReport, handle(s, protocol.PathLastReport, s.inFlight.manager, s.forManager, s.lastReport))

@@ -84,12 +84,12 @@ func (k *keeper) keep(ctx context.Context, lost func(error)) {
 	ctx, k.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(k.done)
-		wait := renewal(k.expires().Sub(k.clock()))
+		wait := Renewal(k.expires().Sub(k.clock()))
 		for pause(ctx, wait) {
 			lease, err := k.ask(ctx, protocol.LeaseRequest{})
 			switch {
 			case err == nil:
-				wait = renewal(lease.For)
+				wait = Renewal(lease.For)
 			case ctx.Err() != nil:
 				return
 			case !keyclient.IsRetryable(err), !k.clock().Before(k.expires()):
@@ -212,8 +212,8 @@ func (k *keeper) insist(ctx context.Context, req protocol.LeaseRequest) (keyclie
 	}
 }
 
-// renewal is when to renew a lease that lasts so long: a third in, and at least every ten seconds.
-func renewal(length time.Duration) time.Duration { return min(renewEvery, max(renewAgain, length/3)) }
+// Renewal is when to renew a lease that lasts so long: a third in, and at least every ten seconds.
+func Renewal(length time.Duration) time.Duration { return min(renewEvery, max(renewAgain, length/3)) }
 
 func (k *keeper) set(until time.Time, lost error) {
 	k.mu.Lock()

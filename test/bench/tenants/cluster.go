@@ -124,9 +124,10 @@ func onServer(ctx context.Context, out io.Writer, world func(datasets int) plan.
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "a renewal: %s of a processor with %d tenants, %s with %d; the calls of one, by path: %s\n", small.cpu.Round(10*time.Microsecond), min(few, len(tenants)),
-		large.cpu.Round(10*time.Microsecond), len(tenants), large.paths)
-	fmt.Fprintf(out, "lease_api_calls=%d\nlease_read_bytes=%d\nlease_cpu_ratio=%.2f\nwatch_calls_per_minute=%.0f\n", large.calls, large.bytes, float64(large.cpu)/float64(small.cpu), large.watches)
+	fmt.Fprintf(out, "a renewal: %s of a processor with %d tenants, %s with %d, one every %s; the calls of %d, by path: %s\n", small.cpu.Round(10*time.Microsecond), min(few, len(tenants)),
+		large.cpu.Round(10*time.Microsecond), len(tenants), large.every.Round(100*time.Millisecond), renewals, large.paths)
+	fmt.Fprintf(out, "lease_api_calls=%.1f\nlease_read_bytes=%.0f\nlease_cpu_ratio=%.2f\n", large.calls, large.bytes, float64(large.cpu)/float64(small.cpu))
+	fmt.Fprintf(out, "lease_calls_per_minute=%.0f\nwatch_calls_per_minute=%.0f\n", large.perMinute, large.watches)
 	fmt.Fprintf(out, "onboarding_plan_writes=%d\nonboarding_stopped_sweeps=%d\n", writes, stopped)
 	fmt.Fprintf(out, "keyserver_rss_mib=%.1f\nmanager_rss_mib=%.1f\ntook_s=%.0f\n", keyserver, manager, time.Since(b.begun).Seconds())
 	return nil
@@ -335,6 +336,9 @@ func (b *bench) makeStore(ctx context.Context, in plan.Input) error {
 // begin waits until the manager has written the plan that the objects give now, and begins a sweep by it, as the
 // CronJob's controller and a kubelet would.
 func (b *bench) begin(ctx context.Context, name string) error {
+	if err := b.quiet(ctx); err != nil {
+		return err
+	}
 	var cron batchv1.CronJob
 	err := until(ctx, "the store's plan", 10*time.Minute, func() (bool, error) {
 		if err := b.admin.Get(ctx, client.ObjectKeyFromObject(b.store), b.store); err != nil {

@@ -3,7 +3,9 @@
 // renewal of its sweep's lease costs and what a customer does that comes meanwhile. It ends with lines for machines:
 //
 //	plan_bytes= compile_ms= plans_per_newcomer=   of the plan alone, which is a pure function of the objects
-//	lease_api_calls= lease_read_bytes=            of a renewal, to and from the API server
+//	lease_api_calls= lease_read_bytes=            of a renewal on average, to and from the API server, of all that the
+//	                                              keyserver asks while a sweep goes on
+//	lease_calls_per_minute=                       the same by time, with the watches
 //	lease_cpu_ratio=                              processor time of a renewal, against the same with ten tenants
 //	watch_calls_per_minute=                       what the keyserver follows tenants by, for all sweeps together
 //	onboarding_plan_writes=                       plans written because a customer came that has no window of its own
@@ -37,7 +39,7 @@ func main() {
 	tenants := flag.Int("n", 10_000, "tenants, a tenth of which have a window of their own")
 	datasets := flag.Int("datasets", 100, "datasets of the store")
 	rounds := flag.Int("rounds", 10, "how often to compile")
-	renewals := flag.Int("renewals", 200, "how often to renew a lease")
+	renewals := flag.Int("renewals", 24, "how often to renew a lease, at a sweeper's pace: about eight seconds each")
 	walled := flag.Int("walled", 100, "tenants for which the manager makes a namespace with its walls; the others are known, and have none")
 	pure := flag.Bool("pure", false, "only what needs no API server")
 	flag.Parse()

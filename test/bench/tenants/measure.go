@@ -14,77 +14,85 @@ import (
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/internal/sweep"
 	"github.com/lethe-dev/lethe/test/env"
 )
 
-// renewal is what one costs, of several in the middle.
+// renewal is what one costs, on average.
 type renewal struct {
-	calls, bytes int64
-	cpu          time.Duration // on average
+	calls, bytes float64
+	cpu          time.Duration
+	every        time.Duration // one renewal after the other
+	perMinute    float64       // calls and watches of all kinds
 	watches      float64       // a minute
 	paths        string
 }
 
-// renew renews the lease of a sweep that goes on, as often as is asked for. Before it counts it waits until renewals
-// cost what they cost in the middle of a sweep: until the keyserver has found out what it follows. The calls of the
-// middle renewal are taken, so that what the keyserver does once a minute besides is not counted to a single one.
+// settling is for how long a sweep goes on before its renewals are counted: until the keyserver follows Tenants.
+const settling = 45 * time.Second
+
+// renew renews the lease of a sweep that goes on, as often as is asked for and as a sweeper does: when a third of it
+// is over, and every ten seconds at least. Everything that the keyserver asks meanwhile is counted.
 func (b *bench) renew(ctx context.Context, name string) (renewal, error) {
-	one := func() (calls, bytes int64, err error) {
-		calls, bytes = b.wire.calls.Load(), b.wire.bytes.Load()
-		if _, err = b.lease.Lease(ctx, protocol.LeaseRequest{PlanHash: b.hash}, false); err != nil {
-			return 0, 0, fmt.Errorf("renew the lease: %w", err)
-		}
-		return b.wire.calls.Load() - calls, b.wire.bytes.Load() - bytes, nil
-	}
-	least := int64(1) << 62
-	for settled := 0; settled < 30; { // no better for three seconds
-		_, bytes, err := one()
+	one := func() error {
+		lease, err := b.lease.Lease(ctx, protocol.LeaseRequest{PlanHash: b.hash}, false)
 		if err != nil {
-			return renewal{}, err
-		}
-		if settled++; bytes < least*9/10 {
-			least, settled = bytes, 0
+			return fmt.Errorf("renew the lease: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			return renewal{}, context.Cause(ctx)
-		case <-time.After(100 * time.Millisecond):
+			return context.Cause(ctx)
+		case <-time.After(sweep.Renewal(lease.For)):
+			return nil
+		}
+	}
+	var r renewal
+	for begun := time.Now(); time.Since(begun) < settling; {
+		if err := one(); err != nil {
+			return r, err
 		}
 	}
 	b.wire.look()
-	var r renewal
-	if _, _, err := one(); err != nil {
+	cpu, err := b.keyserver.processor()
+	if err != nil {
 		return r, err
 	}
+	began, calls, bytes, watches := time.Now(), b.wire.calls.Load(), b.wire.bytes.Load(), b.wire.watches.Load()
+	for range b.renewals {
+		if err := one(); err != nil {
+			return r, err
+		}
+	}
+	after, err := b.keyserver.processor()
+	if err != nil {
+		return r, err
+	}
+	took, n := time.Since(began), float64(b.renewals)
+	called, watched := float64(b.wire.calls.Load()-calls), float64(b.wire.watches.Load()-watches)
+	r.calls, r.bytes, r.cpu, r.every = called/n, float64(b.wire.bytes.Load()-bytes)/n, (after-cpu)/time.Duration(b.renewals), took/time.Duration(b.renewals)
+	r.watches, r.perMinute = watched/took.Minutes(), (called+watched)/took.Minutes()
 	var paths []string
 	for path, n := range b.wire.look() {
 		paths = append(paths, fmt.Sprintf("%d× %s", n, path))
 	}
 	slices.Sort(paths)
 	r.paths = strings.Join(paths, ", ")
-	cpu, err := b.keyserver.processor()
-	if err != nil {
-		return r, err
-	}
-	began, watches := time.Now(), b.wire.watches.Load()
-	var calls, bytes []int64
-	for range b.renewals {
-		c, n, err := one()
-		if err != nil {
-			return r, err
-		}
-		calls, bytes = append(calls, c), append(bytes, n)
-	}
-	after, err := b.keyserver.processor()
-	if err != nil {
-		return r, err
-	}
-	slices.Sort(calls)
-	slices.Sort(bytes)
-	r.calls, r.bytes, r.cpu = calls[len(calls)/2], bytes[len(bytes)/2], (after-cpu)/time.Duration(b.renewals)
-	r.watches = float64(b.wire.watches.Load()-watches) / time.Since(began).Minutes()
-	b.step("%s: a renewal takes %d calls, %d bytes (at most %d), %s of a processor", name, r.calls, r.bytes, bytes[len(bytes)-1], r.cpu)
+	b.step("%s: %d renewals, one every %s: %.1f calls, %.0f bytes, %s of a processor each", name, b.renewals, r.every.Round(100*time.Millisecond), r.calls, r.bytes, r.cpu)
 	return r, nil
+}
+
+// quiet waits until the keyserver has answered the manager what it asks about new tenants.
+func (b *bench) quiet(ctx context.Context) error {
+	const look = 5 * time.Second
+	return until(ctx, "an idle keyserver", 60*time.Minute, func() (bool, error) {
+		before := b.wire.calls.Load()
+		select {
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case <-time.After(look):
+		}
+		return b.wire.calls.Load()-before < 10, nil
+	})
 }
 
 // onboard makes a customer without a window of its own, while a sweep goes on: how often the manager writes a plan

@@ -3,9 +3,9 @@
 // renewal of its sweep's lease costs and what a customer does that comes meanwhile. It ends with lines for machines:
 //
 //	plan_bytes= compile_ms= plans_per_newcomer=   of the plan alone, which is a pure function of the objects
-//	lease_api_calls= lease_read_bytes=            of a renewal on average, to and from the API server, of all that the
-//	                                              keyserver asks while a sweep goes on
-//	lease_calls_per_minute=                       the same by time, with the watches
+//	lease_api_calls= lease_read_bytes=            of a renewal on average, to and from the API server, at the pace of a
+//	                                              sweeper
+//	lease_calls_per_minute=                       of all that the keyserver asks while a sweep goes on, with the watches
 //	lease_cpu_ratio=                              processor time of a renewal, against the same with ten tenants
 //	watch_calls_per_minute=                       what the keyserver follows tenants by, for all sweeps together
 //	onboarding_plan_writes=                       plans written because a customer came that has no window of its own

@@ -23,7 +23,7 @@ type renewal struct {
 	calls, bytes float64
 	cpu          time.Duration
 	every        time.Duration // one renewal after the other
-	perMinute    float64       // calls and watches of all kinds
+	perMinute    float64       // calls and watches of all kinds, also those of no renewal
 	watches      float64       // a minute
 	paths        string
 }
@@ -32,13 +32,17 @@ type renewal struct {
 const settling = 45 * time.Second
 
 // renew renews the lease of a sweep that goes on, as often as is asked for and as a sweeper does: when a third of it
-// is over, and every ten seconds at least. Everything that the keyserver asks meanwhile is counted.
+// is over, and every ten seconds at least. To a renewal belongs what the keyserver asks until it has answered; by the
+// minute everything is counted that it asks meanwhile, also for its keys and certificates.
 func (b *bench) renew(ctx context.Context, name string) (renewal, error) {
+	var calls, bytes int64
 	one := func() error {
+		before, beforeBytes := b.wire.calls.Load(), b.wire.bytes.Load()
 		lease, err := b.lease.Lease(ctx, protocol.LeaseRequest{PlanHash: b.hash}, false)
 		if err != nil {
 			return fmt.Errorf("renew the lease: %w", err)
 		}
+		calls, bytes = calls+b.wire.calls.Load()-before, bytes+b.wire.bytes.Load()-beforeBytes
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -57,7 +61,8 @@ func (b *bench) renew(ctx context.Context, name string) (renewal, error) {
 	if err != nil {
 		return r, err
 	}
-	began, calls, bytes, watches := time.Now(), b.wire.calls.Load(), b.wire.bytes.Load(), b.wire.watches.Load()
+	began, called, watched := time.Now(), b.wire.calls.Load(), b.wire.watches.Load()
+	calls, bytes = 0, 0
 	for range b.renewals {
 		if err := one(); err != nil {
 			return r, err
@@ -68,9 +73,9 @@ func (b *bench) renew(ctx context.Context, name string) (renewal, error) {
 		return r, err
 	}
 	took, n := time.Since(began), float64(b.renewals)
-	called, watched := float64(b.wire.calls.Load()-calls), float64(b.wire.watches.Load()-watches)
-	r.calls, r.bytes, r.cpu, r.every = called/n, float64(b.wire.bytes.Load()-bytes)/n, (after-cpu)/time.Duration(b.renewals), took/time.Duration(b.renewals)
-	r.watches, r.perMinute = watched/took.Minutes(), (called+watched)/took.Minutes()
+	called, watched = b.wire.calls.Load()-called, b.wire.watches.Load()-watched
+	r.calls, r.bytes, r.cpu, r.every = float64(calls)/n, float64(bytes)/n, (after-cpu)/time.Duration(b.renewals), took/time.Duration(b.renewals)
+	r.watches, r.perMinute = float64(watched)/took.Minutes(), float64(called+watched)/took.Minutes()
 	var paths []string
 	for path, n := range b.wire.look() {
 		paths = append(paths, fmt.Sprintf("%d× %s", n, path))

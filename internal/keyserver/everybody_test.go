@@ -155,6 +155,20 @@ func TestARenewalDoesNotReadAllTenants(t *testing.T) {
 	})
 }
 
+// A watch sets a mark itself before the bookmark that proves it comes: what sweeps ask may rest on what was read before,
+// and sets none.
+func TestAWatchProvesItself(t *testing.T) {
+	w := newSharedSweep(t)
+	w.untilFollowed(w.sweep("chat-sweep-1"))
+	later := w.clock.Now().Add(mostStale / 2)
+	w.clock.SetTime(later)
+	w.eventuallyWithin(4*watchFor, func() bool {
+		w.server.everybody.mu.Lock()
+		defer w.server.everybody.mu.Unlock()
+		return !w.server.everybody.proven.Before(later)
+	})
+}
+
 // What is not a Tenant is read live whenever it is read, also while Tenants are followed.
 func TestARenewalReadsTheRestLive(t *testing.T) {
 	w := newSharedSweep(t)

@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 IMAGE ?= lethe:dev
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 N ?= 1000
+# Tenants of bench-scale; 0 is a tenth of its bots, and at most 100.
+TENANTS ?= 0
 ROWS ?= 1000000
 UNKNOWN ?= 20000000
 # The engine that swept one dataset after the other: bench-sweep measures it in the same run.
@@ -126,8 +128,8 @@ demo-down: ## Remove every trace of the demo (CLUSTER=current: from your cluster
 	@go run ./hack/demo down$(theirs)
 
 .PHONY: bench-scale
-bench-scale: ## N bots on simulated nodes, against a bare client in the same run (N=1000)
-	@$(assets); go run ./test/bench/scale -n $(N)
+bench-scale: ## N bots of TENANTS tenants on simulated nodes, against a bare client in the same run (N=1000; TENANTS: a tenth of N, at most 100)
+	@$(assets); go run ./test/bench/scale -n $(N) -tenants $(TENANTS)
 
 .PHONY: bench-rotate
 bench-rotate: ## Every layer of keys of N bots gets new ones, with two keyservers and callers meanwhile (N=1000)

@@ -13,6 +13,8 @@ import (
 const (
 	managerUser = "system:serviceaccount:" + systemNamespace + ":" + managerAccount
 	keysUser    = "system:serviceaccount:" + systemNamespace + ":" + keysAccount
+
+	resourceBots = "botdeployments"
 )
 
 // request is one line of the audit log.
@@ -39,6 +41,13 @@ func (r request) event() bool { return r.resource == "events" }
 func (r request) child() bool {
 	return r.lethe() && r.verb == "create" && r.code == 201 && r.sub == "" && !r.review() && !r.event()
 }
+
+// floor says that the bare client made an object, floorChild that it is one that a bot consists of.
+func (r request) floor() bool {
+	return strings.HasPrefix(r.agent, benchAgent+"-floor") && r.verb == "create" && r.code == 201
+}
+
+func (r request) floorChild() bool { return r.floor() && r.resource != resourceBots }
 
 func (r request) kind() string {
 	s := r.verb + " " + r.resource
@@ -108,6 +117,9 @@ func (w window) took() time.Duration {
 	}
 	return w.end.Sub(w.begin)
 }
+
+// rate is how many of the others there were each second.
+func (w window) rate() float64 { return float64(w.n) / w.took().Seconds() }
 
 func span(requests []request, first, last func(request) bool) window {
 	var w window

@@ -141,10 +141,10 @@ func TestParallelStopsAtTheFirstFailure(t *testing.T) {
 
 func TestResultsEndWithWhatIsAskedFor(t *testing.T) {
 	var b strings.Builder
-	r := results{bots: 10, floors: []float64{100, 50}, rate: 60, others: []float64{0, 0.1, 0}, cpu: []float64{1, 2, 1}, restartDrain: 1.234, managerPeak: 51200}
+	r := results{bots: 10, floors: []floorRates{{100, 90}, {50, 60}}, rates: floorRates{60, 66}, others: []float64{0, 0.1, 0}, cpu: []float64{1, 2, 1}, restartDrain: 1.234, managerPeak: 51200}
 	r.print(&b)
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-	want := []string{"scale_ratio=0.80", "writes_per_bot=0.00", "children_per_bot=0.00", "status_writes_per_bot=0.00", "reconciles_per_bot=0.00",
+	want := []string{"scale_ratio=0.80", "same_objects_ratio=0.88", "writes_per_bot=0.00", "children_per_bot=0.00", "status_writes_per_bot=0.00", "reconciles_per_bot=0.00",
 		"steady_writes=0", "restart_writes=0", "restart_drain_s=1.23", "manager_rss_mib=50.0"}
 	if diff := cmp.Diff(want, lines[len(lines)-len(want):]); diff != "" {
 		t.Error(diff)

@@ -44,6 +44,7 @@ type floor struct {
 	namespace     string
 	templates     []template
 	manager, keys client.Client
+	people        client.Client // who make bots
 	rounds        int
 	// owners of the clones by namespace: objects that have an owner cost the cluster more.
 	owners map[string][]metav1.OwnerReference
@@ -99,6 +100,13 @@ func (b *bench) newFloor(ctx context.Context) (*floor, error) {
 		if *to, err = client.New(config, client.Options{Scheme: b.scheme, Mapper: b.admin.RESTMapper()}); err != nil {
 			return nil, fmt.Errorf("make a bare client: %w", err)
 		}
+	}
+	config, err := b.cluster.config("", benchAgent+"-floor")
+	if err != nil {
+		return nil, err
+	}
+	if f.people, err = client.New(config, client.Options{Scheme: b.scheme, Mapper: b.admin.RESTMapper()}); err != nil {
+		return nil, fmt.Errorf("make a bare client: %w", err)
 	}
 	return f, nil
 }
@@ -182,21 +190,29 @@ func (f *floor) kinds() string {
 	return strings.Join(names, ", ")
 }
 
-// run creates the children of as many bots as there are, and returns how many a second.
-func (f *floor) run(ctx context.Context) (perSecond float64, err error) {
+// floorRates are how many objects a second the bare client makes: of the children alone, and of the children and the
+// BotDeployments, which are all objects that there are at the end of a run with Lethe.
+type floorRates struct{ children, all float64 }
+
+// run creates the children of as many bots as there are, and then as many BotDeployments, which nobody looks at.
+func (f *floor) run(ctx context.Context) (floorRates, error) {
 	f.rounds++
-	clones := make([][]client.Object, f.bench.bots)
+	clones, bots := make([][]client.Object, f.bench.bots), make([]client.Object, f.bench.bots)
 	for i := range clones {
+		var err error
 		if clones[i], err = f.clone(i); err != nil {
-			return 0, err
+			return floorRates{}, err
+		}
+		if bots[i], err = f.bot(i); err != nil {
+			return floorRates{}, err
 		}
 	}
 	if _, err := f.bench.calm(ctx); err != nil {
-		return 0, err
+		return floorRates{}, err
 	}
 	sampler := f.bench.sample(ctx)
 	profiled := f.bench.profileAPIServer(ctx, fmt.Sprintf("floor%d", f.rounds))
-	err = parallel(ctx, f.bench.workers, len(clones), func(ctx context.Context, i int) error {
+	err := parallel(ctx, f.bench.workers, len(clones), func(ctx context.Context, i int) error {
 		for j, object := range clones[i] {
 			c := f.manager
 			if f.templates[j].keys {
@@ -208,27 +224,46 @@ func (f *floor) run(ctx context.Context) (perSecond float64, err error) {
 		}
 		return nil
 	})
+	if err == nil {
+		err = parallel(ctx, f.bench.workers, len(bots), func(ctx context.Context, i int) error {
+			return f.people.Create(ctx, bots[i])
+		})
+	}
 	if err != nil {
-		return 0, err
+		return floorRates{}, fmt.Errorf("floor: %w", err)
 	}
 	requests, err := f.bench.calm(ctx)
 	if err != nil {
-		return 0, err
-	}
-	made := func(r request) bool {
-		return strings.HasPrefix(r.agent, benchAgent+"-floor") && r.verb == "create" && r.code == 201
+		return floorRates{}, err
 	}
 	profiled()
-	w := span(requests, made, made)
-	cpu := sampler.between(w.begin, w.end)
-	if w.n != f.bench.bots*len(f.templates) || w.took() <= 0 {
-		return 0, fmt.Errorf("floor: the audit log shows %d objects instead of %d", w.n, f.bench.bots*len(f.templates))
+	return f.count(requests, sampler)
+}
+
+// count reads out of the audit log how long the bare client took.
+func (f *floor) count(requests []request, sampler *sampler) (floorRates, error) {
+	w, all := span(requests, request.floorChild, request.floorChild), span(requests, request.floor, request.floor)
+	if want := f.bench.bots * len(f.templates); w.n != want || all.n != want+f.bench.bots || w.took() <= 0 {
+		return floorRates{}, fmt.Errorf("floor: the audit log shows %d children instead of %d, and %d objects instead of %d", w.n, want, all.n, want+f.bench.bots)
 	}
+	cpu := sampler.between(w.begin, w.end)
 	f.bench.results.others = append(f.bench.results.others, cpu.others(w.took()))
 	f.bench.results.cpu = append(f.bench.results.cpu, cpu.ours().Seconds()/float64(w.n))
-	f.bench.step("floor %d: %d objects in %.1fs (%s)", f.rounds, w.n, w.took().Seconds(), latencies(requests, made))
+	f.bench.step("floor %d: %d objects in %.1fs (%s)", f.rounds, w.n, w.took().Seconds(), latencies(requests, request.floorChild))
 	f.bench.step("    processor time: %s", cpu)
-	return float64(w.n) / w.took().Seconds(), nil
+	f.bench.step("    with the BotDeployments %d objects in %.1fs", all.n, all.took().Seconds())
+	return floorRates{children: w.rate(), all: all.rate()}, nil
+}
+
+// bot is a BotDeployment that nobody looks at.
+func (f *floor) bot(i int) (client.Object, error) {
+	t := f.bench.world.tenants[i%len(f.bench.world.tenants)]
+	bot, err := f.bench.bot(t, fmt.Sprintf("floor%d-bot-%05d", f.rounds, i))
+	if err != nil {
+		return nil, err
+	}
+	bot.Labels = map[string]string{labelFloor: "true"}
+	return bot, nil
 }
 
 // clone gives the children of the pattern the names of another bot.
@@ -314,8 +349,30 @@ func (f *floor) remove(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("remove what the floor made: %w", err)
 	}
+	if err := f.removeBots(ctx); err != nil {
+		return fmt.Errorf("remove the floor's BotDeployments: %w", err)
+	}
 	_, err = f.bench.calm(ctx)
 	return err
+}
+
+// removeBots takes away the BotDeployments. There are no keys of theirs that the manager would have to ask for.
+func (f *floor) removeBots(ctx context.Context) error {
+	var bots v1alpha1.BotDeploymentList
+	if err := f.people.List(ctx, &bots, client.MatchingLabels{labelFloor: "true"}); err != nil {
+		return fmt.Errorf("list them: %w", err)
+	}
+	return parallel(ctx, f.bench.workers, len(bots.Items), func(ctx context.Context, i int) error {
+		bot := &bots.Items[i]
+		if len(bot.Finalizers) > 0 {
+			before := bot.DeepCopy()
+			bot.Finalizers = nil
+			if err := f.manager.Patch(ctx, bot, client.MergeFrom(before)); err != nil {
+				return fmt.Errorf("take the finalizer off: %w", err)
+			}
+		}
+		return client.IgnoreNotFound(f.people.Delete(ctx, bot))
+	})
 }
 
 // waitReady waits until as many bots are ready.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -31,10 +32,6 @@ var conditionTypes = map[string][]string{
 	resources.KindDataStore: {v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled, v1alpha1.ConditionCredentialsReady,
 		v1alpha1.ConditionReachable, v1alpha1.ConditionCoverageComplete, v1alpha1.ConditionApproved, v1alpha1.ConditionCompliant},
 	resources.KindDataRetentionPolicy: {v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled, v1alpha1.ConditionCompliant},
-}
-
-var conditionStatuses = map[metav1.ConditionStatus]string{
-	metav1.ConditionTrue: "true", metav1.ConditionFalse: "false", metav1.ConditionUnknown: "unknown",
 }
 
 var (
@@ -123,15 +120,60 @@ func showConditions(metrics chan<- prometheus.Metric, kind string, object metav1
 	for _, c := range conditions {
 		states[c.Type] = c.Status
 	}
+	series := make([]conditionSeries, 0, len(states)*len(statusPairs))
+	ofKind, name, namespace := kindPairs[kind], labelPair("name", object.GetName()), labelPair("namespace", object.GetNamespace())
 	for condition, state := range states {
-		for status, word := range conditionStatuses {
-			value := 0.0
+		ofCondition, ok := conditionPairs[condition]
+		if !ok {
+			ofCondition = labelPair("condition", condition)
+		}
+		for status, word := range statusPairs {
+			value := &gaugeZero
 			if state == status {
-				value = 1
+				value = &gaugeOne
 			}
-			metrics <- prometheus.MustNewConstMetric(conditionDesc, prometheus.GaugeValue, value, kind, object.GetNamespace(), object.GetName(), condition, word)
+			series = append(series, conditionSeries{[...]*dto.LabelPair{ofCondition, ofKind, name, namespace, word}, value})
+			metrics <- &series[len(series)-1]
 		}
 	}
+}
+
+// conditionSeries is one of the three series of a condition of an object. A scrape has all series of all objects in
+// memory at once, so that what is the same in them is there once: with those of the library a scrape of two thousand
+// objects takes as much memory as the manager has beside it.
+type conditionSeries struct {
+	labels [5]*dto.LabelPair // in the order of their names, as the library wants it
+	value  *dto.Gauge
+}
+
+var (
+	statusPairs = map[metav1.ConditionStatus]*dto.LabelPair{
+		metav1.ConditionTrue: labelPair("status", "true"), metav1.ConditionFalse: labelPair("status", "false"), metav1.ConditionUnknown: labelPair("status", "unknown"),
+	}
+	kindPairs, conditionPairs = knownPairs()
+	gaugeZero, gaugeOne       = dto.Gauge{Value: new(0.0)}, dto.Gauge{Value: new(1.0)}
+)
+
+func knownPairs() (kinds, conditions map[string]*dto.LabelPair) {
+	kinds, conditions = map[string]*dto.LabelPair{}, map[string]*dto.LabelPair{}
+	for kind, types := range conditionTypes {
+		kinds[kind] = labelPair("kind", kind)
+		for _, condition := range types {
+			conditions[condition] = labelPair("condition", condition)
+		}
+	}
+	return kinds, conditions
+}
+
+func labelPair(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
+
+// Desc is for Prometheus.
+func (s *conditionSeries) Desc() *prometheus.Desc { return conditionDesc }
+
+// Write is for Prometheus, which only reads what it is given.
+func (s *conditionSeries) Write(metric *dto.Metric) error {
+	metric.Label, metric.Gauge = s.labels[:], s.value
+	return nil
 }
 
 func stateOf(conditions []metav1.Condition) string {

@@ -73,6 +73,39 @@ func TestConditionsAreShownFromTheFirstMoment(t *testing.T) {
 	})
 }
 
+// manyTenants is a cache of nothing but Tenants.
+type manyTenants struct {
+	client.Reader
+	tenants []v1alpha1.Tenant
+}
+
+func (m manyTenants) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	if tenants, ok := list.(*v1alpha1.TenantList); ok {
+		tenants.Items = m.tenants
+	}
+	return nil
+}
+
+// TestAScrapeTakesLittleMemory: a scrape has all series in memory at once, and there are two dozen for each Tenant.
+func TestAScrapeTakesLittleMemory(t *testing.T) {
+	cache := manyTenants{tenants: make([]v1alpha1.Tenant, 200)}
+	for i := range cache.tenants {
+		cache.tenants[i].Name = fmt.Sprint("tenant-", i)
+	}
+	series := make(chan prometheus.Metric, 10000)
+	count := 0
+	allocated := testing.AllocsPerRun(5, func() {
+		controllers.ObjectCollector{Cache: cache}.Collect(series)
+		count = len(series)
+		for range count {
+			<-series
+		}
+	})
+	if count < 200*20 || allocated > float64(count) {
+		t.Errorf("%d series take %g allocations, want less than one for each", count, allocated)
+	}
+}
+
 // valuesOf a condition, by status.
 func valuesOf(all []operator.Series, kind, name, condition string) string {
 	var values []string

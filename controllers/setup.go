@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -176,7 +177,7 @@ func ManagerOptions(cfg *rest.Config, workers int, changes *Changes) (ctrl.Optio
 	return ctrl.Options{
 		Cache: cache.Options{
 			HTTPClient:       watches,
-			DefaultTransform: changes.strip,
+			DefaultTransform: transform(changes),
 			ByObject:         cachedObjects(),
 			// A kind that nobody watches must not be cached by an oversight.
 			ReaderFailOnMissingInformer: true,
@@ -188,6 +189,19 @@ func ManagerOptions(cfg *rest.Config, workers int, changes *Changes) (ctrl.Optio
 			EnableWarmup:            &yes,
 		},
 	}, nil
+}
+
+// transform is what the cache does to each object before it keeps it: it counts what tenants write, leaves out what
+// nobody reads, and keeps once what is the same in many objects.
+func transform(changes *Changes) toolscache.TransformFunc {
+	sharer := &bulk.Sharer{}
+	return func(object any) (any, error) {
+		small, err := changes.strip(object)
+		if o, ok := small.(client.Object); ok && err == nil {
+			sharer.Share(o)
+		}
+		return small, err
+	}
 }
 
 // cachedObjects keeps out of memory what is not ours: a tenant, or anybody else in the cluster, must not be able to

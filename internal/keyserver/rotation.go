@@ -19,7 +19,7 @@ import (
 
 const (
 	// rotationPage is how many documents are in memory at once.
-	rotationPage = 500
+	rotationPage = 100
 	// rotationWorkers is how many objects are worked on at once. The API server's own fairness bounds them further.
 	rotationWorkers = 4
 	// lateWrites is how long after a key was taken out of use a write under it may still land: another replica

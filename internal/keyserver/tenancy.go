@@ -21,6 +21,7 @@ func (s *Server) tenantOf(ctx context.Context, namespace string) (*v1alpha1.Tena
 	}
 	switch whose.Standing {
 	case tenancy.Held:
+		whose.Tenant.ManagedFields = nil // as long as all that is asked of it
 		s.tenants.Put(namespace, whose.Tenant)
 		return whose.Tenant, nil
 	case tenancy.NamespaceEnding, tenancy.TenantEnding:

@@ -155,8 +155,8 @@ func TestARenewalDoesNotReadAllTenants(t *testing.T) {
 	})
 }
 
-// A watch sets a mark itself before the bookmark that proves it comes: what sweeps ask may rest on what was read before,
-// and sets none.
+// A watch sets a mark itself before the bookmark that proves it comes: what sweeps ask may rest on what was read
+// before, and sets none.
 func TestAWatchProvesItself(t *testing.T) {
 	w := newSharedSweep(t)
 	w.untilFollowed(w.sweep("chat-sweep-1"))

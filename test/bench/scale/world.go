@@ -185,7 +185,8 @@ func (b *bench) caughtUp(ctx context.Context, p *program, all float64) (time.Tim
 	const watch = 4 * time.Second
 	var then time.Time
 	var at queues
-	err := waitFor(ctx, "the manager to catch up", 20*time.Minute, 20*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+	// A look is a scrape of all objects' series: looking all the time would be what is measured.
+	err := waitFor(ctx, "the manager to catch up", 20*time.Minute, 100*time.Millisecond, func(ctx context.Context) (bool, string, error) {
 		q, err := p.queues(ctx)
 		if err != nil {
 			return false, "", err

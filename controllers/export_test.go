@@ -19,5 +19,6 @@ func (q *queues) Options() controller.Options { return q.options() }
 const ChangesWindow = changesWindow
 
 var CachedObjects = cachedObjects
+var Transform = transform
 var ConditionTypes = conditionTypes
 var NewQueues = newQueues

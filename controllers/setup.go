@@ -196,6 +196,10 @@ func ManagerOptions(cfg *rest.Config, workers int, changes *Changes) (ctrl.Optio
 func transform(changes *Changes) toolscache.TransformFunc {
 	sharer := &bulk.Sharer{}
 	return func(object any) (any, error) {
+		// A first list is shown twice, and what others share by then is not to be written again.
+		if o, ok := object.(client.Object); ok && bulk.IsStripped(o) {
+			return object, nil
+		}
 		small, err := changes.strip(object)
 		if o, ok := small.(client.Object); ok && err == nil {
 			sharer.Share(o)

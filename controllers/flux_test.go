@@ -217,7 +217,7 @@ func (s *sweeper) sweep(w *operator.World, namespace string) {
 		if err != nil {
 			continue
 		}
-		r := report.Report{Plan: resources.PlanHashOf(job.Spec.Template.Spec), Outcome: report.Done, Mode: string(p.Mode()), SystemIdentifier: identifierOf(namespace), Database: "chat"}
+		r := report.Report{Plan: resources.PlanHashOf(job.Spec.Template.Spec), Outcome: report.Done, Mode: string(p.Mode()), Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: identifierOf(namespace)}, Database: "chat"}
 		for _, d := range p.Datasets {
 			measured := report.Dataset{Name: d.Name, Rows: 100, Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUngoverned}}
 			if len(d.Rules) > 0 {
@@ -385,7 +385,7 @@ func TestFluxAppliesOneSet(t *testing.T) {
 
 	t.Run("an approval by kubectl lethe survives, one under a name of kubectl's does not", func(t *testing.T) {
 		for owner, survives := range map[string]bool{"lethe-approve": true, "kubectl-lethe": false} {
-			patch := `[{"op":"add","path":"/spec/approvedPlan","value":{"systemIdentifier":"` + identifierOf(name) + `","database":"chat","address":"db.example:5432","tenancy":"Dedicated","windows":[{"dataset":"messages","definition":"0123456789abcdef","retainFor":{"days":90}}]}}]`
+			patch := `[{"op":"add","path":"/spec/approvedPlan","value":{"identity":{"kind":"PostgresSystemIdentifier","value":"` + identifierOf(name) + `"},"database":"chat","address":"db.example:5432","tenancy":"Dedicated","windows":[{"dataset":"messages","definition":"0123456789abcdef","retainFor":{"days":90}}]}}]`
 			if err := w.Admin.Patch(t.Context(), store, client.RawPatch(types.JSONPatchType, []byte(patch)), client.FieldOwner(owner)); err != nil {
 				t.Fatal(err)
 			}

@@ -156,10 +156,9 @@ type PlanStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	Hash string `json:"hash,omitempty"`
 
-	// systemIdentifier of the database cluster, as last seen.
+	// identity of the database cluster, as last seen.
 	// +optional
-	// +kubebuilder:validation:MaxLength=64
-	SystemIdentifier string `json:"systemIdentifier,omitempty"`
+	Identity StoreIdentity `json:"identity,omitzero"`
 
 	// awaitingApproval lists what the plan could delete beyond spec.approvedPlan, one entry for each window (the
 	// first 64).
@@ -363,9 +362,9 @@ type DataStoreStatus struct {
 	// +optional
 	Plan PlanStatus `json:"plan,omitzero"`
 
-	// database is where in its life the database was when a sweep last looked at it.
+	// point is where in its life the database was when a sweep last looked at it.
 	// +optional
-	Database *DatabasePoint `json:"database,omitempty"`
+	Point *StorePoint `json:"point,omitempty"`
 
 	// lastSweep is how the last sweep ended.
 	// +optional

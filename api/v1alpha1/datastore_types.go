@@ -307,17 +307,14 @@ type ApprovedTenantWindow struct {
 // ApprovedPlan is what a person agreed may be deleted. `kubectl lethe approve` writes it from what an Audit measured;
 // in Git it is reviewed like any other change. A plan that could delete more than this waits.
 //
-// +kubebuilder:validation:XValidation:rule="self.systemIdentifier.matches('^[0-9]+$')",message="must be the number that status.plan shows (the value is not repeated here)",fieldPath=".systemIdentifier"
 // +kubebuilder:validation:XValidation:rule="self.database.matches('^[^\\x00-\\x20\\x7f:/?@=]([^\\x00-\\x1f\\x7f:/?@=]*[^\\x00-\\x20\\x7f:/?@=])?$')",message="must be the name of the database alone (the value is not repeated here)",fieldPath=".database"
 // +kubebuilder:validation:XValidation:rule="self.address.matches('^[^\\x00-\\x20\\x7f/?@=]+:[0-9]+$')",message="must be host:port, as spec.postgres has them (the value is not repeated here)",fieldPath=".address"
 // +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.anyTenant))",message="anyTenant is refused unless tenancy is Shared: in a Dedicated store every row is of one tenant",messageExpression="'windows[%d].anyTenant is refused unless tenancy is Shared: in a Dedicated store every row is of one tenant'.format([self.windows.map(w, has(w.anyTenant)).indexOf(true)])"
 // +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.tenants) || w.tenants.all(t, !has(t.externalIDs)))",message="externalIDs are refused unless tenancy is Shared: in a Dedicated store every row is of one tenant",messageExpression="[self.windows.map(w, has(w.tenants) && w.tenants.exists(t, has(t.externalIDs))).indexOf(true)].map(i, 'windows[%d].tenants[%d].externalIDs are refused unless tenancy is Shared: in a Dedicated store every row is of one tenant'.format([i, self.windows[i].tenants.map(t, has(t.externalIDs)).indexOf(true)]))[0]"
 type ApprovedPlan struct {
-	// systemIdentifier of the database cluster (pg_control_system) that was audited.
+	// identity of the database cluster that was audited, as status.plan shows it.
 	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=64
-	SystemIdentifier string `json:"systemIdentifier,omitempty"`
+	Identity StoreIdentity `json:"identity,omitzero"`
 
 	// database name that was audited.
 	// +required
@@ -350,44 +347,15 @@ type ApprovedPlan struct {
 	Windows []ApprovedWindow `json:"windows,omitempty"`
 }
 
-// ApprovedPoint is a place in the life of a database that a person has looked at.
+// ApprovedPoint is a place in the life of a store that a person has looked at.
 type ApprovedPoint struct {
-	// point in the life of the database.
+	// point in the life of the database, as status.point shows it.
 	// +required
-	Point DatabasePoint `json:"point,omitzero"`
+	Point StorePoint `json:"point,omitzero"`
 
 	// approvedAt is when it was approved. What sweeps saw before counts no more.
 	// +required
 	ApprovedAt metav1.Time `json:"approvedAt,omitempty"`
-}
-
-// DatabasePoint is a place in the life of a PostgreSQL database: each of these only grows, or stays, unless the
-// database is made anew or put back to an earlier state.
-//
-// +kubebuilder:validation:XValidation:rule="self.position.matches('^[0-9A-F]+/[0-9A-F]+$')",message="must be a position in the write-ahead log that status.database shows, such as 2/16B3748 (the value is not repeated here)",fieldPath=".position"
-type DatabasePoint struct {
-	// oid of the database: another one of the same name has another.
-	// +required
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=4294967295
-	OID int64 `json:"oid,omitempty"`
-
-	// timeline of the server. A promoted standby and a restored server begin a new one.
-	// +required
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=4294967295
-	Timeline int64 `json:"timeline,omitempty"`
-
-	// position in the write-ahead log.
-	// +required
-	// +kubebuilder:validation:MinLength=3
-	// +kubebuilder:validation:MaxLength=17
-	Position string `json:"position,omitempty"`
-
-	// transactions is the number of the next transaction, with its epoch.
-	// +required
-	// +kubebuilder:validation:Minimum=1
-	Transactions int64 `json:"transactions,omitempty"`
 }
 
 // RelationState says whether rows refer to each other through a column that no foreign key ties.

@@ -163,8 +163,8 @@ func writeApproval(ctx context.Context, c client.Client, store *v1alpha1.DataSto
 // printApproval shows what is agreed to: the datasets that are meant, and of the others that they stay as they were.
 func printApproval(out io.Writer, st *compiledStore, p plan.Proposal) error {
 	approved := p.Plan
-	fmt.Fprint(out, sprintf("DataStore %s/%s, database %s of system %s at %s, %s\n",
-		st.store.Namespace, st.store.Name, approved.Database, approved.SystemIdentifier, approved.Address, approved.Tenancy))
+	fmt.Fprint(out, sprintf("DataStore %s/%s, database %s of %s %s at %s, %s\n",
+		st.store.Namespace, st.store.Name, approved.Database, approved.Identity.Kind, approved.Identity.Value, approved.Address, approved.Tenancy))
 	w := newTable(out, "DATASET", "TABLE", "TENANT", "ROWS OLDER THAN", "WAITING NOW", "BEYOND THE BRAKE", "IDENTIFIERS")
 	var others, until []string
 	for _, window := range approved.Windows {

@@ -40,7 +40,7 @@ func hostileCluster(t *testing.T) *caller {
 			AgeColumn: v1alpha1.AgeColumn{Name: v1alpha1.Identifier(words), Type: "Timestamptz"}},
 			Floor: &v1alpha1.Floor{RetainFor: &v1alpha1.Period{Days: &days}, LegalBasis: words}}},
 		Exempt: []v1alpha1.Exemption{{Schema: "public", Table: "x", Reason: words}}}
-	store.Status = v1alpha1.DataStoreStatus{MeasuredAt: &at, Plan: v1alpha1.PlanStatus{Hash: "h", SystemIdentifier: words},
+	store.Status = v1alpha1.DataStoreStatus{MeasuredAt: &at, Plan: v1alpha1.PlanStatus{Hash: "h", Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: words}},
 		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionCompliant, Status: metav1.ConditionFalse, Reason: words, Message: words, ObservedGeneration: 1}},
 		Datasets: []v1alpha1.DatasetMeasurement{{Name: "messages", Problem: v1alpha1.Problem{Reason: "LineGuarded", Message: words}, Notice: words,
 			Rules: []v1alpha1.RuleMeasurement{{Policy: "p", Rule: "conversations", Window: "P90D"}}}}}

@@ -90,8 +90,8 @@ func setStatus(t *testing.T, store *v1alpha1.DataStore, message string, change f
 		MeasuredAt:         &measured,
 		MeasuredContent:    content,
 		LastSweep:          &v1alpha1.SweepStatus{JobUID: "job", Content: content, Outcome: v1alpha1.SweepDone},
-		Database:           &v1alpha1.DatabasePoint{OID: 16384, Timeline: 1, Position: "0/16B3748", Transactions: 740},
-		Plan:               v1alpha1.PlanStatus{SystemIdentifier: "7301"},
+		Point:              &v1alpha1.StorePoint{Kind: "PostgresPoint", Value: "oid=16384,timeline=1,position=0/16B3748,transactions=740"},
+		Plan:               v1alpha1.PlanStatus{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7301"}},
 		Datasets: []v1alpha1.DatasetMeasurement{
 			{Name: "messages", Rows: 300000, UnknownAge: 3, UnknownTenant: 7,
 				Rules: []v1alpha1.RuleMeasurement{{Policy: "published-promise", Rule: "conversations", Window: "P90D", Eligible: 75000, KeptByChild: 12}}},
@@ -160,7 +160,7 @@ func TestApprove(t *testing.T) {
 	c.terminal = true
 	c.ok("platform/chat\n", "approve", "platform/chat")
 	approved := reload()
-	if approved == nil || approved.SystemIdentifier != "7301" || len(approved.Windows) != 1 || approved.Windows[0].Backlog == nil || approved.Windows[0].Backlog.Rows != 75000 {
+	if approved == nil || approved.Identity.Value != "7301" || len(approved.Windows) != 1 || approved.Windows[0].Backlog == nil || approved.Windows[0].Backlog.Rows != 75000 {
 		t.Fatalf("what was approved: %+v", approved)
 	}
 	// What is approved is approved once: asking again renews nothing.
@@ -175,10 +175,10 @@ func TestApprove(t *testing.T) {
 		t.Errorf("the brake was not let go: %+v", again)
 	}
 	// Another server is asked for by its own name, and takes no backlog with it.
-	setStatus(t, store, "restored", func(s *v1alpha1.DataStoreStatus) { s.Plan.SystemIdentifier = "9000" })
+	setStatus(t, store, "restored", func(s *v1alpha1.DataStoreStatus) { s.Plan.Identity.Value = "9000" })
 	c.fails("", []string{"approve", "platform/chat", "--yes", "--dataset", "messages"}, "not the database that was approved", "--database")
 	c.ok("", "approve", "platform/chat", "--yes", "--database")
-	if again := reload(); again.SystemIdentifier != "9000" || again.Windows[0].Backlog != nil || again.Seen == nil || again.Seen.Point.Position != "0/16B3748" {
+	if again := reload(); again.Identity.Value != "9000" || again.Windows[0].Backlog != nil || again.Seen == nil || again.Seen.Point.Value != "oid=16384,timeline=1,position=0/16B3748,transactions=740" {
 		t.Errorf("the database was not approved, or a backlog with it: %+v", again)
 	}
 	c.ok("", "approve", "platform/chat", "--yes", "--dataset", "messages", "--any-tenant-not-below", "P7D")
@@ -248,7 +248,7 @@ func TestApproveRefusesASpecThatChangedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	ninety := int32(90)
-	err := writeApproval(t.Context(), testEnv.Client, stale, v1alpha1.ApprovedPlan{SystemIdentifier: "1", Database: "chat", Address: "db.example.org:5432", Tenancy: v1alpha1.TenancyShared,
+	err := writeApproval(t.Context(), testEnv.Client, stale, v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "1"}, Database: "chat", Address: "db.example.org:5432", Tenancy: v1alpha1.TenancyShared,
 		Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: "d", RetainFor: &v1alpha1.Period{Days: &ninety}}}})
 	if err == nil || !strings.Contains(err.Error(), "changed meanwhile") {
 		t.Fatalf("err = %v", err)

@@ -64,8 +64,8 @@ func TestAStoreIsPlannedAndMeasuredAtOnce(t *testing.T) {
 	if n := len(b.Active()); n != 0 {
 		t.Errorf("%d Jobs are active after the store was measured, want none", n)
 	}
-	if s.Status.Plan.SystemIdentifier != "7300" {
-		t.Errorf("systemIdentifier %q", s.Status.Plan.SystemIdentifier)
+	if s.Status.Plan.Identity != (v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}) {
+		t.Errorf("identity %+v", s.Status.Plan.Identity)
 	}
 }
 
@@ -414,7 +414,7 @@ func TestRulesThatCannotBeKept(t *testing.T) {
 				if tc.own != nil && tc.floor != nil {
 					window = tc.own
 				}
-				s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Address: operator.AddressOf(s), Tenancy: v1alpha1.TenancyDedicated,
+				s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: operator.AddressOf(s), Tenancy: v1alpha1.TenancyDedicated,
 					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.Definition(s.Spec.Datasets[0].Table), RetainFor: window}}}
 			})
 			b.Settle(s)

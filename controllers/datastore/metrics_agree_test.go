@@ -35,7 +35,7 @@ func value(b *operator.StoreBench, name string) string {
 func TestAnApprovalIsPendingWhereTheConditionSaysSo(t *testing.T) {
 	approve := func(datasets ...string) func(*v1alpha1.DataStore) {
 		return func(s *v1alpha1.DataStore) {
-			s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Address: operator.AddressOf(s), Tenancy: v1alpha1.TenancyDedicated}
+			s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: operator.AddressOf(s), Tenancy: v1alpha1.TenancyDedicated}
 			for _, d := range s.Spec.Datasets {
 				if slices.Contains(datasets, d.Name) {
 					s.Spec.ApprovedPlan.Windows = append(s.Spec.ApprovedPlan.Windows, v1alpha1.ApprovedWindow{Dataset: d.Name, Definition: plan.Definition(d.Table), RetainFor: operator.Period(90)})

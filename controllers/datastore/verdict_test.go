@@ -17,7 +17,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	storecontroller "github.com/lethe-dev/lethe/controllers/datastore"
-	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/planner"
 	"github.com/lethe-dev/lethe/internal/protocol"
@@ -106,8 +105,7 @@ func (b *verdictBench) swept(s *v1alpha1.DataStore) report.Report {
 			return protocol.Point{}, time.Time{}, false
 		}
 		seen := live.Spec.ApprovedPlan.Seen
-		point, ok := ledger.PointOf(seen.Point, live.Spec.ApprovedPlan.SystemIdentifier)
-		return point, seen.ApprovedAt.Time, ok
+		return protocol.Point{Of: live.Spec.ApprovedPlan.Identity, StorePoint: seen.Point}, seen.ApprovedAt.Time, true
 	}
 	b.keys.Clock = b.Clock.Now
 	leaser, err := b.keys.Client()

@@ -98,7 +98,7 @@ func (r *Reconciler) storesOfTenant(ctx context.Context, object client.Object) [
 
 // placeMoved says whether a store became, or ceased to be, one of the same tables as another.
 func placeMoved(old, now *v1alpha1.DataStore) bool {
-	return old.Generation != now.Generation || old.Status.Plan.SystemIdentifier != now.Status.Plan.SystemIdentifier || old.Status.Tenant != now.Status.Tenant ||
+	return old.Generation != now.Generation || old.Status.Plan.Identity != now.Status.Plan.Identity || old.Status.Tenant != now.Status.Tenant ||
 		old.DeletionTimestamp.IsZero() != now.DeletionTimestamp.IsZero()
 }
 

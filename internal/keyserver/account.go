@@ -27,9 +27,7 @@ func (s *Server) book(lease *coordinationv1.Lease, h *holding) (*protocol.Accoun
 	l, lost := s.account(lease, h)
 	approved := h.store.Spec.ApprovedPlan
 	if approved != nil && approved.Seen != nil {
-		if point, ok := ledger.PointOf(approved.Seen.Point, approved.SystemIdentifier); ok {
-			l.Approve(point, approved.Seen.ApprovedAt.Time, h.now)
-		}
+		l.Approve(protocol.Point{Of: approved.Identity, StorePoint: approved.Seen.Point}, approved.Seen.ApprovedAt.Time, h.now)
 	}
 	if err := l.Spend(h.plan, h.req.Spend, h.now); err != nil {
 		return nil, refuse(v1alpha1.ReasonBacklogSpent, "%s", err)
@@ -66,12 +64,10 @@ func (s *Server) account(lease *coordinationv1.Lease, h *holding) (l *ledger.Led
 		s.Log.Error("The account of a store's sweeps cannot be read", "store", h.store.Namespace+"/"+h.store.Name, "cause", err)
 	}
 	l, lost = ledger.New(h.now), isThere || status.MeasuredAt != nil
-	if status.Database != nil {
-		if point, ok := ledger.PointOf(*status.Database, status.Plan.SystemIdentifier); ok {
-			l.Point = &point
-			if status.MeasuredAt != nil {
-				l.PointAt = status.MeasuredAt.Unix()
-			}
+	if status.Point != nil {
+		l.Point = &protocol.Point{Of: status.Plan.Identity, StorePoint: *status.Point}
+		if status.MeasuredAt != nil {
+			l.PointAt = status.MeasuredAt.Unix()
 		}
 	}
 	if last := status.LastSweep; last != nil && last.Reason == v1alpha1.ReasonRestoredFrom && last.FinishedAt != nil {

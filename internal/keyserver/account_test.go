@@ -3,6 +3,8 @@ package keyserver
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +58,7 @@ func (w *accountWorld) approve(rows int64, at time.Time) {
 	w.Helper()
 	ninety := int32(90)
 	w.edit(func(s *v1alpha1.DataStore) {
-		s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Address: addressOf(s), Tenancy: v1alpha1.TenancyDedicated,
+		s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: addressOf(s), Tenancy: v1alpha1.TenancyDedicated,
 			Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.Definition(s.Spec.Datasets[0].Table), RetainFor: &v1alpha1.Period{Days: &ninety},
 				Backlog: &v1alpha1.ApprovedBacklog{Rows: rows, ApprovedAt: metav1.NewTime(at), Until: metav1.NewTime(at.Add(24 * time.Hour))}}}}
 	})
@@ -200,20 +202,20 @@ func TestALostAccountRenewsNothing(t *testing.T) {
 			w.gone(pod)
 			w.approve(1000, w.clock.Now())
 			pod, _ = w.begin()
-			w.granted(w.ask(pod, protocol.LeaseRequest{Seen: &protocol.Point{System: "7300", OID: 5, Timeline: 1, Position: 0x2_0000_0010, Transactions: 700, Witnesses: []uint64{690}}}))
+			w.granted(w.ask(pod, protocol.LeaseRequest{Seen: &protocol.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: "700"}, Witnesses: []string{"690"}}}))
 			w.gone(pod)
 			// What the manager wrote down of the last report.
 			now := metav1.NewTime(w.clock.Now())
 			w.store.Status.MeasuredAt = &now
-			w.store.Status.Plan.SystemIdentifier = "7300"
-			w.store.Status.Database = &v1alpha1.DatabasePoint{OID: 5, Timeline: 1, Position: "2/10", Transactions: 700}
+			w.store.Status.Plan.Identity = v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}
+			w.store.Status.Point = &v1alpha1.StorePoint{Kind: "Counted", Value: "700"}
 			w.must(testEnv.Client.Status().Update(t.Context(), w.store))
 			w.clock.SetTime(w.clock.Now().Add(time.Minute))
 			lose(w)
 			pod, account := w.begin()
 			w.wantLeft(account, 0, "older than the account")
 			w.wantRefusal(w.spend(pod, 1), v1alpha1.ReasonBacklogSpent)
-			if !account.Lost || account.Point == nil || account.Point.Position != 0x2_0000_0010 || account.Point.Transactions != 700 {
+			if !account.Lost || account.Point == nil || account.Point.Of != w.store.Status.Plan.Identity || account.Point.StorePoint != *w.store.Status.Point {
 				t.Errorf("%+v", account)
 			}
 			w.gone(pod)
@@ -231,16 +233,31 @@ func TestALostAccountRenewsNothing(t *testing.T) {
 func TestGoneBackInTimeIsKept(t *testing.T) {
 	w := newAccount(t)
 	at := func(position uint64) *protocol.Point {
-		return &protocol.Point{System: "7300", OID: 5, Timeline: 1, Position: position, Transactions: position}
+		return &protocol.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: strconv.FormatUint(position, 10)}}
 	}
 	pod, _ := w.begin()
 	w.granted(w.ask(pod, protocol.LeaseRequest{Seen: at(100)}))
+	// What is to be kept lies in an annotation beside the lease: it is bounded, and of its form.
+	for name, change := range map[string]func(*protocol.Point){
+		"of no store":            func(p *protocol.Point) { p.Of = v1alpha1.StoreIdentity{} },
+		"of no kind":             func(p *protocol.Point) { p.Kind = "" },
+		"a value of two lines":   func(p *protocol.Point) { p.Value = "1\n2" },
+		"a long value":           func(p *protocol.Point) { p.Value = strings.Repeat("1", 257) },
+		"too many witnesses":     func(p *protocol.Point) { p.Witnesses = slices.Repeat([]string{"1"}, 17) },
+		"a witness that is long": func(p *protocol.Point) { p.Witnesses = []string{strings.Repeat("1", 65)} },
+	} {
+		seen := at(100)
+		change(seen)
+		if refusal := w.ask(pod, protocol.LeaseRequest{Seen: seen}); refusal == nil || refusal.Reason != v1alpha1.ReasonBadRequest {
+			t.Errorf("%s: %+v", name, refusal)
+		}
+	}
 	// In a store that nobody has approved nothing is deleted, and so nothing is kept: whoever approves looks at what
 	// is there.
 	w.granted(w.ask(pod, protocol.LeaseRequest{Seen: at(50), Restored: "its position is 50"}))
 	w.gone(pod)
 	pod, account := w.begin()
-	if account.Restored != "" || account.Point.Position != 50 {
+	if account.Restored != "" || account.Point.Value != "50" {
 		t.Fatalf("without an approval: %+v", account)
 	}
 	w.gone(pod)
@@ -249,7 +266,7 @@ func TestGoneBackInTimeIsKept(t *testing.T) {
 	w.granted(w.ask(pod, protocol.LeaseRequest{Seen: at(40), Restored: "its position is 40"}))
 	w.gone(pod)
 	pod, account = w.begin()
-	if account.Restored != "its position is 40" || account.Point.Position != 50 {
+	if account.Restored != "its position is 40" || account.Point.Value != "50" {
 		t.Fatalf("%+v", account)
 	}
 	w.gone(pod)
@@ -264,10 +281,10 @@ func TestGoneBackInTimeIsKept(t *testing.T) {
 	}
 	w.gone(pod)
 	w.edit(func(s *v1alpha1.DataStore) {
-		s.Spec.ApprovedPlan.Seen = &v1alpha1.ApprovedPoint{Point: v1alpha1.DatabasePoint{OID: 5, Timeline: 1, Position: "0/28", Transactions: 40}, ApprovedAt: metav1.NewTime(w.clock.Now())}
+		s.Spec.ApprovedPlan.Seen = &v1alpha1.ApprovedPoint{Point: v1alpha1.StorePoint{Kind: "Counted", Value: "40"}, ApprovedAt: metav1.NewTime(w.clock.Now())}
 	})
 	_, account = w.begin()
-	if account.Restored != "" || account.Point.Position != 0x28 {
+	if account.Restored != "" || account.Point.Value != "40" {
 		t.Errorf("approved: %+v", account)
 	}
 }

@@ -61,6 +61,9 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 			return nil, refuse(v1alpha1.ReasonBadRequest, "publicKey is not a public key of %s in base64url", sealing.Suite)
 		}
 	}
+	if req.Seen != nil && !req.Seen.IsValid() {
+		return nil, refuse(v1alpha1.ReasonBadRequest, "seen is no point in the life of a store")
+	}
 	if resp := s.restedLease(ctx, who, req); resp != nil {
 		return resp, nil
 	}

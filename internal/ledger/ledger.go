@@ -8,26 +8,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
-// Format of the document.
-const Format = 1
+// Format of the document. In format 1 a point was PostgreSQL's.
+const Format = 2
 
 // skew is how far ahead the clock may be by which something was approved.
 const skew = 5 * time.Minute
 
 // Bounds of the document, which lies in an annotation.
 const (
-	maxUsed      = 512
-	maxWitnesses = 16
-	maxText      = 300
+	maxUsed = 512
+	maxText = 300
 )
 
 // Ledger is the document. Times are Unix seconds by the keyserver's clock, except those that were approved.
@@ -214,7 +210,6 @@ func (l *Ledger) Note(p plan.Plan, req *protocol.LeaseRequest, now time.Time) {
 	}
 	if req.Seen != nil && l.Restored == "" {
 		seen := *req.Seen
-		seen.Witnesses = seen.Witnesses[:min(len(seen.Witnesses), maxWitnesses)]
 		l.Point, l.PointAt = &seen, now.Unix()
 	}
 	for _, name := range req.Returned {
@@ -243,18 +238,4 @@ func (l *Ledger) Note(p plan.Plan, req *protocol.LeaseRequest, now time.Time) {
 			delete(l.Cleared, name)
 		}
 	}
-}
-
-// PointOf reads a point as a DataStore has it.
-func PointOf(p v1alpha1.DatabasePoint, system string) (protocol.Point, bool) {
-	high, low, _ := strings.Cut(p.Position, "/")
-	a, err := strconv.ParseUint(high, 16, 32)
-	if err != nil {
-		return protocol.Point{}, false
-	}
-	b, err := strconv.ParseUint(low, 16, 32)
-	if err != nil {
-		return protocol.Point{}, false
-	}
-	return protocol.Point{System: system, OID: uint32(p.OID), Timeline: uint32(p.Timeline), Position: a<<32 | b, Transactions: uint64(p.Transactions)}, true
 }

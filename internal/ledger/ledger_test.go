@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -133,28 +134,28 @@ func TestTheAccountIsBounded(t *testing.T) {
 func TestWhereTheDatabaseWas(t *testing.T) {
 	l, p := New(noon), planWith(nil)
 	at := func(position uint64) *protocol.Point {
-		return &protocol.Point{System: "7", OID: 5, Timeline: 1, Position: position, Transactions: position}
+		return &protocol.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: strconv.FormatUint(position, 10)}}
 	}
 	l.Note(p, &protocol.LeaseRequest{Seen: at(10)}, noon)
 	// Gone back: where it was stays, however far it goes on, and so does that it has gone back.
 	l.Note(p, &protocol.LeaseRequest{Seen: at(3), Restored: "its position is 3"}, noon.Add(time.Minute))
 	l.Note(p, &protocol.LeaseRequest{Seen: at(30), Restored: "again"}, noon.Add(time.Hour))
 	l = again(t, l)
-	if got := l.Account(p, noon); got.Restored != "its position is 3" || got.Point.Position != 10 {
+	if got := l.Account(p, noon); got.Restored != "its position is 3" || got.Point.Value != "10" {
 		t.Fatalf("%+v", got)
 	}
 	// What was approved before it was found out approves nothing, nor does a repetition.
 	l.Approve(*at(4), noon.Add(30*time.Second), noon.Add(90*time.Minute))
-	if got := l.Account(p, noon); got.Restored == "" || got.Point.Position != 10 {
+	if got := l.Account(p, noon); got.Restored == "" || got.Point.Value != "10" {
 		t.Errorf("approved before: %+v", got)
 	}
 	l.Approve(*at(40), noon.Add(2*time.Hour), noon.Add(2*time.Hour))
-	if got := l.Account(p, noon); got.Restored != "" || got.Point.Position != 40 {
+	if got := l.Account(p, noon); got.Restored != "" || got.Point.Value != "40" {
 		t.Errorf("approved: %+v", got)
 	}
 	l.Note(p, &protocol.LeaseRequest{Seen: at(50)}, noon.Add(3*time.Hour))
 	l.Approve(*at(40), noon.Add(2*time.Hour), noon.Add(2*time.Hour))
-	if got := l.Account(p, noon); got.Point.Position != 50 {
+	if got := l.Account(p, noon); got.Point.Value != "50" {
 		t.Errorf("an approval of before takes the place of what was seen since: %+v", got)
 	}
 }
@@ -162,7 +163,7 @@ func TestWhereTheDatabaseWas(t *testing.T) {
 // An approval counts once, whoever's clock it bears: ahead it is none, behind it is one all the same.
 func TestApprovalsByWrongClocks(t *testing.T) {
 	at := func(position uint64) *protocol.Point {
-		return &protocol.Point{System: "7", OID: 5, Timeline: 1, Position: position, Transactions: position}
+		return &protocol.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: strconv.FormatUint(position, 10)}}
 	}
 	l, p := New(noon), planWith(nil)
 	c := protocol.Cleared{Dataset: "messages", Definition: plan.Definition(p.Datasets[0].Table), Cutoff: 1}
@@ -171,7 +172,7 @@ func TestApprovalsByWrongClocks(t *testing.T) {
 	l.Note(p, &protocol.LeaseRequest{Seen: at(1000), Cleared: []protocol.Cleared{c}}, noon.Add(time.Hour))
 	l = again(t, l)
 	l.Approve(*at(10), future, noon.Add(2*time.Hour))
-	if a := l.Account(p, noon.Add(2*time.Hour)); a.Point.Position != 1000 || len(a.Cleared) != 1 {
+	if a := l.Account(p, noon.Add(2*time.Hour)); a.Point.Value != "1000" || len(a.Cleared) != 1 {
 		t.Errorf("a time that has not come: %+v", a)
 	}
 	l.Note(p, &protocol.LeaseRequest{Seen: at(500), Restored: "its position is 500"}, noon.Add(2*time.Hour))
@@ -189,7 +190,7 @@ func TestApprovalsByWrongClocks(t *testing.T) {
 		t.Error("the approval of before makes a restored database good")
 	}
 	l.Approve(*at(4), noon.Add(-time.Hour), noon.Add(2*time.Hour)) // by a clock that is three hours slow
-	if a := l.Account(p, noon.Add(2*time.Hour)); a.Restored != "" || a.Point.Position != 4 {
+	if a := l.Account(p, noon.Add(2*time.Hour)); a.Restored != "" || a.Point.Value != "4" {
 		t.Errorf("an approval by a slow clock is none: %+v", a)
 	}
 }
@@ -227,7 +228,7 @@ func TestWhatWasLeft(t *testing.T) {
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	for _, text := range []string{"", "x", "{}", `{"v":2,"since":1}`, `{"v":1}`, `[]`, `{"v":1,"since":-1}`} {
+	for _, text := range []string{"", "x", "{}", `{"v":1,"since":1}`, `{"v":2}`, `[]`, `{"v":2,"since":-1}`} {
 		if _, err := Decode(text); !errors.Is(err, ErrUnreadable) {
 			t.Errorf("%q: %v", text, err)
 		}

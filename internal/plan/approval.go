@@ -247,7 +247,7 @@ func (c *compiler) approve(dataset string, allowed *wanted) *Deletion {
 
 // identity of the database that was approved.
 func identity(a *v1alpha1.ApprovedPlan) Database {
-	out := Database{SystemIdentifier: a.SystemIdentifier, Name: a.Database, Address: a.Address}
+	out := Database{Identity: a.Identity, Name: a.Database, Address: a.Address}
 	if a.Seen != nil {
 		out.Seen = a.Seen.ApprovedAt.Unix()
 	}

@@ -339,7 +339,7 @@ func TestCompile(t *testing.T) {
 		"in a Dedicated store it matters nothing what its tenant is called": {
 			in: func() Input {
 				in := dedicated(makePolicy("p", enforce, makeRule("Conversations", days(90), override("acme", days(30)))))
-				in.Store.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyDedicated,
+				in.Store.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Tenancy: v1alpha1.TenancyDedicated,
 					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: Definition(in.Store.Spec.Datasets[1].Table), RetainFor: days(90),
 						Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: "acme", RetainFor: days(30)}}}}}
 				return in
@@ -506,7 +506,7 @@ func TestCompile(t *testing.T) {
 			if diff := cmp.Diff(tc.want, look(r)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if r.Plan.Deletes() != (r.Plan.Database.SystemIdentifier != "") {
+			if r.Plan.Deletes() != (r.Plan.Database.Identity != (v1alpha1.StoreIdentity{})) {
 				t.Errorf("deletes: %v, database %+v: they go together", r.Plan.Deletes(), r.Plan.Database)
 			}
 		})

@@ -17,7 +17,7 @@ const MaxConflicts = MaxDatasets
 
 // Conflicts lists, and counts, the tables of a store that another DataStore maps as well: two windows and two floors
 // would hold for one table. The same table is one of the same name in the same database, and that is the same where
-// host, port and name are, or where both have shown the system identifier of one server. tenant is the store's own.
+// host, port and name are, or where both have shown one identity. tenant is the store's own.
 //
 // Between two tenants a store says nothing about another's until both have logged in at the same address: whoever may
 // make a store could otherwise stop another tenant's deletions by writing down where its database is. Until then it
@@ -65,7 +65,9 @@ func concerns(here Target, store *v1alpha1.DataStore, tenant string, other *v1al
 	if !known || here.Type != there.Type || here.Name() != there.Name() {
 		return false
 	}
-	address, server := sameAddress(here, there, store.Namespace == other.Namespace), store.Status.Plan.SystemIdentifier != "" && store.Status.Plan.SystemIdentifier == other.Status.Plan.SystemIdentifier
+	address := sameAddress(here, there, store.Namespace == other.Namespace)
+	id := store.Status.Plan.Identity
+	server := id != v1alpha1.StoreIdentity{} && id == other.Status.Plan.Identity
 	if store.Namespace == other.Namespace || tenant != "" && other.Status.Tenant == tenant {
 		return address || server
 	}
@@ -97,8 +99,8 @@ func Places(s *v1alpha1.DataStore) []string {
 	for _, e := range t.Endpoints() {
 		out = append(out, fmt.Sprintf("%s:%d/%s", host(e.Host), e.Port, t.Name()))
 	}
-	if id := s.Status.Plan.SystemIdentifier; id != "" {
-		out = append(out, id+"/"+t.Name())
+	if id := s.Status.Plan.Identity; id != (v1alpha1.StoreIdentity{}) {
+		out = append(out, id.Kind+" "+id.Value+"/"+t.Name())
 	}
 	return out
 }

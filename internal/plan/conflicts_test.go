@@ -25,9 +25,16 @@ func TestTwoStoresOnOneTable(t *testing.T) {
 			b: func(s *v1alpha1.DataStore) { s.Spec.Postgres.Host = "DB.Example." }, tenants: [2]string{acme, acme}, wantA: true, wantB: true,
 		},
 		"another host name, and the same server": {
-			a:       func(s *v1alpha1.DataStore) { s.Status.Plan.SystemIdentifier = "7300" },
-			b:       func(s *v1alpha1.DataStore) { s.Spec.Postgres.Host, s.Status.Plan.SystemIdentifier = "10.1.2.3", "7300" },
+			a:       func(s *v1alpha1.DataStore) { s.Status.Plan.Identity.Value = "7300" },
+			b:       func(s *v1alpha1.DataStore) { s.Spec.Postgres.Host, s.Status.Plan.Identity.Value = "10.1.2.3", "7300" },
 			tenants: [2]string{acme, acme}, wantA: true, wantB: true,
+		},
+		"another host name, and a value of another kind": {
+			a: func(s *v1alpha1.DataStore) { s.Status.Plan.Identity = v1alpha1.StoreIdentity{Kind: "A", Value: "7300"} },
+			b: func(s *v1alpha1.DataStore) {
+				s.Spec.Postgres.Host, s.Status.Plan.Identity = "10.1.2.3", v1alpha1.StoreIdentity{Kind: "B", Value: "7300"}
+			},
+			tenants: [2]string{acme, acme},
 		},
 		"another host name, and nobody knows the server yet": {
 			b: func(s *v1alpha1.DataStore) { s.Spec.Postgres.Host = "10.1.2.3" }, tenants: [2]string{acme, acme},
@@ -50,14 +57,14 @@ func TestTwoStoresOnOneTable(t *testing.T) {
 			b: func(s *v1alpha1.DataStore) { s.Namespace = "globex" }, tenants: [2]string{acme, globex}, wantB: true,
 		},
 		"two tenants of whom one claims the other's server: the younger waits": {
-			a: func(s *v1alpha1.DataStore) { s.Status.Plan.SystemIdentifier = "7300" },
+			a: func(s *v1alpha1.DataStore) { s.Status.Plan.Identity.Value = "7300" },
 			b: func(s *v1alpha1.DataStore) {
-				s.Namespace, s.Spec.Postgres.Host, s.Status.Plan.SystemIdentifier = "globex", "mine.example", "7300"
+				s.Namespace, s.Spec.Postgres.Host, s.Status.Plan.Identity.Value = "globex", "mine.example", "7300"
 			}, tenants: [2]string{acme, globex}, wantB: true,
 		},
 		"two tenants who have both logged in there": {
-			a:       func(s *v1alpha1.DataStore) { s.Status.Plan.SystemIdentifier = "7300" },
-			b:       func(s *v1alpha1.DataStore) { s.Namespace, s.Status.Plan.SystemIdentifier = "globex", "7300" },
+			a:       func(s *v1alpha1.DataStore) { s.Status.Plan.Identity.Value = "7300" },
+			b:       func(s *v1alpha1.DataStore) { s.Namespace, s.Status.Plan.Identity.Value = "globex", "7300" },
 			tenants: [2]string{acme, globex}, wantA: true, wantB: true,
 		},
 	}

@@ -159,7 +159,7 @@ func TestEveryFieldOfAStoreMatters(t *testing.T) {
 	// The password reaches sweeps through the keyserver, and a reason is for the person who audits the store.
 	// Where in its life the database was is what the keyserver compares with; when that was approved makes another
 	// plan.
-	want := []string{"spec.approvedPlan.seen.point.oid", "spec.approvedPlan.seen.point.position", "spec.approvedPlan.seen.point.timeline", "spec.approvedPlan.seen.point.transactions",
+	want := []string{"spec.approvedPlan.seen.point.kind", "spec.approvedPlan.seen.point.value",
 		"spec.exempt[0].reason", "spec.exempt[1].reason", "spec.postgres.password", "spec.relations[0].reason"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("fields that change nothing in a plan (-want +got):\n%s", diff)

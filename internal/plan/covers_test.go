@@ -28,7 +28,7 @@ var equalFields = []string{
 	"Plan.Format", "Plan.Store", "Plan.Target", "Plan.Tenancy", "Plan.Database", "Plan.Datasets", "Plan.Exempt", "Plan.Relations",
 	"Store.Namespace", "Store.Name", "Store.UID",
 	"Target.Type", "Target.Postgres", "PostgresTarget.Host", "PostgresTarget.Port", "PostgresTarget.Database", "PostgresTarget.Username", "PostgresTarget.CABundle",
-	"Database.SystemIdentifier", "Database.Name", "Database.Address", "Database.Seen",
+	"Database.Identity", "Database.Name", "Database.Address", "Database.Seen",
 	"Dataset.Name", "Dataset.DataClass", "Dataset.Table", "Dataset.LegalBasis", "Dataset.Rules", "Dataset.Problem",
 	"Rule.Policy", "Rule.Rule", "Rule.Mode", "Rule.DeleteWithin", "Rule.Problem",
 	"Deletion.Policy", "Deletion.Rule", "Backlog.ApprovedAt",

@@ -19,9 +19,9 @@ import (
 )
 
 // Format is the version of the document that this package writes and reads. Format 1 repeated the windows of single
-// tenants in each rule of each dataset, up to format 2 all known tenants stood in a plan, and up to format 3 a window
-// was written as the API has it and not as ISO 8601 does.
-const Format = 4
+// tenants in each rule of each dataset, up to format 2 all known tenants stood in a plan, up to format 3 a window was
+// written as the API has it and not as ISO 8601 does, and up to format 4 a store's identity was PostgreSQL's number.
+const Format = 5
 
 // MaxBytes is the largest plan: what fits a ConfigMap with room for its metadata.
 const MaxBytes = 900 << 10
@@ -67,11 +67,11 @@ type Store struct {
 	UID       string `json:"uid"`
 }
 
-// Database is the identity of a database.
+// Database is the store that was approved: what proves that it is the one, what it is called, and where it is.
 type Database struct {
-	// SystemIdentifier of the cluster, as pg_control_system tells it.
-	SystemIdentifier string `json:"systemIdentifier,omitempty"`
-	Name             string `json:"name,omitempty"`
+	// Identity of what is behind the address: only the same kind and value are the same.
+	Identity v1alpha1.StoreIdentity `json:"identity,omitzero"`
+	Name     string                 `json:"name,omitempty"`
 	// Address of its server, host:port.
 	Address string `json:"address,omitempty"`
 	// Seen is when a person last approved where in its life it is, in Unix seconds.

@@ -29,8 +29,8 @@ func TestDecodeRefuses(t *testing.T) {
 	for name, give := range map[string]string{
 		"nothing":                        "",
 		"a cut plan":                     whole[:len(whole)-1],
-		"a field that it does not know":  strings.Replace(whole, `"format":4`, `"format":4,"onlyOnSundays":true`, 1),
-		"another format":                 strings.Replace(whole, `"format":4`, `"format":5`, 1),
+		"a field that it does not know":  strings.Replace(whole, `"format":5`, `"format":5,"onlyOnSundays":true`, 1),
+		"another format":                 strings.Replace(whole, `"format":5`, `"format":6`, 1),
 		"a window that is none":          strings.Replace(windows, `"retainFor":"P90D"`, `"retainFor":""`, 1),
 		"a window by another spelling":   strings.Replace(windows, `"retainFor":"P90D"`, `"retainFor":"P090D"`, 1),
 		"a slack as the API has it":      strings.Replace(windows, `"deleteWithin":"PT48H"`, `"deleteWithin":{"hours":24}`, 1),
@@ -53,10 +53,11 @@ func TestAnOldFormatIsRefusedAloud(t *testing.T) {
 	for format, old := range map[int]string{
 		1: `{"format":1,"store":{"namespace":"platform","name":"chat","uid":"5f2c"},"tenancy":"Shared","tenants":[{"name":"acme","externalIDs":["a-1"]}],"datasets":[]}`,
 		3: `{"format":3,"store":{"namespace":"platform","name":"chat","uid":"5f2c"},"tenancy":"Shared","periods":[{"days":30}],"datasets":[]}`,
+		4: `{"format":4,"store":{"namespace":"platform","name":"chat","uid":"5f2c"},"tenancy":"Shared","database":{"systemIdentifier":"7300"},"datasets":[]}`,
 		2: `{"format":2,"store":{"namespace":"platform","name":"chat","uid":"5f2c"},"tenancy":"Shared","others":["a-1"],"datasets":[]}`,
 	} {
 		_, err := Decode([]byte(old))
-		if !errors.Is(err, ErrFormat) || !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), fmt.Sprintf("format %d, this program reads 4: wait for the manager", format)) {
+		if !errors.Is(err, ErrFormat) || !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), fmt.Sprintf("format %d, this program reads 5: wait for the manager", format)) {
 			t.Errorf("error %v", err)
 		}
 	}

@@ -77,7 +77,7 @@ func drawInput(t *rapid.T) Input {
 		if rapid.IntRange(0, 2).Draw(t, "bound") > 0 {
 			w.AnyTenant = &v1alpha1.ApprovedBound{NotBelow: drawPeriod(t, "approved bound")}
 		}
-		in.Store.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{SystemIdentifier: "7300", Database: "chat", Tenancy: v1alpha1.TenancyShared,
+		in.Store.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Tenancy: v1alpha1.TenancyShared,
 			Windows: []v1alpha1.ApprovedWindow{w}}
 	default: // the rules as they are
 		propose(t, &in)

@@ -96,7 +96,7 @@ func Propose(r Result, store *v1alpha1.DataStore, a Asked, now time.Time) (Propo
 			w.Backlog = nil // it was counted in the database before
 			out.Windows = append(out.Windows, w)
 		}
-	case before.SystemIdentifier != status.Plan.SystemIdentifier || before.Database != r.Plan.Target.Name() || before.Address != r.Plan.Target.Address() ||
+	case before.Identity != status.Plan.Identity || before.Database != r.Plan.Target.Name() || before.Address != r.Plan.Target.Address() ||
 		before.Tenancy != r.Plan.Tenancy || status.LastSweep.Reason == v1alpha1.ReasonRestoredFrom:
 		return Proposal{}, ErrOtherDatabase
 	default:
@@ -128,7 +128,7 @@ func Propose(r Result, store *v1alpha1.DataStore, a Asked, now time.Time) (Propo
 func measuredUnder(r Result, status v1alpha1.DataStoreStatus, a Asked, now time.Time) error {
 	last := status.LastSweep
 	switch {
-	case status.MeasuredAt == nil, status.Plan.SystemIdentifier == "", last == nil:
+	case status.MeasuredAt == nil, status.Plan.Identity == v1alpha1.StoreIdentity{}, last == nil:
 		return ErrNotMeasured
 	case last.Outcome == v1alpha1.SweepLost, last.Attempt > 0:
 		return fmt.Errorf("%w (the last sweep: %s)", ErrNotMeasured, strings.TrimSpace(last.Reason+" "+last.Message))
@@ -148,10 +148,10 @@ func measuredUnder(r Result, status v1alpha1.DataStoreStatus, a Asked, now time.
 // present identity of the database, as it was measured.
 func present(r Result, status v1alpha1.DataStoreStatus, now time.Time) v1alpha1.ApprovedPlan {
 	out := v1alpha1.ApprovedPlan{
-		SystemIdentifier: status.Plan.SystemIdentifier, Database: r.Plan.Target.Name(), Address: r.Plan.Target.Address(), Tenancy: r.Plan.Tenancy,
+		Identity: status.Plan.Identity, Database: r.Plan.Target.Name(), Address: r.Plan.Target.Address(), Tenancy: r.Plan.Tenancy,
 	}
-	if status.Database != nil {
-		out.Seen = &v1alpha1.ApprovedPoint{Point: *status.Database, ApprovedAt: metav1.NewTime(now)}
+	if status.Point != nil {
+		out.Seen = &v1alpha1.ApprovedPoint{Point: *status.Point, ApprovedAt: metav1.NewTime(now)}
 	}
 	return out
 }

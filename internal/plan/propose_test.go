@@ -23,9 +23,9 @@ func measured(t interface{ Fatal(...any) }, in Input, eligible int64) *v1alpha1.
 	}
 	store := in.Store.DeepCopy()
 	store.Status = v1alpha1.DataStoreStatus{
-		MeasuredAt: &metav1.Time{Time: in.Now.Add(-time.Minute)}, Plan: v1alpha1.PlanStatus{SystemIdentifier: "7300"},
+		MeasuredAt: &metav1.Time{Time: in.Now.Add(-time.Minute)}, Plan: v1alpha1.PlanStatus{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}},
 		LastSweep: &v1alpha1.SweepStatus{JobUID: "job", Content: content, Outcome: v1alpha1.SweepDone},
-		Database:  &v1alpha1.DatabasePoint{OID: 16384, Timeline: 1, Position: "0/16B3748", Transactions: 740},
+		Point:     &v1alpha1.StorePoint{Kind: "PostgresPoint", Value: "oid=16384,timeline=1,position=0/16B3748,transactions=740"},
 	}
 	for _, d := range r.Plan.Datasets {
 		m := v1alpha1.DatasetMeasurement{Name: d.Name, Rows: 3 * eligible}
@@ -71,8 +71,8 @@ func TestPropose(t *testing.T) {
 		}
 	}
 	want := v1alpha1.ApprovedPlan{
-		SystemIdentifier: "7300", Database: "chat", Address: addressOf(in.Store), Tenancy: v1alpha1.TenancyShared,
-		Seen: &v1alpha1.ApprovedPoint{Point: *store.Status.Database, ApprovedAt: metav1.NewTime(day0)},
+		Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: addressOf(in.Store), Tenancy: v1alpha1.TenancyShared,
+		Seen: &v1alpha1.ApprovedPoint{Point: *store.Status.Point, ApprovedAt: metav1.NewTime(day0)},
 		Windows: []v1alpha1.ApprovedWindow{
 			{Dataset: "contacts", Definition: Definition(in.Store.Spec.Datasets[2].Table), RetainFor: months(6)},
 			{
@@ -215,7 +215,7 @@ func TestApprovingOneLeavesTheOthers(t *testing.T) {
 // Another database is approved by that name alone, and takes no backlog with it.
 func TestApprovingAnotherDatabase(t *testing.T) {
 	for name, change := range map[string]func(*Input, *v1alpha1.DataStore){
-		"another system":   func(_ *Input, s *v1alpha1.DataStore) { s.Status.Plan.SystemIdentifier = "8000" },
+		"another system":   func(_ *Input, s *v1alpha1.DataStore) { s.Status.Plan.Identity.Value = "8000" },
 		"another address":  func(in *Input, _ *v1alpha1.DataStore) { in.Store.Spec.Postgres.Port = 6543 },
 		"another name":     func(in *Input, _ *v1alpha1.DataStore) { in.Store.Spec.Postgres.Database = "talk" },
 		"an earlier state": func(_ *Input, s *v1alpha1.DataStore) { s.Status.LastSweep.Reason = v1alpha1.ReasonRestoredFrom },
@@ -236,7 +236,7 @@ func TestApprovingAnotherDatabase(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		p := got.Plan
-		if p.SystemIdentifier != store.Status.Plan.SystemIdentifier || p.Address != addressOf(in.Store) || p.Database != in.Store.Spec.Postgres.Database ||
+		if p.Identity != store.Status.Plan.Identity || p.Address != addressOf(in.Store) || p.Database != in.Store.Spec.Postgres.Database ||
 			p.Seen == nil || !p.Seen.ApprovedAt.Time.Equal(in.Now) || len(p.Windows) != 1 || p.Windows[0].Backlog != nil || *p.Windows[0].RetainFor.Days != 90 {
 			t.Errorf("%s: %+v", name, p)
 		}

@@ -3,7 +3,12 @@
 // anything in the body. Frozen in docs/design/formats.md.
 package protocol
 
-import "time"
+import (
+	"slices"
+	"time"
+
+	"github.com/lethe-dev/lethe/api/v1alpha1"
+)
 
 // Paths of the calls.
 const (
@@ -228,16 +233,26 @@ type Spend struct {
 	Used    int64  `json:"used"`
 }
 
-// Point is a place in the life of a database.
+// Point is a place in the life of a store. The keyserver keeps it and hands it back: what it means, only the store's
+// engine knows.
 type Point struct {
-	System       string `json:"system"` // system identifier
-	OID          uint32 `json:"oid"`
-	Timeline     uint32 `json:"timeline"`
-	Position     uint64 `json:"position"` // in the write-ahead log, on the disk
-	Transactions uint64 `json:"transactions"`
-	// Witnesses are transactions that were rolled back just before: while history is the same they always will have
-	// been.
-	Witnesses []uint64 `json:"witnesses,omitempty"`
+	Of v1alpha1.StoreIdentity `json:"of"` // the store that it is a point of
+	v1alpha1.StorePoint
+	// Witnesses are traces that were left in the store's history just before: while history is the same, they are
+	// there.
+	Witnesses []string `json:"witnesses,omitempty"`
+}
+
+// Bounds of what a point has of witnesses.
+const (
+	MaxWitnesses = 16
+	MaxWitness   = 64
+)
+
+// IsValid says whether a point may be kept.
+func (p Point) IsValid() bool {
+	return p.Of.IsValid() && p.StorePoint.IsValid() && len(p.Witnesses) <= MaxWitnesses &&
+		!slices.ContainsFunc(p.Witnesses, func(w string) bool { return w == "" || len(w) > MaxWitness })
 }
 
 // Cleared is what a complete sweep has left of rows that are older than a cutoff.

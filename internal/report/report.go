@@ -14,6 +14,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
@@ -21,8 +22,8 @@ import (
 const MaxBytes = 4096
 
 // format of the document. Up to format 1 each rule on each dataset had a line that repeated what was measured of the
-// table.
-const format = 2
+// table, up to format 2 a store's identity and the place in its life were PostgreSQL's.
+const format = 3
 
 const (
 	// packed begins a report that is too long as JSON: DEFLATE (RFC 1951) of the JSON, in base64 (RFC 4648).
@@ -47,7 +48,7 @@ const (
 
 // Report is what one sweep tells. Times are Unix seconds by the store's clock.
 type Report struct {
-	Format   int     `json:"v"`    // 2
+	Format   int     `json:"v"`    // 3
 	Plan     string  `json:"plan"` // hash of the plan that was run
 	Started  int64   `json:"start"`
 	Finished int64   `json:"end"`
@@ -56,11 +57,11 @@ type Report struct {
 	Message  string  `json:"msg,omitempty"` // for people; never a value out of the store
 	Mode     string  `json:"mode"`          // Audit or Enforce: whether any rule could delete
 
-	SystemIdentifier string `json:"sys,omitempty"` // identity of the database cluster
-	Database         string `json:"db,omitempty"`
-	Tenants          string `json:"who,omitempty"`  // names those that were known to a Shared store, hex
-	SkewSeconds      int64  `json:"skew,omitempty"` // store's clock minus the pod's
-	Point            *Point `json:"pt,omitempty"`   // where in its life the database is
+	Identity    v1alpha1.StoreIdentity `json:"of,omitzero"` // of the database cluster
+	Database    string                 `json:"db,omitempty"`
+	Tenants     string                 `json:"who,omitempty"`  // names those that were known to a Shared store, hex
+	SkewSeconds int64                  `json:"skew,omitempty"` // store's clock minus the pod's
+	Point       *v1alpha1.StorePoint   `json:"pt,omitempty"`   // where in its life the database is
 
 	Uncovered      []string `json:"unc,omitempty"`  // schema.table; the first 16
 	UncoveredCount int      `json:"uncN,omitempty"` // all of them
@@ -89,14 +90,6 @@ type Relation struct {
 	Table      string `json:"t"` // schema.table
 	Column     string `json:"c"`
 	References string `json:"d"` // dataset
-}
-
-// Point is a place in the life of a database.
-type Point struct {
-	OID          uint32 `json:"oid"`
-	Timeline     uint32 `json:"tl"`
-	Position     uint64 `json:"pos"` // in the write-ahead log
-	Transactions uint64 `json:"xid"`
 }
 
 // Encode sorts datasets and their rules worst first. A document that does not fit MaxBytes is packed; if that is not
@@ -169,7 +162,7 @@ func Decode(message string) (Report, error) {
 		return Report{}, fmt.Errorf("%w: format %d", ErrUnreadable, r.Format)
 	}
 	// The pod that wrote it had a database's own words, and may be broken into.
-	if !isWord(r.Reason) || !isDigest(r.Tenants) || !isNumber(r.SystemIdentifier) {
+	if !isWord(r.Reason) || !isDigest(r.Tenants) || !isStore(r.Identity, r.Point) {
 		return Report{}, fmt.Errorf("%w: a field is not of its form", ErrUnreadable)
 	}
 	r.Message, r.Database = foreign.Text(r.Message), foreign.Name(r.Database)
@@ -198,8 +191,9 @@ func isDigest(text string) bool {
 	return len(text) <= 64 && !strings.ContainsFunc(text, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
 }
 
-func isNumber(text string) bool {
-	return len(text) <= 20 && !strings.ContainsFunc(text, func(r rune) bool { return r < '0' || r > '9' })
+// isStore says whether a store and a place in its life are told as a DataStore's status takes them, or not at all.
+func isStore(i v1alpha1.StoreIdentity, p *v1alpha1.StorePoint) bool {
+	return (i == v1alpha1.StoreIdentity{} || i.IsValid()) && (p == nil || p.IsValid())
 }
 
 func pack(document []byte) ([]byte, error) {

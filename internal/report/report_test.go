@@ -115,7 +115,7 @@ func TestDecodeRefusesWhatIsNotWhole(t *testing.T) {
 	}
 	for name, message := range map[string]string{
 		"empty": "", "cut": string(whole[:len(whole)-1]), "no document": "OOMKilled",
-		"another format": strings.Replace(string(whole), `"v":2`, `"v":1`, 1), "zeros": "{}",
+		"another format": strings.Replace(string(whole), `"v":3`, `"v":1`, 1), "zeros": "{}",
 		"a packed one that was cut": string(long[:len(long)-8]), "no packed one": packed + "!", "packed nothing": packed,
 	} {
 		if _, err := Decode(message); !errors.Is(err, ErrUnreadable) {

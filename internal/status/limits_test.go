@@ -54,7 +54,7 @@ func wide(t *testing.T, n int, change func(*plan.Input)) plan.Result {
 // told lets a store take over a report as it comes out of a pod.
 func told(t *testing.T, o *StoreObserved, r report.Report) {
 	t.Helper()
-	r.Plan, r.Outcome, r.SystemIdentifier = "hash", report.Done, "7300"
+	r.Plan, r.Outcome, r.Identity = "hash", report.Done, v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}
 	b, err := report.Encode(r)
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func told(t *testing.T, o *StoreObserved, r report.Report) {
 
 // swept lets a store take over a report that a channel has carried whole.
 func swept(o *StoreObserved, r report.Report) {
-	r.Plan, r.Outcome, r.SystemIdentifier = "hash", report.Done, "7300"
+	r.Plan, r.Outcome, r.Identity = "hash", report.Done, v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}
 	o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow, Report: r, Current: true}, o.Result.Plan, o.Content)
 }
 

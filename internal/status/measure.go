@@ -2,7 +2,6 @@ package status
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -69,12 +68,11 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 	last.Outcome = outcomeOf(r.Outcome)
 	last.Reason, last.Message = cut(r.Reason, maxReason), cut(r.Message, maxProblem)
 	last.Deleted, last.LeftOut = Deleted(r), count(r.Truncated)
-	if r.SystemIdentifier != "" {
-		out.Plan.SystemIdentifier = cut(r.SystemIdentifier, 64)
+	if r.Identity != (v1alpha1.StoreIdentity{}) {
+		out.Plan.Identity = r.Identity
 	}
-	if p := r.Point; p != nil && p.OID > 0 && p.Timeline > 0 && p.Transactions > 0 {
-		out.Database = &v1alpha1.DatabasePoint{OID: int64(p.OID), Timeline: int64(p.Timeline),
-			Position: fmt.Sprintf("%X/%X", p.Position>>32, uint32(p.Position)), Transactions: int64(p.Transactions & math.MaxInt64)}
+	if r.Point != nil {
+		out.Point = r.Point
 	}
 	if !sweep.Current {
 		return out
@@ -180,7 +178,7 @@ func count(n int) int32 { return int32(min(max(n, 0), 1_000_000)) }
 
 // measured says whether a sweep came to its measurement: one that failed, or never reached the store, did not.
 func measured(r report.Report) bool {
-	if r.Outcome == report.Failed || r.SystemIdentifier == "" || len(r.Datasets) == 0 {
+	if r.Outcome == report.Failed || r.Identity == (v1alpha1.StoreIdentity{}) || len(r.Datasets) == 0 {
 		return false
 	}
 	talked, known := reached(r.Reason)

@@ -12,7 +12,7 @@ import (
 func TestMeasure(t *testing.T) {
 	const hash = "0123"
 	whole := report.Report{
-		Plan: hash, Outcome: report.Done, Mode: "Enforce", SystemIdentifier: "7300", Uncovered: []string{"public.drafts"}, UncoveredCount: 1,
+		Plan: hash, Outcome: report.Done, Mode: "Enforce", Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Uncovered: []string{"public.drafts"}, UncoveredCount: 1,
 		Datasets: []report.Dataset{
 			{Name: "messages", Rows: 10, Rules: []report.Rule{{Policy: "privacy", Rule: "conversations", Overdue: 3, OldestOverdueSeconds: 60, Deleted: 7}, {Policy: "made", Rule: "up", Overdue: 9}}},
 			{Name: "contacts", Rows: 5, Problem: v1alpha1.Problem{Reason: "MissingColumn", Message: "no column created_at"}, Rules: []report.Rule{{Policy: "privacy", Rule: "contacts"}}},
@@ -44,7 +44,7 @@ func TestMeasure(t *testing.T) {
 			sweep: sweep(encode(nil)),
 			want: func(s *v1alpha1.DataStoreStatus) {
 				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepDone, FinishedAt: at(ended), Deleted: 7}
-				s.MeasuredAt, s.MeasuredContent, s.Plan.SystemIdentifier = at(ended), "content", "7300"
+				s.MeasuredAt, s.MeasuredContent, s.Plan.Identity = at(ended), "content", v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}
 				s.Uncovered, s.UncoveredCount, s.Overdue, s.OldestOverdueSeconds = []string{"public.drafts"}, 1, 3, 60
 				s.Datasets = []v1alpha1.DatasetMeasurement{
 					{Name: "contacts", Rows: 5, Problem: v1alpha1.Problem{Reason: "MissingColumn", Message: "no column created_at"},
@@ -89,7 +89,7 @@ func TestMeasure(t *testing.T) {
 			want: func(s *v1alpha1.DataStoreStatus) {
 				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepFailed, Reason: "StoreError",
 					FinishedAt: at(ended), Attempt: 1, Deleted: 7}
-				s.Plan.SystemIdentifier = "7300"
+				s.Plan.Identity = v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}
 			},
 		},
 		"a Job of an older plan says nothing about the present one": {

@@ -69,7 +69,7 @@ func TestEveryLineOf512Datasets(t *testing.T) {
 	late := &r.Datasets[400]
 	late.Rules[3].Overdue, late.Rules[3].OldestOverdueSeconds = 1, 60
 	of := late.Rules[3].Policy
-	r.Format, r.Plan, r.Outcome = 2, "hash", report.Done
+	r.Format, r.Plan, r.Outcome = 3, "hash", report.Done
 	b, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)

@@ -18,7 +18,6 @@ import (
 	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/guess"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
@@ -62,14 +61,15 @@ type Historian interface {
 	// Mark notes where the store is now. What was deleted before must be seen by whoever reaches the mark.
 	Mark(ctx context.Context) (Mark, error)
 	// Reach waits until nothing before a mark can be lost any more by a crash of the store, and returns the mark as a
-	// point to be remembered. System is left empty: it is the identity's.
-	Reach(ctx context.Context, m Mark) (protocol.Point, error)
-	// Witness leaves so many traces in the history of the store by which Back tells this history from another. They
-	// change nothing that anybody sees.
-	Witness(ctx context.Context, n int) ([]uint64, error)
-	// Back says what shows that the store is now at an earlier point than last, or in another history; empty: nothing
-	// does.
-	Back(ctx context.Context, last, now protocol.Point) (string, error)
+	// point to be remembered: its kind is the engine's own, and its value what Back reads.
+	Reach(ctx context.Context, m Mark) (v1alpha1.StorePoint, error)
+	// Witness leaves so many traces in the history of the store by which Back tells this history from another, each of
+	// 64 bytes at most. They change nothing that anybody sees.
+	Witness(ctx context.Context, n int) ([]string, error)
+	// Back says what shows that the store is now at an earlier point than last, or in a history that has not the
+	// witnesses of last; empty: nothing does. What it cannot read of last, another version or a hand wrote: that
+	// shows it too, since nothing shows the contrary.
+	Back(ctx context.Context, last v1alpha1.StorePoint, witnesses []string, now v1alpha1.StorePoint) (string, error)
 }
 
 // Mark is a place in the life of a store. It means something to the session that made it, and to nobody else.
@@ -145,8 +145,8 @@ const CountCap = 1_000_001
 
 // Identity of a store, which a person approves.
 type Identity struct {
-	// SystemIdentifier is made by the server when its storage is, and stays with the data. It is not an address.
-	SystemIdentifier string
+	// Of what is made where the store's storage is, and stays with the data. It is not an address, and never empty.
+	Of v1alpha1.StoreIdentity
 	// Database within it.
 	Database string
 	// Version of the server, as a number of the engine's own.

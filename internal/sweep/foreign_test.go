@@ -76,10 +76,12 @@ func TestADatabasesWordsStayOutside(t *testing.T) {
 
 // TestAReportOfABrokenSweeperIsCleanedOrRefused: the pod that writes a report may be broken into.
 func TestAReportOfABrokenSweeperIsCleanedOrRefused(t *testing.T) {
-	good := report.Report{Plan: "hash", Outcome: report.Done, SystemIdentifier: "7"}
+	good := report.Report{Plan: "hash", Outcome: report.Done, Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7"}}
 	for name, change := range map[string]func(*report.Report){
 		"reason":             func(r *report.Report) { r.Reason = "Not a\nreason" },
-		"system identifier":  func(r *report.Report) { r.SystemIdentifier = "7\x1b[31m" },
+		"identity":           func(r *report.Report) { r.Identity.Value = "7\x1b[31m" },
+		"kind of identity":   func(r *report.Report) { r.Identity.Kind = "a\nb" },
+		"half an identity":   func(r *report.Report) { r.Identity.Kind = "" },
 		"a dataset's reason": func(r *report.Report) { r.Datasets = []report.Dataset{{Problem: v1alpha1.Problem{Reason: "\x1b[31m"}}} },
 		"a rule's reason": func(r *report.Report) {
 			r.Datasets = []report.Dataset{{Rules: []report.Rule{{Problem: v1alpha1.Problem{Reason: "\x1b[31m"}}}}}

@@ -43,8 +43,8 @@ func (s *run) place(ctx context.Context) error {
 	}
 	restored, last := s.keeper.account.Restored, s.keeper.account.Point
 	// A database that is not the one of the last time, and was approved since, has no past yet.
-	if restored == "" && last != nil && last.System == now.System {
-		if restored, err = s.history.Back(ctx, *last, now); err != nil {
+	if restored == "" && last != nil && last.Of == now.Of {
+		if restored, err = s.history.Back(ctx, last.StorePoint, last.Witnesses, now.StorePoint); err != nil {
 			return err
 		}
 	}
@@ -66,11 +66,10 @@ func (s *run) place(ctx context.Context) error {
 func (s *run) reach(ctx context.Context, m stores.Mark) (protocol.Point, error) {
 	p, err := s.history.Reach(ctx, m)
 	if err != nil {
-		return p, err
+		return protocol.Point{}, err
 	}
-	p.System = s.r.SystemIdentifier
-	s.r.Point = &report.Point{OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions}
-	return p, nil
+	s.r.Point = &p
+	return protocol.Point{Of: s.r.Identity, StorePoint: p}, nil
 }
 
 // notice is what is worth knowing about a dataset.
@@ -154,11 +153,11 @@ func (s *run) remember(ctx context.Context, end ending, err error) {
 	}
 }
 
-// ending is a place in the life of the database after the last deletion, and transactions that were rolled back
+// ending is a place in the life of the store after the last deletion, and traces that were left in its history
 // before it.
 type ending struct {
 	mark      stores.Mark
-	witnesses []uint64
+	witnesses []string
 }
 
 // markEnd notes where the database is after the last deletion, which is on the disk by the time that all is measured.

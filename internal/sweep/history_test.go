@@ -11,6 +11,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
+	"github.com/lethe-dev/lethe/internal/stores/postgres"
 	"github.com/lethe-dev/lethe/test/lease"
 	"github.com/lethe-dev/lethe/test/pg"
 	"github.com/lethe-dev/lethe/test/storetest"
@@ -66,6 +67,18 @@ func (p *past) write(transactions int) {
 	a.Run(fmt.Sprintf(`DO $$ BEGIN FOR n IN 1..%d LOOP INSERT INTO busy VALUES (n, repeat('x', 2000)); COMMIT; END LOOP; END $$`, transactions))
 }
 
+// last is where the database was last seen.
+func (p *past) last() postgres.Point {
+	p.t.Helper()
+	last, err := postgres.ParsePoint(p.k.Ledger.Point.StorePoint)
+	p.must(err)
+	return last
+}
+
+func (p *past) identity() v1alpha1.StoreIdentity {
+	return v1alpha1.StoreIdentity{Kind: postgres.IdentityKind, Value: p.system()}
+}
+
 func (p *past) approve() {
 	p.t.Helper()
 	a := p.server.Admin(p.t, p.database)
@@ -73,7 +86,8 @@ func (p *past) approve() {
 	var pos, xid int64
 	p.must(a.QueryRow(p.t.Context(), `SELECT (SELECT oid FROM pg_database WHERE datname = current_database()), ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int8,
 		(pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8`).Scan(&o, &tl, &pos, &xid))
-	p.k.Ledger.Approve(protocol.Point{System: p.system(), OID: o, Timeline: tl, Position: uint64(pos), Transactions: uint64(xid)}, time.Now().Add(2*time.Second), time.Now())
+	point := postgres.Point{OID: o, Timeline: tl, Position: uint64(pos), Transactions: uint64(xid)}
+	p.k.Ledger.Approve(protocol.Point{Of: p.identity(), StorePoint: point.StorePoint()}, time.Now().Add(2*time.Second), time.Now())
 }
 
 func TestRestoredFromACopyOfTheFiles(t *testing.T) {
@@ -98,7 +112,7 @@ func TestRestoredAndPassedBefore(t *testing.T) {
 	p.swept(5000)
 	p.must(p.server.Restore(t.Context(), "friday", nil))
 	p.write(20000)
-	if last := p.k.Ledger.Point; uint64(p.server.Admin(t, p.database).Count(`SELECT (pg_current_wal_lsn() - '0/0')::int8`)) <= last.Position ||
+	if last := p.last(); uint64(p.server.Admin(t, p.database).Count(`SELECT (pg_current_wal_lsn() - '0/0')::int8`)) <= last.Position ||
 		uint64(p.server.Admin(t, p.database).Count(`SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8`)) <= last.Transactions {
 		t.Fatal("the restored server is still behind: the test shows nothing")
 	}
@@ -136,7 +150,7 @@ func TestAPromotedStandbyAlarmsNobody(t *testing.T) {
 	// What the last sweep was told is on the standby, as a failover without loss has it.
 	admin := standby.Admin(t, "postgres")
 	p.await(func() bool {
-		return admin.Count(`SELECT (coalesce(pg_last_wal_replay_lsn(), '0/0') - '0/0')::int8`) >= int64(p.k.Ledger.Point.Position)
+		return admin.Count(`SELECT (coalesce(pg_last_wal_replay_lsn(), '0/0') - '0/0')::int8`) >= int64(p.last().Position)
 	})
 	p.must(old.Halt())
 	admin.Run(`SELECT pg_promote()`)
@@ -148,7 +162,7 @@ func TestAPromotedStandbyAlarmsNobody(t *testing.T) {
 	p.admin.Run(`UPDATE log SET at = now() - interval '90 days' - interval '1 second' WHERE id <= 5010`)
 	p.k.Ledger.Cleared = nil
 	p.swept(10)
-	if last := p.k.Ledger.Point; last.Timeline != 2 || last.System != p.system() {
+	if last := p.last(); last.Timeline != 2 || p.k.Ledger.Point.Of != p.identity() {
 		t.Errorf("remembered: %+v", last)
 	}
 	// Back to the old primary, which lacks what came since: an earlier timeline.
@@ -216,10 +230,10 @@ func TestAnUpgradedServerIsAnotherIdentity(t *testing.T) {
 	p.must(p.server.Exec(t.Context(), "postgres", roles))
 	p.must(p.server.Load(t.Context(), "chat", dump))
 	p.plan.Target = p.connection(p.plan.Target.Postgres.Username)
-	p.identityChanged("of cluster " + approved.SystemIdentifier + " at")
+	p.identityChanged("of " + approved.Identity.Kind + " " + approved.Identity.Value + " at")
 	// Approved by its new identity it goes on: what was remembered of the old server is not held against the new one.
 	p.admin = p.server.Admin(t, "chat")
-	p.plan.Database.SystemIdentifier = p.system()
+	p.plan.Database.Identity.Value = p.system()
 	p.approve()
 	p.swept(0)
 }

@@ -127,7 +127,7 @@ func (w *world) prepare(datasets []plan.Dataset) {
 		Tenancy: v1alpha1.TenancyDedicated, Datasets: datasets, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
 	}
 	w.plan.Target = w.connection(role)
-	w.plan.Database = plan.Database{SystemIdentifier: w.system(), Name: w.database, Address: w.plan.Target.Address()}
+	w.plan.Database = plan.Database{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: w.system()}, Name: w.database, Address: w.plan.Target.Address()}
 	spec := v1alpha1.DataStoreSpec{Postgres: &v1alpha1.PostgresStore{Database: w.database, Username: role}}
 	for _, d := range datasets {
 		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: d.Table})

@@ -258,7 +258,7 @@ func (s *run) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.r.SystemIdentifier, s.r.Database = id.SystemIdentifier, id.Database
+	s.r.Identity, s.r.Database = id.Of, id.Database
 	lock, err := s.session.Lock(ctx)
 	// The server may still be busy ending the session of a sweep that was killed.
 	for end := s.Clock().Add(lockWithin); err == nil && lock == stores.LockBusy && s.Clock().Before(end) && s.mayContinue() == nil && pause(ctx, lockAgain); {
@@ -292,17 +292,17 @@ func (s *run) open(ctx context.Context) error {
 	s.deleted, s.finished, s.returned, s.backlogs = make([]stores.Deletion, n), make([]bool, n), make([]int64, n), s.openBacklogs()
 
 	approved, address := s.Plan.Database, s.Plan.Target.Address()
-	s.deleting = s.Plan.Deletes() && id.SystemIdentifier == approved.SystemIdentifier && id.Database == approved.Name && address == approved.Address
+	s.deleting = s.Plan.Deletes() && id.Of != v1alpha1.StoreIdentity{} && id.Of == approved.Identity && id.Database == approved.Name && address == approved.Address
 	if s.another = s.Plan.Deletes() && !s.deleting; s.another {
-		s.end(report.Refused, v1alpha1.ReasonIdentityChanged, "deletion was approved for database %q of cluster %s at %s, this is %q of %s at %s: it was only measured; if it is the right one, approve it: kubectl lethe approve %s/%s --database",
-			approved.Name, approved.SystemIdentifier, approved.Address, id.Database, id.SystemIdentifier, address, s.Plan.Store.Namespace, s.Plan.Store.Name)
+		s.end(report.Refused, v1alpha1.ReasonIdentityChanged, "deletion was approved for database %q of %s %s at %s, this is %q of %s %s at %s: it was only measured; if it is the right one, approve it: kubectl lethe approve %s/%s --database",
+			approved.Name, approved.Identity.Kind, approved.Identity.Value, approved.Address, id.Database, id.Of.Kind, id.Of.Value, address, s.Plan.Store.Namespace, s.Plan.Store.Name)
 	}
 	if s.history != nil {
 		if s.begun, err = s.history.Mark(ctx); err != nil {
 			return err
 		}
 	}
-	s.Log.Info("Opened store", "systemIdentifier", id.SystemIdentifier, "serverVersion", id.Version, "skew", s.r.SkewSeconds,
+	s.Log.Info("Opened store", "identity", id.Of.Kind+" "+id.Of.Value, "serverVersion", id.Version, "skew", s.r.SkewSeconds,
 		"uncovered", s.r.UncoveredCount, "deleting", s.deleting)
 	return nil
 }

@@ -33,7 +33,7 @@ func TestSweep(t *testing.T) {
 	w.plan.Exempt = []plan.Exemption{{Schema: "public", Table: "known"}}
 	k := newKeyserver(t)
 	got := w.run(Options{Leaser: client(t, k)})
-	want := report.Report{Plan: "hash", Mode: "Enforce", Outcome: report.Done, SystemIdentifier: w.plan.Database.SystemIdentifier, Database: w.database,
+	want := report.Report{Plan: "hash", Mode: "Enforce", Outcome: report.Done, Identity: w.plan.Database.Identity, Database: w.database,
 		Uncovered: []string{"public.forgotten"}, UncoveredCount: 1, Deleted: 5000,
 		Datasets: []report.Dataset{{Name: "log", Rows: 5000, Rules: []report.Rule{{Policy: "promise", Rule: "log", OverdueBefore: 5000, Deleted: 5000}}}}}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(report.Report{}, "Point", "Started", "Finished"), cmpopts.IgnoreFields(report.Dataset{}, "OldestAgeSeconds"), cmpopts.IgnoreFields(report.Rule{}, "OldestBeforeSeconds")); diff != "" {
@@ -82,7 +82,7 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 			report.Refused, v1alpha1.ReasonLeaseRefused, false, v1alpha1.ReasonPlanChanged,
 		},
 		"another database than the one that was approved": {
-			func(w *world, _ *lease.Server, _ *Options) { w.plan.Database.SystemIdentifier = "7000000000000000000" }, report.Refused, v1alpha1.ReasonIdentityChanged, true, "7000000000000000000",
+			func(w *world, _ *lease.Server, _ *Options) { w.plan.Database.Identity.Value = "7000000000000000000" }, report.Refused, v1alpha1.ReasonIdentityChanged, true, "7000000000000000000",
 		},
 		"another name than the one that was approved": {
 			func(w *world, _ *lease.Server, _ *Options) { w.plan.Database.Name = "other" }, report.Refused, v1alpha1.ReasonIdentityChanged, true, "approve",

@@ -126,7 +126,7 @@ func TestWithoutAListAnotherDatabaseIsAnother(t *testing.T) {
 	d := dataset("log", 90)
 	d.Table.TenantColumn = "tenant"
 	w := newWorld(t, `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz, tenant text); INSERT INTO log SELECT n, now() - interval '100 days', 'acme' FROM generate_series(1, 400) n`, d)
-	w.plan.Tenancy, w.plan.Database.SystemIdentifier = v1alpha1.TenancyShared, "7000000000000000001"
+	w.plan.Tenancy, w.plan.Database.Identity.Value = v1alpha1.TenancyShared, "7000000000000000001"
 	k := newKeyserver(t)
 	k.Unnamed = true
 	seen := 0

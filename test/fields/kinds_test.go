@@ -164,7 +164,8 @@ func kinds() map[string]kind {
 		"relations[].state":                              word(),
 		"relations[].reason":                             prose(),
 		"brake.maxPercentOfTable":                        number(1, 100),
-		"approvedPlan.systemIdentifier":                  {"", "x", "-1", newline, long(64)},
+		"approvedPlan.identity.kind":                     {"", "x", "A b", "A-1", newline, nul, long(64)},
+		"approvedPlan.identity.value":                    {"", "-1", "a b", "a/b", newline, nul, long(128)},
 		"approvedPlan.database":                          {"", "a/b", "postgres://x", newline, nul, long(63)},
 		"approvedPlan.tenancy":                           word(),
 		"approvedPlan.windows[].dataset":                 label(),
@@ -173,10 +174,8 @@ func kinds() map[string]kind {
 		"approvedPlan.windows[].backlog.approvedAt":      {"", "x", 0},
 		"approvedPlan.windows[].backlog.until":           {"", "x", 0, "2026-11-01T00:00:00Z", "2027-12-01T00:00:00Z"},
 		"approvedPlan.address":                           {"", "x", "x:", ":1", "a b:1", "user@x:1", "x:1/d", newline, nul, long(261)},
-		"approvedPlan.seen.point.oid":                    number(1, 4294967295),
-		"approvedPlan.seen.point.timeline":               number(1, 4294967295),
-		"approvedPlan.seen.point.position":               {"", "x", "0", "0/g", "/1", "1/", newline, nul, long(17)},
-		"approvedPlan.seen.point.transactions":           {0, -1, "x", 1.5},
+		"approvedPlan.seen.point.kind":                   {"", "x", "A b", "A-1", newline, nul, long(64)},
+		"approvedPlan.seen.point.value":                  {"", "-1", "a b", "a;b", newline, nul, long(256)},
 		"approvedPlan.seen.approvedAt":                   {"", "x", 0},
 		"approvedPlan.windows[].tenants[].tenant":        {"", "A", "a b", dots, newline, nul, long(63)},
 		"approvedPlan.windows[].tenants[].externalIDs[]": {"", long(128)}, // compared with Tenants' own, which are refused
@@ -314,11 +313,11 @@ spec:
   relations: [{schema: public, table: files, column: message_id, references: messages, referencesColumn: id, state: Declared, reason: the product looks it up}]
   brake: {maxPercentOfTable: 20}
   approvedPlan:
-    systemIdentifier: "7000000000000000000"
+    identity: {kind: PostgresSystemIdentifier, value: "7000000000000000000"}
     database: app
     tenancy: Shared
     address: db.example:5432
-    seen: {point: {oid: 16384, timeline: 1, position: 0/16B3748, transactions: 740}, approvedAt: "2026-11-24T00:00:00Z"}
+    seen: {point: {kind: PostgresPoint, value: "oid=16384,timeline=1,position=0/16B3748,transactions=740"}, approvedAt: "2026-11-24T00:00:00Z"}
     windows:
     - {dataset: messages, definition: abcdef0123, retainFor: {days: 90}, floor: {days: 1}, anyTenant: {notBelow: {days: 40}}, backlog: {rows: 5, approvedAt: "2026-11-24T00:00:00Z", until: "2026-12-01T00:00:00Z"}, tenants: [{tenant: acme, retainFor: {days: 30}, externalIDs: ["1"]}]}
 `

@@ -19,6 +19,9 @@ import (
 // Type of store, which the API does not know.
 const Type v1alpha1.StoreType = "KeyTimes"
 
+// identityKind is that of a server's own name for itself.
+const identityKind = "KeyTimesServer"
+
 // batch is about how many keys are looked at between two permits.
 const batch = 100
 
@@ -56,7 +59,7 @@ type session struct {
 }
 
 func (s *session) Identify(context.Context) (stores.Identity, error) {
-	return stores.Identity{SystemIdentifier: s.server.ID, Database: s.server.Name, Version: 1}, nil
+	return stores.Identity{Of: v1alpha1.StoreIdentity{Kind: identityKind, Value: s.server.ID}, Database: s.server.Name, Version: 1}, nil
 }
 
 func (s *session) Lock(context.Context) (stores.Lock, error) { return stores.LockNone, nil }

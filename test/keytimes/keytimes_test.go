@@ -69,7 +69,7 @@ func aPlan(s *Server) plan.Plan {
 	}
 	return plan.Plan{
 		Format: plan.Format, Store: plan.Store{Namespace: "acme", Name: "keys", UID: "uid"}, Tenancy: v1alpha1.TenancyShared, Target: where,
-		Database: plan.Database{SystemIdentifier: s.ID, Name: s.Name, Address: where.Address()}, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
+		Database: plan.Database{Identity: v1alpha1.StoreIdentity{Kind: identityKind, Value: s.ID}, Name: s.Name, Address: where.Address()}, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
 		Periods: []calendar.Window{short}, Classes: []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"a"}}}},
 		Datasets: []plan.Dataset{{Name: "messages", DataClass: "Conversations", Table: stage{}.Table("messages", true),
 			Rules:  []plan.Rule{{Policy: "promise", Rule: "messages", Mode: v1alpha1.PolicyEnforce, RetainFor: base, Own: 1, DeleteWithin: slack}},
@@ -119,7 +119,7 @@ func TestSweep(t *testing.T) {
 	k := keep(t, &p)
 	r := run(t, s, p, k)
 	// Of a third all go, of another third those of acme.
-	if r.Outcome != report.Done || r.Deleted != 750 || r.SystemIdentifier != s.ID || r.Point != nil || len(s.Keys("messages")) != 750 {
+	if r.Outcome != report.Done || r.Deleted != 750 || r.Identity.Value != s.ID || r.Point != nil || len(s.Keys("messages")) != 750 {
 		t.Fatalf("%+v, and %d keys are left", r, len(s.Keys("messages")))
 	}
 	if r = run(t, s, p, k); r.Outcome != report.Done || r.Deleted != 0 {

@@ -88,11 +88,11 @@ spec:
   exempt: [{schema: public, table: exempt, reason: none}]
   relations: [{schema: public, table: messages, column: other, references: others, referencesColumn: id, state: Declared, reason: so}]
   approvedPlan:
-    systemIdentifier: "1"
+    identity: {kind: PostgresSystemIdentifier, value: "1"}
     database: chat
     address: db.example.org:5432
     tenancy: Dedicated
-    seen: {approvedAt: "2026-03-02T09:30:00Z", point: {oid: 1, timeline: 1, position: 0/1, transactions: 1}}
+    seen: {approvedAt: "2026-03-02T09:30:00Z", point: {kind: PostgresPoint, value: "oid=1,timeline=1,position=0/1,transactions=1"}}
     windows:
       - dataset: messages
         definition: abc

@@ -412,7 +412,7 @@ func (b *StoreBench) WaitingPod(job *batchv1.Job, reason, message string) *corev
 func (b *StoreBench) Told(job *batchv1.Job, edit func(*report.Report)) string {
 	b.Helper()
 	p := b.Plan(job)
-	r := report.Report{Plan: resources.PlanHashOf(job.Spec.Template.Spec), Outcome: report.Done, Mode: string(p.Mode()), SystemIdentifier: "7300", Database: "chat"}
+	r := report.Report{Plan: resources.PlanHashOf(job.Spec.Template.Spec), Outcome: report.Done, Mode: string(p.Mode()), Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat"}
 	for _, d := range p.Datasets {
 		measured := report.Dataset{Name: d.Name, Rows: 100}
 		for _, rule := range d.Rules {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
 
@@ -443,7 +444,7 @@ func (s *suite) identity() {
 		s.Fatal(err)
 	}
 	b, err := s.open().Identify(s.Context())
-	if err != nil || a != b || a.SystemIdentifier == "" || a.Database == "" {
+	if err != nil || a != b || a.Of.Kind == "" || a.Of.Value == "" || a.Database == "" {
 		s.Errorf("%+v, then %+v (%v)", a, b, err)
 	}
 	now, skew, err := s.open().Now(s.Context())
@@ -484,18 +485,28 @@ func (s *suite) points() {
 	if err != nil {
 		s.Fatal(err)
 	}
-	if first.Witnesses, err = h.Witness(s.Context(), 2); err != nil || len(first.Witnesses) != 2 {
-		s.Fatalf("%v, %v", first.Witnesses, err)
+	witnesses, err := h.Witness(s.Context(), 2)
+	if err != nil || len(witnesses) != 2 {
+		s.Fatalf("%v, %v", witnesses, err)
+	}
+	identity, err := s.open().Identify(s.Context())
+	if err != nil || !(protocol.Point{Of: identity.Of, StorePoint: first, Witnesses: witnesses}).IsValid() {
+		s.Errorf("what is to be remembered is not of its form: %+v, %+v, %v (%v)", identity, first, witnesses, err)
 	}
 	s.put(s.records(10))
 	second, err := h.Reach(s.Context(), point().Mark)
 	if err != nil {
 		s.Fatal(err)
 	}
-	if why, err := h.Back(s.Context(), first, second); err != nil || why != "" {
+	if why, err := h.Back(s.Context(), first, witnesses, second); err != nil || why != "" {
 		s.Errorf("it went on, and %q (%v)", why, err)
 	}
-	if why, err := h.Back(s.Context(), second, first); err != nil || why == "" {
+	if why, err := h.Back(s.Context(), second, nil, first); err != nil || why == "" {
 		s.Errorf("it went back, and nothing is said (%v)", err)
+	}
+	for _, last := range []v1alpha1.StorePoint{{Kind: "Nobodys", Value: first.Value}, {Kind: first.Kind, Value: "nothing"}} {
+		if why, err := h.Back(s.Context(), last, witnesses, second); err != nil || why == "" {
+			s.Errorf("it was at a point that nobody reads, and nothing is said (%v)", err)
+		}
 	}
 }

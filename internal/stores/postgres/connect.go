@@ -194,12 +194,12 @@ func (s *Session) Closed() bool { return s.conn.IsClosed() }
 
 // Identify reads who the database is. A server that cannot be swept is an *Error with ReasonUnsupportedServer.
 func (s *Session) Identify(ctx context.Context) (Identity, error) {
-	var id Identity
+	id := Identity{Of: v1alpha1.StoreIdentity{Kind: IdentityKind}}
 	var standby bool
 	var counts, pooled string
 	err := s.conn.QueryRow(ctx, `SELECT (SELECT system_identifier::text FROM pg_control_system()), current_database()::text,
 		current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('track_counts'), current_setting('timezone')`).
-		Scan(&id.SystemIdentifier, &id.Database, &id.Version, &standby, &counts, &pooled)
+		Scan(&id.Of.Value, &id.Database, &id.Version, &standby, &counts, &pooled)
 	if code(err) == "42501" {
 		return id, &Error{Reason: v1alpha1.ReasonUnsupportedServer,
 			Message: "the role may not call pg_control_system(): run the SQL that 'kubectl lethe grants' prints"}
@@ -208,7 +208,7 @@ func (s *Session) Identify(ctx context.Context) (Identity, error) {
 		return id, fmt.Errorf("read the identity of the database: %w", err)
 	}
 	switch {
-	case !systemIdentifier.MatchString(id.SystemIdentifier) || id.Database != s.database:
+	case !systemIdentifier.MatchString(id.Of.Value) || id.Database != s.database:
 		return id, &Error{Reason: v1alpha1.ReasonUnsupportedServer, Message: "the server names itself or the database as no PostgreSQL would: is a pooler in between?"}
 	case id.Version < 130000:
 		return id, &Error{Reason: v1alpha1.ReasonUnsupportedServer, Message: fmt.Sprintf("server version %d: PostgreSQL 13 or newer is needed", id.Version)}

@@ -121,7 +121,7 @@ func TestIdentityLockAndClock(t *testing.T) {
 	if err := w.admin.QueryRow(t.Context(), "SELECT system_identifier::text FROM pg_control_system()").Scan(&system); err != nil {
 		t.Fatal(err)
 	}
-	if id.SystemIdentifier != system || id.Database != w.database || id.Version < 130000 {
+	if id.Of != (v1alpha1.StoreIdentity{Kind: IdentityKind, Value: system}) || id.Database != w.database || id.Version < 130000 {
 		t.Errorf("identity %+v, want system %s", id, system)
 	}
 

@@ -3,11 +3,11 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
 
@@ -35,10 +35,12 @@ type (
 	Permit = stores.Permit
 	// Deletion is [stores.Deletion].
 	Deletion = stores.Deletion
-	// Identity is [stores.Identity]. SystemIdentifier is that of the database cluster, made by initdb and kept by its
-	// copies and standbys; Version is server_version_num.
+	// Identity is [stores.Identity], of [IdentityKind]; Version is server_version_num.
 	Identity = stores.Identity
 )
+
+// IdentityKind is that of the database cluster's system identifier, made by initdb and kept by its copies and standbys.
+const IdentityKind = "PostgresSystemIdentifier"
 
 // CountCap is [stores.CountCap].
 const CountCap = stores.CountCap
@@ -102,25 +104,53 @@ func (s session) Bind(ctx context.Context, c Config) (stores.Bound, error) {
 
 func (s session) Mark(ctx context.Context) (stores.Mark, error) { return s.Session.Mark(ctx) }
 
-func (s session) Reach(ctx context.Context, m stores.Mark) (protocol.Point, error) {
+func (s session) Reach(ctx context.Context, m stores.Mark) (v1alpha1.StorePoint, error) {
 	mark, ok := m.(Mark)
 	if !ok {
-		return protocol.Point{}, fmt.Errorf("a mark of another session: %T", m)
+		return v1alpha1.StorePoint{}, fmt.Errorf("a mark of another session: %T", m)
 	}
 	p, err := s.Session.Reach(ctx, mark)
-	return protocol.Point{OID: p.OID, Timeline: p.Timeline, Position: p.Position, Transactions: p.Transactions}, err
+	if err != nil {
+		return v1alpha1.StorePoint{}, err
+	}
+	return p.StorePoint(), nil
 }
 
-func (s session) Witness(ctx context.Context, n int) ([]uint64, error) { return s.RollBack(ctx, n) }
+// Witness names transactions that it has rolled back.
+func (s session) Witness(ctx context.Context, n int) ([]string, error) {
+	ids, err := s.RollBack(ctx, n)
+	out := make([]string, 0, len(ids))
+	for _, id := range ids {
+		out = append(out, strconv.FormatUint(id, 10))
+	}
+	return out, err
+}
 
 // Back compares two points, and asks the server what became of the witnesses of the former.
-func (s session) Back(ctx context.Context, last, now protocol.Point) (string, error) {
-	if why := back(last, now); why != "" {
+func (s session) Back(ctx context.Context, last v1alpha1.StorePoint, witnesses []string, now v1alpha1.StorePoint) (string, error) {
+	is, err := ParsePoint(now)
+	if err != nil {
+		return "", err
+	}
+	const unread = "where it was before is not told in words of this version"
+	was, err := ParsePoint(last)
+	if err != nil {
+		return unread, nil
+	}
+	ids := make([]uint64, 0, len(witnesses))
+	for _, w := range witnesses {
+		id, err := strconv.ParseUint(w, 10, 63)
+		if err != nil {
+			return unread, nil
+		}
+		ids = append(ids, id)
+	}
+	if why := back(was, is); why != "" {
 		return why, nil
 	}
 	// The history that the database has now left the one that sweeps saw before they saw it: transactions that were
 	// rolled back then are others now.
-	same, err := s.WereRolledBack(ctx, last.Witnesses)
+	same, err := s.WereRolledBack(ctx, ids)
 	if err != nil || same {
 		return "", err
 	}
@@ -129,7 +159,7 @@ func (s session) Back(ctx context.Context, last, now protocol.Point) (string, er
 
 // back says what shows that a database is at an earlier point than it was; empty: nothing does. A promoted standby
 // goes on on a later timeline at a position that is not lower.
-func back(last, now protocol.Point) string {
+func back(last, now Point) string {
 	switch {
 	case now.OID != last.OID:
 		return fmt.Sprintf("it is another database of the same name (object identifier %d, it was %d)", now.OID, last.OID)

@@ -20,6 +20,32 @@ type Point struct {
 	Transactions uint64 // no transaction before it will be used again, after a crash either
 }
 
+// PointKind is that of a [Point].
+const PointKind = "PostgresPoint"
+
+// pointForm of a point's value, which people read, too.
+const pointForm = "oid=%d,timeline=%d,position=%X/%X,transactions=%d"
+
+// StorePoint is the point as it is remembered.
+func (p Point) StorePoint() v1alpha1.StorePoint {
+	return v1alpha1.StorePoint{Kind: PointKind, Value: fmt.Sprintf(pointForm, p.OID, p.Timeline, p.Position>>32, uint32(p.Position), p.Transactions)}
+}
+
+// errNoPoint says that what is remembered is no point of this engine's.
+var errNoPoint = errors.New("not a point in the life of a PostgreSQL database")
+
+// ParsePoint is the inverse of StorePoint: it takes that one writing and no other.
+func ParsePoint(text v1alpha1.StorePoint) (Point, error) {
+	var p Point
+	var high, low uint32
+	_, err := fmt.Sscanf(text.Value, pointForm, &p.OID, &p.Timeline, &high, &low, &p.Transactions)
+	p.Position = uint64(high)<<32 | uint64(low)
+	if err != nil || p.StorePoint() != text {
+		return Point{}, errNoPoint
+	}
+	return p, nil
+}
+
 // onDiskWithin bounds waiting for the server's own writer of the write-ahead log: it is never behind for longer than
 // three times wal_writer_delay, which is 10 s at most.
 const onDiskWithin = 35 * time.Second

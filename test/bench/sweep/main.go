@@ -364,7 +364,7 @@ func (b *bench) runPlan(ctx context.Context, database string, p plan.Plan) (repo
 	}
 	p.Format, p.Store = plan.Format, plan.Store{Namespace: "bench", Name: "chat", UID: "bench"}
 	p.Target = plan.Target{Type: v1alpha1.StorePostgres, Postgres: &plan.PostgresTarget{Host: b.server.Host, Port: int32(b.server.Port), Database: database, Username: role, CABundle: string(ca)}}
-	p.Database = plan.Database{SystemIdentifier: system, Name: database, Address: p.Target.Address()}
+	p.Database = plan.Database{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: system}, Name: database, Address: p.Target.Address()}
 	p.BrakePercent, p.ValidUntil = 100, time.Now().Add(time.Hour)
 	watch := &watcher{Handler: slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})}
 	start := time.Now()

@@ -128,7 +128,7 @@ func world(tenants, datasets int) plan.Input {
 			Type: v1alpha1.StorePostgres, Tenancy: v1alpha1.TenancyShared, TenantIDType: "AccountID",
 			Postgres:     &v1alpha1.PostgresStore{Host: "db.platform.svc", Port: 5432, Database: "chat", Username: "lethe"},
 			Brake:        v1alpha1.Brake{MaxPercentOfTable: 20},
-			ApprovedPlan: &v1alpha1.ApprovedPlan{SystemIdentifier: "7300000000000000000", Database: "chat", Address: "db.platform.svc:5432", Tenancy: v1alpha1.TenancyShared},
+			ApprovedPlan: &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300000000000000000"}, Database: "chat", Address: "db.platform.svc:5432", Tenancy: v1alpha1.TenancyShared},
 		},
 	}
 	policy := v1alpha1.DataRetentionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "privacy"}, Spec: v1alpha1.DataRetentionPolicySpec{

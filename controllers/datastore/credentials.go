@@ -56,7 +56,7 @@ func (r *Reconciler) ensureCredentials(ctx context.Context, s *scope) (time.Dura
 		s.status.CredentialsSecret = got.Secret
 	}
 	s.status.CredentialsGeneration = max(s.status.CredentialsGeneration, got.Generation)
-	s.credentials = verdictOn(got)
+	s.credentials = verdictOn(&s.store.Spec, got)
 	return reconcile.VerifyEvery, nil
 }
 
@@ -68,22 +68,22 @@ func generationOf(conditions []metav1.Condition) int64 {
 	return 0
 }
 
-// verdictOn the store's one credential.
-func verdictOn(answer protocol.CredentialsResponse) status.Verdict {
+// verdictOn the store's credentials: the first one that is not as it should be decides.
+func verdictOn(spec *v1alpha1.DataStoreSpec, answer protocol.CredentialsResponse) status.Verdict {
 	for _, item := range answer.Items {
 		switch item.Reason {
 		case v1alpha1.ReasonStored:
 		case v1alpha1.ReasonRolledBack:
 			if answer.Secret == "" {
-				return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: "spec.postgres.password: " + item.Message}
+				return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: spec.CredentialField(item.Name) + ": " + item.Message}
 			}
 			return status.Verdict{Status: metav1.ConditionTrue, Reason: item.Reason, Message: item.Message}
 		default:
-			return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: "spec.postgres.password: " + item.Message}
+			return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: spec.CredentialField(item.Name) + ": " + item.Message}
 		}
 	}
 	if answer.Secret == "" {
 		return status.Verdict{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNotReady, Message: "The keyserver has stored no credential yet."}
 	}
-	return status.Verdict{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonStored, Message: "The password was opened and is encrypted at rest."}
+	return status.Verdict{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonStored, Message: "The credentials were opened and are encrypted at rest."}
 }

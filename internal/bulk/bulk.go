@@ -80,11 +80,7 @@ func Strip(object metav1.Object) {
 	case *v1alpha1.BotDeployment:
 		stripBot(&o.Spec)
 	case *v1alpha1.DataStore:
-		if o.Spec.Postgres != nil && o.Spec.Postgres.Password != "" {
-			postgres := *o.Spec.Postgres
-			postgres.Password = ""
-			o.Spec.Postgres = &postgres
-		}
+		o.Spec.DropCredentials()
 	case *appsv1.StatefulSet:
 		stripPod(&o.Spec.Template)
 	case *corev1.ConfigMap:

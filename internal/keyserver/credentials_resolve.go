@@ -138,7 +138,7 @@ func (s *Server) resolveSealed(sub *subject, tenant *keystore.TenantKeys, keys *
 // sealAgain is the command that a person runs.
 func sealAgain(sub *subject, credential string, highest uint32) string {
 	if sub.store != nil {
-		return fmt.Sprintf("run `kubectl lethe seal --store %s/%s --version %d` and put its output into spec.postgres.password", sub.namespace(), sub.name(), highest+1)
+		return fmt.Sprintf("run `kubectl lethe seal --store %s/%s --version %d` and put its output into %s", sub.namespace(), sub.name(), highest+1, sub.store.Spec.CredentialField(credential))
 	}
 	return fmt.Sprintf("run `kubectl lethe seal --bot %s/%s --credential %s --version %d` and put its output into spec.credentials", sub.namespace(), sub.name(), credential, highest+1)
 }

@@ -102,9 +102,8 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 		if keys, err = s.storedKeys(ctx, sub, tenant); err != nil {
 			return nil, err
 		}
-		// Whoever may edit where a store is must not be able to send its password there.
-		if keys.Doc.Credentials[sealing.PasswordKey].Destination != sealing.DestinationOf(&store.Spec).Digest() {
-			return nil, refuse(v1alpha1.ReasonWrongPlace, "the stored password was sealed for another host, port, database, username or caBundle than spec.postgres has: seal it again")
+		if err := sealedForThere(sub, keys.Doc); err != nil {
+			return nil, err
 		}
 	}
 	// The clock is read before the lease is written: writing takes time that is not the sweeper's.
@@ -148,6 +147,18 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 
 func subjectOf(store *v1alpha1.DataStore) *subject {
 	return &subject{kind: sealing.KindDataStore, object: store, store: store, known: store.Status.CredentialsSecret, seen: store.Status.CredentialsGeneration}
+}
+
+// sealedForThere refuses a store that is another place than its stored credentials were sealed for: whoever may edit
+// where a store is must not be able to send a secret there.
+func sealedForThere(sub *subject, doc keystore.ObjectDoc) error {
+	for _, c := range sub.credentials() {
+		if doc.Credentials[c.name].Destination != c.destination.Digest() {
+			return refuse(v1alpha1.ReasonWrongPlace, "the stored %s was sealed for another host, port, database, username or caBundle than the store has: seal it again for %s",
+				c.name, sub.store.Spec.CredentialField(c.name))
+		}
+	}
+	return nil
 }
 
 // isSweep refuses a pod that is not the one that Lethe makes for a sweep of a store by a plan. isPresent: it was made

@@ -97,12 +97,14 @@ func (o *subject) storeType() error {
 }
 
 // credentials in the order of the spec, of an object that storeType lets pass.
-func (o *subject) credentials() []wantedCredential {
+func (o *subject) credentials() (out []wantedCredential) {
 	if o.store != nil {
-		return []wantedCredential{{name: sealing.PasswordKey, sealed: string(o.store.Spec.Postgres.Password),
-			destination: sealing.DestinationOf(&o.store.Spec)}}
+		to := sealing.DestinationOf(&o.store.Spec)
+		for _, c := range o.store.Spec.Credentials() {
+			out = append(out, wantedCredential{name: c.Name, sealed: string(c.Sealed), destination: to})
+		}
+		return out
 	}
-	var out []wantedCredential
 	for _, c := range o.bot.Spec.Credentials {
 		w := wantedCredential{name: c.Name, sealed: string(c.Sealed), ref: c.SecretKeyRef}
 		if c.Delivery == v1alpha1.DeliveryEnv {

@@ -39,8 +39,8 @@ func CountSealed(ctx context.Context, c client.Client, namespace string, into ma
 			return fmt.Errorf("list the stores of namespace %s: %w", namespace, err)
 		}
 		for i := range stores.Items {
-			if pg := stores.Items[i].Spec.Postgres; pg != nil {
-				count(pg.Password)
+			for _, credential := range stores.Items[i].Spec.Credentials() {
+				count(credential.Sealed)
 			}
 		}
 		if next = stores.Continue; next == "" {

@@ -17,7 +17,7 @@ const (
 	KindDataStore     = "DataStore"
 )
 
-// PasswordKey is the key of a DataStore's one credential.
+// PasswordKey is the key of the credential of a DataStore that has a password.
 const PasswordKey = "password"
 
 // Place is where a sealed value may be opened. All of it is authenticated.
@@ -27,7 +27,7 @@ type Place struct {
 	Namespace string
 	Kind      string // BotDeployment or DataStore
 	Name      string // of the object
-	Key       string // name of the credential; PasswordKey for a DataStore
+	Key       string // name of the credential
 	Version   uint32 // 1 or more; the keyserver never goes back to a lower one
 	// Destination is set for a DataStore and only for it.
 	Destination Destination

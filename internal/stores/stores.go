@@ -12,6 +12,9 @@ package stores
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -28,12 +31,47 @@ type Engine interface {
 	// CommitMargin is for how long a batch may still change the store after its permit was asked for the last time:
 	// that much of a lease must be left then.
 	CommitMargin() time.Duration
-	// Open logs in. clock is the caller's, to compare the store's with. The password is not kept. The error is an
-	// *Error.
-	Open(ctx context.Context, where plan.Target, password string, clock func() time.Time) (Session, error)
+	// Credentials are those that Open needs, by the names under which a DataStore of the type has them, and what each
+	// is for.
+	Credentials() map[string]string
+	// Open logs in. clock is the caller's, to compare the store's with. The credentials are those that the engine
+	// needs, each one; they are not kept, and the caller wipes them. The error is an *Error.
+	Open(ctx context.Context, where plan.Target, with Credentials, clock func() time.Time) (Session, error)
 	// Describe tells an error of this engine's methods in words for people: never in words of the store's, which may
 	// repeat what a record holds.
 	Describe(err error) string
+}
+
+// Credentials are the secrets that a store is opened with, by name.
+type Credentials map[string][]byte
+
+// String hides the values, so that a stray %v shows nothing.
+func (c Credentials) String() string { return fmt.Sprintf("%d hidden credentials", len(c)) }
+
+// GoString hides them from %#v.
+func (c Credentials) GoString() string { return c.String() }
+
+// Wipe overwrites them.
+func (c Credentials) Wipe() {
+	for _, value := range c {
+		clear(value)
+	}
+}
+
+// Check says whether they are those that an engine needs. The error names them, and no value.
+func (c Credentials) Check(e Engine) error {
+	needed := e.Credentials()
+	for _, name := range slices.Sorted(maps.Keys(needed)) {
+		if len(c[name]) == 0 {
+			return &Error{Reason: v1alpha1.ReasonPlanMismatch, Message: fmt.Sprintf(
+				"the lease came without the store's credential %s (%s): see that keyserver and sweeper are of one version", name, needed[name])}
+		}
+	}
+	if len(c) != len(needed) {
+		return &Error{Reason: v1alpha1.ReasonPlanMismatch, Message: fmt.Sprintf(
+			"the lease came with %d credentials, a store of type %s has %d: see that keyserver and sweeper are of one version", len(c), e.Type(), len(needed))}
+	}
+	return nil
 }
 
 // Session is a store that is open. One goroutine uses it at a time.

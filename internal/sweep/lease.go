@@ -11,6 +11,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/stores"
 )
 
 // Leaser gives permission to go on. keyclient.Client is one.
@@ -54,19 +55,23 @@ type keeper struct {
 	done chan struct{}
 }
 
-// acquire gets the first lease and with it the store's password.
-func acquire(ctx context.Context, leaser Leaser, hash string, clock func() time.Time, margin time.Duration) (*keeper, []byte, error) {
+// acquire gets the first lease and with it the store's credentials.
+func acquire(ctx context.Context, leaser Leaser, hash string, clock func() time.Time, margin time.Duration) (*keeper, stores.Credentials, error) {
 	k := &keeper{leaser: leaser, hash: hash, clock: clock, margin: margin, news: make(chan struct{}), done: make(chan struct{})}
 	give := clock().Add(firstLeaseWithin)
 	for {
 		before := clock()
 		lease, err := leaser.Lease(ctx, protocol.LeaseRequest{PlanHash: hash}, true)
 		if err == nil {
-			if len(lease.Items) != 1 {
-				return nil, nil, fmt.Errorf("the lease came with %d credentials, a store has one", len(lease.Items))
+			with := stores.Credentials{}
+			for _, item := range lease.Items {
+				if _, twice := with[item.Name]; twice {
+					return nil, nil, errors.New("the lease came with two credentials of one name")
+				}
+				with[item.Name] = item.Value
 			}
 			k.until, k.account = before.Add(lease.For), lease.Account
-			return k, lease.Items[0].Value, nil
+			return k, with, nil
 		}
 		wait := keyclient.RetryAfter(err, renewAgain)
 		if !keyclient.IsRetryable(err) || clock().Add(wait).After(give) {

@@ -148,15 +148,15 @@ func (s *run) sweep(ctx context.Context) {
 	ctx, cut := context.WithCancelCause(ctx)
 	defer cut(nil)
 	go s.awaitStop(ctx, cut)
-	password, err := s.lease(ctx)
+	with, err := s.lease(ctx)
 	if err != nil {
 		return
 	}
 	defer s.keeper.release(ctx)
 	s.keeper.keep(ctx, cut)
 
-	err = s.connect(ctx, string(password))
-	clear(password)
+	err = s.connect(ctx, with)
+	with.Wipe()
 	if err != nil {
 		s.fail(s.cause(ctx, err))
 		return
@@ -209,7 +209,7 @@ func (s *run) cause(ctx context.Context, err error) error {
 	return err
 }
 
-func (s *run) lease(ctx context.Context) ([]byte, error) {
+func (s *run) lease(ctx context.Context) (stores.Credentials, error) {
 	// Nothing has been begun: a pod that is asked to end need not wait for a lease.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -220,7 +220,7 @@ func (s *run) lease(ctx context.Context) ([]byte, error) {
 		case <-ctx.Done():
 		}
 	}()
-	k, password, err := acquire(ctx, s.Leaser, s.Hash, s.Clock, s.engine.CommitMargin()+leaseMargin)
+	k, with, err := acquire(ctx, s.Leaser, s.Hash, s.Clock, s.engine.CommitMargin()+leaseMargin)
 	if errors.Is(context.Cause(ctx), errTerminated) {
 		s.fail(errTerminated)
 		return nil, errTerminated
@@ -235,12 +235,15 @@ func (s *run) lease(ctx context.Context) ([]byte, error) {
 	}
 	s.keeper = k
 	s.Log.Info("Got lease")
-	return password, nil
+	return with, nil
 }
 
 // connect opens the store: connection, lock, identity, clocks, catalogue.
-func (s *run) connect(ctx context.Context, password string) error {
-	session, err := s.engine.Open(ctx, s.Plan.Target, password, s.Clock)
+func (s *run) connect(ctx context.Context, with stores.Credentials) error {
+	if err := with.Check(s.engine); err != nil {
+		return err
+	}
+	session, err := s.engine.Open(ctx, s.Plan.Target, with, s.Clock)
 	if err != nil {
 		return err
 	}

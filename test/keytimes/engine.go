@@ -37,13 +37,18 @@ func (Engine) Type() v1alpha1.StoreType { return Type }
 // CommitMargin is how long a batch of single deletions takes at most.
 func (Engine) CommitMargin() time.Duration { return time.Second }
 
+// Credentials are two.
+func (Engine) Credentials() map[string]string {
+	return map[string]string{"password": "what the role logs in with", "token": "what the server's door wants to see"}
+}
+
 // Open logs in.
-func (e Engine) Open(_ context.Context, _ plan.Target, password string, clock func() time.Time) (stores.Session, error) {
+func (e Engine) Open(_ context.Context, _ plan.Target, with stores.Credentials, clock func() time.Time) (stores.Session, error) {
 	server := e.Server
 	if server.Down {
 		return nil, &stores.Error{Reason: v1alpha1.ReasonUnreachable, Message: "nothing answers"}
 	}
-	if err := server.login(password); err != nil {
+	if err := server.login(string(with["password"]), string(with["token"])); err != nil {
 		return nil, &stores.Error{Reason: v1alpha1.ReasonWrongPassword, Message: "the store does not take this password", Cause: err}
 	}
 	return &session{server: server, clock: clock}, nil

@@ -34,7 +34,9 @@ func (s stage) Engine() stores.Engine {
 	return Engine{Server: s.server}
 }
 
-func (stage) Where() (plan.Target, string) { return where, password }
+func (stage) Where() (plan.Target, stores.Credentials) {
+	return where, stores.Credentials{"password": []byte(password), "token": []byte(tokenOf(password))}
+}
 
 func (stage) Table(name string, shared bool) v1alpha1.Table {
 	t := v1alpha1.Table{Name: v1alpha1.Identifier(name), Key: []v1alpha1.Identifier{"key"}, AgeColumn: v1alpha1.AgeColumn{Name: "time", Type: v1alpha1.AgeTimestamptz}}
@@ -85,7 +87,7 @@ func keep(t *testing.T, p *plan.Plan) *lease.Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(k.Close)
-	k.Known = []string{"b"}
+	k.Known, k.Others = []string{"b"}, map[string]string{"token": tokenOf(password)}
 	k.By(p)
 	return k
 }
@@ -137,13 +139,18 @@ func TestRefusals(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*Server, *plan.Plan)
 		reason string
+		others map[string]string // credentials beside the password, where they are not those that it needs
 	}{
-		"another store":         {func(s *Server, _ *plan.Plan) { s.ID = "9999" }, v1alpha1.ReasonIdentityChanged},
-		"the brake":             {func(_ *Server, p *plan.Plan) { p.BrakePercent = 1 }, v1alpha1.ReasonDatasetsRefused},
-		"a part is hidden":      {func(s *Server, _ *plan.Plan) { s.Restrict("1") }, v1alpha1.ReasonDatasetsRefused},
-		"nobody is there":       {func(s *Server, _ *plan.Plan) { s.Down = true }, v1alpha1.ReasonUnreachable},
-		"a kind without engine": {func(_ *Server, p *plan.Plan) { p.Target.Type = "Punchcards" }, v1alpha1.ReasonPlanMismatch},
-		"a set that is gone":    {func(_ *Server, p *plan.Plan) { p.Datasets[0].Table.Name = "gone" }, v1alpha1.ReasonDatasetsRefused},
+		"another store":           {change: func(s *Server, _ *plan.Plan) { s.ID = "9999" }, reason: v1alpha1.ReasonIdentityChanged},
+		"the brake":               {change: func(_ *Server, p *plan.Plan) { p.BrakePercent = 1 }, reason: v1alpha1.ReasonDatasetsRefused},
+		"a part is hidden":        {change: func(s *Server, _ *plan.Plan) { s.Restrict("1") }, reason: v1alpha1.ReasonDatasetsRefused},
+		"nobody is there":         {change: func(s *Server, _ *plan.Plan) { s.Down = true }, reason: v1alpha1.ReasonUnreachable},
+		"a kind without engine":   {change: func(_ *Server, p *plan.Plan) { p.Target.Type = "Punchcards" }, reason: v1alpha1.ReasonPlanMismatch},
+		"a credential is missing": {change: func(*Server, *plan.Plan) {}, reason: v1alpha1.ReasonPlanMismatch, others: map[string]string{}},
+		"a credential too many": {change: func(*Server, *plan.Plan) {}, reason: v1alpha1.ReasonPlanMismatch,
+			others: map[string]string{"token": tokenOf(password), "pin": "1"}},
+		"another token":      {change: func(*Server, *plan.Plan) {}, reason: v1alpha1.ReasonWrongPassword, others: map[string]string{"token": "x"}},
+		"a set that is gone": {change: func(_ *Server, p *plan.Plan) { p.Datasets[0].Table.Name = "gone" }, reason: v1alpha1.ReasonDatasetsRefused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := NewServer(password, "messages")
@@ -151,6 +158,9 @@ func TestRefusals(t *testing.T) {
 			p := aPlan(s)
 			tc.change(s, &p)
 			k := keep(t, &p)
+			if tc.others != nil {
+				k.Others = tc.others
+			}
 			if r := run(t, s, p, k); r.Reason != tc.reason || r.Deleted != 0 || len(s.Keys("messages")) != 1500 {
 				t.Errorf("%+v, and %d keys are left", r, len(s.Keys("messages")))
 			}
@@ -167,7 +177,8 @@ func TestWrittenAtTheLastMoment(t *testing.T) {
 	fill(s)
 	p := aPlan(s)
 	w := stores.Windows{RetainFor: p.Datasets[0].Delete.RetainFor}
-	session, err := stage{s}.Engine().Open(t.Context(), where, password, time.Now)
+	_, with := stage{s}.Where()
+	session, err := stage{s}.Engine().Open(t.Context(), where, with, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,8 @@ type Entry struct {
 // Server is a store. Its zero value is of no use: see NewServer.
 type Server struct {
 	ID, Name, Password string
+	// Token is wanted beside the password: who logs in needs two secrets.
+	Token string
 	// Down says that it answers nobody.
 	Down bool
 
@@ -38,17 +40,19 @@ type Server struct {
 
 // NewServer makes a store with these empty sets of keys.
 func NewServer(password string, sets ...string) *Server {
-	s := &Server{ID: "4f2d", Name: "keys", Password: password, sets: map[string]map[string]Entry{}, sizes: map[string]int{}}
+	s := &Server{ID: "4f2d", Name: "keys", Password: password, Token: tokenOf(password), sets: map[string]map[string]Entry{}, sizes: map[string]int{}}
 	for _, name := range sets {
 		s.sets[name] = map[string]Entry{}
 	}
 	return s
 }
 
+func tokenOf(password string) string { return "of-" + password }
+
 var errWrongPassword = errors.New("WRONGPASS")
 
-func (s *Server) login(password string) error {
-	if password != s.Password {
+func (s *Server) login(password, token string) error {
+	if password != s.Password || token != s.Token {
 		return errWrongPassword
 	}
 	return nil

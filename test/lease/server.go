@@ -50,6 +50,8 @@ type Server struct {
 	Known   []string
 	Unnamed bool
 	Digest  string
+	// Others are credentials of the store beside its password, by name.
+	Others map[string]string
 	// Approved is where in its life a person approved the database, and when.
 	Approved func() (point protocol.Point, at time.Time, ok bool)
 
@@ -231,7 +233,11 @@ func (s *Server) seal(public string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b, err := json.Marshal(protocol.SecretBundle{Items: []protocol.SecretItem{{Name: sealing.PasswordKey, Value: []byte(s.Password)}}})
+	bundle := protocol.SecretBundle{Items: []protocol.SecretItem{{Name: sealing.PasswordKey, Value: []byte(s.Password)}}}
+	for name, value := range s.Others {
+		bundle.Items = append(bundle.Items, protocol.SecretItem{Name: name, Value: []byte(value)})
+	}
+	b, err := json.Marshal(bundle)
 	if err != nil {
 		return "", fmt.Errorf("encode the bundle: %w", err)
 	}

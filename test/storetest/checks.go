@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -453,15 +454,35 @@ func (s *suite) identity() {
 	}
 }
 
-func (s *suite) password() {
+// credentials: each of the set is needed, and none is told.
+func (s *suite) credentials() {
 	where, right := s.stage.Where()
-	session, err := s.stage.Engine().Open(s.Context(), where, right+"not", time.Now)
-	var known *stores.Error
-	if err == nil {
-		_ = session.Close(s.Context()) // it should not be there
+	if err := right.Check(s.stage.Engine()); err != nil {
+		s.Fatal(err)
 	}
-	if !errors.As(err, &known) || known.Reason != v1alpha1.ReasonWrongPassword || known.Message == "" {
-		s.Errorf("%v", err)
+	for name, what := range s.stage.Engine().Credentials() {
+		if what == "" {
+			s.Errorf("nobody knows what %s is for", name)
+		}
+		_, wrong := s.stage.Where()
+		wrong[name] = append(wrong[name], "not"...)
+		session, err := s.stage.Engine().Open(s.Context(), where, wrong, time.Now)
+		var known *stores.Error
+		if err == nil {
+			_ = session.Close(s.Context()) // it should not be there
+		}
+		if !errors.As(err, &known) || known.Reason != v1alpha1.ReasonWrongPassword || known.Message == "" || strings.Contains(fmt.Sprint(err, wrong), string(wrong[name])) {
+			s.Errorf("a wrong %s: %v", name, err)
+		}
+		delete(wrong, name)
+		if err := wrong.Check(s.stage.Engine()); !errors.As(err, &known) || !strings.Contains(known.Message, name) {
+			s.Errorf("without %s: %v", name, err)
+		}
+	}
+	_, more := s.stage.Where()
+	more["nobodys"] = []byte("x")
+	if err := more.Check(s.stage.Engine()); err == nil {
+		s.Error("a credential that nobody needs was taken")
 	}
 	if said := s.stage.Engine().Describe(errCrash); said == "" {
 		s.Error("an error that the engine does not know is described by nothing")

@@ -31,9 +31,9 @@ type Record struct {
 // Stage is a store of an engine's kind that is empty but for its tables.
 type Stage interface {
 	Engine() stores.Engine
-	// Where the store is, and the password of the role that sweeps: the least one that the engine's documentation
-	// asks for.
-	Where() (plan.Target, string)
+	// Where the store is, and the credentials of the role that sweeps: the least one that the engine's documentation
+	// asks for. They may be wiped.
+	Where() (plan.Target, stores.Credentials)
 	// Table declares a table of the stage as a dataset of a DataStore does, shared: with what tells whose a record is.
 	Table(name string, shared bool) v1alpha1.Table
 	// Put writes records, or writes them again.
@@ -55,7 +55,7 @@ func Run(t *testing.T, stage func(t *testing.T, tables ...string) Stage) {
 		{"the oracle", (*suite).oracle}, {"a crash at each batch", (*suite).crash}, {"a lease that is lost", (*suite).lease}, {"a batch again", (*suite).again},
 		{"turns", (*suite).turns}, {"a race", (*suite).race}, {"what the brake is told", (*suite).brake}, {"floors", (*suite).floor}, {"unknown ages", (*suite).ages},
 		{"tenants", (*suite).tenants}, {"who is known", (*suite).known}, {"measured and not permitted", (*suite).audit}, {"a table that is not there", (*suite).missing}, {"uncovered", (*suite).uncovered},
-		{"two sweepers", (*suite).two}, {"blindness", (*suite).blind}, {"identity", (*suite).identity}, {"a wrong password", (*suite).password},
+		{"two sweepers", (*suite).two}, {"blindness", (*suite).blind}, {"identity", (*suite).identity}, {"wrong credentials", (*suite).credentials},
 		{"points in its life", (*suite).points},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -92,8 +92,8 @@ func (s *suite) dataset(table string, w stores.Windows) stores.Dataset {
 
 func (s *suite) open() stores.Session {
 	s.Helper()
-	where, password := s.stage.Where()
-	session, err := s.stage.Engine().Open(s.Context(), where, password, time.Now)
+	where, with := s.stage.Where()
+	session, err := s.stage.Engine().Open(s.Context(), where, with, time.Now)
 	if err != nil {
 		s.Fatalf("open: %v", err)
 	}

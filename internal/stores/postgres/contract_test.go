@@ -9,6 +9,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/internal/stores"
 	"github.com/lethe-dev/lethe/test/storetest"
 )
@@ -32,12 +33,12 @@ func TestContract(t *testing.T) {
 
 func (stage) Engine() stores.Engine { return Engine{} }
 
-func (s stage) Where() (plan.Target, string) {
+func (s stage) Where() (plan.Target, stores.Credentials) {
 	ca, err := os.ReadFile(server.CAFile)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return plan.Target{Type: v1alpha1.StorePostgres, Postgres: &plan.PostgresTarget{Host: server.Host, Port: int32(server.Port), Database: s.database, Username: s.role, CABundle: string(ca)}}, rolePassword
+	return plan.Target{Type: v1alpha1.StorePostgres, Postgres: &plan.PostgresTarget{Host: server.Host, Port: int32(server.Port), Database: s.database, Username: s.role, CABundle: string(ca)}}, stores.Credentials{sealing.PasswordKey: []byte(rolePassword)}
 }
 
 func (stage) Table(name string, shared bool) v1alpha1.Table {
@@ -76,4 +77,23 @@ func (s stage) Hide(ctx context.Context, table string) error {
 	_, policy := s.admin.Exec(ctx, "CREATE POLICY plain ON "+table+" USING (tenant = 'plain')")
 	_, on := s.admin.Exec(ctx, "ALTER TABLE "+table+" ENABLE ROW LEVEL SECURITY")
 	return errors.Join(policy, on)
+}
+
+// The keyserver hands out what the spec of a store names; the engine needs just that.
+func TestCredentialsAreThoseOfTheSpec(t *testing.T) {
+	spec := v1alpha1.DataStoreSpec{Type: v1alpha1.StorePostgres, Postgres: &v1alpha1.PostgresStore{Password: "seal.v1.x"}}
+	with := stores.Credentials{}
+	for _, c := range spec.Credentials() {
+		with[c.Name] = []byte("x")
+		if c.Sealed != "seal.v1.x" || spec.CredentialField(c.Name) != c.Field || c.Field == "" {
+			t.Errorf("%+v", c)
+		}
+	}
+	if err := with.Check(Engine{}); err != nil {
+		t.Error(err)
+	}
+	kept := spec
+	if spec.DropCredentials(); spec.Postgres.Password != "" || kept.Postgres.Password == "" {
+		t.Errorf("%+v is kept in memory, %+v is the caller's", spec.Postgres, kept.Postgres)
+	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
 
@@ -67,13 +68,18 @@ func (Engine) Type() v1alpha1.StoreType { return v1alpha1.StorePostgres }
 // CommitMargin is how long the last statement before a COMMIT may take.
 func (Engine) CommitMargin() time.Duration { return StatementTimeout }
 
+// Credentials are the role's password.
+func (Engine) Credentials() map[string]string {
+	return map[string]string{sealing.PasswordKey: "what the role of spec.postgres logs in with"}
+}
+
 // Open logs in as [Connect] does.
-func (Engine) Open(ctx context.Context, where plan.Target, password string, clock func() time.Time) (stores.Session, error) {
+func (Engine) Open(ctx context.Context, where plan.Target, with stores.Credentials, clock func() time.Time) (stores.Session, error) {
 	p := where.Postgres
 	if p == nil {
 		return nil, &Error{Reason: v1alpha1.ReasonPlanMismatch, Message: fmt.Sprintf("the plan says of a store of type %q nothing that PostgreSQL could be opened by", where.Type)}
 	}
-	s, err := Connect(ctx, Target(*p), password, clock)
+	s, err := Connect(ctx, Target(*p), string(with[sealing.PasswordKey]), clock)
 	if err != nil {
 		return nil, err
 	}

@@ -238,9 +238,13 @@ func (s *sweeper) sweep(w *operator.World, namespace string) {
 		if err := w.Cluster.Create(ctx, pod); err != nil {
 			continue
 		}
+		message, err := w.Keys.Take(job, pod, text)
+		if err != nil {
+			continue
+		}
 		pod.Status.Phase = corev1.PodSucceeded
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: resources.ContainerSweeper, Image: "i", ImageID: "i",
-			State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: string(text)}}}}
+			State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: message}}}}
 		if err := w.Cluster.Status().Update(ctx, pod); err != nil {
 			continue
 		}

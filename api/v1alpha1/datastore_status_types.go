@@ -282,7 +282,7 @@ const (
 	SweepRefused SweepOutcome = "Refused"
 	// SweepFailed broke off on an error.
 	SweepFailed SweepOutcome = "Failed"
-	// SweepLost left no report that can be read, or one that was cut.
+	// SweepLost left no report that can be read, or that counts.
 	SweepLost SweepOutcome = "Lost"
 )
 
@@ -292,6 +292,12 @@ type SweepStatus struct {
 	// +required
 	// +kubebuilder:validation:MaxLength=63
 	JobUID string `json:"jobUID,omitempty"`
+
+	// sequence is the number, among the reports of the store, of the last one that was read, as the keyserver signed
+	// it. An earlier one is never believed.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Sequence int64 `json:"sequence,omitempty"`
 
 	// content of the plan that it ran by: its hash without the date until which it is valid.
 	// +optional
@@ -323,10 +329,6 @@ type SweepStatus struct {
 	// deleted rows.
 	// +optional
 	Deleted int64 `json:"deleted,omitempty"`
-
-	// leftOut is how many measurements its report had no room for. Those rules are unknown.
-	// +optional
-	LeftOut int32 `json:"leftOut,omitempty"`
 }
 
 // DataStoreStatus is what was observed and measured.

@@ -239,7 +239,7 @@ var reasonFacts = map[string]ReasonFacts{
 	ReasonReportReplayed:     {NeedsPerson: true, Retry: true},
 	ReasonSweepFailed:        {Retry: true},
 	ReasonStale:              {Retry: true},
-	ReasonLimitReached:       {NeedsPerson: true},
+	ReasonLimitReached:       {Reached: TruthYes, NeedsPerson: true},
 	ReasonSweepFinished:      {},
 	ReasonNoStore:            {NeedsPerson: true},
 	ReasonNotVerified:        {NeedsPerson: true, Retry: true},

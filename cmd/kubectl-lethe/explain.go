@@ -129,7 +129,7 @@ func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string
 // hadNoRoom says whether measurements were left out of what is known of the store.
 func (s *compiledStore) hadNoRoom() bool {
 	now := s.store.Status
-	return now.Omitted != nil && now.Omitted.Rules > 0 || now.LastSweep != nil && now.LastSweep.LeftOut > 0
+	return now.Omitted != nil && now.Omitted.Rules > 0
 }
 
 func (s *compiledStore) fateWords(d plan.Dataset, r plan.Rule) string {

@@ -18,7 +18,6 @@ func TestExplainTellsACutFromNotMeasured(t *testing.T) {
 		want   string
 	}{
 		"nothing was measured":       {v1alpha1.DataStoreStatus{}, "Not measured yet."},
-		"the report had no room":     {v1alpha1.DataStoreStatus{LastSweep: &v1alpha1.SweepStatus{LeftOut: 3}}, "had no room for all measurements (LimitReached)"},
 		"the status had no room":     {v1alpha1.DataStoreStatus{Omitted: &v1alpha1.OmittedMeasurements{Rules: 1}}, "had no room for all measurements (LimitReached)"},
 		"only texts had no room":     {v1alpha1.DataStoreStatus{Omitted: &v1alpha1.OmittedMeasurements{Texts: 1}}, "Not measured yet."},
 		"the message had no room":    {measuredAs(v1alpha1.Problem{Reason: v1alpha1.ReasonLocked}), "Last measurement: Locked."},

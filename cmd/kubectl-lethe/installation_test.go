@@ -232,6 +232,10 @@ func (i *installation) PullSecrets(ctx context.Context, object protocol.ObjectRe
 	return i.keys.Load().PullSecrets(ctx, object)
 }
 
+func (i *installation) LastReport(ctx context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error) {
+	return i.keys.Load().LastReport(ctx, store)
+}
+
 func (i *installation) Revoke(ctx context.Context, object protocol.ObjectRef) error {
 	return i.keys.Load().Revoke(ctx, object)
 }

@@ -1,9 +1,9 @@
-// Command sweeper measures one store and deletes from it what its plan allows, and reports through its termination
-// message.
+// Command sweeper measures one store and deletes from it what its plan allows, and hands its report in at the
+// keyserver. Its termination message names the report.
 //
 // Exit codes: 0 when the report says Done, Stopped or Refused: the sweep did what it should, and the report says what
-// a person must do; a Job that failed would say less. 1 when it says Failed. 2 when no report could be written, or
-// the flags are wrong.
+// a person must do; a Job that failed would say less. 1 when it says Failed. 2 when the report could not be handed in
+// or named, or the flags are wrong.
 package main
 
 import (
@@ -57,10 +57,17 @@ func run(args []string, stderr io.Writer) int {
 	}
 	log := foreign.NewLogger(stderr, slog.LevelInfo)
 	slog.SetDefault(log)
-	r := o.sweep(log)
-	log.Info("Finished sweep", "outcome", r.Outcome, "reason", r.Reason, "message", r.Message)
-	if err := write(o.terminationLog, r); err != nil {
-		log.Error("Could not write report", "cause", err)
+	client, unusable := keyclient.New(keyclient.Options{URL: o.url, CAFile: o.caFile, TokenFile: o.tokenFile})
+	stop, release := asked()
+	defer release()
+	r := o.sweep(log, client, unusable, stop)
+	log.Info("Finished sweep", "outcome", r.Outcome, "reason", r.Reason, "message", r.Message, "deleted", r.Deleted)
+	message, err := o.handIn(log, client, r, stop)
+	if err != nil {
+		log.Error("Could not hand in the report", "cause", err)
+	}
+	if err := errors.Join(err, write(o.terminationLog, message)); err != nil {
+		log.Error("The sweep is not reported", "cause", err)
 		return exitNoReport
 	}
 	if r.Outcome == report.Failed {
@@ -78,7 +85,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.tokenFile, "token-file", "", "the pod's token with the audience lethe.dev/keyserver")
 	f.StringVar(&o.planFile, "plan", "", "the plan to run")
 	f.StringVar(&o.planHash, "plan-hash", "", "SHA-256 of the plan, in hex")
-	f.StringVar(&o.terminationLog, "termination-log", "/dev/termination-log", "where to write the report")
+	f.StringVar(&o.terminationLog, "termination-log", "/dev/termination-log", "where to say which report was handed in")
 	f.DurationVar(&o.budget, "time-budget", 45*time.Minute, "time after which no batch begins any more")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -94,8 +101,22 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return o, nil
 }
 
+// asked gives a channel that is closed once the pod is asked to end.
+func asked() (stop <-chan struct{}, release func()) {
+	signals, ended, closed := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	go func() {
+		select {
+		case <-signals:
+			close(closed)
+		case <-ended:
+		}
+	}()
+	return closed, func() { signal.Stop(signals); close(ended) }
+}
+
 // sweep reads the plan and runs it until it ends or the pod is asked to.
-func (o options) sweep(log *slog.Logger) report.Report {
+func (o options) sweep(log *slog.Logger, client *keyclient.Client, unusable error, stop <-chan struct{}) report.Report {
 	began := time.Now().Unix()
 	refused := func(reason, message string) report.Report {
 		return report.Report{Plan: o.planHash, Started: began, Finished: time.Now().Unix(), Outcome: report.Refused, Reason: reason, Message: message}
@@ -114,37 +135,8 @@ func (o options) sweep(log *slog.Logger) report.Report {
 	if err != nil {
 		return refused(v1alpha1.ReasonPlanMismatch, "the plan cannot be read by this version of the sweeper")
 	}
-	client, err := keyclient.New(keyclient.Options{URL: o.url, CAFile: o.caFile, TokenFile: o.tokenFile})
-	if err != nil {
-		return refused(v1alpha1.ReasonLeaseRefused, err.Error())
+	if unusable != nil {
+		return refused(v1alpha1.ReasonLeaseRefused, unusable.Error())
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
-	defer signal.Stop(signals)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stop := make(chan struct{})
-	go func() {
-		select {
-		case <-signals:
-			close(stop)
-		case <-ctx.Done():
-		}
-	}()
-	return sweep.Run(ctx, sweep.Options{Plan: p, Engines: stores.Engines{postgres.Engine{}}, Hash: o.planHash, Leaser: client, Budget: o.budget, Stop: stop, Clock: time.Now, Log: log})
-}
-
-// write leaves the report where the kubelet picks it up. If it does not fit, what names things goes before what counts.
-func write(path string, r report.Report) error {
-	b, err := report.Encode(r)
-	if err != nil {
-		r.Uncovered, r.Undeclared, r.Pointers, r.Datasets, r.Truncated = nil, nil, nil, nil, report.Measurements(r.Datasets)
-		if b, err = report.Encode(r); err != nil {
-			return err
-		}
-	}
-	if err := os.WriteFile(path, b, 0o600); err != nil { //nolint:gosec // the path is the pod's own flag
-		return fmt.Errorf("write the report: %w", err)
-	}
-	return nil
+	return sweep.Run(context.Background(), sweep.Options{Plan: p, Engines: stores.Engines{postgres.Engine{}}, Hash: o.planHash, Leaser: client, Budget: o.budget, Stop: stop, Clock: time.Now, Log: log})
 }

@@ -217,9 +217,12 @@ func TestWhatASweepSaysAboutTheStore(t *testing.T) {
 			r.Datasets[0].Reason, r.Datasets[0].Message = v1alpha1.ReasonMissingColumn, "public.messages has no column created_at"
 		}, says: "public.messages has no column created_at",
 			want: map[string]string{"Ready": "False MissingColumn", "Stalled": "True MissingColumn", "Reachable": "True Connected", "Compliant": "Unknown NotMeasured"}},
-		"a dataset that did not fit": {edit: func(r *report.Report) { r.Datasets = []report.Dataset{{Name: "other"}} }, raw: func(s string) string { return strings.Replace(s, `"sets":`, `"cut":1,"sets":`, 1) },
-			says: "1 of 1 measurements are unknown, since a report holds 4096 bytes",
-			want: map[string]string{"Ready": "False LimitReached", "Stalled": "True LimitReached", "Compliant": "Unknown LimitReached"}},
+		"a dataset of which it says nothing": {edit: func(r *report.Report) { r.Datasets = []report.Dataset{{Name: "other"}} }, says: "messages",
+			want: map[string]string{"Ready": "True NotMeasured", "Compliant": "Unknown NotMeasured"}},
+		"more measurements than a report holds": {edit: func(r *report.Report) {
+			*r = report.Report{Plan: r.Plan, Outcome: report.Failed, Reason: v1alpha1.ReasonLimitReached, Message: "split the datasets", Mode: r.Mode, SystemIdentifier: r.SystemIdentifier}
+		}, says: "split the datasets", within: time.Minute,
+			want: map[string]string{"Ready": "False LimitReached", "Reachable": "True Connected", "Compliant": "Unknown LimitReached"}},
 		"uncovered tables": {edit: func(r *report.Report) { r.Uncovered, r.UncoveredCount = []string{"public.drafts"}, 1 }, says: "public.drafts",
 			want: map[string]string{"Ready": "True UncoveredTable", "CoverageComplete": "False UncoveredTable", "Compliant": "Unknown UncoveredTable"}},
 		"rows without an age": {edit: func(r *report.Report) { r.Datasets[0].UnknownAge = 3 }, says: "3 row(s)",

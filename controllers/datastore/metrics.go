@@ -22,6 +22,8 @@ var (
 		"1 while rules that enforce would delete what spec.approvedPlan does not cover: nothing of it goes until it is approved.", storeLabels, nil)
 	brakedDesc = prometheus.NewDesc("lethe_store_braked_datasets",
 		"Datasets of which the last sweep deleted nothing until a person lets it: more would have gone than spec.brake allows, or rows that were gone came back.", storeLabels, nil)
+	refusedDesc = prometheus.NewDesc("lethe_store_report_refused",
+		"1 while the last sweep's report is not believed: it is another one than the keyserver took, or an earlier one.", storeLabels, nil)
 	uncoveredDesc = prometheus.NewDesc("lethe_store_uncovered_tables",
 		"Tables that are neither a dataset nor exempt, as last measured; not there until the store was measured.", storeLabels, nil)
 
@@ -38,7 +40,7 @@ var (
 	DeletedDesc = prometheus.NewDesc("lethe_store_deleted_rows_total",
 		"Rows that sweeps reported as deleted since this manager leads. Rows of a rule that governs the store no more have no policy and no rule.", ruleLabels, nil)
 
-	StoreDescs = []*prometheus.Desc{measuredDesc, measuredAtDesc, approvalDesc, brakedDesc, uncoveredDesc, overdueDesc, oldestOverdueDesc, worstOverdueDesc,
+	StoreDescs = []*prometheus.Desc{measuredDesc, measuredAtDesc, approvalDesc, brakedDesc, refusedDesc, uncoveredDesc, overdueDesc, oldestOverdueDesc, worstOverdueDesc,
 		unknownAgeDesc, unknownTenantDesc}
 )
 
@@ -65,6 +67,11 @@ func ShowStore(metrics chan<- prometheus.Metric, store *v1alpha1.DataStore, dele
 		pending = 1
 	}
 	gauge(approvalDesc, pending)
+	refused := 0.0
+	if last := store.Status.LastSweep; last != nil && (last.Reason == v1alpha1.ReasonReportForged || last.Reason == v1alpha1.ReasonReportReplayed) {
+		refused = 1
+	}
+	gauge(refusedDesc, refused)
 
 	type sums struct {
 		measured                                          bool
@@ -177,6 +184,6 @@ func (c *DeletedRows) count(store *v1alpha1.DataStore, r report.Report) {
 		}
 	}
 	if rest := status.Deleted(r) - named; rest > 0 {
-		c.add(store, ruleKey{}, float64(rest)) // of measurements that had no room in the report
+		c.add(store, ruleKey{}, float64(rest)) // of datasets whose measurement failed
 	}
 }

@@ -153,14 +153,14 @@ func TestLastWordIsTheLaterPods(t *testing.T) {
 	pod := func(owner types.UID, after time.Duration, message string) corev1.Pod {
 		end := &corev1.ContainerStateTerminated{FinishedAt: metav1.NewTime(began.Add(after)), Message: message}
 		return corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{{UID: owner, Controller: &yes}}},
+			ObjectMeta: metav1.ObjectMeta{UID: types.UID(after.String()), OwnerReferences: []metav1.OwnerReference{{UID: owner, Controller: &yes}}},
 			Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: resources.ContainerSweeper, State: corev1.ContainerState{Terminated: end}}}},
 		}
 	}
-	if got := terminationMessageOf([]corev1.Pod{pod("j", 2*time.Minute, "later"), pod("j", time.Minute, "earlier"), pod("other", time.Hour, "a stranger's")}, job); got != "later" {
-		t.Errorf("got %q", got)
+	if uid, got := lastWord([]corev1.Pod{pod("j", 2*time.Minute, "later"), pod("j", time.Minute, "earlier"), pod("other", time.Hour, "a stranger's")}, job); got != "later" || uid != "2m0s" {
+		t.Errorf("got %q of %s", got, uid)
 	}
-	if got := terminationMessageOf([]corev1.Pod{pod("j", 2*time.Minute, ""), pod("j", time.Minute, "earlier")}, job); got != "" {
-		t.Errorf("got %q, want nothing: the later one left no report", got)
+	if uid, got := lastWord([]corev1.Pod{pod("j", 2*time.Minute, ""), pod("j", time.Minute, "earlier")}, job); got != "" || uid != "2m0s" {
+		t.Errorf("got %q of %s, want nothing: the later one left no report", got, uid)
 	}
 }

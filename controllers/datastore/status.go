@@ -59,14 +59,17 @@ func (r *Reconciler) reportLeaving(ctx context.Context, s *scope) error {
 	return err
 }
 
-// emitSweeps sends what the conditions do not say: rows that were deleted, a brake that has tripped, and that a store
-// which was compliant no longer shows that it is.
+// emitSweeps sends what the conditions do not say: rows that were deleted, a report that is lost or not believed, a
+// brake that has tripped, and that a store which was compliant no longer shows that it is.
 func (r *Reconciler) emitSweeps(s *scope, after *v1alpha1.DataStore) {
 	for _, swept := range s.swept {
 		r.Deleted.count(after, swept.report)
 		if n := status.Deleted(swept.report); n > 0 {
 			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, v1alpha1.ReasonSweepFinished, "Sweep", "deleted %d row(s) that were past their window", n)
 		}
+	}
+	if last := after.Status.LastSweep; len(s.swept) > 0 && last.Outcome == v1alpha1.SweepLost {
+		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, last.Reason, "Sweep", "the report of the last sweep does not count, and status.lastSweep says why")
 	}
 	if names := braked(&after.Status, v1alpha1.ReasonBrakeTripped); names != "" && names != braked(&s.store.Status, v1alpha1.ReasonBrakeTripped) {
 		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, v1alpha1.ReasonBrakeTripped, "Sweep",

@@ -16,51 +16,13 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/kube"
-	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/reconcile"
-	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
-	"github.com/lethe-dev/lethe/internal/status"
 )
 
 // oldPlanGrace is how long a plan stays after another has come into force: the CronJob's controller may just be
 // making a Job of the one before, whose pod would wait for its ConfigMap until the Job's deadline.
 const oldPlanGrace = 2 * time.Minute
-
-// sweptJob is a Job that has ended, and what its pod said.
-type sweptJob struct {
-	job    batchv1.Job
-	report report.Report // zero when there is none that can be read
-}
-
-// readReports reads the termination message of every Job that has ended since the last look, each once.
-func (r *Reconciler) readReports(ctx context.Context, s *scope) (time.Duration, error) {
-	var err error
-	if s.jobs, err = r.jobsOf(ctx, s.store); err != nil {
-		return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
-	}
-	for _, job := range unread(s.jobs, s.status.LastSweep) {
-		message, err := r.terminationMessage(ctx, &job)
-		if err != nil {
-			return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
-		}
-		hash := planHashOf(&job)
-		current, err := plan.Accepts(s.result.Plan, hash, s.now)
-		if err != nil {
-			return 0, fmt.Errorf("compare a Job's plan: %w", err)
-		}
-		ended, _ := reconcile.FinishedAt(&job)
-		swept := sweptJob{job: job}
-		var unreadable error
-		swept.report, unreadable = report.Read(message, hash)
-		s.status = status.Measure(s.status, status.Sweep{
-			JobUID: string(job.UID), FinishedAt: ended, Report: swept.report, Err: unreadable, Current: current,
-			Overlapped: overlapped(s.jobs, &job),
-		}, s.result.Plan, s.content)
-		s.swept = append(s.swept, swept)
-	}
-	return 0, nil
-}
 
 // jobsOf returns the Jobs of a store, those of its CronJob and those out of turn, oldest first. A Job with its labels
 // and another owner is not among them.
@@ -135,33 +97,6 @@ func overlapped(jobs []batchv1.Job, job *batchv1.Job) bool {
 		}
 	}
 	return false
-}
-
-// terminationMessage reads a Job's pod past the cache; pods are not watched. No pod, or no message: an empty one. A
-// failure to look is an error, never an empty message.
-func (r *Reconciler) terminationMessage(ctx context.Context, job *batchv1.Job) (string, error) {
-	var pods corev1.PodList
-	if err := r.Writer.Live.List(ctx, &pods, client.InNamespace(job.Namespace), client.MatchingLabels{batchv1.ControllerUidLabel: string(job.UID)}); err != nil {
-		return "", fmt.Errorf("list the pods of a Job: %w", err)
-	}
-	return terminationMessageOf(pods.Items, job), nil
-}
-
-// terminationMessageOf of a Job's pods: of a pod and the one that replaced it, the later one has it, also when it
-// said nothing.
-func terminationMessageOf(pods []corev1.Pod, job *batchv1.Job) string {
-	message, latest := "", time.Time{}
-	for _, pod := range pods {
-		if !metav1.IsControlledBy(&pod, job) {
-			continue
-		}
-		for _, c := range pod.Status.ContainerStatuses {
-			if end := c.State.Terminated; c.Name == resources.ContainerSweeper && end != nil && !end.FinishedAt.Time.Before(latest) {
-				message, latest = end.Message, end.FinishedAt.Time
-			}
-		}
-	}
-	return message
 }
 
 // ensureCatchUp makes a sweep out of turn when one is due. One Job of a store at a time: while another is active it

@@ -60,8 +60,12 @@ func (s *Server) report(ctx context.Context, who caller, req *protocol.ReportReq
 	}
 	statement := ledger.Statement{Namespace: store.Namespace, Name: store.Name, Store: string(store.UID), Job: string(job.UID), Pod: string(pod.UID),
 		Plan: req.PlanHash, Report: digest}
+	var floor int64 // the manager has read this one: where all that is kept is lost, numbers go on behind it
+	if last := store.Status.LastSweep; last != nil {
+		floor = last.Sequence
+	}
 	for range reportTries {
-		kept, err := s.keepReport(ctx, statement, req.Report)
+		kept, err := s.keepReport(ctx, statement, floor, req.Report)
 		if err == nil {
 			return &protocol.ReportResponse{Digest: digest, Sequence: kept.Sequence}, nil
 		}
@@ -90,7 +94,7 @@ func (s *Server) reportingPod(ctx context.Context, who caller) (*batchv1.Job, *c
 
 // keepReport gives a report its place among those of its store, and keeps it. Each of the two writes may be the last
 // thing that this process does: the next try of the same pod goes on behind it.
-func (s *Server) keepReport(ctx context.Context, statement ledger.Statement, packed []byte) (ledger.Statement, error) {
+func (s *Server) keepReport(ctx context.Context, statement ledger.Statement, floor int64, packed []byte) (ledger.Statement, error) {
 	none := ledger.Statement{}
 	key, err := s.keyOfReports(ctx)
 	if err != nil {
@@ -112,7 +116,7 @@ func (s *Server) keepReport(ctx context.Context, statement ledger.Statement, pac
 		// The lease, or what stood with it, was lost: what was signed says how far it was.
 		reported = ledger.Reported{Last: kept, Key: key.Public(), Reporters: []string{kept.Pod}}
 	}
-	next, changed, err := reported.Take(statement, key.Public(), 0, s.Clock.Now())
+	next, changed, err := reported.Take(statement, key.Public(), floor, s.Clock.Now())
 	switch {
 	case errors.Is(err, ledger.ErrReportedBefore):
 		return none, refuse(v1alpha1.ReasonReportReplayed, "%s", err)

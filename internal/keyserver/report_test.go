@@ -246,7 +246,7 @@ func TestReplicasTakeReports(t *testing.T) {
 		w.must(err)
 		wait.Go(func() {
 			for statements[i].Sequence == 0 {
-				kept, err := servers[i%2].keepReport(t.Context(), s, packed)
+				kept, err := servers[i%2].keepReport(t.Context(), s, 0, packed)
 				if err == nil {
 					statements[i] = kept
 				} else if r := asRefusalOnly(err); r != nil && r.Reason == v1alpha1.ReasonReportReplayed {

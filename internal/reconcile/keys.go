@@ -24,6 +24,8 @@ type Keys interface {
 	Revoke(ctx context.Context, object protocol.ObjectRef) error
 	// PullSecrets says which of the Secrets that an object's images are to be pulled with are of no use.
 	PullSecrets(ctx context.Context, object protocol.ObjectRef) (protocol.PullSecretsResponse, error)
+	// LastReport returns the last report that a store's sweeps handed in, and what the keyserver signed about it.
+	LastReport(ctx context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error)
 }
 
 const (
@@ -111,6 +113,12 @@ func (k NamedKeys) Tenant(ctx context.Context, tenant protocol.ObjectRef) (proto
 // Credentials is that of Keys.
 func (k NamedKeys) Credentials(ctx context.Context, object protocol.ObjectRef) (protocol.CredentialsResponse, error) {
 	answer, err := k.Keys.Credentials(ctx, object)
+	return answer, k.because(err)
+}
+
+// LastReport is that of Keys.
+func (k NamedKeys) LastReport(ctx context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error) {
+	answer, err := k.Keys.LastReport(ctx, store)
 	return answer, k.because(err)
 }
 

@@ -52,30 +52,6 @@ func (d *Dataset) ProblemOf(r *Rule) v1alpha1.Problem {
 	return d.Problem
 }
 
-// Measurements counts rules on datasets, and each dataset without a rule as one.
-func Measurements(datasets []Dataset) int {
-	n := 0
-	for i := range datasets {
-		n += max(1, len(datasets[i].Rules))
-	}
-	return n
-}
-
-// first gives so many measurements of datasets, and no dataset without one.
-func first(datasets []Dataset, most int) []Dataset {
-	var out []Dataset
-	for _, d := range datasets {
-		if most <= 0 {
-			break
-		}
-		if len(d.Rules) > most {
-			d.Rules = d.Rules[:most]
-		}
-		out, most = append(out, d), most-max(1, len(d.Rules))
-	}
-	return out
-}
-
 // worstFirst sorts a copy: rules within their dataset, and datasets by their worst rule.
 func worstFirst(datasets []Dataset) []Dataset {
 	out := slices.Clone(datasets)

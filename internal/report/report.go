@@ -1,36 +1,24 @@
-// Package report is the document in which a sweep tells what it measured and did. It travels as the termination message
-// of the sweeper's container, which the kubelet cuts at 4096 bytes, so names are short, a long report is packed, and
-// the worst line comes first.
+// Package report is the document in which a sweep tells what it measured and did, and the termination message that
+// names it. The keyserver takes, signs and keeps the document's canonical bytes, in which the worst dataset comes
+// first.
 package report
 
 import (
-	"bytes"
-	"compress/flate"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"sort"
 	"strings"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
 )
 
-// MaxBytes is the most that a kubelet keeps of one container's termination message.
-const MaxBytes = 4096
+// MaxBytes is the longest report: internal/protocol carries no longer one.
+const MaxBytes = 1 << 20
 
 // format of the document. Up to format 1 each rule on each dataset had a line that repeated what was measured of the
 // table, up to format 2 a store's identity and the place in its life were PostgreSQL's.
 const format = 3
-
-const (
-	// packed begins a report that is too long as JSON: DEFLATE (RFC 1951) of the JSON, in base64 (RFC 4648).
-	packed = "z1:"
-	// maxUnpacked bounds what a packed report may grow to.
-	maxUnpacked = 1 << 20
-)
 
 // Outcome says how a sweep ended.
 type Outcome string
@@ -67,15 +55,14 @@ type Report struct {
 	UncoveredCount int      `json:"uncN,omitempty"` // all of them
 
 	// Undeclared are columns that are named after a dataset and that nothing ties to it; Pointers may lead to files
-	// elsewhere. The first of each, and how many there are. For want of space they are left out before any line is.
+	// elsewhere. The first of each, and how many there are.
 	Undeclared      []Relation `json:"rel,omitempty"`
 	UndeclaredCount int        `json:"relN,omitempty"`
 	Pointers        []string   `json:"ptr,omitempty"` // dataset.column
 	PointerCount    int        `json:"ptrN,omitempty"`
 
-	Deleted   int64     `json:"del,omitempty"` // rows, those of measurements that were left out among them
-	Datasets  []Dataset `json:"sets,omitempty"`
-	Truncated int       `json:"cut,omitempty"` // measurements left out for space; those rules are Unknown
+	Deleted  int64     `json:"del,omitempty"` // rows, in all
+	Datasets []Dataset `json:"sets,omitempty"`
 }
 
 // Most names that a report has of each kind; the rest are counted.
@@ -92,71 +79,37 @@ type Relation struct {
 	References string `json:"d"` // dataset
 }
 
-// Encode sorts datasets and their rules worst first. A document that does not fit MaxBytes is packed; if that is not
-// enough, its last measurements are dropped until it fits, and counted. Names of columns that a person has to look at
-// go before lines do, in a report of as many as there are counted all the same.
+// Encode makes a report's canonical bytes: datasets and their rules stand worst first, and nothing is left out. A
+// report that is longer than MaxBytes is an error.
 func Encode(r Report) ([]byte, error) {
-	b, dropped, err := encodeFitting(r)
-	for _, names := range []func(){func() { r.Pointers = nil }, func() { r.Undeclared = r.Undeclared[:min(len(r.Undeclared), 4)] }} {
-		if err == nil && dropped == 0 {
-			break
-		}
-		names()
-		b, dropped, err = encodeFitting(r)
-	}
-	return b, err
-}
-
-func encodeFitting(r Report) ([]byte, int, error) {
-	r.Format = format
-	datasets := worstFirst(r.Datasets)
-	all := Measurements(datasets)
-	encode := func(drop int) ([]byte, error) {
-		r.Datasets, r.Truncated = first(datasets, all-drop), drop
-		b, err := json.Marshal(r)
-		if err == nil && len(b) > MaxBytes && drop < all {
-			b, err = pack(b)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("encode report: %w", err)
-		}
-		return b, nil
-	}
-	drop := sort.Search(all, func(drop int) bool {
-		b, err := encode(drop)
-		return err != nil || len(b) <= MaxBytes
-	})
-	b, err := encode(drop)
-	if err == nil && len(b) > MaxBytes {
-		err = fmt.Errorf("encode report: %d bytes without any measurement, at most %d fit", len(b), MaxBytes)
-	}
+	r.Format, r.Datasets = format, worstFirst(r.Datasets)
+	b, err := json.Marshal(r)
 	if err != nil {
-		return nil, 0, err
+		return nil, fmt.Errorf("encode report: %w", err)
 	}
-	return b, drop, nil
+	if len(b) > MaxBytes {
+		return nil, fmt.Errorf("encode report: %d bytes, at most %d fit", len(b), MaxBytes)
+	}
+	return b, nil
 }
 
-// ErrUnreadable says that a termination message is no report: empty, cut, or of another format.
+// ErrUnreadable says that a text is no report, or no termination message: empty, not whole, or of another format.
 var ErrUnreadable = errors.New("the sweep left no readable report")
 
-// Read decodes the termination message of a sweep and looks whose plan it is about: the one place where both is done.
-func Read(message, planHash string) (Report, error) {
-	r, err := Decode(message)
+// Read decodes a sweep's report and looks whose plan it is about: the one place where both is done.
+func Read(canonical, planHash string) (Report, error) {
+	r, err := Decode(canonical)
 	if err == nil && r.Plan != planHash {
 		return Report{}, fmt.Errorf("%w: it is about another plan", ErrUnreadable)
 	}
 	return r, err
 }
 
-// Decode reads a termination message. A message that is not whole is ErrUnreadable, never a report of zeros.
-func Decode(message string) (Report, error) {
+// Decode reads a report. One that is not whole is ErrUnreadable, never a report of zeros.
+func Decode(canonical string) (Report, error) {
 	var r Report
-	document, err := unpack(message)
-	if err == nil {
-		err = json.Unmarshal(document, &r)
-	}
-	if err != nil {
-		return Report{}, fmt.Errorf("%w: %d bytes that are not a whole document", ErrUnreadable, len(message))
+	if err := json.Unmarshal([]byte(canonical), &r); err != nil {
+		return Report{}, fmt.Errorf("%w: %d bytes that are not a whole document", ErrUnreadable, len(canonical))
 	}
 	if r.Format != format || r.Outcome == "" || r.Plan == "" {
 		return Report{}, fmt.Errorf("%w: format %d", ErrUnreadable, r.Format)
@@ -194,35 +147,4 @@ func isDigest(text string) bool {
 // isStore says whether a store and a place in its life are told as a DataStore's status takes them, or not at all.
 func isStore(i v1alpha1.StoreIdentity, p *v1alpha1.StorePoint) bool {
 	return (i == v1alpha1.StoreIdentity{} || i.IsValid()) && (p == nil || p.IsValid())
-}
-
-func pack(document []byte) ([]byte, error) {
-	var b bytes.Buffer
-	w, err := flate.NewWriter(&b, flate.BestCompression)
-	if err == nil {
-		_, err = w.Write(document)
-	}
-	if err == nil {
-		err = w.Close()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("pack report: %w", err)
-	}
-	return append([]byte(packed), base64.StdEncoding.EncodeToString(b.Bytes())...), nil
-}
-
-func unpack(message string) ([]byte, error) {
-	text, isPacked := strings.CutPrefix(message, packed)
-	if !isPacked {
-		return []byte(message), nil
-	}
-	b, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		return nil, fmt.Errorf("unpack report: %w", err)
-	}
-	document, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b)), maxUnpacked))
-	if err != nil {
-		return nil, fmt.Errorf("unpack report: %w", err)
-	}
-	return document, nil
 }

@@ -151,7 +151,7 @@ func storeReachable(o StoreObserved) Verdict {
 		return unknown(v1alpha1.ReasonNotMeasured, "no sweep has ended yet")
 	}
 	if last.Outcome == v1alpha1.SweepLost && last.Content == o.Content {
-		return unknown(v1alpha1.ReasonReportLost, "%s", last.Message)
+		return unknown(orElse(last.Reason, v1alpha1.ReasonReportLost), "%s", last.Message)
 	}
 	talked, known := reached(last.Reason)
 	switch {

@@ -143,7 +143,7 @@ func TestStore(t *testing.T) {
 		},
 		"what is late does not hide what had no room": {
 			change: func(o *StoreObserved) {
-				o.Measured.Datasets, o.Measured.LastSweep.LeftOut = o.Measured.Datasets[:1], 1
+				o.Measured.Datasets, o.Measured.Omitted = o.Measured.Datasets[:1], &v1alpha1.OmittedMeasurements{Rules: 1}
 				o.Measured.Datasets[0].Rules[0].Overdue = 3
 			},
 			want: map[string]string{"Ready": "False LimitReached", "Stalled": "True LimitReached", "Compliant": "False Overdue"},

@@ -28,24 +28,29 @@ const (
 type Sweep struct {
 	JobUID     string
 	FinishedAt time.Time
-	// Report that report.Read made of its container's termination message, and why it made none.
-	Report report.Report
-	Err    error
+	// Report that the keyserver took of it, and its number among those of the store; or why there is none that counts,
+	// and for what reason.
+	Report   report.Report
+	Sequence int64
+	Err      error
+	Reason   string
 	// Current is whether the plan that the Job was made to run is the one in force.
 	Current bool
 	// Overlapped is set when another sweep of the store ran at the same time: of two, one is turned away.
 	Overlapped bool
 }
 
-// Measure puts into a status what a sweep reported. A report that cannot be read changes no measurement: it is kept
-// with its time, and the sweep counts as lost.
+const messageRepeated = "; the sweep is repeated, and if that goes on look at the Jobs of the store and their pods"
+
+// Measure puts into a status what a sweep reported. A report that cannot be read, or that does not count, changes no
+// measurement: that is kept with its time, and the sweep counts as lost.
 func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content string) v1alpha1.DataStoreStatus {
 	out := *s.DeepCopy()
-	attempt := int32(0)
+	attempt, sequence := int32(0), sweep.Sequence
 	if s.LastSweep != nil {
-		attempt = s.LastSweep.Attempt
+		attempt, sequence = s.LastSweep.Attempt, max(sequence, s.LastSweep.Sequence)
 	}
-	last := &v1alpha1.SweepStatus{JobUID: sweep.JobUID, FinishedAt: at(sweep.FinishedAt)}
+	last := &v1alpha1.SweepStatus{JobUID: sweep.JobUID, Sequence: sequence, FinishedAt: at(sweep.FinishedAt)}
 	out.LastSweep = last
 
 	r, err := sweep.Report, sweep.Err
@@ -53,7 +58,7 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 	if s.LastSweep != nil && (!sweep.Current || turnedAway) {
 		// It says nothing about the plan in force; what is known about that stays.
 		kept := *s.LastSweep
-		kept.JobUID, kept.FinishedAt = last.JobUID, last.FinishedAt
+		kept.JobUID, kept.Sequence, kept.FinishedAt = last.JobUID, sequence, last.FinishedAt
 		out.LastSweep = &kept
 		return out
 	}
@@ -61,13 +66,13 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 		last.Content = content
 	}
 	if err != nil {
-		last.Outcome, last.Attempt = v1alpha1.SweepLost, attempt+1
-		last.Message = fmt.Sprintf("%s; it is repeated, and if that goes on look at the Jobs of the store and their pods", err)
+		last.Outcome, last.Attempt, last.Reason = v1alpha1.SweepLost, attempt+1, orElse(cut(sweep.Reason, maxReason), v1alpha1.ReasonReportLost)
+		last.Message = cut(err.Error(), maxProblem-len(messageRepeated)) + messageRepeated
 		return out
 	}
 	last.Outcome = outcomeOf(r.Outcome)
 	last.Reason, last.Message = cut(r.Reason, maxReason), cut(r.Message, maxProblem)
-	last.Deleted, last.LeftOut = Deleted(r), count(r.Truncated)
+	last.Deleted = Deleted(r)
 	if r.Identity != (v1alpha1.StoreIdentity{}) {
 		out.Plan.Identity = r.Identity
 	}
@@ -162,7 +167,7 @@ func leftOut(d plan.Dataset, before, measured []v1alpha1.DatasetMeasurement) []v
 	return out
 }
 
-// Deleted counts the rows that a sweep deleted, those among them whose measurements had no room in its report.
+// Deleted counts the rows that a sweep deleted, those among them of datasets whose measurement failed.
 func Deleted(r report.Report) int64 {
 	var n int64
 	for _, d := range r.Datasets {

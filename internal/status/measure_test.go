@@ -1,6 +1,7 @@
 package status
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -33,7 +34,7 @@ func TestMeasure(t *testing.T) {
 	ended := storeNow
 	sweep := func(message string) Sweep {
 		r, err := report.Read(message, hash)
-		return Sweep{JobUID: "j2", FinishedAt: ended, Report: r, Err: err, Current: true}
+		return Sweep{JobUID: "j2", Sequence: 5, FinishedAt: ended, Report: r, Err: err, Current: true}
 	}
 	before := makeObserved().Measured
 	tests := map[string]struct {
@@ -43,7 +44,7 @@ func TestMeasure(t *testing.T) {
 		"a report is taken over, worst first, and datasets and rules that the plan has not are left out": {
 			sweep: sweep(encode(nil)),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepDone, FinishedAt: at(ended), Deleted: 7}
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepDone, FinishedAt: at(ended), Deleted: 7}
 				s.MeasuredAt, s.MeasuredContent, s.Plan.Identity = at(ended), "content", v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}
 				s.Uncovered, s.UncoveredCount, s.Overdue, s.OldestOverdueSeconds = []string{"public.drafts"}, 1, 3, 60
 				s.Datasets = []v1alpha1.DatasetMeasurement{
@@ -57,22 +58,22 @@ func TestMeasure(t *testing.T) {
 		"no message: lost, and the old figures keep their time": {
 			sweep: sweep(""),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepLost, FinishedAt: at(ended), Attempt: 1,
-					Message: "the sweep left no readable report: 0 bytes that are not a whole document; it is repeated, and if that goes on look at the Jobs of the store and their pods"}
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepLost, Reason: "ReportLost", FinishedAt: at(ended), Attempt: 1,
+					Message: "the sweep left no readable report: 0 bytes that are not a whole document; the sweep is repeated, and if that goes on look at the Jobs of the store and their pods"}
 			},
 		},
 		"a cut message: lost": {
 			sweep: sweep(encode(nil)[:100]),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepLost, FinishedAt: at(ended), Attempt: 1,
-					Message: "the sweep left no readable report: 100 bytes that are not a whole document; it is repeated, and if that goes on look at the Jobs of the store and their pods"}
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepLost, Reason: "ReportLost", FinishedAt: at(ended), Attempt: 1,
+					Message: "the sweep left no readable report: 100 bytes that are not a whole document; the sweep is repeated, and if that goes on look at the Jobs of the store and their pods"}
 			},
 		},
 		"a report about another plan than the Job's: lost": {
 			sweep: sweep(encode(func(r *report.Report) { r.Plan = "4567" })),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepLost, FinishedAt: at(ended), Attempt: 1,
-					Message: "the sweep left no readable report: it is about another plan; it is repeated, and if that goes on look at the Jobs of the store and their pods"}
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepLost, Reason: "ReportLost", FinishedAt: at(ended), Attempt: 1,
+					Message: "the sweep left no readable report: it is about another plan; the sweep is repeated, and if that goes on look at the Jobs of the store and their pods"}
 			},
 		},
 		"a store that was not reached: nothing is measured": {
@@ -80,14 +81,14 @@ func TestMeasure(t *testing.T) {
 				*r = report.Report{Plan: hash, Outcome: report.Refused, Reason: v1alpha1.ReasonWrongPassword, Message: "seal the right one", Mode: "Audit"}
 			})),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepRefused, Reason: "WrongPassword",
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepRefused, Reason: "WrongPassword",
 					Message: "seal the right one", FinishedAt: at(ended), Attempt: 1}
 			},
 		},
 		"a sweep that failed measured nothing, but what it deleted is told": {
 			sweep: sweep(encode(func(r *report.Report) { r.Outcome, r.Reason = report.Failed, v1alpha1.ReasonStoreError })),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Content: "content", Outcome: v1alpha1.SweepFailed, Reason: "StoreError",
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepFailed, Reason: "StoreError",
 					FinishedAt: at(ended), Attempt: 1, Deleted: 7}
 				s.Plan.Identity = v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}
 			},
@@ -98,7 +99,9 @@ func TestMeasure(t *testing.T) {
 				s.Current = false
 				return s
 			}(),
-			want: func(s *v1alpha1.DataStoreStatus) { s.LastSweep.JobUID, s.LastSweep.FinishedAt = "j2", at(ended) },
+			want: func(s *v1alpha1.DataStoreStatus) {
+				s.LastSweep.JobUID, s.LastSweep.Sequence, s.LastSweep.FinishedAt = "j2", 5, at(ended)
+			},
 		},
 		"of two sweeps at once one is turned away, and that is no failure": {
 			sweep: func() Sweep {
@@ -108,7 +111,9 @@ func TestMeasure(t *testing.T) {
 				s.Overlapped = true
 				return s
 			}(),
-			want: func(s *v1alpha1.DataStoreStatus) { s.LastSweep.JobUID, s.LastSweep.FinishedAt = "j2", at(ended) },
+			want: func(s *v1alpha1.DataStoreStatus) {
+				s.LastSweep.JobUID, s.LastSweep.Sequence, s.LastSweep.FinishedAt = "j2", 5, at(ended)
+			},
 		},
 	}
 	for name, tc := range tests {
@@ -133,6 +138,13 @@ func TestMeasure(t *testing.T) {
 		}
 		if s = Measure(s, sweep(encode(nil)), makeObserved().Result.Plan, "content"); s.LastSweep.Attempt != 0 {
 			t.Errorf("attempt %d after a measurement, want 0", s.LastSweep.Attempt)
+		}
+	})
+	t.Run("the number of the last report never falls, and a report that does not count says why", func(t *testing.T) {
+		s := Measure(before, sweep(encode(nil)), makeObserved().Result.Plan, "content")
+		s = Measure(s, Sweep{JobUID: "j3", FinishedAt: ended, Current: true, Reason: v1alpha1.ReasonReportReplayed, Err: errors.New("an earlier one")}, makeObserved().Result.Plan, "content")
+		if l := s.LastSweep; l.Sequence != 5 || l.Outcome != v1alpha1.SweepLost || l.Reason != v1alpha1.ReasonReportReplayed || !s.MeasuredAt.Equal(at(ended)) {
+			t.Errorf("%+v, measured at %s", l, s.MeasuredAt)
 		}
 	})
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/report"
 )
 
 // storeCompliant says whether everything that was promised of the store is kept.
@@ -90,7 +89,7 @@ func unmeasured(o StoreObserved) *Verdict {
 	case s.LastSweep.Content != o.Content:
 		v = unknown(v1alpha1.ReasonPlanChanged, messagePlanChanged)
 	case s.LastSweep.Outcome == v1alpha1.SweepLost:
-		v = unknown(v1alpha1.ReasonReportLost, "%s", s.LastSweep.Message)
+		v = unknown(orElse(s.LastSweep.Reason, v1alpha1.ReasonReportLost), "%s", s.LastSweep.Message)
 	case s.LastSweep.Attempt > 0:
 		v = unknown(orElse(s.LastSweep.Reason, v1alpha1.ReasonSweepFailed), "the last sweep measured nothing: %s", s.LastSweep.Message)
 	case s.LastSweep.Reason == v1alpha1.ReasonIdentityChanged:
@@ -118,7 +117,7 @@ func judge(o StoreObserved, policy string) Verdict {
 			name := ruleName(d, r)
 			of, m := measurementOf(s.Datasets, d.Name, r)
 			switch {
-			case isCut(s, of, m):
+			case isCut(s, m):
 			case m == nil:
 				missing = append(missing, name)
 			case m.Overdue > 0:
@@ -155,12 +154,9 @@ func judge(o StoreObserved, policy string) Verdict {
 	}
 }
 
-// isCut says whether a report or the status had no room for a measurement.
-func isCut(s v1alpha1.DataStoreStatus, of *v1alpha1.DatasetMeasurement, m *v1alpha1.RuleMeasurement) bool {
-	if m != nil && of.ProblemOf(m).Reason != v1alpha1.ReasonLeftOut {
-		return false
-	}
-	return s.LastSweep.LeftOut > 0 || m == nil && s.Omitted != nil && s.Omitted.Rules > 0
+// isCut says whether the status had no room for a measurement, which is then absent.
+func isCut(s v1alpha1.DataStoreStatus, m *v1alpha1.RuleMeasurement) bool {
+	return m == nil && s.Omitted != nil && s.Omitted.Rules > 0
 }
 
 // cutOf are the measurements that had no room, of so many.
@@ -171,8 +167,7 @@ func cutOf(o StoreObserved, policy string) (cut []string, all int) {
 				continue
 			}
 			all++
-			of, m := measurementOf(o.Measured.Datasets, d.Name, r)
-			if isCut(o.Measured, of, m) {
+			if _, m := measurementOf(o.Measured.Datasets, d.Name, r); isCut(o.Measured, m) {
 				cut = append(cut, ruleName(d, r))
 			}
 		}
@@ -181,8 +176,8 @@ func cutOf(o StoreObserved, policy string) (cut []string, all int) {
 }
 
 func overLimit(cut, all int) string {
-	return fmt.Sprintf("%d of %d measurements are unknown, since a report holds %d bytes, status.datasets %d and %d rules each; split the datasets over several DataStores, or let fewer rules govern them",
-		cut, all, report.MaxBytes, maxDatasetBytes, maxRules)
+	return fmt.Sprintf("%d of %d measurements are unknown, since status.datasets holds %d bytes and %d rules each; split the datasets over several DataStores, or let fewer rules govern them",
+		cut, all, maxDatasetBytes, maxRules)
 }
 
 // limitReached says whether measurements of the store as it is now had no room, whatever else is said of it.

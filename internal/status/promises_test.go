@@ -34,7 +34,7 @@ func TestPromises(t *testing.T) {
 		"late":             {func(o *StoreObserved) { o.Measured.Datasets[messages].Rules[0].Overdue = 1 }, "Kept", "Overdue"},
 		"the other's late": {func(o *StoreObserved) { o.Measured.Datasets[messages].Rules[1].Overdue = 1 }, "Overdue", "Kept"},
 		"late by the other, and a measurement of this one had no room": {func(o *StoreObserved) {
-			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.LastSweep.LeftOut = 1, 1
+			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.Omitted = 1, &v1alpha1.OmittedMeasurements{Rules: 1}
 			o.Measured.Datasets = slices.Delete(o.Measured.Datasets, contacts, contacts+1)
 		}, "Overdue", "NotVerified"},
 		"late by the other, and a measurement of this one is missing": {func(o *StoreObserved) {
@@ -42,7 +42,7 @@ func TestPromises(t *testing.T) {
 			o.Measured.Datasets = slices.Delete(o.Measured.Datasets, contacts, contacts+1)
 		}, "Overdue", "NotVerified"},
 		"late by the other, and of this one only the worst is known": {func(o *StoreObserved) {
-			o.Measured.Datasets[messages].Rules[1].Overdue, o.Measured.LastSweep.LeftOut = 1, 1
+			o.Measured.Datasets[messages].Rules[1].Overdue = 1
 			o.Measured.Datasets[contacts].Reason = v1alpha1.ReasonLeftOut
 		}, "Overdue", "NotVerified"},
 		"late by the other, and rows that may be of a tenant with a shorter window": {func(o *StoreObserved) {

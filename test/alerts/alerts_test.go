@@ -171,6 +171,14 @@ func (w *world) ofStores(acme *v1alpha1.Tenant) {
 		w.t.Fatalf("the sweep left %d rows that were let go", left)
 	}
 
+	// An earlier report is put where the last one lies, and the next sweep is read.
+	w.replay = true
+	w.sweep(store, time.Now())
+	w.fires("LetheStoreReportRefused", of...)
+	w.replay = false
+	w.sweep(store, time.Now())
+	w.clears("LetheStoreReportRefused", of...)
+
 	w.must(w.admin.Delete(w.t.Context(), policy))
 	w.fires("LetheStoreNotVerified", of...)
 	policy.ResourceVersion, policy.UID = "", ""

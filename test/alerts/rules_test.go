@@ -154,6 +154,8 @@ func units() map[string]unit {
 			[]string{"lethe_store_approval_pending" + store + "1x140 0x10"}},
 		"LetheStoreBrakeTripped": {[]string{"lethe_store_braked_datasets" + store + "2x20"}, "10m", `namespace="acme", store="chat"`,
 			[]string{"lethe_store_braked_datasets" + store + "0x20"}},
+		"LetheStoreReportRefused": {[]string{"lethe_store_report_refused" + store + "0x5 1x2 0x100"}, "30m", `namespace="acme", store="chat"`,
+			[]string{"lethe_store_report_refused" + store + "0x100"}},
 		"LetheStoreUnmappable": {[]string{"lethe_store_uncovered_tables" + store + "0x100", "lethe_store_unknown_age_rows" + ofRule + "0x100",
 			"lethe_store_unknown_tenant_late_rows" + ofRule + "4x100"}, "70m", `namespace="acme", store="chat"`,
 			[]string{"lethe_store_uncovered_tables" + store + "0x100", "lethe_store_unknown_age_rows" + ofRule + "0x100",

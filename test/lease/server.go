@@ -58,6 +58,9 @@ type Server struct {
 	// Refuse, if set, may refuse a report before it is taken, and Lose the answer to one that was.
 	Refuse, Lose func() *protocol.Error
 
+	// Whose is what the statement about a report says of it; the report's digest and its number are added.
+	Whose ledger.Statement
+
 	report          []byte // the last one that was taken
 	reports         int64
 	mu              sync.Mutex
@@ -117,8 +120,11 @@ func (s *Server) answer(r *http.Request) (int, any) {
 		s.released++
 		return http.StatusOK, struct{}{}
 	}
-	if r.URL.Path == protocol.PathReport {
+	switch r.URL.Path {
+	case protocol.PathReport:
 		return s.takeReport(r)
+	case protocol.PathLastReport:
+		return s.lastReport()
 	}
 	var req protocol.LeaseRequest
 	body, err := io.ReadAll(io.LimitReader(r.Body, protocol.MaxRequest+1))
@@ -183,6 +189,20 @@ func (s *Server) takeReport(r *http.Request) (int, any) {
 		}
 	}
 	return http.StatusOK, protocol.ReportResponse{Digest: protocol.DigestReport(canonical), Sequence: s.reports}
+}
+
+// lastReport answers with the last one, whoever asks, and about whichever store.
+func (s *Server) lastReport() (int, any) {
+	if s.reports == 0 {
+		return http.StatusOK, protocol.LastReportResponse{}
+	}
+	statement := s.Whose
+	statement.Sequence, statement.Report = s.Whose.Sequence+s.reports, ""
+	answer, _, err := Signed(statement, s.report)
+	if err != nil {
+		return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest, Message: err.Error()}
+	}
+	return http.StatusOK, answer
 }
 
 // Report is the last one that was taken, and how many were.

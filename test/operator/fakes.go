@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/lease"
 )
 
 // KeyserverDouble behaves like the keyserver: it reads objects live, answers for single credentials, and writes one
@@ -40,7 +42,9 @@ type KeyserverDouble struct {
 	// Pulls are names to look for; the keyserver reads them out of the objects.
 	Pulls   []string
 	Waiting int
-	asked   map[string]bool // since askedSince
+	asked   map[string]bool                        // since askedSince
+	reports map[string]protocol.LastReportResponse // by the store's UID
+	taken   int64
 }
 
 // lastRange counts as the keyserver does: upwards, and never back.
@@ -56,7 +60,8 @@ func (e *RefusedError) Reason() string { return e.Why }
 
 func newKeyserverDouble(asKeyserver, live client.Client) *KeyserverDouble {
 	return &KeyserverDouble{AsKeyserver: asKeyserver, live: live, Refuse: map[string]protocol.CredentialResult{},
-		stored: map[types.UID]string{}, revoked: map[string]bool{}, calls: map[string]int{}, asked: map[string]bool{}, ranges: map[string]protocol.UIDRange{}}
+		stored: map[types.UID]string{}, revoked: map[string]bool{}, calls: map[string]int{}, asked: map[string]bool{}, ranges: map[string]protocol.UIDRange{},
+		reports: map[string]protocol.LastReportResponse{}}
 }
 
 // Set changes how it behaves.
@@ -137,6 +142,25 @@ func (k *KeyserverDouble) Revoke(_ context.Context, ref protocol.ObjectRef) erro
 	}
 	k.revoked[ref.UID] = true
 	return nil
+}
+
+// Take takes a report of a Job's pod, and returns the termination message that names it.
+func (k *KeyserverDouble) Take(job *batchv1.Job, pod *corev1.Pod, text []byte) (string, error) {
+	k.Mutex.Lock()
+	defer k.Mutex.Unlock()
+	k.taken++
+	statement := lease.StatementOf(job, pod)
+	statement.Sequence = k.taken
+	answer, message, err := lease.Signed(statement, text)
+	k.reports[statement.Store] = answer
+	return message, err
+}
+
+// LastReport implements reconcile.Keys.
+func (k *KeyserverDouble) LastReport(_ context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error) {
+	k.Mutex.Lock()
+	defer k.Mutex.Unlock()
+	return k.reports[store.UID], k.Down
 }
 
 // PullSecrets implements reconcile.Keys.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,7 +28,6 @@ import (
 	policycontroller "github.com/lethe-dev/lethe/controllers/retentionpolicy"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/reconcile"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -38,56 +36,6 @@ import (
 )
 
 const SealedPassword = "seal.v1.a.b.c.d.e"
-
-// StoreKeys is a keyserver that stores every credential, or answers as a test says.
-type StoreKeys struct {
-	Mu      sync.Mutex
-	Err     error
-	Answer  *protocol.CredentialsResponse
-	Asked   []string
-	Revoked []string
-	Pulls   protocol.PullSecretsResponse
-}
-
-// Tenant implements reconcile.Keys.
-func (k *StoreKeys) Tenant(context.Context, protocol.ObjectRef) (protocol.TenantResponse, error) {
-	return protocol.TenantResponse{}, nil
-}
-
-// Credentials implements reconcile.Keys.
-func (k *StoreKeys) Credentials(_ context.Context, o protocol.ObjectRef) (protocol.CredentialsResponse, error) {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	if k.Err != nil {
-		return protocol.CredentialsResponse{}, k.Err
-	}
-	k.Asked = append(k.Asked, o.Name)
-	if k.Answer != nil {
-		return *k.Answer, nil
-	}
-	return protocol.CredentialsResponse{
-		Secret: resources.CredentialsName(o.Name, "0123456789abcdef"),
-		Items:  []protocol.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonStored, Version: 1}},
-	}, nil
-}
-
-// PullSecrets implements reconcile.Keys.
-func (k *StoreKeys) PullSecrets(context.Context, protocol.ObjectRef) (protocol.PullSecretsResponse, error) {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	return k.Pulls, k.Err
-}
-
-// Revoke implements reconcile.Keys.
-func (k *StoreKeys) Revoke(_ context.Context, o protocol.ObjectRef) error {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	if k.Err != nil {
-		return k.Err
-	}
-	k.Revoked = append(k.Revoked, o.UID)
-	return nil
-}
 
 // StoreBench is a tenant with a namespace of its own, and the reconcilers of stores and policies that work in it as the
 // manager does, with its rights. A pass is a call: nothing happens in the background.
@@ -348,13 +296,23 @@ func (b *StoreBench) Job() *batchv1.Job {
 	return &jobs[0]
 }
 
-// Finish ends a Job with what its pod says, as the kubelet and the Job controller would. An empty message leaves no
-// pod.
-func (b *StoreBench) Finish(job *batchv1.Job, message string) {
+// Finish ends a Job with the report that its pod hands in, or with a message that is none, as the kubelet and the Job
+// controller would. An empty one leaves no pod.
+func (b *StoreBench) Finish(job *batchv1.Job, text string) {
 	b.Helper()
-	if message != "" {
-		b.pod(job, message)
+	if text != "" {
+		b.Read(job)
+		pod := b.Pod(job)
+		message, err := b.Keys.take(job, pod, text)
+		b.Must(err)
+		b.Leave(pod, message)
 	}
+	b.End(job)
+}
+
+// End ends a Job, whatever its pods are.
+func (b *StoreBench) End(job *batchv1.Job) {
+	b.Helper()
 	now := metav1.NewTime(b.Clock.Now())
 	b.Read(job)
 	started := metav1.NewTime(now.Add(-time.Second))
@@ -366,8 +324,8 @@ func (b *StoreBench) Finish(job *batchv1.Job, message string) {
 	b.Must(b.Cluster.Status().Update(b.Context(), job))
 }
 
-// pod makes the pod of a Job, which has ended with a message.
-func (b *StoreBench) pod(job *batchv1.Job, message string) {
+// Pod makes the pod of a Job, which runs.
+func (b *StoreBench) Pod(job *batchv1.Job) *corev1.Pod {
 	b.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -378,6 +336,12 @@ func (b *StoreBench) pod(job *batchv1.Job, message string) {
 	}
 	pod.Spec.PriorityClassName = "" // the class is the installation's
 	b.Must(b.Cluster.Create(b.Context(), pod))
+	return pod
+}
+
+// Leave has a pod end with a termination message.
+func (b *StoreBench) Leave(pod *corev1.Pod, message string) {
+	b.Helper()
 	pod.Status.Phase = corev1.PodSucceeded
 	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
 		Name: resources.ContainerSweeper, Image: "i", ImageID: "i",

@@ -352,6 +352,17 @@ func TestAKeptReportThatWasChanged(t *testing.T) {
 		w.granted(e)
 		w.wantLast("one more", sequence+1)
 	}
+	// All that is kept is lost: numbers go on behind the one that the manager has read.
+	w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.store), w.store))
+	w.store.Status.LastSweep = &v1alpha1.SweepStatus{JobUID: "a", Outcome: v1alpha1.SweepDone, Sequence: 41}
+	w.must(testEnv.Client.Status().Update(t.Context(), w.store))
+	lease := &coordinationv1.Lease{}
+	w.must(testEnv.Client.Get(t.Context(), client.ObjectKey{Namespace: w.opts.KeysNamespace, Name: leaseName(string(w.store.UID))}, lease))
+	w.must(testEnv.Client.Delete(t.Context(), lease))
+	w.must(testEnv.Client.Delete(t.Context(), w.kept()))
+	_, e = w.post(w.sweep("chat-sweep-behind"), "after all was lost")
+	w.granted(e)
+	w.wantLast("after all was lost", 42)
 }
 
 func (w *sweepWorld) mustLast() int64 {

@@ -175,7 +175,7 @@ func printApproval(out io.Writer, st *compiledStore, p plan.Proposal) error {
 		name := ""
 		for _, d := range st.compiled.Plan.Datasets {
 			if d.Name == window.Dataset {
-				name = tableName(d.Table)
+				name = d.Place.Name()
 			}
 		}
 		waiting, beyond := strconv.FormatInt(p.Waiting[window.Dataset].Rows, 10), "no"

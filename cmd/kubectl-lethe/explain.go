@@ -51,7 +51,7 @@ func (s *compiledStore) words() string {
 		say("All its records are of tenant %s.", s.compiled.Tenant.Name)
 	}
 	for _, d := range p.Datasets {
-		say("\n%s: %s, in table %s", d.Name, d.DataClass, tableName(d.Table))
+		say("\n%s: %s, in table %s", d.Name, d.DataClass, d.Place.Name())
 		s.explainDataset(d, say)
 	}
 	if len(s.store.Spec.Exempt) > 0 {
@@ -84,7 +84,7 @@ func (s *compiledStore) explainDataset(d plan.Dataset, say func(string, ...any))
 	if d.Problem != "" {
 		say("  Nothing is deleted from this table: %s", d.Problem)
 	}
-	say("  A record whose %s is empty or cannot be believed is never deleted, and keeps the store from being compliant.", d.Table.AgeColumn.Name)
+	say("  A record whose %s is empty or cannot be believed is never deleted, and keeps the store from being compliant.", d.Age())
 }
 
 func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string, ...any)) {
@@ -96,7 +96,7 @@ func (s *compiledStore) explainRule(d plan.Dataset, r plan.Rule, say func(string
 		}
 	}
 	say("  %s may go %s after its %s, and must be gone %s later (policy %s, rule %s).",
-		who, r.RetainFor, d.Table.AgeColumn.Name, r.DeleteWithin, r.Policy, r.Rule)
+		who, r.RetainFor, d.Age(), r.DeleteWithin, r.Policy, r.Rule)
 	deletions := s.deletions(d)
 	for _, o := range s.compiled.Plan.Overrides(r.Own) {
 		kept := ""

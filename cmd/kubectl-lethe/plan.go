@@ -122,11 +122,11 @@ func planTable(out io.Writer, st *compiledStore) error {
 			if d.Problem != "" {
 				why = "no: see problems"
 			}
-			w.row(d.Name, tableName(d.Table), "-", "-", "-", "-", "-", why)
+			w.row(d.Name, d.Place.Name(), "-", "-", "-", "-", "-", why)
 		}
 		deletions := st.deletions(d)
 		for _, r := range d.Rules {
-			w.row(d.Name, tableName(d.Table), r.Policy+"/"+r.Rule, string(r.Mode), r.RetainFor.String(), "*", st.eligible(d.Name, r), st.fate(d, r))
+			w.row(d.Name, d.Place.Name(), r.Policy+"/"+r.Rule, string(r.Mode), r.RetainFor.String(), "*", st.eligible(d.Name, r), st.fate(d, r))
 			for _, o := range st.compiled.Plan.Overrides(r.Own) {
 				kept := ""
 				if ids := keptLonger(d, r, o, deletions); len(ids) > 0 {

@@ -67,7 +67,7 @@ func (s *compiledStore) sayUndeclared(say func(string, ...any)) {
 func (s *compiledStore) guessed(d plan.Dataset) bool {
 	return slices.ContainsFunc(s.store.Status.UndeclaredRelations, func(u v1alpha1.UndeclaredRelation) bool {
 		schema, table, _ := strings.Cut(u.Table, ".")
-		return (u.References == d.Name || u.Table == tableName(d.Table)) &&
+		return (u.References == d.Name || u.Table == d.Place.Name()) &&
 			!s.said(v1alpha1.Relation{Schema: v1alpha1.Identifier(schema), Table: v1alpha1.Identifier(table), Column: v1alpha1.Identifier(u.Column), References: u.References})
 	})
 }

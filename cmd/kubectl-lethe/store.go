@@ -230,13 +230,6 @@ func keptLonger(d plan.Dataset, r plan.Rule, o plan.Override, deletions []plan.O
 	return kept
 }
 
-func tableName(t v1alpha1.Table) string {
-	if t.Schema == "" {
-		return "public." + string(t.Name)
-	}
-	return string(t.Schema) + "." + string(t.Name)
-}
-
 // problemLines says what a person must mend.
 func problemLines(result plan.Result) []string {
 	var out []string

@@ -418,7 +418,7 @@ func TestRulesThatCannotBeKept(t *testing.T) {
 					window = tc.own
 				}
 				s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: operator.AddressOf(s), Tenancy: v1alpha1.TenancyDedicated,
-					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.Definition(s.Spec.Datasets[0].Table), RetainFor: window}}}
+					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.PlaceOf(&s.Spec.Datasets[0]).Definition(), RetainFor: window}}}
 			})
 			b.Settle(s)
 			got := ""

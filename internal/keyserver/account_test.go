@@ -59,7 +59,7 @@ func (w *accountWorld) approve(rows int64, at time.Time) {
 	ninety := int32(90)
 	w.edit(func(s *v1alpha1.DataStore) {
 		s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: addressOf(s), Tenancy: v1alpha1.TenancyDedicated,
-			Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.Definition(s.Spec.Datasets[0].Table), RetainFor: &v1alpha1.Period{Days: &ninety},
+			Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.PlaceOf(&s.Spec.Datasets[0]).Definition(), RetainFor: &v1alpha1.Period{Days: &ninety},
 				Backlog: &v1alpha1.ApprovedBacklog{Rows: rows, ApprovedAt: metav1.NewTime(at), Until: metav1.NewTime(at.Add(24 * time.Hour))}}}}
 	})
 }

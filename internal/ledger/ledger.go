@@ -164,7 +164,7 @@ func (l *Ledger) Account(p plan.Plan, now time.Time) *protocol.Account {
 			out.Permits = append(out.Permits, l.permit(d.Name, *b, now))
 		}
 		c, ok := l.Cleared[d.Name]
-		if !ok || c.Definition != plan.Definition(d.Table) {
+		if !ok || c.Definition != d.Definition() {
 			continue
 		}
 		// Whoever has let the dataset go on since its rows were seen to have returned has seen them.
@@ -223,7 +223,7 @@ func (l *Ledger) Note(p plan.Plan, req *protocol.LeaseRequest, now time.Time) {
 	}
 	planned := map[string]string{}
 	for _, d := range p.Datasets {
-		planned[d.Name] = plan.Definition(d.Table)
+		planned[d.Name] = d.Definition()
 	}
 	if l.Cleared == nil {
 		l.Cleared = map[string]Cleared{}

@@ -19,8 +19,8 @@ var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 
 func planWith(b *plan.Backlog) plan.Plan {
 	return plan.Plan{Datasets: []plan.Dataset{
-		{Name: "messages", Table: v1alpha1.Table{Name: "messages"}, Delete: &plan.Deletion{Backlog: b}},
-		{Name: "notes", Table: v1alpha1.Table{Name: "notes"}, Delete: &plan.Deletion{}},
+		{Name: "messages", Place: plan.Place{Table: &v1alpha1.Table{Name: "messages"}}, Delete: &plan.Deletion{Backlog: b}},
+		{Name: "notes", Place: plan.Place{Table: &v1alpha1.Table{Name: "notes"}}, Delete: &plan.Deletion{}},
 	}}
 }
 
@@ -166,7 +166,7 @@ func TestApprovalsByWrongClocks(t *testing.T) {
 		return &protocol.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: strconv.FormatUint(position, 10)}}
 	}
 	l, p := New(noon), planWith(nil)
-	c := protocol.Cleared{Dataset: "messages", Definition: plan.Definition(p.Datasets[0].Table), Cutoff: 1}
+	c := protocol.Cleared{Dataset: "messages", Definition: p.Datasets[0].Definition(), Cutoff: 1}
 	future := noon.AddDate(50, 0, 0)
 	l.Approve(*at(10), future, noon)
 	l.Note(p, &protocol.LeaseRequest{Seen: at(1000), Cleared: []protocol.Cleared{c}}, noon.Add(time.Hour))
@@ -198,7 +198,7 @@ func TestApprovalsByWrongClocks(t *testing.T) {
 func TestWhatWasLeft(t *testing.T) {
 	l := New(noon.Add(-time.Hour))
 	p := planWith(nil)
-	c := protocol.Cleared{Dataset: "messages", Definition: plan.Definition(p.Datasets[0].Table), Cutoff: 1, Left: 2}
+	c := protocol.Cleared{Dataset: "messages", Definition: p.Datasets[0].Definition(), Cutoff: 1, Left: 2}
 	l.Note(p, &protocol.LeaseRequest{Cleared: []protocol.Cleared{c, {Dataset: "nobody"}, {Dataset: "notes", Definition: "another table"}}}, noon)
 	if diff := cmp.Diff([]protocol.Cleared{c}, l.Account(p, noon).Cleared); diff != "" {
 		t.Fatalf("(-want +got):\n%s", diff)

@@ -103,7 +103,7 @@ func Compile(in Input) Result {
 	policies := c.selected()
 	datasets := slices.Clone(spec.Datasets)
 	slices.SortFunc(datasets, func(a, b v1alpha1.Dataset) int { return strings.Compare(a.Name, b.Name) })
-	named := tables(datasets)
+	named := placesOf(datasets)
 	for _, d := range datasets {
 		c.res.Plan.Datasets = append(c.res.Plan.Datasets, c.dataset(d, policies, named))
 	}
@@ -236,10 +236,9 @@ func Selector(p *v1alpha1.DataRetentionPolicy) labels.Selector {
 	return sel
 }
 
-// dataset plans one table.
+// dataset plans one of the store's.
 func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetentionPolicy, named map[string][]string) Dataset {
-	d.Table.Schema = schemaOf(d.Table.Schema)
-	out := Dataset{Name: d.Name, DataClass: d.DataClass, Table: d.Table}
+	out := Dataset{Name: d.Name, DataClass: d.DataClass, Place: PlaceOf(&d)}
 	if d.Floor != nil {
 		out.LegalBasis = d.Floor.LegalBasis
 		if d.Floor.RetainFor != nil {
@@ -278,11 +277,11 @@ func (c *compiler) dataset(d v1alpha1.Dataset, policies []v1alpha1.DataRetention
 	if len(out.Rules) == 0 && blocked == "" {
 		c.res.Ungoverned = append(c.res.Ungoverned, d.Name)
 	}
-	if others := named[tableName(d.Table)]; len(others) > 1 {
+	if others := named[out.Place.Name()]; len(others) > 1 {
 		blocked = c.problem(d.Name, "", "", "spec.datasets: %s are all the table %s; name it once, so that one window and one floor hold for it",
-			strings.Join(others, ", "), tableName(d.Table))
+			strings.Join(others, ", "), out.Place.Name())
 	}
-	if why := c.conflict(d.Name, d.Table); why != "" {
+	if why := c.conflict(d.Name, out.Place); why != "" {
 		blocked = why
 	}
 	if why := c.unkept[d.Name]; why != "" {
@@ -547,21 +546,18 @@ func slack(s *v1alpha1.Slack) (calendar.Slack, error) {
 func exemptions(in []v1alpha1.Exemption) []Exemption {
 	out := make([]Exemption, 0, len(in))
 	for _, e := range in {
-		out = append(out, Exemption{Schema: schemaOf(e.Schema), Table: e.Table})
+		out = append(out, exemptionOf(&e))
 	}
-	slices.SortFunc(out, func(a, b Exemption) int {
-		return strings.Compare(string(a.Schema+"."+a.Table), string(b.Schema+"."+b.Table))
-	})
-	return slices.Compact(out)
+	slices.SortFunc(out, func(a, b Exemption) int { return strings.Compare(a.Name(), b.Name()) })
+	return slices.CompactFunc(out, func(a, b Exemption) bool { return a.Name() == b.Name() })
 }
 
-func tableName(t v1alpha1.Table) string { return string(schemaOf(t.Schema) + "." + t.Name) }
-
-// tables lists the datasets of each table.
-func tables(datasets []v1alpha1.Dataset) map[string][]string {
+// placesOf lists the datasets of each place.
+func placesOf(datasets []v1alpha1.Dataset) map[string][]string {
 	out := map[string][]string{}
 	for _, d := range datasets {
-		out[tableName(d.Table)] = append(out[tableName(d.Table)], d.Name)
+		at := PlaceOf(&d).Name()
+		out[at] = append(out[at], d.Name)
 	}
 	return out
 }

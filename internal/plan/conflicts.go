@@ -29,7 +29,8 @@ func Conflicts(store *v1alpha1.DataStore, tenant string, others []v1alpha1.DataS
 	}
 	mine := map[string][]string{}
 	for _, d := range store.Spec.Datasets {
-		mine[tableName(d.Table)] = append(mine[tableName(d.Table)], d.Name)
+		at := PlaceOf(&d).Name()
+		mine[at] = append(mine[at], d.Name)
 	}
 	var out []v1alpha1.StoreConflict
 	for i := range others {
@@ -38,7 +39,7 @@ func Conflicts(store *v1alpha1.DataStore, tenant string, others []v1alpha1.DataS
 			continue
 		}
 		for _, d := range other.Spec.Datasets {
-			for _, name := range mine[tableName(d.Table)] {
+			for _, name := range mine[PlaceOf(&d).Name()] {
 				out = append(out, v1alpha1.StoreConflict{Dataset: name, Store: other.Namespace + "/" + other.Name, OtherDataset: d.Name})
 			}
 		}
@@ -116,7 +117,7 @@ func younger(a, b *v1alpha1.DataStore) bool {
 }
 
 // conflict of a dataset with other stores, as a problem; empty: none.
-func (c *compiler) conflict(dataset string, table v1alpha1.Table) string {
+func (c *compiler) conflict(dataset string, at Place) string {
 	var others []string
 	for _, s := range c.in.Store.Status.Conflicts {
 		if s.Dataset == dataset {
@@ -127,5 +128,5 @@ func (c *compiler) conflict(dataset string, table v1alpha1.Table) string {
 		return ""
 	}
 	return c.problem(dataset, "", "", "spec.datasets[%s]: table %s of this database is also %s, so nothing of it is deleted; map it in one DataStore, so that one window and one floor hold for it, and name it in spec.exempt of the other",
-		dataset, tableName(table), strings.Join(others, " and "))
+		dataset, at.Name(), strings.Join(others, " and "))
 }

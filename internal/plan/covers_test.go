@@ -29,10 +29,10 @@ var equalFields = []string{
 	"Store.Namespace", "Store.Name", "Store.UID",
 	"Target.Type", "Target.Postgres", "PostgresTarget.Host", "PostgresTarget.Port", "PostgresTarget.Database", "PostgresTarget.Username", "PostgresTarget.CABundle",
 	"Database.Identity", "Database.Name", "Database.Address", "Database.Seen",
-	"Dataset.Name", "Dataset.DataClass", "Dataset.Table", "Dataset.LegalBasis", "Dataset.Rules", "Dataset.Problem",
+	"Dataset.Name", "Dataset.DataClass", "Dataset.Place", "Place.Table", "Dataset.LegalBasis", "Dataset.Rules", "Dataset.Problem",
 	"Rule.Policy", "Rule.Rule", "Rule.Mode", "Rule.DeleteWithin", "Rule.Problem",
 	"Deletion.Policy", "Deletion.Rule", "Backlog.ApprovedAt",
-	"Exemption.Schema", "Exemption.Table",
+	"Exemption.Table", "TableName.Schema", "TableName.Name",
 	"Relation.Schema", "Relation.Table", "Relation.Column", "Relation.References", "Relation.ReferencesColumn", "Relation.State",
 }
 

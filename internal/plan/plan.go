@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
@@ -20,8 +19,9 @@ import (
 
 // Format is the version of the document that this package writes and reads. Format 1 repeated the windows of single
 // tenants in each rule of each dataset, up to format 2 all known tenants stood in a plan, up to format 3 a window was
-// written as the API has it and not as ISO 8601 does, and up to format 4 a store's identity was PostgreSQL's number.
-const Format = 5
+// written as the API has it and not as ISO 8601 does, up to format 4 a store's identity was PostgreSQL's number, and
+// up to format 5 a dataset was a table.
+const Format = 6
 
 // MaxBytes is the largest plan: what fits a ConfigMap with room for its metadata.
 const MaxBytes = 900 << 10
@@ -49,7 +49,7 @@ type Plan struct {
 	Database Database `json:"database"`
 
 	Datasets []Dataset `json:"datasets"`
-	// Exempt tables hold nothing to delete.
+	// Exempt places hold nothing to delete.
 	Exempt []Exemption `json:"exempt,omitempty"`
 	// Relations that a person has declared or denied.
 	Relations []Relation `json:"relations,omitempty"`
@@ -78,11 +78,12 @@ type Database struct {
 	Seen int64 `json:"seen,omitempty"`
 }
 
-// Dataset is one table: what is measured in it and what may be deleted from it.
+// Dataset is a set of records: what is measured in it and what may be deleted from it.
 type Dataset struct {
 	Name      string             `json:"name"`
 	DataClass v1alpha1.DataClass `json:"dataClass"`
-	Table     v1alpha1.Table     `json:"table"`
+	// Place of the records.
+	Place `json:"place"`
 	// Floor under every window; nil: none. A row younger than it never goes, nor does a row that it refers to.
 	Floor      *calendar.Window `json:"floor,omitempty"`
 	LegalBasis string           `json:"legalBasis,omitempty"`
@@ -128,12 +129,6 @@ type Backlog struct {
 	Rows       int64     `json:"rows"`
 	ApprovedAt time.Time `json:"approvedAt"`
 	Until      time.Time `json:"until"`
-}
-
-// Exemption is a table that holds nothing to delete.
-type Exemption struct {
-	Schema v1alpha1.Identifier `json:"schema"`
-	Table  v1alpha1.Identifier `json:"table"`
 }
 
 // Relation between a column and a dataset that the database does not know, and what a person said of it.
@@ -212,6 +207,9 @@ func Decode(b []byte) (Plan, error) {
 	if err := p.Target.check(); err != nil {
 		return Plan{}, err
 	}
+	if err := p.checkPlaces(); err != nil {
+		return Plan{}, err
+	}
 	if err := p.checkTables(); err != nil {
 		return Plan{}, err
 	}
@@ -251,32 +249,6 @@ func DigestOf(known []string) string {
 // KnownName is a digest of DigestOf as reports and statuses have it, 16 hex digits: it tells one list from another,
 // and is no proof.
 func KnownName(digest string) string { return digest[:min(len(digest), 16)] }
-
-// Definition is the digest of a table's place, key, age column and tenant column, and of the declared relations that
-// keep its rows, that an approval names: 32 hex digits. Without one of those relations more could go than was approved.
-func Definition(t v1alpha1.Table, declared ...Relation) string {
-	parts := []string{string(schemaOf(t.Schema)), string(t.Name)}
-	for _, k := range t.Key {
-		parts = append(parts, "key "+string(k))
-	}
-	parts = append(parts,
-		"age "+string(t.AgeColumn.Name), "type "+string(t.AgeColumn.Type), "zone "+t.AgeColumn.TimeZone,
-		"tenant "+string(t.TenantColumn))
-	for _, r := range declared {
-		parts = append(parts, fmt.Sprintf("kept by %s %s %s %s", r.Schema, r.Table, r.Column, r.ReferencesColumn))
-	}
-	// No part can hold a line break: the schema of the kind allows none.
-	sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))
-	return hex.EncodeToString(sum[:16])
-}
-
-// schemaOf gives the default that the API server would have filled in.
-func schemaOf(s v1alpha1.Identifier) v1alpha1.Identifier {
-	if s == "" {
-		return "public"
-	}
-	return s
-}
 
 const week = 7 * 24 * time.Hour
 

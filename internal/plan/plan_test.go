@@ -29,8 +29,8 @@ func TestDecodeRefuses(t *testing.T) {
 	for name, give := range map[string]string{
 		"nothing":                        "",
 		"a cut plan":                     whole[:len(whole)-1],
-		"a field that it does not know":  strings.Replace(whole, `"format":5`, `"format":5,"onlyOnSundays":true`, 1),
-		"another format":                 strings.Replace(whole, `"format":5`, `"format":6`, 1),
+		"a field that it does not know":  strings.Replace(whole, `"format":6`, `"format":6,"onlyOnSundays":true`, 1),
+		"another format":                 strings.Replace(whole, `"format":6`, `"format":7`, 1),
 		"a window that is none":          strings.Replace(windows, `"retainFor":"P90D"`, `"retainFor":""`, 1),
 		"a window by another spelling":   strings.Replace(windows, `"retainFor":"P90D"`, `"retainFor":"P090D"`, 1),
 		"a slack as the API has it":      strings.Replace(windows, `"deleteWithin":"PT48H"`, `"deleteWithin":{"hours":24}`, 1),
@@ -57,7 +57,7 @@ func TestAnOldFormatIsRefusedAloud(t *testing.T) {
 		2: `{"format":2,"store":{"namespace":"platform","name":"chat","uid":"5f2c"},"tenancy":"Shared","others":["a-1"],"datasets":[]}`,
 	} {
 		_, err := Decode([]byte(old))
-		if !errors.Is(err, ErrFormat) || !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), fmt.Sprintf("format %d, this program reads 5: wait for the manager", format)) {
+		if !errors.Is(err, ErrFormat) || !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), fmt.Sprintf("format %d, this program reads 6: wait for the manager", format)) {
 			t.Errorf("error %v", err)
 		}
 	}
@@ -77,7 +77,8 @@ func TestEncodeRefusesWhatDoesNotFit(t *testing.T) {
 
 func TestDefinitionTellsTablesApart(t *testing.T) {
 	base := makeStore(v1alpha1.TenancyShared).Spec.Datasets[0].Table
-	seen := map[string]string{Definition(base): "the table itself"}
+	definition := func(t v1alpha1.Table) string { return Place{Table: &t}.Definition() }
+	seen := map[string]string{definition(base): "the table itself"}
 	for name, change := range map[string]func(*v1alpha1.Table){
 		"schema":     func(t *v1alpha1.Table) { t.Schema = "billing" },
 		"name":       func(t *v1alpha1.Table) { t.Name = "invoices" },
@@ -90,7 +91,7 @@ func TestDefinitionTellsTablesApart(t *testing.T) {
 	} {
 		table := base
 		change(&table)
-		d := Definition(table)
+		d := definition(table)
 		if other, ok := seen[d]; ok {
 			t.Errorf("%s and %s have the same digest", name, other)
 		}
@@ -98,7 +99,7 @@ func TestDefinitionTellsTablesApart(t *testing.T) {
 	}
 	unset := base
 	unset.Schema = ""
-	if Definition(unset) != Definition(base) {
+	if definition(unset) != definition(base) {
 		t.Error("a schema that is left out is public")
 	}
 }

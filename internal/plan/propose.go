@@ -210,7 +210,7 @@ func (p *proposer) window(name string) error {
 		return err
 	}
 	base := want.RetainFor.Period()
-	w := v1alpha1.ApprovedWindow{Dataset: name, Definition: Definition(dataset.Table, p.r.Plan.declared(name)...), RetainFor: &base}
+	w := v1alpha1.ApprovedWindow{Dataset: name, Definition: dataset.Definition(p.r.Plan.declared(name)...), RetainFor: &base}
 	if dataset.Floor != nil {
 		w.Floor = new(dataset.Floor.Period())
 	}

@@ -74,9 +74,9 @@ func TestPropose(t *testing.T) {
 		Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: addressOf(in.Store), Tenancy: v1alpha1.TenancyShared,
 		Seen: &v1alpha1.ApprovedPoint{Point: *store.Status.Point, ApprovedAt: metav1.NewTime(day0)},
 		Windows: []v1alpha1.ApprovedWindow{
-			{Dataset: "contacts", Definition: Definition(in.Store.Spec.Datasets[2].Table), RetainFor: months(6)},
+			{Dataset: "contacts", Definition: PlaceOf(&in.Store.Spec.Datasets[2]).Definition(), RetainFor: months(6)},
 			{
-				Dataset: "messages", Definition: Definition(in.Store.Spec.Datasets[1].Table), RetainFor: days(90), Backlog: backlogAt(day0, 5000),
+				Dataset: "messages", Definition: PlaceOf(&in.Store.Spec.Datasets[1]).Definition(), RetainFor: days(90), Backlog: backlogAt(day0, 5000),
 				Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: "acme", RetainFor: days(30), ExternalIDs: []string{"a-1", "a-2"}}},
 			},
 		},

@@ -35,11 +35,11 @@ func (c *compiler) relations() []Relation {
 		said[about] = r.State
 		to := r.ReferencesColumn
 		if r.State == v1alpha1.RelationDeclared && to == "" {
-			if len(d.Table.Key) != 1 {
-				c.unkept[d.Name] = c.problem(d.Name, "", "", "%s: the key of dataset %s has %d columns, so nothing of it is deleted until referencesColumn names the one that is meant", at, d.Name, len(d.Table.Key))
+			if len(PlaceOf(&d).key()) != 1 {
+				c.unkept[d.Name] = c.problem(d.Name, "", "", "%s: the key of dataset %s has %d columns, so nothing of it is deleted until referencesColumn names the one that is meant", at, d.Name, len(PlaceOf(&d).key()))
 				continue
 			}
-			to = d.Table.Key[0]
+			to = PlaceOf(&d).key()[0]
 		}
 		about.State = r.State
 		if r.State == v1alpha1.RelationDeclared {

@@ -194,8 +194,8 @@ type Identity struct {
 // Config says what a store holds.
 type Config struct {
 	Datasets []Dataset
-	// Exempt tables as schema and name.
-	Exempt [][2]string
+	// Exempt places hold nothing to delete.
+	Exempt []plan.Exemption
 	// Tenants are all identifiers of tenants that are known; nil: no dataset is shared.
 	Tenants []string
 	// TenantsUnread says why Tenants are not known; empty: they are. Nothing is deleted then where a tenant has a
@@ -209,8 +209,9 @@ type Config struct {
 
 // Dataset is a set of records, with what is to be measured in it and what may be deleted from it.
 type Dataset struct {
-	Name  string
-	Table v1alpha1.Table
+	Name string
+	// Place of the records. One of a kind that the engine has not is a dataset with a Problem.
+	plan.Place
 	Floor *calendar.Window
 	Rules []Rule
 	// Delete is what may be deleted; nil: nothing.

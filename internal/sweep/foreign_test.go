@@ -41,7 +41,7 @@ func TestADatabasesWordsStayOutside(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, table+sql, dataset("log", 90))
-			w.plan.Exempt = []plan.Exemption{{Schema: "public", Table: "copies"}}
+			w.plan.Exempt = []plan.Exemption{{Table: &plan.TableName{Schema: "public", Name: "copies"}}}
 			var log bytes.Buffer
 			r := Run(t.Context(), Options{Plan: w.plan, Hash: "hash", Engines: stores.Engines{postgres.Engine{}}, Leaser: client(t, newKeyserver(t)), Budget: time.Minute, Clock: time.Now,
 				Log: slog.New(slog.NewJSONHandler(&log, nil))})

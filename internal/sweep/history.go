@@ -185,7 +185,7 @@ func (s *run) tellEnd(ctx context.Context, end ending) error {
 		if problem != nil || n >= stores.CountCap {
 			continue
 		}
-		c := protocol.Cleared{Dataset: d.Name, Definition: plan.Definition(d.Table), Cutoff: cutoff.UnixMicro(), Left: n, SweptAt: s.clocks.Early.UnixMicro()}
+		c := protocol.Cleared{Dataset: d.Name, Definition: d.Definition(), Cutoff: cutoff.UnixMicro(), Left: n, SweptAt: s.clocks.Early.UnixMicro()}
 		due, err := s.store.Due(ctx, i, s.clocks.Early)
 		if err != nil {
 			return err

@@ -50,8 +50,8 @@ func slackHours(n int32) calendar.Slack {
 func dataset(name string, after int32) plan.Dataset {
 	return plan.Dataset{
 		Name: name, DataClass: "Conversations",
-		Table: v1alpha1.Table{Schema: "public", Name: v1alpha1.Identifier(name), Key: []v1alpha1.Identifier{"id"},
-			AgeColumn: v1alpha1.AgeColumn{Name: "at", Type: v1alpha1.AgeTimestamptz}},
+		Place: plan.Place{Table: &v1alpha1.Table{Schema: "public", Name: v1alpha1.Identifier(name), Key: []v1alpha1.Identifier{"id"},
+			AgeColumn: v1alpha1.AgeColumn{Name: "at", Type: v1alpha1.AgeTimestamptz}}},
 		Rules:  []plan.Rule{{Policy: "promise", Rule: name, Mode: v1alpha1.PolicyEnforce, RetainFor: days(after), DeleteWithin: slackHours(24)}},
 		Delete: &plan.Deletion{Policy: "promise", Rule: name, RetainFor: days(after)},
 	}
@@ -130,7 +130,7 @@ func (w *world) prepare(datasets []plan.Dataset) {
 	w.plan.Database = plan.Database{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: w.system()}, Name: w.database, Address: w.plan.Target.Address()}
 	spec := v1alpha1.DataStoreSpec{Postgres: &v1alpha1.PostgresStore{Database: w.database, Username: role}}
 	for _, d := range datasets {
-		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: d.Table})
+		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: *d.Table})
 	}
 	w.admin.Run(postgres.Grants(spec))
 	w.admin.Run(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", role, password))

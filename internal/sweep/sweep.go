@@ -548,7 +548,7 @@ func config(p plan.Plan) stores.Config {
 		return stores.Windows{RetainFor: base, Overrides: own[column]}
 	}
 	for _, d := range p.Datasets {
-		out := stores.Dataset{Name: d.Name, Table: d.Table, Floor: d.Floor}
+		out := stores.Dataset{Name: d.Name, Place: d.Place, Floor: d.Floor}
 		for _, r := range d.Rules {
 			out.Rules = append(out.Rules, stores.Rule{Policy: r.Policy, Rule: r.Rule, DeleteWithin: r.DeleteWithin, Windows: windows(r.RetainFor, r.Own)})
 		}
@@ -558,10 +558,7 @@ func config(p plan.Plan) stores.Config {
 		}
 		c.Datasets = append(c.Datasets, out)
 	}
-	for _, e := range p.Exempt {
-		c.Exempt = append(c.Exempt, [2]string{string(e.Schema), string(e.Table)})
-	}
-	c.Disputed = p.Disputed
+	c.Exempt, c.Disputed = p.Exempt, p.Disputed
 	for _, r := range p.Relations {
 		c.Relations = append(c.Relations, stores.Relation{
 			Schema: string(r.Schema), Table: string(r.Table), Column: string(r.Column), References: r.References, To: string(r.ReferencesColumn),

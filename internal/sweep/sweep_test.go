@@ -30,7 +30,7 @@ const logTable = `CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREA
 
 func TestSweep(t *testing.T) {
 	w := newWorld(t, logTable+`CREATE TABLE forgotten (id int); CREATE TABLE known (id int)`, dataset("log", 90))
-	w.plan.Exempt = []plan.Exemption{{Schema: "public", Table: "known"}}
+	w.plan.Exempt = []plan.Exemption{{Table: &plan.TableName{Schema: "public", Name: "known"}}}
 	k := newKeyserver(t)
 	got := w.run(Options{Leaser: client(t, k)})
 	want := report.Report{Plan: "hash", Mode: "Enforce", Outcome: report.Done, Identity: w.plan.Database.Identity, Database: w.database,

@@ -150,7 +150,7 @@ func TestWhatWasNotReachedGoesFirst(t *testing.T) {
 	w := newWorld(t, tables.String(), datasets...)
 	k := newKeyserver(t)
 	k.By(&w.plan)
-	definition := func(i int) string { return plan.Definition(datasets[i].Table) }
+	definition := func(i int) string { return datasets[i].Definition() }
 	now := time.Now().UnixMicro()
 	k.Ledger.Note(w.plan, &protocol.LeaseRequest{Cleared: []protocol.Cleared{
 		{Dataset: "a", Definition: definition(0), Cutoff: 1, SweptAt: now}, {Dataset: "b", Definition: definition(1), Cutoff: 1, SweptAt: now - 1}}}, time.Now())

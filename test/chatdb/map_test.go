@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
 )
 
@@ -48,10 +49,10 @@ func TestTheQuickstartMapsThisDatabase(t *testing.T) {
 	defer func() { _ = session.Close(t.Context()) }()
 	var config postgres.Config
 	for _, d := range store.Spec.Datasets {
-		config.Datasets = append(config.Datasets, postgres.Dataset{Name: d.Name, Table: d.Table})
+		config.Datasets = append(config.Datasets, postgres.Dataset{Name: d.Name, Place: plan.PlaceOf(&d)})
 	}
 	for _, e := range store.Spec.Exempt {
-		config.Exempt = append(config.Exempt, [2]string{string(e.Schema), string(e.Table)})
+		config.Exempt = append(config.Exempt, plan.Exemption{Table: &plan.TableName{Schema: e.Schema, Name: e.Table}})
 	}
 	st, err := postgres.Open(t.Context(), session, config)
 	if err != nil {

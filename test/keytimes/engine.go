@@ -84,7 +84,7 @@ func (s *session) Bind(ctx context.Context, c stores.Config) (stores.Bound, erro
 	b := &bound{session: s, config: c, cursors: make([]uint32, len(c.Datasets)), done: make([]stores.Deletion, len(c.Datasets)), found: make([]bool, len(c.Datasets)), unlisted: map[int]bool{}}
 	names, mapped := s.server.names(), map[string]bool{}
 	for _, x := range c.Exempt {
-		mapped[x[1]] = true
+		mapped[string(x.Table.Name)] = true
 	}
 	for _, d := range c.Datasets {
 		mapped[string(d.Table.Name)] = true

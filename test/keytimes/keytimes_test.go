@@ -38,12 +38,16 @@ func (stage) Where() (plan.Target, stores.Credentials) {
 	return where, stores.Credentials{"password": []byte(password), "token": []byte(tokenOf(password))}
 }
 
-func (stage) Table(name string, shared bool) v1alpha1.Table {
-	t := v1alpha1.Table{Name: v1alpha1.Identifier(name), Key: []v1alpha1.Identifier{"key"}, AgeColumn: v1alpha1.AgeColumn{Name: "time", Type: v1alpha1.AgeTimestamptz}}
+func (stage) Exempt(name string) plan.Exemption {
+	return plan.Exemption{Table: &plan.TableName{Name: v1alpha1.Identifier(name)}}
+}
+
+func (stage) Place(name string, shared bool) plan.Place {
+	t := &v1alpha1.Table{Name: v1alpha1.Identifier(name), Key: []v1alpha1.Identifier{"key"}, AgeColumn: v1alpha1.AgeColumn{Name: "time", Type: v1alpha1.AgeTimestamptz}}
 	if shared {
 		t.TenantColumn = "tenant"
 	}
-	return t
+	return plan.Place{Table: t}
 }
 
 func (s stage) Put(_ context.Context, table string, records ...storetest.Record) error {
@@ -73,7 +77,7 @@ func aPlan(s *Server) plan.Plan {
 		Format: plan.Format, Store: plan.Store{Namespace: "acme", Name: "keys", UID: "uid"}, Tenancy: v1alpha1.TenancyShared, Target: where,
 		Database: plan.Database{Identity: v1alpha1.StoreIdentity{Kind: identityKind, Value: s.ID}, Name: s.Name, Address: where.Address()}, BrakePercent: 100, ValidUntil: time.Now().Add(time.Hour).UTC(),
 		Periods: []calendar.Window{short}, Classes: []plan.Class{{Windows: []int{1}, Tenants: map[string][]string{"acme": {"a"}}}},
-		Datasets: []plan.Dataset{{Name: "messages", DataClass: "Conversations", Table: stage{}.Table("messages", true),
+		Datasets: []plan.Dataset{{Name: "messages", DataClass: "Conversations", Place: stage{}.Place("messages", true),
 			Rules:  []plan.Rule{{Policy: "promise", Rule: "messages", Mode: v1alpha1.PolicyEnforce, RetainFor: base, Own: 1, DeleteWithin: slack}},
 			Delete: &plan.Deletion{Policy: "promise", Rule: "messages", RetainFor: base, Own: 1}}},
 	}
@@ -182,7 +186,7 @@ func TestWrittenAtTheLastMoment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := session.Bind(t.Context(), stores.Config{Datasets: []stores.Dataset{{Name: "messages", Table: p.Datasets[0].Table, Delete: &w}}})
+	b, err := session.Bind(t.Context(), stores.Config{Datasets: []stores.Dataset{{Name: "messages", Place: p.Datasets[0].Place, Delete: &w}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -358,7 +358,7 @@ func (s *suite) missing() {
 	c := s.mixed()
 	w := stores.Windows{RetainFor: days(1)}
 	lost := s.dataset(mapped, w)
-	lost.Name, lost.Table.Name = "lost", "lost"
+	lost.Name, lost.Place = "lost", s.stage.Place("lost", true)
 	c.Datasets = append(c.Datasets, lost)
 	s.put([]Record{{Key: "old", Tenant: "plain", At: s.now.AddDate(-1, 0, 0)}})
 	bound := s.bind(c)

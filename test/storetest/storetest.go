@@ -34,8 +34,10 @@ type Stage interface {
 	// Where the store is, and the credentials of the role that sweeps: the least one that the engine's documentation
 	// asks for. They may be wiped.
 	Where() (plan.Target, stores.Credentials)
-	// Table declares a table of the stage as a dataset of a DataStore does, shared: with what tells whose a record is.
-	Table(name string, shared bool) v1alpha1.Table
+	// Place is that of the records of a table of the stage, shared: with what tells whose a record is. Exempt is the
+	// same of one that holds nothing to delete.
+	Place(name string, shared bool) plan.Place
+	Exempt(name string) plan.Exemption
 	// Put writes records, or writes them again.
 	Put(ctx context.Context, table string, records ...Record) error
 	// Keys of all records that are there, in any order, whoever may see them.
@@ -86,7 +88,7 @@ var day, _ = calendar.SlackOf(v1alpha1.Slack{Hours: new(int32(24))}) // one that
 
 // dataset of a table that is deleted from after some days.
 func (s *suite) dataset(table string, w stores.Windows) stores.Dataset {
-	return stores.Dataset{Name: table, Table: s.stage.Table(table, true), Delete: &w,
+	return stores.Dataset{Name: table, Place: s.stage.Place(table, true), Delete: &w,
 		Rules: []stores.Rule{{Policy: "promise", Rule: table, Windows: w, DeleteWithin: day}}}
 }
 
@@ -171,7 +173,7 @@ func due(r Record, d stores.Dataset, at time.Time) bool {
 	}
 	window := d.Delete.RetainFor
 	for _, o := range d.Delete.Overrides {
-		if d.Table.TenantColumn != "" && r.Tenant != "" && slices.Contains(o.IDs, r.Tenant) {
+		if d.IsShared() && r.Tenant != "" && slices.Contains(o.IDs, r.Tenant) {
 			window = o.RetainFor
 		}
 	}
@@ -220,7 +222,4 @@ func (s *suite) mixed() stores.Config {
 }
 
 // exempt is the other table of the stage.
-func (s *suite) exempt() [][2]string {
-	at := s.stage.Table(other, false)
-	return [][2]string{{string(at.Schema), string(at.Name)}}
-}
+func (s *suite) exempt() []plan.Exemption { return []plan.Exemption{s.stage.Exempt(other)} }

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
 )
 
 const parentAndChild = `CREATE TABLE parent (id bigint PRIMARY KEY, at timestamptz);
@@ -211,7 +212,7 @@ func TestWhatIsRefused(t *testing.T) {
 }
 
 func TestCoverage(t *testing.T) {
-	w := newWorld(t, Config{Datasets: []Dataset{after(90, aTable("log"))}, Exempt: [][2]string{{"", "migrations"}, {"other", "kept"}}},
+	w := newWorld(t, Config{Datasets: []Dataset{after(90, aTable("log"))}, Exempt: []plan.Exemption{{Table: &plan.TableName{Name: "migrations"}}, {Table: &plan.TableName{Schema: "other", Name: "kept"}}, {}}},
 		`CREATE SCHEMA other; CREATE TABLE log (id bigint PRIMARY KEY, at timestamptz); CREATE TABLE migrations (id int); CREATE TABLE other.kept (id int);
 		CREATE TABLE other.migrations (id int); CREATE TABLE forgotten (id int) PARTITION BY RANGE (id); CREATE TABLE forgotten_1 PARTITION OF forgotten DEFAULT;
 		CREATE VIEW seen AS SELECT 1 AS x; CREATE MATERIALIZED VIEW copied AS SELECT 1 AS x; CREATE UNLOGGED TABLE fast (id int)`)

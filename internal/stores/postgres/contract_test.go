@@ -23,7 +23,7 @@ func TestContract(t *testing.T) {
 		var sql []string
 		s := stage{}
 		for _, name := range tables {
-			config.Datasets = append(config.Datasets, Dataset{Name: name, Table: s.Table(name, true)})
+			config.Datasets = append(config.Datasets, Dataset{Name: name, Place: s.Place(name, true)})
 			sql = append(sql, "CREATE TABLE "+name+" (id text PRIMARY KEY, tenant text, at timestamptz); CREATE INDEX ON "+name+" (tenant, at); CREATE INDEX ON "+name+" (at)")
 		}
 		s.world = newWorld(t, config, sql...)
@@ -41,12 +41,16 @@ func (s stage) Where() (plan.Target, stores.Credentials) {
 	return plan.Target{Type: v1alpha1.StorePostgres, Postgres: &plan.PostgresTarget{Host: server.Host, Port: int32(server.Port), Database: s.database, Username: s.role, CABundle: string(ca)}}, stores.Credentials{sealing.PasswordKey: []byte(rolePassword)}
 }
 
-func (stage) Table(name string, shared bool) v1alpha1.Table {
+func (stage) Place(name string, shared bool) plan.Place {
 	t := aTable(name)
 	if shared {
 		t.TenantColumn = "tenant"
 	}
-	return t
+	return plan.Place{Table: &t}
+}
+
+func (stage) Exempt(name string) plan.Exemption {
+	return plan.Exemption{Table: &plan.TableName{Schema: "public", Name: v1alpha1.Identifier(name)}}
 }
 
 func (s stage) Put(ctx context.Context, table string, records ...storetest.Record) error {

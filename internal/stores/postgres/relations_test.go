@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/plan"
 )
 
 // chat is a product that declares no foreign key: of 2 000 conversations that are past their window 100 got a message
@@ -142,7 +143,7 @@ func TestRelationsThatCannotBeKept(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, Config{Datasets: []Dataset{after(90, chatTable("conversations")), after(90, chatTable("messages"))}, Exempt: [][2]string{{"public", "ratings"}}}, fmt.Sprintf(chat, "bigint")+tc.more)
+			w := newWorld(t, Config{Datasets: []Dataset{after(90, chatTable("conversations")), after(90, chatTable("messages"))}, Exempt: []plan.Exemption{{Table: &plan.TableName{Schema: "public", Name: "ratings"}}}}, fmt.Sprintf(chat, "bigint")+tc.more)
 			w.relateUngranted(tc.relations...)
 			got := map[string]string{}
 			for name, p := range w.problems() {

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/foreign"
 	"github.com/lethe-dev/lethe/internal/guess"
+	"github.com/lethe-dev/lethe/internal/plan"
 )
 
 // Store is a database whose catalogue has been held against a Config. Its datasets are indexed as in the Config.
@@ -151,6 +153,11 @@ func (d *dataset) cannotRead(reason, format string, args ...any) {
 // find looks a dataset up in the catalogue.
 func (st *Store) find(in Dataset) *dataset {
 	d := &dataset{Dataset: in, zone: time.UTC}
+	if in.Table == nil {
+		d.Table = &v1alpha1.Table{} // what is said of it elsewhere is said of nothing
+		d.cannotRead(v1alpha1.ReasonUnsupportedTable, "the dataset is no table, and PostgreSQL holds nothing else: see that manager and sweeper are of one version")
+		return d
+	}
 	schema := string(in.Table.Schema)
 	if schema == "" {
 		schema = "public"
@@ -478,13 +485,13 @@ func (st *Store) sortChildrenFirst() []int {
 	return order
 }
 
-func (st *Store) findUncovered(exempt [][2]string) []string {
+func (st *Store) findUncovered(exempt []plan.Exemption) []string {
 	covered := map[*table]bool{}
 	for _, e := range exempt {
-		if e[0] == "" {
-			e[0] = "public"
+		if e.Table == nil {
+			continue
 		}
-		if t := st.cat.byName[e]; t != nil {
+		if t := st.cat.byName[[2]string{cmp.Or(string(e.Table.Schema), "public"), string(e.Table.Name)}]; t != nil {
 			covered[t] = true
 		}
 	}

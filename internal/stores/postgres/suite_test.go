@@ -9,6 +9,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
+	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/test/pg"
 	"github.com/lethe-dev/lethe/test/storetest"
 )
@@ -51,7 +52,7 @@ func aTable(name string) v1alpha1.Table {
 // dataset of a table that is deleted from after some days.
 func after(n int32, t v1alpha1.Table) Dataset {
 	w := Windows{RetainFor: days(n)}
-	return Dataset{Name: string(t.Name), Table: t, Delete: &w,
+	return Dataset{Name: string(t.Name), Place: plan.Place{Table: &t}, Delete: &w,
 		Rules: []Rule{{Policy: "promise", Rule: string(t.Name), Windows: w, DeleteWithin: slackHours(24)}}}
 }
 
@@ -65,7 +66,7 @@ func newWorld(t testing.TB, config Config, sql ...string) *world {
 	w.admin = server.Admin(t, w.database)
 	w.spec = v1alpha1.DataStoreSpec{Type: v1alpha1.StorePostgres, Postgres: &v1alpha1.PostgresStore{Database: w.database, Username: w.role}}
 	for _, d := range config.Datasets {
-		w.spec.Datasets = append(w.spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: d.Table})
+		w.spec.Datasets = append(w.spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: *d.Table})
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -99,7 +99,7 @@ func (b *bench) hardOne(ctx context.Context, h *hard) ([]string, error) {
 	}
 	spec := v1alpha1.DataStoreSpec{Tenancy: h.plan.Tenancy, Postgres: &v1alpha1.PostgresStore{Database: h.name, Username: role}}
 	for _, d := range h.plan.Datasets {
-		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: d.Table})
+		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: *d.Table})
 	}
 	if err := b.server.Exec(ctx, "postgres", "CREATE DATABASE "+h.name); err != nil {
 		return nil, err

@@ -177,7 +177,7 @@ func (b *bench) prepare(ctx context.Context, messages int) error {
 	}
 	spec := v1alpha1.DataStoreSpec{Postgres: &v1alpha1.PostgresStore{Database: base, Username: role}}
 	for _, d := range datasets() {
-		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: d.Table})
+		spec.Datasets = append(spec.Datasets, v1alpha1.Dataset{Name: d.Name, Table: *d.Table})
 	}
 	for _, sql := range []string{postgres.Grants(spec), fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", role, password), "VACUUM (ANALYZE, FREEZE)"} {
 		if err := b.server.Exec(ctx, base, sql); err != nil {
@@ -406,7 +406,7 @@ func dataset(name string, key ...v1alpha1.Identifier) plan.Dataset {
 	day, _ := calendar.SlackOf(v1alpha1.Slack{Hours: new(int32(24))}) // a slack that is none would delete nothing
 	return plan.Dataset{
 		Name: name, DataClass: "Conversations",
-		Table:  v1alpha1.Table{Schema: "public", Name: v1alpha1.Identifier(name), Key: key, AgeColumn: v1alpha1.AgeColumn{Name: "at", Type: v1alpha1.AgeTimestamptz}},
+		Place:  plan.Place{Table: &v1alpha1.Table{Schema: "public", Name: v1alpha1.Identifier(name), Key: key, AgeColumn: v1alpha1.AgeColumn{Name: "at", Type: v1alpha1.AgeTimestamptz}}},
 		Rules:  []plan.Rule{{Policy: "promise", Rule: name, Mode: v1alpha1.PolicyEnforce, RetainFor: retain, DeleteWithin: day}},
 		Delete: &plan.Deletion{Policy: "promise", Rule: name, RetainFor: retain},
 	}

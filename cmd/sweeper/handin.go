@@ -87,7 +87,7 @@ func fitting(r report.Report) ([]byte, error) {
 	said := fmt.Sprintf("the sweep ended %s, and its %d measurements do not fit into a report of %d bytes, packed %d: split the datasets over several DataStores, or let fewer rules govern them",
 		r.Outcome, lines, protocol.MaxReport, protocol.MaxPackedReport)
 	r = report.Report{Plan: r.Plan, Started: r.Started, Finished: r.Finished, Outcome: report.Failed, Reason: v1alpha1.ReasonLimitReached, Message: said, Mode: r.Mode,
-		SystemIdentifier: r.SystemIdentifier, Database: foreign.Name(r.Database), Tenants: r.Tenants, SkewSeconds: r.SkewSeconds, Point: r.Point, Deleted: r.Deleted}
+		Identity: r.Identity, Database: foreign.Name(r.Database), Tenants: r.Tenants, SkewSeconds: r.SkewSeconds, Point: r.Point, Deleted: r.Deleted}
 	if canonical, err = report.Encode(r); err != nil {
 		return nil, fmt.Errorf("encode the report: %w", err)
 	}

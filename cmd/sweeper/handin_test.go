@@ -137,7 +137,7 @@ func TestNoKeyserverAtTheEnd(t *testing.T) {
 // wide is a report of so many datasets with four rules each, none of whose numbers repeat.
 func wide(datasets int, message string) report.Report {
 	dice := rand.New(rand.NewPCG(1, 2))
-	r := report.Report{Plan: strings.Repeat("a", 64), Outcome: report.Done, Mode: "Enforce", SystemIdentifier: "7300", Database: "chat", Deleted: 12}
+	r := report.Report{Plan: strings.Repeat("a", 64), Outcome: report.Done, Mode: "Enforce", Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Deleted: 12}
 	for i := range datasets {
 		d := report.Dataset{Name: fmt.Sprintf("dataset-%03d-%s", i, strings.Repeat("x", 40)), Rows: dice.Int64N(1 << 40), OldestAgeSeconds: dice.Int64N(1 << 30)}
 		for n := range 4 {

@@ -220,7 +220,7 @@ func TestWhatASweepSaysAboutTheStore(t *testing.T) {
 		"a dataset of which it says nothing": {edit: func(r *report.Report) { r.Datasets = []report.Dataset{{Name: "other"}} }, says: "messages",
 			want: map[string]string{"Ready": "True NotMeasured", "Compliant": "Unknown NotMeasured"}},
 		"more measurements than a report holds": {edit: func(r *report.Report) {
-			*r = report.Report{Plan: r.Plan, Outcome: report.Failed, Reason: v1alpha1.ReasonLimitReached, Message: "split the datasets", Mode: r.Mode, SystemIdentifier: r.SystemIdentifier}
+			*r = report.Report{Plan: r.Plan, Outcome: report.Failed, Reason: v1alpha1.ReasonLimitReached, Message: "split the datasets", Mode: r.Mode, Identity: r.Identity}
 		}, says: "split the datasets", within: time.Minute,
 			want: map[string]string{"Ready": "False LimitReached", "Reachable": "True Connected", "Compliant": "Unknown LimitReached"}},
 		"uncovered tables": {edit: func(r *report.Report) { r.Uncovered, r.UncoveredCount = []string{"public.drafts"}, 1 }, says: "public.drafts",

@@ -105,7 +105,7 @@ func (s *standingSweep) ask(after time.Duration, req protocol.LeaseRequest) (pro
 
 const leaseWritten = "update *v1.Lease"
 
-var aPoint = protocol.LeaseRequest{Seen: &protocol.Point{System: "7", Timeline: 1, Position: 9}}
+var aPoint = protocol.LeaseRequest{Seen: &protocol.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: "9"}}}
 
 // TestWhatASweepAsksSoonRestsOnWhatWasRead: within 15 seconds a renewal asks nobody, what it tells is one write, and
 // neither makes the lease longer; after that all is read, but for the Lease, which this process wrote last.

@@ -143,7 +143,7 @@ var loud = map[string]struct {
 		swept(o, measuredAll(o.Result.Plan, ""))
 	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"45 of 302 measurements are unknown", "256 rules each"}},
 	"more measurements than a report holds": {func(_ *testing.T, o *StoreObserved) {
-		o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow, Current: true, Report: report.Report{Plan: "hash", Outcome: report.Failed, SystemIdentifier: "7300",
+		o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow, Current: true, Report: report.Report{Plan: "hash", Outcome: report.Failed, Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"},
 			Reason: v1alpha1.ReasonLimitReached, Message: "the sweep ended Done, and its 9000 measurements do not fit into a report of 1048576 bytes: split the datasets"}}, o.Result.Plan, o.Content)
 	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"9000 measurements", "1048576 bytes", "split the datasets"}},
 	"more tables than the lists of a spec hold": {func(t *testing.T, o *StoreObserved) {

@@ -138,18 +138,9 @@ func (s session) Back(ctx context.Context, last v1alpha1.StorePoint, witnesses [
 	if err != nil {
 		return "", err
 	}
-	const unread = "where it was before is not told in words of this version"
-	was, err := ParsePoint(last)
-	if err != nil {
-		return unread, nil
-	}
-	ids := make([]uint64, 0, len(witnesses))
-	for _, w := range witnesses {
-		id, err := strconv.ParseUint(w, 10, 63)
-		if err != nil {
-			return unread, nil
-		}
-		ids = append(ids, id)
+	was, ids, known := readPast(last, witnesses)
+	if !known {
+		return "where it was before is not told in words of this version", nil
 	}
 	if why := back(was, is); why != "" {
 		return why, nil
@@ -161,6 +152,22 @@ func (s session) Back(ctx context.Context, last v1alpha1.StorePoint, witnesses [
 		return "", err
 	}
 	return "its history has left the one of the last sweep before that sweep ended", nil
+}
+
+// readPast reads what is remembered of the last sweep. It is not known where another version or a hand wrote it.
+func readPast(last v1alpha1.StorePoint, witnesses []string) (was Point, ids []uint64, known bool) {
+	was, err := ParsePoint(last)
+	if err != nil {
+		return was, nil, false
+	}
+	for _, w := range witnesses {
+		id, err := strconv.ParseUint(w, 10, 63)
+		if err != nil {
+			return was, nil, false
+		}
+		ids = append(ids, id)
+	}
+	return was, ids, true
 }
 
 // back says what shows that a database is at an earlier point than it was; empty: nothing does. A promoted standby

@@ -64,17 +64,12 @@ func NewChanges(limit int64, now clock.PassiveClock) *Changes {
 	return &Changes{meter: budget.New(changesWindow), limit: limit, clock: now, wake: make(chan struct{}, 1)}
 }
 
-// strip is what the cache does to each object before it keeps it: docs/design/0007-fairness.md.
-func (c *Changes) strip(object any) (any, error) {
-	o, ok := object.(client.Object)
-	if !ok {
-		return object, nil
-	}
-	if c != nil && !bulk.IsStripped(o) { // a first list may be shown twice
+// strip counts an object as it was written, and strips it: docs/design/0007-fairness.md.
+func (c *Changes) strip(o client.Object) {
+	if c != nil {
 		c.count(o)
 	}
 	bulk.Strip(o)
-	return object, nil
 }
 
 // count counts a revision once.

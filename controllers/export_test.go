@@ -19,6 +19,6 @@ func (q *queues) Options() controller.Options { return q.options() }
 const ChangesWindow = changesWindow
 
 var CachedObjects = cachedObjects
-var Transform = transform
+var Transform = func(c *Changes) func(any) (any, error) { return (&keeper{changes: c}).keep }
 var ConditionTypes = conditionTypes
 var NewQueues = newQueues

@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/rest"
-	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -177,7 +176,7 @@ func ManagerOptions(cfg *rest.Config, workers int, changes *Changes) (ctrl.Optio
 	return ctrl.Options{
 		Cache: cache.Options{
 			HTTPClient:       watches,
-			DefaultTransform: transform(changes),
+			DefaultTransform: (&keeper{changes: changes}).keep,
 			ByObject:         cachedObjects(),
 			// A kind that nobody watches must not be cached by an oversight.
 			ReaderFailOnMissingInformer: true,
@@ -191,21 +190,22 @@ func ManagerOptions(cfg *rest.Config, workers int, changes *Changes) (ctrl.Optio
 	}, nil
 }
 
-// transform is what the cache does to each object before it keeps it: it counts what tenants write, leaves out what
-// nobody reads, and keeps once what is the same in many objects.
-func transform(changes *Changes) toolscache.TransformFunc {
-	sharer := &bulk.Sharer{}
-	return func(object any) (any, error) {
-		// A first list is shown twice, and what others share by then is not to be written again.
-		if o, ok := object.(client.Object); ok && bulk.IsStripped(o) {
-			return object, nil
-		}
-		small, err := changes.strip(object)
-		if o, ok := small.(client.Object); ok && err == nil {
-			sharer.Share(o)
-		}
-		return small, err
+// keeper is what the cache does to each object before it keeps it.
+type keeper struct {
+	changes *Changes
+	sharer  bulk.Sharer
+}
+
+// keep counts what tenants write, leaves out what nobody reads, and keeps once what is the same in many objects.
+func (k *keeper) keep(object any) (any, error) {
+	o, ok := object.(client.Object)
+	// A first list is shown twice, and what others share by then is not to be written again.
+	if !ok || bulk.IsStripped(o) {
+		return object, nil
 	}
+	k.changes.strip(o)
+	k.sharer.Share(o)
+	return object, nil
 }
 
 // cachedObjects keeps out of memory what is not ours: a tenant, or anybody else in the cluster, must not be able to

@@ -7,11 +7,11 @@ import "slices"
 // +kubebuilder:object:generate=false
 type StoreCredential struct {
 	// Name under which it is sealed, stored and handed to the engine.
-	Name string
+	Name string `json:"-"`
 	// Field of a DataStore that holds it.
-	Field string
+	Field string `json:"-"`
 	// Sealed is what stands there.
-	Sealed SealedValue
+	Sealed SealedValue `json:"-"`
 }
 
 // Credentials of a store, in the order of its spec; none: its type is not known, or its spec says nothing of that type.

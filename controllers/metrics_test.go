@@ -49,7 +49,7 @@ func TestConditionsAreShownFromTheFirstMoment(t *testing.T) {
 		t.Errorf("Compliant of a store that nobody has looked at: %q", got)
 	}
 	if got, want := b.StoreSeries(), []string{"lethe_store_approval_pending chat / 0", "lethe_store_braked_datasets chat / 0", "lethe_store_measured chat / 0",
-		"lethe_store_measured_timestamp_seconds chat / 0"}; !slices.Equal(got, want) {
+		"lethe_store_measured_timestamp_seconds chat / 0", "lethe_store_report_refused chat / 0"}; !slices.Equal(got, want) {
 		t.Errorf("of a store that was never measured: %q", got)
 	}
 	b.Settle(s)

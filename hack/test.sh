@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All tests, in two lanes. What measures time goes one after the other, with the machine's whole attention: who gets
-# in beside an attack, what drives a real node (a kubelet on a busy machine says late that a program has ended).
-# Beside it, only with processors that the first lane leaves (SCHED_IDLE), goes everything else, with the race
+# in beside an attack, what drives a real node (a kubelet on a busy machine says late that a program has ended); and
+# what starts a node of its own, of which there is one at a time. All that is without the race detector: they drive
+# programs. Beside it, only with processors that the first lane leaves (SCHED_IDLE), goes everything else, with the race
 # detector, three packages at once: most of a package's time it waits for an API server of its own. Every package is
 # run, whatever failed before it. Called by `make test`. hack/gotest counts what ran: a package none of whose tests
 # ran fails, a test that skips itself fails, and fewer tests than hack/tests.floor fail.

@@ -156,7 +156,7 @@ type PlanStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	Hash string `json:"hash,omitempty"`
 
-	// identity of the database cluster, as last seen.
+	// identity of the store, as last seen.
 	// +optional
 	Identity StoreIdentity `json:"identity,omitzero"`
 

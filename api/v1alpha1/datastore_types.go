@@ -312,7 +312,7 @@ type ApprovedTenantWindow struct {
 // +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.anyTenant))",message="anyTenant is refused unless tenancy is Shared: in a Dedicated store every row is of one tenant",messageExpression="'windows[%d].anyTenant is refused unless tenancy is Shared: in a Dedicated store every row is of one tenant'.format([self.windows.map(w, has(w.anyTenant)).indexOf(true)])"
 // +kubebuilder:validation:XValidation:rule="self.tenancy == 'Shared' || self.windows.all(w, !has(w.tenants) || w.tenants.all(t, !has(t.externalIDs)))",message="externalIDs are refused unless tenancy is Shared: in a Dedicated store every row is of one tenant",messageExpression="[self.windows.map(w, has(w.tenants) && w.tenants.exists(t, has(t.externalIDs))).indexOf(true)].map(i, 'windows[%d].tenants[%d].externalIDs are refused unless tenancy is Shared: in a Dedicated store every row is of one tenant'.format([i, self.windows[i].tenants.map(t, has(t.externalIDs)).indexOf(true)]))[0]"
 type ApprovedPlan struct {
-	// identity of the database cluster that was audited, as status.plan shows it.
+	// identity of the store that was audited, as status.plan shows it.
 	// +required
 	Identity StoreIdentity `json:"identity,omitzero"`
 
@@ -349,7 +349,7 @@ type ApprovedPlan struct {
 
 // ApprovedPoint is a place in the life of a store that a person has looked at.
 type ApprovedPoint struct {
-	// point in the life of the database, as status.point shows it.
+	// point in the life of the store, as status.point shows it.
 	// +required
 	Point StorePoint `json:"point,omitzero"`
 

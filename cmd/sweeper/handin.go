@@ -48,10 +48,16 @@ func (o options) handIn(log *slog.Logger, client *keyclient.Client, r report.Rep
 		case <-ctx.Done():
 		}
 	}()
+	var said error // the last that the keyserver itself had against it
 	for {
 		_, err := client.Report(ctx, o.planHash, canonical)
 		if err == nil {
 			return message, nil
+		}
+		if keyclient.ReasonOf(err) != "" {
+			said = err
+		} else if ctx.Err() != nil && said != nil {
+			err = said // the time was over in the middle of a call, which says nothing of the cause
 		}
 		reason := keyclient.ReasonOf(err)
 		if reason == "" {

@@ -65,6 +65,17 @@ func TestAReportIsHandedInUntilItIsTaken(t *testing.T) {
 	}
 }
 
+// once answers the first time as one does, and then as the other.
+func once(first, then func() *protocol.Error) func() *protocol.Error {
+	var asked atomic.Bool
+	return func() *protocol.Error {
+		if asked.Swap(true) {
+			return then()
+		}
+		return first()
+	}
+}
+
 // TestNoKeyserverAtTheEnd: a sweep whose report nobody takes says so with its exit code and its termination message,
 // and what it did. It gives up within its time, and at once where asking again is of no use.
 func TestNoKeyserverAtTheEnd(t *testing.T) {
@@ -74,11 +85,15 @@ func TestNoKeyserverAtTheEnd(t *testing.T) {
 		refuse func() *protocol.Error
 		down   bool
 		stop   bool
+		hangs  bool // from the second time on
 		reason string
 	}{
 		"it is down until the time is over": {within: 50 * time.Millisecond, down: true, reason: v1alpha1.ReasonKeyserverUnavailable},
 		"it is down, and the pod is to end": {within: time.Hour, down: true, stop: true, reason: v1alpha1.ReasonKeyserverUnavailable},
-		"it cannot take it yet": {within: 50 * time.Millisecond, reason: v1alpha1.ReasonKEKUnavailable, refuse: func() *protocol.Error {
+		"it cannot take it yet": {within: 900 * time.Millisecond, reason: v1alpha1.ReasonKEKUnavailable, refuse: func() *protocol.Error {
+			return &protocol.Error{Reason: v1alpha1.ReasonKEKUnavailable, Message: "the KEK does not answer", RetryAfter: 1}
+		}},
+		"it cannot take it yet, and does not answer when the time is over": {within: 2500 * time.Millisecond, reason: v1alpha1.ReasonKEKUnavailable, hangs: true, refuse: func() *protocol.Error {
 			return &protocol.Error{Reason: v1alpha1.ReasonKEKUnavailable, Message: "the KEK does not answer", RetryAfter: 1}
 		}},
 		"it never will": {within: time.Hour, reason: v1alpha1.ReasonKeyMissing, refuse: func() *protocol.Error {
@@ -95,6 +110,11 @@ func TestNoKeyserverAtTheEnd(t *testing.T) {
 			t.Cleanup(func() { handInAsked = was })
 			s := start(t, nil)
 			s.server.Refuse = tc.refuse
+			if tc.hangs {
+				over := make(chan struct{})
+				t.Cleanup(func() { close(over) })
+				s.server.Refuse = once(tc.refuse, func() *protocol.Error { <-over; return nil })
+			}
 			client, err := s.server.Client()
 			if err != nil {
 				t.Fatal(err)

@@ -70,6 +70,7 @@ func generationOf(conditions []metav1.Condition) int64 {
 
 // verdictOn the store's credentials: the first one that is not as it should be decides.
 func verdictOn(spec *v1alpha1.DataStoreSpec, answer protocol.CredentialsResponse) status.Verdict {
+	stored := status.Verdict{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonStored, Message: "The credentials were opened and are encrypted at rest."}
 	for _, item := range answer.Items {
 		switch item.Reason {
 		case v1alpha1.ReasonStored:
@@ -77,7 +78,9 @@ func verdictOn(spec *v1alpha1.DataStoreSpec, answer protocol.CredentialsResponse
 			if answer.Secret == "" {
 				return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: spec.CredentialField(item.Name) + ": " + item.Message}
 			}
-			return status.Verdict{Status: metav1.ConditionTrue, Reason: item.Reason, Message: item.Message}
+			if stored.Reason == v1alpha1.ReasonStored {
+				stored.Reason, stored.Message = item.Reason, item.Message
+			}
 		default:
 			return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: spec.CredentialField(item.Name) + ": " + item.Message}
 		}
@@ -85,5 +88,5 @@ func verdictOn(spec *v1alpha1.DataStoreSpec, answer protocol.CredentialsResponse
 	if answer.Secret == "" {
 		return status.Verdict{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNotReady, Message: "The keyserver has stored no credential yet."}
 	}
-	return status.Verdict{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonStored, Message: "The credentials were opened and are encrypted at rest."}
+	return stored
 }

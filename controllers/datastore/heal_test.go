@@ -323,7 +323,7 @@ func TestMetricsFollowTheStore(t *testing.T) {
 	want := []string{
 		"lethe_store_approval_pending chat / 0", "lethe_store_braked_datasets chat / 0", "lethe_store_deleted_rows_total chat " + of + " 7",
 		"lethe_store_measured chat / 1", fmt.Sprintf("lethe_store_measured_timestamp_seconds chat / %g", float64(s.Status.MeasuredAt.Unix())),
-		"lethe_store_oldest_overdue_seconds chat " + of + " 60", "lethe_store_overdue_rows chat " + of + " 3", "lethe_store_uncovered_tables chat / 0",
+		"lethe_store_oldest_overdue_seconds chat " + of + " 60", "lethe_store_overdue_rows chat " + of + " 3", "lethe_store_report_refused chat / 0", "lethe_store_uncovered_tables chat / 0",
 		"lethe_store_unknown_age_rows chat " + of + " 2", "lethe_store_unknown_tenant_late_rows chat " + of + " 0", "lethe_store_worst_overdue_seconds chat " + of + " 60",
 	}
 	if diff := cmp.Diff(want, b.StoreSeries()); diff != "" {

@@ -24,6 +24,7 @@ import (
 type sweptJob struct {
 	job    batchv1.Job
 	report report.Report // zero when there is none that counts
+	lost   string        // the reason why there is none that counts
 }
 
 // readReports takes the report of every Job that has ended since the last look, each once, from the keyserver, which
@@ -65,16 +66,16 @@ func (r *Reconciler) readReports(ctx context.Context, s *scope) (time.Duration, 
 		sweep.FinishedAt, _ = reconcile.FinishedAt(job)
 		sweep.Current, sweep.Overlapped = current, overlapped(s.jobs, job)
 		s.status = status.Measure(s.status, sweep, s.result.Plan, s.content)
-		s.swept = append(s.swept, sweptJob{job: *job, report: sweep.Report})
+		s.swept = append(s.swept, sweptJob{job: *job, report: sweep.Report, lost: sweep.Reason})
 	}
 	return 0, nil
 }
 
 // isSuperseded says whether the last report, that of the Job kept, is a Job's that is yet to be read: one of those that
-// ended later, or one that has yet to end. The keyserver keeps the last one only, and that measured the same rules.
+// ended later, or one that runs. The keyserver keeps the last one only, and that measured the same rules.
 func isSuperseded(kept string, later, jobs []batchv1.Job) bool {
 	is := func(j batchv1.Job) bool { return string(j.UID) == kept }
-	runs := func(j batchv1.Job) bool { _, ended := reconcile.FinishedAt(&j); return is(j) && !ended }
+	runs := func(j batchv1.Job) bool { return is(j) && isActive(&j) }
 	return slices.ContainsFunc(later, is) || slices.ContainsFunc(jobs, runs)
 }
 

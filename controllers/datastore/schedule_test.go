@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -129,9 +130,9 @@ func TestUnreadReadsEachJobOnce(t *testing.T) {
 			Status:     batchv1.JobStatus{Conditions: []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: ended}}},
 		}
 	}
-	jobs := []batchv1.Job{job("a", 3), job("b", 2), job("c", 1)}
+	jobs := []batchv1.Job{job("a", 3), job("b", 2), job("c", 1), job("d", 1)}
 	var last *v1alpha1.SweepStatus
-	for _, want := range [][]string{{"a", "b", "c"}, nil, nil} {
+	for _, want := range [][]string{{"a", "b", "c", "d"}, nil, nil} {
 		var got []string
 		for _, j := range unread(jobs, last) {
 			got = append(got, string(j.UID))
@@ -144,6 +145,31 @@ func TestUnreadReadsEachJobOnce(t *testing.T) {
 	// The last one read may be gone by now.
 	if got := unread(jobs[:1], &v1alpha1.SweepStatus{JobUID: "gone", FinishedAt: &ended}); len(got) != 1 {
 		t.Errorf("%d Jobs are unread, want 1", len(got))
+	}
+}
+
+// A report supersedes those of Jobs before it while its own Job runs; one that is suspended does not run.
+func TestASuspendedJobSupersedesNothing(t *testing.T) {
+	yes := true
+	runs := batchv1.Job{ObjectMeta: metav1.ObjectMeta{UID: "b"}}
+	stands := batchv1.Job{ObjectMeta: metav1.ObjectMeta{UID: "b"}, Spec: batchv1.JobSpec{Suspend: &yes}}
+	if !isSuperseded("b", nil, []batchv1.Job{runs}) || isSuperseded("b", nil, []batchv1.Job{stands}) || isSuperseded("b", nil, nil) {
+		t.Error("superseded by what does not run, or not by what does")
+	}
+}
+
+func TestVerdictOnASet(t *testing.T) {
+	spec := &v1alpha1.DataStoreSpec{Type: v1alpha1.StorePostgres, Postgres: &v1alpha1.PostgresStore{}}
+	back := protocol.CredentialResult{Name: "password", Reason: v1alpha1.ReasonRolledBack, Message: "sealed earlier"}
+	bad := protocol.CredentialResult{Name: "token", Reason: v1alpha1.ReasonDoesNotOpen, Message: "seal it again"}
+	good := protocol.CredentialResult{Name: "pin", Reason: v1alpha1.ReasonStored}
+	for _, items := range [][]protocol.CredentialResult{{back, bad, good}, {bad, back, good}, {good, back, bad}} {
+		if got := verdictOn(spec, protocol.CredentialsResponse{Secret: "s", Items: items}); got.Status != metav1.ConditionFalse || got.Reason != v1alpha1.ReasonDoesNotOpen {
+			t.Errorf("%v: %+v", items, got)
+		}
+	}
+	if got := verdictOn(spec, protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{good, back}}); got.Status != metav1.ConditionTrue || got.Reason != v1alpha1.ReasonRolledBack {
+		t.Errorf("one was rolled back: %+v", got)
 	}
 }
 

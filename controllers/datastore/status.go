@@ -67,9 +67,9 @@ func (r *Reconciler) emitSweeps(s *scope, after *v1alpha1.DataStore) {
 		if n := status.Deleted(swept.report); n > 0 {
 			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, v1alpha1.ReasonSweepFinished, "Sweep", "deleted %d row(s) that were past their window", n)
 		}
-	}
-	if last := after.Status.LastSweep; len(s.swept) > 0 && last.Outcome == v1alpha1.SweepLost {
-		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, last.Reason, "Sweep", "the report of the last sweep does not count, and status.lastSweep says why")
+		if swept.lost != "" {
+			r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, swept.lost, "Sweep", "the report of a sweep does not count, and status.lastSweep says why")
+		}
 	}
 	if names := braked(&after.Status, v1alpha1.ReasonBrakeTripped); names != "" && names != braked(&s.store.Status, v1alpha1.ReasonBrakeTripped) {
 		r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, v1alpha1.ReasonBrakeTripped, "Sweep",

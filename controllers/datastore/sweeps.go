@@ -47,15 +47,18 @@ func (r *Reconciler) jobsOf(ctx context.Context, store *v1alpha1.DataStore) ([]b
 			jobs = append(jobs, job)
 		}
 	}
-	slices.SortFunc(jobs, func(a, b batchv1.Job) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(jobs, inOrder)
 	return jobs, nil
 }
 
+// inOrder compares two Jobs by when they were made, and of those of one second by their names.
+func inOrder(a, b batchv1.Job) int {
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+}
+
 // unread returns the Jobs that have ended since the last one that was read, in the order in which they ended. Times
-// are whole seconds: of two that ended in the same one, the one that began first counts as read with the other, or
-// they would take turns in being the last.
+// are whole seconds: of two that ended in the same one, the one that began first (or, if they began in one second, the
+// one whose name comes first) counts as read with the other, or they would take turns in being the last.
 func unread(jobs []batchv1.Job, last *v1alpha1.SweepStatus) []batchv1.Job {
 	var read *batchv1.Job
 	for i := range jobs {
@@ -70,7 +73,7 @@ func unread(jobs []batchv1.Job, last *v1alpha1.SweepStatus) []batchv1.Job {
 		if !ok || read != nil && job.UID == read.UID || last != nil && last.FinishedAt != nil && ended.Before(last.FinishedAt.Time) {
 			continue
 		}
-		if read != nil && last.FinishedAt != nil && ended.Equal(last.FinishedAt.Time) && job.CreationTimestamp.Before(&read.CreationTimestamp) {
+		if read != nil && last.FinishedAt != nil && ended.Equal(last.FinishedAt.Time) && inOrder(job, *read) < 0 {
 			continue
 		}
 		out = append(out, job)

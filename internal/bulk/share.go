@@ -22,9 +22,11 @@ import (
 const (
 	// largestShared is the longest encoding of a part that is shared: what is longer is hardly the same twice.
 	largestShared = 8 << 10
-	// mostShared is how many bytes of encodings are remembered before all are forgotten. What is in use then stays in
-	// use and is only not shared with what comes later.
+	// mostShared is how many bytes are remembered before all are forgotten: of encodings, which is nearly what parts
+	// take, and of what remembering one takes, be it ever so small. What is in use then stays in use and is only not
+	// shared with what comes later.
 	mostShared = 1 << 20
+	eachShared = 512
 	// longestMessage is the longest text of a condition that is shared.
 	longestMessage = 256
 )
@@ -82,11 +84,12 @@ func shared[T any](s *Sharer, kind string, encode func() ([]byte, error), part T
 	if known, ok := s.parts[key].(T); ok {
 		return known
 	}
-	if s.parts == nil || s.bytes+len(encoded) > mostShared {
+	size := len(encoded) + eachShared
+	if s.parts == nil || s.bytes+size > mostShared {
 		s.parts, s.bytes = map[[sha256.Size]byte]any{}, 0
 	}
 	s.parts[key] = part
-	s.bytes += len(encoded)
+	s.bytes += size
 	return part
 }
 

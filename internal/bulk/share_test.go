@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
+	"strconv"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -146,8 +147,14 @@ func TestWhatIsTheSameIsThereOnce(t *testing.T) {
 			t.Error("the volumes or the first container of two bots are there twice")
 		}
 	}
-	// What nobody else has is not remembered for ever.
+	// What nobody else has is not remembered for ever, be it large or small.
 	before := heap()
+	for i := range 60000 {
+		sharer.Share(&v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"lethe.dev/a": strconv.Itoa(i)}}})
+	}
+	if grown := heap() - before; grown > 3<<20 {
+		t.Errorf("%d bytes of small parts are remembered", grown)
+	}
 	for i := range 4000 {
 		policy := &networkingv1.NetworkPolicy{Spec: networkingv1.NetworkPolicySpec{Egress: []networkingv1.NetworkPolicyEgressRule{{}}}}
 		for j := range 40 {

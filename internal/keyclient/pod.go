@@ -54,7 +54,7 @@ func (c *Client) Lease(ctx context.Context, req protocol.LeaseRequest, withSecre
 	if err != nil {
 		return Lease{}, err
 	}
-	lease := Lease{Expires: resp.Expires, For: time.Duration(resp.Seconds) * time.Second, KnownDigest: resp.KnownDigest, Known: resp.Known}
+	lease := Lease{Expires: resp.Expires, For: time.Duration(min(resp.Seconds, protocol.LeaseSeconds)) * time.Second, KnownDigest: resp.KnownDigest, Known: resp.Known}
 	if withSecret {
 		bundle, err := openBundle(key, protocol.PathLease, token, resp.Sealed)
 		if err != nil {

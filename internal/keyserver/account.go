@@ -26,7 +26,7 @@ func leaseLabels() map[string]string {
 func (s *Server) book(lease *coordinationv1.Lease, h *holding) (*protocol.Account, error) {
 	l, lost := s.account(lease, h)
 	approved := h.store.Spec.ApprovedPlan
-	if approved != nil && approved.Seen != nil {
+	if approved != nil && approved.Seen != nil && approved.Identity.IsValid() && approved.Seen.Point.IsValid() {
 		l.Approve(protocol.Point{Of: approved.Identity, StorePoint: approved.Seen.Point}, approved.Seen.ApprovedAt.Time, h.now)
 	}
 	if err := l.Spend(h.plan, h.req.Spend, h.now); err != nil {
@@ -64,7 +64,7 @@ func (s *Server) account(lease *coordinationv1.Lease, h *holding) (l *ledger.Led
 		s.Log.Error("The account of a store's sweeps cannot be read", "store", h.store.Namespace+"/"+h.store.Name, "cause", err)
 	}
 	l, lost = ledger.New(h.now), isThere || status.MeasuredAt != nil
-	if status.Point != nil {
+	if status.Point != nil && status.Point.IsValid() && status.Plan.Identity.IsValid() {
 		l.Point = &protocol.Point{Of: status.Plan.Identity, StorePoint: *status.Point}
 		if status.MeasuredAt != nil {
 			l.PointAt = status.MeasuredAt.Unix()

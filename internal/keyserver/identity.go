@@ -115,7 +115,11 @@ func (s *Server) forSweep(ctx context.Context, header string) (caller, error) {
 	}
 	st, ok := s.standings.Get(sumOf(token))
 	if !ok || !st.isFresh(s.Clock.Now()) {
-		return s.forPod(ctx, header)
+		who, err := s.forPod(ctx, header)
+		if err != nil {
+			s.standings.Forget(sumOf(token)) // what is refused now is granted by nothing of before
+		}
+		return who, err
 	}
 	who := st.who
 	who.review = func(ctx context.Context) (caller, error) { return s.forPod(ctx, header) }

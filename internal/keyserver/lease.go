@@ -27,7 +27,7 @@ import (
 
 // Lengths of a sweep's lease.
 const (
-	leaseSeconds = 30
+	leaseSeconds = protocol.LeaseSeconds
 	// lostAfter is how long after its end a lease is another's to take although the pod that held it is still there:
 	// the clocks of two replicas differ, and a node may be cut off.
 	lostAfter = 60 * time.Second
@@ -154,7 +154,7 @@ func subjectOf(store *v1alpha1.DataStore) *subject {
 func sealedForThere(sub *subject, doc keystore.ObjectDoc) error {
 	for _, c := range sub.credentials() {
 		if doc.Credentials[c.name].Destination != c.destination.Digest() {
-			return refuse(v1alpha1.ReasonWrongPlace, "the stored %s was sealed for another host, port, database, username or caBundle than the store has: seal it again for %s",
+			return refuse(v1alpha1.ReasonWrongPlace, "the stored %s was sealed for another place than the store has (its address, name, user or CA): seal it again for %s",
 				c.name, sub.store.Spec.CredentialField(c.name))
 		}
 	}

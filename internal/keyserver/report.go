@@ -233,6 +233,10 @@ func (s *Server) lastReport(ctx context.Context, _ caller, req *protocol.LastRep
 		return nil, err
 	}
 	last := reported.Last
+	// The number is written before the report, and both were not read at once.
+	if age := s.Clock.Now().Sub(last.Time).Abs(); last.Sequence > 0 && kept.Sequence == last.Sequence-1 && age < requestTimeout {
+		return nil, later(v1alpha1.ReasonInUse, 2, "report %d of the store is being kept", last.Sequence)
+	}
 	switch {
 	case cm == nil && last.Sequence == 0:
 		return &protocol.LastReportResponse{}, nil

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -222,6 +223,11 @@ func TestAReportSurvivesACrash(t *testing.T) {
 		t.Error("answered without its write")
 	}
 	w.writes.reset(0, false)
+	// For as long as a call may take it is being kept: the manager asks again.
+	if _, _, e = w.last(); e == nil || e.Reason != v1alpha1.ReasonInUse || e.RetryAfter == 0 {
+		t.Errorf("between the two writes of a report: %+v", e)
+	}
+	w.clock.SetTime(w.clock.Now().Add(requestTimeout + time.Second))
 	_, _, e = w.last()
 	w.wantRefusal(e, v1alpha1.ReasonReportReplayed)
 	_, e = w.post(w.sweep("chat-sweep-next"), "the next")
@@ -319,6 +325,7 @@ func TestAKeptReportThatWasChanged(t *testing.T) {
 		cm := w.kept()
 		tc.change(cm)
 		w.must(testEnv.Client.Update(t.Context(), cm))
+		w.clock.SetTime(w.clock.Now().Add(requestTimeout + time.Second))
 		if _, _, e := w.last(); e == nil || e.Reason != tc.reason {
 			t.Errorf("%s: %+v, want %s", what, e, tc.reason)
 		}

@@ -42,10 +42,19 @@ func newStanding(who caller, h *holding, at time.Time, made *madePlan, lease *co
 	return &standing{who: who, hash: h.req.PlanHash, at: at, made: made, store: store, pod: pod, lease: lease}
 }
 
-// isFresh says whether anything may rest on it.
+// isFresh says whether anything may rest on it. A clock that was set back, or far ahead, makes nothing fresh, and
+// neither does a machine that stood still, in which time goes on by the wall's clock alone.
 func (st *standing) isFresh(now time.Time) bool {
-	return !now.Before(st.at) && now.Sub(st.at) <= restFor
+	for _, passed := range []time.Duration{now.Sub(st.at), onTheWall(now).Sub(onTheWall(st.at))} {
+		if passed < 0 || passed > restFor {
+			return false
+		}
+	}
+	return true
 }
+
+// onTheWall is a time without its monotonic reading.
+func onTheWall(t time.Time) time.Time { return t.Round(0) }
 
 // proof is up to when everything is known that a lease rests on, if it is at all. Of the Tenants of a Shared store
 // that are followed it asks anew: a restraint that has come is seen, and what is not proven counts for nothing.
@@ -89,6 +98,9 @@ func (s *Server) restedLease(ctx context.Context, who caller, req *protocol.Leas
 	if !ok {
 		return nil
 	}
+	if req.Restored != "" {
+		return nil // an approval that has come meanwhile decides what becomes of it
+	}
 	if tells(req) {
 		h := &holding{store: st.store, pod: st.pod, plan: st.made.at(now), exact: true, req: req, now: now, known: st.lease}
 		lease, _, err := s.hold(ctx, h)
@@ -103,10 +115,12 @@ func (s *Server) restedLease(ctx context.Context, who caller, req *protocol.Leas
 	return leaseFor(st.store, st.made, req, since, now)
 }
 
-// leaseFor answers a lease that rests on what is known up to a time: it ends 30 seconds after that.
+// leaseFor answers a lease that rests on what is known up to a time: it ends 30 seconds after that, by the clock by
+// which that is sooner.
 func leaseFor(store *v1alpha1.DataStore, made *madePlan, req *protocol.LeaseRequest, since, now time.Time) *protocol.LeaseResponse {
-	resp := &protocol.LeaseResponse{Expires: since.Add(leaseSeconds * time.Second).UTC()}
-	resp.Seconds = int(max(0, resp.Expires.Sub(now)) / time.Second)
+	until := since.Add(protocol.LeaseSeconds * time.Second)
+	left := max(0, min(until.Sub(now), onTheWall(until).Sub(onTheWall(now)), protocol.LeaseSeconds*time.Second))
+	resp := &protocol.LeaseResponse{Expires: now.Add(left).UTC(), Seconds: int(left / time.Second)}
 	if store.Spec.Tenancy == v1alpha1.TenancyShared {
 		resp.KnownDigest, resp.Known = made.knownDigest, protocol.KnownPage(made.known, req.KnownFrom)
 	}

@@ -9,7 +9,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -184,6 +186,9 @@ func TestEveryChangeEndsALease(t *testing.T) {
 			w.store.Spec.Brake.MaxPercentOfTable--
 			w.must(testEnv.Client.Update(w.Context(), w.store))
 		},
+		"the token is good no more": func(w *standingSweep) {
+			w.writes.reviewed = func(review *authenticationv1.TokenReview) { review.Status = authenticationv1.TokenReviewStatus{} }
+		},
 		"the store is deleted": func(w *standingSweep) { w.must(testEnv.Client.Delete(w.Context(), w.store)) },
 		"a policy governs the store": func(w *standingSweep) {
 			days := int32(90)
@@ -225,6 +230,41 @@ func TestEveryChangeEndsALease(t *testing.T) {
 	}
 }
 
+// skewed is a time whose wall clock was moved, and whose monotonic reading was not, as time.Time has both:
+// src/time/time.go.
+func skewed(t time.Time, wall time.Duration) time.Time {
+	*(*uint64)(unsafe.Pointer(&t)) += uint64(int64(wall/time.Second)) << 30
+	return t
+}
+
+// TestAClockThatIsMoved: whichever way a clock is moved after all was read, nothing rests on that any more, and no
+// lease that is answered is longer than what is left of thirty seconds.
+func TestAClockThatIsMoved(t *testing.T) {
+	began := time.Now()
+	store, made := &v1alpha1.DataStore{}, &madePlan{}
+	for name, tc := range map[string]struct {
+		now     time.Time
+		isFresh bool
+		seconds int
+	}{
+		"not moved":            {began.Add(10 * time.Second), true, 20},
+		"an hour back":         {skewed(began.Add(10*time.Second), -time.Hour), false, 20},
+		"an hour ahead":        {skewed(began.Add(10*time.Second), time.Hour), false, 0},
+		"a machine that stood": {skewed(began.Add(time.Second), 20*time.Second), false, 9},
+		"too late":             {began.Add(16 * time.Second), false, 14},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			if got := (&standing{at: began}).isFresh(tc.now); got != tc.isFresh {
+				t.Errorf("fresh: %t", got)
+			}
+			resp := leaseFor(store, made, &protocol.LeaseRequest{}, began, tc.now)
+			if resp.Seconds != tc.seconds || resp.Expires.Sub(tc.now.Round(0)) > protocol.LeaseSeconds*time.Second {
+				t.Errorf("%d seconds, until %s, at %s", resp.Seconds, resp.Expires, tc.now)
+			}
+		})
+	}
+}
+
 // TestNothingElseRestsOnIt: another plan, another token, a password, and a clock that went back have all read; and so
 // has what is to be written on a Lease that is another one by now.
 func TestNothingElseRestsOnIt(t *testing.T) {
@@ -251,6 +291,11 @@ func TestNothingElseRestsOnIt(t *testing.T) {
 	})
 	whole("a clock that went back", func() ([]string, *protocol.Error) {
 		_, calls, e := w.ask(-time.Second, protocol.LeaseRequest{})
+		return calls, e
+	})
+	whole("news that the database went back", func() ([]string, *protocol.Error) {
+		w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.store), w.store))
+		_, calls, e := w.ask(time.Second, protocol.LeaseRequest{Seen: aPoint.Seen, Restored: "from position 9 to 7"})
 		return calls, e
 	})
 	whole("another token", func() ([]string, *protocol.Error) {

@@ -161,10 +161,13 @@ type LeaseRequest struct {
 	KnownFrom int `json:"knownFrom,omitempty"`
 }
 
+// LeaseSeconds is how long a permission to commit is good for at most.
+const LeaseSeconds = 30
+
 // LeaseResponse is permission to commit until Expires.
 type LeaseResponse struct {
 	Expires time.Time `json:"expires"`          // by the keyserver's clock
-	Seconds int       `json:"seconds"`          // the same as a length, at most 30
+	Seconds int       `json:"seconds"`          // the same as a length, at most LeaseSeconds
 	Sealed  string    `json:"sealed,omitempty"` // base64url, as in UnsealResponse
 	// Account is what earlier sweeps have left; given with the credential.
 	Account *Account `json:"account,omitempty"`

@@ -88,5 +88,5 @@ func (k KeptReport) Of(e Ended, before int64) Sweep {
 	if err != nil {
 		return Sweep{JobUID: e.JobUID, Sequence: s.Sequence, Reason: v1alpha1.ReasonReportLost, Err: err}
 	}
-	return Sweep{JobUID: e.JobUID, Sequence: s.Sequence, Report: r}
+	return Sweep{JobUID: e.JobUID, Sequence: s.Sequence, ReportedAt: s.Time, Report: r}
 }

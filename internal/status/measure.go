@@ -31,8 +31,10 @@ type Sweep struct {
 	// and for what reason.
 	Report   report.Report
 	Sequence int64
-	Err      error
-	Reason   string
+	// ReportedAt is when the keyserver took it, by its clock.
+	ReportedAt time.Time
+	Err        error
+	Reason     string
 	// Current is whether the plan that the Job was made to run is the one in force.
 	Current bool
 	// Overlapped is set when another sweep of the store ran at the same time: of two, one is turned away.
@@ -54,7 +56,8 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 
 	r, err := sweep.Report, sweep.Err
 	turnedAway := err == nil && sweep.Overlapped && (r.Reason == v1alpha1.ReasonStoreBusy || r.Reason == v1alpha1.ReasonLeaseRefused)
-	if s.LastSweep != nil && (!sweep.Current || turnedAway) {
+	suspect := sweep.Reason == v1alpha1.ReasonReportForged || sweep.Reason == v1alpha1.ReasonReportReplayed
+	if s.LastSweep != nil && (!sweep.Current && !suspect || turnedAway) {
 		// It says nothing about the plan in force; what is known about that stays.
 		kept := *s.LastSweep
 		kept.JobUID, kept.Sequence, kept.FinishedAt = last.JobUID, sequence, last.FinishedAt
@@ -86,7 +89,12 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 		return out
 	}
 
-	out.MeasuredAt, out.MeasuredContent, out.MeasuredTenants = at(sweep.FinishedAt), content, cut(r.Tenants, 64)
+	// A Job whose node is lost ends long after its pod has measured.
+	when := sweep.FinishedAt
+	if !sweep.ReportedAt.IsZero() && sweep.ReportedAt.Before(when) {
+		when = sweep.ReportedAt
+	}
+	out.MeasuredAt, out.MeasuredContent, out.MeasuredTenants = at(when), content, cut(r.Tenants, 64)
 	out.Uncovered = nil
 	for _, name := range r.Uncovered[:min(len(r.Uncovered), maxUncovered)] {
 		out.Uncovered = append(out.Uncovered, cut(name, 128))
@@ -101,7 +109,7 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 		out.FilePointers = append(out.FilePointers, cut(p, 128))
 	}
 	out.FilePointerCount = max(count(r.PointerCount), count(len(out.FilePointers)))
-	out.Datasets = datasetsOf(r, s, p, sweep.FinishedAt)
+	out.Datasets = datasetsOf(r, s, p, when)
 	out.Overdue, out.OldestOverdueSeconds = 0, 0
 	for _, m := range out.Lines {
 		out.Overdue += m.Overdue

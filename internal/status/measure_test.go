@@ -3,6 +3,7 @@ package status
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -101,6 +102,24 @@ func TestMeasure(t *testing.T) {
 			}(),
 			want: func(s *v1alpha1.DataStoreStatus) {
 				s.LastSweep.JobUID, s.LastSweep.Sequence, s.LastSweep.FinishedAt = "j2", 5, at(ended)
+			},
+		},
+		"a report that was taken long before its Job ended is of that time": {
+			sweep: func() Sweep {
+				s := sweep(encode(nil))
+				s.ReportedAt, s.FinishedAt = ended, ended.Add(50*time.Minute)
+				return s
+			}(),
+			want: func(s *v1alpha1.DataStoreStatus) {
+				*s = Measure(before, sweep(encode(nil)), makeObserved().Result.Plan, "content")
+				s.LastSweep.FinishedAt = at(ended.Add(50 * time.Minute))
+			},
+		},
+		"a forged report is told of a Job of an older plan, too": {
+			sweep: Sweep{JobUID: "j2", Sequence: 4, FinishedAt: ended, Reason: v1alpha1.ReasonReportForged, Err: errors.New("it was changed")},
+			want: func(s *v1alpha1.DataStoreStatus) {
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 4, Outcome: v1alpha1.SweepLost, Reason: v1alpha1.ReasonReportForged,
+					Message: "it was changed" + messageRepeated, FinishedAt: at(ended), Attempt: 1}
 			},
 		},
 		"of two sweeps at once one is turned away, and that is no failure": {

@@ -20,6 +20,7 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/plan"
+	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/lease"
 )
@@ -270,7 +271,7 @@ func (p *program) killAfter(t *testing.T, after time.Duration) bool {
 	return true
 }
 
-// finish waits for the end and reads the report.
+// finish waits for the end and reads the report that was handed in, which the termination message names.
 func (p *program) finish(t *testing.T) report.Report {
 	t.Helper()
 	timer := time.NewTimer(2 * time.Minute)
@@ -284,7 +285,11 @@ func (p *program) finish(t *testing.T) report.Report {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, p.stderr)
 	}
-	r, err := report.Decode(string(b))
+	canonical, _ := p.keyserver.Report()
+	if m, err := report.DecodeMessage(string(b)); err != nil || m.Reason != "" || m.Digest != protocol.DigestReport(canonical) {
+		t.Fatalf("the termination message names another report than was handed in: %+v, %v\n%s", m, err, p.stderr)
+	}
+	r, err := report.Decode(string(canonical))
 	if err != nil {
 		t.Fatal(err)
 	}

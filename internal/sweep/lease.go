@@ -66,6 +66,7 @@ func acquire(ctx context.Context, leaser Leaser, hash string, clock func() time.
 			with := stores.Credentials{}
 			for _, item := range lease.Items {
 				if _, twice := with[item.Name]; twice {
+					_ = leaser.Release(ctx, hash) // the next sweep need not wait until it is over
 					return nil, nil, errors.New("the lease came with two credentials of one name")
 				}
 				with[item.Name] = item.Value

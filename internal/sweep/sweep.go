@@ -297,8 +297,8 @@ func (s *run) open(ctx context.Context) error {
 	approved, address := s.Plan.Database, s.Plan.Target.Address()
 	s.deleting = s.Plan.Deletes() && id.Of != v1alpha1.StoreIdentity{} && id.Of == approved.Identity && id.Database == approved.Name && address == approved.Address
 	if s.another = s.Plan.Deletes() && !s.deleting; s.another {
-		s.end(report.Refused, v1alpha1.ReasonIdentityChanged, "deletion was approved for database %q of %s %s at %s, this is %q of %s %s at %s: it was only measured; if it is the right one, approve it: kubectl lethe approve %s/%s --database",
-			approved.Name, approved.Identity.Kind, approved.Identity.Value, approved.Address, id.Database, id.Of.Kind, id.Of.Value, address, s.Plan.Store.Namespace, s.Plan.Store.Name)
+		s.end(report.Refused, v1alpha1.ReasonIdentityChanged, "deletion was approved for %q of %s at %s, this is %q of %s at %s: it was only measured; if it is the right one, approve it: kubectl lethe approve %s/%s --database",
+			approved.Name, named(approved.Identity), approved.Address, id.Database, named(id.Of), address, s.Plan.Store.Namespace, s.Plan.Store.Name)
 	}
 	if s.history != nil {
 		if s.begun, err = s.history.Mark(ctx); err != nil {
@@ -579,4 +579,12 @@ func overrides(in []plan.Override) []stores.Override {
 // cut is the door of the report: names of tables and triggers are the database's own.
 func cut(s string) string {
 	return foreign.Line(s, maxMessage)
+}
+
+// named is an identity as a person reads it.
+func named(i v1alpha1.StoreIdentity) string {
+	if i == (v1alpha1.StoreIdentity{}) {
+		return "no identity"
+	}
+	return i.Kind + " " + i.Value
 }

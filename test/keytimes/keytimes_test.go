@@ -145,7 +145,11 @@ func TestRefusals(t *testing.T) {
 		reason string
 		others map[string]string // credentials beside the password, where they are not those that it needs
 	}{
-		"another store":           {change: func(s *Server, _ *plan.Plan) { s.ID = "9999" }, reason: v1alpha1.ReasonIdentityChanged},
+		"another store": {change: func(s *Server, _ *plan.Plan) { s.ID = "9999" }, reason: v1alpha1.ReasonIdentityChanged},
+		"the same number of another kind": {change: func(_ *Server, p *plan.Plan) { p.Database.Identity.Kind = "PostgresSystemIdentifier" },
+			reason: v1alpha1.ReasonIdentityChanged},
+		"neither has an identity": {change: func(s *Server, p *plan.Plan) { s.ID, p.Database.Identity = "", v1alpha1.StoreIdentity{} },
+			reason: v1alpha1.ReasonIdentityChanged},
 		"the brake":               {change: func(_ *Server, p *plan.Plan) { p.BrakePercent = 1 }, reason: v1alpha1.ReasonDatasetsRefused},
 		"a part is hidden":        {change: func(s *Server, _ *plan.Plan) { s.Restrict("1") }, reason: v1alpha1.ReasonDatasetsRefused},
 		"nobody is there":         {change: func(s *Server, _ *plan.Plan) { s.Down = true }, reason: v1alpha1.ReasonUnreachable},

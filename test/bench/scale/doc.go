@@ -3,12 +3,14 @@
 // It brings up a cluster of its own with simulated nodes, and runs the manager and the keyserver on this machine with
 // the identities and the rights that they have in earnest. The measure is a bare client that creates the same
 // objects, cloned from the children that a real bot got, with the same identities, on the same cluster, before and
-// after the bots: what is reported is the ratio, since seconds belong to the machine. All requests are counted from
+// after the bots, and once more with a BotDeployment to each: what is reported are the ratios, since seconds belong to
+// the machine. All requests are counted from
 // the API server's audit log.
 //
 // The last lines of its output are name=value:
 //
 //	scale_ratio            rate at which children were created, against the bare client
+//	same_objects_ratio     the same, where the bare client creates the BotDeployments, too
 //	writes_per_bot         requests of both identities that change something, failed ones too, leases left out
 //	children_per_bot       objects created
 //	status_writes_per_bot  writes of a BotDeployment's status

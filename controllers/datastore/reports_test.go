@@ -143,7 +143,7 @@ func TestWhatIsBelievedOfASweep(t *testing.T) {
 			if got := value(b.StoreBench, "lethe_store_report_refused"); got != refused {
 				t.Errorf("lethe_store_report_refused is %s, want %s", got, refused)
 			}
-			if events := strings.Join(b.EventsSeen(), "\n"); !strings.Contains(events, "Warning "+last.Reason+" the report of the last sweep does not count") {
+			if events := strings.Join(b.EventsSeen(), "\n"); !strings.Contains(events, "Warning "+last.Reason+" the report of a sweep does not count") {
 				t.Errorf("events:\n%s", events)
 			}
 			if last.Outcome != v1alpha1.SweepLost || last.Sequence < 1 {

@@ -389,7 +389,7 @@ func TestFluxAppliesOneSet(t *testing.T) {
 
 	t.Run("an approval by kubectl lethe survives, one under a name of kubectl's does not", func(t *testing.T) {
 		for owner, survives := range map[string]bool{"lethe-approve": true, "kubectl-lethe": false} {
-			patch := `[{"op":"add","path":"/spec/approvedPlan","value":{"identity":{"kind":"PostgresSystemIdentifier","value":"` + identifierOf(name) + `"},"database":"chat","address":"db.example:5432","tenancy":"Dedicated","windows":[{"dataset":"messages","definition":"0123456789abcdef","retainFor":{"days":90}}]}}]`
+			patch := `[{"op":"add","path":"/spec/approvedPlan","value":{"identity":{"kind":"PostgresSystemIdentifier","value":"` + identifierOf(name) + `"},"database":"chat","address":"db.example:5432","tenancy":"Dedicated","windows":[{"dataset":"messages","placeDigest":"0123456789abcdef","retainFor":{"days":90}}]}}]`
 			if err := w.Admin.Patch(t.Context(), store, client.RawPatch(types.JSONPatchType, []byte(patch)), client.FieldOwner(owner)); err != nil {
 				t.Fatal(err)
 			}

@@ -299,10 +299,10 @@ type SweepStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	Sequence int64 `json:"sequence,omitempty"`
 
-	// content of the plan that it ran by: its hash without the date until which it is valid.
+	// planDigest of the plan that it ran by: its hash without the date until which it is valid.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
-	Content string `json:"content,omitempty"`
+	PlanDigest string `json:"planDigest,omitempty"`
 
 	// outcome of the sweep.
 	// +required
@@ -376,10 +376,10 @@ type DataStoreStatus struct {
 	// +optional
 	MeasuredAt *metav1.Time `json:"measuredAt,omitempty"`
 
-	// measuredContent names the plan that was measured then: its hash without the date until which it is valid.
+	// measuredPlanDigest names the plan that was measured then: its hash without the date until which it is valid.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
-	MeasuredContent string `json:"measuredContent,omitempty"`
+	MeasuredPlanDigest string `json:"measuredPlanDigest,omitempty"`
 
 	// measuredTenants names the identifiers of known tenants by which a Shared store was measured then. Once others
 	// are known it is swept out of turn.

@@ -206,7 +206,7 @@ type Exemption struct {
 // ApprovedWindow approves that rows of a dataset are deleted when they are older than a window.
 //
 // +kubebuilder:validation:XValidation:rule="self.dataset.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be the name of a dataset (the value is not repeated here)",fieldPath=".dataset"
-// +kubebuilder:validation:XValidation:rule="self.definition.matches('^[0-9a-f]+$')",message="must be the digest that status.plan shows: hex digits (the value is not repeated here)",fieldPath=".definition"
+// +kubebuilder:validation:XValidation:rule="self.placeDigest.matches('^[0-9a-f]+$')",message="must be the digest that status.plan shows: hex digits (the value is not repeated here)",fieldPath=".placeDigest"
 type ApprovedWindow struct {
 	// dataset of the store.
 	// +required
@@ -214,12 +214,12 @@ type ApprovedWindow struct {
 	// +kubebuilder:validation:MaxLength=63
 	Dataset string `json:"dataset,omitempty"`
 
-	// definition is the digest of the dataset's table, key, age column and tenant column, as status.plan shows it.
+	// placeDigest is the digest of the dataset's table, key, age column and tenant column, as status.plan shows it.
 	// Approving a dataset approves that table and no other.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
-	Definition string `json:"definition,omitempty"`
+	PlaceDigest string `json:"placeDigest,omitempty"`
 
 	// retainFor is the shortest window approved for rows of any tenant that is not named in tenants.
 	// +required

@@ -23,10 +23,10 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/doors"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/keyserver"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/test/env"
@@ -127,14 +127,14 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := c.Tenant(ctx, protocol.ObjectRef{Kind: "Tenant", Name: "acme", UID: string(tenant.UID)})
+	resp, err := c.Tenant(ctx, keyapi.ObjectRef{Kind: "Tenant", Name: "acme", UID: string(tenant.UID)})
 	if err != nil || len(resp.SealingKeys) != 1 || resp.KEKGrade != keyserver.GradeEvaluation {
 		t.Fatalf("answered %+v, %v", resp, err)
 	}
 	if _, err := sealing.ParsePublicKey(resp.SealingKeys[0].Suite, resp.SealingKeys[0].Public); err != nil {
 		t.Error(err)
 	}
-	err = c.Revoke(ctx, protocol.ObjectRef{Kind: "Tenant", Name: "acme", UID: string(tenant.UID)})
+	err = c.Revoke(ctx, keyapi.ObjectRef{Kind: "Tenant", Name: "acme", UID: string(tenant.UID)})
 	if keyclient.ReasonOf(err) != v1alpha1.ReasonForbidden || keyclient.IsRetryable(err) {
 		t.Errorf("revoking a live tenant: %v", err)
 	}

@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -84,8 +84,8 @@ func (d *disaster) newCallerOfSeal() *caller { return newCaller(d.t) }
 // credentialOf is what the keyserver says about the only credential of an object.
 func (d *drill) credentialOf(kind string, o client.Object) string {
 	d.t.Helper()
-	var answer protocol.CredentialsResponse
-	if reason := d.ask(protocol.PathCredentials, protocol.CredentialsRequest{Object: refOf(kind, o)}, &answer); reason != "" {
+	var answer keyapi.CredentialsResponse
+	if reason := d.ask(keyapi.PathCredentials, keyapi.CredentialsRequest{Object: refOf(kind, o)}, &answer); reason != "" {
 		return reason
 	}
 	if len(answer.Items) != 1 {
@@ -126,15 +126,15 @@ func (d *disaster) applyGit() {
 	if err := testEnv.Client.Status().Update(d.t.Context(), tenant); err != nil {
 		d.t.Fatal(err)
 	}
-	var answer protocol.TenantResponse
-	d.expect("the keys", d.ask(protocol.PathTenant, protocol.TenantRequest{Tenant: refOf("Tenant", tenant)}, &answer), "")
+	var answer keyapi.TenantResponse
+	d.expect("the keys", d.ask(keyapi.PathTenant, keyapi.TenantRequest{Tenant: refOf("Tenant", tenant)}, &answer), "")
 }
 
 // isWhole says that what was sealed before opens, that no version went back, and that keys and user ids are the same.
 func (d *disaster) isWhole() {
 	d.t.Helper()
-	var answer protocol.TenantResponse
-	d.expect("the keys", d.ask(protocol.PathTenant, protocol.TenantRequest{Tenant: refOf("Tenant", d.tenant())}, &answer), "")
+	var answer keyapi.TenantResponse
+	d.expect("the keys", d.ask(keyapi.PathTenant, keyapi.TenantRequest{Tenant: refOf("Tenant", d.tenant())}, &answer), "")
 	st := d.tenant().Status
 	if !slices.Equal(st.SealingKeys, d.before.SealingKeys) {
 		d.t.Errorf("the keys to seal to are %+v, were %+v", st.SealingKeys, d.before.SealingKeys)
@@ -201,7 +201,7 @@ func (d *disaster) deleteOnPurpose(name string) []string {
 		d.t.Fatal(err)
 	}
 	var nothing struct{}
-	d.expect("revoke", d.ask(protocol.PathRevoke, protocol.RevokeRequest{Object: refOf("Tenant", tenant)}, &nothing), "")
+	d.expect("revoke", d.ask(keyapi.PathRevoke, keyapi.RevokeRequest{Object: refOf("Tenant", tenant)}, &nothing), "")
 	return kidsOf(tenant)
 }
 
@@ -415,8 +415,8 @@ func (d *disaster) diesAt(writes int, adopt bool) bool {
 	died := err != nil
 	if died && adopt && writes == len(plan.Create)+len(plan.Replace) {
 		// Only the status is missing: the keyserver refuses a Tenant whose keys and status differ, and makes no others.
-		var answer protocol.TenantResponse
-		d.expect("half restored", d.ask(protocol.PathTenant, protocol.TenantRequest{Tenant: refOf("Tenant", d.tenant())}, &answer), v1alpha1.ReasonKeyMissing)
+		var answer keyapi.TenantResponse
+		d.expect("half restored", d.ask(keyapi.PathTenant, keyapi.TenantRequest{Tenant: refOf("Tenant", d.tenant())}, &answer), v1alpha1.ReasonKeyMissing)
 	}
 	for _, command := range documented(d.t, marker) {
 		if command[0] == "kubectl" {

@@ -36,10 +36,10 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/controllers"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/keyserver"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/env"
 	"github.com/lethe-dev/lethe/test/kcm"
@@ -220,23 +220,23 @@ func (i *installation) startKeyserver() {
 }
 
 // Tenant, Credentials, PullSecrets and Revoke ask the keyserver that runs now, as its Service does.
-func (i *installation) Tenant(ctx context.Context, tenant protocol.ObjectRef) (protocol.TenantResponse, error) {
+func (i *installation) Tenant(ctx context.Context, tenant keyapi.ObjectRef) (keyapi.TenantResponse, error) {
 	return i.keys.Load().Tenant(ctx, tenant)
 }
 
-func (i *installation) Credentials(ctx context.Context, object protocol.ObjectRef) (protocol.CredentialsResponse, error) {
+func (i *installation) Credentials(ctx context.Context, object keyapi.ObjectRef) (keyapi.CredentialsResponse, error) {
 	return i.keys.Load().Credentials(ctx, object)
 }
 
-func (i *installation) PullSecrets(ctx context.Context, object protocol.ObjectRef) (protocol.PullSecretsResponse, error) {
+func (i *installation) PullSecrets(ctx context.Context, object keyapi.ObjectRef) (keyapi.PullSecretsResponse, error) {
 	return i.keys.Load().PullSecrets(ctx, object)
 }
 
-func (i *installation) LastReport(ctx context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error) {
+func (i *installation) LastReport(ctx context.Context, store keyapi.ObjectRef) (keyapi.LastReportResponse, error) {
 	return i.keys.Load().LastReport(ctx, store)
 }
 
-func (i *installation) Revoke(ctx context.Context, object protocol.ObjectRef) error {
+func (i *installation) Revoke(ctx context.Context, object keyapi.ObjectRef) error {
 	return i.keys.Load().Revoke(ctx, object)
 }
 

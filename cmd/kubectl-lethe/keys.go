@@ -17,8 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -376,8 +376,8 @@ func sealedTo(value v1alpha1.SealedValue) []string {
 	return []string{e.KID}
 }
 
-func refOf(kind string, o client.Object) protocol.ObjectRef {
-	return protocol.ObjectRef{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: string(o.GetUID())}
+func refOf(kind string, o client.Object) keyapi.ObjectRef {
+	return keyapi.ObjectRef{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: string(o.GetUID())}
 }
 
 func (s *shell) describeRestoration(plan keystore.Restoration) {

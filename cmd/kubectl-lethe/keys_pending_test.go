@@ -10,8 +10,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
 // deleteTenant deletes the Tenant and has its keys revoked, as the manager does.
@@ -24,8 +24,8 @@ func (d *drill) deleteTenant() string {
 	if err := testEnv.Client.Delete(d.t.Context(), &tenant); err != nil {
 		d.t.Fatal(err)
 	}
-	ref := protocol.ObjectRef{Kind: "Tenant", Name: tenant.Name, UID: string(tenant.UID)}
-	d.expect("revoke", d.ask(protocol.PathRevoke, protocol.RevokeRequest{Object: ref}, &struct{}{}), "")
+	ref := keyapi.ObjectRef{Kind: "Tenant", Name: tenant.Name, UID: string(tenant.UID)}
+	d.expect("revoke", d.ask(keyapi.PathRevoke, keyapi.RevokeRequest{Object: ref}, &struct{}{}), "")
 	return ref.UID
 }
 

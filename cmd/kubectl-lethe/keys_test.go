@@ -19,9 +19,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyserver"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/test/env"
@@ -126,7 +126,7 @@ func (d *drill) ask(path string, question, answer any) (reason string) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		var e protocol.Error
+		var e keyapi.Error
 		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil {
 			d.t.Fatal(err)
 		}
@@ -145,8 +145,8 @@ func (d *drill) makeKeys() (reason string) {
 	if err := testEnv.Client.Get(d.t.Context(), clientKey("", d.name), &tenant); err != nil {
 		d.t.Fatal(err)
 	}
-	var answer protocol.TenantResponse
-	if reason := d.ask(protocol.PathTenant, protocol.TenantRequest{Tenant: refOf("Tenant", &tenant)}, &answer); reason != "" {
+	var answer keyapi.TenantResponse
+	if reason := d.ask(keyapi.PathTenant, keyapi.TenantRequest{Tenant: refOf("Tenant", &tenant)}, &answer); reason != "" {
 		return reason
 	}
 	var keys []v1alpha1.SealingKey
@@ -173,8 +173,8 @@ func (d *drill) stores(version string) string {
 			d.t.Fatal(err)
 		}
 	}
-	var answer protocol.CredentialsResponse
-	if reason := d.ask(protocol.PathCredentials, protocol.CredentialsRequest{Object: refOf(sealing.KindBotDeployment, d.bot)}, &answer); reason != "" {
+	var answer keyapi.CredentialsResponse
+	if reason := d.ask(keyapi.PathCredentials, keyapi.CredentialsRequest{Object: refOf(sealing.KindBotDeployment, d.bot)}, &answer); reason != "" {
 		return reason
 	}
 	if len(answer.Items) != 1 {

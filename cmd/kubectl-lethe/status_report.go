@@ -37,8 +37,7 @@ type objectReport struct {
 // objectProblem is one thing that is not as it is to be, or that works and is worth a look.
 type objectProblem struct {
 	Condition string `json:"condition"`
-	Reason    string `json:"reason"`
-	Message   string `json:"message"`
+	v1alpha1.Problem
 	// Next is the command to go on with.
 	Next string `json:"next,omitempty"`
 }
@@ -154,7 +153,7 @@ func looked(reason string) bool {
 }
 
 func (r *objectReport) add(tenant, condition, reason, message string) {
-	r.Problems = append(r.Problems, objectProblem{Condition: condition, Reason: reason, Message: message, Next: r.next(tenant, reason, message)})
+	r.Problems = append(r.Problems, objectProblem{Condition: condition, Problem: v1alpha1.Problem{Reason: reason, Message: message}, Next: r.next(tenant, reason, message)})
 }
 
 func tenantFacts(t *v1alpha1.Tenant) []string {

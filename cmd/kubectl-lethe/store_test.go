@@ -81,15 +81,15 @@ func setStatus(t *testing.T, store *v1alpha1.DataStore, message string, change f
 	if err != nil {
 		t.Fatal(err)
 	}
-	content, err := plan.Content(compiled.Plan)
+	content, err := plan.Digest(compiled.Plan)
 	if err != nil {
 		t.Fatal(err)
 	}
 	store.Status = v1alpha1.DataStoreStatus{
 		ObservedGeneration: store.Generation,
 		MeasuredAt:         &measured,
-		MeasuredContent:    content,
-		LastSweep:          &v1alpha1.SweepStatus{JobUID: "job", Content: content, Outcome: v1alpha1.SweepDone},
+		MeasuredPlanDigest: content,
+		LastSweep:          &v1alpha1.SweepStatus{JobUID: "job", PlanDigest: content, Outcome: v1alpha1.SweepDone},
 		Point:              &v1alpha1.StorePoint{Kind: "PostgresPoint", Value: "oid=16384,timeline=1,position=0/16B3748,transactions=740"},
 		Plan:               v1alpha1.PlanStatus{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7301"}},
 		Datasets: []v1alpha1.DatasetMeasurement{
@@ -249,7 +249,7 @@ func TestApproveRefusesASpecThatChangedMeanwhile(t *testing.T) {
 	}
 	ninety := int32(90)
 	err := writeApproval(t.Context(), testEnv.Client, stale, v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "1"}, Database: "chat", Address: "db.example.org:5432", Tenancy: v1alpha1.TenancyShared,
-		Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: "d", RetainFor: &v1alpha1.Period{Days: &ninety}}}})
+		Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", PlaceDigest: "d", RetainFor: &v1alpha1.Period{Days: &ninety}}}})
 	if err == nil || !strings.Contains(err.Error(), "changed meanwhile") {
 		t.Fatalf("err = %v", err)
 	}

@@ -34,9 +34,8 @@ type verifyOptions struct {
 
 // storeVerdict is what verify finds of one store, for programs.
 type storeVerdict struct {
-	Compliant  bool         `json:"compliant"`
-	Reason     string       `json:"reason"`
-	Message    string       `json:"message,omitempty"`
+	Compliant bool `json:"compliant"`
+	v1alpha1.Problem
 	Overdue    string       `json:"overdue"` // a number, or unknown
 	Oldest     int64        `json:"oldestOverdueSeconds,omitempty"`
 	MeasuredAt *metav1.Time `json:"measuredAt,omitempty"`
@@ -113,7 +112,7 @@ func (s *shell) printVerdicts(o *verifyOptions, stores []v1alpha1.DataStore) err
 	for i := range stores {
 		st := &stores[i]
 		ok, reason, message := verdict(st, now, o.maxAge)
-		v := view("StoreVerdict", storeVerdict{Compliant: ok, Reason: reason, Message: message, Overdue: overdue(st, ok), Oldest: st.Status.OldestOverdueSeconds,
+		v := view("StoreVerdict", storeVerdict{Compliant: ok, Problem: v1alpha1.Problem{Reason: reason, Message: message}, Overdue: overdue(st, ok), Oldest: st.Status.OldestOverdueSeconds,
 			MeasuredAt: st.Status.MeasuredAt}, resources.KindDataStore, st.Namespace, st.Name)
 		verdicts = append(verdicts, v)
 		word := "compliant"
@@ -253,14 +252,14 @@ func compareRules(ctx context.Context, c client.Reader, stores []v1alpha1.DataSt
 		}
 		reason, message := v1alpha1.ReasonPlanChanged, "the measurement is of earlier rules"
 		compiled, err := planner.Store(ctx, all, s, now)
-		content := ""
+		digest := ""
 		if err == nil {
-			content, err = plan.Content(compiled.Plan)
+			digest, err = plan.Digest(compiled.Plan)
 		}
 		if err != nil {
 			reason, message = v1alpha1.ReasonNotPlanned, fmt.Sprintf("the plan cannot be compiled, to compare it with what was measured: %v", err)
 		}
-		if err != nil || content != s.Status.MeasuredContent {
+		if err != nil || digest != s.Status.MeasuredPlanDigest {
 			said.Status, said.Reason, said.Message = metav1.ConditionUnknown, reason, message
 		}
 	}

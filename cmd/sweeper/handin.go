@@ -10,8 +10,8 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/foreign"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
@@ -30,7 +30,7 @@ func (o options) handIn(log *slog.Logger, client *keyclient.Client, r report.Rep
 	if err != nil {
 		return report.Message{}, err
 	}
-	message := report.Message{Digest: protocol.DigestReport(canonical)}
+	message := report.Message{Digest: keyapi.DigestReport(canonical)}
 	refused := func(reason, text string, err error) (report.Message, error) {
 		message.Reason = reason
 		message.Text = fmt.Sprintf("%s; the sweep ended %s and deleted %d row(s), which are gone: the next one measures what is left", foreign.Line(text, 200), r.Outcome, r.Deleted)
@@ -82,7 +82,7 @@ func (o options) handIn(log *slog.Logger, client *keyclient.Client, r report.Rep
 func fitting(r report.Report) ([]byte, error) {
 	canonical, err := report.Encode(r)
 	if err == nil {
-		if _, err = protocol.PackReport(canonical); err == nil {
+		if _, err = keyapi.PackReport(canonical); err == nil {
 			return canonical, nil
 		}
 	}
@@ -91,7 +91,7 @@ func fitting(r report.Report) ([]byte, error) {
 		lines += max(1, len(d.Rules))
 	}
 	said := fmt.Sprintf("the sweep ended %s, and its %d measurements do not fit into a report of %d bytes, packed %d: split the datasets over several DataStores, or let fewer rules govern them",
-		r.Outcome, lines, protocol.MaxReport, protocol.MaxPackedReport)
+		r.Outcome, lines, keyapi.MaxReport, keyapi.MaxPackedReport)
 	r = report.Report{Plan: r.Plan, Started: r.Started, Finished: r.Finished, Outcome: report.Failed, Reason: v1alpha1.ReasonLimitReached, Message: said, Mode: r.Mode,
 		Identity: r.Identity, Database: foreign.Name(r.Database), Tenants: r.Tenants, SkewSeconds: r.SkewSeconds, Point: r.Point, Deleted: r.Deleted}
 	if canonical, err = report.Encode(r); err != nil {

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/ledger"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/status"
 )
@@ -31,22 +31,22 @@ func TestAReportIsHandedInUntilItIsTaken(t *testing.T) {
 	soon(t, time.Minute)
 	s := start(t, expired(t))
 	var tries atomic.Int32
-	early := func() *protocol.Error {
+	early := func() *keyapi.Error {
 		if _, err := os.Stat(s.flags["termination-log"]); err == nil {
 			t.Error("the termination message was there before the report was taken")
 		}
 		if tries.Add(1) > 5 {
 			return nil
 		}
-		return &protocol.Error{Reason: v1alpha1.ReasonInternal, RetryAfter: 1}
+		return &keyapi.Error{Reason: v1alpha1.ReasonInternal, RetryAfter: 1}
 	}
-	s.server.Refuse = func() *protocol.Error {
+	s.server.Refuse = func() *keyapi.Error {
 		if tries.Load() >= 1 {
 			return nil
 		}
 		return early()
 	}
-	s.server.Lose = func() *protocol.Error {
+	s.server.Lose = func() *keyapi.Error {
 		if tries.Load() >= 2 {
 			return nil
 		}
@@ -60,15 +60,15 @@ func TestAReportIsHandedInUntilItIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err := report.DecodeMessage(string(b)); err != nil || m.Digest != protocol.DigestReport(canonical) || m.Reason != "" || taken != 1 || tries.Load() != 2 {
+	if m, err := report.DecodeMessage(string(b)); err != nil || m.Digest != keyapi.DigestReport(canonical) || m.Reason != "" || taken != 1 || tries.Load() != 2 {
 		t.Errorf("%+v, %v, taken %d times after %d failures", m, err, taken, tries.Load())
 	}
 }
 
 // once answers the first time as one does, and then as the other.
-func once(first, then func() *protocol.Error) func() *protocol.Error {
+func once(first, then func() *keyapi.Error) func() *keyapi.Error {
 	var asked atomic.Bool
-	return func() *protocol.Error {
+	return func() *keyapi.Error {
 		if asked.Swap(true) {
 			return then()
 		}
@@ -82,7 +82,7 @@ func TestNoKeyserverAtTheEnd(t *testing.T) {
 	r := report.Report{Plan: strings.Repeat("a", 64), Outcome: report.Done, Mode: "Enforce", Deleted: 12}
 	for name, tc := range map[string]struct {
 		within time.Duration
-		refuse func() *protocol.Error
+		refuse func() *keyapi.Error
 		down   bool
 		stop   bool
 		hangs  bool // from the second time on
@@ -90,17 +90,17 @@ func TestNoKeyserverAtTheEnd(t *testing.T) {
 	}{
 		"it is down until the time is over": {within: 50 * time.Millisecond, down: true, reason: v1alpha1.ReasonKeyserverUnavailable},
 		"it is down, and the pod is to end": {within: time.Hour, down: true, stop: true, reason: v1alpha1.ReasonKeyserverUnavailable},
-		"it cannot take it yet": {within: 900 * time.Millisecond, reason: v1alpha1.ReasonKEKUnavailable, refuse: func() *protocol.Error {
-			return &protocol.Error{Reason: v1alpha1.ReasonKEKUnavailable, Message: "the KEK does not answer", RetryAfter: 1}
+		"it cannot take it yet": {within: 900 * time.Millisecond, reason: v1alpha1.ReasonKEKUnavailable, refuse: func() *keyapi.Error {
+			return &keyapi.Error{Reason: v1alpha1.ReasonKEKUnavailable, Message: "the KEK does not answer", RetryAfter: 1}
 		}},
-		"it cannot take it yet, and does not answer when the time is over": {within: 2500 * time.Millisecond, reason: v1alpha1.ReasonKEKUnavailable, hangs: true, refuse: func() *protocol.Error {
-			return &protocol.Error{Reason: v1alpha1.ReasonKEKUnavailable, Message: "the KEK does not answer", RetryAfter: 1}
+		"it cannot take it yet, and does not answer when the time is over": {within: 2500 * time.Millisecond, reason: v1alpha1.ReasonKEKUnavailable, hangs: true, refuse: func() *keyapi.Error {
+			return &keyapi.Error{Reason: v1alpha1.ReasonKEKUnavailable, Message: "the KEK does not answer", RetryAfter: 1}
 		}},
-		"it never will": {within: time.Hour, reason: v1alpha1.ReasonKeyMissing, refuse: func() *protocol.Error {
-			return &protocol.Error{Reason: v1alpha1.ReasonKeyMissing, Message: "restore the backup"}
+		"it never will": {within: time.Hour, reason: v1alpha1.ReasonKeyMissing, refuse: func() *keyapi.Error {
+			return &keyapi.Error{Reason: v1alpha1.ReasonKeyMissing, Message: "restore the backup"}
 		}},
-		"another report of the pod was taken": {within: time.Hour, reason: v1alpha1.ReasonReportReplayed, refuse: func() *protocol.Error {
-			return &protocol.Error{Reason: v1alpha1.ReasonReportReplayed, Message: "a report counts once"}
+		"another report of the pod was taken": {within: time.Hour, reason: v1alpha1.ReasonReportReplayed, refuse: func() *keyapi.Error {
+			return &keyapi.Error{Reason: v1alpha1.ReasonReportReplayed, Message: "a report counts once"}
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -113,7 +113,7 @@ func TestNoKeyserverAtTheEnd(t *testing.T) {
 			if tc.hangs {
 				over := make(chan struct{})
 				t.Cleanup(func() { close(over) })
-				s.server.Refuse = once(tc.refuse, func() *protocol.Error { <-over; return nil })
+				s.server.Refuse = once(tc.refuse, func() *keyapi.Error { <-over; return nil })
 			}
 			client, err := s.server.Client()
 			if err != nil {
@@ -147,7 +147,7 @@ func TestNoKeyserverAtTheEnd(t *testing.T) {
 	t.Run("the exit code", func(t *testing.T) {
 		soon(t, time.Hour)
 		s := start(t, expired(t))
-		s.server.Refuse = func() *protocol.Error { return &protocol.Error{Reason: v1alpha1.ReasonKeyMissing} }
+		s.server.Refuse = func() *keyapi.Error { return &keyapi.Error{Reason: v1alpha1.ReasonKeyMissing} }
 		if code := s.run(); code != exitNoReport {
 			t.Errorf("exit code %d, want %d\n%s", code, exitNoReport, &s.stderr)
 		}
@@ -207,7 +207,7 @@ func TestNoReportIsCut(t *testing.T) {
 			if err != nil || len(message) > 100 {
 				t.Fatalf("a termination message of %d bytes, %v", len(message), err)
 			}
-			answer, err := client.LastReport(t.Context(), protocol.ObjectRef{UID: "store"})
+			answer, err := client.LastReport(t.Context(), keyapi.ObjectRef{UID: "store"})
 			if err != nil {
 				t.Fatal(err)
 			}

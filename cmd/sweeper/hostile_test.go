@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/test/hostile"
 )
 
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 // a database says reaches neither: TestADatabasesWordsStayOutside.
 func TestForeignWordsInTheLogOfTheSweeper(t *testing.T) {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		hostile.Answer(w, http.StatusConflict, protocol.Error{Reason: "PlanMismatch", Message: hostile.Words()})
+		hostile.Answer(w, http.StatusConflict, keyapi.Error{Reason: "PlanMismatch", Message: hostile.Words()})
 	}))
 	defer server.Close()
 	dir := t.TempDir()

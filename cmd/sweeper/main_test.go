@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/lease"
 )
@@ -106,7 +106,7 @@ func TestExitCodesAndReports(t *testing.T) {
 				return
 			}
 			m, err := report.DecodeMessage(string(b))
-			if err != nil || m.Reason != tc.says || tc.says == "" && m.Digest != protocol.DigestReport(canonical) {
+			if err != nil || m.Reason != tc.says || tc.says == "" && m.Digest != keyapi.DigestReport(canonical) {
 				t.Errorf("%+v, %v", m, err)
 			}
 		})

@@ -8,14 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 // fileMode lets the bot's user read and nobody write: the pod's containers run as one user and group.
 const fileMode = 0o440
 
 // deliver writes every credential, or fails before the first one that cannot be delivered is written.
-func deliver(o options, bundle protocol.SecretBundle) error {
+func deliver(o options, bundle keyapi.SecretBundle) error {
 	env, err := envFile(bundle.Items)
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ type filled struct {
 
 // fillFiles puts the credentials into the bot's files. Each has a number for a name; what begins with two dots is the
 // kubelet's own.
-func fillFiles(o options, items []protocol.SecretItem) ([]filled, error) {
+func fillFiles(o options, items []keyapi.SecretItem) ([]filled, error) {
 	if o.templates == "" {
 		return nil, nil
 	}
@@ -82,7 +82,7 @@ func fillFiles(o options, items []protocol.SecretItem) ([]filled, error) {
 		values[item.Name] = item.Value
 	}
 	var files []filled
-	room := protocol.MaxFilled
+	room := keyapi.MaxFilled
 	for _, entry := range entries {
 		if strings.HasPrefix(entry.Name(), "..") {
 			continue
@@ -91,7 +91,7 @@ func fillFiles(o options, items []protocol.SecretItem) ([]filled, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read a file of the bot: %w", err)
 		}
-		content, err := protocol.Fill(string(template), room, func(name string) ([]byte, bool) { v, ok := values[name]; return v, ok })
+		content, err := keyapi.Fill(string(template), room, func(name string) ([]byte, bool) { v, ok := values[name]; return v, ok })
 		if err != nil {
 			return nil, fmt.Errorf("file %s of spec.files: %w", entry.Name(), err)
 		}
@@ -107,13 +107,13 @@ func isFileName(name string) bool {
 
 // envFile is what the kubelet reads for fileKeyRef: a line NAME='value' each. The keyserver has refused what cannot
 // be said in one.
-func envFile(items []protocol.SecretItem) ([]byte, error) {
+func envFile(items []keyapi.SecretItem) ([]byte, error) {
 	var b bytes.Buffer
 	for _, item := range items {
 		if item.EnvName == "" {
 			continue
 		}
-		if !protocol.CanBeVariable(item.Value) {
+		if !keyapi.CanBeVariable(item.Value) {
 			return nil, fmt.Errorf("credential %s holds a quote, a line break or a zero byte, or is too long, and cannot be a variable: use delivery File", item.Name)
 		}
 		if !isVariable(item.EnvName) {

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/test/hostile"
 )
 
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 // pod's own arguments, reaches the log as plain words of one line.
 func TestForeignWordsInTheLogOfUnseal(t *testing.T) {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		hostile.Answer(w, http.StatusConflict, protocol.Error{Reason: "PodMismatch", Message: hostile.Words()})
+		hostile.Answer(w, http.StatusConflict, keyapi.Error{Reason: "PodMismatch", Message: hostile.Words()})
 	}))
 	defer server.Close()
 	dir := t.TempDir()

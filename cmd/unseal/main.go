@@ -18,8 +18,8 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/lethe-dev/lethe/internal/foreign"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
-	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
 // Exit codes.
@@ -103,7 +103,7 @@ func run(ctx context.Context, args []string) (int, string) {
 
 // unsealer is the one call that is made.
 type unsealer interface {
-	Unseal(ctx context.Context) (protocol.SecretBundle, error)
+	Unseal(ctx context.Context) (keyapi.SecretBundle, error)
 }
 
 // Waits between two asks.
@@ -115,7 +115,7 @@ const (
 )
 
 // ask goes on asking until the keyserver gives the credentials, refuses for good, or the time is up.
-func ask(ctx context.Context, client unsealer, c clock.Clock, timeout time.Duration) (protocol.SecretBundle, error) {
+func ask(ctx context.Context, client unsealer, c clock.Clock, timeout time.Duration) (keyapi.SecretBundle, error) {
 	deadline := c.Now().Add(timeout)
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
 		bundle, err := client.Unseal(ctx)

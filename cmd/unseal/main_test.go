@@ -16,7 +16,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 	"pgregory.net/rapid"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 func folders(t *testing.T) options {
@@ -52,8 +52,8 @@ func content(t *testing.T, dir string) map[string]string {
 	return out
 }
 
-func items() protocol.SecretBundle {
-	return protocol.SecretBundle{Items: []protocol.SecretItem{
+func items() keyapi.SecretBundle {
+	return keyapi.SecretBundle{Items: []keyapi.SecretItem{
 		{Name: "telegram", Value: []byte("4711:canary\n'\x00")},
 		{Name: "openai", EnvName: "OPENAI_KEY", Value: []byte(`sk-$a "b" \c # d`)},
 		{Name: "other", EnvName: "OTHER", Value: []byte("")},
@@ -79,25 +79,25 @@ func TestDeliver(t *testing.T) {
 
 func TestDeliverRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
-		item protocol.SecretItem
+		item keyapi.SecretItem
 		env  bool
 		says string
 	}{
-		"a quote":            {protocol.SecretItem{Name: "a", EnvName: "A", Value: []byte("canary'x")}, true, "delivery File"},
-		"a line break":       {protocol.SecretItem{Name: "a", EnvName: "A", Value: []byte("canary\nB='x")}, true, "delivery File"},
-		"a carriage return":  {protocol.SecretItem{Name: "a", EnvName: "A", Value: []byte("canary\r")}, true, "delivery File"},
-		"a zero byte":        {protocol.SecretItem{Name: "a", EnvName: "A", Value: []byte("canary\x00")}, true, "delivery File"},
-		"no variable's name": {protocol.SecretItem{Name: "a", EnvName: "1A=", Value: []byte("canary")}, true, "name of a variable"},
-		"no file for it":     {protocol.SecretItem{Name: "a", EnvName: "A", Value: []byte("canary")}, false, "--env-file"},
-		"a path for a name":  {protocol.SecretItem{Name: "../a", Value: []byte("canary")}, true, "name of a file"},
-		"a folder's name":    {protocol.SecretItem{Name: "..", Value: []byte("canary")}, true, "name of a file"},
+		"a quote":            {keyapi.SecretItem{Name: "a", EnvName: "A", Value: []byte("canary'x")}, true, "delivery File"},
+		"a line break":       {keyapi.SecretItem{Name: "a", EnvName: "A", Value: []byte("canary\nB='x")}, true, "delivery File"},
+		"a carriage return":  {keyapi.SecretItem{Name: "a", EnvName: "A", Value: []byte("canary\r")}, true, "delivery File"},
+		"a zero byte":        {keyapi.SecretItem{Name: "a", EnvName: "A", Value: []byte("canary\x00")}, true, "delivery File"},
+		"no variable's name": {keyapi.SecretItem{Name: "a", EnvName: "1A=", Value: []byte("canary")}, true, "name of a variable"},
+		"no file for it":     {keyapi.SecretItem{Name: "a", EnvName: "A", Value: []byte("canary")}, false, "--env-file"},
+		"a path for a name":  {keyapi.SecretItem{Name: "../a", Value: []byte("canary")}, true, "name of a file"},
+		"a folder's name":    {keyapi.SecretItem{Name: "..", Value: []byte("canary")}, true, "name of a file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := folders(t)
 			if !tc.env {
 				o.envFile = ""
 			}
-			err := deliver(o, protocol.SecretBundle{Items: []protocol.SecretItem{{Name: "good", Value: []byte("v")}, tc.item}})
+			err := deliver(o, keyapi.SecretBundle{Items: []keyapi.SecretItem{{Name: "good", Value: []byte("v")}, tc.item}})
 			if err == nil || !strings.Contains(err.Error(), tc.says) || strings.Contains(err.Error(), "canary") {
 				t.Errorf("got %v", err)
 			}
@@ -117,7 +117,7 @@ func TestDeliverRefuses(t *testing.T) {
 func TestEnvFileIsReadBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		value := rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "value")
-		file, err := envFile([]protocol.SecretItem{{Name: "a", EnvName: "A", Value: value}, {Name: "b", EnvName: "B", Value: []byte("end")}})
+		file, err := envFile([]keyapi.SecretItem{{Name: "a", EnvName: "A", Value: value}, {Name: "b", EnvName: "B", Value: []byte("end")}})
 		if err != nil {
 			if !strings.ContainsAny(string(value), "'\n\r\x00") {
 				t.Fatalf("%q refused: %v", value, err)
@@ -189,7 +189,7 @@ func TestFilesThatCannotBeFilledIn(t *testing.T) {
 		o := folders(t)
 		templates(t, &o, "good", file)
 		bundle := items()
-		bundle.Items = append(bundle.Items, protocol.SecretItem{Name: "big", Value: []byte("canary")})
+		bundle.Items = append(bundle.Items, keyapi.SecretItem{Name: "big", Value: []byte("canary")})
 		err := deliver(o, bundle)
 		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "canary") {
 			t.Errorf("%.40q: %v", file, err)
@@ -211,10 +211,10 @@ type scripted struct {
 	asked int
 }
 
-func (s *scripted) Unseal(context.Context) (protocol.SecretBundle, error) {
+func (s *scripted) Unseal(context.Context) (keyapi.SecretBundle, error) {
 	s.asked++
 	if s.asked <= len(s.errs) {
-		return protocol.SecretBundle{}, s.errs[s.asked-1]
+		return keyapi.SecretBundle{}, s.errs[s.asked-1]
 	}
 	return items(), nil
 }

@@ -17,7 +17,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	botcontroller "github.com/lethe-dev/lethe/controllers/bot"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/reconcile"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
@@ -166,7 +166,7 @@ func TestRefusedCredentials(t *testing.T) {
 	for _, reason := range []string{v1alpha1.ReasonWrongPlace, v1alpha1.ReasonMalformed, v1alpha1.ReasonUnknownKey, v1alpha1.ReasonDoesNotOpen, v1alpha1.ReasonSecretMissing} {
 		t.Run(reason, func(t *testing.T) {
 			w, _ := operator.WithTenant(t, "refuse")
-			no := protocol.CredentialResult{Name: "telegram", Reason: reason, Message: "seal it again for this bot"}
+			no := keyapi.CredentialResult{Name: "telegram", Reason: reason, Message: "seal it again for this bot"}
 			w.Keys.Set(func(k *operator.KeyserverDouble) { k.Refuse["telegram"] = no })
 			bot := operator.MakeBot("refuse-a", "b")
 			w.Create(bot)
@@ -205,7 +205,7 @@ func TestRevertedCommit(t *testing.T) {
 	w.Becomes(bot, "Ready=True")
 	was := bot.Status.CredentialsSecret
 	w.Keys.Set(func(k *operator.KeyserverDouble) {
-		k.Refuse["telegram"] = protocol.CredentialResult{Name: "telegram", Reason: v1alpha1.ReasonRolledBack, Version: 2}
+		k.Refuse["telegram"] = keyapi.CredentialResult{Name: "telegram", Reason: v1alpha1.ReasonRolledBack, Version: 2}
 		k.Pinned = was
 	})
 	operator.Edit(w, bot, func(b *v1alpha1.BotDeployment) { b.Spec.Credentials[0].Sealed = "seal.v1.a.b.c.d.old" })

@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/reconcile"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/operator"
@@ -51,7 +51,7 @@ func keptBots(namespace string) map[string]*v1alpha1.BotDeployment {
 func TestSuspendedIsSuspended(t *testing.T) {
 	w, tenant := operator.WithTenant(t, "still")
 	w.Keys.Set(func(k *operator.KeyserverDouble) {
-		k.Refuse["refused"] = protocol.CredentialResult{Name: "refused", Reason: v1alpha1.ReasonDoesNotOpen, Message: "seal it again"}
+		k.Refuse["refused"] = keyapi.CredentialResult{Name: "refused", Reason: v1alpha1.ReasonDoesNotOpen, Message: "seal it again"}
 	})
 	bots := keptBots("still-a")
 	nobodys := operator.MakeBot(operator.TestEnv.Namespace(t, "still-nobody", nil).Name, "b")
@@ -108,7 +108,7 @@ func TestTimeBeginsAnew(t *testing.T) {
 	w.Clock, w.Resync = fake, operator.ResyncEvery // each pass looks at the clock
 	w.KCM.Unready = func(*appsv1.StatefulSet) bool { return true }
 	w.Keys.Set(func(k *operator.KeyserverDouble) {
-		k.Refuse["refused"] = protocol.CredentialResult{Name: "refused", Reason: v1alpha1.ReasonDoesNotOpen, Message: "seal it again"}
+		k.Refuse["refused"] = keyapi.CredentialResult{Name: "refused", Reason: v1alpha1.ReasonDoesNotOpen, Message: "seal it again"}
 	})
 	w.Start(&operator.Wire{})
 	tenant := operator.MakeTenant("anew", "anew-a")

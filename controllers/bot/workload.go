@@ -98,7 +98,7 @@ func (r *Reconciler) lookAfter(least time.Duration) time.Duration {
 // come right by waiting is told.
 func (r *Reconciler) observeUnready(ctx context.Context, s *scope, set *appsv1.StatefulSet) (time.Duration, error) {
 	if age := s.now.Sub(s.generationSeenAt); isNew(s.bot) && age < min(r.StatusGracePeriod, reconcile.LookEvery) {
-		s.observed.Workload = &status.Workload{Reason: v1alpha1.ReasonProgressing, Message: "Waiting for the pod of the present revision."}
+		s.observed.Workload = &status.Workload{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonProgressing, Message: "Waiting for the pod of the present revision."}}
 		return min(r.StatusGracePeriod, reconcile.LookEvery) - age, nil
 	}
 	o, err := r.observePod(ctx, s, set)

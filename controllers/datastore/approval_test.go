@@ -28,7 +28,7 @@ func TestAnIdentifierThatWasNotApprovedWaits(t *testing.T) {
 	s := b.Store("chat", func(s *v1alpha1.DataStore) {
 		makeShared(s)
 		s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: operator.AddressOf(s), Tenancy: v1alpha1.TenancyShared,
-			Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.PlaceOf(&s.Spec.Datasets[0]).Definition(), RetainFor: operator.Period(90),
+			Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", PlaceDigest: plan.PlaceOf(&s.Spec.Datasets[0]).Digest(), RetainFor: operator.Period(90),
 				Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: acme.Name, RetainFor: operator.Period(30), ExternalIDs: []string{own}}}}}}
 	})
 	overrides := func() []plan.Override {

@@ -10,6 +10,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -64,15 +65,15 @@ type scope struct {
 	status v1alpha1.DataStoreStatus // as it will be written
 	now    time.Time
 
-	tenant  *v1alpha1.Tenant
-	refusal *status.Problem
-	result  *plan.Result
-	hash    string
-	content string
-	known   string // names the known tenants of a Shared store
-	encoded []byte
+	tenant     *v1alpha1.Tenant
+	refusal    *status.Problem
+	result     *plan.Result
+	hash       string
+	planDigest string
+	known      string // names the known tenants of a Shared store
+	encoded    []byte
 
-	credentials status.Verdict
+	credentials metav1.Condition
 	retried     bool            // what is wrong with them comes right by itself
 	jobs        []batchv1.Job   // of this store, oldest first
 	swept       []sweptJob      // whose reports this pass has read
@@ -177,7 +178,7 @@ func (r *Reconciler) compile(ctx context.Context, s *scope) (time.Duration, erro
 		return 0, s.refused()
 	}
 	s.hash = plan.HashBytes(s.encoded)
-	if s.content, err = plan.Content(s.result.Plan); err != nil {
+	if s.planDigest, err = plan.Digest(s.result.Plan); err != nil {
 		return 0, fmt.Errorf("hash the plan: %w", err)
 	}
 	if s.result.Plan.Tenancy == v1alpha1.TenancyShared {

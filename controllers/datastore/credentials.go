@@ -8,19 +8,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/reconcile"
 	"github.com/lethe-dev/lethe/internal/resources"
-	"github.com/lethe-dev/lethe/internal/status"
 )
 
 // storedBefore is what the status says about the credential.
-func storedBefore(store *v1alpha1.DataStore) status.Verdict {
+func storedBefore(store *v1alpha1.DataStore) metav1.Condition {
 	c := meta.FindStatusCondition(store.Status.Conditions, v1alpha1.ConditionCredentialsReady)
 	if c == nil || c.Status == metav1.ConditionUnknown {
-		return status.Verdict{Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonWaiting, Message: "An earlier step comes first."}
+		return metav1.Condition{Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonWaiting, Message: "An earlier step comes first."}
 	}
-	return status.Verdict{Status: c.Status, Reason: c.Reason, Message: c.Message}
+	return metav1.Condition{Status: c.Status, Reason: c.Reason, Message: c.Message}
 }
 
 // ensureCredentials asks the keyserver to open the password and to encrypt it for this store. It is asked again when
@@ -39,7 +38,7 @@ func (r *Reconciler) ensureCredentials(ctx context.Context, s *scope) (time.Dura
 	}
 	got, err := reconcile.AskCredentials(ctx, r.Keys, r.Doubts, resources.KindDataStore, s.store, s.tenant)
 	if p := reconcile.ProblemIn(err); p != nil {
-		s.credentials = status.Verdict{Status: metav1.ConditionFalse, Reason: p.Reason, Message: p.Message}
+		s.credentials = metav1.Condition{Status: metav1.ConditionFalse, Reason: p.Reason, Message: p.Message}
 		s.retried = !p.Stalled
 		if s.status.CredentialsSecret != "" {
 			// Sweeps go on with the credential that is stored: nothing is gained by stopping them.
@@ -51,7 +50,7 @@ func (r *Reconciler) ensureCredentials(ctx context.Context, s *scope) (time.Dura
 	if got.Secret != "" {
 		if last := s.status.LastSweep; last != nil && s.status.CredentialsSecret != "" && s.status.CredentialsSecret != got.Secret {
 			// A sweep by the password before says nothing about the present one: the next is due now.
-			last.Content = ""
+			last.PlanDigest = ""
 		}
 		s.status.CredentialsSecret = got.Secret
 	}
@@ -69,24 +68,24 @@ func generationOf(conditions []metav1.Condition) int64 {
 }
 
 // verdictOn the store's credentials: the first one that is not as it should be decides.
-func verdictOn(spec *v1alpha1.DataStoreSpec, answer protocol.CredentialsResponse) status.Verdict {
-	stored := status.Verdict{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonStored, Message: "The credentials were opened and are encrypted at rest."}
+func verdictOn(spec *v1alpha1.DataStoreSpec, answer keyapi.CredentialsResponse) metav1.Condition {
+	stored := metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonStored, Message: "The credentials were opened and are encrypted at rest."}
 	for _, item := range answer.Items {
 		switch item.Reason {
 		case v1alpha1.ReasonStored:
 		case v1alpha1.ReasonRolledBack:
 			if answer.Secret == "" {
-				return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: spec.CredentialField(item.Name) + ": " + item.Message}
+				return metav1.Condition{Status: metav1.ConditionFalse, Reason: item.Reason, Message: spec.CredentialField(item.Name) + ": " + item.Message}
 			}
 			if stored.Reason == v1alpha1.ReasonStored {
 				stored.Reason, stored.Message = item.Reason, item.Message
 			}
 		default:
-			return status.Verdict{Status: metav1.ConditionFalse, Reason: item.Reason, Message: spec.CredentialField(item.Name) + ": " + item.Message}
+			return metav1.Condition{Status: metav1.ConditionFalse, Reason: item.Reason, Message: spec.CredentialField(item.Name) + ": " + item.Message}
 		}
 	}
 	if answer.Secret == "" {
-		return status.Verdict{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNotReady, Message: "The keyserver has stored no credential yet."}
+		return metav1.Condition{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNotReady, Message: "The keyserver has stored no credential yet."}
 	}
 	return stored
 }

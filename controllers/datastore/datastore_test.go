@@ -18,8 +18,8 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	storecontroller "github.com/lethe-dev/lethe/controllers/datastore"
 	"github.com/lethe-dev/lethe/internal/calendar"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/operator"
@@ -418,7 +418,7 @@ func TestRulesThatCannotBeKept(t *testing.T) {
 					window = tc.own
 				}
 				s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: operator.AddressOf(s), Tenancy: v1alpha1.TenancyDedicated,
-					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.PlaceOf(&s.Spec.Datasets[0]).Definition(), RetainFor: window}}}
+					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", PlaceDigest: plan.PlaceOf(&s.Spec.Datasets[0]).Digest(), RetainFor: window}}}
 			})
 			b.Settle(s)
 			got := ""
@@ -440,7 +440,7 @@ func TestRulesThatCannotBeKept(t *testing.T) {
 func TestAPasswordThatDoesNotOpen(t *testing.T) {
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
 	b.Policy("privacy", operator.Audit, operator.Rule("Conversations", operator.Period(90)))
-	b.Keys.Answer = &protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonWrongPlace, Message: "sealed for another host"}}}
+	b.Keys.Answer = &keyapi.CredentialsResponse{Items: []keyapi.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonWrongPlace, Message: "sealed for another host"}}}
 	s := b.Store("chat", nil)
 	b.Settle(s)
 	b.Want(s, map[string]string{"Ready": "False WrongPlace", "Stalled": "True WrongPlace", "CredentialsReady": "False WrongPlace"})
@@ -455,8 +455,8 @@ func TestAPasswordThatDoesNotOpen(t *testing.T) {
 	b.Want(s, map[string]string{"Ready": "True Audit", "CredentialsReady": "True Stored"})
 
 	t.Run("a lower version keeps the newer one in use and says so", func(t *testing.T) {
-		b.Keys.Answer = &protocol.CredentialsResponse{Secret: s.Status.CredentialsSecret,
-			Items: []protocol.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonRolledBack, Message: "version 1 is older than 2, which stays in use", Version: 2}}}
+		b.Keys.Answer = &keyapi.CredentialsResponse{Secret: s.Status.CredentialsSecret,
+			Items: []keyapi.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonRolledBack, Message: "version 1 is older than 2, which stays in use", Version: 2}}}
 		operator.Amend(b, s, func(s *v1alpha1.DataStore) { s.Spec.Postgres.Password = "seal.v1.a.b.c.d.older" })
 		b.Settle(s)
 		b.Want(s, map[string]string{"CredentialsReady": "True RolledBack", "Ready": "True Audit"})

@@ -38,7 +38,7 @@ func TestAnApprovalIsPendingWhereTheConditionSaysSo(t *testing.T) {
 			s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: operator.AddressOf(s), Tenancy: v1alpha1.TenancyDedicated}
 			for _, d := range s.Spec.Datasets {
 				if slices.Contains(datasets, d.Name) {
-					s.Spec.ApprovedPlan.Windows = append(s.Spec.ApprovedPlan.Windows, v1alpha1.ApprovedWindow{Dataset: d.Name, Definition: plan.PlaceOf(&d).Definition(), RetainFor: operator.Period(90)})
+					s.Spec.ApprovedPlan.Windows = append(s.Spec.ApprovedPlan.Windows, v1alpha1.ApprovedWindow{Dataset: d.Name, PlaceDigest: plan.PlaceOf(&d).Digest(), RetainFor: operator.Period(90)})
 				}
 			}
 		}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	storecontroller "github.com/lethe-dev/lethe/controllers/datastore"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
@@ -21,7 +21,7 @@ func TestSweepWithoutItsImage(t *testing.T) {
 	b.Settle(store)
 	job := b.Job()
 	b.Keys.Mu.Lock()
-	b.Keys.Pulls = protocol.PullSecretsResponse{Missing: []string{"installation-registry"}}
+	b.Keys.Pulls = keyapi.PullSecretsResponse{Missing: []string{"installation-registry"}}
 	b.Keys.Mu.Unlock()
 	pod := b.WaitingPod(job, "ErrImagePull", "rpc error: 403 Forbidden")
 	job.Status.Active, job.Status.Ready = 1, new(int32)

@@ -61,11 +61,11 @@ func (r *Reconciler) readReports(ctx context.Context, s *scope) (time.Duration, 
 			before = s.status.LastSweep.Sequence
 		}
 		left := status.Ended{JobUID: string(job.UID), PlanHash: hash}
-		left.PodUID, left.Message = lastWord(pods, job)
+		left.PodUID, left.Message = terminationMessageOf(pods, job)
 		sweep := kept.Of(left, before)
 		sweep.FinishedAt, _ = reconcile.FinishedAt(job)
 		sweep.Current, sweep.Overlapped = current, overlapped(s.jobs, job)
-		s.status = status.Measure(s.status, sweep, s.result.Plan, s.content)
+		s.status = status.Measure(s.status, sweep, s.result.Plan, s.planDigest)
 		s.swept = append(s.swept, sweptJob{job: *job, report: sweep.Report, lost: sweep.Reason})
 	}
 	return 0, nil
@@ -106,9 +106,9 @@ func (r *Reconciler) podsOf(ctx context.Context, job *batchv1.Job) ([]corev1.Pod
 	return pods.Items, nil
 }
 
-// lastWord is the termination message of a Job's last pod, and which pod that is: of a pod and the one that replaced
-// it, the later one has it, also when it said nothing.
-func lastWord(pods []corev1.Pod, job *batchv1.Job) (podUID, message string) {
+// terminationMessageOf is the termination message of a Job's last pod, and which pod that is: of a pod and the one
+// that replaced it, the later one has it, also when it said nothing.
+func terminationMessageOf(pods []corev1.Pod, job *batchv1.Job) (podUID, message string) {
 	latest := time.Time{}
 	for _, pod := range pods {
 		if !metav1.IsControlledBy(&pod, job) {

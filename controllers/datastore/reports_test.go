@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/reconcile"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
@@ -26,7 +26,7 @@ type reportBench struct {
 	*operator.StoreBench
 	store *v1alpha1.DataStore
 	job   *batchv1.Job
-	first protocol.LastReportResponse // what the keyserver had of the first one
+	first keyapi.LastReportResponse // what the keyserver had of the first one
 }
 
 func newReportBench(t *testing.T) *reportBench {

@@ -33,10 +33,10 @@ const (
 
 // decideCatchUp says after how long a sweep out of turn is due: 0 and true when it is now. The CronJob is not trusted
 // to sweep in time, only to sweep. tenants names those that are known to a Shared store.
-func decideCatchUp(now time.Time, s v1alpha1.DataStoreStatus, content, tenants string, deletes bool) (wait time.Duration, due bool) {
+func decideCatchUp(now time.Time, s v1alpha1.DataStoreStatus, planDigest, tenants string, deletes bool) (wait time.Duration, due bool) {
 	last := s.LastSweep
 	switch {
-	case last == nil, last.Content != content:
+	case last == nil, last.PlanDigest != planDigest:
 		return 0, true
 	case last.Attempt > 0:
 		return until(now, last.FinishedAt.Add(retryAfter(last.Attempt)))
@@ -49,7 +49,7 @@ func decideCatchUp(now time.Time, s v1alpha1.DataStoreStatus, content, tenants s
 		return until(now, last.FinishedAt.Add(stoppedRetry))
 	case deletable(s) && deletes && last.Outcome == v1alpha1.SweepDone:
 		return until(now, last.FinishedAt.Add(overdueRetry))
-	case s.MeasuredAt == nil || s.MeasuredContent != content:
+	case s.MeasuredAt == nil || s.MeasuredPlanDigest != planDigest:
 		return 0, true
 	case last.Reason == v1alpha1.ReasonTenantsUnknown, tenants != "" && s.MeasuredTenants != "" && s.MeasuredTenants != tenants:
 		return until(now, last.FinishedAt.Add(tenantsRetry))
@@ -84,12 +84,12 @@ func retryAfter(attempt int32) time.Duration {
 }
 
 // catchUpName is the same as long as no other sweep has ended: whoever asks twice gets one Job.
-func catchUpName(store *v1alpha1.DataStore, content string, last *v1alpha1.SweepStatus) string {
+func catchUpName(store *v1alpha1.DataStore, planDigest string, last *v1alpha1.SweepStatus) string {
 	after := ""
 	if last != nil {
 		after = last.JobUID
 	}
-	sum := sha256.Sum256([]byte(string(store.UID) + "\n" + content + "\n" + after))
+	sum := sha256.Sum256([]byte(string(store.UID) + "\n" + planDigest + "\n" + after))
 	return resources.CatchUpName(store.Name, hex.EncodeToString(sum[:]))
 }
 

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -24,8 +24,8 @@ func TestDecideCatchUp(t *testing.T) {
 	// swept is a store that was measured ten minutes ago, by the plan in force.
 	swept := func(change func(*v1alpha1.DataStoreStatus)) v1alpha1.DataStoreStatus {
 		s := v1alpha1.DataStoreStatus{
-			MeasuredAt: ago(10 * time.Minute), MeasuredContent: "plan",
-			LastSweep: &v1alpha1.SweepStatus{JobUID: "j", Content: "plan", Outcome: v1alpha1.SweepDone, FinishedAt: ago(10 * time.Minute)},
+			MeasuredAt: ago(10 * time.Minute), MeasuredPlanDigest: "plan",
+			LastSweep: &v1alpha1.SweepStatus{JobUID: "j", PlanDigest: "plan", Outcome: v1alpha1.SweepDone, FinishedAt: ago(10 * time.Minute)},
 		}
 		if change != nil {
 			change(&s)
@@ -64,15 +64,15 @@ func TestDecideCatchUp(t *testing.T) {
 		}), tenants: "b", want: 110 * time.Minute},
 		"never swept: now":                                        {status: v1alpha1.DataStoreStatus{}},
 		"measured: when two sweeps have been missed":              {status: swept(nil), want: 110 * time.Minute},
-		"another plan: now":                                       {status: swept(func(s *v1alpha1.DataStoreStatus) { s.LastSweep.Content = "old" })},
-		"measured by a build that did not say by which plan: now": {status: swept(func(s *v1alpha1.DataStoreStatus) { s.MeasuredContent = "" })},
+		"another plan: now":                                       {status: swept(func(s *v1alpha1.DataStoreStatus) { s.LastSweep.PlanDigest = "old" })},
+		"measured by a build that did not say by which plan: now": {status: swept(func(s *v1alpha1.DataStoreStatus) { s.MeasuredPlanDigest = "" })},
 		"stale: now":                                     {status: swept(func(s *v1alpha1.DataStoreStatus) { s.MeasuredAt = ago(2 * time.Hour) })},
 		"nothing measured, once: after a minute":         {status: attempt(1), want: time.Minute},
 		"twice: after four":                              {status: attempt(2), want: 4 * time.Minute},
 		"three times: after sixteen":                     {status: attempt(3), want: 16 * time.Minute},
 		"four times: after an hour":                      {status: attempt(4), want: time.Hour},
 		"very often: after an hour":                      {status: attempt(1 << 30), want: time.Hour},
-		"a changed plan does not wait for a failing one": {status: swept(func(s *v1alpha1.DataStoreStatus) { s.LastSweep.Attempt, s.LastSweep.Content = 4, "old" })},
+		"a changed plan does not wait for a failing one": {status: swept(func(s *v1alpha1.DataStoreStatus) { s.LastSweep.Attempt, s.LastSweep.PlanDigest = 4, "old" })},
 		"its time was up: go on at once": {status: swept(func(s *v1alpha1.DataStoreStatus) {
 			s.LastSweep.Outcome, s.LastSweep.Reason, s.LastSweep.Deleted = v1alpha1.SweepStopped, v1alpha1.ReasonTimeBudget, 1
 		})},
@@ -160,15 +160,15 @@ func TestASuspendedJobSupersedesNothing(t *testing.T) {
 
 func TestVerdictOnASet(t *testing.T) {
 	spec := &v1alpha1.DataStoreSpec{Type: v1alpha1.StorePostgres, Postgres: &v1alpha1.PostgresStore{}}
-	back := protocol.CredentialResult{Name: "password", Reason: v1alpha1.ReasonRolledBack, Message: "sealed earlier"}
-	bad := protocol.CredentialResult{Name: "token", Reason: v1alpha1.ReasonDoesNotOpen, Message: "seal it again"}
-	good := protocol.CredentialResult{Name: "pin", Reason: v1alpha1.ReasonStored}
-	for _, items := range [][]protocol.CredentialResult{{back, bad, good}, {bad, back, good}, {good, back, bad}} {
-		if got := verdictOn(spec, protocol.CredentialsResponse{Secret: "s", Items: items}); got.Status != metav1.ConditionFalse || got.Reason != v1alpha1.ReasonDoesNotOpen {
+	back := keyapi.CredentialResult{Name: "password", Reason: v1alpha1.ReasonRolledBack, Message: "sealed earlier"}
+	bad := keyapi.CredentialResult{Name: "token", Reason: v1alpha1.ReasonDoesNotOpen, Message: "seal it again"}
+	good := keyapi.CredentialResult{Name: "pin", Reason: v1alpha1.ReasonStored}
+	for _, items := range [][]keyapi.CredentialResult{{back, bad, good}, {bad, back, good}, {good, back, bad}} {
+		if got := verdictOn(spec, keyapi.CredentialsResponse{Secret: "s", Items: items}); got.Status != metav1.ConditionFalse || got.Reason != v1alpha1.ReasonDoesNotOpen {
 			t.Errorf("%v: %+v", items, got)
 		}
 	}
-	if got := verdictOn(spec, protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{good, back}}); got.Status != metav1.ConditionTrue || got.Reason != v1alpha1.ReasonRolledBack {
+	if got := verdictOn(spec, keyapi.CredentialsResponse{Secret: "s", Items: []keyapi.CredentialResult{good, back}}); got.Status != metav1.ConditionTrue || got.Reason != v1alpha1.ReasonRolledBack {
 		t.Errorf("one was rolled back: %+v", got)
 	}
 }
@@ -183,10 +183,10 @@ func TestLastWordIsTheLaterPods(t *testing.T) {
 			Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: resources.ContainerSweeper, State: corev1.ContainerState{Terminated: end}}}},
 		}
 	}
-	if uid, got := lastWord([]corev1.Pod{pod("j", 2*time.Minute, "later"), pod("j", time.Minute, "earlier"), pod("other", time.Hour, "a stranger's")}, job); got != "later" || uid != "2m0s" {
+	if uid, got := terminationMessageOf([]corev1.Pod{pod("j", 2*time.Minute, "later"), pod("j", time.Minute, "earlier"), pod("other", time.Hour, "a stranger's")}, job); got != "later" || uid != "2m0s" {
 		t.Errorf("got %q of %s", got, uid)
 	}
-	if uid, got := lastWord([]corev1.Pod{pod("j", 2*time.Minute, ""), pod("j", time.Minute, "earlier")}, job); got != "" || uid != "2m0s" {
+	if uid, got := terminationMessageOf([]corev1.Pod{pod("j", 2*time.Minute, ""), pod("j", time.Minute, "earlier")}, job); got != "" || uid != "2m0s" {
 		t.Errorf("got %q of %s, want nothing: the later one left no report", got, uid)
 	}
 }

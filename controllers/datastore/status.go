@@ -27,7 +27,7 @@ func (r *Reconciler) report(ctx context.Context, s *scope) error {
 		return nil // the plan could not be made for want of an answer: what the status says still stands
 	}
 	observed := status.StoreObserved{
-		Now: s.now, Refusal: s.refusal, Credentials: s.credentials, Result: s.result, Content: s.content,
+		Now: s.now, Refusal: s.refusal, Credentials: s.credentials, Result: s.result, PlanDigest: s.planDigest,
 		Measured: s.status, StaleAfter: staleAfter, Retried: s.retried,
 	}
 	observed.Problem = s.unstarted

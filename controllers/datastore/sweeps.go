@@ -110,11 +110,11 @@ func (r *Reconciler) ensureCatchUp(ctx context.Context, s *scope) (time.Duration
 			return 0, nil
 		}
 	}
-	wait, due := decideCatchUp(s.now, s.status, s.content, s.known, s.result.Plan.Deletes())
+	wait, due := decideCatchUp(s.now, s.status, s.planDigest, s.known, s.result.Plan.Deletes())
 	if !due {
 		return wait, nil
 	}
-	name := catchUpName(s.store, s.content, s.status.LastSweep)
+	name := catchUpName(s.store, s.planDigest, s.status.LastSweep)
 	job := resources.CatchUpJob(r.Settings, s.store, s.tenant, s.hash, name)
 	err := r.Writer.Client.Create(ctx, job, kube.FieldOwner)
 	if apierrors.IsAlreadyExists(err) {

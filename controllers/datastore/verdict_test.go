@@ -17,9 +17,9 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	storecontroller "github.com/lethe-dev/lethe/controllers/datastore"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/planner"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/stores"
@@ -99,13 +99,13 @@ func (b *verdictBench) swept(s *v1alpha1.DataStore) report.Report {
 		p.Database.Address = p.Target.Address()
 	}
 	b.keys.By(&p)
-	b.keys.Approved = func() (protocol.Point, time.Time, bool) {
+	b.keys.Approved = func() (keyapi.Point, time.Time, bool) {
 		live := &v1alpha1.DataStore{}
 		if err := b.Env.Client.Get(b.Context(), client.ObjectKeyFromObject(s), live); err != nil || live.Spec.ApprovedPlan == nil || live.Spec.ApprovedPlan.Seen == nil {
-			return protocol.Point{}, time.Time{}, false
+			return keyapi.Point{}, time.Time{}, false
 		}
 		seen := live.Spec.ApprovedPlan.Seen
-		return protocol.Point{Of: live.Spec.ApprovedPlan.Identity, StorePoint: seen.Point}, seen.ApprovedAt.Time, true
+		return keyapi.Point{Of: live.Spec.ApprovedPlan.Identity, StorePoint: seen.Point}, seen.ApprovedAt.Time, true
 	}
 	b.keys.Clock = b.Clock.Now
 	leaser, err := b.keys.Client()

@@ -100,7 +100,7 @@ func TestWindowsThatTheAPIServerRefuses(t *testing.T) {
 	const store = `{apiVersion: lethe.dev/v1alpha1, kind: DataStore, metadata: {name: bad, namespace: %s}, spec: {type: Postgres,
   postgres: {host: db.example, database: chat, username: lethe, password: %s}, %s
   datasets: [{name: messages, dataClass: Conversations, table: {name: %s, key: [id], ageColumn: {name: created_at, type: %s}%s}}]}}`
-	const approved = `approvedPlan: {identity: {kind: PostgresSystemIdentifier, value: "7300"}, database: chat, address: "db:5432", tenancy: %[1]s, windows: [{dataset: messages, definition: d, retainFor: {days: 90},
+	const approved = `approvedPlan: {identity: {kind: PostgresSystemIdentifier, value: "7300"}, database: chat, address: "db:5432", tenancy: %[1]s, windows: [{dataset: messages, placeDigest: d, retainFor: {days: 90},
     tenants: [{tenant: acme, retainFor: {days: 30}, externalIDs: %[3]s}]}]}, tenancy: %[1]s%[2]s,`
 	b := operator.NewStoreBench(t, v1alpha1.TenantCustomer)
 	ds := func(password, more, table, age, tenant string) string {

@@ -13,8 +13,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/kube"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/reconcile"
 )
 
@@ -47,7 +47,7 @@ func TestNothingIsRememberedOfWhatIsGone(t *testing.T) {
 			t.Errorf("Tenant %s is taken for the one before it", tenant.UID)
 		}
 		r.verified.Put(tenant, time.Now(), v1alpha1.UIDRange{})
-		doubts.Weigh(t.Context(), tenant, protocol.CredentialsResponse{}, keysMissing{})
+		doubts.Weigh(t.Context(), tenant, keyapi.CredentialsResponse{}, keysMissing{})
 	}
 	if r.verified.Len() != 1 {
 		t.Errorf("remembered: %d", r.verified.Len())

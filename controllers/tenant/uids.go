@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/reconcile"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/status"
@@ -40,7 +40,7 @@ func isRangeAsVerified(tenant *v1alpha1.Tenant, verified reconcile.Response[v1al
 
 // takeUIDRange goes by the range that the keyserver has on record, and by now has put into the status. It wins over
 // what the status said: it lies beside the keys, is backed up with them, and only the keyserver writes it.
-func takeUIDRange(recorder events.EventRecorder, s *scope, answer protocol.UIDRange) error {
+func takeUIDRange(recorder events.EventRecorder, s *scope, answer keyapi.UIDRange) error {
 	tenant := s.tenant
 	recorded := v1alpha1.UIDRange(answer)
 	if err := resources.CheckUIDRange(recorded); err != nil {

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/test/operator"
 )
 
@@ -15,7 +15,7 @@ func TestNoBotWithoutAUIDRange(t *testing.T) {
 	w := operator.NewWorld(t)
 	tenant := operator.MakeTenant("unranged", "unranged-a")
 	bot := operator.MakeBot("unranged-a", "b")
-	w.Keys.Set(func(k *operator.KeyserverDouble) { k.Fixed = &protocol.UIDRange{} }) // a keyserver that is older than the manager
+	w.Keys.Set(func(k *operator.KeyserverDouble) { k.Fixed = &keyapi.UIDRange{} }) // a keyserver that is older than the manager
 	w.Create(tenant)
 	w.Becomes(tenant, "KeysReady=False/"+v1alpha1.ReasonNoUIDRange)
 	w.Create(bot)
@@ -24,7 +24,7 @@ func TestNoBotWithoutAUIDRange(t *testing.T) {
 	if err := w.Get(operator.SetOf(bot)); err == nil {
 		t.Error("a StatefulSet was made for a bot that has no user id")
 	}
-	for _, none := range []protocol.UIDRange{{First: 65531, Size: 3}, {First: 0, Size: 1000}, {First: 2_147_483_000, Size: 1000}} {
+	for _, none := range []keyapi.UIDRange{{First: 65531, Size: 3}, {First: 0, Size: 1000}, {First: 2_147_483_000, Size: 1000}} {
 		w.Keys.Set(func(k *operator.KeyserverDouble) { k.Fixed = &none })
 		operator.Edit(w, tenant, func(t *v1alpha1.Tenant) { t.Labels = map[string]string{"try": fmt.Sprint(none.First)} })
 		w.Becomes(tenant, "KeysReady=False/"+v1alpha1.ReasonNoUIDRange)
@@ -87,7 +87,7 @@ func TestOverlappingUIDRanges(t *testing.T) {
 	w.Create(running)
 	w.Becomes(running, "Ready=True")
 	w.Keys.Set(func(k *operator.KeyserverDouble) {
-		k.Fixed = &protocol.UIDRange{First: first.Status.UIDRange.First + 999, Size: 1000}
+		k.Fixed = &keyapi.UIDRange{First: first.Status.UIDRange.First + 999, Size: 1000}
 	})
 	w.Create(second)
 	w.Becomes(second, "Stalled=True/"+v1alpha1.ReasonUIDRangeTaken)

@@ -23,8 +23,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -149,7 +149,7 @@ func (a *Authority) load(ctx context.Context, now time.Time) (*corev1.Secret, *k
 func (a *Authority) store(ctx context.Context, secret *corev1.Secret, doc *keystore.CADoc) error {
 	_, _, err := a.Keys.UpdateDocument(ctx, secret, keystore.FormatCA, a.Keys.KEKs(), doc)
 	if apierrors.IsConflict(err) {
-		return protocol.Later(v1alpha1.ReasonInternal, 1, "another replica rotated at the same time")
+		return keyapi.Later(v1alpha1.ReasonInternal, 1, "another replica rotated at the same time")
 	}
 	return err
 }
@@ -198,7 +198,7 @@ func (a *Authority) sign(doc *keystore.CADoc, now time.Time) error {
 	}
 	_, der, err := a.Keys.KEKs().UnwrapBytes(doc.Present.Key, sealing.PurposeCA, doc.Realm)
 	if err != nil {
-		return protocol.Later(v1alpha1.ReasonKEKUnavailable, 30, "the key of the certificate authority does not open with this key-encryption key")
+		return keyapi.Later(v1alpha1.ReasonKEKUnavailable, 30, "the key of the certificate authority does not open with this key-encryption key")
 	}
 	defer clear(der)
 	caKey, err := x509.ParseECPrivateKey(der)

@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -84,7 +84,7 @@ func (a *Authority) publish(ctx context.Context, doc *keystore.CADoc, now time.T
 		err = a.Keys.Client.Update(ctx, cm)
 	}
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-		return time.Time{}, protocol.Later(v1alpha1.ReasonInternal, 1, "another replica published at the same time")
+		return time.Time{}, keyapi.Later(v1alpha1.ReasonInternal, 1, "another replica published at the same time")
 	}
 	if err != nil {
 		return time.Time{}, err

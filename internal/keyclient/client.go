@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/internal/foreign"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 // DefaultTimeout of one call.
@@ -77,25 +77,21 @@ func New(o Options) (*Client, error) {
 }
 
 // Refusal is an answer of the keyserver other than yes.
-type Refusal struct {
-	reason  string
-	message string
-	after   time.Duration
-}
+type Refusal struct{ answer keyapi.Error }
 
 // Error is the message for people. It holds no value.
-func (r *Refusal) Error() string { return r.message }
+func (r *Refusal) Error() string { return r.answer.Message }
 
-// Reason is one of protocol's reasons.
-func (r *Refusal) Reason() string { return r.reason }
+// Reason is one of keyapi's reasons.
+func (r *Refusal) Reason() string { return r.answer.Reason }
 
 // RetryAfter is how long to wait before asking again; 0 when that changes nothing until somebody acts.
-func (r *Refusal) RetryAfter() time.Duration { return r.after }
+func (r *Refusal) RetryAfter() time.Duration { return time.Duration(r.answer.RetryAfter) * time.Second }
 
 // ReasonOf returns the reason of a refusal in an error's chain, "" when the keyserver did not answer at all.
 func ReasonOf(err error) string {
 	if r := (*Refusal)(nil); errors.As(err, &r) {
-		return r.reason
+		return r.Reason()
 	}
 	return ""
 }
@@ -103,15 +99,15 @@ func ReasonOf(err error) string {
 // IsRetryable says whether asking again may help: the keyserver said so, or it could not be reached.
 func IsRetryable(err error) bool {
 	if r := (*Refusal)(nil); errors.As(err, &r) {
-		return r.after > 0
+		return r.RetryAfter() > 0
 	}
 	return err != nil && !errors.Is(err, errNeverHelps)
 }
 
 // RetryAfter is how long to wait before asking again: what the keyserver said, else otherwise.
 func RetryAfter(err error, otherwise time.Duration) time.Duration {
-	if r := (*Refusal)(nil); errors.As(err, &r) && r.after > 0 {
-		return r.after
+	if r := (*Refusal)(nil); errors.As(err, &r) && r.RetryAfter() > 0 {
+		return r.RetryAfter()
 	}
 	return otherwise
 }
@@ -120,35 +116,35 @@ func RetryAfter(err error, otherwise time.Duration) time.Duration {
 var errNeverHelps = errors.New("this does not change by asking again")
 
 // Tenant makes or finds a tenant's keys.
-func (c *Client) Tenant(ctx context.Context, tenant protocol.ObjectRef) (protocol.TenantResponse, error) {
-	var resp protocol.TenantResponse
-	err := c.call(ctx, protocol.PathTenant, protocol.TenantRequest{Tenant: tenant}, &resp)
+func (c *Client) Tenant(ctx context.Context, tenant keyapi.ObjectRef) (keyapi.TenantResponse, error) {
+	var resp keyapi.TenantResponse
+	err := c.call(ctx, keyapi.PathTenant, keyapi.TenantRequest{Tenant: tenant}, &resp)
 	return resp, err
 }
 
 // Credentials opens and stores the credentials of an object.
-func (c *Client) Credentials(ctx context.Context, object protocol.ObjectRef) (protocol.CredentialsResponse, error) {
-	var resp protocol.CredentialsResponse
-	err := c.call(ctx, protocol.PathCredentials, protocol.CredentialsRequest{Object: object}, &resp)
+func (c *Client) Credentials(ctx context.Context, object keyapi.ObjectRef) (keyapi.CredentialsResponse, error) {
+	var resp keyapi.CredentialsResponse
+	err := c.call(ctx, keyapi.PathCredentials, keyapi.CredentialsRequest{Object: object}, &resp)
 	return resp, err
 }
 
 // Revoke destroys the keys of an object that is being deleted. Repeating it is harmless.
-func (c *Client) Revoke(ctx context.Context, object protocol.ObjectRef) error {
-	return c.call(ctx, protocol.PathRevoke, protocol.RevokeRequest{Object: object}, &struct{}{})
+func (c *Client) Revoke(ctx context.Context, object keyapi.ObjectRef) error {
+	return c.call(ctx, keyapi.PathRevoke, keyapi.RevokeRequest{Object: object}, &struct{}{})
 }
 
 // PullSecrets says which of the Secrets that an object's images are to be pulled with are of no use.
-func (c *Client) PullSecrets(ctx context.Context, object protocol.ObjectRef) (protocol.PullSecretsResponse, error) {
-	var resp protocol.PullSecretsResponse
-	err := c.call(ctx, protocol.PathPullSecrets, protocol.PullSecretsRequest{Object: object}, &resp)
+func (c *Client) PullSecrets(ctx context.Context, object keyapi.ObjectRef) (keyapi.PullSecretsResponse, error) {
+	var resp keyapi.PullSecretsResponse
+	err := c.call(ctx, keyapi.PathPullSecrets, keyapi.PullSecretsRequest{Object: object}, &resp)
 	return resp, err
 }
 
 // LastReport returns the last report of a store, and what the keyserver signed about it.
-func (c *Client) LastReport(ctx context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error) {
-	var resp protocol.LastReportResponse
-	err := c.call(ctx, protocol.PathLastReport, protocol.LastReportRequest{Object: store}, &resp)
+func (c *Client) LastReport(ctx context.Context, store keyapi.ObjectRef) (keyapi.LastReportResponse, error) {
+	var resp keyapi.LastReportResponse
+	err := c.call(ctx, keyapi.PathLastReport, keyapi.LastReportRequest{Object: store}, &resp)
 	return resp, err
 }
 
@@ -205,11 +201,12 @@ func (c *Client) callAs(ctx context.Context, path string, req, into any) (string
 // refusalOf reads a refusal. What is not from a keyserver (a proxy in between, say) is retryable and named by its
 // status.
 func refusalOf(status int, answer []byte) error {
-	var e protocol.Error
+	var e keyapi.Error
 	if err := json.Unmarshal(answer, &e); err != nil || foreign.Word(e.Reason) == "" {
 		return fmt.Errorf("the keyserver answered with status %d", status)
 	}
-	return &Refusal{reason: e.Reason, message: foreign.Text(e.Message), after: time.Duration(e.RetryAfter) * time.Second}
+	e.Message = foreign.Text(e.Message)
+	return &Refusal{e}
 }
 
 func (c *Client) token() (string, error) {

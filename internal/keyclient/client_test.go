@@ -17,7 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -72,10 +72,10 @@ func (s *server) client(t *testing.T) *Client {
 
 func TestCalls(t *testing.T) {
 	s := newServer(t)
-	ref := protocol.ObjectRef{Kind: "Tenant", Name: "acme", UID: "u"}
-	var got protocol.TenantRequest
+	ref := keyapi.ObjectRef{Kind: "Tenant", Name: "acme", UID: "u"}
+	var got keyapi.TenantRequest
 	s.answer = func(w http.ResponseWriter, r *http.Request) {
-		if err := json.NewDecoder(r.Body).Decode(&got); err != nil || r.Method != http.MethodPost || r.URL.Path != protocol.PathTenant {
+		if err := json.NewDecoder(r.Body).Decode(&got); err != nil || r.Method != http.MethodPost || r.URL.Path != keyapi.PathTenant {
 			t.Errorf("got %s %s: %v", r.Method, r.URL.Path, err)
 		}
 		_, _ = w.Write([]byte(`{"kekGrade":"Production","more":1}`))
@@ -94,7 +94,7 @@ func TestCalls(t *testing.T) {
 
 func TestUnsealAndLease(t *testing.T) {
 	s := newServer(t)
-	bundle := protocol.SecretBundle{Items: []protocol.SecretItem{{Name: "telegram", Value: []byte("4711:canary")}}}
+	bundle := keyapi.SecretBundle{Items: []keyapi.SecretItem{{Name: "telegram", Value: []byte("4711:canary")}}}
 	plain, err := json.Marshal(bundle)
 	if err != nil {
 		t.Fatal(err)
@@ -126,11 +126,11 @@ func TestUnsealAndLease(t *testing.T) {
 	if diff := cmp.Diff(bundle, got); diff != "" {
 		t.Error(diff)
 	}
-	lease, err := c.Lease(t.Context(), protocol.LeaseRequest{PlanHash: "hash"}, true)
+	lease, err := c.Lease(t.Context(), keyapi.LeaseRequest{PlanHash: "hash"}, true)
 	if err != nil || lease.For != 30*time.Second || len(lease.Items) != 1 {
 		t.Errorf("lease for %s with %d items: %v", lease.For, len(lease.Items), err)
 	}
-	if lease, err = c.Lease(t.Context(), protocol.LeaseRequest{PlanHash: "hash"}, false); err != nil || lease.Items != nil {
+	if lease, err = c.Lease(t.Context(), keyapi.LeaseRequest{PlanHash: "hash"}, false); err != nil || lease.Items != nil {
 		t.Errorf("renewed with %d items: %v", len(lease.Items), err)
 	}
 	if err := c.Release(t.Context(), "hash"); err != nil {
@@ -165,7 +165,7 @@ func TestRefusals(t *testing.T) {
 				w.WriteHeader(tc.status)
 				_, _ = w.Write([]byte(tc.body))
 			}
-			_, err := s.client(t).Credentials(t.Context(), protocol.ObjectRef{})
+			_, err := s.client(t).Credentials(t.Context(), keyapi.ObjectRef{})
 			if err == nil || ReasonOf(err) != tc.reason || IsRetryable(err) != tc.retryable || RetryAfter(err, 7*time.Second) != tc.after || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("reason %q, retryable %v, after %s: %v", ReasonOf(err), IsRetryable(err), RetryAfter(err, 7*time.Second), err)
 			}
@@ -180,7 +180,7 @@ func TestTrustsTheBundleOnly(t *testing.T) {
 	s := newServer(t)
 	s.answer = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{}`)) }
 	c := s.client(t)
-	if err := c.Revoke(t.Context(), protocol.ObjectRef{}); err != nil {
+	if err := c.Revoke(t.Context(), keyapi.ObjectRef{}); err != nil {
 		t.Fatal(err)
 	}
 	good, err := os.ReadFile(s.caFile)
@@ -189,17 +189,17 @@ func TestTrustsTheBundleOnly(t *testing.T) {
 	}
 	// A file that was replaced is read again, without a new client: first one without a certificate, then ours again.
 	write(t, s.caFile, "none")
-	if err := c.Revoke(t.Context(), protocol.ObjectRef{}); err == nil || !IsRetryable(err) {
+	if err := c.Revoke(t.Context(), keyapi.ObjectRef{}); err == nil || !IsRetryable(err) {
 		t.Errorf("an empty bundle: %v", err)
 	}
 	write(t, s.caFile, string(good))
-	if err := c.Revoke(t.Context(), protocol.ObjectRef{}); err != nil {
+	if err := c.Revoke(t.Context(), keyapi.ObjectRef{}); err != nil {
 		t.Error(err)
 	}
 	s.Config.SetKeepAlivesEnabled(false)
 	write(t, s.caFile, otherCA)
 	before := len(s.seen)
-	if err := c.Revoke(t.Context(), protocol.ObjectRef{}); err == nil || !IsRetryable(err) {
+	if err := c.Revoke(t.Context(), keyapi.ObjectRef{}); err == nil || !IsRetryable(err) {
 		t.Errorf("another authority: %v", err)
 	}
 	if len(s.seen) != before {
@@ -208,11 +208,11 @@ func TestTrustsTheBundleOnly(t *testing.T) {
 	// The token too is read for each call.
 	write(t, s.caFile, string(good))
 	write(t, s.token, "second")
-	if err := c.Revoke(t.Context(), protocol.ObjectRef{}); err != nil || s.seen[len(s.seen)-1] != "Bearer second" {
+	if err := c.Revoke(t.Context(), keyapi.ObjectRef{}); err != nil || s.seen[len(s.seen)-1] != "Bearer second" {
 		t.Errorf("sent %q: %v", s.seen[len(s.seen)-1], err)
 	}
 	write(t, s.token, " \n")
-	if err := c.Revoke(t.Context(), protocol.ObjectRef{}); err == nil {
+	if err := c.Revoke(t.Context(), keyapi.ObjectRef{}); err == nil {
 		t.Error("asked without a token")
 	}
 }
@@ -230,7 +230,7 @@ func TestAnswersAreBounded(t *testing.T) {
 			}
 			answer(w)
 		}
-		if _, err := s.client(t).Tenant(t.Context(), protocol.ObjectRef{}); err == nil || strings.Contains(err.Error(), "xxx") {
+		if _, err := s.client(t).Tenant(t.Context(), keyapi.ObjectRef{}); err == nil || strings.Contains(err.Error(), "xxx") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -270,11 +270,11 @@ func TestCAFromElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Revoke(t.Context(), protocol.ObjectRef{}); err == nil || !IsRetryable(err) {
+	if err := c.Revoke(t.Context(), keyapi.ObjectRef{}); err == nil || !IsRetryable(err) {
 		t.Errorf("without a bundle: %v", err)
 	}
 	fail = false
-	if err := c.Revoke(t.Context(), protocol.ObjectRef{}); err != nil {
+	if err := c.Revoke(t.Context(), keyapi.ObjectRef{}); err != nil {
 		t.Error(err)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/test/fuzz"
 )
 
@@ -17,7 +17,7 @@ func FuzzAnswer(f *testing.F) {
 		if err == nil {
 			t.Fatal("an answer other than 200 is no error")
 		}
-		var e protocol.Error
+		var e keyapi.Error
 		if ReasonOf(err) != "" {
 			if json.Unmarshal(answer, &e) != nil || e.Reason != ReasonOf(err) || err.Error() != e.Message {
 				t.Fatalf("the refusal is %v", err)

@@ -4,9 +4,9 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/ledger"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -23,11 +23,11 @@ func leaseLabels() map[string]string {
 
 // book reads the store's account out of its lease, enters what a sweep asks and tells, and puts it back. Nothing is
 // written here.
-func (s *Server) book(lease *coordinationv1.Lease, h *holding) (*protocol.Account, error) {
+func (s *Server) book(lease *coordinationv1.Lease, h *holding) (*keyapi.Account, error) {
 	l, lost := s.account(lease, h)
 	approved := h.store.Spec.ApprovedPlan
 	if approved != nil && approved.Seen != nil && approved.Identity.IsValid() && approved.Seen.Point.IsValid() {
-		l.Approve(protocol.Point{Of: approved.Identity, StorePoint: approved.Seen.Point}, approved.Seen.ApprovedAt.Time, h.now)
+		l.Approve(keyapi.Point{Of: approved.Identity, StorePoint: approved.Seen.Point}, approved.Seen.ApprovedAt.Time, h.now)
 	}
 	if err := l.Spend(h.plan, h.req.Spend, h.now); err != nil {
 		return nil, refuse(v1alpha1.ReasonBacklogSpent, "%s", err)
@@ -65,7 +65,7 @@ func (s *Server) account(lease *coordinationv1.Lease, h *holding) (l *ledger.Led
 	}
 	l, lost = ledger.New(h.now), isThere || status.MeasuredAt != nil
 	if status.Point != nil && status.Point.IsValid() && status.Plan.Identity.IsValid() {
-		l.Point = &protocol.Point{Of: status.Plan.Identity, StorePoint: *status.Point}
+		l.Point = &keyapi.Point{Of: status.Plan.Identity, StorePoint: *status.Point}
 		if status.MeasuredAt != nil {
 			l.PointAt = status.MeasuredAt.Unix()
 		}

@@ -15,9 +15,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -59,13 +59,13 @@ func (w *accountWorld) approve(rows int64, at time.Time) {
 	ninety := int32(90)
 	w.edit(func(s *v1alpha1.DataStore) {
 		s.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: addressOf(s), Tenancy: v1alpha1.TenancyDedicated,
-			Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: plan.PlaceOf(&s.Spec.Datasets[0]).Definition(), RetainFor: &v1alpha1.Period{Days: &ninety},
+			Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", PlaceDigest: plan.PlaceOf(&s.Spec.Datasets[0]).Digest(), RetainFor: &v1alpha1.Period{Days: &ninety},
 				Backlog: &v1alpha1.ApprovedBacklog{Rows: rows, ApprovedAt: metav1.NewTime(at), Until: metav1.NewTime(at.Add(24 * time.Hour))}}}}
 	})
 }
 
 // begin makes a Job of the present plan and its pod, which gets the lease, and what the account says.
-func (w *accountWorld) begin() (*corev1.Pod, protocol.Account) {
+func (w *accountWorld) begin() (*corev1.Pod, keyapi.Account) {
 	w.Helper()
 	w.jobs++
 	job := resources.CatchUpJob(w.opts.Settings, w.store, w.tenant, w.hash, fmt.Sprintf("chat-catchup-%d", w.jobs)).DeepCopy()
@@ -73,23 +73,23 @@ func (w *accountWorld) begin() (*corev1.Pod, protocol.Account) {
 	pod := w.podOf(job)
 	key, err := sealing.GeneratePrivateKey(rand.Reader)
 	w.must(err)
-	var resp protocol.LeaseResponse
-	w.granted(w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, &resp))
+	var resp keyapi.LeaseResponse
+	w.granted(w.call(keyapi.PathLease, w.podToken(pod), keyapi.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, &resp))
 	if resp.Account == nil {
 		w.Fatal("the account was not told")
 	}
 	return pod, *resp.Account
 }
 
-func (w *accountWorld) ask(pod *corev1.Pod, req protocol.LeaseRequest) *protocol.Error {
+func (w *accountWorld) ask(pod *corev1.Pod, req keyapi.LeaseRequest) *keyapi.Error {
 	w.Helper()
 	req.PlanHash = w.hash
-	return w.call(protocol.PathLease, w.podToken(pod), req, &protocol.LeaseResponse{})
+	return w.call(keyapi.PathLease, w.podToken(pod), req, &keyapi.LeaseResponse{})
 }
 
-func (w *accountWorld) spend(pod *corev1.Pod, used int64) *protocol.Error {
+func (w *accountWorld) spend(pod *corev1.Pod, used int64) *keyapi.Error {
 	w.Helper()
-	return w.ask(pod, protocol.LeaseRequest{Spend: []protocol.Spend{{Dataset: "messages", Used: used}}})
+	return w.ask(pod, keyapi.LeaseRequest{Spend: []keyapi.Spend{{Dataset: "messages", Used: used}}})
 }
 
 // gone is the end of a pod whose last words nobody heard: its Job is deleted, and its lease runs out.
@@ -106,7 +106,7 @@ func (w *accountWorld) lastLease() *coordinationv1.Lease {
 	return lease
 }
 
-func (w *accountWorld) wantLeft(a protocol.Account, left int64, void string) {
+func (w *accountWorld) wantLeft(a keyapi.Account, left int64, void string) {
 	w.Helper()
 	if len(a.Permits) != 1 || a.Permits[0].Left() != left || (a.Permits[0].Void == "") != (void == "") || !strings.Contains(a.Permits[0].Void, void) {
 		w.Errorf("permits %+v, want %d left %s", a.Permits, left, void)
@@ -149,7 +149,7 @@ func TestABacklogIsDebitedWithTheLease(t *testing.T) {
 	// More than was approved is refused, and nothing of it debited.
 	w.wantRefusal(w.spend(pod, 1001), v1alpha1.ReasonBacklogSpent)
 	w.granted(w.spend(pod, 1000))
-	w.granted(w.call(protocol.PathRelease, w.podToken(pod), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
+	w.granted(w.call(keyapi.PathRelease, w.podToken(pod), keyapi.ReleaseRequest{PlanHash: w.hash}, nil))
 	pod, account = w.begin()
 	w.wantLeft(account, 0, "")
 	w.gone(pod)
@@ -202,7 +202,7 @@ func TestALostAccountRenewsNothing(t *testing.T) {
 			w.gone(pod)
 			w.approve(1000, w.clock.Now())
 			pod, _ = w.begin()
-			w.granted(w.ask(pod, protocol.LeaseRequest{Seen: &protocol.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: "700"}, Witnesses: []string{"690"}}}))
+			w.granted(w.ask(pod, keyapi.LeaseRequest{Seen: &keyapi.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: "700"}, Witnesses: []string{"690"}}}))
 			w.gone(pod)
 			// What the manager wrote down of the last report.
 			now := metav1.NewTime(w.clock.Now())
@@ -232,29 +232,29 @@ func TestALostAccountRenewsNothing(t *testing.T) {
 // TestGoneBackInTimeIsKept until a person approves the database as it is, also where the account is lost meanwhile.
 func TestGoneBackInTimeIsKept(t *testing.T) {
 	w := newAccount(t)
-	at := func(position uint64) *protocol.Point {
-		return &protocol.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: strconv.FormatUint(position, 10)}}
+	at := func(position uint64) *keyapi.Point {
+		return &keyapi.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: strconv.FormatUint(position, 10)}}
 	}
 	pod, _ := w.begin()
-	w.granted(w.ask(pod, protocol.LeaseRequest{Seen: at(100)}))
+	w.granted(w.ask(pod, keyapi.LeaseRequest{Seen: at(100)}))
 	// What is to be kept lies in an annotation beside the lease: it is bounded, and of its form.
-	for name, change := range map[string]func(*protocol.Point){
-		"of no store":            func(p *protocol.Point) { p.Of = v1alpha1.StoreIdentity{} },
-		"of no kind":             func(p *protocol.Point) { p.Kind = "" },
-		"a value of two lines":   func(p *protocol.Point) { p.Value = "1\n2" },
-		"a long value":           func(p *protocol.Point) { p.Value = strings.Repeat("1", 257) },
-		"too many witnesses":     func(p *protocol.Point) { p.Witnesses = slices.Repeat([]string{"1"}, 17) },
-		"a witness that is long": func(p *protocol.Point) { p.Witnesses = []string{strings.Repeat("1", 65)} },
+	for name, change := range map[string]func(*keyapi.Point){
+		"of no store":            func(p *keyapi.Point) { p.Of = v1alpha1.StoreIdentity{} },
+		"of no kind":             func(p *keyapi.Point) { p.Kind = "" },
+		"a value of two lines":   func(p *keyapi.Point) { p.Value = "1\n2" },
+		"a long value":           func(p *keyapi.Point) { p.Value = strings.Repeat("1", 257) },
+		"too many witnesses":     func(p *keyapi.Point) { p.Witnesses = slices.Repeat([]string{"1"}, 17) },
+		"a witness that is long": func(p *keyapi.Point) { p.Witnesses = []string{strings.Repeat("1", 65)} },
 	} {
 		seen := at(100)
 		change(seen)
-		if refusal := w.ask(pod, protocol.LeaseRequest{Seen: seen}); refusal == nil || refusal.Reason != v1alpha1.ReasonBadRequest {
+		if refusal := w.ask(pod, keyapi.LeaseRequest{Seen: seen}); refusal == nil || refusal.Reason != v1alpha1.ReasonBadRequest {
 			t.Errorf("%s: %+v", name, refusal)
 		}
 	}
 	// In a store that nobody has approved nothing is deleted, and so nothing is kept: whoever approves looks at what
 	// is there.
-	w.granted(w.ask(pod, protocol.LeaseRequest{Seen: at(50), Restored: "its position is 50"}))
+	w.granted(w.ask(pod, keyapi.LeaseRequest{Seen: at(50), Restored: "its position is 50"}))
 	w.gone(pod)
 	pod, account := w.begin()
 	if account.Restored != "" || account.Point.Value != "50" {
@@ -263,7 +263,7 @@ func TestGoneBackInTimeIsKept(t *testing.T) {
 	w.gone(pod)
 	w.approve(10, w.clock.Now())
 	pod, _ = w.begin()
-	w.granted(w.ask(pod, protocol.LeaseRequest{Seen: at(40), Restored: "its position is 40"}))
+	w.granted(w.ask(pod, keyapi.LeaseRequest{Seen: at(40), Restored: "its position is 40"}))
 	w.gone(pod)
 	pod, account = w.begin()
 	if account.Restored != "its position is 40" || account.Point.Value != "50" {

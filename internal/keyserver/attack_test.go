@@ -32,8 +32,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/internal/doors"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/test/attack"
@@ -210,7 +210,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 	var all sync.WaitGroup
 	run := func(kind attack.Kind, n int, from string, s *attack.Stats) {
 		all.Go(func() {
-			attack.Run(ctx, attack.Options{Kind: kind, Address: address, Path: protocol.PathUnseal, Connections: n, From: net.ParseIP(from), Pause: 500 * time.Millisecond}, s)
+			attack.Run(ctx, attack.Options{Kind: kind, Address: address, Path: keyapi.PathUnseal, Connections: n, From: net.ParseIP(from), Pause: 500 * time.Millisecond}, s)
 		})
 	}
 	run(attack.Frames, 640, "127.0.0.1", &stats[0])
@@ -220,7 +220,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 	}
 	for i, kind := range []attack.Kind{attack.Bodies, attack.BigBodies} {
 		all.Go(func() {
-			attack.Run(ctx, attack.Options{Kind: kind, Address: address, Path: protocol.PathReport, Connections: 30, From: net.ParseIP(fmt.Sprintf("127.0.3.%d", i+1)), Pause: 500 * time.Millisecond}, &stats[1])
+			attack.Run(ctx, attack.Options{Kind: kind, Address: address, Path: keyapi.PathReport, Connections: 30, From: net.ParseIP(fmt.Sprintf("127.0.3.%d", i+1)), Pause: 500 * time.Millisecond}, &stats[1])
 		})
 	}
 	var reports atomic.Int64
@@ -267,14 +267,14 @@ func TestMemoryUnderAttack(t *testing.T) {
 
 // floodReports sends the largest reports there are, of a pod whose token counts and that has nothing to report.
 func (w *world) floodReports(ctx context.Context, url, bundle, token string, refused *atomic.Int64) {
-	noise := make([]byte, protocol.MaxPackedReport-64)
+	noise := make([]byte, keyapi.MaxPackedReport-64)
 	_, _ = rand.Read(noise)
-	packed, err := protocol.PackReport(noise)
+	packed, err := keyapi.PackReport(noise)
 	if err != nil {
 		w.Error(err)
 		return
 	}
-	body, err := json.Marshal(protocol.ReportRequest{PlanHash: strings.Repeat("ab", 32), Report: packed})
+	body, err := json.Marshal(keyapi.ReportRequest{PlanHash: strings.Repeat("ab", 32), Report: packed})
 	if err != nil {
 		w.Error(err)
 		return
@@ -285,7 +285,7 @@ func (w *world) floodReports(ctx context.Context, url, bundle, token string, ref
 	c := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}}}
 	defer c.CloseIdleConnections()
 	for ctx.Err() == nil {
-		r, err := http.NewRequestWithContext(ctx, http.MethodPost, url+protocol.PathReport, bytes.NewReader(body))
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, url+keyapi.PathReport, bytes.NewReader(body))
 		if err != nil {
 			w.Error(err)
 			return

@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -51,7 +51,7 @@ func (w *world) reseal(bot *v1alpha1.BotDeployment, version uint32, token string
 }
 
 // takes asks for the bot's credentials and wants that reason for its token.
-func (w *world) takes(bot *v1alpha1.BotDeployment, reason string) protocol.CredentialsResponse {
+func (w *world) takes(bot *v1alpha1.BotDeployment, reason string) keyapi.CredentialsResponse {
 	w.Helper()
 	w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(bot), bot))
 	resp := w.storeAndRecord(bot)
@@ -240,9 +240,9 @@ func TestTwoClaimAtOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, bot := range bots {
 			wg.Go(func() {
-				var resp protocol.CredentialsResponse
-				req := protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}
-				for e := w.call(protocol.PathCredentials, w.manager, req, &resp); e != nil; e = w.call(protocol.PathCredentials, w.manager, req, &resp) {
+				var resp keyapi.CredentialsResponse
+				req := keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}
+				for e := w.call(keyapi.PathCredentials, w.manager, req, &resp); e != nil; e = w.call(keyapi.PathCredentials, w.manager, req, &resp) {
 					if e.RetryAfter == 0 {
 						t.Errorf("refused: %s", e.Message)
 						return
@@ -277,7 +277,7 @@ func TestAClaimSurvivesACrash(t *testing.T) {
 		crashes := 0
 		for at := 1; at <= 4; at++ {
 			w.writes.reset(at, after)
-			if w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil) != nil {
+			if w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil) != nil {
 				crashes++
 			}
 			w.writes.reset(0, false)
@@ -357,7 +357,7 @@ func TestAChannelGoesWithItsBotsKeys(t *testing.T) {
 	goes := w.polling("goes", w.telegramToken(id))
 	w.takes(goes, v1alpha1.ReasonStored)
 	w.must(testEnv.Client.Delete(t.Context(), goes))
-	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, goes)}, nil))
+	w.granted(w.call(keyapi.PathRevoke, w.manager, keyapi.RevokeRequest{Object: refTo(sealing.KindBotDeployment, goes)}, nil))
 	var list corev1.SecretList
 	w.must(testEnv.Client.List(t.Context(), &list, client.InNamespace("lethe-keys"), client.MatchingLabels{v1alpha1.LabelComponent: keystore.ComponentChannel, v1alpha1.LabelTenant: w.tenant.Name}))
 	if len(list.Items) != 1 {

@@ -15,8 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -25,7 +25,7 @@ import (
 //
 // Requests to the API server: a new object and its tenant's keys are read, then its key and its Secret are created
 // (4); a repeat reads the object, its tenant's keys, its key and its Secret (4) and writes nothing.
-func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.CredentialsRequest) (*protocol.CredentialsResponse, error) {
+func (s *Server) credentials(ctx context.Context, _ caller, req *keyapi.CredentialsRequest) (*keyapi.CredentialsResponse, error) {
 	sub, err := s.find(ctx, req.Object)
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.Creden
 	}
 	wanted := sub.credentials()
 	if len(wanted) == 0 && !sub.hadKeys() {
-		return &protocol.CredentialsResponse{}, nil
+		return &keyapi.CredentialsResponse{}, nil
 	}
 	tenant, err := s.tenantOfRecently(ctx, sub.namespace())
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *Server) credentials(ctx context.Context, _ caller, req *protocol.Creden
 
 // storeCredentials does the work of one attempt. assumeNew skips looking for the object's key: creating it then fails
 // with AlreadyExists when there is one.
-func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *keystore.TenantKeys, wanted []wantedCredential, assumeNew bool) (*protocol.CredentialsResponse, error) {
+func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *keystore.TenantKeys, wanted []wantedCredential, assumeNew bool) (*keyapi.CredentialsResponse, error) {
 	var keys *keystore.ObjectKeys
 	var err error
 	if !assumeNew {
@@ -98,7 +98,7 @@ func (s *Server) storeCredentials(ctx context.Context, sub *subject, tenant *key
 	if err != nil {
 		return nil, err
 	}
-	resp := &protocol.CredentialsResponse{}
+	resp := &keyapi.CredentialsResponse{}
 	complete := true
 	for _, r := range resolved {
 		complete = complete && r.source != ""

@@ -17,8 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -27,7 +27,7 @@ import (
 // is no value: it was refused and nothing was ever stored.
 type resolved struct {
 	wanted  wantedCredential
-	result  protocol.CredentialResult
+	result  keyapi.CredentialResult
 	source  string // names the value without giving it away
 	version uint32
 	value   func(context.Context) ([]byte, error) // called only when a new set is written
@@ -78,13 +78,13 @@ func (s *Server) knowing(ctx context.Context, tenant *keystore.TenantKeys, wante
 }
 
 func refused(w wantedCredential, reason, format string, args ...any) resolved {
-	return resolved{wanted: w, result: protocol.CredentialResult{Name: w.name, Reason: reason, Message: fmt.Sprintf(format, args...)}}
+	return resolved{wanted: w, result: keyapi.CredentialResult{Name: w.name, Reason: reason, Message: fmt.Sprintf(format, args...)}}
 }
 
 func stored(w wantedCredential, source string, version uint32, value []byte) resolved {
 	return resolved{wanted: w, source: source, version: version,
 		value:  func(context.Context) ([]byte, error) { return value, nil },
-		result: protocol.CredentialResult{Name: w.name, Reason: v1alpha1.ReasonStored, Version: version, Plaintext: w.ref != nil}}
+		result: keyapi.CredentialResult{Name: w.name, Reason: v1alpha1.ReasonStored, Version: version, Plaintext: w.ref != nil}}
 }
 
 // resolveSealed opens a sealed value. A value that is in use already is not opened again.
@@ -126,7 +126,7 @@ func (s *Server) resolveSealed(sub *subject, tenant *keystore.TenantKeys, keys *
 	if version < before.Highest {
 		return refused(w, v1alpha1.ReasonRolledBack, "version %d is older than version %d, which was stored before", version, before.Highest)
 	}
-	if w.envName != "" && !protocol.CanBeVariable(value) {
+	if w.envName != "" && !keyapi.CanBeVariable(value) {
 		return refused(w, v1alpha1.ReasonNoVariable, "%s", noVariable)
 	}
 	if version == before.Highest && source != before.Digest {
@@ -184,7 +184,7 @@ func (s *Server) resolveRef(ctx context.Context, sub *subject, keys *keystore.Ob
 	case len(value) == 0 || len(value) > sealing.MaxPlaintext:
 		return refused(w, v1alpha1.ReasonMalformed, "key %s of Secret %s has %d bytes: a credential has 1 to %d", w.ref.Key, w.ref.Name, len(value), sealing.MaxPlaintext), nil
 	}
-	if w.envName != "" && !protocol.CanBeVariable(value) {
+	if w.envName != "" && !keyapi.CanBeVariable(value) {
 		return refused(w, v1alpha1.ReasonNoVariable, "%s", noVariable), nil
 	}
 	return stored(w, keys.Digest.MAC("secretKeyRef", w.name, string(value)), 0, value), nil
@@ -249,7 +249,7 @@ func (s *Server) valueInUse(ctx context.Context, sub *subject, keys *keystore.Ob
 
 // storedItem is the plaintext of one value of an encrypted Secret.
 type storedItem struct {
-	protocol.SecretItem
+	keyapi.SecretItem
 	Source string `json:"source"`
 }
 
@@ -302,7 +302,7 @@ func undeliverable(ctx context.Context, all []resolved) bool {
 		}
 		r.value = func(context.Context) ([]byte, error) { return value, nil }
 		switch sum += len(value); {
-		case r.wanted.envName != "" && !protocol.CanBeVariable(value):
+		case r.wanted.envName != "" && !keyapi.CanBeVariable(value):
 			r.result.Reason, r.result.Message = v1alpha1.ReasonNoVariable, noVariable
 		case sum > maxCredentials:
 			r.result.Reason = v1alpha1.ReasonTooLarge

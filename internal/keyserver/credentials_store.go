@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -105,7 +105,7 @@ func (s *Server) buildSet(ctx context.Context, sub *subject, keys *keystore.Obje
 		if err != nil {
 			return nil, err
 		}
-		item := storedItem{SecretItem: protocol.SecretItem{Name: r.wanted.name, EnvName: r.wanted.envName, Value: value}, Source: r.source}
+		item := storedItem{SecretItem: keyapi.SecretItem{Name: r.wanted.name, EnvName: r.wanted.envName, Value: value}, Source: r.source}
 		text, err := s.encryptItem(keys, item, r.version)
 		if err != nil {
 			return nil, err

@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -337,7 +337,7 @@ func TestForeignSecretIsRefused(t *testing.T) {
 	w.must(w.cluster.Delete(w.Context(), w.getSecret(w.ns, name)))
 	foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: name}, StringData: map[string]string{"mine": "yes"}}
 	w.must(testEnv.Client.Create(w.Context(), foreign))
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonForeignSecret)
+	w.wantRefusal(w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonForeignSecret)
 	if got := w.getSecret(w.ns, name); string(got.Data["mine"]) != "yes" || len(got.Data) != 1 {
 		t.Error("the foreign Secret was changed")
 	}
@@ -399,9 +399,9 @@ func TestStorePasswordIsBoundToItsDestination(t *testing.T) {
 	w.tenantKeys()
 	ca := "-----BEGIN CERTIFICATE-----\n" + base64.StdEncoding.EncodeToString([]byte("der")) + "\n-----END CERTIFICATE-----\n"
 	store := w.newStore("chat", ca)
-	var resp protocol.CredentialsResponse
-	req := protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, store)}
-	w.granted(w.call(protocol.PathCredentials, w.manager, req, &resp))
+	var resp keyapi.CredentialsResponse
+	req := keyapi.CredentialsRequest{Object: refTo(sealing.KindDataStore, store)}
+	w.granted(w.call(keyapi.PathCredentials, w.manager, req, &resp))
 	if resp.Secret == "" || len(resp.Items) != 1 || resp.Items[0].Name != "password" {
 		t.Fatalf("answered %+v", resp)
 	}
@@ -416,7 +416,7 @@ func TestStorePasswordIsBoundToItsDestination(t *testing.T) {
 		was := *store.Spec.Postgres
 		change(store.Spec.Postgres)
 		w.must(testEnv.Client.Update(w.Context(), store))
-		w.granted(w.call(protocol.PathCredentials, w.manager, req, &resp))
+		w.granted(w.call(keyapi.PathCredentials, w.manager, req, &resp))
 		if resp.Items[0].Reason != v1alpha1.ReasonWrongPlace || !strings.Contains(resp.Items[0].Message, "destination") {
 			t.Errorf("another %s: %+v", name, resp)
 		}
@@ -453,7 +453,7 @@ func TestCredentialsSurviveACrash(t *testing.T) {
 			name := fmt.Sprintf("bot-%v-%d", after, at)
 			bot, _ := w.newBot(name)
 			w.writes.reset(at, after)
-			crashed := w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil) != nil
+			crashed := w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil) != nil
 			w.writes.reset(0, false)
 			w.restart()
 			first := w.storeAndRecord(bot).Secret
@@ -464,7 +464,7 @@ func TestCredentialsSurviveACrash(t *testing.T) {
 				b.Spec.Credentials[0].Sealed = w.seal(w.place(sealing.KindBotDeployment, name, "telegram", 2), secret)
 			})
 			w.writes.reset(at, after)
-			crashed = w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil) != nil || crashed
+			crashed = w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil) != nil || crashed
 			w.writes.reset(0, false)
 			w.restart()
 			second := w.storeAndRecord(bot).Secret
@@ -514,7 +514,7 @@ func TestRolledBackDuringACrash(t *testing.T) {
 			Sealed: w.seal(w.place(sealing.KindBotDeployment, "support", "openai", 1), w.secret())})
 	})
 	w.writes.reset(1, true)
-	if w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil) == nil {
+	if w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil) == nil {
 		t.Fatal("there was no write to die at")
 	}
 	w.writes.reset(0, false)
@@ -534,7 +534,7 @@ func TestLostDataKeyIsNotMadeAgain(t *testing.T) {
 	bot, _ := w.newBot("support")
 	w.storeAndRecord(bot)
 	w.must(testEnv.Client.Delete(w.Context(), w.getSecret("lethe-keys", keystore.ObjectSecretName(string(bot.UID)))))
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeyMissing)
+	w.wantRefusal(w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeyMissing)
 	if !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) {
 		t.Error("a key was made in its place")
 	}
@@ -544,18 +544,18 @@ func TestObjectsThatAreNotTheTenants(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
 	bot, _ := w.newBot("support")
-	ask := func(ref protocol.ObjectRef) *protocol.Error {
-		return w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: ref}, nil)
+	ask := func(ref keyapi.ObjectRef) *keyapi.Error {
+		return w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: ref}, nil)
 	}
 	ref := refTo(sealing.KindBotDeployment, bot)
 	for name, tc := range map[string]struct {
-		change func(*protocol.ObjectRef)
+		change func(*keyapi.ObjectRef)
 		want   string
 	}{
-		"another UID":  {func(r *protocol.ObjectRef) { r.UID = "5d1f6d2e-0000-4000-8000-000000000001" }, v1alpha1.ReasonNotFound},
-		"another name": {func(r *protocol.ObjectRef) { r.Name = "sales" }, v1alpha1.ReasonNotFound},
-		"another kind": {func(r *protocol.ObjectRef) { r.Kind = "Secret" }, v1alpha1.ReasonBadRequest},
-		"no UID":       {func(r *protocol.ObjectRef) { r.UID = "" }, v1alpha1.ReasonBadRequest},
+		"another UID":  {func(r *keyapi.ObjectRef) { r.UID = "5d1f6d2e-0000-4000-8000-000000000001" }, v1alpha1.ReasonNotFound},
+		"another name": {func(r *keyapi.ObjectRef) { r.Name = "sales" }, v1alpha1.ReasonNotFound},
+		"another kind": {func(r *keyapi.ObjectRef) { r.Kind = "Secret" }, v1alpha1.ReasonBadRequest},
+		"no UID":       {func(r *keyapi.ObjectRef) { r.UID = "" }, v1alpha1.ReasonBadRequest},
 	} {
 		r := ref
 		tc.change(&r)

@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -171,28 +171,28 @@ func TestEveryFieldOfADocumentIsAuthenticated(t *testing.T) {
 	d.must(d.server.authority.Maintain(t.Context()))
 	other, _ := d.newBot("other")
 	d.store(other)
-	credentials := func() *protocol.Error {
-		return d.call(protocol.PathCredentials, d.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, d.bot)}, nil)
+	credentials := func() *keyapi.Error {
+		return d.call(keyapi.PathCredentials, d.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, d.bot)}, nil)
 	}
 	for _, tc := range []struct {
 		name, secret string
 		typ          reflect.Type
-		ask          func() *protocol.Error
+		ask          func() *keyapi.Error
 		another      string // a Secret of the same format, or of another
 	}{
-		{"tenant", keystore.TenantSecretName(d.tenant.Name), reflect.TypeFor[keystore.TenantDoc](), func() *protocol.Error { return d.askTenant(nil) }, keystore.CanaryName},
+		{"tenant", keystore.TenantSecretName(d.tenant.Name), reflect.TypeFor[keystore.TenantDoc](), func() *keyapi.Error { return d.askTenant(nil) }, keystore.CanaryName},
 		{"object", keystore.ObjectSecretName(string(d.bot.UID)), reflect.TypeFor[keystore.ObjectDoc](), credentials, keystore.ObjectSecretName(string(other.UID))},
-		{"canary", keystore.CanaryName, reflect.TypeFor[keystore.CanaryDoc](), func() *protocol.Error { return d.askTenant(nil) }, keystore.CAName},
-		{"authority", keystore.CAName, reflect.TypeFor[keystore.CADoc](), func() *protocol.Error {
+		{"canary", keystore.CanaryName, reflect.TypeFor[keystore.CanaryDoc](), func() *keyapi.Error { return d.askTenant(nil) }, keystore.CAName},
+		{"authority", keystore.CAName, reflect.TypeFor[keystore.CADoc](), func() *keyapi.Error {
 			if err := d.server.authority.Maintain(t.Context()); err != nil {
-				return &protocol.Error{Reason: v1alpha1.ReasonKeysAltered, Message: err.Error()}
+				return &keyapi.Error{Reason: v1alpha1.ReasonKeysAltered, Message: err.Error()}
 			}
 			return nil
 		}, keystore.CanaryName},
-		{"user ids", keystore.UIDsName, reflect.TypeFor[keystore.UIDsDoc](), func() *protocol.Error {
+		{"user ids", keystore.UIDsName, reflect.TypeFor[keystore.UIDsDoc](), func() *keyapi.Error {
 			_, err := d.server.keys.AllocateUIDs(t.Context())
 			if err != nil {
-				return &protocol.Error{Reason: v1alpha1.ReasonKeysAltered, Message: err.Error()}
+				return &keyapi.Error{Reason: v1alpha1.ReasonKeysAltered, Message: err.Error()}
 			}
 			return nil
 		}, keystore.CanaryName},
@@ -273,7 +273,7 @@ func TestAnEarlierCopyOfADocumentIsRefused(t *testing.T) {
 	newest := now.DeepCopy()
 	now.Data = early.Data
 	w.must(testEnv.Client.Update(w.Context(), now))
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeysRolledBack)
+	w.wantRefusal(w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeysRolledBack)
 	_, refusal = w.unseal(token, string(pod.UID))
 	w.wantRefusal(refusal, v1alpha1.ReasonKeysRolledBack)
 
@@ -282,7 +282,7 @@ func TestAnEarlierCopyOfADocumentIsRefused(t *testing.T) {
 	w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(bot), bot))
 	bot.Status.CredentialsSecret = ""
 	w.must(testEnv.Client.Status().Update(w.Context(), bot))
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeyMissing)
+	w.wantRefusal(w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeyMissing)
 
 	w.must(testEnv.Client.Create(w.Context(), keystore.KeySecret("lethe-keys", name, w.tenant.Name, newest.Data[keystore.DocumentKey])))
 	w.store(bot)
@@ -309,7 +309,7 @@ func TestAnEarlierCopyOfTheTenantsKeysIsRefused(t *testing.T) {
 	w.must(testEnv.Client.Update(w.Context(), now))
 	w.restart()
 	w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonKeysRolledBack)
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeysRolledBack)
+	w.wantRefusal(w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeysRolledBack)
 }
 
 // TestTheFormatBeforeIsRefusedAloud: nothing of it is misread, and the message says what to do.

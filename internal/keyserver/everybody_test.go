@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 // lists counts how often all Tenants are listed.
@@ -120,12 +120,12 @@ func (s *sharedSweep) customer(name string, ids ...string) *v1alpha1.Tenant {
 
 // untilFollowed has the lease of a pod granted, on what is read for it, until that reads no list of all Tenants any
 // more. The token is the one that it was granted by then.
-func (s *sharedSweep) untilFollowed(pod *corev1.Pod) (token string, resp protocol.LeaseResponse) {
+func (s *sharedSweep) untilFollowed(pod *corev1.Pod) (token string, resp keyapi.LeaseResponse) {
 	s.Helper()
 	s.eventuallyWithin(30*time.Second, func() bool {
 		before := s.lists.all.Load()
-		token, resp = s.podToken(pod), protocol.LeaseResponse{}
-		s.granted(s.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: s.hash}, &resp))
+		token, resp = s.podToken(pod), keyapi.LeaseResponse{}
+		s.granted(s.call(keyapi.PathLease, token, keyapi.LeaseRequest{PlanHash: s.hash}, &resp))
 		return s.lists.all.Load() == before
 	})
 	return token, resp
@@ -141,8 +141,8 @@ func TestARenewalDoesNotReadAllTenants(t *testing.T) {
 	w.customer("two-", "a-2")
 	w.eventuallyWithin(30*time.Second, func() bool {
 		before := w.lists.all.Load()
-		var resp protocol.LeaseResponse
-		w.granted(w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash, KnownFrom: 1}, &resp))
+		var resp keyapi.LeaseResponse
+		w.granted(w.call(keyapi.PathLease, token, keyapi.LeaseRequest{PlanHash: w.hash, KnownFrom: 1}, &resp))
 		return w.lists.all.Load() == before && resp.KnownDigest != first.KnownDigest && len(resp.Known) == 2
 	})
 
@@ -150,7 +150,7 @@ func TestARenewalDoesNotReadAllTenants(t *testing.T) {
 	w.customer("three-", "a-1")
 	w.eventuallyWithin(leaseSeconds*time.Second, func() bool {
 		before := w.lists.all.Load()
-		e := w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, nil)
+		e := w.call(keyapi.PathLease, token, keyapi.LeaseRequest{PlanHash: w.hash}, nil)
 		return e != nil && e.Reason == v1alpha1.ReasonPlanChanged && w.lists.all.Load() == before
 	})
 }
@@ -203,13 +203,13 @@ func TestAStaleWatchIsNotTrusted(t *testing.T) {
 			w.eventually(func() bool { return w.watches.count() > 0 })
 			w.customer("two-", "a-1")
 			w.clock.SetTime(began.Add(mostStale / 2))
-			var resp protocol.LeaseResponse
-			if e := w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, &resp); e == nil && resp.Expires.After(began.Add(leaseSeconds*time.Second)) {
+			var resp keyapi.LeaseResponse
+			if e := w.call(keyapi.PathLease, token, keyapi.LeaseRequest{PlanHash: w.hash}, &resp); e == nil && resp.Expires.After(began.Add(leaseSeconds*time.Second)) {
 				t.Errorf("what was written at %s is not known, and the lease goes until %s", began, resp.Expires)
 			}
 			w.clock.SetTime(w.clock.Now().Add(mostStale + time.Second))
 			before := w.lists.all.Load()
-			w.wantRefusal(w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, nil), v1alpha1.ReasonPlanChanged)
+			w.wantRefusal(w.call(keyapi.PathLease, token, keyapi.LeaseRequest{PlanHash: w.hash}, nil), v1alpha1.ReasonPlanChanged)
 			if w.lists.all.Load() == before {
 				t.Error("it was refused by what was not read")
 			}

@@ -13,7 +13,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/fuzz"
 )
@@ -33,12 +33,12 @@ func FuzzBodies(f *testing.F) {
 		log := &lockedBuffer{}
 		s := &Server{inFlight: newInFlight(), Options: Options{Clock: clock.RealClock{}, Metrics: metrics, Settings: resources.DefaultSettings(),
 			Log: slog.New(slog.NewTextHandler(log, nil))}}
-		tryBody[protocol.TenantRequest](t, s, log, body)
-		tryBody[protocol.CredentialsRequest](t, s, log, body)
-		tryBody[protocol.RevokeRequest](t, s, log, body)
-		tryBody[protocol.UnsealRequest](t, s, log, body)
-		tryBody[protocol.LeaseRequest](t, s, log, body)
-		tryBody[protocol.ReleaseRequest](t, s, log, body)
+		tryBody[keyapi.TenantRequest](t, s, log, body)
+		tryBody[keyapi.CredentialsRequest](t, s, log, body)
+		tryBody[keyapi.RevokeRequest](t, s, log, body)
+		tryBody[keyapi.UnsealRequest](t, s, log, body)
+		tryBody[keyapi.LeaseRequest](t, s, log, body)
+		tryBody[keyapi.ReleaseRequest](t, s, log, body)
 	})
 }
 
@@ -46,15 +46,15 @@ func tryBody[Request any](t *testing.T, s *Server, log *lockedBuffer, body []byt
 	t.Helper()
 	got := 0
 	w := httptest.NewRecorder()
-	handle(s, protocol.PathUnseal, s.inFlight.unseals, func(context.Context, string) (caller, error) { return caller{Namespace: "acme-bots"}, nil },
+	handle(s, keyapi.PathUnseal, s.inFlight.unseals, func(context.Context, string) (caller, error) { return caller{Namespace: "acme-bots"}, nil },
 		func(context.Context, caller, *Request) (*struct{}, error) {
 			got++
 			return &struct{}{}, nil
-		}).ServeHTTP(w, httptest.NewRequest(http.MethodPost, protocol.PathUnseal, strings.NewReader(string(body))))
+		}).ServeHTTP(w, httptest.NewRequest(http.MethodPost, keyapi.PathUnseal, strings.NewReader(string(body))))
 	switch {
 	case w.Code == http.StatusOK && got == 1:
 	case w.Code == http.StatusBadRequest && got == 0:
-		var e protocol.Error
+		var e keyapi.Error
 		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || e.Reason != v1alpha1.ReasonBadRequest {
 			t.Fatalf("refused with %s", w.Body)
 		}

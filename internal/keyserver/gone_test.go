@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -124,8 +124,8 @@ func TestNoLeaseForWhatIsGone(t *testing.T) {
 		"the CronJob gone": func(w *sweepWorld) { w.must(w.cluster.Delete(w.Context(), w.cron)) },
 		"the store made again under its name": func(w *sweepWorld) {
 			w.must(testEnv.Client.Delete(w.Context(), w.store))
-			w.granted(w.call(protocol.PathCredentials, w.manager,
-				protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, w.newStore("chat", ""))}, nil))
+			w.granted(w.call(keyapi.PathCredentials, w.manager,
+				keyapi.CredentialsRequest{Object: refTo(sealing.KindDataStore, w.newStore("chat", ""))}, nil))
 		},
 		"the Tenant being deleted": func(w *sweepWorld) {
 			w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
@@ -152,11 +152,11 @@ func TestNoLeaseForWhatIsGone(t *testing.T) {
 			w := newSweep(t)
 			pod := w.sweep("chat-sweep-1")
 			token := w.podToken(pod) // in a namespace that is being deleted nobody makes another
-			refusal := w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, nil)
+			refusal := w.call(keyapi.PathLease, token, keyapi.LeaseRequest{PlanHash: w.hash}, nil)
 			w.granted(refusal)
 			how(w)
 			w.clock.SetTime(w.clock.Now().Add(restFor + time.Second))
-			if refusal = w.call(protocol.PathLease, token, protocol.LeaseRequest{PlanHash: w.hash}, nil); refusal == nil {
+			if refusal = w.call(keyapi.PathLease, token, keyapi.LeaseRequest{PlanHash: w.hash}, nil); refusal == nil {
 				t.Fatal("the sweep goes on")
 			}
 			if strings.HasSuffix(name, "being deleted") && refusal.Reason != v1alpha1.ReasonRevoked {

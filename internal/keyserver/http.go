@@ -16,18 +16,18 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/doors"
 	"github.com/lethe-dev/lethe/internal/foreign"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 // refusal is what a call ends with other than an answer: also the keys' documents and the authority refuse by one.
-type refusal = protocol.Refusal
+type refusal = keyapi.Refusal
 
 func refuse(reason, format string, args ...any) *refusal {
-	return protocol.Refuse(reason, format, args...)
+	return keyapi.Refuse(reason, format, args...)
 }
 
 func later(reason string, seconds int, format string, args ...any) *refusal {
-	return protocol.Later(reason, seconds, format, args...)
+	return keyapi.Later(reason, seconds, format, args...)
 }
 
 // statuses of HTTP by reason; 409 for what is not listed: the world is not as the request assumes.
@@ -156,21 +156,21 @@ func (s *Server) give(ctx context.Context, w http.ResponseWriter, r *http.Reques
 // describe names what a request of the manager is about; the requests of pods are about themselves.
 func describe(req any) string {
 	switch r := req.(type) {
-	case *protocol.TenantRequest:
+	case *keyapi.TenantRequest:
 		return refString(r.Tenant)
-	case *protocol.CredentialsRequest:
+	case *keyapi.CredentialsRequest:
 		return refString(r.Object)
-	case *protocol.RevokeRequest:
+	case *keyapi.RevokeRequest:
 		return refString(r.Object)
-	case *protocol.PullSecretsRequest:
+	case *keyapi.PullSecretsRequest:
 		return refString(r.Object)
-	case *protocol.LastReportRequest:
+	case *keyapi.LastReportRequest:
 		return refString(r.Object)
 	}
 	return ""
 }
 
-func refString(ref protocol.ObjectRef) string {
+func refString(ref keyapi.ObjectRef) string {
 	return fmt.Sprintf("%.63s %.63s/%.253s %.63s", ref.Kind, ref.Namespace, ref.Name, ref.UID)
 }
 

@@ -9,7 +9,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/doors"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -22,9 +22,9 @@ var (
 	CallLimits = doors.Limits{Anonymous: 256, PerSource: 192, Known: 192, PerName: 32, Reserved: 64,
 		Starts: doors.Pace{PerSecond: 100, Burst: 200}, Waiting: 768, WaitingPerSource: 512, Wire: 32 << 10}
 	// CallRules are what may be said there: eight small calls, and a report.
-	CallRules = doors.Rules{Method: http.MethodPost, Body: maxBody, Head: 8 << 10, Bodies: map[string]int64{protocol.PathReport: maxReportBody},
-		Paths: []string{protocol.PathTenant, protocol.PathCredentials, protocol.PathRevoke, protocol.PathPullSecrets, protocol.PathLastReport,
-			protocol.PathUnseal, protocol.PathLease, protocol.PathRelease, protocol.PathReport}}
+	CallRules = doors.Rules{Method: http.MethodPost, Body: maxBody, Head: 8 << 10, Bodies: map[string]int64{keyapi.PathReport: maxReportBody},
+		Paths: []string{keyapi.PathTenant, keyapi.PathCredentials, keyapi.PathRevoke, keyapi.PathPullSecrets, keyapi.PathLastReport,
+			keyapi.PathUnseal, keyapi.PathLease, keyapi.PathRelease, keyapi.PathReport}}
 
 	// anonymousLimits are for finding out whose a token is, names being addresses. Each costs a question to the API
 	// server.

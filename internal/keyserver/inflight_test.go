@@ -17,7 +17,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/doors"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -85,7 +85,7 @@ func (ts *turnstile) call(ctx context.Context, token string) (int, error) {
 // TestOneNamespaceHoldsUpNobodyElse: a namespace whose pods ask without end, from the address that all pods share,
 // gets its share of the work, and another one's pod behind the same address is answered at once.
 func TestOneNamespaceHoldsUpNobodyElse(t *testing.T) {
-	ts := newTurnstile(t, protocol.PathUnseal, func(f *inFlight) *doors.Queue { return f.unseals })
+	ts := newTurnstile(t, keyapi.PathUnseal, func(f *inFlight) *doors.Queue { return f.unseals })
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	const crowd = 30
@@ -161,7 +161,7 @@ func TestTokensThatTakeLong(t *testing.T) {
 // TestLargeAnswers: an answer that a slow reader could keep in memory is bounded, and waits apart from the work.
 func TestLargeAnswers(t *testing.T) {
 	s := &Server{inFlight: newInFlight(), Options: Options{Log: slog.New(slog.DiscardHandler)}}
-	r := httptest.NewRequest(http.MethodPost, protocol.PathUnseal, nil)
+	r := httptest.NewRequest(http.MethodPost, keyapi.PathUnseal, nil)
 	if err := s.give(t.Context(), httptest.NewRecorder(), r, make([]byte, maxAnswer+1)); err == nil {
 		t.Error("an answer without bound was given")
 	}

@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -31,7 +31,7 @@ func TestNoCredentialWhereItIsNotIsolated(t *testing.T) {
 	sweep := w.sweep("chat-sweep-1")
 	key, err := sealing.GeneratePrivateKey(rand.Reader)
 	w.must(err)
-	first := protocol.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}
+	first := keyapi.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}
 	for _, reason := range []string{v1alpha1.ReasonForeignNetworkPolicy, v1alpha1.ReasonForeignObject} {
 		w.isolation(metav1.ConditionFalse, reason)
 		items, refusal := w.unseal(w.podToken(pod), string(pod.UID))
@@ -39,8 +39,8 @@ func TestNoCredentialWhereItIsNotIsolated(t *testing.T) {
 		if len(items) > 0 || !strings.Contains(refusal.Message, "policy x") || refusal.RetryAfter == 0 {
 			t.Errorf("%s: %d items, %+v", reason, len(items), refusal)
 		}
-		var answer protocol.LeaseResponse
-		refusal = w.call(protocol.PathLease, w.podToken(sweep), first, &answer)
+		var answer keyapi.LeaseResponse
+		refusal = w.call(keyapi.PathLease, w.podToken(sweep), first, &answer)
 		w.wantRefusal(refusal, v1alpha1.ReasonNotIsolated)
 		if answer.Sealed != "" || refusal.RetryAfter == 0 {
 			t.Errorf("%s: the sweep got %+v, %+v", reason, answer, refusal)
@@ -49,7 +49,7 @@ func TestNoCredentialWhereItIsNotIsolated(t *testing.T) {
 	w.isolation(metav1.ConditionTrue, "Isolated")
 	_, refusal := w.unseal(w.podToken(pod), string(pod.UID))
 	w.granted(refusal)
-	w.granted(w.call(protocol.PathLease, w.podToken(sweep), first, nil))
+	w.granted(w.call(keyapi.PathLease, w.podToken(sweep), first, nil))
 	w.isolation(metav1.ConditionFalse, v1alpha1.ReasonForeignObject)
 	_, refusal = w.lease(sweep)
 	w.granted(refusal)

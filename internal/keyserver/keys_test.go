@@ -11,23 +11,23 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
-func (w *world) askTenant(into *protocol.TenantResponse) *protocol.Error {
+func (w *world) askTenant(into *keyapi.TenantResponse) *keyapi.Error {
 	w.Helper()
 	if into == nil {
-		into = &protocol.TenantResponse{}
+		into = &keyapi.TenantResponse{}
 	}
-	return w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{Tenant: refTo("Tenant", w.tenant)}, into)
+	return w.call(keyapi.PathTenant, w.manager, keyapi.TenantRequest{Tenant: refTo("Tenant", w.tenant)}, into)
 }
 
 func TestTenantKeysAreMadeOnce(t *testing.T) {
 	w := newWorld(t)
 	// Four at a time, as two replicas with two workers would.
-	answers := make([]protocol.TenantResponse, 4)
+	answers := make([]keyapi.TenantResponse, 4)
 	var wg sync.WaitGroup
 	for i := range answers {
 		wg.Add(1)
@@ -72,7 +72,7 @@ func TestTenantKeysAreNeverMadeAgain(t *testing.T) {
 	if !strings.Contains(refusal.Message, "kubectl lethe keys restore") || refusal.RetryAfter != 0 {
 		t.Errorf("says %q", refusal.Message)
 	}
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeyMissing)
+	w.wantRefusal(w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKeyMissing)
 	// Also when the status was lost: an object's key still tells.
 	w.tenant.Status.SealingKeys, w.tenant.Status.KeysGeneration = nil, 0
 	w.must(testEnv.Client.Status().Update(w.Context(), w.tenant))
@@ -104,17 +104,17 @@ func TestTenantsThatAreNot(t *testing.T) {
 	w := newWorld(t)
 	w.tenantKeys()
 	ref := refTo("Tenant", w.tenant)
-	for name, change := range map[string]func(*protocol.ObjectRef){
-		"another UID":  func(r *protocol.ObjectRef) { r.UID = "5d1f6d2e-0000-4000-8000-000000000001" },
-		"another name": func(r *protocol.ObjectRef) { r.Name += "x" },
+	for name, change := range map[string]func(*keyapi.ObjectRef){
+		"another UID":  func(r *keyapi.ObjectRef) { r.UID = "5d1f6d2e-0000-4000-8000-000000000001" },
+		"another name": func(r *keyapi.ObjectRef) { r.Name += "x" },
 	} {
 		r := ref
 		change(&r)
-		if got := w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{Tenant: r}, nil); got == nil || got.Reason != v1alpha1.ReasonNotFound {
+		if got := w.call(keyapi.PathTenant, w.manager, keyapi.TenantRequest{Tenant: r}, nil); got == nil || got.Reason != v1alpha1.ReasonNotFound {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
-	if got := w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{}, nil); got == nil || got.Reason != v1alpha1.ReasonBadRequest {
+	if got := w.call(keyapi.PathTenant, w.manager, keyapi.TenantRequest{}, nil); got == nil || got.Reason != v1alpha1.ReasonBadRequest {
 		t.Errorf("nothing: %+v", got)
 	}
 }
@@ -145,7 +145,7 @@ func TestTenantKeysSurviveACrash(t *testing.T) {
 		w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonInternal)
 		w.writes.reset(0, false)
 		w.restart()
-		var first, second protocol.TenantResponse
+		var first, second keyapi.TenantResponse
 		w.granted(w.askTenant(&first))
 		w.granted(w.askTenant(&second))
 		if first.SealingKeys[0].KID != second.SealingKeys[0].KID {
@@ -161,11 +161,11 @@ func TestRevokingATenant(t *testing.T) {
 	w.storeAndRecord(bot)
 	other := newWorld(t)
 	other.tenantKeys()
-	req := protocol.RevokeRequest{Object: refTo("Tenant", w.tenant)}
-	w.wantRefusal(w.call(protocol.PathRevoke, w.manager, req, nil), v1alpha1.ReasonForbidden)
+	req := keyapi.RevokeRequest{Object: refTo("Tenant", w.tenant)}
+	w.wantRefusal(w.call(keyapi.PathRevoke, w.manager, req, nil), v1alpha1.ReasonForbidden)
 	w.must(testEnv.Client.Delete(w.Context(), w.tenant))
 	for range 2 {
-		w.granted(w.call(protocol.PathRevoke, w.manager, req, nil))
+		w.granted(w.call(keyapi.PathRevoke, w.manager, req, nil))
 	}
 	if !w.secretGone("lethe-keys", keystore.TenantSecretName(w.tenant.Name)) || !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) {
 		t.Error("keys are left over")
@@ -174,7 +174,7 @@ func TestRevokingATenant(t *testing.T) {
 		t.Error("another tenant's keys are gone")
 	}
 	// Nothing is remembered of them.
-	refusal := w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil)
+	refusal := w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil)
 	w.wantRefusal(refusal, v1alpha1.ReasonNoTenant)
 }
 
@@ -183,13 +183,13 @@ func TestRevokeSurvivesACrash(t *testing.T) {
 	w.tenantKeys()
 	for _, after := range []bool{false, true} {
 		store := w.newStore(fmt.Sprintf("chat-%t", after), "")
-		req := protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, store)}
-		w.granted(w.call(protocol.PathCredentials, w.manager, req, nil))
+		req := keyapi.CredentialsRequest{Object: refTo(sealing.KindDataStore, store)}
+		w.granted(w.call(keyapi.PathCredentials, w.manager, req, nil))
 		w.must(testEnv.Client.Delete(w.Context(), store))
 		crashes := 0
 		for at := 1; at <= 2; at++ {
 			w.writes.reset(at, after)
-			if w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest(req), nil) != nil {
+			if w.call(keyapi.PathRevoke, w.manager, keyapi.RevokeRequest(req), nil) != nil {
 				crashes++
 			}
 			w.writes.reset(0, false)
@@ -198,7 +198,7 @@ func TestRevokeSurvivesACrash(t *testing.T) {
 		if crashes == 0 {
 			t.Error("there was no write to die at")
 		}
-		w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest(req), nil))
+		w.granted(w.call(keyapi.PathRevoke, w.manager, keyapi.RevokeRequest(req), nil))
 		if !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(store.UID))) {
 			t.Error("the key is still there")
 		}
@@ -232,7 +232,7 @@ func TestWrongKEKMakesNothing(t *testing.T) {
 	w.tenant, _ = w.newTenant(v1alpha1.TenantCustomer)
 	w.wantRefusal(w.askTenant(nil), v1alpha1.ReasonKEKUnavailable)
 	w.tenant = mine
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKEKUnavailable)
+	w.wantRefusal(w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil), v1alpha1.ReasonKEKUnavailable)
 
 	// Not even when the canary is lost: the other keys tell.
 	w.must(admin.Delete(t.Context(), w.getSecret(keys, keystore.CanaryName)))

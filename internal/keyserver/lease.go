@@ -15,19 +15,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/planner"
 	"github.com/lethe-dev/lethe/internal/podspec"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
 // Lengths of a sweep's lease.
 const (
-	leaseSeconds = protocol.LeaseSeconds
+	leaseSeconds = keyapi.LeaseSeconds
 	// lostAfter is how long after its end a lease is another's to take although the pod that held it is still there:
 	// the clocks of two replicas differ, and a node may be cut off.
 	lostAfter = 60 * time.Second
@@ -53,7 +53,7 @@ func leaseName(storeUID string) string { return "sweep-" + storeUID }
 // the lease's end, itself, so that an edited plan gets nothing, and a changed policy, a suspended sweep or an Audit
 // stops a running one. A sweep begins only by the live plan; one that runs goes on while the live plan covers its
 // own.
-func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseRequest) (*protocol.LeaseResponse, error) {
+func (s *Server) lease(ctx context.Context, who caller, req *keyapi.LeaseRequest) (*keyapi.LeaseResponse, error) {
 	var reply sealing.PublicKey
 	if req.PublicKey != "" {
 		var err error
@@ -133,7 +133,7 @@ func (s *Server) lease(ctx context.Context, who caller, req *protocol.LeaseReque
 	if err != nil {
 		return nil, err
 	}
-	if resp.Sealed, err = sealBundle(reply, protocol.PathLease, who.PodUID, bundle); err != nil {
+	if resp.Sealed, err = sealBundle(reply, keyapi.PathLease, who.PodUID, bundle); err != nil {
 		return nil, err
 	}
 	if isPresent {
@@ -176,7 +176,7 @@ func (s *Server) isSweep(ctx context.Context, job *batchv1.Job, pod *corev1.Pod,
 }
 
 // release ends a lease early. One that is not the caller's is left alone.
-func (s *Server) release(ctx context.Context, who caller, _ *protocol.ReleaseRequest) (*empty, error) {
+func (s *Server) release(ctx context.Context, who caller, _ *keyapi.ReleaseRequest) (*empty, error) {
 	// The pod is on its way out by now, or what it was made of has changed: that it held the lease is all that counts.
 	pod := &corev1.Pod{}
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: who.Namespace, Name: who.Pod}, pod)
@@ -258,7 +258,7 @@ func (s *Server) storeOf(ctx context.Context, pod *corev1.Pod) (*batchv1.Job, *v
 
 // coveringPlan compiles the store's plan and compares it with the one that the sweep runs by: exact, or it covers
 // that one, which is enough for a sweep that has begun.
-func (s *Server) coveringPlan(ctx context.Context, store *v1alpha1.DataStore, req *protocol.LeaseRequest) (made *madePlan, exact bool, err error) {
+func (s *Server) coveringPlan(ctx context.Context, store *v1alpha1.DataStore, req *keyapi.LeaseRequest) (made *madePlan, exact bool, err error) {
 	now := s.Clock.Now()
 	made, err = s.planOf(ctx, store, req.PublicKey == "", now)
 	if r, ok := planner.IsRefusal(err); ok {
@@ -292,7 +292,7 @@ func anotherPlan() error {
 // covers says whether the live plan covers the one that a sweep holds. That one is read from its ConfigMap, which
 // anybody may have made: it is believed since its bytes have the hash for which, as hold sees to, the keyserver
 // granted the lease itself.
-func (s *Server) covers(ctx context.Context, store *v1alpha1.DataStore, live plan.Plan, req *protocol.LeaseRequest, now time.Time) (bool, error) {
+func (s *Server) covers(ctx context.Context, store *v1alpha1.DataStore, live plan.Plan, req *keyapi.LeaseRequest, now time.Time) (bool, error) {
 	if req.PublicKey != "" || len(req.PlanHash) != len(plan.HashBytes(nil)) || strings.Trim(req.PlanHash, "0123456789abcdef") != "" {
 		return false, nil // a sweep begins by the live plan alone
 	}
@@ -319,7 +319,7 @@ type holding struct {
 	pod   *corev1.Pod
 	plan  plan.Plan
 	exact bool // the sweep runs by plan itself, and not by one that it covers
-	req   *protocol.LeaseRequest
+	req   *keyapi.LeaseRequest
 	now   time.Time
 	known *coordinationv1.Lease // the Lease as this process wrote it last for that pod; nil: it is to be read
 }
@@ -328,7 +328,7 @@ type holding struct {
 // time: what a sweep is permitted is debited before it hears so. Two sweeps of one store never hold it at a time. A
 // Lease that is known is written with its resourceVersion, which the API server refuses where it is another one by
 // now.
-func (s *Server) hold(ctx context.Context, h *holding) (*coordinationv1.Lease, *protocol.Account, error) {
+func (s *Server) hold(ctx context.Context, h *holding) (*coordinationv1.Lease, *keyapi.Account, error) {
 	lease, isNew := h.known.DeepCopy(), false
 	if lease == nil {
 		lease = &coordinationv1.Lease{}

@@ -18,9 +18,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/planner"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -47,7 +47,7 @@ func sweepIn(in *world, t *testing.T, change ...func(*v1alpha1.DataStoreSpec)) *
 	}
 	w.tenantKeys()
 	w.store = w.newStore("chat", "", change...)
-	w.granted(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil))
+	w.granted(w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil))
 	w.hash = w.planHash()
 	w.cron = resources.SweepCronJob(w.opts.Settings, w.store, w.tenant, w.hash).DeepCopy()
 	w.must(w.cluster.Create(t.Context(), w.cron))
@@ -84,10 +84,10 @@ func (w *sweepWorld) podOf(job *batchv1.Job, change ...func(*corev1.Pod)) *corev
 	return pod
 }
 
-func (w *sweepWorld) lease(pod *corev1.Pod) (protocol.LeaseResponse, *protocol.Error) {
+func (w *sweepWorld) lease(pod *corev1.Pod) (keyapi.LeaseResponse, *keyapi.Error) {
 	w.Helper()
-	var resp protocol.LeaseResponse
-	e := w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash}, &resp)
+	var resp keyapi.LeaseResponse
+	e := w.call(keyapi.PathLease, w.podToken(pod), keyapi.LeaseRequest{PlanHash: w.hash}, &resp)
 	return resp, e
 }
 
@@ -105,28 +105,28 @@ func TestAPasswordGoesNowhereElse(t *testing.T) {
 	key, err := sealing.GeneratePrivateKey(rand.Reader)
 	was.must(err)
 	// The sweep that the manager makes for the store as it is now.
-	ask := func(name string) *protocol.Error {
+	ask := func(name string) *keyapi.Error {
 		t.Helper()
 		was.hash = was.planHash()
 		was.cron = resources.SweepCronJob(was.opts.Settings, was.store, was.tenant, was.hash).DeepCopy()
 		was.cron.Name = name
 		was.must(was.cluster.Create(t.Context(), was.cron))
 		pod := was.sweep(name)
-		var resp protocol.LeaseResponse
-		e := was.call(protocol.PathLease, was.podToken(pod), protocol.LeaseRequest{PlanHash: was.hash, PublicKey: key.Public().String()}, &resp)
+		var resp keyapi.LeaseResponse
+		e := was.call(keyapi.PathLease, was.podToken(pod), keyapi.LeaseRequest{PlanHash: was.hash, PublicKey: key.Public().String()}, &resp)
 		if e == nil {
 			var none struct{}
-			was.granted(was.call(protocol.PathRelease, was.podToken(pod), protocol.ReleaseRequest{}, &none))
+			was.granted(was.call(keyapi.PathRelease, was.podToken(pod), keyapi.ReleaseRequest{}, &none))
 		}
 		return e
 	}
-	edit := func(change func(*v1alpha1.PostgresStore)) protocol.CredentialsResponse {
+	edit := func(change func(*v1alpha1.PostgresStore)) keyapi.CredentialsResponse {
 		t.Helper()
 		was.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(was.store), was.store))
 		change(was.store.Spec.Postgres)
 		was.must(testEnv.Client.Update(t.Context(), was.store))
-		var resp protocol.CredentialsResponse
-		was.granted(was.call(protocol.PathCredentials, was.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, was.store)}, &resp))
+		var resp keyapi.CredentialsResponse
+		was.granted(was.call(keyapi.PathCredentials, was.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindDataStore, was.store)}, &resp))
 		return resp
 	}
 	home := *was.store.Spec.Postgres
@@ -184,14 +184,14 @@ func TestLease(t *testing.T) {
 	pod := w.sweep("chat-sweep-1")
 	key, err := sealing.GeneratePrivateKey(rand.Reader)
 	w.must(err)
-	var resp protocol.LeaseResponse
-	w.granted(w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, &resp))
+	var resp keyapi.LeaseResponse
+	w.granted(w.call(keyapi.PathLease, w.podToken(pod), keyapi.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, &resp))
 	if resp.Seconds != 30 || !resp.Expires.Equal(w.clock.Now().Add(30*time.Second)) {
 		t.Errorf("for %d seconds, until %s", resp.Seconds, resp.Expires)
 	}
-	b, err := sealing.OpenReply(key, protocol.PathLease, string(pod.UID), resp.Sealed)
+	b, err := sealing.OpenReply(key, keyapi.PathLease, string(pod.UID), resp.Sealed)
 	w.must(err)
-	var bundle protocol.SecretBundle
+	var bundle keyapi.SecretBundle
 	w.must(json.Unmarshal(b, &bundle))
 	if len(bundle.Items) != 1 || bundle.Items[0].Name != sealing.PasswordKey || len(w.canaries.found(string(bundle.Items[0].Value))) == 0 {
 		t.Error("the store's password was not in the answer")
@@ -231,9 +231,9 @@ func TestLeaseIsHeldByOne(t *testing.T) {
 	_, e = w.lease(third)
 	w.granted(e)
 	// Given back, it is free at once; somebody else cannot give it back.
-	w.granted(w.call(protocol.PathRelease, w.podToken(second), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
+	w.granted(w.call(keyapi.PathRelease, w.podToken(second), keyapi.ReleaseRequest{PlanHash: w.hash}, nil))
 	w.refused(second, v1alpha1.ReasonInUse)
-	w.granted(w.call(protocol.PathRelease, w.podToken(third), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
+	w.granted(w.call(keyapi.PathRelease, w.podToken(third), keyapi.ReleaseRequest{PlanHash: w.hash}, nil))
 	_, e = w.lease(second)
 	w.granted(e)
 	var lease coordinationv1.Lease
@@ -249,7 +249,7 @@ func TestLeaseEndsWithItsPlan(t *testing.T) {
 	_, e := w.lease(pod)
 	w.granted(e)
 	for _, hash := range []string{"", w.hash[:63] + "0" + "0", "0000000000000000000000000000000000000000000000000000000000000000"} {
-		if got := w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: hash}, nil); got == nil || got.Reason != v1alpha1.ReasonPlanChanged {
+		if got := w.call(keyapi.PathLease, w.podToken(pod), keyapi.LeaseRequest{PlanHash: hash}, nil); got == nil || got.Reason != v1alpha1.ReasonPlanChanged {
 			t.Errorf("hash %q: %+v", hash, got)
 		}
 	}
@@ -280,8 +280,8 @@ func TestLeaseTellsWhoIsKnown(t *testing.T) {
 	known := func(pod *corev1.Pod) (ids []string) {
 		t.Helper()
 		for {
-			var resp protocol.LeaseResponse
-			w.granted(w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash, KnownFrom: len(ids) + 1}, &resp))
+			var resp keyapi.LeaseResponse
+			w.granted(w.call(keyapi.PathLease, w.podToken(pod), keyapi.LeaseRequest{PlanHash: w.hash, KnownFrom: len(ids) + 1}, &resp))
 			if ids = append(ids, resp.Known...); len(resp.Known) == 0 {
 				if resp.KnownDigest != plan.DigestOf(ids) {
 					t.Errorf("%q is not what the digest names", ids)
@@ -334,7 +334,7 @@ func TestLeaseGoesOnWhileThePlanIsCovered(t *testing.T) {
 	// It asks for the password: it would begin.
 	key, err := sealing.GeneratePrivateKey(rand.Reader)
 	w.must(err)
-	w.wantRefusal(w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, nil), v1alpha1.ReasonPlanChanged)
+	w.wantRefusal(w.call(keyapi.PathLease, w.podToken(pod), keyapi.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, nil), v1alpha1.ReasonPlanChanged)
 	_, e = w.lease(pod)
 	w.granted(e)
 
@@ -378,7 +378,7 @@ func TestLeaseGoesOnWhileThePlanIsCovered(t *testing.T) {
 	w.granted(e)
 
 	// Once it has given the lease back it would begin anew, and so would another sweep.
-	w.granted(w.call(protocol.PathRelease, w.podToken(pod), protocol.ReleaseRequest{PlanHash: w.hash}, nil))
+	w.granted(w.call(keyapi.PathRelease, w.podToken(pod), keyapi.ReleaseRequest{PlanHash: w.hash}, nil))
 	w.refused(pod, v1alpha1.ReasonPlanChanged)
 	w.refused(next, v1alpha1.ReasonPlanChanged)
 	w.hash = w.planHash()
@@ -395,7 +395,7 @@ func TestLeaseRefusesSuspendedSweeps(t *testing.T) {
 	w.must(w.cluster.Update(t.Context(), w.cron))
 	w.refused(pod, v1alpha1.ReasonSuspended)
 	// Giving back goes on working.
-	w.granted(w.call(protocol.PathRelease, w.podToken(pod), protocol.ReleaseRequest{}, nil))
+	w.granted(w.call(keyapi.PathRelease, w.podToken(pod), keyapi.ReleaseRequest{}, nil))
 	w.cron.Spec.Suspend = &no
 	w.must(w.cluster.Update(t.Context(), w.cron))
 	_, e = w.lease(pod)
@@ -463,7 +463,7 @@ func TestRevokingAStoreEndsItsLease(t *testing.T) {
 	if e == nil || (e.Reason != v1alpha1.ReasonRevoked && e.Reason != v1alpha1.ReasonPlanChanged) {
 		t.Errorf("while being deleted: %+v", e)
 	}
-	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil))
+	w.granted(w.call(keyapi.PathRevoke, w.manager, keyapi.RevokeRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil))
 	err := testEnv.Client.Get(t.Context(), client.ObjectKey{Namespace: "lethe-keys", Name: leaseName(string(w.store.UID))}, &coordinationv1.Lease{})
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("the Lease is still there: %v", err)

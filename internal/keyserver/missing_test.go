@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/tenancy"
 	"github.com/lethe-dev/lethe/test/env"
@@ -65,10 +65,10 @@ func TestAKindThatIsNotServedIsNotGone(t *testing.T) {
 				return apierrors.IsNotFound(err) && apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse) &&
 					apierrors.IsNotFound(tenantErr) && apierrors.HasStatusCause(tenantErr, metav1.CauseTypeUnexpectedServerResponse)
 			})
-			for _, ref := range []protocol.ObjectRef{refTo("BotDeployment", s.bot), refTo("DataStore", s.chat), refTo("Tenant", s.tenant)} {
-				s.wantRefusal(s.call(protocol.PathRevoke, s.manager, protocol.RevokeRequest{Object: ref}, nil), v1alpha1.ReasonInternal)
+			for _, ref := range []keyapi.ObjectRef{refTo("BotDeployment", s.bot), refTo("DataStore", s.chat), refTo("Tenant", s.tenant)} {
+				s.wantRefusal(s.call(keyapi.PathRevoke, s.manager, keyapi.RevokeRequest{Object: ref}, nil), v1alpha1.ReasonInternal)
 			}
-			s.wantRefusal(s.call(protocol.PathTenant, s.manager, protocol.TenantRequest{Tenant: refTo("Tenant", s.tenant)}, nil), v1alpha1.ReasonInternal)
+			s.wantRefusal(s.call(keyapi.PathTenant, s.manager, keyapi.TenantRequest{Tenant: refTo("Tenant", s.tenant)}, nil), v1alpha1.ReasonInternal)
 			for range 4 {
 				s.clock.SetTime(s.clock.Now().Add(channelsEvery))
 				if err := s.server.Maintain(t.Context()); err == nil {
@@ -96,7 +96,7 @@ func TestAKindThatIsNotServedIsNotGone(t *testing.T) {
 			}
 			if how.name != "a CRD that is gone" {
 				s.servedAgain(t)
-				s.wantRefusal(s.call(protocol.PathRevoke, s.manager, protocol.RevokeRequest{Object: refTo("BotDeployment", s.bot)}, nil), v1alpha1.ReasonForbidden)
+				s.wantRefusal(s.call(keyapi.PathRevoke, s.manager, keyapi.RevokeRequest{Object: refTo("BotDeployment", s.bot)}, nil), v1alpha1.ReasonForbidden)
 			}
 		})
 	}
@@ -303,5 +303,5 @@ func TestRotationDoesNotHideAnEarlierCopy(t *testing.T) {
 	if st := w.rotation(); len(st.Problems) == 0 {
 		t.Errorf("the rotation names no problem: %+v", st)
 	}
-	w.wantRefusal(w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{Tenant: refTo("Tenant", w.tenant)}, nil), v1alpha1.ReasonKeysRolledBack)
+	w.wantRefusal(w.call(keyapi.PathTenant, w.manager, keyapi.TenantRequest{Tenant: refTo("Tenant", w.tenant)}, nil), v1alpha1.ReasonKeysRolledBack)
 }

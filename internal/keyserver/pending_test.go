@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -20,7 +20,7 @@ import (
 func (w *world) deleteTenant() {
 	w.Helper()
 	w.must(testEnv.Client.Delete(w.Context(), w.tenant))
-	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo("Tenant", w.tenant)}, nil))
+	w.granted(w.call(keyapi.PathRevoke, w.manager, keyapi.RevokeRequest{Object: refTo("Tenant", w.tenant)}, nil))
 }
 
 // identify gives the Tenant an external identifier, by which it is the same customer when it comes back.
@@ -211,12 +211,12 @@ func TestDeletingATenantSurvivesACrash(t *testing.T) {
 			bot, _ := w.newBot(fmt.Sprintf("bot-%t-%d", after, at))
 			set := w.storeAndRecord(bot).Secret
 			w.must(testEnv.Client.Delete(t.Context(), w.tenant))
-			req := protocol.RevokeRequest{Object: refTo("Tenant", w.tenant)}
+			req := keyapi.RevokeRequest{Object: refTo("Tenant", w.tenant)}
 			w.writes.reset(at, after)
-			crashed := w.call(protocol.PathRevoke, w.manager, req, nil) != nil
+			crashed := w.call(keyapi.PathRevoke, w.manager, req, nil) != nil
 			w.writes.reset(0, false)
 			w.restart()
-			w.granted(w.call(protocol.PathRevoke, w.manager, req, nil))
+			w.granted(w.call(keyapi.PathRevoke, w.manager, req, nil))
 			if !w.secretGone("lethe-keys", keystore.TenantSecretName(w.tenant.Name)) || !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) || !w.secretGone(w.ns, set) {
 				t.Errorf("dead at write %d (landed: %t): something is left", at, after)
 			}

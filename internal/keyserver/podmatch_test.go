@@ -13,8 +13,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -256,15 +256,15 @@ func TestASweepOutlivesAnUpgrade(t *testing.T) {
 	w := newSweep(t)
 	key, err := sealing.GeneratePrivateKey(rand.Reader)
 	w.must(err)
-	begin := func(pod *corev1.Pod) *protocol.Error {
-		return w.call(protocol.PathLease, w.podToken(pod), protocol.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, nil)
+	begin := func(pod *corev1.Pod) *keyapi.Error {
+		return w.call(keyapi.PathLease, w.podToken(pod), keyapi.LeaseRequest{PlanHash: w.hash, PublicKey: key.Public().String()}, nil)
 	}
-	goesOn := func(pod *corev1.Pod) *protocol.Error {
+	goesOn := func(pod *corev1.Pod) *keyapi.Error {
 		_, e := w.lease(pod)
 		return e
 	}
 	release := func(pod *corev1.Pod) {
-		w.granted(w.call(protocol.PathRelease, w.podToken(pod), protocol.ReleaseRequest{}, nil))
+		w.granted(w.call(keyapi.PathRelease, w.podToken(pod), keyapi.ReleaseRequest{}, nil))
 	}
 	first := w.opts.Settings
 	running := w.sweep("chat-sweep-1")

@@ -7,14 +7,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
 // pullSecrets looks whether the Secrets are there that an object's images are to be pulled with. The manager may read
 // no Secret, and the kubelet says in an event alone, which nobody keeps, that one is missing. What is in them stays
 // here.
-func (s *Server) pullSecrets(ctx context.Context, _ caller, req *protocol.PullSecretsRequest) (*protocol.PullSecretsResponse, error) {
+func (s *Server) pullSecrets(ctx context.Context, _ caller, req *keyapi.PullSecretsRequest) (*keyapi.PullSecretsResponse, error) {
 	sub, err := s.find(ctx, req.Object)
 	if err != nil {
 		return nil, err
@@ -23,7 +23,7 @@ func (s *Server) pullSecrets(ctx context.Context, _ caller, req *protocol.PullSe
 	if err != nil {
 		return nil, err
 	}
-	resp := &protocol.PullSecretsResponse{}
+	resp := &keyapi.PullSecretsResponse{}
 	for _, name := range resources.PullSecrets(s.Settings, tenant, sub.bot) {
 		secret := &corev1.Secret{}
 		err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: name}, secret)

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -34,9 +34,9 @@ func TestPullSecretsAreLookedFor(t *testing.T) {
 		secret.ObjectMeta = metav1.ObjectMeta{Namespace: w.ns, Name: name}
 		w.must(testEnv.Client.Create(t.Context(), secret))
 	}
-	req := protocol.PullSecretsRequest{Object: refTo(sealing.KindBotDeployment, bot)}
-	var resp protocol.PullSecretsResponse
-	w.granted(w.call(protocol.PathPullSecrets, w.manager, req, &resp))
+	req := keyapi.PullSecretsRequest{Object: refTo(sealing.KindBotDeployment, bot)}
+	var resp keyapi.PullSecretsResponse
+	w.granted(w.call(keyapi.PathPullSecrets, w.manager, req, &resp))
 	if !slices.Equal(resp.Missing, []string{"installation"}) || !slices.Equal(resp.Unusable, []string{"opaque"}) {
 		t.Errorf("missing %v, unusable %v", resp.Missing, resp.Unusable)
 	}
@@ -46,9 +46,9 @@ func TestPullSecretsAreLookedFor(t *testing.T) {
 		}
 	}
 	pod := w.startPod(bot, w.storeAndRecord(bot).Secret)
-	w.wantRefusal(w.call(protocol.PathPullSecrets, w.podToken(pod), req, nil), v1alpha1.ReasonForbidden)
+	w.wantRefusal(w.call(keyapi.PathPullSecrets, w.podToken(pod), req, nil), v1alpha1.ReasonForbidden)
 	req.Object.UID = "another"
-	w.wantRefusal(w.call(protocol.PathPullSecrets, w.manager, req, nil), v1alpha1.ReasonNotFound)
+	w.wantRefusal(w.call(keyapi.PathPullSecrets, w.manager, req, nil), v1alpha1.ReasonNotFound)
 }
 
 // TestUnsealOfPlacedPods: a pod that is placed by its Tenant, pulled with Secrets and annotated as the installation

@@ -12,9 +12,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/ledger"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -42,8 +42,8 @@ func reportName(storeUID string) string { return reportNamePrefix + storeUID }
 // report takes what a sweep measured and did, of the pod that did it, which proves itself as for a lease. The pod
 // needs no lease and its plan need not be the live one any more: a sweep that was refused one has to be able to say
 // so, and so has one that was asked to end.
-func (s *Server) report(ctx context.Context, who caller, req *protocol.ReportRequest) (*protocol.ReportResponse, error) {
-	digest, err := protocol.DigestPacked(req.Report)
+func (s *Server) report(ctx context.Context, who caller, req *keyapi.ReportRequest) (*keyapi.ReportResponse, error) {
+	digest, err := keyapi.DigestPacked(req.Report)
 	if err != nil {
 		return nil, refuse(v1alpha1.ReasonBadRequest, "%s", err)
 	}
@@ -67,7 +67,7 @@ func (s *Server) report(ctx context.Context, who caller, req *protocol.ReportReq
 	for range reportTries {
 		kept, err := s.keepReport(ctx, statement, floor, req.Report)
 		if err == nil {
-			return &protocol.ReportResponse{Digest: digest, Sequence: kept.Sequence}, nil
+			return &keyapi.ReportResponse{Digest: digest, Sequence: kept.Sequence}, nil
 		}
 		if !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
 			return nil, err
@@ -205,14 +205,14 @@ func (s *Server) keptReport(ctx context.Context, storeUID string, key ledger.Rep
 	if statement.Store != storeUID {
 		return cm, none, forged("the statement is about another store")
 	}
-	if digest, err := protocol.DigestPacked(cm.BinaryData[reportKey]); err != nil || digest != statement.Report {
+	if digest, err := keyapi.DigestPacked(cm.BinaryData[reportKey]); err != nil || digest != statement.Report {
 		return cm, none, forged("the report is not the one that the statement is about")
 	}
 	return cm, statement, nil
 }
 
 // lastReport gives the manager the last report of a store, if it is the last one.
-func (s *Server) lastReport(ctx context.Context, _ caller, req *protocol.LastReportRequest) (*protocol.LastReportResponse, error) {
+func (s *Server) lastReport(ctx context.Context, _ caller, req *keyapi.LastReportRequest) (*keyapi.LastReportResponse, error) {
 	if req.Object.Kind != sealing.KindDataStore {
 		return nil, refuse(v1alpha1.ReasonBadRequest, "kind must be DataStore")
 	}
@@ -239,7 +239,7 @@ func (s *Server) lastReport(ctx context.Context, _ caller, req *protocol.LastRep
 	}
 	switch {
 	case cm == nil && last.Sequence == 0:
-		return &protocol.LastReportResponse{}, nil
+		return &keyapi.LastReportResponse{}, nil
 	case cm == nil:
 		return nil, refuse(v1alpha1.ReasonReportLost, "report %d of the store was taken, and ConfigMap %s/%s, in which it was kept, is gone", last.Sequence, s.KeysNamespace, reportName(sub.uid()))
 	case kept.Sequence < last.Sequence:
@@ -248,5 +248,5 @@ func (s *Server) lastReport(ctx context.Context, _ caller, req *protocol.LastRep
 	case kept.Sequence == last.Sequence && kept != last:
 		return nil, refuse(v1alpha1.ReasonReportForged, "ConfigMap %s/%s holds another report %d of the store than was taken", cm.Namespace, cm.Name, kept.Sequence)
 	}
-	return &protocol.LastReportResponse{Statement: cm.Data[statementKey], Report: cm.BinaryData[reportKey]}, nil
+	return &keyapi.LastReportResponse{Statement: cm.Data[statementKey], Report: cm.BinaryData[reportKey]}, nil
 }

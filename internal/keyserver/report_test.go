@@ -21,27 +21,27 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/doors"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/ledger"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
 // post sends a report as a pod.
-func (w *sweepWorld) post(pod *corev1.Pod, report string) (protocol.ReportResponse, *protocol.Error) {
+func (w *sweepWorld) post(pod *corev1.Pod, report string) (keyapi.ReportResponse, *keyapi.Error) {
 	w.Helper()
-	packed, err := protocol.PackReport([]byte(report))
+	packed, err := keyapi.PackReport([]byte(report))
 	w.must(err)
-	var resp protocol.ReportResponse
-	e := w.call(protocol.PathReport, w.podToken(pod), protocol.ReportRequest{PlanHash: w.hash, Report: packed}, &resp)
+	var resp keyapi.ReportResponse
+	e := w.call(keyapi.PathReport, w.podToken(pod), keyapi.ReportRequest{PlanHash: w.hash, Report: packed}, &resp)
 	return resp, e
 }
 
 // last asks for the last report, as the manager would, and looks whether it is what was signed.
-func (w *sweepWorld) last() (ledger.Statement, string, *protocol.Error) {
+func (w *sweepWorld) last() (ledger.Statement, string, *keyapi.Error) {
 	w.Helper()
-	var resp protocol.LastReportResponse
-	if e := w.call(protocol.PathLastReport, w.manager, protocol.LastReportRequest{Object: refTo(sealing.KindDataStore, w.store)}, &resp); e != nil {
+	var resp keyapi.LastReportResponse
+	if e := w.call(keyapi.PathLastReport, w.manager, keyapi.LastReportRequest{Object: refTo(sealing.KindDataStore, w.store)}, &resp); e != nil {
 		return ledger.Statement{}, "", e
 	}
 	if resp.Statement == "" && len(resp.Report) == 0 {
@@ -51,9 +51,9 @@ func (w *sweepWorld) last() (ledger.Statement, string, *protocol.Error) {
 	w.must(err)
 	s, err := ledger.OpenStatement(resp.Statement, key.Public())
 	w.must(err)
-	canonical, err := protocol.UnpackReport(resp.Report)
+	canonical, err := keyapi.UnpackReport(resp.Report)
 	w.must(err)
-	if s.Report != protocol.DigestReport(canonical) {
+	if s.Report != keyapi.DigestReport(canonical) {
 		w.Errorf("the statement is about another report than %q", canonical)
 	}
 	return s, string(canonical), nil
@@ -86,7 +86,7 @@ func TestAReportIsTakenOnce(t *testing.T) {
 	pod := w.sweep("chat-sweep-1")
 	first, e := w.post(pod, "the first report")
 	w.granted(e)
-	if first.Sequence != 1 || first.Digest != protocol.DigestReport([]byte("the first report")) {
+	if first.Sequence != 1 || first.Digest != keyapi.DigestReport([]byte("the first report")) {
 		t.Errorf("answered %+v", first)
 	}
 	before := w.wantLast("the first report", 1)
@@ -128,13 +128,13 @@ func TestAReportIsTakenOnce(t *testing.T) {
 func TestWhoMayReport(t *testing.T) {
 	w := newSweep(t)
 	pod := w.sweep("chat-sweep-1")
-	packed, err := protocol.PackReport([]byte("a report"))
+	packed, err := keyapi.PackReport([]byte("a report"))
 	w.must(err)
-	ask := func(token string, req protocol.ReportRequest) *protocol.Error {
+	ask := func(token string, req keyapi.ReportRequest) *keyapi.Error {
 		t.Helper()
-		return w.call(protocol.PathReport, token, req, nil)
+		return w.call(keyapi.PathReport, token, req, nil)
 	}
-	good := protocol.ReportRequest{PlanHash: w.hash, Report: packed}
+	good := keyapi.ReportRequest{PlanHash: w.hash, Report: packed}
 	bot, _ := w.newBot("support")
 	botPod := w.startPod(bot, w.storeAndRecord(bot).Secret)
 	stranger := w.sweep("chat-sweep-forged", func(p *corev1.Pod) { p.OwnerReferences = nil })
@@ -148,7 +148,7 @@ func TestWhoMayReport(t *testing.T) {
 	otherPlan.PlanHash = strings.Repeat("ab", 32)
 	for _, tc := range []struct {
 		what, token string
-		req         protocol.ReportRequest
+		req         keyapi.ReportRequest
 		reason      string
 	}{
 		{"nobody", "", good, v1alpha1.ReasonUnauthenticated},
@@ -158,19 +158,19 @@ func TestWhoMayReport(t *testing.T) {
 		{"a pod that was edited", w.podToken(edited), good, v1alpha1.ReasonPodMismatch},
 		{"a pod that has ended", w.podToken(ended), good, v1alpha1.ReasonForbidden},
 		{"a pod of another plan", w.podToken(pod), otherPlan, v1alpha1.ReasonPodMismatch},
-		{"no report", w.podToken(pod), protocol.ReportRequest{PlanHash: w.hash, Report: []byte("a report")}, v1alpha1.ReasonBadRequest},
+		{"no report", w.podToken(pod), keyapi.ReportRequest{PlanHash: w.hash, Report: []byte("a report")}, v1alpha1.ReasonBadRequest},
 	} {
 		if e := ask(tc.token, tc.req); e == nil || e.Reason != tc.reason {
 			t.Errorf("%s: %+v, want %s", tc.what, e, tc.reason)
 		}
 	}
 	// A pod's report is its own store's, whatever it says.
-	w.granted(ask(w.podToken(foreign), protocol.ReportRequest{PlanHash: otherTenant.hash, Report: packed}))
+	w.granted(ask(w.podToken(foreign), keyapi.ReportRequest{PlanHash: otherTenant.hash, Report: packed}))
 	if _, report, e := w.last(); e != nil || report != "" {
 		t.Errorf("another tenant's pod reported for the store: %q, %v", report, e)
 	}
 	otherTenant.wantLast("a report", 1)
-	w.wantRefusal(w.call(protocol.PathLastReport, w.podToken(pod), protocol.LastReportRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil), v1alpha1.ReasonForbidden)
+	w.wantRefusal(w.call(keyapi.PathLastReport, w.podToken(pod), keyapi.LastReportRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil), v1alpha1.ReasonForbidden)
 
 	leaving := w.sweep("chat-sweep-leaving", func(p *corev1.Pod) { p.Finalizers = []string{"lethe.dev/test"} })
 	token := w.podToken(leaving)
@@ -246,9 +246,9 @@ func TestReplicasTakeReports(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range posts {
 		s := ledger.Statement{Namespace: w.ns, Name: w.store.Name, Store: string(w.store.UID), Job: fmt.Sprintf("job-%d", i), Pod: fmt.Sprintf("pod-%d", i), Plan: w.hash}
-		packed, err := protocol.PackReport(fmt.Appendf(nil, "report %d", i))
+		packed, err := keyapi.PackReport(fmt.Appendf(nil, "report %d", i))
 		w.must(err)
-		s.Report, err = protocol.DigestPacked(packed)
+		s.Report, err = keyapi.DigestPacked(packed)
 		w.must(err)
 		wait.Go(func() {
 			for statements[i].Sequence == 0 {
@@ -304,7 +304,7 @@ func TestAKeptReportThatWasChanged(t *testing.T) {
 	w.must(err)
 	forged, err := strangers.Sign(statement)
 	w.must(err)
-	packed, err := protocol.PackReport([]byte("nothing is overdue"))
+	packed, err := keyapi.PackReport([]byte("nothing is overdue"))
 	w.must(err)
 	for what, tc := range map[string]struct {
 		change func(*corev1.ConfigMap)
@@ -393,7 +393,7 @@ func TestAReportGoesWithItsStore(t *testing.T) {
 	w.wantRefusal(e, v1alpha1.ReasonRevoked)
 	for at := 1; ; at++ {
 		w.writes.reset(at, true)
-		e := w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil)
+		e := w.call(keyapi.PathRevoke, w.manager, keyapi.RevokeRequest{Object: refTo(sealing.KindDataStore, w.store)}, nil)
 		if e == nil {
 			break
 		}
@@ -420,7 +420,7 @@ func TestAReportGoesWithItsStore(t *testing.T) {
 // has the numbers.
 func TestBudgetOfReports(t *testing.T) {
 	w := newSweep(t)
-	noise := make([]byte, protocol.MaxPackedReport-64)
+	noise := make([]byte, keyapi.MaxPackedReport-64)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise)
 	// Through the door, as in a cluster.
 	raw, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -441,20 +441,20 @@ func TestBudgetOfReports(t *testing.T) {
 		return resp.StatusCode, resp.Body.Close()
 	}
 	pod := w.sweep("chat-sweep-1")
-	packed, err := protocol.PackReport(noise)
+	packed, err := keyapi.PackReport(noise)
 	w.must(err)
-	body, err := json.Marshal(protocol.ReportRequest{PlanHash: w.hash, Report: packed})
+	body, err := json.Marshal(keyapi.ReportRequest{PlanHash: w.hash, Report: packed})
 	w.must(err)
-	if len(packed) < protocol.MaxPackedReport-1024 || len(body) > maxReportBody {
+	if len(packed) < keyapi.MaxPackedReport-1024 || len(body) > maxReportBody {
 		t.Fatalf("%d bytes packed, %d sent", len(packed), len(body))
 	}
-	if status, err := post(protocol.PathLease, w.podToken(pod), body); err == nil && status != http.StatusRequestEntityTooLarge {
+	if status, err := post(keyapi.PathLease, w.podToken(pod), body); err == nil && status != http.StatusRequestEntityTooLarge {
 		t.Errorf("another call took %d bytes: %d", len(body), status)
 	}
-	if status, err := post(protocol.PathReport, w.podToken(pod), append(body, bytes.Repeat([]byte(" "), maxReportBody)...)); err == nil && status != http.StatusRequestEntityTooLarge {
+	if status, err := post(keyapi.PathReport, w.podToken(pod), append(body, bytes.Repeat([]byte(" "), maxReportBody)...)); err == nil && status != http.StatusRequestEntityTooLarge {
 		t.Errorf("more than a report was taken: %d", status)
 	}
-	if status, err := post(protocol.PathReport, w.podToken(pod), body); err != nil || status != http.StatusOK {
+	if status, err := post(keyapi.PathReport, w.podToken(pod), body); err != nil || status != http.StatusOK {
 		t.Fatalf("the largest report: %d, %v\n%s", status, err, w.log.String())
 	}
 	w.wantLast(string(noise), 1)

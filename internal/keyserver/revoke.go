@@ -10,9 +10,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -24,7 +24,7 @@ type empty struct{}
 //
 // From the object's deletionTimestamp on no pod gets its credentials, on any replica: unseal and lease read the object
 // live. Destroying the key makes every copy of the ciphertext useless.
-func (s *Server) revoke(ctx context.Context, _ caller, req *protocol.RevokeRequest) (*empty, error) {
+func (s *Server) revoke(ctx context.Context, _ caller, req *keyapi.RevokeRequest) (*empty, error) {
 	if req.Object.Name == "" || req.Object.UID == "" {
 		return nil, refuse(v1alpha1.ReasonBadRequest, "name and UID are needed")
 	}
@@ -42,13 +42,13 @@ func (s *Server) revoke(ctx context.Context, _ caller, req *protocol.RevokeReque
 	return &empty{}, nil
 }
 
-func stillLives(ref protocol.ObjectRef) error {
+func stillLives(ref keyapi.ObjectRef) error {
 	return refuse(v1alpha1.ReasonForbidden, "%s %s is not being deleted: its keys stay", ref.Kind, ref.Name)
 }
 
 // revokeObject remembers the versions of an object's credentials, deletes its encrypted Secrets, and destroys its
 // key. The document, which names them, goes last, so that a crash leaves nothing that is not found again.
-func (s *Server) revokeObject(ctx context.Context, ref protocol.ObjectRef) error {
+func (s *Server) revokeObject(ctx context.Context, ref keyapi.ObjectRef) error {
 	sub, err := s.find(ctx, ref)
 	if r := asRefusal(err); err != nil && r.Reason != v1alpha1.ReasonNotFound {
 		return err
@@ -158,7 +158,7 @@ func (s *Server) deleteOldSet(ctx context.Context, doc keystore.ObjectDoc, name 
 // private keys that values were sealed to wait, disabled, for the grace: see pending.go. A crash between two writes
 // leaves what the next call finds: what waits is written first, the tenant's key goes next, and then one object after
 // the other.
-func (s *Server) revokeTenant(ctx context.Context, ref protocol.ObjectRef) error {
+func (s *Server) revokeTenant(ctx context.Context, ref keyapi.ObjectRef) error {
 	var tenant v1alpha1.Tenant
 	err := s.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, &tenant)
 	if kube.UnlessMissing(err, ref.Name) != nil {

@@ -9,8 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -26,7 +26,7 @@ func TestADeletedObjectLeavesNoSecretOfARotation(t *testing.T) {
 		w.writes.reset(0, false)
 		w.restart()
 		w.must(testEnv.Client.Delete(t.Context(), bot))
-		w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil))
+		w.granted(w.call(keyapi.PathRevoke, w.manager, keyapi.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil))
 		if left := w.encrypted(); len(left) > 0 {
 			t.Errorf("crash at write %d: the namespace holds %v", failAt, left)
 		}
@@ -38,7 +38,7 @@ func TestKeysThatWaitFollowTheKEK(t *testing.T) {
 	w := newRotationWorld(t)
 	w.newRunner("support")
 	w.must(testEnv.Client.Delete(t.Context(), w.tenant))
-	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo("Tenant", w.tenant)}, nil))
+	w.granted(w.call(keyapi.PathRevoke, w.manager, keyapi.RevokeRequest{Object: refTo("Tenant", w.tenant)}, nil))
 	old, fresh := w.opts.KEK, newKEK()
 	w.opts.KEK, w.opts.KEKPrevious = fresh, []sealing.Key{old}
 	w.restart()

@@ -15,9 +15,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -38,7 +38,7 @@ func (p *pass) object(ctx context.Context, secret *corev1.Secret) error {
 	}
 	if p.objectWants(doc) {
 		// A step on an earlier copy would make it look like the newest.
-		sub, err := p.find(ctx, protocol.ObjectRef{Kind: doc.Kind, Namespace: doc.Namespace, Name: doc.Name, UID: doc.UID})
+		sub, err := p.find(ctx, keyapi.ObjectRef{Kind: doc.Kind, Namespace: doc.Namespace, Name: doc.Name, UID: doc.UID})
 		if err == nil && e.Generation < sub.seen {
 			err = p.unlessWritten(ctx, secret, keystore.RolledBack(secret, e.Generation, sub.seen))
 		} else if err != nil && asRefusal(err).Reason == v1alpha1.ReasonNotFound {

@@ -16,18 +16,18 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/authority"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/memo"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
 // Limits of one request.
 const (
-	maxBody = protocol.MaxRequest
+	maxBody = keyapi.MaxRequest
 	// maxReportBody is a packed report in base64, and what is around it; TLS adds less than wireOfReport to that.
-	maxReportBody  = protocol.MaxPackedReport/3*4 + 1<<10
+	maxReportBody  = keyapi.MaxPackedReport/3*4 + 1<<10
 	wireOfReport   = 8 << 10
 	requestTimeout = 15 * time.Second
 )
@@ -172,14 +172,14 @@ func (s *Server) Ready(ctx context.Context) error {
 // Handler serves the calls.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("POST "+protocol.PathTenant, handle(s, protocol.PathTenant, s.inFlight.manager, s.forManager, s.tenant))
-	mux.Handle("POST "+protocol.PathCredentials, handle(s, protocol.PathCredentials, s.inFlight.manager, s.forManager, s.credentials))
-	mux.Handle("POST "+protocol.PathRevoke, handle(s, protocol.PathRevoke, s.inFlight.manager, s.forManager, s.revoke))
-	mux.Handle("POST "+protocol.PathPullSecrets, handle(s, protocol.PathPullSecrets, s.inFlight.manager, s.forManager, s.pullSecrets))
-	mux.Handle("POST "+protocol.PathUnseal, handle(s, protocol.PathUnseal, s.inFlight.unseals, s.forPod, s.unseal))
-	mux.Handle("POST "+protocol.PathLease, handle(s, protocol.PathLease, s.inFlight.leases, s.forSweep, s.lease))
-	mux.Handle("POST "+protocol.PathRelease, handle(s, protocol.PathRelease, s.inFlight.leases, s.forPod, s.release))
-	mux.Handle("POST "+protocol.PathReport, handle(s, protocol.PathReport, s.inFlight.reports, s.forPod, s.report))
-	mux.Handle("POST "+protocol.PathLastReport, handle(s, protocol.PathLastReport, s.inFlight.manager, s.forManager, s.lastReport))
+	mux.Handle("POST "+keyapi.PathTenant, handle(s, keyapi.PathTenant, s.inFlight.manager, s.forManager, s.tenant))
+	mux.Handle("POST "+keyapi.PathCredentials, handle(s, keyapi.PathCredentials, s.inFlight.manager, s.forManager, s.credentials))
+	mux.Handle("POST "+keyapi.PathRevoke, handle(s, keyapi.PathRevoke, s.inFlight.manager, s.forManager, s.revoke))
+	mux.Handle("POST "+keyapi.PathPullSecrets, handle(s, keyapi.PathPullSecrets, s.inFlight.manager, s.forManager, s.pullSecrets))
+	mux.Handle("POST "+keyapi.PathUnseal, handle(s, keyapi.PathUnseal, s.inFlight.unseals, s.forPod, s.unseal))
+	mux.Handle("POST "+keyapi.PathLease, handle(s, keyapi.PathLease, s.inFlight.leases, s.forSweep, s.lease))
+	mux.Handle("POST "+keyapi.PathRelease, handle(s, keyapi.PathRelease, s.inFlight.leases, s.forPod, s.release))
+	mux.Handle("POST "+keyapi.PathReport, handle(s, keyapi.PathReport, s.inFlight.reports, s.forPod, s.report))
+	mux.Handle("POST "+keyapi.PathLastReport, handle(s, keyapi.PathLastReport, s.inFlight.manager, s.forManager, s.lastReport))
 	return mux
 }

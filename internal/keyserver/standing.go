@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 const (
@@ -76,7 +76,7 @@ func (s *Server) proof(st *standing) (since time.Time, ok bool) {
 }
 
 // tells says whether a request has anything entered in the store's account.
-func tells(req *protocol.LeaseRequest) bool {
+func tells(req *keyapi.LeaseRequest) bool {
 	return len(req.Spend) > 0 || req.Seen != nil || req.Restored != "" || len(req.Returned) > 0 || len(req.Cleared) > 0
 }
 
@@ -84,7 +84,7 @@ func tells(req *protocol.LeaseRequest) bool {
 // at most 30 seconds after that. What is to be entered in the account is written on the Lease as this process wrote
 // it last; where that is another one by now, or is gone, or whatever else goes wrong, nothing rests on anything. No
 // answer: all is to be read.
-func (s *Server) restedLease(ctx context.Context, who caller, req *protocol.LeaseRequest) *protocol.LeaseResponse {
+func (s *Server) restedLease(ctx context.Context, who caller, req *keyapi.LeaseRequest) *keyapi.LeaseResponse {
 	st, ok := s.standings.Get(who.token)
 	now := s.Clock.Now()
 	if !ok || !st.isFresh(now) || req.PublicKey != "" || req.PlanHash != st.hash {
@@ -117,12 +117,12 @@ func (s *Server) restedLease(ctx context.Context, who caller, req *protocol.Leas
 
 // leaseFor answers a lease that rests on what is known up to a time: it ends 30 seconds after that, by the clock by
 // which that is sooner.
-func leaseFor(store *v1alpha1.DataStore, made *madePlan, req *protocol.LeaseRequest, since, now time.Time) *protocol.LeaseResponse {
-	until := since.Add(protocol.LeaseSeconds * time.Second)
-	left := max(0, min(until.Sub(now), onTheWall(until).Sub(onTheWall(now)), protocol.LeaseSeconds*time.Second))
-	resp := &protocol.LeaseResponse{Expires: now.Add(left).UTC(), Seconds: int(left / time.Second)}
+func leaseFor(store *v1alpha1.DataStore, made *madePlan, req *keyapi.LeaseRequest, since, now time.Time) *keyapi.LeaseResponse {
+	until := since.Add(keyapi.LeaseSeconds * time.Second)
+	left := max(0, min(until.Sub(now), onTheWall(until).Sub(onTheWall(now)), keyapi.LeaseSeconds*time.Second))
+	resp := &keyapi.LeaseResponse{Expires: now.Add(left).UTC(), Seconds: int(left / time.Second)}
 	if store.Spec.Tenancy == v1alpha1.TenancyShared {
-		resp.KnownDigest, resp.Known = made.knownDigest, protocol.KnownPage(made.known, req.KnownFrom)
+		resp.KnownDigest, resp.Known = made.knownDigest, keyapi.KnownPage(made.known, req.KnownFrom)
 	}
 	return resp
 }

@@ -18,8 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -86,28 +86,28 @@ func newStandingSweep(t *testing.T) *standingSweep {
 	s.token = s.podToken(s.pod)
 	key, err := sealing.GeneratePrivateKey(rand.Reader)
 	s.must(err)
-	s.granted(s.call(protocol.PathLease, s.token, protocol.LeaseRequest{PlanHash: s.hash, PublicKey: key.Public().String()}, nil))
+	s.granted(s.call(keyapi.PathLease, s.token, keyapi.LeaseRequest{PlanHash: s.hash, PublicKey: key.Public().String()}, nil))
 	s.began = s.clock.Now()
 	s.calls.take()
 	return s
 }
 
 // ask asks for the lease some time after it began, and says what the API server was asked for that.
-func (s *standingSweep) ask(after time.Duration, req protocol.LeaseRequest) (protocol.LeaseResponse, []string, *protocol.Error) {
+func (s *standingSweep) ask(after time.Duration, req keyapi.LeaseRequest) (keyapi.LeaseResponse, []string, *keyapi.Error) {
 	s.Helper()
 	s.clock.SetTime(s.began.Add(after))
-	var resp protocol.LeaseResponse
+	var resp keyapi.LeaseResponse
 	if req.PlanHash == "" {
 		req.PlanHash = s.hash
 	}
 	s.calls.take()
-	refused := s.call(protocol.PathLease, s.token, req, &resp)
+	refused := s.call(keyapi.PathLease, s.token, req, &resp)
 	return resp, s.calls.take(), refused
 }
 
 const leaseWritten = "update *v1.Lease"
 
-var aPoint = protocol.LeaseRequest{Seen: &protocol.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: "9"}}}
+var aPoint = keyapi.LeaseRequest{Seen: &keyapi.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: "9"}}}
 
 // TestWhatASweepAsksSoonRestsOnWhatWasRead: within 15 seconds a renewal asks nobody, what it tells is one write, and
 // neither makes the lease longer; after that all is read, but for the Lease, which this process wrote last.
@@ -116,11 +116,11 @@ func TestWhatASweepAsksSoonRestsOnWhatWasRead(t *testing.T) {
 	end := w.began.Add(leaseSeconds * time.Second)
 	for _, step := range []struct {
 		after time.Duration
-		req   protocol.LeaseRequest
+		req   keyapi.LeaseRequest
 		calls []string
 	}{
-		{10 * time.Second, protocol.LeaseRequest{}, nil},
-		{10 * time.Second, protocol.LeaseRequest{KnownFrom: 1}, nil},
+		{10 * time.Second, keyapi.LeaseRequest{}, nil},
+		{10 * time.Second, keyapi.LeaseRequest{KnownFrom: 1}, nil},
 		{11 * time.Second, aPoint, []string{leaseWritten}},
 		{restFor, aPoint, []string{leaseWritten}},
 	} {
@@ -134,7 +134,7 @@ func TestWhatASweepAsksSoonRestsOnWhatWasRead(t *testing.T) {
 		}
 	}
 	after := restFor + time.Second
-	resp, calls, e := w.ask(after, protocol.LeaseRequest{})
+	resp, calls, e := w.ask(after, keyapi.LeaseRequest{})
 	w.granted(e)
 	if !resp.Expires.Equal(w.clock.Now().Add(leaseSeconds * time.Second)) {
 		t.Errorf("all was read, and the lease goes until %s", resp.Expires)
@@ -144,7 +144,7 @@ func TestWhatASweepAsksSoonRestsOnWhatWasRead(t *testing.T) {
 	if !slices.Equal(calls, want) {
 		t.Errorf("it asked %q", calls)
 	}
-	if _, calls, e = w.ask(after+10*time.Second, protocol.LeaseRequest{}); e != nil || len(calls) > 0 {
+	if _, calls, e = w.ask(after+10*time.Second, keyapi.LeaseRequest{}); e != nil || len(calls) > 0 {
 		t.Errorf("ten seconds later it asks %q: %+v", calls, e)
 	}
 }
@@ -215,15 +215,15 @@ func TestEveryChangeEndsALease(t *testing.T) {
 			w := newStandingSweep(t)
 			change(w)
 			for _, after := range []time.Duration{time.Second, restFor} {
-				if resp, _, e := w.ask(after, protocol.LeaseRequest{}); e == nil && resp.Expires.After(w.began.Add(leaseSeconds*time.Second)) {
+				if resp, _, e := w.ask(after, keyapi.LeaseRequest{}); e == nil && resp.Expires.After(w.began.Add(leaseSeconds*time.Second)) {
 					t.Errorf("it had changed at %s, and the lease goes until %s", w.began, resp.Expires)
 				}
 			}
-			if _, _, e := w.ask(restFor+time.Second, protocol.LeaseRequest{}); e == nil || e.RetryAfter > 0 {
+			if _, _, e := w.ask(restFor+time.Second, keyapi.LeaseRequest{}); e == nil || e.RetryAfter > 0 {
 				t.Errorf("after all was read again: %+v", e)
 			}
 			// What was refused is granted by nothing of before.
-			if _, calls, e := w.ask(restFor, protocol.LeaseRequest{}); e == nil || len(calls) == 0 {
+			if _, calls, e := w.ask(restFor, keyapi.LeaseRequest{}); e == nil || len(calls) == 0 {
 				t.Errorf("refused, and granted then: asked %q, %+v", calls, e)
 			}
 		})
@@ -257,8 +257,8 @@ func TestAClockThatIsMoved(t *testing.T) {
 			if got := (&standing{at: began}).isFresh(tc.now); got != tc.isFresh {
 				t.Errorf("fresh: %t", got)
 			}
-			resp := leaseFor(store, made, &protocol.LeaseRequest{}, began, tc.now)
-			if resp.Seconds != tc.seconds || resp.Expires.Sub(tc.now.Round(0)) > protocol.LeaseSeconds*time.Second {
+			resp := leaseFor(store, made, &keyapi.LeaseRequest{}, began, tc.now)
+			if resp.Seconds != tc.seconds || resp.Expires.Sub(tc.now.Round(0)) > keyapi.LeaseSeconds*time.Second {
 				t.Errorf("%d seconds, until %s, at %s", resp.Seconds, resp.Expires, tc.now)
 			}
 		})
@@ -270,12 +270,12 @@ func TestAClockThatIsMoved(t *testing.T) {
 func TestNothingElseRestsOnIt(t *testing.T) {
 	w := newStandingSweep(t)
 	another := strings.Repeat("0", len(plan.HashBytes(nil)))
-	if _, calls, e := w.ask(time.Second, protocol.LeaseRequest{PlanHash: another}); e == nil || len(calls) < 8 {
+	if _, calls, e := w.ask(time.Second, keyapi.LeaseRequest{PlanHash: another}); e == nil || len(calls) < 8 {
 		t.Errorf("another plan: asked %q, %+v", calls, e)
 	}
-	whole := func(what string, ask func() ([]string, *protocol.Error)) {
+	whole := func(what string, ask func() ([]string, *keyapi.Error)) {
 		t.Helper()
-		_, _, e := w.ask(0, protocol.LeaseRequest{}) // it stands again, if it does not
+		_, _, e := w.ask(0, keyapi.LeaseRequest{}) // it stands again, if it does not
 		w.granted(e)
 		calls, e := ask()
 		w.granted(e)
@@ -285,41 +285,41 @@ func TestNothingElseRestsOnIt(t *testing.T) {
 	}
 	key, err := sealing.GeneratePrivateKey(rand.Reader)
 	w.must(err)
-	whole("a password", func() ([]string, *protocol.Error) {
-		_, calls, e := w.ask(time.Second, protocol.LeaseRequest{PublicKey: key.Public().String()})
+	whole("a password", func() ([]string, *keyapi.Error) {
+		_, calls, e := w.ask(time.Second, keyapi.LeaseRequest{PublicKey: key.Public().String()})
 		return calls, e
 	})
-	whole("a clock that went back", func() ([]string, *protocol.Error) {
-		_, calls, e := w.ask(-time.Second, protocol.LeaseRequest{})
+	whole("a clock that went back", func() ([]string, *keyapi.Error) {
+		_, calls, e := w.ask(-time.Second, keyapi.LeaseRequest{})
 		return calls, e
 	})
-	whole("news that the database went back", func() ([]string, *protocol.Error) {
+	whole("news that the database went back", func() ([]string, *keyapi.Error) {
 		w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.store), w.store))
-		_, calls, e := w.ask(time.Second, protocol.LeaseRequest{Seen: aPoint.Seen, Restored: "from position 9 to 7"})
+		_, calls, e := w.ask(time.Second, keyapi.LeaseRequest{Seen: aPoint.Seen, Restored: "from position 9 to 7"})
 		return calls, e
 	})
-	whole("another token", func() ([]string, *protocol.Error) {
+	whole("another token", func() ([]string, *keyapi.Error) {
 		first := w.token
 		defer func() { w.token = first }()
 		w.token = w.podToken(w.pod)
-		_, calls, e := w.ask(time.Second, protocol.LeaseRequest{})
+		_, calls, e := w.ask(time.Second, keyapi.LeaseRequest{})
 		return calls, e
 	})
-	whole("a Lease that was given back by another replica", func() ([]string, *protocol.Error) {
+	whole("a Lease that was given back by another replica", func() ([]string, *keyapi.Error) {
 		lease := (&accountWorld{sweepWorld: w.sweepWorld}).lastLease()
 		lease.Spec.HolderIdentity = nil
 		w.must(testEnv.Client.Update(t.Context(), lease))
 		_, calls, e := w.ask(time.Second, aPoint)
 		return calls, e
 	})
-	whole("a Lease that is gone", func() ([]string, *protocol.Error) {
+	whole("a Lease that is gone", func() ([]string, *keyapi.Error) {
 		w.must(testEnv.Client.Delete(t.Context(), (&accountWorld{sweepWorld: w.sweepWorld}).lastLease()))
 		_, calls, e := w.ask(time.Second, aPoint)
 		return calls, e
 	})
-	whole("a lease that was given back", func() ([]string, *protocol.Error) {
-		w.granted(w.call(protocol.PathRelease, w.token, protocol.ReleaseRequest{PlanHash: w.hash}, nil))
-		_, calls, e := w.ask(time.Second, protocol.LeaseRequest{})
+	whole("a lease that was given back", func() ([]string, *keyapi.Error) {
+		w.granted(w.call(keyapi.PathRelease, w.token, keyapi.ReleaseRequest{PlanHash: w.hash}, nil))
+		_, calls, e := w.ask(time.Second, keyapi.LeaseRequest{})
 		return calls, e
 	})
 	// Another sweep holds it: what this one would enter in the account is refused.

@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -39,11 +39,11 @@ func TestAStoreOfAnUnknownType(t *testing.T) {
 				Status: v1alpha1.TenantStatus{Namespaces: []v1alpha1.TenantNamespaceStatus{{Name: "data", UID: "n1"}}}},
 			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "data", UID: "n1", Labels: map[string]string{v1alpha1.LabelTenant: "acme"}}},
 		).Build(), Clock: clock.RealClock{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}}
-		_, err := s.credentials(t.Context(), caller{}, &protocol.CredentialsRequest{Object: protocol.ObjectRef{Kind: sealing.KindDataStore, Namespace: "data", Name: "chat", UID: "s1"}})
+		_, err := s.credentials(t.Context(), caller{}, &keyapi.CredentialsRequest{Object: keyapi.ObjectRef{Kind: sealing.KindDataStore, Namespace: "data", Name: "chat", UID: "s1"}})
 		if !refusedWith(err, v1alpha1.ReasonUnknownStoreType) {
 			t.Errorf("%s, credentials: %v", name, err)
 		}
-		_, _, err = s.coveringPlan(t.Context(), store, &protocol.LeaseRequest{PlanHash: "0"})
+		_, _, err = s.coveringPlan(t.Context(), store, &keyapi.LeaseRequest{PlanHash: "0"})
 		if !refusedWith(err, v1alpha1.ReasonPlanChanged) {
 			t.Errorf("%s, lease: %v", name, err)
 		}

@@ -6,9 +6,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/kube"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -35,7 +35,7 @@ type wantedCredential struct {
 }
 
 // find reads an object live. It must be there under the UID that was asked for.
-func (s *Server) find(ctx context.Context, ref protocol.ObjectRef) (*subject, error) {
+func (s *Server) find(ctx context.Context, ref keyapi.ObjectRef) (*subject, error) {
 	if ref.Namespace == "" || ref.Name == "" || ref.UID == "" {
 		return nil, refuse(v1alpha1.ReasonBadRequest, "namespace, name and UID are needed")
 	}
@@ -69,8 +69,8 @@ func (o *subject) namespace() string { return o.object.GetNamespace() }
 func (o *subject) name() string      { return o.object.GetName() }
 func (o *subject) uid() string       { return string(o.object.GetUID()) }
 
-func (o *subject) ref() protocol.ObjectRef {
-	return protocol.ObjectRef{Kind: o.kind, Namespace: o.namespace(), Name: o.name(), UID: o.uid()}
+func (o *subject) ref() keyapi.ObjectRef {
+	return keyapi.ObjectRef{Kind: o.kind, Namespace: o.namespace(), Name: o.name(), UID: o.uid()}
 }
 
 // hadKeys says whether a data key was ever made for the object, as its status tells.

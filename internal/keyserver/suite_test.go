@@ -28,8 +28,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/test/env"
@@ -276,7 +276,7 @@ func (w *world) podToken(pod *corev1.Pod) string {
 }
 
 // call posts a request. A refusal comes back as it was sent; the whole answer is searched for canaries.
-func (w *world) call(path, token string, req, into any) *protocol.Error {
+func (w *world) call(path, token string, req, into any) *keyapi.Error {
 	w.Helper()
 	body, err := json.Marshal(req)
 	w.must(err)
@@ -300,12 +300,12 @@ func (w *world) call(path, token string, req, into any) *protocol.Error {
 		}
 		return nil
 	}
-	var e protocol.Error
+	var e keyapi.Error
 	w.must(json.Unmarshal(answer.Bytes(), &e))
 	return &e
 }
 
-func (w *world) wantRefusal(got *protocol.Error, reason string) {
+func (w *world) wantRefusal(got *keyapi.Error, reason string) {
 	w.Helper()
 	if got == nil {
 		w.Fatalf("was granted, want %s", reason)
@@ -315,22 +315,22 @@ func (w *world) wantRefusal(got *protocol.Error, reason string) {
 	}
 }
 
-func (w *world) granted(got *protocol.Error) {
+func (w *world) granted(got *keyapi.Error) {
 	w.Helper()
 	if got != nil {
 		w.Fatalf("refused: %s: %s\n%s", got.Reason, got.Message, w.log.String())
 	}
 }
 
-func refTo(kind string, o client.Object) protocol.ObjectRef {
-	return protocol.ObjectRef{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: string(o.GetUID())}
+func refTo(kind string, o client.Object) keyapi.ObjectRef {
+	return keyapi.ObjectRef{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: string(o.GetUID())}
 }
 
 // tenantKeys asks for the tenant's keys, as the manager would. The keyserver puts them into the Tenant's status.
-func (w *world) tenantKeys() protocol.TenantResponse {
+func (w *world) tenantKeys() keyapi.TenantResponse {
 	w.Helper()
-	var resp protocol.TenantResponse
-	w.granted(w.call(protocol.PathTenant, w.manager, protocol.TenantRequest{Tenant: refTo("Tenant", w.tenant)}, &resp))
+	var resp keyapi.TenantResponse
+	w.granted(w.call(keyapi.PathTenant, w.manager, keyapi.TenantRequest{Tenant: refTo("Tenant", w.tenant)}, &resp))
 	w.must(testEnv.Client.Get(w.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
 	return resp
 }
@@ -375,15 +375,15 @@ func telegram(bot *v1alpha1.BotDeployment) {
 	bot.Spec.Channels = []v1alpha1.Channel{{Name: "tg", Type: v1alpha1.ChannelTelegram, Telegram: &v1alpha1.TelegramChannel{Credential: "telegram"}}}
 }
 
-func (w *world) store(bot *v1alpha1.BotDeployment) protocol.CredentialsResponse {
+func (w *world) store(bot *v1alpha1.BotDeployment) keyapi.CredentialsResponse {
 	w.Helper()
-	var resp protocol.CredentialsResponse
-	w.granted(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, &resp))
+	var resp keyapi.CredentialsResponse
+	w.granted(w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)}, &resp))
 	return resp
 }
 
 // storeAndRecord also puts the name into the bot's status, as the manager would.
-func (w *world) storeAndRecord(bot *v1alpha1.BotDeployment) protocol.CredentialsResponse {
+func (w *world) storeAndRecord(bot *v1alpha1.BotDeployment) keyapi.CredentialsResponse {
 	w.Helper()
 	resp := w.store(bot)
 	bot.Status.CredentialsSecret, bot.Status.CredentialsGeneration = resp.Secret, max(bot.Status.CredentialsGeneration, resp.Generation)
@@ -436,19 +436,19 @@ func (w *world) startPod(bot *v1alpha1.BotDeployment, set string, change ...func
 }
 
 // unseal asks as a pod, and opens the answer.
-func (w *world) unseal(token, podUID string) (map[string]protocol.SecretItem, *protocol.Error) {
+func (w *world) unseal(token, podUID string) (map[string]keyapi.SecretItem, *keyapi.Error) {
 	w.Helper()
 	key, err := sealing.GeneratePrivateKey(rand.Reader)
 	w.must(err)
-	var resp protocol.UnsealResponse
-	if e := w.call(protocol.PathUnseal, token, protocol.UnsealRequest{PublicKey: key.Public().String()}, &resp); e != nil {
+	var resp keyapi.UnsealResponse
+	if e := w.call(keyapi.PathUnseal, token, keyapi.UnsealRequest{PublicKey: key.Public().String()}, &resp); e != nil {
 		return nil, e
 	}
-	b, err := sealing.OpenReply(key, protocol.PathUnseal, podUID, resp.Sealed)
+	b, err := sealing.OpenReply(key, keyapi.PathUnseal, podUID, resp.Sealed)
 	w.must(err)
-	var bundle protocol.SecretBundle
+	var bundle keyapi.SecretBundle
 	w.must(json.Unmarshal(b, &bundle))
-	out := map[string]protocol.SecretItem{}
+	out := map[string]keyapi.SecretItem{}
 	for _, i := range bundle.Items {
 		out[i.Name] = i
 	}

@@ -12,9 +12,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -38,11 +38,11 @@ type orphans struct {
 // keyOwner is whose keys one document holds, as the document says.
 type keyOwner struct {
 	secret, secretUID string
-	tenant            protocol.ObjectRef
-	object            *protocol.ObjectRef // of an object's document
+	tenant            keyapi.ObjectRef
+	object            *keyapi.ObjectRef // of an object's document
 }
 
-func (o keyOwner) id(ref protocol.ObjectRef) string { return o.secretUID + "/" + ref.UID }
+func (o keyOwner) id(ref keyapi.ObjectRef) string { return o.secretUID + "/" + ref.UID }
 
 // sweepOrphans destroys keys that nobody revoked: the finalizer of their object or Tenant was taken off by hand. They
 // go the way of a deletion, so that a Tenant's sealing keys wait for the grace. Nothing goes that was not found gone
@@ -100,7 +100,7 @@ func (s *Server) keyOwners(ctx context.Context) ([]keyOwner, map[string]heldKeys
 	var out []keyOwner
 	held := map[string]heldKeys{}
 	err := s.keys.EachKeySecret(ctx, nil, func(secret *corev1.Secret) error {
-		o := keyOwner{secret: secret.Name, secretUID: string(secret.UID), tenant: protocol.ObjectRef{Kind: "Tenant"}}
+		o := keyOwner{secret: secret.Name, secretUID: string(secret.UID), tenant: keyapi.ObjectRef{Kind: "Tenant"}}
 		realm, name := "", ""
 		switch keystore.FormatOf(secret) {
 		case keystore.FormatTenant:
@@ -125,7 +125,7 @@ func (s *Server) keyOwners(ctx context.Context) ([]keyOwner, map[string]heldKeys
 				return nil //nolint:nilerr // as above
 			}
 			realm, name, o.tenant.Name, o.tenant.UID = d.Realm, keystore.ObjectSecretName(d.UID), d.Tenant, d.TenantUID
-			o.object = &protocol.ObjectRef{Kind: d.Kind, Namespace: d.Namespace, Name: d.Name, UID: d.UID}
+			o.object = &keyapi.ObjectRef{Kind: d.Kind, Namespace: d.Namespace, Name: d.Name, UID: d.UID}
 		}
 		if realm == s.Realm && name == secret.Name && o.tenant.Name != "" && o.tenant.UID != "" {
 			out = append(out, o)
@@ -186,14 +186,14 @@ func (p *orphanPass) look(ctx context.Context, o keyOwner) error {
 }
 
 // keep takes what was seen before over, where nothing could be seen now.
-func (p *orphanPass) keep(o keyOwner, ref protocol.ObjectRef) {
+func (p *orphanPass) keep(o keyOwner, ref keyapi.ObjectRef) {
 	if since, ok := p.before[o.id(ref)]; ok {
 		p.gone[o.id(ref)] = since
 	}
 }
 
 // remove destroys what was gone in an earlier pass too, and remembers what is so for the first time.
-func (p *orphanPass) remove(ctx context.Context, o keyOwner, ref protocol.ObjectRef, destroy func() error) error {
+func (p *orphanPass) remove(ctx context.Context, o keyOwner, ref keyapi.ObjectRef, destroy func() error) error {
 	since, ok := p.before[o.id(ref)]
 	if !ok {
 		since = p.now
@@ -222,7 +222,7 @@ func (p *orphanPass) remove(ctx context.Context, o keyOwner, ref protocol.Object
 }
 
 // owner asks the API server: nil for an owner that is there, also while it is being deleted, and errGone.
-func (p *orphanPass) owner(ctx context.Context, ref protocol.ObjectRef) error {
+func (p *orphanPass) owner(ctx context.Context, ref keyapi.ObjectRef) error {
 	var object client.Object
 	switch ref.Kind {
 	case "Tenant":

@@ -17,8 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -72,8 +72,8 @@ func (s *orphanScene) stage() {
 	s.bot, _ = s.newBot("support", telegram)
 	s.botSet = s.storeAndRecord(s.bot).Secret
 	s.chat = s.newStore("chat", "")
-	var resp protocol.CredentialsResponse
-	s.granted(s.call(protocol.PathCredentials, s.manager, protocol.CredentialsRequest{Object: refTo(sealing.KindDataStore, s.chat)}, &resp))
+	var resp keyapi.CredentialsResponse
+	s.granted(s.call(keyapi.PathCredentials, s.manager, keyapi.CredentialsRequest{Object: refTo(sealing.KindDataStore, s.chat)}, &resp))
 	s.storeSet = resp.Secret
 	var holders corev1.SecretList
 	s.must(testEnv.Client.List(s.Context(), &holders, client.InNamespace(s.opts.KeysNamespace), client.MatchingLabels{v1alpha1.LabelComponent: keystore.ComponentChannel}))

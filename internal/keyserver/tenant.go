@@ -6,14 +6,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/kube"
-	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
 // tenant makes a tenant's keys when it never had any, and returns the public ones. All keys go into one Secret, so that
 // a crash leaves either all of them or none.
-func (s *Server) tenant(ctx context.Context, _ caller, req *protocol.TenantRequest) (*protocol.TenantResponse, error) {
+func (s *Server) tenant(ctx context.Context, _ caller, req *keyapi.TenantRequest) (*keyapi.TenantResponse, error) {
 	if req.Tenant.Kind != "Tenant" || req.Tenant.Name == "" || req.Tenant.UID == "" {
 		return nil, refuse(v1alpha1.ReasonBadRequest, "kind Tenant, name and UID are needed")
 	}
@@ -40,10 +40,10 @@ func (s *Server) tenant(ctx context.Context, _ caller, req *protocol.TenantReque
 }
 
 // tenantResponse is what may be known of a tenant's keys: the one to seal to first, then the retired ones.
-func (s *Server) tenantResponse(keys *keystore.TenantKeys) *protocol.TenantResponse {
-	resp := &protocol.TenantResponse{KEKGrade: s.KEKGrade, Generation: keys.Generation, UIDRange: protocol.UIDRange(keys.Doc.UIDRange)}
+func (s *Server) tenantResponse(keys *keystore.TenantKeys) *keyapi.TenantResponse {
+	resp := &keyapi.TenantResponse{KEKGrade: s.KEKGrade, Generation: keys.Generation, UIDRange: keyapi.UIDRange(keys.Doc.UIDRange)}
 	for _, d := range keys.Doc.Seal {
-		resp.SealingKeys = append(resp.SealingKeys, protocol.SealingKey{KID: d.KID, Suite: d.Suite, Public: d.Public, Realm: keys.Doc.Realm, State: d.State})
+		resp.SealingKeys = append(resp.SealingKeys, keyapi.SealingKey{KID: d.KID, Suite: d.Suite, Public: d.Public, Realm: keys.Doc.Realm, State: d.State})
 	}
 	return resp
 }

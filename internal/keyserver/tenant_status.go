@@ -8,7 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 // fieldOwner is who the keyserver is in an object's managed fields.
@@ -21,7 +21,7 @@ const publishTries = 4
 // written, the range of user ids, and the grade of the key-encryption key. The manager writes the rest of that
 // status, and the admission policy lethe-manager-specs refuses it
 // these fields: one that is broken into shows nobody a key of its own. Nothing is written when nothing has changed.
-func (s *Server) publishKeys(ctx context.Context, tenant *v1alpha1.Tenant, known *protocol.TenantResponse) error {
+func (s *Server) publishKeys(ctx context.Context, tenant *v1alpha1.Tenant, known *keyapi.TenantResponse) error {
 	var keys []v1alpha1.SealingKey
 	for _, k := range known.SealingKeys {
 		keys = append(keys, v1alpha1.SealingKey(k))

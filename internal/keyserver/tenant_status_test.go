@@ -6,7 +6,7 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 // TestOnlyTheKeyserverPublishesATenantsKeys: the status has them before the manager could write any, whenever the
@@ -23,7 +23,7 @@ func TestOnlyTheKeyserverPublishesATenantsKeys(t *testing.T) {
 				}
 				w.restart()
 				w.writes.reset(0, false)
-				var answer protocol.TenantResponse
+				var answer keyapi.TenantResponse
 				w.granted(w.askTenant(&answer))
 				w.must(testEnv.Client.Get(t.Context(), client.ObjectKeyFromObject(w.tenant), w.tenant))
 				status := w.tenant.Status

@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -26,10 +26,10 @@ func newInstallation(t *testing.T) *world {
 }
 
 // askRange is the range that a tenant is answered, which is also in its status.
-func (w *world) askRange() protocol.UIDRange {
+func (w *world) askRange() keyapi.UIDRange {
 	w.Helper()
 	resp := w.tenantKeys()
-	if w.tenant.Status.UIDRange == nil || protocol.UIDRange(*w.tenant.Status.UIDRange) != resp.UIDRange {
+	if w.tenant.Status.UIDRange == nil || keyapi.UIDRange(*w.tenant.Status.UIDRange) != resp.UIDRange {
 		w.Errorf("the status says %+v, the answer %+v", w.tenant.Status.UIDRange, resp.UIDRange)
 	}
 	if err := resources.CheckUIDRange(v1alpha1.UIDRange(resp.UIDRange)); err != nil {
@@ -61,10 +61,10 @@ func TestTenantsNeverShareUserIDs(t *testing.T) {
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
-				var resp *protocol.TenantResponse
+				var resp *keyapi.TenantResponse
 				var err error
 				for range 20 { // as the manager asks again
-					resp, err = s.tenant(t.Context(), caller{}, &protocol.TenantRequest{Tenant: refTo("Tenant", tenant)})
+					resp, err = s.tenant(t.Context(), caller{}, &keyapi.TenantRequest{Tenant: refTo("Tenant", tenant)})
 					if err == nil || asRefusal(err).RetryAfter == 0 {
 						break
 					}

@@ -16,16 +16,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
 	"github.com/lethe-dev/lethe/internal/podspec"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
 // unseal gives a bot's pod its credentials, encrypted to the pod's one-time key. Everything that decides is read
 // live: the pod, its owners by UID, the bot, the namespace and the Tenant, the bot's data key.
-func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealRequest) (*protocol.UnsealResponse, error) {
+func (s *Server) unseal(ctx context.Context, who caller, req *keyapi.UnsealRequest) (*keyapi.UnsealResponse, error) {
 	reply, err := sealing.ParsePublicKey(sealing.Suite, req.PublicKey)
 	if err != nil {
 		return nil, refuse(v1alpha1.ReasonBadRequest, "publicKey is not a public key of %s in base64url", sealing.Suite)
@@ -88,7 +88,7 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := sealBundle(reply, protocol.PathUnseal, who.PodUID, bundle)
+	sealed, err := sealBundle(reply, keyapi.PathUnseal, who.PodUID, bundle)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (s *Server) unseal(ctx context.Context, who caller, req *protocol.UnsealReq
 			return nil, err
 		}
 	}
-	return &protocol.UnsealResponse{Sealed: sealed}, nil
+	return &keyapi.UnsealResponse{Sealed: sealed}, nil
 }
 
 // callingPod reads the pod that a token is bound to. The API server vouches for a token some time after its pod began
@@ -237,7 +237,7 @@ func (s *Server) onlyPod(ctx context.Context, pod *corev1.Pod) error {
 }
 
 // openSet reads and opens an encrypted Secret of an object.
-func (s *Server) openSet(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, set string) (*protocol.SecretBundle, error) {
+func (s *Server) openSet(ctx context.Context, sub *subject, keys *keystore.ObjectKeys, set string) (*keyapi.SecretBundle, error) {
 	var secret corev1.Secret
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: sub.namespace(), Name: keys.Doc.SecretOf(set)}, &secret)
 	if apierrors.IsNotFound(err) {
@@ -249,7 +249,7 @@ func (s *Server) openSet(ctx context.Context, sub *subject, keys *keystore.Objec
 	if !isOurs(&secret, sub) {
 		return nil, refuse(v1alpha1.ReasonForeignSecret, "Secret %s/%s is not the one that Lethe made: delete it", sub.namespace(), set)
 	}
-	bundle := &protocol.SecretBundle{}
+	bundle := &keyapi.SecretBundle{}
 	var found []resolved
 	for _, name := range slices.Sorted(maps.Keys(secret.Data)) {
 		item, version, err := decryptItem(keys, name, secret.Data[name])
@@ -268,7 +268,7 @@ func (s *Server) openSet(ctx context.Context, sub *subject, keys *keystore.Objec
 }
 
 // sealBundle encrypts credentials to a pod's one-time key.
-func sealBundle(to sealing.PublicKey, call, podUID string, bundle *protocol.SecretBundle) (string, error) {
+func sealBundle(to sealing.PublicKey, call, podUID string, bundle *keyapi.SecretBundle) (string, error) {
 	b, err := json.Marshal(bundle)
 	if err != nil {
 		return "", errors.New("encode credentials")

@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
@@ -115,7 +115,7 @@ func TestUnsealRefusesTokens(t *testing.T) {
 		}
 	}
 	w.writes.reviewed = nil
-	if refusal := w.call(protocol.PathUnseal, w.podToken(pod), protocol.UnsealRequest{PublicKey: "AAAA"}, nil); refusal == nil || refusal.Reason != v1alpha1.ReasonBadRequest {
+	if refusal := w.call(keyapi.PathUnseal, w.podToken(pod), keyapi.UnsealRequest{PublicKey: "AAAA"}, nil); refusal == nil || refusal.Reason != v1alpha1.ReasonBadRequest {
 		t.Errorf("a key that is none: %+v", refusal)
 	}
 }
@@ -371,7 +371,7 @@ func TestUnsealWhileSuspendedOrRevoked(t *testing.T) {
 	w.tenantKeys()
 	bot, _ := w.newBot("support", func(b *v1alpha1.BotDeployment) { b.Finalizers = []string{v1alpha1.FinalizerKeys} })
 	pod := w.startPod(bot, w.storeAndRecord(bot).Secret)
-	ask := func() *protocol.Error { _, r := w.unseal(w.podToken(pod), string(pod.UID)); return r }
+	ask := func() *keyapi.Error { _, r := w.unseal(w.podToken(pod), string(pod.UID)); return r }
 	w.granted(ask())
 
 	w.tenant.Spec.State = v1alpha1.TenantSuspended
@@ -396,26 +396,26 @@ func TestUnsealWhileSuspendedOrRevoked(t *testing.T) {
 	w.granted(ask())
 
 	// A live bot's keys stay, whoever asks.
-	revoke := protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)}
-	w.wantRefusal(w.call(protocol.PathRevoke, w.manager, revoke, nil), v1alpha1.ReasonForbidden)
+	revoke := keyapi.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)}
+	w.wantRefusal(w.call(keyapi.PathRevoke, w.manager, revoke, nil), v1alpha1.ReasonForbidden)
 	wrong := revoke
 	wrong.Object.Name = "not-there"
-	w.wantRefusal(w.call(protocol.PathRevoke, w.manager, wrong, nil), v1alpha1.ReasonForbidden)
+	w.wantRefusal(w.call(keyapi.PathRevoke, w.manager, wrong, nil), v1alpha1.ReasonForbidden)
 	w.granted(ask())
 
 	// From the deletion on nothing is given away, before the keys are destroyed and after.
 	w.must(testEnv.Client.Delete(w.Context(), bot))
 	w.wantRefusal(ask(), v1alpha1.ReasonRevoked)
-	w.wantRefusal(w.call(protocol.PathCredentials, w.manager, protocol.CredentialsRequest(revoke), nil), v1alpha1.ReasonRevoked)
+	w.wantRefusal(w.call(keyapi.PathCredentials, w.manager, keyapi.CredentialsRequest(revoke), nil), v1alpha1.ReasonRevoked)
 	for range 2 {
-		w.granted(w.call(protocol.PathRevoke, w.manager, revoke, nil))
+		w.granted(w.call(keyapi.PathRevoke, w.manager, revoke, nil))
 	}
 	if !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) {
 		t.Error("the key is still there")
 	}
 	w.wantRefusal(ask(), v1alpha1.ReasonRevoked)
 	w.update(bot, func(b *v1alpha1.BotDeployment) { b.Finalizers = nil })
-	w.granted(w.call(protocol.PathRevoke, w.manager, revoke, nil))
+	w.granted(w.call(keyapi.PathRevoke, w.manager, revoke, nil))
 }
 
 func TestUnsealBeforeAndAfterItsSecret(t *testing.T) {
@@ -456,9 +456,9 @@ func TestOnlyTheManagerAsksForObjects(t *testing.T) {
 	impostor := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "lethe-manager"}}
 	w.must(testEnv.Client.Create(w.Context(), impostor))
 	for path, req := range map[string]any{
-		protocol.PathTenant:      protocol.TenantRequest{Tenant: refTo("Tenant", w.tenant)},
-		protocol.PathCredentials: protocol.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)},
-		protocol.PathRevoke:      protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)},
+		keyapi.PathTenant:      keyapi.TenantRequest{Tenant: refTo("Tenant", w.tenant)},
+		keyapi.PathCredentials: keyapi.CredentialsRequest{Object: refTo(sealing.KindBotDeployment, bot)},
+		keyapi.PathRevoke:      keyapi.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)},
 	} {
 		for name, tc := range map[string]struct{ token, want string }{
 			"nobody":                      {"", v1alpha1.ReasonUnauthenticated},
@@ -472,7 +472,7 @@ func TestOnlyTheManagerAsksForObjects(t *testing.T) {
 			}
 		}
 	}
-	resp, err := http.Get(w.http.URL + protocol.PathTenant)
+	resp, err := http.Get(w.http.URL + keyapi.PathTenant)
 	w.must(err)
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusMethodNotAllowed {

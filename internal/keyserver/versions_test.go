@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -18,10 +18,10 @@ import (
 func (w *world) deleteBot(bot *v1alpha1.BotDeployment) {
 	w.Helper()
 	w.must(testEnv.Client.Delete(w.Context(), bot))
-	w.granted(w.call(protocol.PathRevoke, w.manager, protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil))
+	w.granted(w.call(keyapi.PathRevoke, w.manager, keyapi.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)}, nil))
 }
 
-func (w *world) setSealed(bot *v1alpha1.BotDeployment, value v1alpha1.SealedValue) protocol.CredentialResult {
+func (w *world) setSealed(bot *v1alpha1.BotDeployment, value v1alpha1.SealedValue) keyapi.CredentialResult {
 	w.Helper()
 	w.update(bot, func(b *v1alpha1.BotDeployment) { b.Spec.Credentials[0].Sealed = value })
 	return w.storeAndRecord(bot).Items[0]
@@ -70,7 +70,7 @@ func TestABotMadeAgainDoesNotBeginAnew(t *testing.T) {
 	w.storeAndRecord(bot)
 	present := w.seal(w.place(sealing.KindBotDeployment, "support", "telegram", 4), w.secret())
 	w.setSealed(bot, present)
-	again := func(value v1alpha1.SealedValue) protocol.CredentialsResponse {
+	again := func(value v1alpha1.SealedValue) keyapi.CredentialsResponse {
 		w.deleteBot(bot)
 		bot = &v1alpha1.BotDeployment{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "support"}, Spec: bot.Spec}
 		bot.Spec.Credentials[0].Sealed = value
@@ -140,12 +140,12 @@ func TestVersionsAreRememberedThroughACrash(t *testing.T) {
 			w.storeAndRecord(bot)
 			w.setSealed(bot, w.seal(w.place(sealing.KindBotDeployment, name, "telegram", 3), w.secret()))
 			w.must(testEnv.Client.Delete(t.Context(), bot))
-			req := protocol.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)}
+			req := keyapi.RevokeRequest{Object: refTo(sealing.KindBotDeployment, bot)}
 			w.writes.reset(at, after)
-			crashed := w.call(protocol.PathRevoke, w.manager, req, nil) != nil
+			crashed := w.call(keyapi.PathRevoke, w.manager, req, nil) != nil
 			w.writes.reset(0, false)
 			w.restart()
-			w.granted(w.call(protocol.PathRevoke, w.manager, req, nil))
+			w.granted(w.call(keyapi.PathRevoke, w.manager, req, nil))
 			if !w.secretGone("lethe-keys", keystore.ObjectSecretName(string(bot.UID))) {
 				t.Error("the key is still there")
 			}

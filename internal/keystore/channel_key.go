@@ -8,7 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -63,7 +63,7 @@ func (s *Store) ChannelKey(ctx context.Context) (sealing.Key, error) {
 	}
 	key, err := openChannelKey(&secret, s.KEKs())
 	if err != nil {
-		return sealing.Key{}, protocol.Refuse(v1alpha1.ReasonKeyMissing, "%s: restore the backup", err)
+		return sealing.Key{}, keyapi.Refuse(v1alpha1.ReasonKeyMissing, "%s: restore the backup", err)
 	}
 	s.channel = key
 	return key, nil

@@ -15,7 +15,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -88,7 +88,7 @@ func generateVectors(t *testing.T) {
 	must(err)
 	tenant, err := OpenTenantDocument(made, s.KEKs())
 	must(err)
-	ref := protocol.ObjectRef{Kind: sealing.KindBotDeployment, Namespace: "acme-bots", Name: "support", UID: "5d1f6d2e-0000-4000-8000-000000000003"}
+	ref := keyapi.ObjectRef{Kind: sealing.KindBotDeployment, Namespace: "acme-bots", Name: "support", UID: "5d1f6d2e-0000-4000-8000-000000000003"}
 	object, err := s.NewObjectKeys(ref, tenant)
 	must(err)
 	object.Doc.Credentials = map[string]CredentialDoc{"telegram": {Highest: 3, Version: 3, Source: strings.Repeat("ab", 32)}}

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -57,7 +57,7 @@ func (s *Store) CheckKEK(ctx context.Context) error {
 	err := s.openCanary(ctx)
 	s.kekMu.Lock()
 	defer s.kekMu.Unlock()
-	if r := (*protocol.Refusal)(nil); err != nil && !errors.As(err, &r) {
+	if r := (*keyapi.Refusal)(nil); err != nil && !errors.As(err, &r) {
 		// Not being able to ask proves nothing about the KEK: what was known stays known.
 		return fmt.Errorf("check the key-encryption key: %w", err)
 	}
@@ -83,17 +83,17 @@ func (s *Store) openCanary(ctx context.Context) error {
 	}
 	var doc CanaryDoc
 	if _, err := ReadDocument(&secret, FormatCanary, &doc); err != nil {
-		return protocol.Later(v1alpha1.ReasonKEKUnavailable, 30, "%s", err)
+		return keyapi.Later(v1alpha1.ReasonKEKUnavailable, 30, "%s", err)
 	}
 	if doc.Realm != s.Realm {
-		return protocol.Later(v1alpha1.ReasonKEKUnavailable, 30, "the keys in %s are of realm %q, this keyserver runs with --realm %q", s.KeysNamespace, doc.Realm, s.Realm)
+		return keyapi.Later(v1alpha1.ReasonKEKUnavailable, 30, "the keys in %s are of realm %q, this keyserver runs with --realm %q", s.KeysNamespace, doc.Realm, s.Realm)
 	}
 	_, text, err := s.KEKs().UnwrapBytes(doc.present().Canary, sealing.PurposeCanary, doc.Realm)
 	if err != nil || string(text) != canaryText {
 		return s.wrongKEK(doc.present().Canary)
 	}
 	if _, err := OpenKEKDocument(&secret, FormatCanary, s.KEKs(), &doc); err != nil {
-		return protocol.Later(v1alpha1.ReasonKEKUnavailable, 30, "%s: delete that Secret, and it is made again", err)
+		return keyapi.Later(v1alpha1.ReasonKEKUnavailable, 30, "%s: delete that Secret, and it is made again", err)
 	}
 	s.noteMissingKEK(doc)
 	return s.ring.lead(doc.present().KID)
@@ -120,7 +120,7 @@ func (s *Store) HoldsEveryKEK() error {
 	if s.kekMissing == "" {
 		return nil
 	}
-	return protocol.Later(v1alpha1.ReasonKEKUnavailable, 30,
+	return keyapi.Later(v1alpha1.ReasonKEKUnavailable, 30,
 		"keys are still under key-encryption key %s: start the keyserver with its file as --kek-file-previous (kek.previous), until `kubectl lethe keys status` says that nothing is under it", s.kekMissing)
 }
 
@@ -129,7 +129,7 @@ func (s *Store) wrongKEK(wrapped string) error {
 	if err != nil {
 		want = "unknown"
 	}
-	return protocol.Later(v1alpha1.ReasonKEKUnavailable, 30,
+	return keyapi.Later(v1alpha1.ReasonKEKUnavailable, 30,
 		"the key-encryption key %s is not the one that the keys in %s were wrapped with (%s): start the keyserver with that one; no key is made with this one",
 		strings.Join(s.KEKs().KIDs(), ", "), s.KeysNamespace, want)
 }
@@ -143,7 +143,7 @@ func (s *Store) makeCanary(ctx context.Context) error {
 		}
 		var doc TenantDoc
 		if _, err := ReadDocument(secret, FormatTenant, &doc); err != nil {
-			return protocol.Later(v1alpha1.ReasonKEKUnavailable, 30, "%s", err)
+			return keyapi.Later(v1alpha1.ReasonKEKUnavailable, 30, "%s", err)
 		}
 		for _, k := range doc.Keys {
 			if _, err := s.KEKs().Unwrap(k.Key, sealing.PurposeTenant, s.Realm, doc.Tenant, doc.UID); err != nil {
@@ -242,7 +242,7 @@ func (s *Store) TurnKEK(ctx context.Context, asked time.Time) error {
 	}
 	if i := slices.IndexFunc(doc.KEKs, func(k KEKDoc) bool { return k.KID == s.KEK.KID() }); i >= 0 {
 		if doc.KEKs[i].State == StateDestroyed {
-			return protocol.Refuse(v1alpha1.ReasonKEKUnavailable, "somebody said that key-encryption key %s was destroyed, and here it is: make a new one", s.KEK.KID())
+			return keyapi.Refuse(v1alpha1.ReasonKEKUnavailable, "somebody said that key-encryption key %s was destroyed, and here it is: make a new one", s.KEK.KID())
 		}
 		doc.KEKs = slices.Delete(slices.Clone(doc.KEKs), i, i+1)
 	}
@@ -263,7 +263,7 @@ func (s *Store) TurnKEK(ctx context.Context, asked time.Time) error {
 	}
 	if _, _, err := s.UpdateDocument(ctx, secret, FormatCanary, ring, doc); err != nil {
 		if apierrors.IsConflict(err) {
-			return protocol.Later(v1alpha1.ReasonInternal, 1, "another replica turned at the same time")
+			return keyapi.Later(v1alpha1.ReasonInternal, 1, "another replica turned at the same time")
 		}
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -49,7 +49,7 @@ func (s *Store) KeysOf(ctx context.Context, tenant *v1alpha1.Tenant) (*TenantKey
 		if len(tenant.Status.SealingKeys) > 0 {
 			return nil, s.KeyMissing(tenant)
 		}
-		return nil, protocol.Later(v1alpha1.ReasonNotReady, 2, "Tenant %s has no keys yet", tenant.Name)
+		return nil, keyapi.Later(v1alpha1.ReasonNotReady, 2, "Tenant %s has no keys yet", tenant.Name)
 	}
 	if err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func (k *TenantKeys) Wraps(d ObjectDoc) bool {
 
 // KeyMissing is the refusal where a tenant's keys are not what its status names.
 func (s *Store) KeyMissing(tenant *v1alpha1.Tenant) error {
-	return protocol.Refuse(v1alpha1.ReasonKeyMissing,
+	return keyapi.Refuse(v1alpha1.ReasonKeyMissing,
 		"the keys of Tenant %s are gone: Secret %s/%s does not hold what its status names; restore them with `kubectl lethe keys restore` (new ones are never made in their place: nothing that was sealed would open)",
 		tenant.Name, s.KeysNamespace, TenantSecretName(tenant.Name))
 }
@@ -109,7 +109,7 @@ func (s *Store) openTenantKeys(secret *corev1.Secret, tenant *v1alpha1.Tenant) (
 		return nil, s.refuseDocument(err, "")
 	}
 	if doc.Tenant != tenant.Name || doc.UID != string(tenant.UID) || doc.Realm != s.Realm {
-		return nil, protocol.Refuse(v1alpha1.ReasonKeyMissing,
+		return nil, keyapi.Refuse(v1alpha1.ReasonKeyMissing,
 			"Secret %s/%s holds the keys of an earlier Tenant %s (UID %s, realm %s; this one is %s, %s): to take them over run `kubectl lethe keys restore --adopt` with a backup; to begin anew delete that Secret, and all that was sealed to it stays closed",
 			secret.Namespace, secret.Name, doc.Tenant, doc.UID, doc.Realm, tenant.UID, s.Realm)
 	}
@@ -143,9 +143,9 @@ func (s *Store) refuseDocument(err error, wrapped string) error {
 	case errors.Is(err, sealing.ErrUnknownKey):
 		return s.wrongKEK(wrapped)
 	case errors.Is(err, ErrAltered):
-		return protocol.Refuse(v1alpha1.ReasonKeysAltered, "%s: restore the backup with `kubectl lethe keys restore`, and find out who may write there", err)
+		return keyapi.Refuse(v1alpha1.ReasonKeysAltered, "%s: restore the backup with `kubectl lethe keys restore`, and find out who may write there", err)
 	case errors.Is(err, ErrUnreadable):
-		return protocol.Refuse(v1alpha1.ReasonKeyMissing, "%s", err)
+		return keyapi.Refuse(v1alpha1.ReasonKeyMissing, "%s", err)
 	}
 	return err
 }
@@ -153,7 +153,7 @@ func (s *Store) refuseDocument(err error, wrapped string) error {
 // RolledBack refuses a document that is older than what the live object says was there: somebody put an earlier copy
 // in its place, and with it older versions of credentials.
 func RolledBack(secret *corev1.Secret, found, known int64) error {
-	return protocol.Refuse(v1alpha1.ReasonKeysRolledBack,
+	return keyapi.Refuse(v1alpha1.ReasonKeysRolledBack,
 		"Secret %s/%s was written %d times, and %d times were seen before: an earlier copy was put in its place; if that is a restore, do it with `kubectl lethe keys restore --kek-file`, which makes it the newest",
 		secret.Namespace, secret.Name, found, known)
 }

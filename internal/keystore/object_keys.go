@@ -9,7 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -30,7 +30,7 @@ func (k *ObjectKeys) Owner() sealing.Owner {
 
 // LoadObjectKeys reads and opens an object's data key; nil when there is none. seen is the generation of it that the
 // live object's status names: an earlier one is refused.
-func (s *Store) LoadObjectKeys(ctx context.Context, ref protocol.ObjectRef, seen int64, tenant *TenantKeys) (*ObjectKeys, error) {
+func (s *Store) LoadObjectKeys(ctx context.Context, ref keyapi.ObjectRef, seen int64, tenant *TenantKeys) (*ObjectKeys, error) {
 	secret := &corev1.Secret{}
 	err := s.Client.Get(ctx, client.ObjectKey{Namespace: s.KeysNamespace, Name: ObjectSecretName(ref.UID)}, secret)
 	if apierrors.IsNotFound(err) {
@@ -45,7 +45,7 @@ func (s *Store) LoadObjectKeys(ctx context.Context, ref protocol.ObjectRef, seen
 	}
 	if d.UID != ref.UID || d.Kind != ref.Kind || d.Namespace != ref.Namespace || d.Name != ref.Name ||
 		d.Tenant != tenant.Doc.Tenant || d.TenantUID != tenant.Doc.UID || d.Realm != tenant.Doc.Realm {
-		return nil, protocol.Refuse(v1alpha1.ReasonKeyMissing,
+		return nil, keyapi.Refuse(v1alpha1.ReasonKeyMissing,
 			"Secret %s/%s holds the key of %s %s/%s of Tenant %s, not of this object: the namespace has changed hands; delete the object and make it again",
 			secret.Namespace, secret.Name, d.Kind, d.Namespace, d.Name, d.Tenant)
 	}
@@ -68,7 +68,7 @@ func (s *Store) LoadObjectKeys(ctx context.Context, ref protocol.ObjectRef, seen
 }
 
 // NewObjectKeys makes a data key, in memory only.
-func (s *Store) NewObjectKeys(ref protocol.ObjectRef, tenant *TenantKeys) (*ObjectKeys, error) {
+func (s *Store) NewObjectKeys(ref keyapi.ObjectRef, tenant *TenantKeys) (*ObjectKeys, error) {
 	key, entry, err := s.NewKeyUnder(tenant.Keys, sealing.PurposeData, tenant.IDs(ref.UID)...)
 	if err != nil {
 		return nil, err
@@ -124,7 +124,7 @@ type StoredObject struct {
 }
 
 // ObjectsOf lists the documents of a tenant's objects.
-func (s *Store) ObjectsOf(ctx context.Context, tenant protocol.ObjectRef) ([]StoredObject, error) {
+func (s *Store) ObjectsOf(ctx context.Context, tenant keyapi.ObjectRef) ([]StoredObject, error) {
 	var out []StoredObject
 	err := s.EachKeySecret(ctx, client.MatchingLabels{v1alpha1.LabelTenant: tenant.Name}, func(secret *corev1.Secret) error {
 		var doc ObjectDoc

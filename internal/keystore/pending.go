@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -150,10 +150,10 @@ func (s *Store) waitingFor(ctx context.Context, tenant *v1alpha1.Tenant) (*Waiti
 	case err != nil:
 		return nil, err
 	case named != "" && found == nil:
-		return nil, protocol.Refuse(v1alpha1.ReasonKeysChoice, "the annotation %s names a sealing key, and no deleted Tenant with this name, these namespaces and these external identifiers left it: "+
+		return nil, keyapi.Refuse(v1alpha1.ReasonKeysChoice, "the annotation %s names a sealing key, and no deleted Tenant with this name, these namespaces and these external identifiers left it: "+
 			"correct it by what 'kubectl lethe keys pending' lists, restore the backup, or set it to %s", v1alpha1.AnnotationKeys, v1alpha1.KeysNew)
 	case named == "" && found != nil && len(tenant.Spec.ExternalIDs) == 0 && !found.doc.Named:
-		return nil, protocol.Refuse(v1alpha1.ReasonKeysChoice, "a deleted Tenant of this name and these namespaces left keys, and without spec.externalIDs nothing says that it is the same customer: "+
+		return nil, keyapi.Refuse(v1alpha1.ReasonKeysChoice, "a deleted Tenant of this name and these namespaces left keys, and without spec.externalIDs nothing says that it is the same customer: "+
 			"set the annotation %s to %s to have them back, or to %s for new ones", v1alpha1.AnnotationKeys, found.doc.Seal[0].KID, v1alpha1.KeysNew)
 	}
 	return found, nil

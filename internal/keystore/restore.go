@@ -9,7 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -33,7 +33,7 @@ type LiveTenant struct {
 
 // LiveObject is a BotDeployment or a DataStore, and how often its status says that its document was written.
 type LiveObject struct {
-	protocol.ObjectRef
+	keyapi.ObjectRef
 	Generation int64
 	// SealedTo are the names of the keys that the values in its spec are sealed to.
 	SealedTo []string
@@ -79,8 +79,8 @@ type Restoration struct {
 type TenantStatus struct {
 	Name, UID   string
 	Generation  int64
-	SealingKeys []protocol.SealingKey
-	UIDRange    protocol.UIDRange
+	SealingKeys []keyapi.SealingKey
+	UIDRange    keyapi.UIDRange
 }
 
 // Restore says what has to be written to bring a backup back into a namespace that is empty or holds the same keys. It
@@ -309,9 +309,9 @@ func (r *restoring) status(live LiveTenant, doc TenantDoc, generation int64) {
 	if !r.Adopt || !gone {
 		return
 	}
-	st := TenantStatus{Name: doc.Tenant, UID: live.UID, Generation: generation, UIDRange: protocol.UIDRange(doc.UIDRange)}
+	st := TenantStatus{Name: doc.Tenant, UID: live.UID, Generation: generation, UIDRange: keyapi.UIDRange(doc.UIDRange)}
 	for _, d := range doc.Seal {
-		st.SealingKeys = append(st.SealingKeys, protocol.SealingKey{KID: d.KID, Suite: d.Suite, Public: d.Public, Realm: doc.Realm, State: d.State})
+		st.SealingKeys = append(st.SealingKeys, keyapi.SealingKey{KID: d.KID, Suite: d.Suite, Public: d.Public, Realm: doc.Realm, State: d.State})
 	}
 	r.out.Statuses = append(r.out.Statuses, st)
 }

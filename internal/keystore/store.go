@@ -15,9 +15,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/memo"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -41,7 +41,7 @@ type Options struct {
 }
 
 // Store reads and writes the documents of the keys' namespace, for one process that holds the key-encryption key. It
-// may be used by many at once. What it refuses is a *protocol.Refusal; every other error is the API server's.
+// may be used by many at once. What it refuses is a *keyapi.Refusal; every other error is the API server's.
 type Store struct {
 	Options
 	ring   *kekRing
@@ -87,7 +87,7 @@ func (s *Store) SweepMemory() int {
 func (s *Store) DeleteExactly(ctx context.Context, secret *corev1.Secret) error {
 	err := s.Client.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
 	if apierrors.IsConflict(err) {
-		return protocol.Later(v1alpha1.ReasonInternal, 1, "Secret %s was made again meanwhile", secret.Name)
+		return keyapi.Later(v1alpha1.ReasonInternal, 1, "Secret %s was made again meanwhile", secret.Name)
 	}
 	return client.IgnoreNotFound(err)
 }
@@ -186,6 +186,6 @@ func (s *Store) EachKeySecret(ctx context.Context, labels client.MatchingLabels,
 
 // isRefusal says whether an error is an answer of ours.
 func isRefusal(err error) bool {
-	var r *protocol.Refusal
+	var r *keyapi.Refusal
 	return errors.As(err, &r)
 }

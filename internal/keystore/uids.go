@@ -9,7 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -61,7 +61,7 @@ func (s *Store) AllocateUIDs(ctx context.Context) (UIDRangeDoc, error) {
 		}
 		return block, err
 	}
-	return UIDRangeDoc{}, protocol.Later(v1alpha1.ReasonInternal, 1, "other replicas gave user ids at the same time")
+	return UIDRangeDoc{}, keyapi.Later(v1alpha1.ReasonInternal, 1, "other replicas gave user ids at the same time")
 }
 
 func (s *Store) tryAllocateUIDs(ctx context.Context) (UIDRangeDoc, error) {
@@ -84,7 +84,7 @@ func (s *Store) tryAllocateUIDs(ctx context.Context) (UIDRangeDoc, error) {
 	}
 	block := UIDRangeDoc{First: doc.Next, Size: uidsPerRange}
 	if err := resources.CheckUIDRange(v1alpha1.UIDRange(block)); err != nil {
-		return UIDRangeDoc{}, protocol.Refuse(v1alpha1.ReasonNoUIDRange, "there is no block of user ids left to give: %s", err)
+		return UIDRangeDoc{}, keyapi.Refuse(v1alpha1.ReasonNoUIDRange, "there is no block of user ids left to give: %s", err)
 	}
 	doc.Next = block.end()
 	if !missing {

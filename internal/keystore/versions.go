@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 const (
@@ -185,7 +185,7 @@ func (s *Store) RememberVersions(ctx context.Context, tenant, tenantUID string, 
 			return err
 		}
 	}
-	return protocol.Later(v1alpha1.ReasonInternal, 1, "other replicas wrote the tenant's versions at the same time")
+	return keyapi.Later(v1alpha1.ReasonInternal, 1, "other replicas wrote the tenant's versions at the same time")
 }
 
 // sameVersions says whether two lists say the same, in whatever order.

@@ -10,8 +10,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
 // Format of the document. In format 1 a point was PostgreSQL's.
@@ -33,8 +33,8 @@ type Ledger struct {
 	// Used by dataset.
 	Used map[string]Used `json:"used,omitempty"`
 
-	Point   *protocol.Point `json:"point,omitempty"`
-	PointAt int64           `json:"pointAt,omitempty"`
+	Point   *keyapi.Point `json:"point,omitempty"`
+	PointAt int64         `json:"pointAt,omitempty"`
 	// Restored is what the database was found to have lost, and RestoredAt when that was found.
 	Restored   string `json:"restored,omitempty"`
 	RestoredAt int64  `json:"restoredAt,omitempty"`
@@ -53,14 +53,14 @@ type Used struct {
 
 // Cleared is what a complete sweep left of a dataset.
 type Cleared struct {
-	Definition string `json:"def"`
-	Cutoff     int64  `json:"cutoff"`
-	Left       int64  `json:"left,omitempty"`
-	At         int64  `json:"at"`
-	ReturnedAt int64  `json:"returnedAt,omitempty"` // since when more than that is there again
-	SweptAt    int64  `json:"sweptAt,omitempty"`
-	Windows    string `json:"windows,omitempty"`
-	Due        int64  `json:"due,omitempty"`
+	PlaceDigest string `json:"def"`
+	Cutoff      int64  `json:"cutoff"`
+	Left        int64  `json:"left,omitempty"`
+	At          int64  `json:"at"`
+	ReturnedAt  int64  `json:"returnedAt,omitempty"` // since when more than that is there again
+	SweptAt     int64  `json:"sweptAt,omitempty"`
+	Windows     string `json:"windows,omitempty"`
+	Due         int64  `json:"due,omitempty"`
 }
 
 // New is an account that begins now.
@@ -107,8 +107,8 @@ func (l *Ledger) void(dataset string, b plan.Backlog, now time.Time) string {
 	}
 }
 
-func (l *Ledger) permit(dataset string, b plan.Backlog, now time.Time) protocol.Permit {
-	out := protocol.Permit{Dataset: dataset, Rows: b.Rows, Void: l.void(dataset, b, now)}
+func (l *Ledger) permit(dataset string, b plan.Backlog, now time.Time) keyapi.Permit {
+	out := keyapi.Permit{Dataset: dataset, Rows: b.Rows, Void: l.void(dataset, b, now)}
 	if used := l.Used[dataset]; used.ApprovedAt == b.ApprovedAt.Unix() {
 		out.Rows, out.Used = min(b.Rows, used.Granted), used.Rows
 	}
@@ -128,7 +128,7 @@ func backlogOf(p plan.Plan, dataset string) *plan.Backlog {
 var ErrSpent = errors.New("more of the backlog is asked for than was approved and is left")
 
 // Spend debits. What it says no to is not debited.
-func (l *Ledger) Spend(p plan.Plan, spend []protocol.Spend, now time.Time) error {
+func (l *Ledger) Spend(p plan.Plan, spend []keyapi.Spend, now time.Time) error {
 	out := map[string]Used{}
 	for _, s := range spend {
 		b := backlogOf(p, s.Dataset)
@@ -157,28 +157,28 @@ func (l *Ledger) Spend(p plan.Plan, spend []protocol.Spend, now time.Time) error
 }
 
 // Account is what a sweep by a plan is told.
-func (l *Ledger) Account(p plan.Plan, now time.Time) *protocol.Account {
-	out := &protocol.Account{Point: l.Point, Restored: l.Restored}
+func (l *Ledger) Account(p plan.Plan, now time.Time) *keyapi.Account {
+	out := &keyapi.Account{Point: l.Point, Restored: l.Restored}
 	for _, d := range p.Datasets {
 		if b := backlogOf(p, d.Name); b != nil {
 			out.Permits = append(out.Permits, l.permit(d.Name, *b, now))
 		}
 		c, ok := l.Cleared[d.Name]
-		if !ok || c.Definition != d.Definition() {
+		if !ok || c.PlaceDigest != d.Digest() {
 			continue
 		}
 		// Whoever has let the dataset go on since its rows were seen to have returned has seen them.
 		if b := backlogOf(p, d.Name); b != nil && c.ReturnedAt != 0 && b.ApprovedAt.Unix() > c.ReturnedAt && l.permit(d.Name, *b, now).Void == "" {
 			continue
 		}
-		out.Cleared = append(out.Cleared, protocol.Cleared{Dataset: d.Name, Definition: c.Definition, Cutoff: c.Cutoff, Left: c.Left, SweptAt: c.SweptAt, Windows: c.Windows, Due: c.Due})
+		out.Cleared = append(out.Cleared, keyapi.Cleared{Dataset: d.Name, PlaceDigest: c.PlaceDigest, Cutoff: c.Cutoff, Left: c.Left, SweptAt: c.SweptAt, Windows: c.Windows, Due: c.Due})
 	}
 	return out
 }
 
 // Approve takes note, once, of a point that a person has approved: what was seen before counts no more. Approvals are
 // told apart by their time, of which each new one has a later; one of a time that has not come is none.
-func (l *Ledger) Approve(point protocol.Point, at, now time.Time) {
+func (l *Ledger) Approve(point keyapi.Point, at, now time.Time) {
 	seconds, first := at.Unix(), l.Approved == 0
 	if at.After(now.Add(skew)) || seconds <= l.Approved {
 		return
@@ -204,7 +204,7 @@ func (l *Ledger) Approve(point protocol.Point, at, now time.Time) {
 
 // Note takes down what a sweep by a plan has seen. While the database is known to have gone back, where it is now is
 // no place to compare with.
-func (l *Ledger) Note(p plan.Plan, req *protocol.LeaseRequest, now time.Time) {
+func (l *Ledger) Note(p plan.Plan, req *keyapi.LeaseRequest, now time.Time) {
 	if req.Restored != "" && l.Restored == "" {
 		l.Restored, l.RestoredAt = req.Restored[:min(len(req.Restored), maxText)], now.Unix()
 	}
@@ -223,18 +223,18 @@ func (l *Ledger) Note(p plan.Plan, req *protocol.LeaseRequest, now time.Time) {
 	}
 	planned := map[string]string{}
 	for _, d := range p.Datasets {
-		planned[d.Name] = d.Definition()
+		planned[d.Name] = d.Digest()
 	}
 	if l.Cleared == nil {
 		l.Cleared = map[string]Cleared{}
 	}
 	for _, c := range req.Cleared {
-		if planned[c.Dataset] == c.Definition {
-			l.Cleared[c.Dataset] = Cleared{Definition: c.Definition, Cutoff: c.Cutoff, Left: c.Left, At: now.Unix(), SweptAt: c.SweptAt, Windows: c.Windows, Due: c.Due}
+		if planned[c.Dataset] == c.PlaceDigest {
+			l.Cleared[c.Dataset] = Cleared{PlaceDigest: c.PlaceDigest, Cutoff: c.Cutoff, Left: c.Left, At: now.Unix(), SweptAt: c.SweptAt, Windows: c.Windows, Due: c.Due}
 		}
 	}
 	for name, c := range l.Cleared {
-		if planned[name] != c.Definition {
+		if planned[name] != c.PlaceDigest {
 			delete(l.Cleared, name)
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 )
 
 var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
@@ -44,7 +44,7 @@ func again(t *testing.T, l *Ledger) *Ledger {
 
 func spend(t *testing.T, l *Ledger, p plan.Plan, used int64, now time.Time) error {
 	t.Helper()
-	return l.Spend(p, []protocol.Spend{{Dataset: "messages", Used: used}}, now)
+	return l.Spend(p, []keyapi.Spend{{Dataset: "messages", Used: used}}, now)
 }
 
 func TestAPermitIsUsedOnce(t *testing.T) {
@@ -57,7 +57,7 @@ func TestAPermitIsUsedOnce(t *testing.T) {
 		l = again(t, l)
 	}
 	permit := l.Account(p, noon).Permits[0]
-	if diff := cmp.Diff(protocol.Permit{Dataset: "messages", Rows: 100, Used: 100}, permit); diff != "" || permit.Left() != 0 {
+	if diff := cmp.Diff(keyapi.Permit{Dataset: "messages", Rows: 100, Used: 100}, permit); diff != "" || permit.Left() != 0 {
 		t.Errorf("%d left, (-want +got):\n%s", permit.Left(), diff)
 	}
 	if err := spend(t, l, p, 101, noon); !errors.Is(err, ErrSpent) {
@@ -98,8 +98,8 @@ func TestWhatIsNotGood(t *testing.T) {
 		}
 	}
 	l := New(noon.Add(-time.Hour))
-	for name, s := range map[string]protocol.Spend{"nothing approved": {Dataset: "notes", Used: 1}, "no dataset": {Dataset: "nobody", Used: 1}, "nothing": {Dataset: "messages"}, "less than nothing": {Dataset: "messages", Used: -5}} {
-		if err := l.Spend(planWith(approved(5, noon)), []protocol.Spend{{Dataset: "messages", Used: 1}, s}, noon); !errors.Is(err, ErrSpent) {
+	for name, s := range map[string]keyapi.Spend{"nothing approved": {Dataset: "notes", Used: 1}, "no dataset": {Dataset: "nobody", Used: 1}, "nothing": {Dataset: "messages"}, "less than nothing": {Dataset: "messages", Used: -5}} {
+		if err := l.Spend(planWith(approved(5, noon)), []keyapi.Spend{{Dataset: "messages", Used: 1}, s}, noon); !errors.Is(err, ErrSpent) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -119,7 +119,7 @@ func TestTheAccountIsBounded(t *testing.T) {
 	for n := range maxUsed + 2 {
 		p := planWith(approved(5, noon))
 		p.Datasets[0].Name = fmt.Sprint("d", n)
-		if err := l.Spend(p, []protocol.Spend{{Dataset: p.Datasets[0].Name, Used: 1}}, noon); err != nil {
+		if err := l.Spend(p, []keyapi.Spend{{Dataset: p.Datasets[0].Name, Used: 1}}, noon); err != nil {
 			refused++
 		}
 	}
@@ -133,13 +133,13 @@ func TestTheAccountIsBounded(t *testing.T) {
 
 func TestWhereTheDatabaseWas(t *testing.T) {
 	l, p := New(noon), planWith(nil)
-	at := func(position uint64) *protocol.Point {
-		return &protocol.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: strconv.FormatUint(position, 10)}}
+	at := func(position uint64) *keyapi.Point {
+		return &keyapi.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: strconv.FormatUint(position, 10)}}
 	}
-	l.Note(p, &protocol.LeaseRequest{Seen: at(10)}, noon)
+	l.Note(p, &keyapi.LeaseRequest{Seen: at(10)}, noon)
 	// Gone back: where it was stays, however far it goes on, and so does that it has gone back.
-	l.Note(p, &protocol.LeaseRequest{Seen: at(3), Restored: "its position is 3"}, noon.Add(time.Minute))
-	l.Note(p, &protocol.LeaseRequest{Seen: at(30), Restored: "again"}, noon.Add(time.Hour))
+	l.Note(p, &keyapi.LeaseRequest{Seen: at(3), Restored: "its position is 3"}, noon.Add(time.Minute))
+	l.Note(p, &keyapi.LeaseRequest{Seen: at(30), Restored: "again"}, noon.Add(time.Hour))
 	l = again(t, l)
 	if got := l.Account(p, noon); got.Restored != "its position is 3" || got.Point.Value != "10" {
 		t.Fatalf("%+v", got)
@@ -153,7 +153,7 @@ func TestWhereTheDatabaseWas(t *testing.T) {
 	if got := l.Account(p, noon); got.Restored != "" || got.Point.Value != "40" {
 		t.Errorf("approved: %+v", got)
 	}
-	l.Note(p, &protocol.LeaseRequest{Seen: at(50)}, noon.Add(3*time.Hour))
+	l.Note(p, &keyapi.LeaseRequest{Seen: at(50)}, noon.Add(3*time.Hour))
 	l.Approve(*at(40), noon.Add(2*time.Hour), noon.Add(2*time.Hour))
 	if got := l.Account(p, noon); got.Point.Value != "50" {
 		t.Errorf("an approval of before takes the place of what was seen since: %+v", got)
@@ -162,20 +162,20 @@ func TestWhereTheDatabaseWas(t *testing.T) {
 
 // An approval counts once, whoever's clock it bears: ahead it is none, behind it is one all the same.
 func TestApprovalsByWrongClocks(t *testing.T) {
-	at := func(position uint64) *protocol.Point {
-		return &protocol.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: strconv.FormatUint(position, 10)}}
+	at := func(position uint64) *keyapi.Point {
+		return &keyapi.Point{Of: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7"}, StorePoint: v1alpha1.StorePoint{Kind: "Counted", Value: strconv.FormatUint(position, 10)}}
 	}
 	l, p := New(noon), planWith(nil)
-	c := protocol.Cleared{Dataset: "messages", Definition: p.Datasets[0].Definition(), Cutoff: 1}
+	c := keyapi.Cleared{Dataset: "messages", PlaceDigest: p.Datasets[0].Digest(), Cutoff: 1}
 	future := noon.AddDate(50, 0, 0)
 	l.Approve(*at(10), future, noon)
-	l.Note(p, &protocol.LeaseRequest{Seen: at(1000), Cleared: []protocol.Cleared{c}}, noon.Add(time.Hour))
+	l.Note(p, &keyapi.LeaseRequest{Seen: at(1000), Cleared: []keyapi.Cleared{c}}, noon.Add(time.Hour))
 	l = again(t, l)
 	l.Approve(*at(10), future, noon.Add(2*time.Hour))
 	if a := l.Account(p, noon.Add(2*time.Hour)); a.Point.Value != "1000" || len(a.Cleared) != 1 {
 		t.Errorf("a time that has not come: %+v", a)
 	}
-	l.Note(p, &protocol.LeaseRequest{Seen: at(500), Restored: "its position is 500"}, noon.Add(2*time.Hour))
+	l.Note(p, &keyapi.LeaseRequest{Seen: at(500), Restored: "its position is 500"}, noon.Add(2*time.Hour))
 	l = again(t, l)
 	l.Approve(*at(10), future, noon.Add(3*time.Hour))
 	if a := l.Account(p, noon.Add(3*time.Hour)); a.Restored == "" {
@@ -184,7 +184,7 @@ func TestApprovalsByWrongClocks(t *testing.T) {
 
 	l = New(noon)
 	l.Approve(*at(10), noon.Add(-2*time.Hour), noon)
-	l.Note(p, &protocol.LeaseRequest{Seen: at(3), Restored: "its position is 3"}, noon.Add(time.Hour))
+	l.Note(p, &keyapi.LeaseRequest{Seen: at(3), Restored: "its position is 3"}, noon.Add(time.Hour))
 	l.Approve(*at(10), noon.Add(-2*time.Hour), noon.Add(2*time.Hour))
 	if a := l.Account(p, noon.Add(2*time.Hour)); a.Restored == "" {
 		t.Error("the approval of before makes a restored database good")
@@ -198,9 +198,9 @@ func TestApprovalsByWrongClocks(t *testing.T) {
 func TestWhatWasLeft(t *testing.T) {
 	l := New(noon.Add(-time.Hour))
 	p := planWith(nil)
-	c := protocol.Cleared{Dataset: "messages", Definition: p.Datasets[0].Definition(), Cutoff: 1, Left: 2}
-	l.Note(p, &protocol.LeaseRequest{Cleared: []protocol.Cleared{c, {Dataset: "nobody"}, {Dataset: "notes", Definition: "another table"}}}, noon)
-	if diff := cmp.Diff([]protocol.Cleared{c}, l.Account(p, noon).Cleared); diff != "" {
+	c := keyapi.Cleared{Dataset: "messages", PlaceDigest: p.Datasets[0].Digest(), Cutoff: 1, Left: 2}
+	l.Note(p, &keyapi.LeaseRequest{Cleared: []keyapi.Cleared{c, {Dataset: "nobody"}, {Dataset: "notes", PlaceDigest: "another table"}}}, noon)
+	if diff := cmp.Diff([]keyapi.Cleared{c}, l.Account(p, noon).Cleared); diff != "" {
 		t.Fatalf("(-want +got):\n%s", diff)
 	}
 	other := planWith(nil)
@@ -209,8 +209,8 @@ func TestWhatWasLeft(t *testing.T) {
 		t.Errorf("it is held against another table: %+v", got)
 	}
 	before := planWith(approved(5, noon.Add(time.Minute)))
-	l.Note(p, &protocol.LeaseRequest{Returned: []string{"messages", "nobody"}}, noon.Add(2*time.Minute))
-	l.Note(p, &protocol.LeaseRequest{Returned: []string{"messages"}}, noon.Add(time.Hour))
+	l.Note(p, &keyapi.LeaseRequest{Returned: []string{"messages", "nobody"}}, noon.Add(2*time.Minute))
+	l.Note(p, &keyapi.LeaseRequest{Returned: []string{"messages"}}, noon.Add(time.Hour))
 	if got := l.Account(before, noon.Add(time.Hour)).Cleared; len(got) != 1 {
 		t.Error("a backlog from before lets returned rows go")
 	}
@@ -221,7 +221,7 @@ func TestWhatWasLeft(t *testing.T) {
 	if got := l.Account(after, noon.AddDate(0, 0, 8)).Cleared; len(got) != 1 {
 		t.Error("a backlog whose time is over lets returned rows go")
 	}
-	l.Approve(protocol.Point{}, noon.AddDate(0, 1, 0), noon.AddDate(0, 1, 0))
+	l.Approve(keyapi.Point{}, noon.AddDate(0, 1, 0), noon.AddDate(0, 1, 0))
 	if got := l.Account(p, noon).Cleared; len(got) != 0 {
 		t.Errorf("with the database approved as it is, it is held against it: %+v", got)
 	}

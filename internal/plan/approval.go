@@ -41,7 +41,7 @@ func (c *compiler) judge(d v1alpha1.Dataset, want *wanted) (missing []v1alpha1.A
 	switch {
 	case w == nil || w.base.IsZero():
 		return lines(d.Name, want, "approved: nothing"), nil
-	case w.Definition != PlaceOf(&d).Definition(c.res.Plan.declared(d.Name)...):
+	case w.PlaceDigest != PlaceOf(&d).Digest(c.res.Plan.declared(d.Name)...):
 		return lines(d.Name, want, "approved: the same dataset with another table, other columns or other relations"), nil
 	}
 	v := c.verdict(w, want)

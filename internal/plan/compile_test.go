@@ -340,7 +340,7 @@ func TestCompile(t *testing.T) {
 			in: func() Input {
 				in := dedicated(makePolicy("p", enforce, makeRule("Conversations", days(90), override("acme", days(30)))))
 				in.Store.Spec.ApprovedPlan = &v1alpha1.ApprovedPlan{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Tenancy: v1alpha1.TenancyDedicated,
-					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", Definition: PlaceOf(&in.Store.Spec.Datasets[1]).Definition(), RetainFor: days(90),
+					Windows: []v1alpha1.ApprovedWindow{{Dataset: "messages", PlaceDigest: PlaceOf(&in.Store.Spec.Datasets[1]).Digest(), RetainFor: days(90),
 						Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: "acme", RetainFor: days(30)}}}}}
 				return in
 			}(),

@@ -77,9 +77,9 @@ func (p Place) key() []v1alpha1.Identifier {
 	return p.Table.Key
 }
 
-// Definition is the digest that an approval names of a place, of what tells age and tenant in it, and of the declared
+// Digest is the digest that an approval names of a place, of what tells age and tenant in it, and of the declared
 // relations that keep its records: 32 hex digits. Without one of those relations more could go than was approved.
-func (p Place) Definition(declared ...Relation) string {
+func (p Place) Digest(declared ...Relation) string {
 	var parts []string
 	if t := p.Table; t != nil {
 		parts = append(parts, string(schemaOf(t.Schema)), string(t.Name))

@@ -8,17 +8,17 @@ import (
 )
 
 // What an approval named before a place was a union is what it names now.
-func TestTheDefinitionOfATableStaysAsItWas(t *testing.T) {
+func TestTheDigestOfATableStaysAsItWas(t *testing.T) {
 	d := v1alpha1.Dataset{Name: "messages", Table: v1alpha1.Table{Name: "messages", Key: []v1alpha1.Identifier{"id"},
 		AgeColumn: v1alpha1.AgeColumn{Name: "created_at", Type: v1alpha1.AgeTimestamptz}}}
 	place := PlaceOf(&d)
 	if d.Table.Schema != "" || place.Name() != "public.messages" || place.Age() != "created_at" || place.IsShared() {
 		t.Errorf("%+v became %+v", d.Table, place.Table)
 	}
-	if got := place.Definition(); got != "1d2fb9aea82ff665768c154caf715046" {
-		t.Errorf("its definition is %s", got)
+	if got := place.Digest(); got != "1d2fb9aea82ff665768c154caf715046" {
+		t.Errorf("its digest is %s", got)
 	}
-	if (Place{}).Definition() == place.Definition() {
+	if (Place{}).Digest() == place.Digest() {
 		t.Error("nowhere is defined as a table is")
 	}
 }

@@ -231,8 +231,8 @@ func HashBytes(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Content names what a plan says apart from how long it is valid: it stays the same when a plan is only renewed.
-func Content(p Plan) (string, error) {
+// Digest names what a plan says apart from how long it is valid: it stays the same when a plan is only renewed.
+func Digest(p Plan) (string, error) {
 	p.ValidUntil = time.Time{}
 	return Hash(p)
 }

@@ -75,10 +75,10 @@ func TestEncodeRefusesWhatDoesNotFit(t *testing.T) {
 	}
 }
 
-func TestDefinitionTellsTablesApart(t *testing.T) {
+func TestDigestTellsTablesApart(t *testing.T) {
 	base := makeStore(v1alpha1.TenancyShared).Spec.Datasets[0].Table
-	definition := func(t v1alpha1.Table) string { return Place{Table: &t}.Definition() }
-	seen := map[string]string{definition(base): "the table itself"}
+	digest := func(t v1alpha1.Table) string { return Place{Table: &t}.Digest() }
+	seen := map[string]string{digest(base): "the table itself"}
 	for name, change := range map[string]func(*v1alpha1.Table){
 		"schema":     func(t *v1alpha1.Table) { t.Schema = "billing" },
 		"name":       func(t *v1alpha1.Table) { t.Name = "invoices" },
@@ -91,7 +91,7 @@ func TestDefinitionTellsTablesApart(t *testing.T) {
 	} {
 		table := base
 		change(&table)
-		d := definition(table)
+		d := digest(table)
 		if other, ok := seen[d]; ok {
 			t.Errorf("%s and %s have the same digest", name, other)
 		}
@@ -99,7 +99,7 @@ func TestDefinitionTellsTablesApart(t *testing.T) {
 	}
 	unset := base
 	unset.Schema = ""
-	if definition(unset) != definition(base) {
+	if digest(unset) != digest(base) {
 		t.Error("a schema that is left out is public")
 	}
 }
@@ -135,16 +135,16 @@ func TestValidity(t *testing.T) {
 		}
 	})
 	renewed := Compile(dedicated()).Plan
-	first, err := Content(renewed)
+	first, err := Digest(renewed)
 	if err != nil {
 		t.Fatal(err)
 	}
 	renewed.ValidUntil = renewed.ValidUntil.Add(week)
-	if second, _ := Content(renewed); second != first {
-		t.Error("renewing a plan changes its content")
+	if second, _ := Digest(renewed); second != first {
+		t.Error("renewing a plan changes its digest")
 	}
 	renewed.BrakePercent++
-	if third, _ := Content(renewed); third == first {
-		t.Error("another brake has the same content")
+	if third, _ := Digest(renewed); third == first {
+		t.Error("another brake has the same digest")
 	}
 }

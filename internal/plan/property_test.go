@@ -66,7 +66,7 @@ func drawInput(t *rapid.T) Input {
 	switch rapid.IntRange(0, 4).Draw(t, "approval") {
 	case 0:
 	case 1, 2: // what a person agreed to, whatever the rules are now
-		w := v1alpha1.ApprovedWindow{Dataset: "messages", Definition: PlaceOf(&in.Store.Spec.Datasets[1]).Definition(), RetainFor: drawPeriod(t, "approved")}
+		w := v1alpha1.ApprovedWindow{Dataset: "messages", PlaceDigest: PlaceOf(&in.Store.Spec.Datasets[1]).Digest(), RetainFor: drawPeriod(t, "approved")}
 		for _, o := range drawOverrides(t, "approved-") {
 			a := v1alpha1.ApprovedTenantWindow{Tenant: o.Tenant, RetainFor: o.RetainFor}
 			for _, id := range in.Tenants[slices.Index(tenantNames, o.Tenant)].Spec.ExternalIDs {

@@ -135,11 +135,11 @@ func measuredUnder(r Result, status v1alpha1.DataStoreStatus, a Asked, now time.
 	case !now.Before(status.MeasuredAt.Add(a.StaleAfter)):
 		return ErrStale
 	}
-	content, err := Content(r.Plan)
+	digest, err := Digest(r.Plan)
 	if err != nil {
 		return err
 	}
-	if last.Content != content {
+	if last.PlanDigest != digest {
 		return ErrNotMeasured
 	}
 	return nil
@@ -210,7 +210,7 @@ func (p *proposer) window(name string) error {
 		return err
 	}
 	base := want.RetainFor.Period()
-	w := v1alpha1.ApprovedWindow{Dataset: name, Definition: dataset.Definition(p.r.Plan.declared(name)...), RetainFor: &base}
+	w := v1alpha1.ApprovedWindow{Dataset: name, PlaceDigest: dataset.Digest(p.r.Plan.declared(name)...), RetainFor: &base}
 	if dataset.Floor != nil {
 		w.Floor = new(dataset.Floor.Period())
 	}

@@ -17,14 +17,14 @@ import (
 // measured is the store of an input as a sweep has just measured it: so many rows wait in each dataset.
 func measured(t interface{ Fatal(...any) }, in Input, eligible int64) *v1alpha1.DataStore {
 	r := Compile(in)
-	content, err := Content(r.Plan)
+	digest, err := Digest(r.Plan)
 	if err != nil {
 		t.Fatal(err)
 	}
 	store := in.Store.DeepCopy()
 	store.Status = v1alpha1.DataStoreStatus{
 		MeasuredAt: &metav1.Time{Time: in.Now.Add(-time.Minute)}, Plan: v1alpha1.PlanStatus{Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}},
-		LastSweep: &v1alpha1.SweepStatus{JobUID: "job", Content: content, Outcome: v1alpha1.SweepDone},
+		LastSweep: &v1alpha1.SweepStatus{JobUID: "job", PlanDigest: digest, Outcome: v1alpha1.SweepDone},
 		Point:     &v1alpha1.StorePoint{Kind: "PostgresPoint", Value: "oid=16384,timeline=1,position=0/16B3748,transactions=740"},
 	}
 	for _, d := range r.Plan.Datasets {
@@ -74,9 +74,9 @@ func TestPropose(t *testing.T) {
 		Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Database: "chat", Address: addressOf(in.Store), Tenancy: v1alpha1.TenancyShared,
 		Seen: &v1alpha1.ApprovedPoint{Point: *store.Status.Point, ApprovedAt: metav1.NewTime(day0)},
 		Windows: []v1alpha1.ApprovedWindow{
-			{Dataset: "contacts", Definition: PlaceOf(&in.Store.Spec.Datasets[2]).Definition(), RetainFor: months(6)},
+			{Dataset: "contacts", PlaceDigest: PlaceOf(&in.Store.Spec.Datasets[2]).Digest(), RetainFor: months(6)},
 			{
-				Dataset: "messages", Definition: PlaceOf(&in.Store.Spec.Datasets[1]).Definition(), RetainFor: days(90), Backlog: backlogAt(day0, 5000),
+				Dataset: "messages", PlaceDigest: PlaceOf(&in.Store.Spec.Datasets[1]).Digest(), RetainFor: days(90), Backlog: backlogAt(day0, 5000),
 				Tenants: []v1alpha1.ApprovedTenantWindow{{Tenant: "acme", RetainFor: days(30), ExternalIDs: []string{"a-1", "a-2"}}},
 			},
 		},
@@ -106,7 +106,7 @@ func TestProposeRefusesWhatWasNotMeasured(t *testing.T) {
 	}{
 		"never measured":           {func(s *v1alpha1.DataStore) { s.Status = v1alpha1.DataStoreStatus{} }, anyAge, ErrNotMeasured},
 		"too old":                  {func(s *v1alpha1.DataStore) { s.Status.MeasuredAt.Time = day0.Add(-2 * time.Hour) }, anyAge, ErrStale},
-		"measured by another plan": {func(s *v1alpha1.DataStore) { s.Status.LastSweep.Content = "other" }, anyAge, ErrNotMeasured},
+		"measured by another plan": {func(s *v1alpha1.DataStore) { s.Status.LastSweep.PlanDigest = "other" }, anyAge, ErrNotMeasured},
 		"the last report is lost": {func(s *v1alpha1.DataStore) {
 			s.Status.LastSweep.Outcome, s.Status.LastSweep.Attempt = v1alpha1.SweepLost, 1
 		}, anyAge, ErrNotMeasured},

@@ -16,10 +16,7 @@ import (
 )
 
 // Refusal says why a store gets no plan. It is no failure to read: asking again changes nothing until a person acts.
-type Refusal struct {
-	Reason  string // one word, for a condition
-	Message string // names the field and the remedy
-}
+type Refusal struct{ v1alpha1.Problem }
 
 func (r *Refusal) Error() string { return r.Message }
 
@@ -50,25 +47,25 @@ func Store(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now 
 // of the input only the tenant is there, if it is known.
 func Read(ctx context.Context, r client.Reader, store *v1alpha1.DataStore, now time.Time) (plan.Input, error) {
 	if !store.DeletionTimestamp.IsZero() {
-		return plan.Input{}, &Refusal{Reason: v1alpha1.ReasonDeleting, Message: "the store is being deleted"}
+		return plan.Input{}, &Refusal{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonDeleting, Message: "the store is being deleted"}}
 	}
 	whose, err := tenancy.Read(ctx, r, store.Namespace)
 	if err != nil {
 		return plan.Input{}, err
 	}
 	if whose.Standing != tenancy.Held {
-		return plan.Input{StoreTenant: whose.Tenant}, &Refusal{Reason: refusals[whose.Standing], Message: whose.Why}
+		return plan.Input{StoreTenant: whose.Tenant}, &Refusal{Problem: v1alpha1.Problem{Reason: refusals[whose.Standing], Message: whose.Why}}
 	}
 	tenant := whose.Tenant
 	if _, known := plan.TargetOf(&store.Spec); !known {
-		return plan.Input{StoreTenant: tenant}, &Refusal{Reason: v1alpha1.ReasonUnknownStoreType, Message: plan.UnknownType(store.Spec.Type)}
+		return plan.Input{StoreTenant: tenant}, &Refusal{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnknownStoreType, Message: plan.UnknownType(store.Spec.Type)}}
 	}
 	in := plan.Input{Store: store, StoreTenant: tenant, Now: now}
 	if store.Spec.Tenancy == v1alpha1.TenancyShared {
 		if tenant.Spec.Class != v1alpha1.TenantPlatform {
-			return plan.Input{StoreTenant: tenant}, &Refusal{Reason: v1alpha1.ReasonSharedRefused, Message: fmt.Sprintf(
+			return plan.Input{StoreTenant: tenant}, &Refusal{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonSharedRefused, Message: fmt.Sprintf(
 				"spec.tenancy: Shared needs a namespace of a Tenant with class Platform, and %s belongs to %s, a %s; put the store there, or make it Dedicated",
-				store.Namespace, tenant.Name, tenant.Spec.Class)}
+				store.Namespace, tenant.Name, tenant.Spec.Class)}}
 		}
 		var tenants v1alpha1.TenantList
 		if err := r.List(ctx, &tenants, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {

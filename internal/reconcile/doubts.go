@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 // KeyDoubts are Tenants whose condition KeysReady may not be so any more, since the keyserver said something about
@@ -29,7 +29,7 @@ func NewKeyDoubts() *KeyDoubts {
 }
 
 // Weigh compares the keyserver's answer about a bot or a store with what its Tenant says.
-func (d *KeyDoubts) Weigh(ctx context.Context, tenant *v1alpha1.Tenant, answer protocol.CredentialsResponse, err error) {
+func (d *KeyDoubts) Weigh(ctx context.Context, tenant *v1alpha1.Tenant, answer keyapi.CredentialsResponse, err error) {
 	differs := speaksOfKeys(reasonOf(err))
 	for _, item := range answer.Items {
 		differs = differs || speaksOfKeys(item.Reason)

@@ -7,19 +7,19 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 // TestWhatIsDoubtedAboutKeys: an answer about a bot wakes its Tenant where the two do not agree, once, and not
 // otherwise.
 func TestWhatIsDoubtedAboutKeys(t *testing.T) {
-	stored := protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Reason: v1alpha1.ReasonStored}}}
-	unknown := protocol.CredentialsResponse{Items: []protocol.CredentialResult{{Reason: v1alpha1.ReasonStored}, {Reason: v1alpha1.ReasonUnknownKey}}}
+	stored := keyapi.CredentialsResponse{Items: []keyapi.CredentialResult{{Reason: v1alpha1.ReasonStored}}}
+	unknown := keyapi.CredentialsResponse{Items: []keyapi.CredentialResult{{Reason: v1alpha1.ReasonStored}, {Reason: v1alpha1.ReasonUnknownKey}}}
 	refused := func(reason string) error { return &answeredError{reason} }
 	for name, tc := range map[string]struct {
 		keys   metav1.ConditionStatus
 		reason string
-		answer protocol.CredentialsResponse
+		answer keyapi.CredentialsResponse
 		err    error
 		want   bool
 	}{

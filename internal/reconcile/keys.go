@@ -9,7 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/status"
 )
 
@@ -17,15 +17,15 @@ import (
 // error that the keyserver answered with has a method Reason; any other means that it could not be reached.
 type Keys interface {
 	// Tenant makes or finds a tenant's keys.
-	Tenant(ctx context.Context, tenant protocol.ObjectRef) (protocol.TenantResponse, error)
+	Tenant(ctx context.Context, tenant keyapi.ObjectRef) (keyapi.TenantResponse, error)
 	// Credentials opens, encrypts and stores an object's credentials. Single ones may be refused without an error.
-	Credentials(ctx context.Context, object protocol.ObjectRef) (protocol.CredentialsResponse, error)
+	Credentials(ctx context.Context, object keyapi.ObjectRef) (keyapi.CredentialsResponse, error)
 	// Revoke destroys the keys of an object that is going away. Repeating it is harmless.
-	Revoke(ctx context.Context, object protocol.ObjectRef) error
+	Revoke(ctx context.Context, object keyapi.ObjectRef) error
 	// PullSecrets says which of the Secrets that an object's images are to be pulled with are of no use.
-	PullSecrets(ctx context.Context, object protocol.ObjectRef) (protocol.PullSecretsResponse, error)
+	PullSecrets(ctx context.Context, object keyapi.ObjectRef) (keyapi.PullSecretsResponse, error)
 	// LastReport returns the last report that a store's sweeps handed in, and what the keyserver signed about it.
-	LastReport(ctx context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error)
+	LastReport(ctx context.Context, store keyapi.ObjectRef) (keyapi.LastReportResponse, error)
 }
 
 const (
@@ -38,8 +38,8 @@ const (
 )
 
 // RefTo names an object to the keyserver.
-func RefTo(kind string, object client.Object) protocol.ObjectRef {
-	return protocol.ObjectRef{Kind: kind, Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID())}
+func RefTo(kind string, object client.Object) keyapi.ObjectRef {
+	return keyapi.ObjectRef{Kind: kind, Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID())}
 }
 
 // KeyProblem turns a refusal of the keyserver, or its absence, into a problem of a condition.
@@ -73,7 +73,7 @@ func reasonOf(err error) string {
 }
 
 // Revoke destroys an object's keys. An object that the keyserver does not know has none.
-func Revoke(ctx context.Context, keys Keys, ref protocol.ObjectRef) error {
+func Revoke(ctx context.Context, keys Keys, ref keyapi.ObjectRef) error {
 	err := keys.Revoke(ctx, ref)
 	if err == nil || reasonOf(err) == v1alpha1.ReasonNotFound {
 		return nil
@@ -105,24 +105,24 @@ func (k NamedKeys) because(err error) error {
 }
 
 // Tenant is that of Keys.
-func (k NamedKeys) Tenant(ctx context.Context, tenant protocol.ObjectRef) (protocol.TenantResponse, error) {
+func (k NamedKeys) Tenant(ctx context.Context, tenant keyapi.ObjectRef) (keyapi.TenantResponse, error) {
 	answer, err := k.Keys.Tenant(ctx, tenant)
 	return answer, k.because(err)
 }
 
 // Credentials is that of Keys.
-func (k NamedKeys) Credentials(ctx context.Context, object protocol.ObjectRef) (protocol.CredentialsResponse, error) {
+func (k NamedKeys) Credentials(ctx context.Context, object keyapi.ObjectRef) (keyapi.CredentialsResponse, error) {
 	answer, err := k.Keys.Credentials(ctx, object)
 	return answer, k.because(err)
 }
 
 // LastReport is that of Keys.
-func (k NamedKeys) LastReport(ctx context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error) {
+func (k NamedKeys) LastReport(ctx context.Context, store keyapi.ObjectRef) (keyapi.LastReportResponse, error) {
 	answer, err := k.Keys.LastReport(ctx, store)
 	return answer, k.because(err)
 }
 
 // Revoke is that of Keys.
-func (k NamedKeys) Revoke(ctx context.Context, object protocol.ObjectRef) error {
+func (k NamedKeys) Revoke(ctx context.Context, object keyapi.ObjectRef) error {
 	return k.because(k.Keys.Revoke(ctx, object))
 }

@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 // A bot's files travel in annotations of its pod: so they are part of the revision, and of what the keyserver
@@ -28,7 +28,7 @@ const (
 )
 
 // FileError says why a bot's files cannot be had.
-type FileError struct{ Reason, Message string }
+type FileError struct{ v1alpha1.Problem }
 
 func (e *FileError) Error() string { return e.Message }
 
@@ -66,7 +66,7 @@ func WithFiles(bot *v1alpha1.BotDeployment, found map[string]*corev1.ConfigMap) 
 			return nil, err
 		}
 		if total += len(file.Content); total > MaxFiles {
-			return nil, &FileError{v1alpha1.ReasonFileRefused, fmt.Sprintf("spec.files come to more than %d bytes together: put what is large into the image or a volume.", MaxFiles)}
+			return nil, &FileError{v1alpha1.Problem{Reason: v1alpha1.ReasonFileRefused, Message: fmt.Sprintf("spec.files come to more than %d bytes together: put what is large into the image or a volume.", MaxFiles)}}
 		}
 	}
 	return &whole, nil
@@ -74,7 +74,7 @@ func WithFiles(bot *v1alpha1.BotDeployment, found map[string]*corev1.ConfigMap) 
 
 func contentOf(bot *v1alpha1.BotDeployment, path string, ref *v1alpha1.ConfigMapKeyRef, from *corev1.ConfigMap) (string, error) {
 	refuse := func(reason, format string, args ...any) (string, error) {
-		return "", &FileError{reason, fmt.Sprintf("spec.files[%s]: ", path) + fmt.Sprintf(format, args...)}
+		return "", &FileError{v1alpha1.Problem{Reason: reason, Message: fmt.Sprintf("spec.files[%s]: ", path) + fmt.Sprintf(format, args...)}}
 	}
 	if from == nil {
 		return refuse(v1alpha1.ReasonFileMissing, "ConfigMap %s does not exist in namespace %s: make it, with the annotation %s: %s.",
@@ -104,13 +104,13 @@ func contentOf(bot *v1alpha1.BotDeployment, path string, ref *v1alpha1.ConfigMap
 // checkFile refuses a file that names a credential which the bot does not have. Of what the API server was given it
 // has refused that already.
 func checkFile(spec *v1alpha1.BotDeploymentSpec, file *v1alpha1.BotFile) error {
-	names, err := protocol.Named(file.Content)
+	names, err := keyapi.Named(file.Content)
 	if err != nil {
-		return &FileError{v1alpha1.ReasonFileRefused, fmt.Sprintf("spec.files[%s]: %s.", file.Path, err)}
+		return &FileError{v1alpha1.Problem{Reason: v1alpha1.ReasonFileRefused, Message: fmt.Sprintf("spec.files[%s]: %s.", file.Path, err)}}
 	}
 	for _, name := range names {
 		if !slices.ContainsFunc(spec.Credentials, func(c v1alpha1.Credential) bool { return c.Name == name }) {
-			return &FileError{v1alpha1.ReasonFileRefused, fmt.Sprintf("spec.files[%s] names credential %s, which spec.credentials does not have.", file.Path, name)}
+			return &FileError{v1alpha1.Problem{Reason: v1alpha1.ReasonFileRefused, Message: fmt.Sprintf("spec.files[%s] names credential %s, which spec.credentials does not have.", file.Path, name)}}
 		}
 	}
 	return nil
@@ -132,7 +132,7 @@ func FileText(spec *v1alpha1.BotDeploymentSpec, content string) string {
 	if len(spec.Credentials) > 0 {
 		return content // unseal goes through it
 	}
-	return protocol.Unescape(content)
+	return keyapi.Unescape(content)
 }
 
 // addFiles puts the files into the pod. It comes after addCredentials.

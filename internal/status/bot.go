@@ -49,9 +49,8 @@ type Workload struct {
 	Done bool
 	// Overdue: it was not done within spec.rollout.progressDeadlineSeconds.
 	Overdue bool
-	// Reason and Message say what it waits for.
-	Reason  string
-	Message string
+	// Problem is what it waits for.
+	v1alpha1.Problem
 	// Trouble says that it is more than a step on the way: waiting alone will hardly help.
 	Trouble bool
 	// AsksWho: it may be otherwise for somebody else than whom the image's registry was asked as.

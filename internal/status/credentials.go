@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 )
 
 // NoCredentials is CredentialsReady of an object that needs none.
@@ -20,7 +20,7 @@ func NoCredentials() *metav1.Condition {
 // Credentials is CredentialsReady out of the keyserver's answer, and the problem that it means, if any. A value that
 // was refused is a problem also where the one before it goes on being used. A value that is older than the one in use
 // is not: reverting a commit must not stop a bot.
-func Credentials(answer protocol.CredentialsResponse) (*metav1.Condition, *Problem) {
+func Credentials(answer keyapi.CredentialsResponse) (*metav1.Condition, *Problem) {
 	const kind = v1alpha1.ConditionCredentialsReady
 	var refused, older, plain, notes []string
 	reason := ""

@@ -67,7 +67,7 @@ func Policy(o PolicyObserved) (v1alpha1.DataRetentionPolicyStatus, []metav1.Cond
 	if names := nowhere(o.Policy, o.Stores); len(names) > 0 && out.Matched > 0 {
 		unshown = append(unshown, fmt.Sprintf("no dataset of the stores that are selected has the dataClass of: %s; correct dataClass there or in the DataStore, map the table, or take the rule away", list(names)))
 	}
-	v := map[string]Verdict{}
+	v := map[string]metav1.Condition{}
 	switch {
 	case out.Matched == 0:
 		v[v1alpha1.ConditionCompliant] = unknown(v1alpha1.ReasonNoStore, "spec.storeSelector selects no DataStore, so nothing keeps the promise%s", nearMiss(o.Policy.Spec.StoreSelector, o.Others))

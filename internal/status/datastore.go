@@ -14,23 +14,16 @@ import (
 	"github.com/lethe-dev/lethe/internal/plan"
 )
 
-// Verdict is the state of one condition.
-type Verdict struct {
-	Status  metav1.ConditionStatus
-	Reason  string
-	Message string
+func yes(reason, format string, args ...any) metav1.Condition {
+	return metav1.Condition{Status: metav1.ConditionTrue, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
-func yes(reason, format string, args ...any) Verdict {
-	return Verdict{metav1.ConditionTrue, reason, fmt.Sprintf(format, args...)}
+func no(reason, format string, args ...any) metav1.Condition {
+	return metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
-func no(reason, format string, args ...any) Verdict {
-	return Verdict{metav1.ConditionFalse, reason, fmt.Sprintf(format, args...)}
-}
-
-func unknown(reason, format string, args ...any) Verdict {
-	return Verdict{metav1.ConditionUnknown, reason, fmt.Sprintf(format, args...)}
+func unknown(reason, format string, args ...any) metav1.Condition {
+	return metav1.Condition{Status: metav1.ConditionUnknown, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
 // StoreObserved is what one pass saw of a DataStore.
@@ -42,11 +35,11 @@ type StoreObserved struct {
 	Problem *Problem
 	// Credentials is the verdict about the store's password. Retried says that it comes right by itself where it is
 	// not.
-	Credentials Verdict
+	Credentials metav1.Condition
 	Retried     bool
-	// Result and Content of the plan in force; nil with a Refusal.
-	Result  *plan.Result
-	Content string
+	// Result and PlanDigest of the plan in force; nil with a Refusal.
+	Result     *plan.Result
+	PlanDigest string
 	// Measured is the status with the measurement that is known so far.
 	Measured v1alpha1.DataStoreStatus
 	// StaleAfter is how old a measurement may be.
@@ -56,7 +49,7 @@ type StoreObserved struct {
 // Store computes a DataStore's conditions. Ready says whether the store is in force as it is written, and Compliant
 // alone whether the promise is kept. Unknown is failing. Promises says the same of each policy.
 func Store(o StoreObserved) []metav1.Condition {
-	v := map[string]Verdict{v1alpha1.ConditionCredentialsReady: o.Credentials}
+	v := map[string]metav1.Condition{v1alpha1.ConditionCredentialsReady: o.Credentials}
 	if o.Refusal != nil {
 		for _, c := range []string{v1alpha1.ConditionReachable, v1alpha1.ConditionCoverageComplete, v1alpha1.ConditionApproved, v1alpha1.ConditionCompliant} {
 			v[c] = unknown(v1alpha1.ReasonNotPlanned, "%s", see(v1alpha1.ConditionReady))
@@ -77,14 +70,14 @@ func Store(o StoreObserved) []metav1.Condition {
 }
 
 // summaryOf lets one problem name Ready, Reconciling and Stalled.
-func summaryOf(v map[string]Verdict, p *Problem) {
+func summaryOf(v map[string]metav1.Condition, p *Problem) {
 	for _, c := range Summary(p, false, "", "") {
-		v[c.Type] = Verdict{c.Status, c.Reason, c.Message}
+		v[c.Type] = metav1.Condition{Status: c.Status, Reason: c.Reason, Message: c.Message}
 	}
 }
 
 // conditions in the order of their names.
-func conditions(v map[string]Verdict) []metav1.Condition {
+func conditions(v map[string]metav1.Condition) []metav1.Condition {
 	var out []metav1.Condition
 	for _, kind := range slices.Sorted(maps.Keys(v)) {
 		out = append(out, condition(kind, v[kind].Status, v[kind].Reason, v[kind].Message))
@@ -104,19 +97,19 @@ func reached(reason string) (talked, known bool) {
 
 // summarise sets Ready, Reconciling and Stalled: whether the store is in force as it is written. What it measures,
 // and what waits to be approved, keeps no store from being that.
-func summarise(o StoreObserved, v map[string]Verdict) {
+func summarise(o StoreObserved, v map[string]metav1.Condition) {
 	problems := messages(o.Result.Problems)
 	credentials, reachable := v[v1alpha1.ConditionCredentialsReady], v[v1alpha1.ConditionReachable]
 	approved, compliant := v[v1alpha1.ConditionApproved], v[v1alpha1.ConditionCompliant]
 	// Nobody has looked yet at the store as it is now: no sweep of this plan has ended, or none of those that have
 	// came so far.
-	unseen, look := o.Measured.MeasuredContent != o.Content, compliant
-	if last := o.Measured.LastSweep; last != nil && last.Content != o.Content {
+	unseen, look := o.Measured.MeasuredPlanDigest != o.PlanDigest, compliant
+	if last := o.Measured.LastSweep; last != nil && last.PlanDigest != o.PlanDigest {
 		unseen, look = true, unknown(v1alpha1.ReasonPlanChanged, messagePlanChanged)
 	}
 	type step struct {
 		failing bool
-		verdict Verdict
+		verdict metav1.Condition
 		stuck   bool // until a person changes something
 	}
 	steps := []step{
@@ -145,17 +138,17 @@ func summarise(o StoreObserved, v map[string]Verdict) {
 	v[v1alpha1.ConditionReconciling] = yes(first.Reason, "%s", first.Message)
 }
 
-func storeReachable(o StoreObserved) Verdict {
+func storeReachable(o StoreObserved) metav1.Condition {
 	last := o.Measured.LastSweep
 	if last == nil {
 		return unknown(v1alpha1.ReasonNotMeasured, "no sweep has ended yet")
 	}
-	if last.Outcome == v1alpha1.SweepLost && last.Content == o.Content {
+	if last.Outcome == v1alpha1.SweepLost && last.PlanDigest == o.PlanDigest {
 		return unknown(orElse(last.Reason, v1alpha1.ReasonReportLost), "%s", last.Message)
 	}
 	talked, known := reached(last.Reason)
 	switch {
-	case last.Content != o.Content && (!talked || !known):
+	case last.PlanDigest != o.PlanDigest && (!talked || !known):
 		return unknown(v1alpha1.ReasonPlanChanged, "the store, its password or its rules have changed since the last sweep failed; the next one is under way")
 	case !known:
 		return unknown(last.Reason, "the last sweep did not come as far as the store: %s", last.Message)
@@ -166,7 +159,7 @@ func storeReachable(o StoreObserved) Verdict {
 	}
 }
 
-func storeCoverage(o StoreObserved) Verdict {
+func storeCoverage(o StoreObserved) metav1.Condition {
 	if names := o.Result.Ungoverned; len(names) > 0 {
 		return no(v1alpha1.ReasonUngoverned, "no rule governs the dataset(s) %s: let a DataRetentionPolicy select the store and name their dataClass", list(names))
 	}
@@ -241,8 +234,8 @@ var writable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*[.][A-Za-z_][A-Za-z0-
 
 var writableColumn = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*[.][A-Za-z_][A-Za-z0-9_$]*[.][A-Za-z_][A-Za-z0-9_$]*$`)
 
-func storeApproved(o StoreObserved) Verdict {
-	if last := o.Measured.LastSweep; last != nil && isAnother(last.Reason) && last.Content == o.Content {
+func storeApproved(o StoreObserved) metav1.Condition {
+	if last := o.Measured.LastSweep; last != nil && isAnother(last.Reason) && last.PlanDigest == o.PlanDigest {
 		return no(last.Reason, "%s", last.Message)
 	}
 	switch waiting := o.Result.Awaiting(); {

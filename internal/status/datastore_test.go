@@ -26,7 +26,7 @@ func makeObserved() StoreObserved {
 	}
 	measuredAt := metav1.NewTime(storeNow.Add(-30 * time.Minute))
 	return StoreObserved{
-		Now: storeNow, StaleAfter: 2 * time.Hour, Content: "content",
+		Now: storeNow, StaleAfter: 2 * time.Hour, PlanDigest: "digest",
 		Credentials: yes("Stored", "stored"),
 		Result: &plan.Result{Enforced: true, Governed: []string{"privacy"}, Generations: map[string]int64{"privacy": 3}, Plan: plan.Plan{
 			Datasets: []plan.Dataset{
@@ -35,8 +35,8 @@ func makeObserved() StoreObserved {
 			},
 		}},
 		Measured: v1alpha1.DataStoreStatus{
-			MeasuredAt: &measuredAt, MeasuredContent: "content",
-			LastSweep: &v1alpha1.SweepStatus{JobUID: "j1", Content: "content", Outcome: v1alpha1.SweepDone, FinishedAt: &measuredAt},
+			MeasuredAt: &measuredAt, MeasuredPlanDigest: "digest",
+			LastSweep: &v1alpha1.SweepStatus{JobUID: "j1", PlanDigest: "digest", Outcome: v1alpha1.SweepDone, FinishedAt: &measuredAt},
 			Datasets: []v1alpha1.DatasetMeasurement{
 				{Name: "messages", Rows: 10, Rules: []v1alpha1.RuleMeasurement{{Policy: "privacy", Rule: "conversations", Window: "P90D"}}},
 				{Name: "contacts", Rows: 5, Rules: []v1alpha1.RuleMeasurement{{Policy: "privacy", Rule: "contacts", Window: "P90D"}}},
@@ -99,35 +99,35 @@ func TestStore(t *testing.T) {
 		"a password that has changed since is tried before it is called wrong": {
 			change: func(o *StoreObserved) {
 				failed(o, v1alpha1.ReasonWrongPassword)
-				o.Measured.LastSweep.Content = ""
+				o.Measured.LastSweep.PlanDigest = ""
 			},
 			want: map[string]string{"Ready": "False PlanChanged", "Reconciling": "True PlanChanged", "Reachable": "Unknown PlanChanged", "Compliant": "Unknown PlanChanged"},
 		},
 		"each sweep of a changed plan is lost: nobody has looked at what is written": {
 			change: func(o *StoreObserved) {
-				o.Content = "another"
-				*o.Measured.LastSweep = v1alpha1.SweepStatus{JobUID: "j9", Content: "another", Outcome: v1alpha1.SweepLost, Attempt: 9, Message: "lost"}
+				o.PlanDigest = "another"
+				*o.Measured.LastSweep = v1alpha1.SweepStatus{JobUID: "j9", PlanDigest: "another", Outcome: v1alpha1.SweepLost, Attempt: 9, Message: "lost"}
 			},
 			want: map[string]string{"Ready": "False ReportLost", "Reconciling": "True ReportLost", "Reachable": "Unknown ReportLost", "Compliant": "Unknown ReportLost"},
 		},
 		"a first sweep that reached the store and measured nothing": {
 			change: func(o *StoreObserved) {
-				o.Measured = v1alpha1.DataStoreStatus{LastSweep: &v1alpha1.SweepStatus{JobUID: "j1", Content: "content", Outcome: v1alpha1.SweepStopped,
+				o.Measured = v1alpha1.DataStoreStatus{LastSweep: &v1alpha1.SweepStatus{JobUID: "j1", PlanDigest: "digest", Outcome: v1alpha1.SweepStopped,
 					Reason: v1alpha1.ReasonTimeBudget, Attempt: 1, Message: "no time"}}
 			},
 			want: map[string]string{"Ready": "False TimeBudget", "Reconciling": "True TimeBudget", "CoverageComplete": "Unknown NotMeasured", "Compliant": "Unknown TimeBudget"},
 		},
 		"so does a sweep of a changed plan": {
 			change: func(o *StoreObserved) {
-				o.Content = "another"
-				*o.Measured.LastSweep = v1alpha1.SweepStatus{JobUID: "j9", Content: "another", Outcome: v1alpha1.SweepRefused, Reason: v1alpha1.ReasonClockSkew, Attempt: 2, Message: "set the clocks"}
+				o.PlanDigest = "another"
+				*o.Measured.LastSweep = v1alpha1.SweepStatus{JobUID: "j9", PlanDigest: "another", Outcome: v1alpha1.SweepRefused, Reason: v1alpha1.ReasonClockSkew, Attempt: 2, Message: "set the clocks"}
 			},
 			want: map[string]string{"Ready": "False ClockSkew", "Reconciling": "True ClockSkew", "Compliant": "Unknown ClockSkew"},
 			says: "set the clocks",
 		},
 		"a report that was lost after the plan was measured": {
 			change: func(o *StoreObserved) {
-				*o.Measured.LastSweep = v1alpha1.SweepStatus{JobUID: "j9", Content: "content", Outcome: v1alpha1.SweepLost, Attempt: 9, Message: "lost"}
+				*o.Measured.LastSweep = v1alpha1.SweepStatus{JobUID: "j9", PlanDigest: "digest", Outcome: v1alpha1.SweepLost, Attempt: 9, Message: "lost"}
 			},
 			want: map[string]string{"Ready": "True ReportLost", "Reachable": "Unknown ReportLost", "Compliant": "Unknown ReportLost"},
 		},
@@ -136,7 +136,7 @@ func TestStore(t *testing.T) {
 				for i := range o.Result.Plan.Datasets {
 					o.Result.Plan.Datasets[i].Rules, o.Result.Plan.Datasets[i].Delete = nil, nil
 				}
-				o.Result.Ungoverned, o.Content = []string{"contacts", "messages"}, "another"
+				o.Result.Ungoverned, o.PlanDigest = []string{"contacts", "messages"}, "another"
 			},
 			want: map[string]string{"Ready": "False PlanChanged", "Reconciling": "True PlanChanged", "CoverageComplete": "False Ungoverned",
 				"Compliant": "Unknown Ungoverned", "Approved": "True NothingToApprove"},
@@ -160,7 +160,7 @@ func TestStore(t *testing.T) {
 				"Compliant": "Unknown LeaseRefused"},
 		},
 		"a changed plan makes the measurement unknown": {
-			change: func(o *StoreObserved) { o.Content = "another" },
+			change: func(o *StoreObserved) { o.PlanDigest = "another" },
 			want:   map[string]string{"Ready": "False PlanChanged", "Reconciling": "True PlanChanged", "Compliant": "Unknown PlanChanged"},
 		},
 		"a measurement is good until two intervals have passed": {

@@ -22,7 +22,7 @@ func misfit(s v1alpha1.DataStoreStatus) string {
 }
 
 // storeInForce is Ready of a store that is as it is written, with the reason of what else there is to know about it.
-func storeInForce(o StoreObserved, v map[string]Verdict) Verdict {
+func storeInForce(o StoreObserved, v map[string]metav1.Condition) metav1.Condition {
 	approved, compliant := v[v1alpha1.ConditionApproved], v[v1alpha1.ConditionCompliant]
 	switch {
 	case approved.Status != metav1.ConditionTrue && o.Result.Waiting:
@@ -37,7 +37,7 @@ func storeInForce(o StoreObserved, v map[string]Verdict) Verdict {
 }
 
 // inForce is the message of Ready of what is as it is written.
-func inForce(compliant Verdict) string {
+func inForce(compliant metav1.Condition) string {
 	if compliant.Status == metav1.ConditionTrue {
 		return "in force as it is written"
 	}
@@ -45,7 +45,7 @@ func inForce(compliant Verdict) string {
 }
 
 // compliantReason is why a promise is not known to be kept, or empty when it is.
-func compliantReason(compliant Verdict) string {
+func compliantReason(compliant metav1.Condition) string {
 	if compliant.Status == metav1.ConditionTrue {
 		return ""
 	}
@@ -75,7 +75,7 @@ const OverdueUnknown = "unknown"
 
 // toldElsewhere lets Compliant name the condition that says already why the promise is not shown to be kept. A table
 // that nobody has put on the map, or a dataset that no rule governs, may hold anything.
-func toldElsewhere(compliant Verdict, v map[string]Verdict) Verdict {
+func toldElsewhere(compliant metav1.Condition, v map[string]metav1.Condition) metav1.Condition {
 	reachable, coverage, approved := v[v1alpha1.ConditionReachable], v[v1alpha1.ConditionCoverageComplete], v[v1alpha1.ConditionApproved]
 	switch {
 	case compliant.Status == metav1.ConditionTrue && coverage.Status == metav1.ConditionFalse:

@@ -5,8 +5,8 @@ import (
 	"fmt"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/ledger"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 )
 
@@ -25,7 +25,7 @@ func NoKeptReport(reason string, err error) KeptReport { return KeptReport{Reaso
 
 // KeptReportOf reads what the keyserver answered about a store. That the statement is signed the keyserver has looked
 // itself, and what it answers comes over a connection that it is known by.
-func KeptReportOf(answer protocol.LastReportResponse, storeUID string) KeptReport {
+func KeptReportOf(answer keyapi.LastReportResponse, storeUID string) KeptReport {
 	if answer.Statement == "" && len(answer.Report) == 0 {
 		return KeptReport{}
 	}
@@ -36,14 +36,14 @@ func KeptReportOf(answer protocol.LastReportResponse, storeUID string) KeptRepor
 	if err != nil {
 		return forged(err)
 	}
-	canonical, err := protocol.UnpackReport(answer.Report)
+	canonical, err := keyapi.UnpackReport(answer.Report)
 	if err != nil {
 		return forged(err)
 	}
 	if statement.Store != storeUID {
 		return forged(errors.New("the statement is about another store"))
 	}
-	if statement.Report != protocol.DigestReport(canonical) {
+	if statement.Report != keyapi.DigestReport(canonical) {
 		return forged(errors.New("the report is not the one that the statement is about"))
 	}
 	return KeptReport{Statement: statement, canonical: canonical}

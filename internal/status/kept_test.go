@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/ledger"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/lease"
 )
@@ -31,11 +31,11 @@ func TestWhatCountsAsAReport(t *testing.T) {
 		}
 		return string(b)
 	}
-	digest := protocol.DigestReport(canonical)
+	digest := keyapi.DigestReport(canonical)
 	type given struct {
 		statement ledger.Statement
 		canonical []byte
-		answer    func(*protocol.LastReportResponse)
+		answer    func(*keyapi.LastReportResponse)
 		ended     Ended
 		before    int64
 	}
@@ -49,7 +49,7 @@ func TestWhatCountsAsAReport(t *testing.T) {
 		"the pod was killed before it named it": {change: func(g *given) { g.ended.Message = "" }},
 		"the kubelet has lost the container":    {change: func(g *given) { g.ended.Message = "The container could not be located" }},
 		"it was taken, and the answer was lost": {change: func(g *given) { g.ended.Message = said(report.Message{Digest: digest, Reason: "KeyserverUnavailable"}) }},
-		"the pod names another":                 {func(g *given) { g.ended.Message = said(report.Message{Digest: protocol.DigestReport(other)}) }, v1alpha1.ReasonReportForged, "the status of its pods"},
+		"the pod names another":                 {func(g *given) { g.ended.Message = said(report.Message{Digest: keyapi.DigestReport(other)}) }, v1alpha1.ReasonReportForged, "the status of its pods"},
 		"it is of another Job, and the pod says why": {func(g *given) {
 			g.statement.Job = "another"
 			g.ended.Message = said(report.Message{Digest: digest, Reason: "KeyMissing", Text: "restore it"})
@@ -62,10 +62,10 @@ func TestWhatCountsAsAReport(t *testing.T) {
 		"it is one that was read before":                {func(g *given) { g.before = 8 }, v1alpha1.ReasonReportReplayed, "report 8 of the store, and 8 was read before"},
 		"it is an earlier one":                          {func(g *given) { g.before = 9; g.statement.Job = "another" }, v1alpha1.ReasonReportReplayed, "find out who may write in lethe-keys"},
 		"it is about another store":                     {func(g *given) { g.statement.Store = "another" }, v1alpha1.ReasonReportForged, "another store"},
-		"it is another report than the signed one":      {func(g *given) { g.statement.Report = protocol.DigestReport(other) }, v1alpha1.ReasonReportForged, "not the one that the statement is about"},
-		"the statement was cut":                         {func(g *given) { g.answer = func(a *protocol.LastReportResponse) { a.Statement = a.Statement[:40] } }, v1alpha1.ReasonReportForged, "not whole"},
-		"the report was cut":                            {func(g *given) { g.answer = func(a *protocol.LastReportResponse) { a.Report = a.Report[:9] } }, v1alpha1.ReasonReportForged, "not whole"},
-		"none was ever taken":                           {func(g *given) { g.answer = func(a *protocol.LastReportResponse) { *a = protocol.LastReportResponse{} } }, v1alpha1.ReasonReportLost, "does not have"},
+		"it is another report than the signed one":      {func(g *given) { g.statement.Report = keyapi.DigestReport(other) }, v1alpha1.ReasonReportForged, "not the one that the statement is about"},
+		"the statement was cut":                         {func(g *given) { g.answer = func(a *keyapi.LastReportResponse) { a.Statement = a.Statement[:40] } }, v1alpha1.ReasonReportForged, "not whole"},
+		"the report was cut":                            {func(g *given) { g.answer = func(a *keyapi.LastReportResponse) { a.Report = a.Report[:9] } }, v1alpha1.ReasonReportForged, "not whole"},
+		"none was ever taken":                           {func(g *given) { g.answer = func(a *keyapi.LastReportResponse) { *a = keyapi.LastReportResponse{} } }, v1alpha1.ReasonReportLost, "does not have"},
 		"it is no report":                               {func(g *given) { g.canonical = []byte("{}"); g.ended.Message = "" }, v1alpha1.ReasonReportLost, "no readable report"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestWhatCountsAsAReport(t *testing.T) {
 			}
 			o := makeObserved()
 			sweep.FinishedAt, sweep.Current = storeNow, true
-			o.Measured = Measure(o.Measured, sweep, o.Result.Plan, o.Content)
+			o.Measured = Measure(o.Measured, sweep, o.Result.Plan, o.PlanDigest)
 			if got := states(Store(o)); got["Compliant"] != "Unknown "+tc.reason || got["Reachable"] != "Unknown "+tc.reason {
 				t.Errorf("it says %v", got)
 			}

@@ -62,13 +62,13 @@ func told(t *testing.T, o *StoreObserved, r report.Report) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow, Report: got, Current: true}, o.Result.Plan, o.Content)
+	o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow, Report: got, Current: true}, o.Result.Plan, o.PlanDigest)
 }
 
 // swept lets a store take over a report that a channel has carried whole.
 func swept(o *StoreObserved, r report.Report) {
 	r.Plan, r.Outcome, r.Identity = "hash", report.Done, v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}
-	o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow, Report: r, Current: true}, o.Result.Plan, o.Content)
+	o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow, Report: r, Current: true}, o.Result.Plan, o.PlanDigest)
 }
 
 // measuredAll measures each rule of a plan.
@@ -130,7 +130,7 @@ var loud = map[string]struct {
 				in.Policies = append(in.Policies, *p)
 			}
 		})
-		o.Result, o.Content = &r, "content"
+		o.Result, o.PlanDigest = &r, "digest"
 		swept(o, measuredAll(r.Plan, ""))
 	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"of 2560 measurements are unknown", "status.datasets holds 524288 bytes", "split the datasets"}},
 	"more rules on a dataset than a status holds": {func(_ *testing.T, o *StoreObserved) {
@@ -144,7 +144,7 @@ var loud = map[string]struct {
 	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"45 of 302 measurements are unknown", "256 rules each"}},
 	"more measurements than a report holds": {func(_ *testing.T, o *StoreObserved) {
 		o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow, Current: true, Report: report.Report{Plan: "hash", Outcome: report.Failed, Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"},
-			Reason: v1alpha1.ReasonLimitReached, Message: "the sweep ended Done, and its 9000 measurements do not fit into a report of 1048576 bytes: split the datasets"}}, o.Result.Plan, o.Content)
+			Reason: v1alpha1.ReasonLimitReached, Message: "the sweep ended Done, and its 9000 measurements do not fit into a report of 1048576 bytes: split the datasets"}}, o.Result.Plan, o.PlanDigest)
 	}, "Compliant", v1alpha1.ReasonLimitReached, []string{"9000 measurements", "1048576 bytes", "split the datasets"}},
 	"more tables than the lists of a spec hold": {func(t *testing.T, o *StoreObserved) {
 		told(t, o, report.Report{Datasets: measuredAll(o.Result.Plan, "").Datasets, Uncovered: manyNames(16, "public.t%d"), UncoveredCount: 1000})

@@ -45,7 +45,7 @@ const messageRepeated = "; the sweep is repeated, and if that goes on look at th
 
 // Measure puts into a status what a sweep reported. A report that cannot be read, or that does not count, changes no
 // measurement: that is kept with its time, and the sweep counts as lost.
-func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content string) v1alpha1.DataStoreStatus {
+func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, planDigest string) v1alpha1.DataStoreStatus {
 	out := *s.DeepCopy()
 	attempt, sequence := int32(0), sweep.Sequence
 	if s.LastSweep != nil {
@@ -65,7 +65,7 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 		return out
 	}
 	if sweep.Current {
-		last.Content = content
+		last.PlanDigest = planDigest
 	}
 	if err != nil {
 		last.Outcome, last.Attempt, last.Reason = v1alpha1.SweepLost, attempt+1, orElse(cut(sweep.Reason, maxReason), v1alpha1.ReasonReportLost)
@@ -94,7 +94,7 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 	if !sweep.ReportedAt.IsZero() && sweep.ReportedAt.Before(when) {
 		when = sweep.ReportedAt
 	}
-	out.MeasuredAt, out.MeasuredContent, out.MeasuredTenants = at(when), content, cut(r.Tenants, 64)
+	out.MeasuredAt, out.MeasuredPlanDigest, out.MeasuredTenants = at(when), planDigest, cut(r.Tenants, 64)
 	out.Uncovered = nil
 	for _, name := range r.Uncovered[:min(len(r.Uncovered), maxUncovered)] {
 		out.Uncovered = append(out.Uncovered, cut(name, 128))
@@ -116,7 +116,7 @@ func Measure(s v1alpha1.DataStoreStatus, sweep Sweep, p plan.Plan, content strin
 		out.OldestOverdueSeconds = max(out.OldestOverdueSeconds, m.OldestOverdueSeconds)
 	}
 	before := s.Omitted
-	if s.MeasuredContent != content {
+	if s.MeasuredPlanDigest != planDigest {
 		before = nil // of rules that may be gone
 	}
 	out.Datasets, out.Omitted = fit(out.Datasets, maxDatasetBytes, before)

@@ -45,8 +45,8 @@ func TestMeasure(t *testing.T) {
 		"a report is taken over, worst first, and datasets and rules that the plan has not are left out": {
 			sweep: sweep(encode(nil)),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepDone, FinishedAt: at(ended), Deleted: 7}
-				s.MeasuredAt, s.MeasuredContent, s.Plan.Identity = at(ended), "content", v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, PlanDigest: "digest", Outcome: v1alpha1.SweepDone, FinishedAt: at(ended), Deleted: 7}
+				s.MeasuredAt, s.MeasuredPlanDigest, s.Plan.Identity = at(ended), "digest", v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}
 				s.Uncovered, s.UncoveredCount, s.Overdue, s.OldestOverdueSeconds = []string{"public.drafts"}, 1, 3, 60
 				s.Datasets = []v1alpha1.DatasetMeasurement{
 					{Name: "contacts", Rows: 5, Problem: v1alpha1.Problem{Reason: "MissingColumn", Message: "no column created_at"},
@@ -59,21 +59,21 @@ func TestMeasure(t *testing.T) {
 		"no message: lost, and the old figures keep their time": {
 			sweep: sweep(""),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepLost, Reason: "ReportLost", FinishedAt: at(ended), Attempt: 1,
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, PlanDigest: "digest", Outcome: v1alpha1.SweepLost, Reason: "ReportLost", FinishedAt: at(ended), Attempt: 1,
 					Message: "the sweep left no readable report: 0 bytes that are not a whole document; the sweep is repeated, and if that goes on look at the Jobs of the store and their pods"}
 			},
 		},
 		"a cut message: lost": {
 			sweep: sweep(encode(nil)[:100]),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepLost, Reason: "ReportLost", FinishedAt: at(ended), Attempt: 1,
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, PlanDigest: "digest", Outcome: v1alpha1.SweepLost, Reason: "ReportLost", FinishedAt: at(ended), Attempt: 1,
 					Message: "the sweep left no readable report: 100 bytes that are not a whole document; the sweep is repeated, and if that goes on look at the Jobs of the store and their pods"}
 			},
 		},
 		"a report about another plan than the Job's: lost": {
 			sweep: sweep(encode(func(r *report.Report) { r.Plan = "4567" })),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepLost, Reason: "ReportLost", FinishedAt: at(ended), Attempt: 1,
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, PlanDigest: "digest", Outcome: v1alpha1.SweepLost, Reason: "ReportLost", FinishedAt: at(ended), Attempt: 1,
 					Message: "the sweep left no readable report: it is about another plan; the sweep is repeated, and if that goes on look at the Jobs of the store and their pods"}
 			},
 		},
@@ -82,14 +82,14 @@ func TestMeasure(t *testing.T) {
 				*r = report.Report{Plan: hash, Outcome: report.Refused, Reason: v1alpha1.ReasonWrongPassword, Message: "seal the right one", Mode: "Audit"}
 			})),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepRefused, Reason: "WrongPassword",
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, PlanDigest: "digest", Outcome: v1alpha1.SweepRefused, Reason: "WrongPassword",
 					Message: "seal the right one", FinishedAt: at(ended), Attempt: 1}
 			},
 		},
 		"a sweep that failed measured nothing, but what it deleted is told": {
 			sweep: sweep(encode(func(r *report.Report) { r.Outcome, r.Reason = report.Failed, v1alpha1.ReasonStoreError })),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, Content: "content", Outcome: v1alpha1.SweepFailed, Reason: "StoreError",
+				s.LastSweep = &v1alpha1.SweepStatus{JobUID: "j2", Sequence: 5, PlanDigest: "digest", Outcome: v1alpha1.SweepFailed, Reason: "StoreError",
 					FinishedAt: at(ended), Attempt: 1, Deleted: 7}
 				s.Plan.Identity = v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}
 			},
@@ -111,7 +111,7 @@ func TestMeasure(t *testing.T) {
 				return s
 			}(),
 			want: func(s *v1alpha1.DataStoreStatus) {
-				*s = Measure(before, sweep(encode(nil)), makeObserved().Result.Plan, "content")
+				*s = Measure(before, sweep(encode(nil)), makeObserved().Result.Plan, "digest")
 				s.LastSweep.FinishedAt = at(ended.Add(50 * time.Minute))
 			},
 		},
@@ -140,7 +140,7 @@ func TestMeasure(t *testing.T) {
 			want := *before.DeepCopy()
 			tc.want(&want)
 			given := *before.DeepCopy()
-			got := Measure(given, tc.sweep, makeObserved().Result.Plan, "content")
+			got := Measure(given, tc.sweep, makeObserved().Result.Plan, "digest")
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -150,18 +150,18 @@ func TestMeasure(t *testing.T) {
 		})
 	}
 	t.Run("attempts are counted, and a measurement ends the count", func(t *testing.T) {
-		s := Measure(before, sweep(""), makeObserved().Result.Plan, "content")
-		s = Measure(s, sweep(""), makeObserved().Result.Plan, "content")
+		s := Measure(before, sweep(""), makeObserved().Result.Plan, "digest")
+		s = Measure(s, sweep(""), makeObserved().Result.Plan, "digest")
 		if s.LastSweep.Attempt != 2 {
 			t.Errorf("attempt %d, want 2", s.LastSweep.Attempt)
 		}
-		if s = Measure(s, sweep(encode(nil)), makeObserved().Result.Plan, "content"); s.LastSweep.Attempt != 0 {
+		if s = Measure(s, sweep(encode(nil)), makeObserved().Result.Plan, "digest"); s.LastSweep.Attempt != 0 {
 			t.Errorf("attempt %d after a measurement, want 0", s.LastSweep.Attempt)
 		}
 	})
 	t.Run("the number of the last report never falls, and a report that does not count says why", func(t *testing.T) {
-		s := Measure(before, sweep(encode(nil)), makeObserved().Result.Plan, "content")
-		s = Measure(s, Sweep{JobUID: "j3", FinishedAt: ended, Current: true, Reason: v1alpha1.ReasonReportReplayed, Err: errors.New("an earlier one")}, makeObserved().Result.Plan, "content")
+		s := Measure(before, sweep(encode(nil)), makeObserved().Result.Plan, "digest")
+		s = Measure(s, Sweep{JobUID: "j3", FinishedAt: ended, Current: true, Reason: v1alpha1.ReasonReportReplayed, Err: errors.New("an earlier one")}, makeObserved().Result.Plan, "digest")
 		if l := s.LastSweep; l.Sequence != 5 || l.Outcome != v1alpha1.SweepLost || l.Reason != v1alpha1.ReasonReportReplayed || !s.MeasuredAt.Equal(at(ended)) {
 			t.Errorf("%+v, measured at %s", l, s.MeasuredAt)
 		}

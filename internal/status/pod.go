@@ -108,11 +108,11 @@ const startsWithin = 5 * time.Second
 
 // on and trouble make a Workload: of what is on its way, and of what will not come right by waiting alone.
 func on(reason, format string, args ...any) Workload {
-	return Workload{Reason: reason, Message: fmt.Sprintf(format, args...)}
+	return Workload{Problem: v1alpha1.Problem{Reason: reason, Message: fmt.Sprintf(format, args...)}}
 }
 
 func trouble(reason, format string, args ...any) Workload {
-	return Workload{Reason: reason, Message: fmt.Sprintf(format, args...), Trouble: true}
+	return Workload{Problem: v1alpha1.Problem{Reason: reason, Message: fmt.Sprintf(format, args...)}, Trouble: true}
 }
 
 // Unready says why the pod of a set that is not done is not ready. Messages hold nothing that changes by itself: no

@@ -403,7 +403,7 @@ func TestLooks(t *testing.T) {
 // says of a container that it cannot start, or whose program has ended, is among what fails, and nothing else is.
 func TestReasonsAreOneThing(t *testing.T) {
 	names, words := map[string]string{}, regexp.MustCompile(`^[A-Z][A-Za-z]{2,62}$`)
-	for _, folder := range []string{"../status", "../protocol", "../planner", "../report", "../../controllers", "../../api/v1alpha1"} {
+	for _, folder := range []string{"../status", "../keyapi", "../planner", "../report", "../../controllers", "../../api/v1alpha1"} {
 		files, err := filepath.Glob(filepath.Join(filepath.FromSlash(folder), "*.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatal(folder, err)

@@ -11,7 +11,7 @@ import (
 )
 
 // storeCompliant says whether everything that was promised of the store is kept.
-func storeCompliant(o StoreObserved) Verdict {
+func storeCompliant(o StoreObserved) metav1.Condition {
 	if v := unmeasured(o); v != nil {
 		return *v
 	}
@@ -78,15 +78,15 @@ func promise(o StoreObserved, policy string) v1alpha1.PromiseState {
 const messagePlanChanged = "the rules have changed since the last measurement; the next one is under way"
 
 // unmeasured is why there is no measurement of the store as it is now; nil when there is one.
-func unmeasured(o StoreObserved) *Verdict {
+func unmeasured(o StoreObserved) *metav1.Condition {
 	s := o.Measured
-	var v Verdict
+	var v metav1.Condition
 	switch {
 	case allUngoverned(o.Result.Plan):
 		v = unknown(v1alpha1.ReasonUngoverned, "no rule governs this store, so nothing is promised about it: let a DataRetentionPolicy select it")
 	case s.LastSweep == nil || s.MeasuredAt == nil && s.LastSweep.Attempt == 0:
 		v = unknown(v1alpha1.ReasonNotMeasured, "no sweep has ended yet")
-	case s.LastSweep.Content != o.Content:
+	case s.LastSweep.PlanDigest != o.PlanDigest:
 		v = unknown(v1alpha1.ReasonPlanChanged, messagePlanChanged)
 	case s.LastSweep.Outcome == v1alpha1.SweepLost:
 		v = unknown(orElse(s.LastSweep.Reason, v1alpha1.ReasonReportLost), "%s", s.LastSweep.Message)
@@ -95,7 +95,7 @@ func unmeasured(o StoreObserved) *Verdict {
 	case s.LastSweep.Reason == v1alpha1.ReasonIdentityChanged:
 		// What was measured is not what the promise was approved for: an empty copy would look compliant.
 		v = unknown(v1alpha1.ReasonIdentityChanged, "another database than the approved one was measured: %s", s.LastSweep.Message)
-	case s.MeasuredContent != o.Content:
+	case s.MeasuredPlanDigest != o.PlanDigest:
 		v = unknown(v1alpha1.ReasonPlanChanged, messagePlanChanged)
 	case !o.Now.Before(s.MeasuredAt.Add(o.StaleAfter)):
 		v = unknown(v1alpha1.ReasonStale, "the last measurement is older than two sweep intervals; look at the store's Jobs")
@@ -106,7 +106,7 @@ func unmeasured(o StoreObserved) *Verdict {
 }
 
 // judge says what the measurements of one policy's rules show, or those of all.
-func judge(o StoreObserved, policy string) Verdict {
+func judge(o StoreObserved, policy string) metav1.Condition {
 	s := o.Measured
 	var late, missing, unaged, untold []string
 	for _, d := range o.Result.Plan.Datasets {
@@ -190,7 +190,7 @@ func limitReached(o StoreObserved) bool {
 }
 
 // limit is the step's verdict: Compliant says it, or says it beside what is late.
-func limit(compliant Verdict) Verdict {
+func limit(compliant metav1.Condition) metav1.Condition {
 	if compliant.Reason == v1alpha1.ReasonLimitReached {
 		return compliant
 	}

@@ -58,9 +58,9 @@ func TestPromises(t *testing.T) {
 		"a trigger of the other's dataset": {func(o *StoreObserved) {
 			o.Measured.Datasets[contacts].Reason = v1alpha1.ReasonGuarded
 		}, "Kept", "NotVerified"},
-		"the plan has changed": {func(o *StoreObserved) { o.Content = "another" }, "NotVerified", "NotVerified"},
+		"the plan has changed": {func(o *StoreObserved) { o.PlanDigest = "another" }, "NotVerified", "NotVerified"},
 		"late, and the plan has changed": {func(o *StoreObserved) {
-			o.Content, o.Measured.Datasets[messages].Rules[0].Overdue = "another", 1
+			o.PlanDigest, o.Measured.Datasets[messages].Rules[0].Overdue = "another", 1
 		}, "NotVerified", "NotVerified"},
 		"the measurement is old":           {func(o *StoreObserved) { o.Now = o.Measured.MeasuredAt.Add(o.StaleAfter) }, "NotVerified", "NotVerified"},
 		"the report is lost":               {func(o *StoreObserved) { o.Measured.LastSweep.Outcome = v1alpha1.SweepLost }, "NotVerified", "NotVerified"},

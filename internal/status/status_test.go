@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/test/kstatus"
 )
 
@@ -25,7 +25,7 @@ func short(conditions []metav1.Condition) string {
 }
 
 func TestBot(t *testing.T) {
-	stored, _ := Credentials(protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "a", Reason: v1alpha1.ReasonStored}}})
+	stored, _ := Credentials(keyapi.CredentialsResponse{Secret: "s", Items: []keyapi.CredentialResult{{Name: "a", Reason: v1alpha1.ReasonStored}}})
 	for name, tc := range map[string]struct {
 		observed BotObserved
 		want     string
@@ -36,9 +36,9 @@ func TestBot(t *testing.T) {
 			"Ready=False/NoTenant Stalled=True/NoTenant IsolationReady=False/NoTenant CredentialsReady=Unknown/Waiting WorkloadReady=Unknown/Waiting"},
 		"the keyserver is away": {BotObserved{Isolated: true, Problem: &Problem{Condition: v1alpha1.ConditionCredentialsReady, Reason: "KeyserverUnavailable", Message: "m"}},
 			"Ready=False/KeyserverUnavailable Reconciling=True/KeyserverUnavailable IsolationReady=True/Isolated CredentialsReady=False/KeyserverUnavailable WorkloadReady=Unknown/Waiting"},
-		"the pod is on its way": {BotObserved{Isolated: true, Credentials: stored, Workload: &Workload{Reason: "PodNotReady", Message: "m"}},
+		"the pod is on its way": {BotObserved{Isolated: true, Credentials: stored, Workload: &Workload{Problem: v1alpha1.Problem{Reason: "PodNotReady", Message: "m"}}},
 			"Ready=False/PodNotReady Reconciling=True/PodNotReady IsolationReady=True/Isolated CredentialsReady=True/Stored WorkloadReady=False/PodNotReady"},
-		"the pod is overdue": {BotObserved{Isolated: true, Credentials: stored, Workload: &Workload{Overdue: true, Reason: "CrashLoopBackOff", Message: "m"}},
+		"the pod is overdue": {BotObserved{Isolated: true, Credentials: stored, Workload: &Workload{Overdue: true, Problem: v1alpha1.Problem{Reason: "CrashLoopBackOff", Message: "m"}}},
 			"Ready=False/CrashLoopBackOff Stalled=True/CrashLoopBackOff IsolationReady=True/Isolated CredentialsReady=True/Stored WorkloadReady=False/CrashLoopBackOff"},
 		"it runs": {BotObserved{Isolated: true, Credentials: NoCredentials(), Workload: &Workload{Done: true}},
 			"Ready=True/Ready IsolationReady=True/Isolated CredentialsReady=True/NoCredentials WorkloadReady=True/Running"},
@@ -104,20 +104,20 @@ func TestEvaluationGradeIsSaid(t *testing.T) {
 }
 
 func TestCredentials(t *testing.T) {
-	item := func(name, reason string) protocol.CredentialResult {
-		return protocol.CredentialResult{Name: name, Reason: reason, Message: "seal it again"}
+	item := func(name, reason string) keyapi.CredentialResult {
+		return keyapi.CredentialResult{Name: name, Reason: reason, Message: "seal it again"}
 	}
 	for name, tc := range map[string]struct {
-		answer        protocol.CredentialsResponse
+		answer        keyapi.CredentialsResponse
 		want, problem string
 	}{
-		"all stored":                  {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", v1alpha1.ReasonStored)}}, "True/Stored", ""},
-		"one older":                   {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", v1alpha1.ReasonRolledBack)}}, "True/RolledBack", ""},
-		"one older, and no newer one": {protocol.CredentialsResponse{Items: []protocol.CredentialResult{item("a", v1alpha1.ReasonRolledBack)}}, "False/RolledBack", "RolledBack"},
-		"one from a Secret":           {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "a", Reason: v1alpha1.ReasonStored, Plaintext: true}}}, "True/PlaintextInSecret", ""},
-		"one refused":                 {protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{item("a", v1alpha1.ReasonStored), item("b", v1alpha1.ReasonWrongPlace)}}, "False/WrongPlace", "WrongPlace"},
-		"never stored":                {protocol.CredentialsResponse{Items: []protocol.CredentialResult{item("a", v1alpha1.ReasonUnknownKey)}}, "False/UnknownKey", "UnknownKey"},
-		"none, and no words":          {protocol.CredentialsResponse{}, "False/NotReady", "NotReady"},
+		"all stored":                  {keyapi.CredentialsResponse{Secret: "s", Items: []keyapi.CredentialResult{item("a", v1alpha1.ReasonStored)}}, "True/Stored", ""},
+		"one older":                   {keyapi.CredentialsResponse{Secret: "s", Items: []keyapi.CredentialResult{item("a", v1alpha1.ReasonRolledBack)}}, "True/RolledBack", ""},
+		"one older, and no newer one": {keyapi.CredentialsResponse{Items: []keyapi.CredentialResult{item("a", v1alpha1.ReasonRolledBack)}}, "False/RolledBack", "RolledBack"},
+		"one from a Secret":           {keyapi.CredentialsResponse{Secret: "s", Items: []keyapi.CredentialResult{{Name: "a", Reason: v1alpha1.ReasonStored, Plaintext: true}}}, "True/PlaintextInSecret", ""},
+		"one refused":                 {keyapi.CredentialsResponse{Secret: "s", Items: []keyapi.CredentialResult{item("a", v1alpha1.ReasonStored), item("b", v1alpha1.ReasonWrongPlace)}}, "False/WrongPlace", "WrongPlace"},
+		"never stored":                {keyapi.CredentialsResponse{Items: []keyapi.CredentialResult{item("a", v1alpha1.ReasonUnknownKey)}}, "False/UnknownKey", "UnknownKey"},
+		"none, and no words":          {keyapi.CredentialsResponse{}, "False/NotReady", "NotReady"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, problem := Credentials(tc.answer)
@@ -209,7 +209,7 @@ func TestApply(t *testing.T) {
 
 // TestNotesOnStoredCredentials: what is stored may still have something said about it.
 func TestNotesOnStoredCredentials(t *testing.T) {
-	c, problem := Credentials(protocol.CredentialsResponse{Secret: "s", Items: []protocol.CredentialResult{{Name: "telegram", Reason: v1alpha1.ReasonStored, Message: "no token's shape"}}})
+	c, problem := Credentials(keyapi.CredentialsResponse{Secret: "s", Items: []keyapi.CredentialResult{{Name: "telegram", Reason: v1alpha1.ReasonStored, Message: "no token's shape"}}})
 	if problem != nil || c.Status != metav1.ConditionTrue || !strings.Contains(c.Message, "telegram: no token's shape.") {
 		t.Errorf("%+v, %+v", c, problem)
 	}

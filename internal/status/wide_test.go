@@ -28,7 +28,7 @@ func wideStore(t *testing.T) (StoreObserved, report.Report) {
 		}
 	})
 	o := makeObserved()
-	o.Result, o.Content = &r, "content"
+	o.Result, o.PlanDigest = &r, "digest"
 	if b, err := plan.Encode(r.Plan); err != nil {
 		t.Fatalf("the plan does not fit: %d bytes, %v", len(b), err)
 	}

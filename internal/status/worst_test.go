@@ -54,7 +54,7 @@ func TestTheWorstOutlivesAReportThatSaysNothing(t *testing.T) {
 	}
 	sweep := func(p plan.Plan, hour int, measured ...report.Dataset) {
 		o.Measured = Measure(o.Measured, Sweep{JobUID: "j", FinishedAt: storeNow.Add(time.Duration(hour) * time.Hour), Current: true,
-			Report: report.Report{Outcome: report.Done, Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Datasets: measured}}, p, o.Content)
+			Report: report.Report{Outcome: report.Done, Identity: v1alpha1.StoreIdentity{Kind: "PostgresSystemIdentifier", Value: "7300"}, Datasets: measured}}, p, o.PlanDigest)
 	}
 	messages, contacts := line("messages", "conversations", 0), line("contacts", "contacts", 0)
 	left := v1alpha1.RuleMeasurement{Policy: "privacy", Rule: "contacts", Window: "P90D", WorstOverdueSeconds: 600, WorstOverdueAt: at(storeNow),

@@ -63,13 +63,13 @@ func (c Credentials) Check(e Engine) error {
 	needed := e.Credentials()
 	for _, name := range slices.Sorted(maps.Keys(needed)) {
 		if len(c[name]) == 0 {
-			return &Error{Reason: v1alpha1.ReasonPlanMismatch, Message: fmt.Sprintf(
-				"the lease came without the store's credential %s (%s): see that keyserver and sweeper are of one version", name, needed[name])}
+			return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonPlanMismatch, Message: fmt.Sprintf(
+				"the lease came without the store's credential %s (%s): see that keyserver and sweeper are of one version", name, needed[name])}}
 		}
 	}
 	if len(c) != len(needed) {
-		return &Error{Reason: v1alpha1.ReasonPlanMismatch, Message: fmt.Sprintf(
-			"the lease came with %d credentials, a store of type %s has %d: see that keyserver and sweeper are of one version", len(c), e.Type(), len(needed))}
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonPlanMismatch, Message: fmt.Sprintf(
+			"the lease came with %d credentials, a store of type %s has %d: see that keyserver and sweeper are of one version", len(c), e.Type(), len(needed))}}
 	}
 	return nil
 }
@@ -129,7 +129,7 @@ const (
 // Bound is a store whose datasets have been found, or found wanting. Datasets are indexed as in the Config.
 //
 // The reasons of problems are those of api/v1alpha1. An error of any method is about the session, the context, the
-// permit, or [ErrPaused]; what one dataset ran into is a *Problem.
+// permit, or [ErrPaused]; what one dataset ran into is a *v1alpha1.Problem.
 type Bound interface {
 	// Order lists the datasets so that what refers comes before what is referred to.
 	Order() []int
@@ -143,7 +143,7 @@ type Bound interface {
 	// go any more.
 	Unclear(i int) bool
 	// Problem keeps a dataset from being deleted from; nil: nothing does.
-	Problem(i int) *Problem
+	Problem(i int) *v1alpha1.Problem
 	// Notice is what is worth knowing about a dataset and stops nothing; empty: nothing.
 	Notice(i int) string
 	// Uncovered names what the store holds that is neither a dataset nor exempt, sorted.
@@ -162,9 +162,9 @@ type Bound interface {
 
 	// Expired counts what has expired, no less than Delete would take, and the dataset's records, those no further
 	// than most, which is told the former.
-	Expired(ctx context.Context, i int, at time.Time, most func(expired int64) int64) (expired, records int64, problem *Problem, err error)
+	Expired(ctx context.Context, i int, at time.Time, most func(expired int64) int64) (expired, records int64, problem *v1alpha1.Problem, err error)
 	// Planned is Expired of what Delete would take, exactly or rather too much.
-	Planned(ctx context.Context, i int, at time.Time, most func(planned int64) int64) (planned, records int64, problem *Problem, err error)
+	Planned(ctx context.Context, i int, at time.Time, most func(planned int64) int64) (planned, records int64, problem *v1alpha1.Problem, err error)
 	// Delete takes from a dataset what had expired before at, batch by batch, until nothing is left that can go, or a
 	// turn is over ([ErrPaused]). Whatever went is in the Deletion, which counts all turns of the dataset, also
 	// beside an error. A record is looked at again at the moment at which it goes: one that has become younger,
@@ -172,7 +172,7 @@ type Bound interface {
 	Delete(ctx context.Context, i int, at time.Time, permit Permit) (Deletion, error)
 
 	// Older counts the records whose age lies at or before a cutoff, as far as ages are believed, up to [CountCap].
-	Older(ctx context.Context, i int, cutoff time.Time) (int64, *Problem, error)
+	Older(ctx context.Context, i int, cutoff time.Time) (int64, *v1alpha1.Problem, error)
 	// Due counts, of tenants whose window is shorter than the others', the records past it at a time, up to
 	// [CountCap]; -1: that could not be counted.
 	Due(ctx context.Context, i int, at time.Time) (int64, error)
@@ -255,18 +255,10 @@ type Clocks struct {
 	Early, Late time.Time
 }
 
-// Problem keeps a dataset from being deleted from, or even measured. Reason is one of report's Line constants.
-type Problem struct {
-	Reason  string
-	Message string
-}
-
-// Error is a reason of package report with a message for people: what is wrong and what to do. It holds no value of a
-// record.
+// Error is a problem of the whole store: what is wrong and what to do. It holds no value of a record.
 type Error struct {
-	Reason  string
-	Message string
-	Cause   error
+	v1alpha1.Problem
+	Cause error
 }
 
 func (e *Error) Error() string {
@@ -308,7 +300,7 @@ type Deletion struct {
 	// Skipped batches whose records others held, or that the store would not delete; Problem says why. The rest is
 	// gone.
 	Skipped int
-	Problem *Problem
+	Problem *v1alpha1.Problem
 }
 
 // Engines are those that a program has.

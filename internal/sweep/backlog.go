@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
 
@@ -18,7 +18,7 @@ const measuredRows = 1000
 // is debited before a row goes, and in rows that have gone. What was debited and not used stays debited: nobody else
 // could tell.
 type backlog struct {
-	permit  protocol.Permit
+	permit  keyapi.Permit
 	until   time.Time
 	planned int64 // rows that this sweep means to delete
 	debited int64 // by this sweep, as far as the keyserver has said so
@@ -60,8 +60,8 @@ func (s *run) draw(ctx context.Context, i int, batch int64) error {
 	return nil
 }
 
-func (b *backlog) spend(debited int64) protocol.LeaseRequest {
-	return protocol.LeaseRequest{Spend: []protocol.Spend{{Dataset: b.permit.Dataset, Used: b.permit.Used + debited}}}
+func (b *backlog) spend(debited int64) keyapi.LeaseRequest {
+	return keyapi.LeaseRequest{Spend: []keyapi.Spend{{Dataset: b.permit.Dataset, Used: b.permit.Used + debited}}}
 }
 
 // commit is asked when so many rows have been deleted and not committed: what is not debited yet is debited now.
@@ -97,8 +97,8 @@ func (s *run) unanswered(err error) error {
 const debitWithin = time.Second
 
 // spent is the problem of a dataset whose backlog ended while it was deleted from.
-func (s *run) spent(i int) *stores.Problem {
-	return &stores.Problem{Reason: v1alpha1.ReasonBrakeTripped, Message: fmt.Sprintf(
+func (s *run) spent(i int) *v1alpha1.Problem {
+	return &v1alpha1.Problem{Reason: v1alpha1.ReasonBrakeTripped, Message: fmt.Sprintf(
 		"the approved backlog ended while it was used%s: look, then 'kubectl lethe approve %s/%s --brake %s'", s.why(i), s.Plan.Store.Namespace, s.Plan.Store.Name, s.Plan.Datasets[i].Name)}
 }
 
@@ -136,7 +136,7 @@ func (s *run) brake(ctx context.Context, i int) error {
 	}
 	// What has expired is counted at once, what would really go takes longer: it matters only when the former is too
 	// much.
-	for _, count := range []func(context.Context, int, time.Time, func(int64) int64) (int64, int64, *stores.Problem, error){s.store.Expired, s.store.Planned} {
+	for _, count := range []func(context.Context, int, time.Time, func(int64) int64) (int64, int64, *v1alpha1.Problem, error){s.store.Expired, s.store.Planned} {
 		planned, rows, problem, err := count(ctx, i, s.clocks.Early, enough)
 		if err != nil {
 			return err
@@ -152,7 +152,7 @@ func (s *run) brake(ctx context.Context, i int) error {
 		if planned <= most || planned > left && rows < measuredRows {
 			return nil
 		}
-		s.refused[i] = &stores.Problem{Reason: v1alpha1.ReasonBrakeTripped, Message: fmt.Sprintf(
+		s.refused[i] = &v1alpha1.Problem{Reason: v1alpha1.ReasonBrakeTripped, Message: fmt.Sprintf(
 			"%d of %d rows would go, the brake allows %d%%%s: if that is right, let them go by 'kubectl lethe approve %s/%s --brake %s', or raise spec.brake.maxPercentOfTable",
 			planned, rows, percent, s.why(i), s.Plan.Store.Namespace, s.Plan.Store.Name, d.Name)}
 	}

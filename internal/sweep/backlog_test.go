@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/lease"
 	"github.com/lethe-dev/lethe/test/storetest"
@@ -149,10 +149,10 @@ func TestALostAnswerDebitsOnce(t *testing.T) {
 	k := newKeyserver(t)
 	k.By(&w.plan)
 	lost := 0
-	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
+	k.After = func(req *keyapi.LeaseRequest) *keyapi.Error {
 		if len(req.Spend) > 0 && lost < 3 {
 			lost++
-			return &protocol.Error{Reason: v1alpha1.ReasonInternal, Message: "the answer is lost", RetryAfter: 1}
+			return &keyapi.Error{Reason: v1alpha1.ReasonInternal, Message: "the answer is lost", RetryAfter: 1}
 		}
 		return nil
 	}
@@ -169,10 +169,10 @@ func TestABacklogThatEndsMeanwhile(t *testing.T) {
 	k := newKeyserver(t)
 	k.By(&w.plan)
 	spends := 0
-	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
+	k.After = func(req *keyapi.LeaseRequest) *keyapi.Error {
 		if len(req.Spend) > 0 {
 			if spends++; spends > 1 {
-				return &protocol.Error{Reason: v1alpha1.ReasonBacklogSpent, Message: "spent"}
+				return &keyapi.Error{Reason: v1alpha1.ReasonBacklogSpent, Message: "spent"}
 			}
 		}
 		return nil
@@ -189,12 +189,12 @@ func TestABacklogThatEndsMeanwhile(t *testing.T) {
 func TestALostAnswerBeforeCommitRepeatsTheBatch(t *testing.T) {
 	w, k := oneAge(t)
 	var asked []int64
-	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
+	k.After = func(req *keyapi.LeaseRequest) *keyapi.Error {
 		if len(req.Spend) == 0 {
 			return nil
 		}
 		if asked = append(asked, req.Spend[0].Used); len(asked) == 2 {
-			return &protocol.Error{Reason: v1alpha1.ReasonInternal, Message: "the answer is lost", RetryAfter: 1}
+			return &keyapi.Error{Reason: v1alpha1.ReasonInternal, Message: "the answer is lost", RetryAfter: 1}
 		}
 		return nil
 	}
@@ -211,7 +211,7 @@ func TestALostAnswerBeforeCommitRepeatsTheBatch(t *testing.T) {
 func TestALeaseThatIsRefusedBeforeCommit(t *testing.T) {
 	w, k := oneAge(t)
 	spends := 0
-	k.After = func(req *protocol.LeaseRequest) *protocol.Error {
+	k.After = func(req *keyapi.LeaseRequest) *keyapi.Error {
 		if len(req.Spend) > 0 {
 			if spends++; spends > 1 {
 				return refusal(v1alpha1.ReasonPlanChanged)

@@ -19,8 +19,8 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/lease"
 )
@@ -286,7 +286,7 @@ func (p *program) finish(t *testing.T) report.Report {
 		t.Fatalf("%v\n%s", err, p.stderr)
 	}
 	canonical, _ := p.keyserver.Report()
-	if m, err := report.DecodeMessage(string(b)); err != nil || m.Reason != "" || m.Digest != protocol.DigestReport(canonical) {
+	if m, err := report.DecodeMessage(string(b)); err != nil || m.Reason != "" || m.Digest != keyapi.DigestReport(canonical) {
 		t.Fatalf("the termination message names another report than was handed in: %+v, %v\n%s", m, err, p.stderr)
 	}
 	r, err := report.Decode(string(canonical))

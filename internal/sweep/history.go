@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
@@ -48,7 +48,7 @@ func (s *run) place(ctx context.Context) error {
 			return err
 		}
 	}
-	told := protocol.LeaseRequest{Seen: &now, Restored: restored}
+	told := keyapi.LeaseRequest{Seen: &now, Restored: restored}
 	if err := s.keeper.tell(ctx, told); err != nil {
 		return err
 	}
@@ -63,13 +63,13 @@ func (s *run) place(ctx context.Context) error {
 }
 
 // reach waits until a mark is safe, and reports it.
-func (s *run) reach(ctx context.Context, m stores.Mark) (protocol.Point, error) {
+func (s *run) reach(ctx context.Context, m stores.Mark) (keyapi.Point, error) {
 	p, err := s.history.Reach(ctx, m)
 	if err != nil {
-		return protocol.Point{}, err
+		return keyapi.Point{}, err
 	}
 	s.r.Point = &p
-	return protocol.Point{Of: s.r.Identity, StorePoint: p}, nil
+	return keyapi.Point{Of: s.r.Identity, StorePoint: p}, nil
 }
 
 // notice is what is worth knowing about a dataset.
@@ -97,7 +97,7 @@ func windowsOf(p plan.Plan, d plan.Dataset) string {
 }
 
 // cleared is what the last complete sweep left of a dataset.
-func (s *run) cleared(i int) *protocol.Cleared {
+func (s *run) cleared(i int) *keyapi.Cleared {
 	for n := range s.keeper.account.Cleared {
 		if c := &s.keeper.account.Cleared[n]; c.Dataset == s.Plan.Datasets[i].Name {
 			return c
@@ -131,7 +131,7 @@ func (s *run) comeBack(ctx context.Context, i int) error {
 		return nil
 	}
 	s.returned[i] = more
-	s.refused[i] = &stores.Problem{Reason: v1alpha1.ReasonReturned, Message: fmt.Sprintf(
+	s.refused[i] = &v1alpha1.Problem{Reason: v1alpha1.ReasonReturned, Message: fmt.Sprintf(
 		"%d rows %s %s that the last complete sweep had not left: a backup was restored into the table, or old records were brought in; nothing of it is deleted: look, then let them go by 'kubectl lethe approve %s/%s --brake %s'",
 		s.returned[i], are, time.UnixMicro(since).UTC().Format(time.DateOnly), s.Plan.Store.Namespace, s.Plan.Store.Name, d.Name)}
 	return nil
@@ -172,7 +172,7 @@ func (s *run) markEnd(ctx context.Context) (e ending, err error) {
 }
 
 func (s *run) tellEnd(ctx context.Context, end ending) error {
-	told := protocol.LeaseRequest{}
+	told := keyapi.LeaseRequest{}
 	for i, d := range s.Plan.Datasets {
 		if !s.deleting || d.Delete == nil || !s.finished[i] || s.refused[i] != nil || s.store.Problem(i) != nil {
 			continue
@@ -185,7 +185,7 @@ func (s *run) tellEnd(ctx context.Context, end ending) error {
 		if problem != nil || n >= stores.CountCap {
 			continue
 		}
-		c := protocol.Cleared{Dataset: d.Name, Definition: d.Definition(), Cutoff: cutoff.UnixMicro(), Left: n, SweptAt: s.clocks.Early.UnixMicro()}
+		c := keyapi.Cleared{Dataset: d.Name, PlaceDigest: d.Digest(), Cutoff: cutoff.UnixMicro(), Left: n, SweptAt: s.clocks.Early.UnixMicro()}
 		due, err := s.store.Due(ctx, i, s.clocks.Early)
 		if err != nil {
 			return err

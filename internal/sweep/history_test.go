@@ -8,8 +8,8 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
 	"github.com/lethe-dev/lethe/test/lease"
@@ -87,7 +87,7 @@ func (p *past) approve() {
 	p.must(a.QueryRow(p.t.Context(), `SELECT (SELECT oid FROM pg_database WHERE datname = current_database()), ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int8,
 		(pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8`).Scan(&o, &tl, &pos, &xid))
 	point := postgres.Point{OID: o, Timeline: tl, Position: uint64(pos), Transactions: uint64(xid)}
-	p.k.Ledger.Approve(protocol.Point{Of: p.identity(), StorePoint: point.StorePoint()}, time.Now().Add(2*time.Second), time.Now())
+	p.k.Ledger.Approve(keyapi.Point{Of: p.identity(), StorePoint: point.StorePoint()}, time.Now().Add(2*time.Second), time.Now())
 }
 
 func TestRestoredFromACopyOfTheFiles(t *testing.T) {

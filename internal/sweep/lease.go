@@ -8,15 +8,15 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
 
 // Leaser gives permission to go on. keyclient.Client is one.
 type Leaser interface {
-	Lease(ctx context.Context, req protocol.LeaseRequest, withSecret bool) (keyclient.Lease, error)
+	Lease(ctx context.Context, req keyapi.LeaseRequest, withSecret bool) (keyclient.Lease, error)
 	Release(ctx context.Context, planHash string) error
 }
 
@@ -42,7 +42,7 @@ type keeper struct {
 	// margin is what must be left of the lease at a commit.
 	margin time.Duration
 	// account is what the keyserver remembered when the lease began.
-	account protocol.Account
+	account keyapi.Account
 	calls   sync.Mutex // one call at a time: two would be in each other's way at the keyserver
 
 	mu          sync.Mutex
@@ -61,7 +61,7 @@ func acquire(ctx context.Context, leaser Leaser, hash string, clock func() time.
 	give := clock().Add(firstLeaseWithin)
 	for {
 		before := clock()
-		lease, err := leaser.Lease(ctx, protocol.LeaseRequest{PlanHash: hash}, true)
+		lease, err := leaser.Lease(ctx, keyapi.LeaseRequest{PlanHash: hash}, true)
 		if err == nil {
 			with := stores.Credentials{}
 			for _, item := range lease.Items {
@@ -92,7 +92,7 @@ func (k *keeper) keep(ctx context.Context, lost func(error)) {
 		defer close(k.done)
 		wait := Renewal(k.expires().Sub(k.clock()))
 		for pause(ctx, wait) {
-			lease, err := k.ask(ctx, protocol.LeaseRequest{})
+			lease, err := k.ask(ctx, keyapi.LeaseRequest{})
 			switch {
 			case err == nil:
 				wait = Renewal(lease.For)
@@ -111,7 +111,7 @@ func (k *keeper) keep(ctx context.Context, lost func(error)) {
 }
 
 // ask asks for the lease once more.
-func (k *keeper) ask(ctx context.Context, req protocol.LeaseRequest) (keyclient.Lease, error) {
+func (k *keeper) ask(ctx context.Context, req keyapi.LeaseRequest) (keyclient.Lease, error) {
 	k.calls.Lock()
 	defer k.calls.Unlock()
 	before := k.clock()
@@ -171,7 +171,7 @@ func (k *keeper) known(ctx context.Context) ([]string, string, error) {
 // readKnown reads the list once. No digest: it changed meanwhile.
 func (k *keeper) readKnown(ctx context.Context) (ids []string, digest string, err error) {
 	for {
-		lease, err := k.insist(ctx, protocol.LeaseRequest{KnownFrom: len(ids) + 1})
+		lease, err := k.insist(ctx, keyapi.LeaseRequest{KnownFrom: len(ids) + 1})
 		switch {
 		case err != nil:
 			return nil, "", err
@@ -195,13 +195,13 @@ func (k *keeper) readKnown(ctx context.Context) (ids []string, digest string, er
 
 // tell has the keyserver debit or remember something, and returns when it has: until the lease is lost it is asked
 // again.
-func (k *keeper) tell(ctx context.Context, req protocol.LeaseRequest) error {
+func (k *keeper) tell(ctx context.Context, req keyapi.LeaseRequest) error {
 	_, err := k.insist(ctx, req)
 	return err
 }
 
 // insist asks for the lease until there is an answer, or it is lost.
-func (k *keeper) insist(ctx context.Context, req protocol.LeaseRequest) (keyclient.Lease, error) {
+func (k *keeper) insist(ctx context.Context, req keyapi.LeaseRequest) (keyclient.Lease, error) {
 	for {
 		lease, err := k.ask(ctx, req)
 		switch {

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/storetest"
 )
@@ -46,7 +46,7 @@ func TestALeaseThatIsRefusedStopsTheSweep(t *testing.T) {
 	k := newKeyserver(t)
 	k.Seconds = 6 // renewed every two seconds
 	refused := make(chan time.Time, 1)
-	k.Answer = func(first bool) *protocol.Error {
+	k.Answer = func(first bool) *keyapi.Error {
 		if first {
 			return nil
 		}
@@ -83,11 +83,11 @@ func TestAKeyserverThatFallsSilentStopsTheSweepWhenTheLeaseRunsOut(t *testing.T)
 	w := newWorld(t, logTable+slowRows, dataset("log", 90))
 	k := newKeyserver(t)
 	k.Seconds = 3
-	k.Answer = func(first bool) *protocol.Error {
+	k.Answer = func(first bool) *keyapi.Error {
 		if first {
 			return nil
 		}
-		return &protocol.Error{Reason: v1alpha1.ReasonInternal, RetryAfter: 1}
+		return &keyapi.Error{Reason: v1alpha1.ReasonInternal, RetryAfter: 1}
 	}
 	began := time.Now()
 	r := w.run(Options{Leaser: client(t, k)})
@@ -179,7 +179,7 @@ func TestTheProgramEndsOnSIGTERMWithAReport(t *testing.T) {
 // crowd is a keyserver that knows more tenants than a sweep takes.
 type crowd struct{ Leaser }
 
-func (crowd) Lease(_ context.Context, req protocol.LeaseRequest, _ bool) (keyclient.Lease, error) {
+func (crowd) Lease(_ context.Context, req keyapi.LeaseRequest, _ bool) (keyclient.Lease, error) {
 	return keyclient.Lease{For: time.Minute, KnownDigest: "d", Known: make([]string, 50_000)}, nil
 }
 

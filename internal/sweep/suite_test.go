@@ -11,9 +11,9 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
@@ -193,6 +193,6 @@ func client(t testing.TB, k *lease.Server) *keyclient.Client {
 	return c
 }
 
-func refusal(reason string) *protocol.Error {
-	return &protocol.Error{Reason: reason, Message: "the answer is no: " + reason}
+func refusal(reason string) *keyapi.Error {
+	return &keyapi.Error{Reason: reason, Message: "the answer is no: " + reason}
 }

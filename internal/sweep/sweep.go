@@ -15,9 +15,9 @@ import (
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
 	"github.com/lethe-dev/lethe/internal/foreign"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
@@ -77,17 +77,17 @@ type run struct {
 	askAgainAt  time.Time
 	unlisted    []bool // by dataset: it waits for the list of known tenants alone
 
-	deleting bool              // the database is the one that deletion was approved for
-	another  bool              // it is not
-	before   [][]report.Rule   // by dataset: what was measured before anything was deleted
-	deleted  []stores.Deletion // by dataset
-	refused  []*stores.Problem // by dataset: the brake, or what came up while deleting
-	finished []bool            // by dataset: everything that could go is gone
-	returned []int64           // by dataset: rows that had gone and are there again
-	backlogs []backlog         // by dataset
-	begun    stores.Mark       // where in its life the store was when the sweep began
-	placed   bool              // what this sweep sees of the store may be remembered
-	point    *protocol.Point   // where in its life the store is, as far as it may be remembered
+	deleting bool                // the database is the one that deletion was approved for
+	another  bool                // it is not
+	before   [][]report.Rule     // by dataset: what was measured before anything was deleted
+	deleted  []stores.Deletion   // by dataset
+	refused  []*v1alpha1.Problem // by dataset: the brake, or what came up while deleting
+	finished []bool              // by dataset: everything that could go is gone
+	returned []int64             // by dataset: rows that had gone and are there again
+	backlogs []backlog           // by dataset
+	begun    stores.Mark         // where in its life the store was when the sweep began
+	placed   bool                // what this sweep sees of the store may be remembered
+	point    *keyapi.Point       // where in its life the store is, as far as it may be remembered
 }
 
 // Run sweeps and reports. It returns a report whatever happens, a panic included.
@@ -271,7 +271,7 @@ func (s *run) open(ctx context.Context) error {
 		return err
 	}
 	if lock == stores.LockBusy {
-		return &stores.Error{Reason: v1alpha1.ReasonStoreBusy, Message: "another sweep of this database is under way, perhaps from another DataStore or cluster"}
+		return &stores.Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonStoreBusy, Message: "another sweep of this database is under way, perhaps from another DataStore or cluster"}}
 	}
 	if err := s.readClocks(ctx); err != nil {
 		return err
@@ -290,7 +290,7 @@ func (s *run) open(ctx context.Context) error {
 	uncovered := s.store.Uncovered()
 	s.r.UncoveredCount, s.r.Uncovered = len(uncovered), uncovered[:min(len(uncovered), report.MaxUncovered)]
 	s.nameGuesses()
-	s.refused, s.unlisted = make([]*stores.Problem, len(s.Plan.Datasets)), make([]bool, len(s.Plan.Datasets))
+	s.refused, s.unlisted = make([]*v1alpha1.Problem, len(s.Plan.Datasets)), make([]bool, len(s.Plan.Datasets))
 	n := len(s.Plan.Datasets)
 	s.deleted, s.finished, s.returned, s.backlogs = make([]stores.Deletion, n), make([]bool, n), make([]int64, n), s.openBacklogs()
 
@@ -317,8 +317,8 @@ func (s *run) readClocks(ctx context.Context) error {
 	}
 	s.r.SkewSeconds = int64(skew / time.Second)
 	if skew > maxSkew || skew < -maxSkew {
-		return &stores.Error{Reason: v1alpha1.ReasonClockSkew, Message: fmt.Sprintf(
-			"the store's clock and the pod's differ by %s, more than %s, so no age can be believed: set both by NTP", skew.Round(time.Second), maxSkew)}
+		return &stores.Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonClockSkew, Message: fmt.Sprintf(
+			"the store's clock and the pod's differ by %s, more than %s, so no age can be believed: set both by NTP", skew.Round(time.Second), maxSkew)}}
 	}
 	s.clocks = stores.Clocks{Early: now, Late: now}
 	if skew > 0 {
@@ -422,7 +422,7 @@ func (s *run) mayDelete(ctx context.Context, i int) error {
 		return s.brake(ctx, i)
 	}
 	if s.returned[i] > 0 {
-		return s.keeper.tell(ctx, protocol.LeaseRequest{Returned: []string{s.Plan.Datasets[i].Name}})
+		return s.keeper.tell(ctx, keyapi.LeaseRequest{Returned: []string{s.Plan.Datasets[i].Name}})
 	}
 	return nil
 }

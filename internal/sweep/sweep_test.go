@@ -15,9 +15,9 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/stores"
 	"github.com/lethe-dev/lethe/internal/stores/postgres"
@@ -57,7 +57,7 @@ func TestSweep(t *testing.T) {
 // broken is a Leaser with a defect.
 type broken struct{ Leaser }
 
-func (broken) Lease(context.Context, protocol.LeaseRequest, bool) (keyclient.Lease, error) {
+func (broken) Lease(context.Context, keyapi.LeaseRequest, bool) (keyclient.Lease, error) {
 	panic("a defect")
 }
 
@@ -77,7 +77,7 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 		},
 		"no lease: the plan changed": {
 			func(_ *world, k *lease.Server, _ *Options) {
-				k.Answer = func(bool) *protocol.Error { return refusal(v1alpha1.ReasonPlanChanged) }
+				k.Answer = func(bool) *keyapi.Error { return refusal(v1alpha1.ReasonPlanChanged) }
 			},
 			report.Refused, v1alpha1.ReasonLeaseRefused, false, v1alpha1.ReasonPlanChanged,
 		},
@@ -131,9 +131,9 @@ func TestWhatKeepsASweepFromDeleting(t *testing.T) {
 			func(_ *world, k *lease.Server, o *Options) {
 				stop := make(chan struct{})
 				var once sync.Once
-				o.Stop, k.Answer = stop, func(bool) *protocol.Error {
+				o.Stop, k.Answer = stop, func(bool) *keyapi.Error {
 					once.Do(func() { close(stop) })
-					return &protocol.Error{Reason: v1alpha1.ReasonInUse, RetryAfter: 30}
+					return &keyapi.Error{Reason: v1alpha1.ReasonInUse, RetryAfter: 30}
 				}
 			}, report.Stopped, v1alpha1.ReasonTerminated, false, "",
 		},

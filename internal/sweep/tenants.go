@@ -62,7 +62,7 @@ func (s *run) hear(ctx context.Context) error {
 	s.knownDigest = ""
 	if err := s.store.Know(ctx, k.ids, k.unread); err != nil {
 		// It is no failure of the batch that was about to begin: it must not be tried again with fewer rows.
-		return &stores.Error{Reason: v1alpha1.ReasonStoreError, Message: "compare the tenants' identifiers: " + s.engine.Describe(err)}
+		return &stores.Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonStoreError, Message: "compare the tenants' identifiers: " + s.engine.Describe(err)}}
 	}
 	s.knownDigest = k.digest
 	s.Log.Info("Heard who is known", "identifiers", len(k.ids), "unread", k.unread)

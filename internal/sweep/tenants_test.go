@@ -7,8 +7,8 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/calendar"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/lease"
 )
@@ -27,7 +27,7 @@ func TestWhoIsKnownRestrains(t *testing.T) {
 	}{
 		"nobody else": {func(*lease.Server, *plan.Plan) {}, all, "", report.Done},
 		"a tenant of another name": {func(k *lease.Server, _ *plan.Plan) {
-			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+			k.After = func(r *keyapi.LeaseRequest) *keyapi.Error {
 				if r.Seen != nil {
 					k.Known = []string{"globex"}
 				}
@@ -37,7 +37,7 @@ func TestWhoIsKnownRestrains(t *testing.T) {
 		"a tenant of that name":    {func(k *lease.Server, _ *plan.Plan) { k.Known = []string{"ACME"} }, none, v1alpha1.ReasonUnclearTenant, report.Refused},
 		"two that claim that name": {func(_ *lease.Server, p *plan.Plan) { p.Disputed = []string{"ACME"} }, none, v1alpha1.ReasonUnclearTenant, report.Refused},
 		"one that comes before anything goes": {func(k *lease.Server, _ *plan.Plan) {
-			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+			k.After = func(r *keyapi.LeaseRequest) *keyapi.Error {
 				if r.Seen != nil {
 					k.Known = []string{"ACME"}
 				}
@@ -45,7 +45,7 @@ func TestWhoIsKnownRestrains(t *testing.T) {
 			}
 		}, none, v1alpha1.ReasonUnclearTenant, report.Refused},
 		"one that comes while rows go": {func(k *lease.Server, _ *plan.Plan) {
-			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+			k.After = func(r *keyapi.LeaseRequest) *keyapi.Error {
 				if len(r.Spend) > 0 {
 					k.Known = []string{"ACME"}
 				}
@@ -56,21 +56,21 @@ func TestWhoIsKnownRestrains(t *testing.T) {
 		"what it says is not what the digest names": {func(k *lease.Server, _ *plan.Plan) { k.Digest = plan.DigestOf([]string{"x"}) }, none, v1alpha1.ReasonNotReached, report.Refused},
 		"it says so when it is asked again": {func(k *lease.Server, _ *plan.Plan) {
 			k.Unnamed = true
-			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+			k.After = func(r *keyapi.LeaseRequest) *keyapi.Error {
 				k.Unnamed = k.Unnamed && r.KnownFrom == 0
 				return nil
 			}
 		}, all, "", report.Done},
 		"while rows go it does not say so once": {func(k *lease.Server, _ *plan.Plan) {
 			once := false
-			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+			k.After = func(r *keyapi.LeaseRequest) *keyapi.Error {
 				k.Unnamed = (k.Unnamed || len(r.Spend) > 0 && !once) && (r.KnownFrom == 0 || !k.Unnamed)
 				once = once || k.Unnamed
 				return nil
 			}
 		}, all, "", report.Done},
 		"it says no more, while rows go": {func(k *lease.Server, _ *plan.Plan) {
-			k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+			k.After = func(r *keyapi.LeaseRequest) *keyapi.Error {
 				k.Unnamed = k.Unnamed || len(r.Spend) > 0
 				return nil
 			}
@@ -130,7 +130,7 @@ func TestWithoutAListAnotherDatabaseIsAnother(t *testing.T) {
 	k := newKeyserver(t)
 	k.Unnamed = true
 	seen := 0
-	k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+	k.After = func(r *keyapi.LeaseRequest) *keyapi.Error {
 		if r.Seen != nil {
 			seen++
 		}
@@ -165,7 +165,7 @@ func TestWhatWentBeforeANewcomerIsReported(t *testing.T) {
 	// While the first batch of a is debited somebody comes who is called ACME, and the turn of a is over with that
 	// batch.
 	var ahead atomic.Int64
-	k.After = func(r *protocol.LeaseRequest) *protocol.Error {
+	k.After = func(r *keyapi.LeaseRequest) *keyapi.Error {
 		if len(r.Spend) > 0 && k.Known == nil {
 			k.Known = []string{"ACME"}
 			ahead.Store(int64(10 * time.Second))

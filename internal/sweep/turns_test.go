@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/test/storetest"
 )
@@ -132,9 +132,9 @@ func TestManyDatasetsAreRemembered(t *testing.T) {
 		t.Errorf("%d of %d datasets are remembered, and where the database is: %v", got, len(datasets), k.Ledger.Point)
 	}
 	// A request of one dataset with the longest name and words leaves room for as many.
-	b, err := json.Marshal(protocol.Cleared{Dataset: strings.Repeat("d", 63), Definition: strings.Repeat("f", 32), Cutoff: math.MinInt64, Left: math.MaxInt64,
+	b, err := json.Marshal(keyapi.Cleared{Dataset: strings.Repeat("d", 63), PlaceDigest: strings.Repeat("f", 32), Cutoff: math.MinInt64, Left: math.MaxInt64,
 		SweptAt: math.MinInt64, Windows: strings.Repeat("w", 16), Due: math.MaxInt64})
-	if room := protocol.MaxRequest - 1<<10; err != nil || clearedAtOnce*(len(b)+1) > room {
+	if room := keyapi.MaxRequest - 1<<10; err != nil || clearedAtOnce*(len(b)+1) > room {
 		t.Errorf("%d of %d bytes do not fit %d: %v", clearedAtOnce, len(b), room, err)
 	}
 }
@@ -150,10 +150,10 @@ func TestWhatWasNotReachedGoesFirst(t *testing.T) {
 	w := newWorld(t, tables.String(), datasets...)
 	k := newKeyserver(t)
 	k.By(&w.plan)
-	definition := func(i int) string { return datasets[i].Definition() }
+	definition := func(i int) string { return datasets[i].Digest() }
 	now := time.Now().UnixMicro()
-	k.Ledger.Note(w.plan, &protocol.LeaseRequest{Cleared: []protocol.Cleared{
-		{Dataset: "a", Definition: definition(0), Cutoff: 1, SweptAt: now}, {Dataset: "b", Definition: definition(1), Cutoff: 1, SweptAt: now - 1}}}, time.Now())
+	k.Ledger.Note(w.plan, &keyapi.LeaseRequest{Cleared: []keyapi.Cleared{
+		{Dataset: "a", PlaceDigest: definition(0), Cutoff: 1, SweptAt: now}, {Dataset: "b", PlaceDigest: definition(1), Cutoff: 1, SweptAt: now - 1}}}, time.Now())
 	var log strings.Builder
 	w.run(Options{Leaser: client(t, k), Log: slog.New(slog.NewTextHandler(&log, nil))})
 	var order []string

@@ -37,11 +37,11 @@ import (
 	"github.com/lethe-dev/lethe/controllers"
 	"github.com/lethe-dev/lethe/internal/dnscheck"
 	"github.com/lethe-dev/lethe/internal/doors"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/keyserver"
 	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/rollout"
@@ -233,11 +233,11 @@ func (w *world) startKeyserver(kek sealing.Key, previous ...sealing.Key) {
 }
 
 // Tenant, Credentials and Revoke ask the keyserver that runs now, as its Service does.
-func (w *world) Tenant(ctx context.Context, tenant protocol.ObjectRef) (protocol.TenantResponse, error) {
+func (w *world) Tenant(ctx context.Context, tenant keyapi.ObjectRef) (keyapi.TenantResponse, error) {
 	return w.keys.Load().Tenant(ctx, tenant)
 }
 
-func (w *world) Credentials(ctx context.Context, object protocol.ObjectRef) (protocol.CredentialsResponse, error) {
+func (w *world) Credentials(ctx context.Context, object keyapi.ObjectRef) (keyapi.CredentialsResponse, error) {
 	if object.Namespace == "slow" {
 		select {
 		case <-w.hold:
@@ -247,18 +247,18 @@ func (w *world) Credentials(ctx context.Context, object protocol.ObjectRef) (pro
 	return w.keys.Load().Credentials(ctx, object)
 }
 
-func (w *world) PullSecrets(ctx context.Context, object protocol.ObjectRef) (protocol.PullSecretsResponse, error) {
+func (w *world) PullSecrets(ctx context.Context, object keyapi.ObjectRef) (keyapi.PullSecretsResponse, error) {
 	return w.keys.Load().PullSecrets(ctx, object)
 }
 
 // LastReport gives what the sweeps of the test have handed in: they run without a pod that the keyserver would know.
-func (w *world) LastReport(_ context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error) {
+func (w *world) LastReport(_ context.Context, store keyapi.ObjectRef) (keyapi.LastReportResponse, error) {
 	answer, _ := w.reports.Load(store.UID)
-	last, _ := answer.(protocol.LastReportResponse)
+	last, _ := answer.(keyapi.LastReportResponse)
 	return last, nil
 }
 
-func (w *world) Revoke(ctx context.Context, object protocol.ObjectRef) error {
+func (w *world) Revoke(ctx context.Context, object keyapi.ObjectRef) error {
 	return w.keys.Load().Revoke(ctx, object)
 }
 

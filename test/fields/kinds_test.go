@@ -169,7 +169,7 @@ func kinds() map[string]kind {
 		"approvedPlan.database":                          {"", "a/b", "postgres://x", newline, nul, long(63)},
 		"approvedPlan.tenancy":                           word(),
 		"approvedPlan.windows[].dataset":                 label(),
-		"approvedPlan.windows[].definition":              {"", "x", "A", newline, long(64)},
+		"approvedPlan.windows[].placeDigest":             {"", "x", "A", newline, long(64)},
 		"approvedPlan.windows[].backlog.rows":            {0, -1, "x", 1.5},
 		"approvedPlan.windows[].backlog.approvedAt":      {"", "x", 0},
 		"approvedPlan.windows[].backlog.until":           {"", "x", 0, "2026-11-01T00:00:00Z", "2027-12-01T00:00:00Z"},
@@ -319,7 +319,7 @@ spec:
     address: db.example:5432
     seen: {point: {kind: PostgresPoint, value: "oid=16384,timeline=1,position=0/16B3748,transactions=740"}, approvedAt: "2026-11-24T00:00:00Z"}
     windows:
-    - {dataset: messages, definition: abcdef0123, retainFor: {days: 90}, floor: {days: 1}, anyTenant: {notBelow: {days: 40}}, backlog: {rows: 5, approvedAt: "2026-11-24T00:00:00Z", until: "2026-12-01T00:00:00Z"}, tenants: [{tenant: acme, retainFor: {days: 30}, externalIDs: ["1"]}]}
+    - {dataset: messages, placeDigest: abcdef0123, retainFor: {days: 90}, floor: {days: 1}, anyTenant: {notBelow: {days: 40}}, backlog: {rows: 5, approvedAt: "2026-11-24T00:00:00Z", until: "2026-12-01T00:00:00Z"}, tenants: [{tenant: acme, retainFor: {days: 30}, externalIDs: ["1"]}]}
 `
 
 const tenantObject = `

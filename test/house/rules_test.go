@@ -32,7 +32,7 @@ const (
 // Rooms that take the time, the randomness and the objects as arguments.
 var pure = []string{
 	"internal/budget", "internal/foreign", "internal/guess", "internal/ledger", "internal/near", "internal/netblocks", "internal/plan", "internal/podspec",
-	"internal/protocol", "internal/report", "internal/resources", "internal/calendar", "internal/rollout", "internal/sealing", "internal/status",
+	"internal/keyapi", "internal/report", "internal/resources", "internal/calendar", "internal/rollout", "internal/sealing", "internal/status",
 }
 
 var rules = []rule{
@@ -43,7 +43,7 @@ var rules = []rule{
 	{name: "api", from: []string{"api"}, not: []string{"*", controllerRuntime, clientGo, pgx}, tests: true},
 	{name: "pure", from: pure, not: []string{controllerRuntime, "k8s.io/client-go/kubernetes", "k8s.io/client-go/rest", "os", "net/http", pgx, "controllers",
 		"internal/kube", "internal/planner", "internal/keyserver", "internal/keyclient", "internal/sweep", "internal/stores"}},
-	{name: "bottom", from: []string{"internal/calendar", "internal/sealing", "internal/report", "internal/protocol", "internal/foreign", "internal/netblocks"},
+	{name: "bottom", from: []string{"internal/calendar", "internal/sealing", "internal/report", "internal/keyapi", "internal/foreign", "internal/netblocks"},
 		not: []string{"internal/plan", "internal/resources", "internal/status"}},
 	// Only main.go wires the controllers.
 	{name: "controllers", except: []string{"main.go", "controllers", "test", "hack"}, not: []string{"controllers"}},

@@ -46,10 +46,10 @@ func (Engine) Credentials() map[string]string {
 func (e Engine) Open(_ context.Context, _ plan.Target, with stores.Credentials, clock func() time.Time) (stores.Session, error) {
 	server := e.Server
 	if server.Down {
-		return nil, &stores.Error{Reason: v1alpha1.ReasonUnreachable, Message: "nothing answers"}
+		return nil, &stores.Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnreachable, Message: "nothing answers"}}
 	}
 	if err := server.login(string(with["password"]), string(with["token"])); err != nil {
-		return nil, &stores.Error{Reason: v1alpha1.ReasonWrongPassword, Message: "the store does not take this password", Cause: err}
+		return nil, &stores.Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonWrongPassword, Message: "the store does not take this password"}, Cause: err}
 	}
 	return &session{server: server, clock: clock}, nil
 }
@@ -101,7 +101,7 @@ func (s *session) Bind(ctx context.Context, c stores.Config) (stores.Bound, erro
 type bound struct {
 	*session
 	config    stores.Config
-	problems  []*stores.Problem
+	problems  []*v1alpha1.Problem
 	unlisted  map[int]bool // the problem is that nobody knows who is known
 	uncovered []string
 	cursors   []uint32
@@ -109,16 +109,16 @@ type bound struct {
 	done      []stores.Deletion
 }
 
-func (b *bound) check(d stores.Dataset, names []string) *stores.Problem {
+func (b *bound) check(d stores.Dataset, names []string) *v1alpha1.Problem {
 	if !slices.Contains(names, string(d.Table.Name)) {
-		return &stores.Problem{Reason: v1alpha1.ReasonMissingTable, Message: fmt.Sprintf("there is no set of keys %s: correct table.name", d.Table.Name)}
+		return &v1alpha1.Problem{Reason: v1alpha1.ReasonMissingTable, Message: fmt.Sprintf("there is no set of keys %s: correct table.name", d.Table.Name)}
 	}
 	if may := b.server.rights(); may != "" {
-		return &stores.Problem{Reason: v1alpha1.ReasonMissingPrivilege, Message: "the role sees a part of the keys only, so that keys would be kept unseen: let it see all"}
+		return &v1alpha1.Problem{Reason: v1alpha1.ReasonMissingPrivilege, Message: "the role sees a part of the keys only, so that keys would be kept unseen: let it see all"}
 	}
 	for _, r := range b.config.Relations {
 		if r.References == d.Name {
-			return &stores.Problem{Reason: v1alpha1.ReasonUnsupportedTable, Message: "keys do not refer to keys: take the entry of spec.relations away"}
+			return &v1alpha1.Problem{Reason: v1alpha1.ReasonUnsupportedTable, Message: "keys do not refer to keys: take the entry of spec.relations away"}
 		}
 	}
 	return nil
@@ -133,7 +133,7 @@ func (b *bound) Know(_ context.Context, tenants []string, unread string) error {
 		}
 		if b.Unclear(i) && b.problems[i] == nil {
 			b.unlisted[i] = true
-			b.problems[i] = &stores.Problem{Reason: v1alpha1.ReasonNotReached, Message: fmt.Sprintf("%s, so that tenants of %s with a window of their own cannot be told from others", unread, d.Name)}
+			b.problems[i] = &v1alpha1.Problem{Reason: v1alpha1.ReasonNotReached, Message: fmt.Sprintf("%s, so that tenants of %s with a window of their own cannot be told from others", unread, d.Name)}
 		}
 	}
 	return nil
@@ -157,12 +157,12 @@ func (b *bound) Order() []int {
 	return out
 }
 
-func (b *bound) Waits(int, func(int) bool) bool { return false }
-func (b *bound) Problem(i int) *stores.Problem  { return b.problems[i] }
-func (b *bound) Notice(int) string              { return "" }
-func (b *bound) Uncovered() []string            { return slices.Clone(b.uncovered) }
-func (b *bound) Undeclared() []guess.Relation   { return nil }
-func (b *bound) Pointers() []string             { return nil }
+func (b *bound) Waits(int, func(int) bool) bool  { return false }
+func (b *bound) Problem(i int) *v1alpha1.Problem { return b.problems[i] }
+func (b *bound) Notice(int) string               { return "" }
+func (b *bound) Uncovered() []string             { return slices.Clone(b.uncovered) }
+func (b *bound) Undeclared() []guess.Relation    { return nil }
+func (b *bound) Pointers() []string              { return nil }
 
 // each looks at every key once.
 func (b *bound) each(ctx context.Context, i int, look func(e Entry)) error {
@@ -301,7 +301,7 @@ func (b *bound) Overdue(ctx context.Context, i int, at stores.Clocks) ([]report.
 	return out.Rules, err
 }
 
-func (b *bound) Expired(ctx context.Context, i int, at time.Time, most func(int64) int64) (expired, records int64, problem *stores.Problem, err error) {
+func (b *bound) Expired(ctx context.Context, i int, at time.Time, most func(int64) int64) (expired, records int64, problem *v1alpha1.Problem, err error) {
 	if p := b.problems[i]; p != nil {
 		return 0, 0, p, nil
 	}
@@ -314,7 +314,7 @@ func (b *bound) Expired(ctx context.Context, i int, at time.Time, most func(int6
 	return expired, min(records, most(expired)), nil, err
 }
 
-func (b *bound) Planned(ctx context.Context, i int, at time.Time, most func(int64) int64) (planned, records int64, problem *stores.Problem, err error) {
+func (b *bound) Planned(ctx context.Context, i int, at time.Time, most func(int64) int64) (planned, records int64, problem *v1alpha1.Problem, err error) {
 	return b.Expired(ctx, i, at, most)
 }
 
@@ -381,7 +381,7 @@ func (b *bound) pass(ctx context.Context, i int, at time.Time, permit stores.Per
 	}
 }
 
-func (b *bound) Older(ctx context.Context, i int, cutoff time.Time) (n int64, problem *stores.Problem, err error) {
+func (b *bound) Older(ctx context.Context, i int, cutoff time.Time) (n int64, problem *v1alpha1.Problem, err error) {
 	if p := b.problems[i]; p != nil {
 		return 0, p, nil
 	}

@@ -19,10 +19,10 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/plan"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/sealing"
 )
 
@@ -35,10 +35,10 @@ type Server struct {
 	TokenFile string
 
 	Password string
-	Seconds  int                              // length of a lease
-	Answer   func(first bool) *protocol.Error // nil: yes
+	Seconds  int                            // length of a lease
+	Answer   func(first bool) *keyapi.Error // nil: yes
 	// After, if set, may take back the answer to a request that was granted and booked.
-	After func(*protocol.LeaseRequest) *protocol.Error
+	After func(*keyapi.LeaseRequest) *keyapi.Error
 	// Ledger is the account; a new one is two hours old.
 	Ledger *ledger.Ledger
 	// Clock by which approvals are good. Default: the machine's.
@@ -53,10 +53,10 @@ type Server struct {
 	// Others are credentials of the store beside its password, by name.
 	Others map[string]string
 	// Approved is where in its life a person approved the database, and when.
-	Approved func() (point protocol.Point, at time.Time, ok bool)
+	Approved func() (point keyapi.Point, at time.Time, ok bool)
 
 	// Refuse, if set, may refuse a report before it is taken, and Lose the answer to one that was.
-	Refuse, Lose func() *protocol.Error
+	Refuse, Lose func() *keyapi.Error
 
 	// Whose is what the statement about a report says of it; the report's digest and its number are added.
 	Whose ledger.Statement
@@ -116,26 +116,26 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) answer(r *http.Request) (int, any) {
-	if r.URL.Path == protocol.PathRelease {
+	if r.URL.Path == keyapi.PathRelease {
 		s.released++
 		return http.StatusOK, struct{}{}
 	}
 	switch r.URL.Path {
-	case protocol.PathReport:
+	case keyapi.PathReport:
 		return s.takeReport(r)
-	case protocol.PathLastReport:
+	case keyapi.PathLastReport:
 		return s.lastReport()
 	}
-	var req protocol.LeaseRequest
-	body, err := io.ReadAll(io.LimitReader(r.Body, protocol.MaxRequest+1))
-	if len(body) > protocol.MaxRequest {
-		return http.StatusRequestEntityTooLarge, protocol.Error{Reason: v1alpha1.ReasonBadRequest}
+	var req keyapi.LeaseRequest
+	body, err := io.ReadAll(io.LimitReader(r.Body, keyapi.MaxRequest+1))
+	if len(body) > keyapi.MaxRequest {
+		return http.StatusRequestEntityTooLarge, keyapi.Error{Reason: v1alpha1.ReasonBadRequest}
 	}
 	if err == nil {
 		err = json.Unmarshal(body, &req)
 	}
-	if err != nil || r.URL.Path != protocol.PathLease {
-		return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest}
+	if err != nil || r.URL.Path != keyapi.PathLease {
+		return http.StatusBadRequest, keyapi.Error{Reason: v1alpha1.ReasonBadRequest}
 	}
 	s.asked++
 	if s.Answer != nil {
@@ -150,16 +150,16 @@ func (s *Server) answer(r *http.Request) (int, any) {
 	if no != nil {
 		return http.StatusForbidden, no
 	}
-	resp := protocol.LeaseResponse{Expires: time.Now().Add(time.Duration(s.Seconds) * time.Second), Seconds: s.Seconds}
+	resp := keyapi.LeaseResponse{Expires: time.Now().Add(time.Duration(s.Seconds) * time.Second), Seconds: s.Seconds}
 	if !s.Unnamed {
 		known := s.known()
-		resp.KnownDigest, resp.Known = cmp.Or(s.Digest, plan.DigestOf(known)), protocol.KnownPage(known, req.KnownFrom)
+		resp.KnownDigest, resp.Known = cmp.Or(s.Digest, plan.DigestOf(known)), keyapi.KnownPage(known, req.KnownFrom)
 	}
 	if req.PublicKey != "" {
 		resp.Account = account
 		var err error
 		if resp.Sealed, err = s.seal(req.PublicKey); err != nil {
-			return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest, Message: err.Error()}
+			return http.StatusBadRequest, keyapi.Error{Reason: v1alpha1.ReasonBadRequest, Message: err.Error()}
 		}
 	}
 	return http.StatusOK, resp
@@ -167,13 +167,13 @@ func (s *Server) answer(r *http.Request) (int, any) {
 
 // takeReport takes one, of whoever asks.
 func (s *Server) takeReport(r *http.Request) (int, any) {
-	var req protocol.ReportRequest
+	var req keyapi.ReportRequest
 	if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
-		return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest}
+		return http.StatusBadRequest, keyapi.Error{Reason: v1alpha1.ReasonBadRequest}
 	}
-	canonical, err := protocol.UnpackReport(req.Report)
+	canonical, err := keyapi.UnpackReport(req.Report)
 	if err != nil {
-		return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest, Message: err.Error()}
+		return http.StatusBadRequest, keyapi.Error{Reason: v1alpha1.ReasonBadRequest, Message: err.Error()}
 	}
 	if s.Refuse != nil {
 		if no := s.Refuse(); no != nil {
@@ -188,19 +188,19 @@ func (s *Server) takeReport(r *http.Request) (int, any) {
 			return http.StatusForbidden, no
 		}
 	}
-	return http.StatusOK, protocol.ReportResponse{Digest: protocol.DigestReport(canonical), Sequence: s.reports}
+	return http.StatusOK, keyapi.ReportResponse{Digest: keyapi.DigestReport(canonical), Sequence: s.reports}
 }
 
 // lastReport answers with the last one, whoever asks, and about whichever store.
 func (s *Server) lastReport() (int, any) {
 	if s.reports == 0 {
-		return http.StatusOK, protocol.LastReportResponse{}
+		return http.StatusOK, keyapi.LastReportResponse{}
 	}
 	statement := s.Whose
 	statement.Sequence, statement.Report = s.Whose.Sequence+s.reports, ""
 	answer, _, err := Signed(statement, s.report)
 	if err != nil {
-		return http.StatusBadRequest, protocol.Error{Reason: v1alpha1.ReasonBadRequest, Message: err.Error()}
+		return http.StatusBadRequest, keyapi.Error{Reason: v1alpha1.ReasonBadRequest, Message: err.Error()}
 	}
 	return http.StatusOK, answer
 }
@@ -222,7 +222,7 @@ func (s *Server) known() []string {
 }
 
 // book enters into the account what a sweep asks and tells, as the keyserver does.
-func (s *Server) book(req *protocol.LeaseRequest) (*protocol.Account, *protocol.Error) {
+func (s *Server) book(req *keyapi.LeaseRequest) (*keyapi.Account, *keyapi.Error) {
 	if s.plan == nil {
 		return nil, nil
 	}
@@ -233,7 +233,7 @@ func (s *Server) book(req *protocol.LeaseRequest) (*protocol.Account, *protocol.
 		}
 	}
 	if err := s.Ledger.Spend(*s.plan, req.Spend, now); err != nil {
-		return nil, &protocol.Error{Reason: v1alpha1.ReasonBacklogSpent, Message: err.Error()}
+		return nil, &keyapi.Error{Reason: v1alpha1.ReasonBacklogSpent, Message: err.Error()}
 	}
 	s.Ledger.Note(*s.plan, req, now)
 	account := s.Ledger.Account(*s.plan, now)
@@ -253,13 +253,13 @@ func (s *Server) seal(public string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	bundle := protocol.SecretBundle{Items: []protocol.SecretItem{{Name: sealing.PasswordKey, Value: []byte(s.Password)}}}
+	bundle := keyapi.SecretBundle{Items: []keyapi.SecretItem{{Name: sealing.PasswordKey, Value: []byte(s.Password)}}}
 	for name, value := range s.Others {
-		bundle.Items = append(bundle.Items, protocol.SecretItem{Name: name, Value: []byte(value)})
+		bundle.Items = append(bundle.Items, keyapi.SecretItem{Name: name, Value: []byte(value)})
 	}
 	b, err := json.Marshal(bundle)
 	if err != nil {
 		return "", fmt.Errorf("encode the bundle: %w", err)
 	}
-	return sealing.SealReply(pub, protocol.PathLease, podUID, b)
+	return sealing.SealReply(pub, keyapi.PathLease, podUID, b)
 }

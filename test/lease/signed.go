@@ -9,8 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/ledger"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
@@ -24,14 +24,14 @@ func StatementOf(job *batchv1.Job, pod *corev1.Pod) ledger.Statement {
 // Signed is what a keyserver answers of a report that it took, and the termination message of the pod that handed it
 // in. Of the statement, report, previous and time are made up where they are empty; that time is later than the end of
 // any Job, so that it decides nothing.
-func Signed(s ledger.Statement, canonical []byte) (protocol.LastReportResponse, string, error) {
-	none := protocol.LastReportResponse{}
+func Signed(s ledger.Statement, canonical []byte) (keyapi.LastReportResponse, string, error) {
+	none := keyapi.LastReportResponse{}
 	key, err := ledger.NewReportKey("test", bytes.Repeat([]byte{1}, ledger.ReportSeedSize))
 	if err != nil {
 		return none, "", fmt.Errorf("make a key: %w", err)
 	}
 	if s.Report == "" {
-		s.Report = protocol.DigestReport(canonical)
+		s.Report = keyapi.DigestReport(canonical)
 	}
 	if s.Previous == "" {
 		s.Previous = ledger.NoStatement
@@ -43,7 +43,7 @@ func Signed(s ledger.Statement, canonical []byte) (protocol.LastReportResponse, 
 	if err != nil {
 		return none, "", fmt.Errorf("sign: %w", err)
 	}
-	packed, err := protocol.PackReport(canonical)
+	packed, err := keyapi.PackReport(canonical)
 	if err != nil {
 		return none, "", fmt.Errorf("pack: %w", err)
 	}
@@ -51,5 +51,5 @@ func Signed(s ledger.Statement, canonical []byte) (protocol.LastReportResponse, 
 	if err != nil {
 		return none, "", fmt.Errorf("encode the message: %w", err)
 	}
-	return protocol.LastReportResponse{Statement: signed, Report: packed}, string(message), nil
+	return keyapi.LastReportResponse{Statement: signed, Report: packed}, string(message), nil
 }

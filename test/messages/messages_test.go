@@ -95,7 +95,7 @@ spec:
     seen: {approvedAt: "2026-03-02T09:30:00Z", point: {kind: PostgresPoint, value: "oid=1,timeline=1,position=0/1,transactions=1"}}
     windows:
       - dataset: messages
-        definition: abc
+        placeDigest: abc
         retainFor: {days: 1}
         floor: {years: 1}
         tenants: [{tenant: acme, retainFor: {days: 1}}]

@@ -205,7 +205,7 @@ var rows = []row{
 	bad("DataStore", "spec.approvedPlan.seen.point.kind", `"x"`),
 	bad("DataStore", "spec.approvedPlan.seen.point.value", `"the latest"`),
 	bad("DataStore", "spec.approvedPlan.windows.0.dataset", `"The Messages"`),
-	bad("DataStore", "spec.approvedPlan.windows.0.definition", `"xyz"`),
+	bad("DataStore", "spec.approvedPlan.windows.0.placeDigest", `"xyz"`),
 	bad("DataStore", "spec.approvedPlan.tenancy", `"Shared"`, "spec.approvedPlan.windows.0.anyTenant", `{"notBelow": {}}`),
 	bad("DataStore", "spec.approvedPlan.windows.0.backlog.until", `"2026-03-12T09:30:00Z"`),
 	bad("DataStore", "spec.approvedPlan.windows.0.floor", `{}`),

@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/lease"
 )
@@ -31,19 +31,19 @@ type KeyserverDouble struct {
 
 	Mutex   sync.Mutex
 	Down    error
-	Refuse  map[string]protocol.CredentialResult // by name of the credential
-	Pinned  string                               // the Secret to answer with, whatever the spec says
+	Refuse  map[string]keyapi.CredentialResult // by name of the credential
+	Pinned  string                             // the Secret to answer with, whatever the spec says
 	stored  map[types.UID]string
 	revoked map[string]bool
 	calls   map[string]int
-	ranges  map[string]protocol.UIDRange // by the Tenant's UID
-	Fixed   *protocol.UIDRange           // the range to answer with, whoever asks
-	Closed  map[string]chan struct{}     // by namespace: calls that wait
+	ranges  map[string]keyapi.UIDRange // by the Tenant's UID
+	Fixed   *keyapi.UIDRange           // the range to answer with, whoever asks
+	Closed  map[string]chan struct{}   // by namespace: calls that wait
 	// Pulls are names to look for; the keyserver reads them out of the objects.
 	Pulls   []string
 	Waiting int
-	asked   map[string]bool                        // since askedSince
-	reports map[string]protocol.LastReportResponse // by the store's UID
+	asked   map[string]bool                      // since askedSince
+	reports map[string]keyapi.LastReportResponse // by the store's UID
 	taken   int64
 }
 
@@ -59,9 +59,9 @@ func (e *RefusedError) Error() string { return e.Message }
 func (e *RefusedError) Reason() string { return e.Why }
 
 func newKeyserverDouble(asKeyserver, live client.Client) *KeyserverDouble {
-	return &KeyserverDouble{AsKeyserver: asKeyserver, live: live, Refuse: map[string]protocol.CredentialResult{},
-		stored: map[types.UID]string{}, revoked: map[string]bool{}, calls: map[string]int{}, asked: map[string]bool{}, ranges: map[string]protocol.UIDRange{},
-		reports: map[string]protocol.LastReportResponse{}}
+	return &KeyserverDouble{AsKeyserver: asKeyserver, live: live, Refuse: map[string]keyapi.CredentialResult{},
+		stored: map[types.UID]string{}, revoked: map[string]bool{}, calls: map[string]int{}, asked: map[string]bool{}, ranges: map[string]keyapi.UIDRange{},
+		reports: map[string]keyapi.LastReportResponse{}}
 }
 
 // Set changes how it behaves.
@@ -104,22 +104,22 @@ func (k *KeyserverDouble) IsRevoked(uid types.UID) bool {
 }
 
 // Tenant implements reconcile.Keys.
-func (k *KeyserverDouble) Tenant(ctx context.Context, ref protocol.ObjectRef) (protocol.TenantResponse, error) {
+func (k *KeyserverDouble) Tenant(ctx context.Context, ref keyapi.ObjectRef) (keyapi.TenantResponse, error) {
 	k.Mutex.Lock()
 	defer k.Mutex.Unlock()
 	k.count(resources.KindTenant)
 	if k.Down != nil {
-		return protocol.TenantResponse{}, k.Down
+		return keyapi.TenantResponse{}, k.Down
 	}
-	key := protocol.SealingKey{KID: "0123456789abcdef", Suite: "MLKEM768-X25519+HKDF-SHA256+AES-256-GCM", Public: "cHVibGlj-" + ref.Name, Realm: "test", State: v1alpha1.SealingKeyActive}
+	key := keyapi.SealingKey{KID: "0123456789abcdef", Suite: "MLKEM768-X25519+HKDF-SHA256+AES-256-GCM", Public: "cHVibGlj-" + ref.Name, Realm: "test", State: v1alpha1.SealingKeyActive}
 	tenant := &v1alpha1.Tenant{}
 	if err := k.live.Get(ctx, client.ObjectKey{Name: ref.Name}, tenant); err != nil {
-		return protocol.TenantResponse{}, err
+		return keyapi.TenantResponse{}, err
 	}
 	if k.Fixed != nil {
 		k.ranges[ref.UID] = *k.Fixed
 	} else if known := k.ranges[ref.UID]; known.Size != 1000 || known.First < 1_000_000_000 {
-		k.ranges[ref.UID] = protocol.UIDRange{First: 1_000_000_000 + 1000*lastRange.Add(1), Size: 1000}
+		k.ranges[ref.UID] = keyapi.UIDRange{First: 1_000_000_000 + 1000*lastRange.Add(1), Size: 1000}
 	}
 	before := tenant.DeepCopy()
 	if known := v1alpha1.UIDRange(k.ranges[ref.UID]); resources.CheckUIDRange(known) == nil {
@@ -127,13 +127,13 @@ func (k *KeyserverDouble) Tenant(ctx context.Context, ref protocol.ObjectRef) (p
 	}
 	tenant.Status.KEKGrade, tenant.Status.SealingKeys = "Production", []v1alpha1.SealingKey{v1alpha1.SealingKey(key)}
 	if err := k.AsKeyserver.Status().Patch(ctx, tenant, client.MergeFrom(before)); err != nil {
-		return protocol.TenantResponse{}, err
+		return keyapi.TenantResponse{}, err
 	}
-	return protocol.TenantResponse{KEKGrade: "Production", UIDRange: k.ranges[ref.UID], SealingKeys: []protocol.SealingKey{key}}, nil
+	return keyapi.TenantResponse{KEKGrade: "Production", UIDRange: k.ranges[ref.UID], SealingKeys: []keyapi.SealingKey{key}}, nil
 }
 
 // Revoke implements reconcile.Keys.
-func (k *KeyserverDouble) Revoke(_ context.Context, ref protocol.ObjectRef) error {
+func (k *KeyserverDouble) Revoke(_ context.Context, ref keyapi.ObjectRef) error {
 	k.Mutex.Lock()
 	defer k.Mutex.Unlock()
 	k.count("Revoke")
@@ -157,20 +157,20 @@ func (k *KeyserverDouble) Take(job *batchv1.Job, pod *corev1.Pod, text []byte) (
 }
 
 // LastReport implements reconcile.Keys.
-func (k *KeyserverDouble) LastReport(_ context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error) {
+func (k *KeyserverDouble) LastReport(_ context.Context, store keyapi.ObjectRef) (keyapi.LastReportResponse, error) {
 	k.Mutex.Lock()
 	defer k.Mutex.Unlock()
 	return k.reports[store.UID], k.Down
 }
 
 // PullSecrets implements reconcile.Keys.
-func (k *KeyserverDouble) PullSecrets(ctx context.Context, ref protocol.ObjectRef) (protocol.PullSecretsResponse, error) {
+func (k *KeyserverDouble) PullSecrets(ctx context.Context, ref keyapi.ObjectRef) (keyapi.PullSecretsResponse, error) {
 	k.Mutex.Lock()
 	defer k.Mutex.Unlock()
 	if k.Down != nil {
-		return protocol.PullSecretsResponse{}, k.Down
+		return keyapi.PullSecretsResponse{}, k.Down
 	}
-	var answer protocol.PullSecretsResponse
+	var answer keyapi.PullSecretsResponse
 	for _, name := range k.Pulls {
 		secret := &corev1.Secret{}
 		err := k.AsKeyserver.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: name}, secret)
@@ -178,7 +178,7 @@ func (k *KeyserverDouble) PullSecrets(ctx context.Context, ref protocol.ObjectRe
 		case apierrors.IsNotFound(err):
 			answer.Missing = append(answer.Missing, name)
 		case err != nil:
-			return protocol.PullSecretsResponse{}, err
+			return keyapi.PullSecretsResponse{}, err
 		case secret.Type != corev1.SecretTypeDockerConfigJson:
 			answer.Unusable = append(answer.Unusable, name)
 		}
@@ -187,30 +187,30 @@ func (k *KeyserverDouble) PullSecrets(ctx context.Context, ref protocol.ObjectRe
 }
 
 // Credentials implements reconcile.Keys.
-func (k *KeyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRef) (protocol.CredentialsResponse, error) {
+func (k *KeyserverDouble) Credentials(ctx context.Context, ref keyapi.ObjectRef) (keyapi.CredentialsResponse, error) {
 	if err := k.pass(ctx, ref.Namespace); err != nil {
-		return protocol.CredentialsResponse{}, err
+		return keyapi.CredentialsResponse{}, err
 	}
 	k.Mutex.Lock()
 	defer k.Mutex.Unlock()
 	k.count(ref.Kind)
 	if k.Down != nil {
-		return protocol.CredentialsResponse{}, k.Down
+		return keyapi.CredentialsResponse{}, k.Down
 	}
 	bot := &v1alpha1.BotDeployment{}
 	if ref.Kind == resources.KindDataStore {
 		return k.password(ctx, ref)
 	}
 	if err := k.live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, bot); err != nil || string(bot.UID) != ref.UID {
-		return protocol.CredentialsResponse{}, &RefusedError{v1alpha1.ReasonNotFound, "no such object"}
+		return keyapi.CredentialsResponse{}, &RefusedError{v1alpha1.ReasonNotFound, "no such object"}
 	}
-	answer := protocol.CredentialsResponse{Secret: k.Pinned}
+	answer := keyapi.CredentialsResponse{Secret: k.Pinned}
 	var in strings.Builder
 	whole := true
 	for _, credential := range bot.Spec.Credentials {
 		item, bad := k.Refuse[credential.Name]
 		if !bad {
-			item = protocol.CredentialResult{Name: credential.Name, Reason: v1alpha1.ReasonStored, Version: 1, Plaintext: credential.SecretKeyRef != nil}
+			item = keyapi.CredentialResult{Name: credential.Name, Reason: v1alpha1.ReasonStored, Version: 1, Plaintext: credential.SecretKeyRef != nil}
 			fmt.Fprintf(&in, "%s=%s;", credential.Name, credential.Sealed)
 		}
 		whole = whole && (!bad || item.Reason == v1alpha1.ReasonRolledBack)
@@ -230,17 +230,17 @@ func (k *KeyserverDouble) Credentials(ctx context.Context, ref protocol.ObjectRe
 		Type: v1alpha1.SecretTypeEncrypted, Data: map[string][]byte{"ciphertext": sum[:]},
 	})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return protocol.CredentialsResponse{}, err
+		return keyapi.CredentialsResponse{}, err
 	}
 	k.stored[bot.UID], answer.Secret = name, name
 	return answer, nil
 }
 
 // password stores that of a store.
-func (k *KeyserverDouble) password(ctx context.Context, ref protocol.ObjectRef) (protocol.CredentialsResponse, error) {
+func (k *KeyserverDouble) password(ctx context.Context, ref keyapi.ObjectRef) (keyapi.CredentialsResponse, error) {
 	store := &v1alpha1.DataStore{}
 	if err := k.live.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, store); err != nil || string(store.UID) != ref.UID {
-		return protocol.CredentialsResponse{}, &RefusedError{v1alpha1.ReasonNotFound, "no such object"}
+		return keyapi.CredentialsResponse{}, &RefusedError{v1alpha1.ReasonNotFound, "no such object"}
 	}
 	sum := sha256.Sum256([]byte(store.Spec.Postgres.Password))
 	name := resources.CredentialsName(store.Name, hex.EncodeToString(sum[:]))
@@ -250,9 +250,9 @@ func (k *KeyserverDouble) password(ctx context.Context, ref protocol.ObjectRef) 
 		Type: v1alpha1.SecretTypeEncrypted, Data: map[string][]byte{"ciphertext": sum[:]},
 	})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return protocol.CredentialsResponse{}, err
+		return keyapi.CredentialsResponse{}, err
 	}
-	return protocol.CredentialsResponse{Secret: name, Items: []protocol.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonStored, Version: 1}}}, nil
+	return keyapi.CredentialsResponse{Secret: name, Items: []keyapi.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonStored, Version: 1}}}, nil
 }
 
 // pass waits at a closed door.

@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/report"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/test/lease"
@@ -18,22 +18,22 @@ import (
 type StoreKeys struct {
 	Mu      sync.Mutex
 	Err     error
-	Answer  *protocol.CredentialsResponse
+	Answer  *keyapi.CredentialsResponse
 	Asked   []string
 	Revoked []string
-	Pulls   protocol.PullSecretsResponse
+	Pulls   keyapi.PullSecretsResponse
 	// Reports that were taken, the last one of each store, by its UID; ReportErr is answered instead of them.
-	Reports   map[string]protocol.LastReportResponse
+	Reports   map[string]keyapi.LastReportResponse
 	ReportErr error
 	// LastReports, if set, is asked instead.
 	LastReports interface {
-		LastReport(ctx context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error)
+		LastReport(ctx context.Context, store keyapi.ObjectRef) (keyapi.LastReportResponse, error)
 	}
 	taken int64
 }
 
 // LastReport implements reconcile.Keys.
-func (k *StoreKeys) LastReport(ctx context.Context, store protocol.ObjectRef) (protocol.LastReportResponse, error) {
+func (k *StoreKeys) LastReport(ctx context.Context, store keyapi.ObjectRef) (keyapi.LastReportResponse, error) {
 	k.Mu.Lock()
 	defer k.Mu.Unlock()
 	if k.LastReports != nil {
@@ -61,43 +61,43 @@ func (k *StoreKeys) take(job *batchv1.Job, pod *corev1.Pod, text string) (string
 	statement.Sequence = k.taken
 	answer, message, err := lease.Signed(statement, []byte(text))
 	if k.Reports == nil {
-		k.Reports = map[string]protocol.LastReportResponse{}
+		k.Reports = map[string]keyapi.LastReportResponse{}
 	}
 	k.Reports[statement.Store] = answer
 	return message, err
 }
 
 // Tenant implements reconcile.Keys.
-func (k *StoreKeys) Tenant(context.Context, protocol.ObjectRef) (protocol.TenantResponse, error) {
-	return protocol.TenantResponse{}, nil
+func (k *StoreKeys) Tenant(context.Context, keyapi.ObjectRef) (keyapi.TenantResponse, error) {
+	return keyapi.TenantResponse{}, nil
 }
 
 // Credentials implements reconcile.Keys.
-func (k *StoreKeys) Credentials(_ context.Context, o protocol.ObjectRef) (protocol.CredentialsResponse, error) {
+func (k *StoreKeys) Credentials(_ context.Context, o keyapi.ObjectRef) (keyapi.CredentialsResponse, error) {
 	k.Mu.Lock()
 	defer k.Mu.Unlock()
 	if k.Err != nil {
-		return protocol.CredentialsResponse{}, k.Err
+		return keyapi.CredentialsResponse{}, k.Err
 	}
 	k.Asked = append(k.Asked, o.Name)
 	if k.Answer != nil {
 		return *k.Answer, nil
 	}
-	return protocol.CredentialsResponse{
+	return keyapi.CredentialsResponse{
 		Secret: resources.CredentialsName(o.Name, "0123456789abcdef"),
-		Items:  []protocol.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonStored, Version: 1}},
+		Items:  []keyapi.CredentialResult{{Name: "password", Reason: v1alpha1.ReasonStored, Version: 1}},
 	}, nil
 }
 
 // PullSecrets implements reconcile.Keys.
-func (k *StoreKeys) PullSecrets(context.Context, protocol.ObjectRef) (protocol.PullSecretsResponse, error) {
+func (k *StoreKeys) PullSecrets(context.Context, keyapi.ObjectRef) (keyapi.PullSecretsResponse, error) {
 	k.Mu.Lock()
 	defer k.Mu.Unlock()
 	return k.Pulls, k.Err
 }
 
 // Revoke implements reconcile.Keys.
-func (k *StoreKeys) Revoke(_ context.Context, o protocol.ObjectRef) error {
+func (k *StoreKeys) Revoke(_ context.Context, o keyapi.ObjectRef) error {
 	k.Mu.Lock()
 	defer k.Mu.Unlock()
 	if k.Err != nil {

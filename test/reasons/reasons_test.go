@@ -16,7 +16,7 @@ var root = filepath.Join("..", "..")
 
 // holders are the types that have a reason, and calls are the functions that are told one: by which argument.
 var (
-	holders = map[string]bool{"Condition": true, "Problem": true, "problem": true, "Verdict": true, "Workload": true, "Refusal": true, "FileError": true, "CredentialResult": true,
+	holders = map[string]bool{"Condition": true, "Problem": true, "problem": true, "CredentialResult": true,
 		"Report": true, "Dataset": true, "Rule": true, "DatasetMeasurement": true, "RuleMeasurement": true, "SweepStatus": true}
 	calls = map[string]int{"Eventf": 3, "condition": 2, "Step": 3, "Summary": 2, "yes": 0, "no": 0, "unknown": 0, "on": 0, "trouble": 0, "refuse": 0, "later": 0, "Refuse": 0, "Later": 0, "refused": 1}
 	// The calls of those packages alone have these names.
@@ -98,8 +98,10 @@ func typeName(e ast.Expr) string {
 	}
 }
 
-// TestReasonsStandInOnePlace: no reason is declared, or given as a string, but in api/v1alpha1.
-func TestReasonsStandInOnePlace(t *testing.T) {
+// everyFile calls with each file of Lethe's own that is no test: the cluster tool and the tests' programs are no part
+// of it.
+func everyFile(t *testing.T, call func(set *token.FileSet, path string, file *ast.File)) {
+	t.Helper()
 	files := 0
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -112,8 +114,8 @@ func TestReasonsStandInOnePlace(t *testing.T) {
 		relative = filepath.ToSlash(relative)
 		switch {
 		case entry.IsDir() && (entry.Name() == "testdata" || relative == "hack/cluster" || relative == "test/programs" || strings.HasPrefix(relative, ".") && relative != "."):
-			return filepath.SkipDir // the cluster tool and the tests' programs are no part of Lethe
-		case entry.IsDir(), !strings.HasSuffix(path, ".go"), strings.HasSuffix(path, "_test.go"), strings.HasPrefix(relative, "api/v1alpha1/"):
+			return filepath.SkipDir
+		case entry.IsDir(), !strings.HasSuffix(path, ".go"), strings.HasSuffix(path, "_test.go"):
 			return nil
 		}
 		set := token.NewFileSet()
@@ -122,13 +124,82 @@ func TestReasonsStandInOnePlace(t *testing.T) {
 			return err
 		}
 		files++
-		for _, place := range found(set, relative, file) {
-			t.Error(place)
-		}
+		call(set, relative, file)
 		return nil
 	})
 	if err != nil || files < 300 {
 		t.Errorf("%d files, %v", files, err)
+	}
+}
+
+// TestReasonsStandInOnePlace: no reason is declared, or given as a string, but in api/v1alpha1.
+func TestReasonsStandInOnePlace(t *testing.T) {
+	everyFile(t, func(set *token.FileSet, path string, file *ast.File) {
+		if strings.HasPrefix(path, "api/v1alpha1/") {
+			return
+		}
+		for _, place := range found(set, path, file) {
+			t.Error(place)
+		}
+	})
+}
+
+// carriers are the types that may declare a reason with a message: what stands in the API, the problem of a condition,
+// and what travels between programs. Whatever else has both is made of one of them.
+var carriers = map[string]bool{
+	"api/v1alpha1.Problem":             true,
+	"api/v1alpha1.SweepStatus":         true,
+	"internal/status.Problem":          true,
+	"internal/report.Report":           true,
+	"internal/keyapi.Error":            true,
+	"internal/keyapi.CredentialResult": true,
+}
+
+// carriersIn are the struct types of a file that declare both.
+func carriersIn(path string, file *ast.File) []string {
+	var out []string
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.TypeSpec)
+		if !ok {
+			return true
+		}
+		fields, ok := spec.Type.(*ast.StructType)
+		if !ok {
+			return true
+		}
+		has := map[string]bool{}
+		for _, field := range fields.Fields.List {
+			for _, name := range field.Names {
+				has[strings.ToLower(name.Name)] = true
+			}
+		}
+		if has["reason"] && has["message"] {
+			out = append(out, filepath.ToSlash(filepath.Dir(path))+"."+spec.Name.Name)
+		}
+		return true
+	})
+	return out
+}
+
+// TestAReasonWithItsMessageHasFewCarriers: a new type that declares both would be one more to turn into all others.
+func TestAReasonWithItsMessageHasFewCarriers(t *testing.T) {
+	seen := map[string]bool{}
+	everyFile(t, func(_ *token.FileSet, path string, file *ast.File) {
+		for _, name := range carriersIn(path, file) {
+			seen[name] = true
+			if !carriers[name] && !strings.HasPrefix(path, "test/") {
+				t.Errorf("%s declares a reason and a message: embed v1alpha1.Problem", name)
+			}
+		}
+	})
+	for name := range carriers {
+		if !seen[name] {
+			t.Errorf("%s is no such type any more: take it off the list", name)
+		}
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), "x.go", "package x\ntype A struct{ Reason, Message string }\ntype B struct{ reason string; message string }\ntype C struct{ v1alpha1.Problem }", 0)
+	if got := carriersIn("internal/x/x.go", file); err != nil || len(got) != 2 {
+		t.Errorf("found %v, %v", got, err)
 	}
 }
 

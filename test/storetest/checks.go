@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/stores"
 )
 
@@ -224,7 +224,7 @@ func (s *suite) brake() {
 	c, records := s.mixed(), s.records(3000)
 	s.put(records)
 	bound, going := s.bind(c), int64(len(records)-len(s.stay(records, c.Datasets[0])))
-	for name, count := range map[string]func(context.Context, int, time.Time, func(int64) int64) (int64, int64, *stores.Problem, error){
+	for name, count := range map[string]func(context.Context, int, time.Time, func(int64) int64) (int64, int64, *v1alpha1.Problem, error){
 		"Expired": bound.Expired, "Planned": bound.Planned,
 	} {
 		n, all, problem, err := count(s.Context(), 0, s.now, func(int64) int64 { return int64(len(records)) + 1 })
@@ -511,7 +511,7 @@ func (s *suite) points() {
 		s.Fatalf("%v, %v", witnesses, err)
 	}
 	identity, err := s.open().Identify(s.Context())
-	if err != nil || !(protocol.Point{Of: identity.Of, StorePoint: first, Witnesses: witnesses}).IsValid() {
+	if err != nil || !(keyapi.Point{Of: identity.Of, StorePoint: first, Witnesses: witnesses}).IsValid() {
 		s.Errorf("what is to be remembered is not of its form: %+v, %+v, %v (%v)", identity, first, witnesses, err)
 	}
 	s.put(s.records(10))

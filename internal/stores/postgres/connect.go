@@ -58,7 +58,7 @@ func Connect(ctx context.Context, t Target, password string, clock func() time.T
 	// Everything is set by hand below: neither the environment nor a password file has a say.
 	cfg, err := pgx.ParseConfig("sslmode=verify-full")
 	if err != nil {
-		return nil, &Error{Reason: v1alpha1.ReasonInternal, Message: "prepare the connection", Cause: err}
+		return nil, &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonInternal, Message: "prepare the connection"}, Cause: err}
 	}
 	roots, err := roots(t.CABundle)
 	if err != nil {
@@ -116,8 +116,8 @@ func roots(bundle string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(bundle)) {
-		return nil, &Error{Reason: v1alpha1.ReasonUntrustedCertificate,
-			Message: "spec.postgres.caBundle holds no PEM certificate: paste the certificate authority of the database server"}
+		return nil, &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUntrustedCertificate,
+			Message: "spec.postgres.caBundle holds no PEM certificate: paste the certificate authority of the database server"}}
 	}
 	return pool, nil
 }
@@ -131,52 +131,52 @@ func classifyConnect(t Target, err error) error {
 	var weak *weakIterations
 	switch {
 	case errors.As(err, &weak):
-		return &Error{Reason: v1alpha1.ReasonNoSCRAM, Message: fmt.Sprintf(
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonNoSCRAM, Message: fmt.Sprintf(
 			"%s asks for %d iterations of SCRAM for role %q, and fewer than %d are not answered, since they make a password cheap to guess: set scram_iterations to %d or more and set the role's password again; where nobody lowered it, ask what answers at that address",
-			where, weak.asked, t.Username, minIterations, minIterations)}
+			where, weak.asked, t.Username, minIterations, minIterations)}}
 	case errors.As(err, &name):
-		return &Error{Reason: v1alpha1.ReasonUntrustedCertificate, Message: fmt.Sprintf(
-			"the certificate of %s is for another name: put a name that it holds into spec.postgres.host, or give the server a certificate for this one", where)}
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUntrustedCertificate, Message: fmt.Sprintf(
+			"the certificate of %s is for another name: put a name that it holds into spec.postgres.host, or give the server a certificate for this one", where)}}
 	case errors.As(err, &unknown):
-		return &Error{Reason: v1alpha1.ReasonUntrustedCertificate, Message: fmt.Sprintf(
-			"the certificate of %s chains to no authority in spec.postgres.caBundle: put the server's certificate authority there, then seal the password again, which is bound to it", where)}
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUntrustedCertificate, Message: fmt.Sprintf(
+			"the certificate of %s chains to no authority in spec.postgres.caBundle: put the server's certificate authority there, then seal the password again, which is bound to it", where)}}
 	case errors.As(err, &verify):
-		return &Error{Reason: v1alpha1.ReasonUntrustedCertificate, Message: "the certificate of " + where + " does not verify", Cause: foreign.Network(verify)}
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUntrustedCertificate, Message: "the certificate of " + where + " does not verify"}, Cause: foreign.Network(verify)}
 	case errors.As(err, &server):
 		return classifyLogin(t, where, server)
 	case errors.Is(err, context.Canceled):
-		return &Error{Reason: v1alpha1.ReasonTerminated, Message: "stopped while connecting"}
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonTerminated, Message: "stopped while connecting"}}
 	case refusedTLS(err):
-		return &Error{Reason: v1alpha1.ReasonUntrustedCertificate, Message: fmt.Sprintf(
-			"%s offers no TLS: switch it on (ssl = on), passwords and rows are never sent in clear", where)}
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUntrustedCertificate, Message: fmt.Sprintf(
+			"%s offers no TLS: switch it on (ssl = on), passwords and rows are never sent in clear", where)}}
 	case strings.Contains(err.Error(), "require_auth check failed"), strings.Contains(err.Error(), "server does not support SCRAM-SHA-256"):
-		return &Error{Reason: v1alpha1.ReasonNoSCRAM, Message: fmt.Sprintf(
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonNoSCRAM, Message: fmt.Sprintf(
 			"%s does not log role %q in by SCRAM-SHA-256, and nothing else is answered, so no password was sent: set password_encryption = 'scram-sha-256', set the role's password again, and say scram-sha-256 in its hostssl line of pg_hba.conf (not trust, cert, md5 or password)",
-			where, t.Username)}
+			where, t.Username)}}
 	case strings.Contains(err.Error(), "failed SASL auth"):
-		return &Error{Reason: v1alpha1.ReasonNoSCRAM, Message: fmt.Sprintf(
-			"%s broke the SCRAM exchange off without proving that it knows the password of role %q: is it the database server itself, or something that stands between?", where, t.Username)}
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonNoSCRAM, Message: fmt.Sprintf(
+			"%s broke the SCRAM exchange off without proving that it knows the password of role %q: is it the database server itself, or something that stands between?", where, t.Username)}}
 	}
-	return &Error{Reason: v1alpha1.ReasonUnreachable, Cause: foreign.Network(err), Message: fmt.Sprintf(
-		"no connection to %s: check spec.postgres.host and port, that the server runs, and that the tenant's egress and the server's firewall let the sweeper through", where)}
+	return &Error{Cause: foreign.Network(err), Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnreachable, Message: fmt.Sprintf(
+		"no connection to %s: check spec.postgres.host and port, that the server runs, and that the tenant's egress and the server's firewall let the sweeper through", where)}}
 }
 
 func classifyLogin(t Target, where string, server *pgconn.PgError) error {
 	switch state := code(server); state {
 	case "28P01", "28000":
-		return &Error{Reason: v1alpha1.ReasonWrongPassword, Message: fmt.Sprintf(
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonWrongPassword, Message: fmt.Sprintf(
 			"%s does not accept role %q with this password over TLS (SQLSTATE %s): seal the right one with 'kubectl lethe seal', check that 'kubectl lethe grants' was run, and that pg_hba.conf has a hostssl line for the role",
-			where, t.Username, state)}
+			where, t.Username, state)}}
 	case "3D000":
-		return &Error{Reason: v1alpha1.ReasonNoSuchDatabase, Message: fmt.Sprintf(
-			"%s has no database %q: correct spec.postgres.database", where, t.Database)}
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonNoSuchDatabase, Message: fmt.Sprintf(
+			"%s has no database %q: correct spec.postgres.database", where, t.Database)}}
 	case "42501":
-		return &Error{Reason: v1alpha1.ReasonWrongPassword, Message: fmt.Sprintf(
-			"role %q may not connect to database %q: run the SQL that 'kubectl lethe grants' prints", t.Username, t.Database)}
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonWrongPassword, Message: fmt.Sprintf(
+			"role %q may not connect to database %q: run the SQL that 'kubectl lethe grants' prints", t.Username, t.Database)}}
 	case "42704", "22023":
-		return &Error{Reason: v1alpha1.ReasonUnsupportedServer, Message: where + " does not know a setting that sweeping needs (SQLSTATE " + state + "): PostgreSQL 13 or newer is needed"}
+		return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnsupportedServer, Message: where + " does not know a setting that sweeping needs (SQLSTATE " + state + "): PostgreSQL 13 or newer is needed"}}
 	}
-	return &Error{Reason: v1alpha1.ReasonUnreachable, Message: where + " answers and takes no connection (SQLSTATE " + code(server) + "): see the server's log"}
+	return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnreachable, Message: where + " answers and takes no connection (SQLSTATE " + code(server) + "): see the server's log"}}
 }
 
 // refusedTLS recognises a server that answers no to the request for TLS; pgx has no exported error for it.
@@ -201,23 +201,23 @@ func (s *Session) Identify(ctx context.Context) (Identity, error) {
 		current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('track_counts'), current_setting('timezone')`).
 		Scan(&id.Of.Value, &id.Database, &id.Version, &standby, &counts, &pooled)
 	if code(err) == "42501" {
-		return id, &Error{Reason: v1alpha1.ReasonUnsupportedServer,
-			Message: "the role may not call pg_control_system(): run the SQL that 'kubectl lethe grants' prints"}
+		return id, &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnsupportedServer,
+			Message: "the role may not call pg_control_system(): run the SQL that 'kubectl lethe grants' prints"}}
 	}
 	if err != nil {
 		return id, fmt.Errorf("read the identity of the database: %w", err)
 	}
 	switch {
 	case !systemIdentifier.MatchString(id.Of.Value) || id.Database != s.database:
-		return id, &Error{Reason: v1alpha1.ReasonUnsupportedServer, Message: "the server names itself or the database as no PostgreSQL would: is a pooler in between?"}
+		return id, &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnsupportedServer, Message: "the server names itself or the database as no PostgreSQL would: is a pooler in between?"}}
 	case id.Version < 130000:
-		return id, &Error{Reason: v1alpha1.ReasonUnsupportedServer, Message: fmt.Sprintf("server version %d: PostgreSQL 13 or newer is needed", id.Version)}
+		return id, &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnsupportedServer, Message: fmt.Sprintf("server version %d: PostgreSQL 13 or newer is needed", id.Version)}}
 	case standby:
-		return id, &Error{Reason: v1alpha1.ReasonUnsupportedServer, Message: "the server is a standby: point spec.postgres.host at the primary"}
+		return id, &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnsupportedServer, Message: "the server is a standby: point spec.postgres.host at the primary"}}
 	case counts != "on":
-		return id, &Error{Reason: v1alpha1.ReasonUnsupportedServer, Message: "track_counts is off: switch it on, the sweeper checks by it that a deletion touched nothing else"}
+		return id, &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnsupportedServer, Message: "track_counts is off: switch it on, the sweeper checks by it that a deletion touched nothing else"}}
 	case pooled != "UTC":
-		return id, &Error{Reason: v1alpha1.ReasonUnsupportedServer, Message: "the connection does not keep its settings: connect to PostgreSQL itself, not to a pooler"}
+		return id, &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnsupportedServer, Message: "the connection does not keep its settings: connect to PostgreSQL itself, not to a pooler"}}
 	}
 	return id, nil
 }
@@ -242,8 +242,8 @@ func (s *Session) Lock(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("take the store's lock: %w", err)
 	}
 	if pid != s.pid {
-		return false, &Error{Reason: v1alpha1.ReasonUnsupportedServer,
-			Message: "a pooler stands between the sweeper and PostgreSQL: connect to PostgreSQL itself, a lock must belong to the session that deletes"}
+		return false, &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonUnsupportedServer,
+			Message: "a pooler stands between the sweeper and PostgreSQL: connect to PostgreSQL itself, a lock must belong to the session that deletes"}}
 	}
 	return got, nil
 }

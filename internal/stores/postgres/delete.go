@@ -110,7 +110,7 @@ func (st *Store) Delete(ctx context.Context, i int, at time.Time, permit Permit)
 	}
 	before := w.out.Rows
 	for {
-		problem, err := w.split(ctx, w.pass(ctx))
+		problem, err := w.split(ctx, w.sweepOnce(ctx))
 		switch {
 		case errors.Is(err, ErrPaused):
 			if failed := st.flush(ctx, w.out.Rows-before); failed != nil {
@@ -170,7 +170,7 @@ const touched = `SELECT (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_x
 	(SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(o)), 0)::int8 FROM pg_catalog.unnest($3::oid[]) o)`
 
 // batch deletes one range in one transaction, and adapts the size of the next to how long it took.
-func (w *walker) batch(ctx context.Context, from, to mark) (int64, error) {
+func (w *walker) batch(ctx context.Context, from, to cursor) (int64, error) {
 	if err := w.permit.Begin(int64(w.size)); err != nil {
 		return 0, err
 	}
@@ -206,7 +206,7 @@ func (w *walker) adapt(rows int64, took time.Duration) {
 
 // transaction deletes one range. It takes two turns to the server: begin, delete and count; then, if the lease still
 // holds, commit. deleted is called between them.
-func (w *walker) transaction(ctx context.Context, from, to mark, deleted func(int64)) (rows int64, err error) {
+func (w *walker) transaction(ctx context.Context, from, to cursor, deleted func(int64)) (rows int64, err error) {
 	conn := w.st.session.conn
 	defer func() {
 		if err != nil && !conn.IsClosed() {
@@ -231,7 +231,7 @@ func (w *walker) transaction(ctx context.Context, from, to mark, deleted func(in
 // DELETE RESTRICT: each statement takes the rows that nothing refers to, and so uncovers the next.
 const peels = 32
 
-func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, err error) {
+func (w *walker) deleteRange(ctx context.Context, from, to cursor) (rows int64, err error) {
 	q := &query{}
 	statement, again := w.deletion(q, from, to), 1
 	b := &pgx.Batch{}
@@ -285,7 +285,7 @@ func (w *walker) deleteRange(ctx context.Context, from, to mark) (rows int64, er
 // deletion writes the DELETE of one range. Where rows of the table refer to each other, a row goes together with
 // those that refer to it: all that may go are gathered, those are put back that a row refers to which stays, and what
 // these refer to.
-func (w *walker) deletion(q *query, from, to mark) string {
+func (w *walker) deletion(q *query, from, to cursor) string {
 	d := w.d
 	where := w.where(q, from, to)
 	var together []*link
@@ -359,6 +359,6 @@ func (w *walker) sideEffect(rows int64, before, after [3]int64) error {
 	default:
 		return nil
 	}
-	return &halt{Problem{Reason: v1alpha1.ReasonSideEffect, Message: fmt.Sprintf(
+	return &datasetError{Problem{Reason: v1alpha1.ReasonSideEffect, Message: fmt.Sprintf(
 		"deleting expired rows of %s also %s, so it was rolled back: change the triggers (%s) or the foreign keys", w.d.table, what, strings.Join(w.d.triggerNames(), ", "))}}
 }

@@ -26,8 +26,8 @@ type (
 	Override = stores.Override
 	// Relation is [stores.Relation].
 	Relation = stores.Relation
-	// Problem is [stores.Problem].
-	Problem = stores.Problem
+	// Problem is [v1alpha1.Problem].
+	Problem = v1alpha1.Problem
 	// Error is [stores.Error].
 	Error = stores.Error
 	// Clocks is [stores.Clocks].
@@ -77,7 +77,7 @@ func (Engine) Credentials() map[string]string {
 func (Engine) Open(ctx context.Context, where plan.Target, with stores.Credentials, clock func() time.Time) (stores.Session, error) {
 	p := where.Postgres
 	if p == nil {
-		return nil, &Error{Reason: v1alpha1.ReasonPlanMismatch, Message: fmt.Sprintf("the plan says of a store of type %q nothing that PostgreSQL could be opened by", where.Type)}
+		return nil, &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonPlanMismatch, Message: fmt.Sprintf("the plan says of a store of type %q nothing that PostgreSQL could be opened by", where.Type)}}
 	}
 	s, err := Connect(ctx, Target(*p), string(with[sealing.PasswordKey]), clock)
 	if err != nil {

@@ -155,9 +155,9 @@ func (s *Session) awaitDisk(ctx context.Context, want int64) error {
 			return nil
 		}
 		if !s.clock().Before(end) {
-			return &Error{Reason: v1alpha1.ReasonStoreError, Message: fmt.Sprintf(
+			return &Error{Problem: v1alpha1.Problem{Reason: v1alpha1.ReasonStoreError, Message: fmt.Sprintf(
 				"what was committed is not on the server's disk after %s, so a crash would take it back: look after the server's disk and its WAL writer; where EXECUTE on pg_logical_emit_message was taken from PUBLIC, grant it to the role, which then waits for nobody",
-				onDiskWithin)}
+				onDiskWithin)}}
 		}
 		if _, err := s.conn.Exec(ctx, "SELECT pg_sleep(0.02)"); err != nil {
 			return fmt.Errorf("wait for the write-ahead log: %w", err)

@@ -32,7 +32,7 @@ func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) (report.Data
 	if out.Reason == "" && d.nameless != "" {
 		out.Reason, out.Message = v1alpha1.ReasonNotReached, d.nameless+", so that rows of unknown tenants are not told from others"
 	}
-	if !d.unread {
+	if !d.unmeasurable {
 		if err := st.setTimeout(ctx, MeasureTimeout); err != nil {
 			return out, err
 		}
@@ -56,7 +56,7 @@ func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) (report.Data
 	}
 	for _, r := range d.Rules {
 		rule := report.Rule{Policy: r.Policy, Rule: r.Rule}
-		if !d.unread {
+		if !d.unmeasurable {
 			if err := unlessLost(st.measureRule(ctx, d, r, clocks, &rule), &rule.Problem); err != nil {
 				return out, err
 			}
@@ -69,7 +69,7 @@ func (st *Store) Measure(ctx context.Context, i int, clocks Clocks) (report.Data
 // Overdue counts only what is overdue, for each rule of a dataset. One with a Reason was not measured.
 func (st *Store) Overdue(ctx context.Context, i int, clocks Clocks) ([]report.Rule, error) {
 	d := st.datasets[i]
-	if d.unread || len(d.Rules) == 0 {
+	if d.unmeasurable || len(d.Rules) == 0 {
 		return nil, nil
 	}
 	if err := st.setTimeout(ctx, MeasureTimeout); err != nil {
@@ -95,7 +95,7 @@ func (st *Store) Overdue(ctx context.Context, i int, clocks Clocks) ([]report.Ru
 func (d *dataset) overdueAt(r Rule, clocks Clocks) (paths [][]*link, at time.Time, err error) {
 	paths, ok := d.paths()
 	if !ok {
-		return nil, at, &halt{tooManyPaths}
+		return nil, at, &datasetError{tooManyPaths}
 	}
 	return paths, clocks.Late.Add(-r.DeleteWithin.Duration()), nil
 }
@@ -113,7 +113,7 @@ func (st *Store) setTimeout(ctx context.Context, most time.Duration) error {
 func unlessLost(err error, noted *v1alpha1.Problem) error {
 	problem, lost := split(err)
 	if problem != nil {
-		*noted = v1alpha1.Problem{Reason: problem.Reason, Message: problem.Message}
+		*noted = *problem
 	}
 	return lost
 }
@@ -130,7 +130,7 @@ func split(err error) (*Problem, error) {
 func explain(err error) (reason, message string) {
 	switch c := code(err); c {
 	case "":
-		var h *halt
+		var h *datasetError
 		if errors.As(err, &h) {
 			return h.Reason, h.Message
 		}
@@ -147,10 +147,10 @@ func explain(err error) (reason, message string) {
 	}
 }
 
-// halt carries a Problem up to where it is noted.
-type halt struct{ Problem }
+// datasetError carries a Problem up to where it is noted.
+type datasetError struct{ Problem }
 
-func (h *halt) Error() string { return h.Message }
+func (h *datasetError) Error() string { return h.Message }
 
 var tooManyPaths = Problem{Reason: v1alpha1.ReasonUnsupportedTable, Message: fmt.Sprintf("more than %d ways lead down the foreign keys from this table", maxPaths)}
 

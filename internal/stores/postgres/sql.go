@@ -285,7 +285,7 @@ func (d *dataset) ways(further func(*dataset) bool) [][]*link {
 	var walk func(at *dataset, path []*link, seen []*dataset)
 	walk = func(at *dataset, path []*link, seen []*dataset) {
 		for _, l := range at.children {
-			if slices.Contains(seen, l.child) || l.child.unread || len(out) > maxPaths {
+			if slices.Contains(seen, l.child) || l.child.unmeasurable || len(out) > maxPaths {
 				continue
 			}
 			next := append(slices.Clone(path), l)

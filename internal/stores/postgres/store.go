@@ -35,21 +35,21 @@ type Store struct {
 // dataset is a Dataset found in the catalogue.
 type dataset struct {
 	Dataset
-	table    *table
-	key      []*column // as declared
-	age      *column
-	tenant   *column // nil in a Dedicated store
-	zone     *time.Location
-	ids      map[string]bool // known tenants that the tenant column's type can hold
-	unknown  *[]string       // values of the tenant column that are no tenant's; nil: not looked for, or too many
-	children []*link         // foreign keys into this table whose rows keep theirs: all but those that the database cuts itself
-	problem  *Problem        // keeps rows from being deleted
-	against  string          // promises that contradict each other: rows may go, and some will be late
-	unread   bool            // problem keeps even measuring from being possible
-	unclear  bool            // problem is that tenants cannot be told apart
-	nameless string          // why it is not known which tenants there are; empty: it is
-	counted  bool
-	rows     int64 // of the table, once counted
+	table        *table
+	key          []*column // as declared
+	age          *column
+	tenant       *column // nil in a Dedicated store
+	zone         *time.Location
+	ids          map[string]bool // known tenants that the tenant column's type can hold
+	unknown      *[]string       // values of the tenant column that are no tenant's; nil: not looked for, or too many
+	children     []*link         // foreign keys into this table whose rows keep theirs: all but those that the database cuts itself
+	problem      *Problem        // keeps rows from being deleted
+	against      string          // promises that contradict each other: rows may go, and some will be late
+	unmeasurable bool            // problem keeps even measuring from being possible
+	unclear      bool            // problem is that tenants cannot be told apart
+	nameless     string          // why it is not known which tenants there are; empty: it is
+	counted      bool
+	rows         int64 // of the table, once counted
 }
 
 // link is a foreign key between two datasets; both may be the same.
@@ -115,7 +115,7 @@ func (d *dataset) blocked() *Problem {
 func (d *dataset) unlisted() bool { return d.nameless != "" && len(d.overrides()) > 0 }
 
 // Measurable says whether a dataset can be measured in spite of its problem.
-func (st *Store) Measurable(i int) bool { return !st.datasets[i].unread }
+func (st *Store) Measurable(i int) bool { return !st.datasets[i].unmeasurable }
 
 // Notice tells what is worth knowing about a dataset and stops nothing: triggers that run for each row deleted.
 func (st *Store) Notice(i int) string {
@@ -146,7 +146,7 @@ func (d *dataset) refuse(reason, format string, args ...any) {
 
 // cannotRead is refuse for what makes measuring impossible, too.
 func (d *dataset) cannotRead(reason, format string, args ...any) {
-	d.unread = true
+	d.unmeasurable = true
 	d.problem = &Problem{Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
@@ -514,7 +514,7 @@ func (st *Store) findUncovered(exempt []plan.Exemption) []string {
 func (st *Store) readTenants(ctx context.Context, all []string) error {
 	possible := map[string]map[string]bool{}
 	for _, d := range st.datasets {
-		if d.tenant == nil || d.unread {
+		if d.tenant == nil || d.unmeasurable {
 			continue
 		}
 		ids, ok := possible[d.tenant.typ]

@@ -34,7 +34,7 @@ func (st *Store) Know(ctx context.Context, all []string, unread string) error {
 		return err
 	}
 	for _, d := range st.datasets {
-		if d.tenant == nil || d.unread {
+		if d.tenant == nil || d.unmeasurable {
 			continue
 		}
 		d.nameless = unread
@@ -61,7 +61,7 @@ func (st *Store) Unclear(i int) bool { return st.datasets[i].unclear || st.datas
 // its own type and collation.
 func (st *Store) checkTenants(ctx context.Context, all, disputed []string) error {
 	for _, d := range st.datasets {
-		if d.tenant == nil || d.unread {
+		if d.tenant == nil || d.unmeasurable {
 			continue
 		}
 		owners := map[string][]Override{}

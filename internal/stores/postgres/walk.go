@@ -30,7 +30,7 @@ type walker struct {
 	lanes  []lane  // together they are what may be deleted
 	lane   int     // which of them the pass has come to
 	inner  *walker // goes over rows of one age, and was paused there
-	place  mark    // where in it
+	place  cursor  // where in it
 	found  bool    // whether the pass has deleted anything
 	ended  bool    // a whole pass has found nothing
 
@@ -42,7 +42,7 @@ type walker struct {
 // between is a range of another walk.
 type between struct {
 	walk     *walker
-	from, to mark
+	from, to cursor
 }
 
 func (st *Store) walker(d *dataset, at time.Time, permit Permit, out *Deletion) *walker {
@@ -103,8 +103,8 @@ func (d *dataset) walkKey() []*column {
 	return d.key
 }
 
-// mark is a place in the walk, as text: the types are the server's own. nil is the beginning or the end.
-type mark []string
+// cursor is a place in the walk, as text: the types are the server's own. nil is the beginning or the end.
+type cursor []string
 
 // begin begins a pass anew: what was skipped is tried again.
 func (w *walker) begin() {
@@ -112,8 +112,8 @@ func (w *walker) begin() {
 	w.out.Skipped, w.out.Problem = 0, nil
 }
 
-// pass goes once over all expired rows, from where it was paused.
-func (w *walker) pass(ctx context.Context) error {
+// sweepOnce goes once over all expired rows, from where it was paused.
+func (w *walker) sweepOnce(ctx context.Context) error {
 	if w.inner != nil {
 		if err := w.goInside(ctx); err != nil {
 			return err
@@ -139,7 +139,7 @@ func (w *walker) pass(ctx context.Context) error {
 
 // next finds the end of a range of size rows that begins after from; nil: the rest is smaller. Rows of the same age
 // as the last belong to it.
-func (w *walker) next(ctx context.Context, from mark) (to mark, size int, err error) {
+func (w *walker) next(ctx context.Context, from cursor) (to cursor, size int, err error) {
 	for {
 		to, err := w.look(ctx, from)
 		if code(err) == timedOut && ctx.Err() == nil && w.size > leastBatch {
@@ -150,13 +150,13 @@ func (w *walker) next(ctx context.Context, from mark) (to mark, size int, err er
 	}
 }
 
-func (w *walker) look(ctx context.Context, from mark) (mark, error) {
+func (w *walker) look(ctx context.Context, from cursor) (cursor, error) {
 	q := &query{}
 	return w.scan(w.st.session.conn.QueryRow(ctx, w.lookup(q, from), q.args...))
 }
 
 // lookup writes the question for the end of the next range.
-func (w *walker) lookup(q *query, from mark) string {
+func (w *walker) lookup(q *query, from cursor) string {
 	columns, sorted := make([]string, 0, len(w.order)), make([]string, 0, len(w.order))
 	for _, k := range w.order {
 		columns = append(columns, dotted("a", k)+"::text")
@@ -166,8 +166,8 @@ func (w *walker) lookup(q *query, from mark) string {
 		strings.Join(columns, ", "), w.d.name(), all(w.where(q, from, nil)...), strings.Join(sorted, ", "), q.arg(w.size-1, "bigint"))
 }
 
-func (w *walker) scan(row pgx.Row) (mark, error) {
-	to := make(mark, len(w.order))
+func (w *walker) scan(row pgx.Row) (cursor, error) {
+	to := make(cursor, len(w.order))
 	into := make([]any, len(to))
 	for i := range to {
 		into[i] = &to[i]
@@ -183,8 +183,8 @@ func (w *walker) scan(row pgx.Row) (mark, error) {
 }
 
 // where lists what rows of a range meet: they may be deleted, lie after from and not after to, and inside what the
-// walk keeps within. From a mark to the same mark are the rows that have it.
-func (w *walker) where(q *query, from, to mark) []string {
+// walk keeps within. From a cursor to the same cursor are the rows that have it.
+func (w *walker) where(q *query, from, to cursor) []string {
 	out := []string{w.lanes[w.lane](q, "a")}
 	if in := w.inside; in != nil {
 		out = append(out, in.walk.bounds(q, in.from, in.to)...)
@@ -192,7 +192,7 @@ func (w *walker) where(q *query, from, to mark) []string {
 	return append(out, w.bounds(q, from, to)...)
 }
 
-func (w *walker) bounds(q *query, from, to mark) []string {
+func (w *walker) bounds(q *query, from, to cursor) []string {
 	var out []string
 	if from != nil && slices.Equal(from, to) {
 		return []string{w.compare(q, to, opEqual)}
@@ -206,11 +206,11 @@ func (w *walker) bounds(q *query, from, to mark) []string {
 	return out
 }
 
-func (w *walker) compare(q *query, m mark, operator string) string {
+func (w *walker) compare(q *query, m cursor, operator string) string {
 	return fmt.Sprintf("(%s) %s (%s)", columnList("a", w.order), operator, w.values(q, m))
 }
 
-func (w *walker) values(q *query, m mark) string {
+func (w *walker) values(q *query, m cursor) string {
 	values := make([]string, 0, len(m))
 	for i, k := range w.order {
 		// Of the column's own type, so that the planner knows it, and leaves out the partitions that lie elsewhere.
@@ -225,7 +225,7 @@ const mostRollbacks = 70
 
 // finish deletes a range: at once, or when that fails, in halves. What cannot be deleted even alone is skipped, so
 // that one row does not keep all others.
-func (w *walker) finish(ctx context.Context, from, to mark, size int) error {
+func (w *walker) finish(ctx context.Context, from, to cursor, size int) error {
 	for attempt := 0; ; attempt++ {
 		rows, err := w.batch(ctx, from, to)
 		if err == nil && rows > 0 && w.d.restrictsItself() {
@@ -244,7 +244,7 @@ func (w *walker) finish(ctx context.Context, from, to mark, size int) error {
 		}
 		w.out.Rollbacks++
 		if p := w.hopeless(ctx, err); p != nil {
-			return &halt{*p}
+			return &datasetError{*p}
 		}
 		if conflict(err) && attempt < retries {
 			continue
@@ -291,7 +291,7 @@ func conflict(err error) bool {
 }
 
 // halve goes over a range again in batches of half the size.
-func (w *walker) halve(ctx context.Context, from, to mark, size int) error {
+func (w *walker) halve(ctx context.Context, from, to cursor, size int) error {
 	w.size = max(1, size/2)
 	w.least = min(w.least, w.size)
 	for {
@@ -332,7 +332,7 @@ func (w *walker) byAge() bool { return w.inside == nil && len(w.order) == 1 && w
 
 // sameAge goes by key over a range whose rows are of one age, or mostly, and too many for one batch: an import has
 // made them.
-func (w *walker) sameAge(ctx context.Context, from, to mark) error {
+func (w *walker) sameAge(ctx context.Context, from, to cursor) error {
 	by := *w
 	w.inner = &by
 	by.order, by.desc, by.inside, by.size, by.place = w.d.walkKey(), false, &between{w, from, to}, leastBatch, nil
@@ -343,7 +343,7 @@ func (w *walker) sameAge(ctx context.Context, from, to mark) error {
 // goInside goes on over rows of one age. Paused there, the walk keeps its place, and goes on there with its next turn.
 func (w *walker) goInside(ctx context.Context) error {
 	w.inner.permit = w.permit
-	err := w.inner.pass(ctx)
+	err := w.inner.sweepOnce(ctx)
 	w.found = w.found || w.inner.found
 	if !errors.Is(err, ErrPaused) {
 		w.inner = nil
@@ -351,8 +351,8 @@ func (w *walker) goInside(ctx context.Context) error {
 	return err
 }
 
-// past says whether mark a lies at or after b; the server compares, since the types are its own.
-func (w *walker) past(ctx context.Context, a, b mark) bool {
+// past says whether cursor a lies at or after b; the server compares, since the types are its own.
+func (w *walker) past(ctx context.Context, a, b cursor) bool {
 	q := &query{}
 	var past bool
 	statement := fmt.Sprintf("SELECT (%s) %s (%s)", w.values(q, a), map[bool]string{false: ">=", true: "<="}[w.desc], w.values(q, b))

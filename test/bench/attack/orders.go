@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
-	"github.com/lethe-dev/lethe/internal/protocol"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/test/attack"
 	"github.com/lethe-dev/lethe/test/stage"
@@ -111,11 +111,11 @@ func (b *bench) prepareOrders(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make a key: %w", err)
 	}
-	body, err := json.Marshal(protocol.UnsealRequest{PublicKey: key.Public().String()})
+	body, err := json.Marshal(keyapi.UnsealRequest{PublicKey: key.Public().String()})
 	if err != nil {
 		return fmt.Errorf("write a request: %w", err)
 	}
-	common := attack.Orders{Path: protocol.PathUnseal, Body: string(body), Connections: b.connections}
+	common := attack.Orders{Path: keyapi.PathUnseal, Body: string(body), Connections: b.connections}
 	for _, p := range servers.Items {
 		common.Addresses = append(common.Addresses, net.JoinHostPort(p.Status.PodIP, "8443"))
 	}

@@ -44,9 +44,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyserver"
 	"github.com/lethe-dev/lethe/internal/keystore"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/test/env"
@@ -227,8 +227,8 @@ func (b *bench) makeWorld(ctx context.Context, n, tenants int) error {
 				}
 			}
 		}
-		var answer protocol.TenantResponse
-		if err := b.ask(ctx, i, protocol.PathTenant, protocol.TenantRequest{Tenant: protocol.ObjectRef{Kind: "Tenant", Name: name, UID: string(live.UID)}}, &answer); err != nil {
+		var answer keyapi.TenantResponse
+		if err := b.ask(ctx, i, keyapi.PathTenant, keyapi.TenantRequest{Tenant: keyapi.ObjectRef{Kind: "Tenant", Name: name, UID: string(live.UID)}}, &answer); err != nil {
 			return err
 		}
 		key, err := sealing.ParsePublicKey(answer.SealingKeys[0].Suite, answer.SealingKeys[0].Public)
@@ -262,8 +262,8 @@ func (b *bench) makeBot(ctx context.Context, t tenant, name string) (*v1alpha1.B
 
 // store asks for a bot's credentials, as the manager does again and again, and returns the name of its set.
 func (b *bench) store(ctx context.Context, i int, live *v1alpha1.BotDeployment) (string, error) {
-	var answer protocol.CredentialsResponse
-	err := b.ask(ctx, i, protocol.PathCredentials, protocol.CredentialsRequest{Object: protocol.ObjectRef{Kind: sealing.KindBotDeployment,
+	var answer keyapi.CredentialsResponse
+	err := b.ask(ctx, i, keyapi.PathCredentials, keyapi.CredentialsRequest{Object: keyapi.ObjectRef{Kind: sealing.KindBotDeployment,
 		Namespace: live.Namespace, Name: live.Name, UID: string(live.UID)}}, &answer)
 	if err == nil && answer.Secret == "" {
 		err = fmt.Errorf("%s/%s: %+v", live.Namespace, live.Name, answer.Items)

@@ -30,10 +30,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/plan"
 	"github.com/lethe-dev/lethe/internal/planner"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sealing"
 	"github.com/lethe-dev/lethe/test/env"
@@ -405,7 +405,7 @@ func (b *bench) firstLease(ctx context.Context, pod *corev1.Pod) error {
 	if err != nil {
 		return fmt.Errorf("make a client of the keyserver: %w", err)
 	}
-	lease, err := b.lease.Lease(ctx, protocol.LeaseRequest{PlanHash: b.hash}, true)
+	lease, err := b.lease.Lease(ctx, keyapi.LeaseRequest{PlanHash: b.hash}, true)
 	if err != nil {
 		return fmt.Errorf("the first lease: %w", err)
 	}

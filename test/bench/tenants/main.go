@@ -144,7 +144,7 @@ func world(tenants, datasets int) plan.Input {
 		name := fmt.Sprintf("records-%03d", i)
 		store.Spec.Datasets = append(store.Spec.Datasets, v1alpha1.Dataset{Name: name, DataClass: class(i), Table: table})
 		store.Spec.ApprovedPlan.Windows = append(store.Spec.ApprovedPlan.Windows, v1alpha1.ApprovedWindow{
-			Dataset: name, Definition: plan.PlaceOf(&v1alpha1.Dataset{Table: table}).Definition(), RetainFor: period(400), AnyTenant: &v1alpha1.ApprovedBound{NotBelow: period(7)}})
+			Dataset: name, PlaceDigest: plan.PlaceOf(&v1alpha1.Dataset{Table: table}).Digest(), RetainFor: period(400), AnyTenant: &v1alpha1.ApprovedBound{NotBelow: period(7)}})
 	}
 	in := plan.Input{Store: store, StoreTenant: &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "platform"}},
 		Policies: []v1alpha1.DataRetentionPolicy{policy}, Now: time.Date(2026, 11, 2, 9, 0, 0, 0, time.UTC)}

@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
+	"github.com/lethe-dev/lethe/internal/keyapi"
 	"github.com/lethe-dev/lethe/internal/keyclient"
-	"github.com/lethe-dev/lethe/internal/protocol"
 	"github.com/lethe-dev/lethe/internal/resources"
 	"github.com/lethe-dev/lethe/internal/sweep"
 	"github.com/lethe-dev/lethe/test/env"
@@ -38,7 +38,7 @@ func (b *bench) renew(ctx context.Context, name string) (renewal, error) {
 	var calls, bytes int64
 	one := func() error {
 		before, beforeBytes := b.wire.calls.Load(), b.wire.bytes.Load()
-		lease, err := b.lease.Lease(ctx, protocol.LeaseRequest{PlanHash: b.hash}, false)
+		lease, err := b.lease.Lease(ctx, keyapi.LeaseRequest{PlanHash: b.hash}, false)
 		if err != nil {
 			return fmt.Errorf("renew the lease: %w", err)
 		}
@@ -113,7 +113,7 @@ func (b *bench) quiet(ctx context.Context) error {
 // onboard makes a customer without a window of its own, while a sweep goes on: how often the manager writes a plan
 // for that, and whether the sweep ends.
 func (b *bench) onboard(ctx context.Context) (writes, stopped int, err error) {
-	before, err := b.lease.Lease(ctx, protocol.LeaseRequest{PlanHash: b.hash}, false)
+	before, err := b.lease.Lease(ctx, keyapi.LeaseRequest{PlanHash: b.hash}, false)
 	if err != nil {
 		return 0, 0, fmt.Errorf("renew the lease: %w", err)
 	}
@@ -135,7 +135,7 @@ func (b *bench) onboard(ctx context.Context) (writes, stopped int, err error) {
 	// It is known for as long as a lease lasts, and some more: by then the sweep has heard of it.
 	began := time.Now()
 	err = until(ctx, "half a minute with the newcomer", 5*time.Minute, func() (bool, error) {
-		after, err := b.lease.Lease(ctx, protocol.LeaseRequest{PlanHash: b.hash}, false)
+		after, err := b.lease.Lease(ctx, keyapi.LeaseRequest{PlanHash: b.hash}, false)
 		if keyclient.IsRetryable(err) && ctx.Err() == nil {
 			return false, nil // a sweeper asks again, too
 		}

@@ -1,7 +1,7 @@
-// Package protocol is what travels between the manager, the pods and the keyserver: JSON over HTTPS, POST only.
+// Package keyapi is what travels between the manager, the pods and the keyserver: JSON over HTTPS, POST only.
 // The caller is named by its ServiceAccount token (audience lethe.dev/keyserver) in the Authorization header, never by
 // anything in the body. Frozen in docs/design/formats.md.
-package protocol
+package keyapi
 
 import (
 	"slices"
@@ -260,10 +260,10 @@ func (p Point) IsValid() bool {
 
 // Cleared is what a complete sweep has left of rows that are older than a cutoff.
 type Cleared struct {
-	Dataset    string `json:"dataset"`
-	Definition string `json:"definition"` // of the table, as approvals name it
-	Cutoff     int64  `json:"cutoff"`     // Unix microseconds
-	Left       int64  `json:"left"`
+	Dataset     string `json:"dataset"`
+	PlaceDigest string `json:"definition"` // of the table, as approvals name it
+	Cutoff      int64  `json:"cutoff"`     // Unix microseconds
+	Left        int64  `json:"left"`
 	// SweptAt is the time by which the sweep deleted, in Unix microseconds.
 	SweptAt int64 `json:"sweptAt,omitempty"`
 	// Windows is a digest of the windows by which it deleted, and Due how many rows of tenants with a shorter window

@@ -136,7 +136,7 @@ func (b *bench) comeUp(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the bots: %w", err)
 	}
-	_, after, err := b.drained(ctx, b.manager, 2*time.Second, 6*time.Second, 1)
+	_, after, err := b.drained(ctx, b.manager, 10*time.Second, 6*time.Second, 1)
 	if err != nil {
 		return err
 	}
@@ -265,9 +265,12 @@ func (b *bench) restartManager(ctx context.Context) error {
 	if b.results.restart > 0 {
 		b.step("    written after the restart: %s", first)
 	}
-	if _, b.results.managerIdle, err = b.manager.memory(); err != nil {
+	afterRestart, idle, err := b.manager.memory()
+	if err != nil {
 		return err
 	}
+	b.results.managerIdle = idle
+	b.step("    the manager had at most %.1f MiB before, and has had %.1f since", float64(b.manager.peak)/1024, float64(afterRestart)/1024)
 	b.step("drained after %.2fs", b.results.restartDrain)
 	return nil
 }

@@ -179,29 +179,29 @@ func (b *bench) drained(ctx context.Context, p *program, interval, quiet time.Du
 }
 
 // caughtUp waits until a manager that has just started has looked at everything once and has nothing left to do, and
-// returns when that was. It then looks on for a while: single passes are the hourly looks, whose times are spread
-// over the hour; more than a few mean that it had not been done.
+// returns when it last worked: when its process last had a fifth of a processor. Its queues are asked only once it has
+// rested for a while, since a look at them is a scrape of all objects' series and costs more than a pass.
 func (b *bench) caughtUp(ctx context.Context, p *program, all float64) (time.Time, error) {
-	const watch = 4 * time.Second
-	var then time.Time
-	var at queues
-	// A look is a scrape of all objects' series: looking all the time would be what is measured.
-	err := waitFor(ctx, "the manager to catch up", 20*time.Minute, 100*time.Millisecond, func(ctx context.Context) (bool, string, error) {
-		q, err := p.queues(ctx)
-		if err != nil {
-			return false, "", err
-		}
+	const (
+		interval = 50 * time.Millisecond
+		window   = 100 * time.Millisecond
+		rest     = 4 * time.Second
+	)
+	worked := busy{window: window, share: 0.2}
+	err := waitFor(ctx, "the manager to catch up", 20*time.Minute, interval, func(ctx context.Context) (bool, string, error) {
 		now := time.Now()
-		switch {
-		case q.passes < all || then.IsZero() && q.waiting > 0:
-		case then.IsZero() || q.passes-at.passes > max(3, all/100):
-			then, at = now, q
-		case now.Sub(then) > watch:
-			return true, "", nil
+		worked.note(now, cpuOf(p.cmd.Process.Pid))
+		if now.Sub(worked.last) < rest {
+			return false, "it works", nil
 		}
+		q, err := p.queues(ctx)
+		if err != nil || q.passes >= all && q.waiting == 0 {
+			return err == nil, "", err
+		}
+		worked.last = now // it waits for somebody else
 		return false, fmt.Sprintf("%+v", q), nil
 	})
-	return then, err
+	return worked.last, err
 }
 
 // calm waits until nobody writes.

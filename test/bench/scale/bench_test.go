@@ -150,19 +150,3 @@ func TestResultsEndWithWhatIsAskedFor(t *testing.T) {
 		t.Error(diff)
 	}
 }
-
-// TestWhenAProcessLastWorked: a pause within is no end, and a scrape's worth of work afterwards is.
-func TestWhenAProcessLastWorked(t *testing.T) {
-	b := busy{window: 100 * time.Millisecond, share: 0.2}
-	begin := time.Date(2026, 3, 2, 9, 30, 0, 0, time.UTC)
-	var used time.Duration
-	work := map[int]time.Duration{1: 50, 2: 50, 3: 40, 20: 10, 21: 10, 22: 20, 40: 5} // ms of processor time, by 50 ms
-	for i := range 60 {
-		used += work[i] * time.Millisecond
-		b.note(begin.Add(time.Duration(i)*50*time.Millisecond), used)
-	}
-	// What was used between 1 050 and 1 100 ms is seen until the window has left it.
-	if got := b.last.Sub(begin); got != 23*50*time.Millisecond {
-		t.Errorf("it last worked after %s", got)
-	}
-}

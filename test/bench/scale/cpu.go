@@ -154,24 +154,3 @@ func processors() int {
 	}
 	return max(1, bytes.Count(b, []byte("\ncpu")))
 }
-
-// busy tells when a process last had at least a share of one processor, over a window of time.
-type busy struct {
-	window time.Duration
-	share  float64
-
-	at   []time.Time
-	used []time.Duration
-	last time.Time
-}
-
-// note takes what the process has had by now, in all.
-func (b *busy) note(now time.Time, used time.Duration) {
-	for len(b.at) > 1 && now.Sub(b.at[1]) >= b.window {
-		b.at, b.used = b.at[1:], b.used[1:]
-	}
-	b.at, b.used = append(b.at, now), append(b.used, used)
-	if b.last.IsZero() || float64(used-b.used[0]) >= b.share*float64(now.Sub(b.at[0])) && now.After(b.at[0]) {
-		b.last = now
-	}
-}

@@ -1,16 +1,21 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	runtimego "runtime"
 	"runtime/pprof"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -25,10 +30,11 @@ import (
 	"github.com/lethe-dev/lethe/controllers"
 	"github.com/lethe-dev/lethe/internal/keyclient"
 	"github.com/lethe-dev/lethe/internal/resources"
+	"github.com/lethe-dev/lethe/test/ports"
 )
 
-// harnessCommand runs the manager's controllers with two things that the manager has no flag for: a short time between
-// two resyncs, and profiles.
+// harnessCommand runs the manager's controllers with three things that the manager has no flag for: a short time between
+// two resyncs, profiles, and a page that costs nothing to look at.
 const harnessCommand = "harness"
 
 func harness(ctx context.Context, args []string) error {
@@ -41,6 +47,7 @@ func harness(ctx context.Context, args []string) error {
 	metricsAddress := flags.String("metrics-bind-address", "", "")
 	health := flags.String("health-probe-bind-address", "", "")
 	resync := flags.Duration("resync", 10*time.Hour, "")
+	passes := flags.String("passes-bind-address", "", "")
 	profiles := flags.String("profiles", "", "folder for a CPU profile of the whole life and a heap profile of its end")
 	flags.Bool("leader-elect", false, "")
 	if err := flags.Parse(args); err != nil {
@@ -74,6 +81,17 @@ func harness(ctx context.Context, args []string) error {
 	o.Cache.SyncPeriod = resync
 	o.HealthProbeBindAddress = *health
 	o.Metrics = metricsserver.Options{BindAddress: *metricsAddress}
+	served, err := passesOf(metrics.Registry)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", *passes)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	server := &http.Server{Handler: served, ReadHeaderTimeout: time.Minute}
+	defer func() { _ = server.Close() }()
+	go func() { _ = server.Serve(listener) }()
 	mgr, err := ctrl.NewManager(cfg, o)
 	if err != nil {
 		return fmt.Errorf("make the manager: %w", err)
@@ -95,6 +113,27 @@ func harness(ctx context.Context, args []string) error {
 	}
 	return mgr.Start(ctx)
 }
+
+// passesOf serves, of all that a registry has, how many passes there were and how many there are now. The collectors
+// are asked for as those that are registered already.
+func passesOf(registry prometheus.Registerer) (http.Handler, error) {
+	few := prometheus.NewRegistry()
+	for _, like := range []prometheus.Collector{
+		prometheus.NewCounterVec(prometheus.CounterOpts{Name: "controller_runtime_reconcile_total", Help: "Total number of reconciliations per controller"}, []string{"controller", "result"}),
+		prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "controller_runtime_active_workers", Help: "Number of currently used workers per controller"}, []string{"controller"}),
+	} {
+		var there prometheus.AlreadyRegisteredError
+		if err := registry.Register(like); !errors.As(err, &there) {
+			return nil, fmt.Errorf("find how much the controllers have done: %w", cmp.Or(err, errNoSuchMetric))
+		}
+		if err := few.Register(there.ExistingCollector); err != nil {
+			return nil, fmt.Errorf("show how much the controllers have done: %w", err)
+		}
+	}
+	return promhttp.HandlerFor(few, promhttp.HandlerOpts{DisableCompression: true}), nil
+}
+
+var errNoSuchMetric = errors.New("controller-runtime has no such metric any more")
 
 // profileLife profiles this process until the returned function is called.
 func profileLife(folder string) (stop func(), err error) {
@@ -120,7 +159,12 @@ func profileLife(folder string) (stop func(), err error) {
 
 // startHarness runs this program as the manager.
 func (b *bench) startHarness(ctx context.Context, p *program, resync time.Duration) error {
-	args := []string{harnessCommand, "--token-file=" + filepath.Join(b.work, "token"), fmt.Sprintf("--workers=%d", b.workers), "--resync=" + resync.String()}
+	passes, err := ports.Address()
+	if err != nil {
+		return err
+	}
+	p.passes = "http://" + passes
+	args := []string{harnessCommand, "--token-file=" + filepath.Join(b.work, "token"), "--passes-bind-address=" + passes, fmt.Sprintf("--workers=%d", b.workers), "--resync=" + resync.String()}
 	if b.profile != "" {
 		args = append(args, "--profiles="+b.profile)
 	}

@@ -238,7 +238,7 @@ func writesOf(requests []request) (n int, first string) {
 	return n, first
 }
 
-// restartManager starts the manager again and looks how long it works, and whether it writes.
+// restartManager starts the manager again and looks what memory that takes, and whether it writes.
 func (b *bench) restartManager(ctx context.Context) error {
 	b.step("restarting the manager")
 	if err := b.manager.stop(); err != nil {
@@ -251,8 +251,7 @@ func (b *bench) restartManager(ctx context.Context) error {
 		return err
 	}
 	// Every bot and every tenant is looked at once.
-	done, err := b.caughtUp(ctx, b.manager, float64(b.bots+b.tenants))
-	if err != nil {
+	if _, _, err := b.drained(ctx, b.manager, 10*time.Second, 6*time.Second, float64(b.bots+b.tenants)); err != nil {
 		return err
 	}
 	requests, err := b.calm(ctx)
@@ -260,7 +259,6 @@ func (b *bench) restartManager(ctx context.Context) error {
 		return err
 	}
 	var first string
-	b.results.restartDrain = done.Sub(b.manager.started).Seconds()
 	b.results.restart, first = writesOf(requests)
 	if b.results.restart > 0 {
 		b.step("    written after the restart: %s", first)
@@ -271,11 +269,11 @@ func (b *bench) restartManager(ctx context.Context) error {
 	}
 	b.results.managerIdle = idle
 	b.step("    the manager had at most %.1f MiB before, and has had %.1f since", float64(b.manager.peak)/1024, float64(afterRestart)/1024)
-	b.step("drained after %.2fs", b.results.restartDrain)
 	return nil
 }
 
-// resync has the manager look at everything again and again, while nothing changes.
+// resync starts the manager's controllers once more and looks how long they work. Then it has them look at everything
+// again and again, while nothing changes.
 func (b *bench) resync(ctx context.Context) error {
 	if err := b.manager.stop(); err != nil { // notes its peak
 		return err
@@ -288,6 +286,12 @@ func (b *bench) resync(ctx context.Context) error {
 	if err := b.startHarness(ctx, p, every); err != nil {
 		return err
 	}
+	done, err := b.caughtUp(ctx, p, float64(b.bots+b.tenants))
+	if err != nil {
+		return err
+	}
+	b.results.restartDrain = done.Sub(p.started).Seconds()
+	b.step("drained after %.2fs", b.results.restartDrain)
 	_, before, err := b.drained(ctx, p, time.Second, 3*time.Second, float64(b.bots+b.tenants))
 	if err != nil {
 		return err

@@ -36,6 +36,7 @@ type program struct {
 	log     *os.File
 	started time.Time
 	metrics string // URL
+	passes  string // URL: of a harness, how much its controllers have done and do, and nothing else
 	health  string // URL
 	peak    int64  // most memory of all the processes that it has had, KiB
 }
@@ -250,8 +251,10 @@ type queues struct {
 	waiting float64 // in the queues and at work
 }
 
-func (p *program) queues(ctx context.Context) (queues, error) {
-	body, err := get(ctx, p.metrics)
+func (p *program) queues(ctx context.Context) (queues, error) { return readQueues(ctx, p.metrics) }
+
+func readQueues(ctx context.Context, url string) (queues, error) {
+	body, err := get(ctx, url)
 	if err != nil {
 		return queues{}, err
 	}

@@ -183,29 +183,29 @@ func (b *bench) drained(ctx context.Context, p *program, interval, quiet time.Du
 }
 
 // caughtUp waits until a manager that has just started has looked at everything once and has nothing left to do, and
-// returns when it last worked: when its process last had a fifth of a processor. Its queues are asked only once it has
-// rested for a while, since a look at them is a scrape of all objects' series and costs more than a pass.
+// returns when that was. It then looks on for a while: single passes are the hourly looks, whose times are spread
+// over the hour; more than a few mean that it had not been done. The manager is a harness: of the manager itself each
+// look is a scrape of all objects' series, and looking so often would be what is measured.
 func (b *bench) caughtUp(ctx context.Context, p *program, all float64) (time.Time, error) {
-	const (
-		interval = 50 * time.Millisecond
-		window   = 100 * time.Millisecond
-		rest     = 4 * time.Second
-	)
-	worked := busy{window: window, share: 0.2}
-	err := waitFor(ctx, "the manager to catch up", 20*time.Minute, interval, func(ctx context.Context) (bool, string, error) {
+	const watch = 4 * time.Second
+	var then time.Time
+	var at queues
+	err := waitFor(ctx, "the manager to catch up", 20*time.Minute, 20*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+		q, err := readQueues(ctx, p.passes)
+		if err != nil {
+			return false, "", err
+		}
 		now := time.Now()
-		worked.note(now, cpuOf(p.cmd.Process.Pid))
-		if now.Sub(worked.last) < rest {
-			return false, "it works", nil
+		switch {
+		case q.passes < all || then.IsZero() && q.waiting > 0:
+		case then.IsZero() || q.passes-at.passes > max(3, all/100):
+			then, at = now, q
+		case now.Sub(then) > watch:
+			return true, "", nil
 		}
-		q, err := p.queues(ctx)
-		if err != nil || q.passes >= all && q.waiting == 0 {
-			return err == nil, "", err
-		}
-		worked.last = now // it waits for somebody else
 		return false, fmt.Sprintf("%+v", q), nil
 	})
-	return worked.last, err
+	return then, err
 }
 
 // calm waits until nobody writes.

@@ -88,7 +88,7 @@ func (b *bench) renew(ctx context.Context, name string) (renewal, error) {
 
 // quiet waits until every tenant has its keys: until then the keyserver works for the manager.
 func (b *bench) quiet(ctx context.Context) error {
-	const look, page = 5 * time.Second, 500
+	const look, page = 20 * time.Second, 500 // a look at ten thousand Tenants costs the API server seconds
 	return until(ctx, "the keys of all tenants", 60*time.Minute, func() (bool, error) {
 		select {
 		case <-ctx.Done():

@@ -33,7 +33,7 @@ const (
 	// watchAgain is how soon again after a failure.
 	watchAgain = time.Second
 	// tenantsPage is how many Tenants are read at a time.
-	tenantsPage = 500
+	tenantsPage = 100
 	// maxMarks bounds what is kept while no proof comes.
 	maxMarks = 256
 )

@@ -124,7 +124,7 @@ func onServer(ctx context.Context, out io.Writer, world func(datasets int) plan.
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "a renewal: %s of a processor with %d tenants, %s with %d, one every %s; all calls during %d, by path: %s\n", small.cpu.Round(10*time.Microsecond), min(few, len(tenants)),
+	fmt.Fprintf(out, "a renewal: %s of a processor with %d tenants, %s with %d, one every %s; what %d asked, by path: %s\n", small.cpu.Round(10*time.Microsecond), min(few, len(tenants)),
 		large.cpu.Round(10*time.Microsecond), len(tenants), large.every.Round(100*time.Millisecond), renewals, large.paths)
 	fmt.Fprintf(out, "lease_api_calls=%.1f\nlease_read_bytes=%.0f\nlease_cpu_ratio=%.2f\n", large.calls, large.bytes, float64(large.cpu)/float64(small.cpu))
 	fmt.Fprintf(out, "lease_calls_per_minute=%.0f\nwatch_calls_per_minute=%.0f\n", large.perMinute, large.watches)

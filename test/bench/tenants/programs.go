@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,19 +114,25 @@ func (p *program) peak() (float64, error) {
 
 // processor time of the program so far.
 func (p *program) processor() (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, fmt.Errorf("read the processor time of the %s: %w", p.name, err)
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		return 0, fmt.Errorf("find the threads of the %s: %w", p.name, cmp.Or(err, os.ErrNotExist))
 	}
-	const tick = 10 * time.Millisecond // USER_HZ
-	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 	var total time.Duration
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(f, 10, 64)
+	for _, thread := range threads {
+		b, err := os.ReadFile(thread)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return 0, fmt.Errorf("read the processor time of the %s: %w", p.name, err)
 		}
-		total += time.Duration(n) * tick
+		used, _, _ := strings.Cut(string(b), " ")
+		n, err := strconv.ParseInt(used, 10, 64) // nanoseconds
+		if err != nil {
+			return 0, fmt.Errorf("read the processor time of the %s: %w", p.name, err)
+		}
+		total += time.Duration(n)
 	}
 	return total, nil
 }

@@ -33,8 +33,8 @@ import (
 	"github.com/lethe-dev/lethe/test/ports"
 )
 
-// harnessCommand runs the manager's controllers with three things that the manager has no flag for: a short time between
-// two resyncs, profiles, and a page that costs nothing to look at.
+// harnessCommand runs the manager's controllers with three things that the manager has no flag for: a short time
+// between two resyncs, profiles, and a page that costs nothing to look at.
 const harnessCommand = "harness"
 
 func harness(ctx context.Context, args []string) error {

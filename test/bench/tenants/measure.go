@@ -32,9 +32,9 @@ type renewal struct {
 const settling = 45 * time.Second
 
 // renew renews the lease of a sweep that goes on, as often as is asked for and as a sweeper does: when a third of it
-// is over, and every ten seconds at least. To a renewal belongs what the keyserver asks, and what it works, until it has
-// answered. One beside which it read keys, for the manager or on its regular way over all documents, tells nothing of
-// renewals and is repeated. By the minute everything is counted that it asks meanwhile.
+// is over, and every ten seconds at least. To a renewal belongs what the keyserver asks, and what it works, until it
+// has answered. One beside which it read keys, for the manager or on its regular way over all documents, tells
+// nothing of renewals and is repeated. By the minute everything is counted that it asks meanwhile.
 func (b *bench) renew(ctx context.Context, name string) (renewal, error) {
 	var calls, bytes int64
 	var cpu time.Duration

@@ -35,9 +35,7 @@ fi
 beside() {
   local failed=0
   GOGC=400 gotest -race -p 3 -timeout 60m -skip '^TestMemoryUnderAttack$' "${first[@]}" "${rest[@]}" || failed=1
-  gotest -C test/programs -race ./whatsapp/... || failed=1
-  # Without the detector: the client that this bot is made of looks at its own socket without its own lock.
-  gotest -C test/programs ./whatsapp-bot/... || failed=1
+  gotest -C test/programs -race ./... || failed=1
   gotest -timeout 10m -run '^TestMemoryUnderAttack$' ./internal/keyserver || failed=1
   return $failed
 }

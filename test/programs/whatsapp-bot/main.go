@@ -127,7 +127,11 @@ func run(ctx context.Context, cfg config, code string) error {
 	})}
 	go func() { ended <- server.ListenAndServe() }()
 	defer func() { _ = server.Close() }()
-	go func() { ended <- connect(ctx, bot, heard, code) }()
+	// The client looks at its socket without its lock once the context of a connection ends, so that one ends after
+	// the connection.
+	link, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	go func() { ended <- connect(ctx, link, bot, heard, code) }()
 	defer bot.Disconnect()
 	select {
 	case <-ctx.Done():
@@ -137,8 +141,9 @@ func run(ctx context.Context, cfg config, code string) error {
 	}
 }
 
-// connect connects, and connects again, and shows codes to pair it with while it is not paired. It returns what ends the bot, and nothing else.
-func connect(ctx context.Context, bot *whatsmeow.Client, heard func(any), code string) error {
+// connect connects, and connects again until ctx ends, and shows codes to pair it with while it is not paired. A
+// connection lasts no longer than link. It returns what ends the bot, and nothing else.
+func connect(ctx, link context.Context, bot *whatsmeow.Client, heard func(any), code string) error {
 	if err := os.MkdirAll(filepath.Dir(code), 0o700); err != nil {
 		return err
 	}
@@ -153,7 +158,7 @@ func connect(ctx context.Context, bot *whatsmeow.Client, heard func(any), code s
 			codes, err = bot.GetQRChannel(ctx)
 		}
 		if err == nil {
-			err = bot.ConnectContext(ctx)
+			err = bot.ConnectContext(link)
 		}
 		if err != nil && !errors.Is(err, whatsmeow.ErrAlreadyConnected) {
 			bot.Log.Warnf("Not connected: %v", err)

@@ -34,13 +34,18 @@ func (r *Reconciler) readReports(ctx context.Context, s *scope) (time.Duration, 
 	if s.jobs, err = r.jobsOf(ctx, s.store); err != nil {
 		return 0, reconcile.ProblemFromError(v1alpha1.ConditionReady, err)
 	}
-	ended := unread(s.jobs, s.status.LastSweep)
-	if len(ended) == 0 {
+	ended, same := unread(s.jobs, s.status.LastSweep)
+	if len(ended) == 0 && len(same) == 0 {
 		return 0, nil
 	}
 	kept, err := r.keptReport(ctx, s.store)
 	if err != nil {
 		return 0, err
+	}
+	for i := range same {
+		if isNewest(kept.Statement, s.status.LastSweep, &same[i]) {
+			ended = slices.Insert(ended, 0, same[i])
+		}
 	}
 	for i := range ended {
 		job := &ended[i]

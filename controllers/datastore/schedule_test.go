@@ -12,6 +12,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/keyapi"
+	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
 
@@ -134,17 +135,64 @@ func TestUnreadReadsEachJobOnce(t *testing.T) {
 	var last *v1alpha1.SweepStatus
 	for _, want := range [][]string{{"a", "b", "c", "d"}, nil, nil} {
 		var got []string
-		for _, j := range unread(jobs, last) {
+		since, same := unread(jobs, last)
+		for _, j := range same {
+			if isNewest(ledger.Statement{Job: "d", Sequence: 4}, last, &j) {
+				since = append(since, j)
+			}
+		}
+		for _, j := range since {
 			got = append(got, string(j.UID))
-			last = &v1alpha1.SweepStatus{JobUID: string(j.UID), FinishedAt: &ended}
+			last = &v1alpha1.SweepStatus{JobUID: string(j.UID), FinishedAt: &ended, Sequence: 4}
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("read (-want +got):\n%s", diff)
 		}
 	}
 	// The last one read may be gone by now.
-	if got := unread(jobs[:1], &v1alpha1.SweepStatus{JobUID: "gone", FinishedAt: &ended}); len(got) != 1 {
-		t.Errorf("%d Jobs are unread, want 1", len(got))
+	if since, same := unread(jobs[:1], &v1alpha1.SweepStatus{JobUID: "gone", FinishedAt: &ended}); len(since) != 1 || len(same) != 0 {
+		t.Errorf("%d Jobs are unread and %d in doubt, want 1 and none", len(since), len(same))
+	}
+}
+
+// Of two Jobs that ended in one second the one whose report came after the one that was read is unread, whatever the
+// names and the times at which they began; and then the other one is not again.
+func TestOfOneSecondTheNewestReportIsUnread(t *testing.T) {
+	ended := metav1.NewTime(time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC))
+	job := func(uid string) batchv1.Job {
+		return batchv1.Job{
+			ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid), Name: uid, CreationTimestamp: ended},
+			Status:     batchv1.JobStatus{Conditions: []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: ended}}},
+		}
+	}
+	jobs := []batchv1.Job{job("a"), job("b")}
+	for name, tc := range map[string]struct {
+		last v1alpha1.SweepStatus
+		kept ledger.Statement
+		want []string
+	}{
+		"a report of the one with the later name":          {v1alpha1.SweepStatus{JobUID: "a", Sequence: 1}, ledger.Statement{Job: "b", Sequence: 2}, []string{"b"}},
+		"a report of the one with the earlier name":        {v1alpha1.SweepStatus{JobUID: "b", Sequence: 1}, ledger.Statement{Job: "a", Sequence: 2}, []string{"a"}},
+		"that one was read":                                {v1alpha1.SweepStatus{JobUID: "a", Sequence: 2}, ledger.Statement{Job: "a", Sequence: 2}, nil},
+		"an earlier report of the other, put in its place": {v1alpha1.SweepStatus{JobUID: "a", Sequence: 2}, ledger.Statement{Job: "b", Sequence: 1}, nil},
+		"no report that counts":                            {v1alpha1.SweepStatus{JobUID: "a", Sequence: 1}, ledger.Statement{}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.last.FinishedAt = &ended
+			since, same := unread(jobs, &tc.last)
+			if len(since) != 0 || len(same) != 1 {
+				t.Fatalf("%d since and %d in the same second, want none and 1", len(since), len(same))
+			}
+			var got []string
+			for _, j := range same {
+				if isNewest(tc.kept, &tc.last, &j) {
+					got = append(got, string(j.UID))
+				}
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("unread (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

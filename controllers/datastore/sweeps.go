@@ -16,6 +16,7 @@ import (
 
 	"github.com/lethe-dev/lethe/api/v1alpha1"
 	"github.com/lethe-dev/lethe/internal/kube"
+	"github.com/lethe-dev/lethe/internal/ledger"
 	"github.com/lethe-dev/lethe/internal/reconcile"
 	"github.com/lethe-dev/lethe/internal/resources"
 )
@@ -56,34 +57,33 @@ func inOrder(a, b batchv1.Job) int {
 	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 }
 
-// unread returns the Jobs that have ended since the last one that was read, in the order in which they ended. Times
-// are whole seconds: of two that ended in the same one, the one that began first (or, if they began in one second, the
-// one whose name comes first) counts as read with the other, or they would take turns in being the last.
-func unread(jobs []batchv1.Job, last *v1alpha1.SweepStatus) []batchv1.Job {
-	var read *batchv1.Job
-	for i := range jobs {
-		if last != nil && string(jobs[i].UID) == last.JobUID {
-			read = &jobs[i]
-			break
-		}
-	}
-	var out []batchv1.Job
+// unread returns the Jobs that have ended since the last one that was read, in the order in which they ended, and
+// apart from them the others that ended in the same second as that one. Times are whole seconds, so that nothing in
+// those Jobs tells which of them were read; [isNewest] does.
+func unread(jobs []batchv1.Job, last *v1alpha1.SweepStatus) (since, same []batchv1.Job) {
+	isThere := last != nil && slices.ContainsFunc(jobs, func(j batchv1.Job) bool { return string(j.UID) == last.JobUID })
 	for _, job := range jobs {
 		ended, ok := reconcile.FinishedAt(&job)
-		if !ok || read != nil && job.UID == read.UID || last != nil && last.FinishedAt != nil && ended.Before(last.FinishedAt.Time) {
-			continue
+		switch {
+		case !ok, last != nil && string(job.UID) == last.JobUID, last != nil && last.FinishedAt != nil && ended.Before(last.FinishedAt.Time):
+		case isThere && last.FinishedAt != nil && ended.Equal(last.FinishedAt.Time):
+			same = append(same, job)
+		default:
+			since = append(since, job)
 		}
-		if read != nil && last.FinishedAt != nil && ended.Equal(last.FinishedAt.Time) && inOrder(job, *read) < 0 {
-			continue
-		}
-		out = append(out, job)
 	}
-	slices.SortStableFunc(out, func(a, b batchv1.Job) int {
+	slices.SortStableFunc(since, func(a, b batchv1.Job) int {
 		x, _ := reconcile.FinishedAt(&a)
 		y, _ := reconcile.FinishedAt(&b)
 		return x.Compare(y)
 	})
-	return out
+	return since, same
+}
+
+// isNewest says whether the last report that the keyserver took is a Job's, and was not read before: of Jobs that ended
+// in one second that one is unread. Any other counts as read, or they would take turns in being the last.
+func isNewest(kept ledger.Statement, last *v1alpha1.SweepStatus, job *batchv1.Job) bool {
+	return kept.Job == string(job.UID) && last != nil && kept.Sequence > last.Sequence
 }
 
 // overlapped says whether another Job of the store ran while this one did.

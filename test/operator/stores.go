@@ -537,7 +537,7 @@ func (b *StoreBench) Until(what string, condition func() error) {
 	b.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.Now().Add(Patience)
+	deadline := time.Now().Add(20 * time.Second)
 	for {
 		err := condition()
 		if err == nil {

@@ -206,7 +206,7 @@ type Exemption struct {
 // ApprovedWindow approves that rows of a dataset are deleted when they are older than a window.
 //
 // +kubebuilder:validation:XValidation:rule="self.dataset.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be the name of a dataset (the value is not repeated here)",fieldPath=".dataset"
-// +kubebuilder:validation:XValidation:rule="self.placeDigest.matches('^[0-9a-f]+$')",message="must be the digest that status.plan shows: hex digits (the value is not repeated here)",fieldPath=".placeDigest"
+// +kubebuilder:validation:XValidation:rule="self.placeDigest.matches('^[0-9a-f]+$')",message="must be the digest that 'kubectl lethe approve' writes: hex digits (the value is not repeated here)",fieldPath=".placeDigest"
 type ApprovedWindow struct {
 	// dataset of the store.
 	// +required
@@ -214,8 +214,8 @@ type ApprovedWindow struct {
 	// +kubebuilder:validation:MaxLength=63
 	Dataset string `json:"dataset,omitempty"`
 
-	// placeDigest is the digest of the dataset's table, key, age column and tenant column, as status.plan shows it.
-	// Approving a dataset approves that table and no other.
+	// placeDigest is the digest of the dataset's table, key, age column, tenant column and declared relations, as
+	// `kubectl lethe approve` writes it. Approving a dataset approves that table and no other.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64

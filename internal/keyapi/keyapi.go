@@ -260,9 +260,11 @@ func (p Point) IsValid() bool {
 
 // Cleared is what a complete sweep has left of rows that are older than a cutoff.
 type Cleared struct {
-	Dataset     string `json:"dataset"`
-	PlaceDigest string `json:"definition"` // of the table, as approvals name it
-	Cutoff      int64  `json:"cutoff"`     // Unix microseconds
+	Dataset string `json:"dataset"`
+	// PlaceDigest of the table, as approvals name it; on the wire under its earlier name, since a sweeper of the
+	// version before may still be at work.
+	PlaceDigest string `json:"definition"`
+	Cutoff      int64  `json:"cutoff"` // Unix microseconds
 	Left        int64  `json:"left"`
 	// SweptAt is the time by which the sweep deleted, in Unix microseconds.
 	SweptAt int64 `json:"sweptAt,omitempty"`

@@ -69,6 +69,8 @@ var (
 	ErrNotBraked = errors.New("its brake has not tripped and no rows of it have returned, by the last measurement: there is nothing to let go on")
 	// ErrOtherDatabase says that what was measured is not what the other windows were approved for.
 	ErrOtherDatabase = errors.New("this is not the database that was approved, or is an earlier state of it; look at the store's condition Approved, and say --database if it is right")
+	// ErrUnnamed says that nothing is left of what was approved: an earlier Lethe wrote down otherwise what it was of.
+	ErrUnnamed = errors.New("no window that was approved says by its placeDigest what it is of, so that none of them counts; approve windows beside the database, for example --database --dataset messages")
 	// ErrTooManyTenants says that an approval cannot name them all.
 	ErrTooManyTenants = errors.New("too many tenants with a window of their own to approve each by name; approve them by a bound, for example --any-tenant-not-below P30D")
 )
@@ -96,11 +98,15 @@ func Propose(r Result, store *v1alpha1.DataStore, a Asked, now time.Time) (Propo
 			w.Backlog = nil // it was counted in the database before
 			out.Windows = append(out.Windows, w)
 		}
+		if out.Windows = withPlace(out.Windows); len(out.Windows) == 0 && len(a.Datasets) == 0 {
+			return Proposal{}, ErrUnnamed
+		}
 	case before.Identity != status.Plan.Identity || before.Database != r.Plan.Target.Name() || before.Address != r.Plan.Target.Address() ||
 		before.Tenancy != r.Plan.Tenancy || status.LastSweep.Reason == v1alpha1.ReasonRestoredFrom:
 		return Proposal{}, ErrOtherDatabase
 	default:
 		before.DeepCopyInto(out)
+		out.Windows = withPlace(out.Windows)
 	}
 	for _, name := range a.Datasets {
 		if err := p.window(name); err != nil {
@@ -122,6 +128,11 @@ func Propose(r Result, store *v1alpha1.DataStore, a Asked, now time.Time) (Propo
 	p.out.Datasets = slices.Compact(p.out.Datasets)
 	slices.SortFunc(out.Windows, func(a, b v1alpha1.ApprovedWindow) int { return strings.Compare(a.Dataset, b.Dataset) })
 	return p.out, nil
+}
+
+// withPlace leaves out windows that do not say what they are of: they approve nothing, and the API server takes none.
+func withPlace(windows []v1alpha1.ApprovedWindow) []v1alpha1.ApprovedWindow {
+	return slices.DeleteFunc(windows, func(w v1alpha1.ApprovedWindow) bool { return w.PlaceDigest == "" })
 }
 
 // measuredUnder says whether the last sweep measured the store, lately, and under the plan that is in force.

@@ -434,3 +434,49 @@ func addressOf(s *v1alpha1.DataStore) string {
 	t, _ := TargetOf(&s.Spec)
 	return t.Address()
 }
+
+// TestProposeAfterAnEarlierFormat: windows that do not say what they are of count for nothing, and stand in no approval
+// that is written.
+func TestProposeAfterAnEarlierFormat(t *testing.T) {
+	in := shared(makePolicy("a", v1alpha1.PolicyEnforce, makeRule("Conversations", days(90)), makeRule("Contacts", days(90))))
+	first, err := Propose(Compile(in), measured(t, in, 100), anyAge, day0)
+	if err != nil || len(first.Plan.Windows) != 2 {
+		t.Fatalf("%+v, %v", first.Plan.Windows, err)
+	}
+	for i := range first.Plan.Windows {
+		first.Plan.Windows[i].PlaceDigest = ""
+	}
+	in.Store.Spec.ApprovedPlan = &first.Plan
+	asked := func(change func(*Asked)) Asked {
+		a := anyAge
+		change(&a)
+		return a
+	}
+	for name, tc := range map[string]struct {
+		asked Asked
+		want  []string
+		err   error
+	}{
+		"all that waits":                {anyAge, []string{"contacts", "messages"}, nil},
+		"one dataset":                   {asked(func(a *Asked) { a.Datasets = []string{"messages"} }), []string{"messages"}, nil},
+		"the database alone":            {asked(func(a *Asked) { a.Database = true }), nil, ErrUnnamed},
+		"the database with one dataset": {asked(func(a *Asked) { a.Database, a.Datasets = true, []string{"messages"} }), []string{"messages"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Propose(Compile(in), measured(t, in, 100), tc.asked, day0)
+			if !errors.Is(err, tc.err) {
+				t.Fatalf("error %v, want %v", err, tc.err)
+			}
+			var names []string
+			for _, w := range got.Plan.Windows {
+				names = append(names, w.Dataset)
+				if w.PlaceDigest == "" {
+					t.Errorf("%s does not say what it is of", w.Dataset)
+				}
+			}
+			if diff := cmp.Diff(tc.want, names); diff != "" {
+				t.Errorf("windows (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
